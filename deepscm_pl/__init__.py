@@ -1,0 +1,44 @@
+"""Deep structural causal models of images, with PyTorch Lightning and Pyro."""
+
+from deepscm_pl.graph import CausalGraph
+from deepscm_pl.likelihoods import (
+    FixedVarianceGaussian,
+    Likelihood,
+    PredictedVarianceGaussian,
+    SharedVarianceGaussian,
+)
+from deepscm_pl.mechanisms import (
+    AffineFlow,
+    ConditionalVAE,
+    Constant,
+    Context,
+    Mechanism,
+    SplineFlow,
+)
+from deepscm_pl.scm import StructuralCausalModel, summarise
+from deepscm_pl.training import DeepSCM
+from deepscm_pl.transforms import Interval, Positive, Real
+from deepscm_pl.types import Domain, Noise, Variables
+
+__all__ = [
+    "AffineFlow",
+    "CausalGraph",
+    "ConditionalVAE",
+    "Constant",
+    "Context",
+    "DeepSCM",
+    "Domain",
+    "FixedVarianceGaussian",
+    "Interval",
+    "Likelihood",
+    "Mechanism",
+    "Noise",
+    "Positive",
+    "PredictedVarianceGaussian",
+    "Real",
+    "SharedVarianceGaussian",
+    "SplineFlow",
+    "StructuralCausalModel",
+    "Variables",
+    "summarise",
+]

@@ -1,0 +1,5 @@
+"""The program ``deepscm``."""
+
+from deepscm_pl.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,65 @@
+"""``deepscm data``: make data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.data import generate_morphomnist
+
+__all__ = ["run_data_command"]
+
+
+def run_data_command(words: list[str]) -> None:
+    """Make a data set.
+
+    Raises:
+        FileNotFoundError: If what it is made from does not exist.
+        ValueError: If what it is made from is broken, or the output folder is not empty or cannot
+            be written.
+    """
+    parser = FriendlyArgumentParser(prog="deepscm data", description="Make a data set.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="DATASET")
+    morphomnist = kinds.add_parser(
+        "morphomnist",
+        help="synthetic Morpho-MNIST: digits of known thickness and intensity",
+        description="Render MNIST digits in a world where thickness causes intensity.",
+    )
+    morphomnist.add_argument(
+        "--mnist",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with MNIST, as torchvision keeps it (MNIST/raw inside)",
+    )
+    morphomnist.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty"
+    )
+    morphomnist.add_argument(
+        "--attributes",
+        type=Path,
+        metavar="DIR",
+        help="folder with train-morpho.csv and t10k-morpho.csv, whose values are imposed "
+        "(default: values are drawn)",
+    )
+    morphomnist.add_argument(
+        "--seed", type=int, default=0, help="seed of the drawn values (default: %(default)s)"
+    )
+    morphomnist.add_argument(
+        "--workers", type=int, help="number of processes (default: one for each core)"
+    )
+    morphomnist.add_argument("--limit", type=int, help="render only the first images of each split")
+    morphomnist.add_argument(
+        "--download", action="store_true", help="download MNIST into --mnist if it is not there"
+    )
+    options = parser.parse_args(words[1:])
+    generate_morphomnist(
+        options.mnist,
+        options.out,
+        attributes=options.attributes,
+        seed=options.seed,
+        workers=options.workers,
+        download=options.download,
+        limit=options.limit,
+    )
+    print(f"written: {options.out}")

@@ -1,0 +1,51 @@
+"""``deepscm graph``: a causal graph as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.figures import draw_graph, save_figure
+from deepscm_pl.graph import CausalGraph
+
+__all__ = ["run_graph_command"]
+
+
+def run_graph_command(words: list[str]) -> None:
+    """Draw the graph of a configuration, or one given as text.
+
+    Raises:
+        FileNotFoundError: If the configuration does not exist.
+        ValueError: If it cannot be read, has no graph, or the graph is not valid.
+    """
+    parser = FriendlyArgumentParser(prog="deepscm graph", description="Draw a causal graph.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, help="configuration of a model, a YAML file")
+    source.add_argument(
+        "--edges", help="the graph as text, such as 'age -> volume; volume -> image'"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("graph.svg"),
+        help="file to write, ending in .svg, .png or .pdf (default: %(default)s)",
+    )
+    options = parser.parse_args(words[1:])
+    graph = CausalGraph(options.edges if options.edges else _graph_of(options.config))
+    print(f"written: {save_figure(draw_graph(graph), options.out)}")
+
+
+def _graph_of(path: Path) -> str | dict[str, list[str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"config: there is no file {path}.")
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"config: {path} is no YAML file ({error}).") from None
+    model = settings.get("model") if isinstance(settings, dict) else None
+    graph = model.get("graph") if isinstance(model, dict) else None
+    if not isinstance(graph, str | dict):
+        raise ValueError(f"config: {path} has no entry model.graph; add one.")
+    return graph

@@ -1,0 +1,92 @@
+"""Choose the command, and turn errors into one line for the user."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+__all__ = ["main"]
+
+_USAGE = """usage: deepscm COMMAND [OPTIONS]
+
+Train deep structural causal models of images and ask them causal questions.
+
+train and evaluate
+  fit             train a model:           deepscm fit --config experiments/digits/full.yaml
+  validate        evaluate on validation:  deepscm validate --ckpt_path FILE.ckpt
+  test            association table:       deepscm test --ckpt_path FILE.ckpt
+  predict         quantities per image:    deepscm predict --ckpt_path FILE.ckpt
+
+ask a trained model
+  sample          association:             deepscm sample --ckpt_path FILE.ckpt --out DIR
+  intervene       intervention:            deepscm intervene --ckpt_path FILE.ckpt --do thickness=3 --out DIR
+  counterfactual  counterfactual:          deepscm counterfactual --ckpt_path FILE.ckpt --do thickness=3 --out DIR
+
+data and graphs
+  data            make a data set:         deepscm data morphomnist --mnist DIR --out DIR
+  graph           draw a causal graph:     deepscm graph --config FILE.yaml --out graph.svg
+
+deepscm COMMAND --help describes the options of a command.
+Set DEEPSCM_TRACEBACK=1 to see where in the program an error arose.
+"""  # noqa: E501
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: The words after the program's name; those of the command line by default.
+
+    Returns:
+        0 on success, 1 where the user has something to correct, 2 where the command line itself
+        cannot be read.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0
+    commands = _commands()
+    if words[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"deepscm_pl {version('deepscm_pl')}")
+        return 0
+    if words[0] not in commands:
+        from deepscm_pl.cli.parser import nearest
+
+        print(
+            f"deepscm: unknown command {words[0]!r}{nearest(words[0], commands)}", file=sys.stderr
+        )
+        print(_USAGE, file=sys.stderr)
+        return 2
+    return _run(commands[words[0]], words)
+
+
+def _commands() -> dict[str, Callable[[list[str]], None]]:
+    # Imported late, so that help and wrong words are answered at once.
+    from deepscm_pl.cli.data import run_data_command
+    from deepscm_pl.cli.graph import run_graph_command
+    from deepscm_pl.cli.questions import run_question
+    from deepscm_pl.cli.training import run_training_command
+
+    return {
+        **dict.fromkeys(("fit", "validate", "test", "predict"), run_training_command),
+        **dict.fromkeys(("sample", "intervene", "counterfactual"), run_question),
+        "data": run_data_command,
+        "graph": run_graph_command,
+    }
+
+
+def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
+    try:
+        command(words)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("DEEPSCM_TRACEBACK"):
+            raise
+        print(f"deepscm {words[0]}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"deepscm {words[0]}: interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,71 @@
+"""Errors of the command line that name what is wrong and what is nearest to it."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from pytorch_lightning.cli import LightningArgumentParser
+
+__all__ = ["FriendlyArgumentParser", "FriendlyLightningParser", "nearest"]
+
+_UNKNOWN = re.compile(
+    r"(?:[Oo]ption|[Kk]ey|attribute) '([\w.]+)'(?: is not (?:accepted|expected))?"
+    r"|unrecognized arguments: --?([\w.]+)"
+    r"|unknown variable '(\w+)'"
+)
+_CLASS_PATH = re.compile(r"class_path(?:=|': | )'([\w.]+)'")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` with the known word nearest to ``word``, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class FriendlyLightningParser(LightningArgumentParser):
+    """The parser of Lightning's command line, with short errors."""
+
+    def error(self, message: str, *details: Any, **more: Any) -> NoReturn:
+        """Print the message and what may have been meant; leave with status 2."""
+        _fail(self, message)
+
+
+class FriendlyArgumentParser(argparse.ArgumentParser):
+    """The standard parser, with short errors and no abbreviations."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and what may have been meant; leave with status 2."""
+        _fail(self, message)
+
+
+def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    words = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
+    known = [option.lstrip("-") for option in parser._option_string_actions]
+    for class_path in _CLASS_PATH.findall(message):
+        known += _names_near(class_path)
+    hints = [hint for hint in (nearest(word, known) for word in words) if hint]
+    sys.stderr.write(f"{parser.prog}: {message}{hints[0] if hints else ''}\n")
+    sys.stderr.write(f"{parser.prog} --help lists the options.\n")
+    sys.exit(2)
+
+
+def _names_near(class_path: str) -> list[str]:
+    """The arguments of a class, or the classes beside one that does not exist."""
+    module_name, _, name = class_path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except (ImportError, ValueError):
+        return []
+    if not hasattr(module, name):
+        return list(getattr(module, "__all__", dir(module)))
+    return list(inspect.signature(getattr(module, name)).parameters)

@@ -1,0 +1,119 @@
+"""``sample``, ``intervene`` and ``counterfactual``: the three kinds of question."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from deepscm_pl.cli.answers import Answer, write_answers
+from deepscm_pl.cli.observations import observations_from_csv, observations_from_test_split
+from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.training import DeepSCM, read_checkpoint
+
+__all__ = ["run_question"]
+
+_DESCRIPTIONS = {
+    "sample": "Association: draw observations from a trained model.",
+    "intervene": "Intervention: draw observations under do(...), several if --do is repeated.",
+    "counterfactual": "Counterfactual: what observations would have been, had do(...) been done.",
+}
+
+
+def run_question(words: list[str]) -> None:
+    """Answer a question from a checkpoint, in a new folder of images and a table.
+
+    Raises:
+        FileNotFoundError: If the checkpoint, or a file of observations, does not exist.
+        ValueError: If the checkpoint, an intervention or an observation is not valid, or the output
+            folder is not empty or cannot be written.
+    """
+    options = _parser(words[0]).parse_args(words[1:])
+    checkpoint = read_checkpoint(options.ckpt_path)
+    scm = DeepSCM.load_from_checkpoint(options.ckpt_path).scm
+    torch.manual_seed(options.seed)
+    with torch.no_grad():
+        if words[0] == "counterfactual":
+            answers = _counterfactual(scm, checkpoint, options)
+        else:
+            answers = _draw(scm, options)
+    for path in write_answers(scm, answers, options.out, npz=options.npz):
+        print(f"written: {path}")
+
+
+def _parser(question: str) -> argparse.ArgumentParser:
+    parser = FriendlyArgumentParser(
+        prog=f"deepscm {question}",
+        description=_DESCRIPTIONS[question],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
+    add("--seed", type=int, default=0, help="seed of the noise")
+    add("--npz", action="store_true", help="write all values as answers.npz, too")
+    if question != "sample":
+        add(
+            "--do",
+            nargs="+",
+            action="extend",
+            required=True,
+            metavar="TEXT",
+            help="intervention: variable=number, variable+=number or variable*=number; commas join "
+            "several variables into one intervention, further texts are further interventions",
+        )
+    if question != "counterfactual":
+        add("--size", type=int, default=8, help="number of observations to draw")
+        return parser
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument(
+        "--index", type=int, nargs="+", metavar="ROW", help="rows of the run's test split, from 0"
+    )
+    which.add_argument(
+        "--observations",
+        type=Path,
+        metavar="FILE.csv",
+        help="table with a column per variable; images by path, relative to the table",
+    )
+    add("--num_particles", type=int, default=1, help="draws of what observations leave open")
+    add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
+    return parser
+
+
+def _draw(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answer]:
+    """The same noise under every intervention, none for ``sample``."""
+    if options.size < 1:
+        raise ValueError(f"size: expected at least 1, but got {options.size}.")
+    rows = [f"noise {k}" for k in range(options.size)]
+    noise = {name: scm[name].sample_noise((options.size,)) for name in scm.graph.nodes}
+    answers = []
+    for text in getattr(options, "do", [""]):
+        do = parse_do(text) if text else {}
+        values = scm.act(do).predict(noise)
+        spread = {
+            name: value.expand(options.size, *scm[name].domain.shape)[None]
+            for name, value in values.items()
+        }
+        answers.append(Answer(format_do(do) if do else "sample", rows, spread))
+    return answers
+
+
+def _counterfactual(
+    scm: StructuralCausalModel, checkpoint: dict[str, object], options: argparse.Namespace
+) -> list[Answer]:
+    """The factual, then a counterfactual for each intervention."""
+    dos = [parse_do(text) for text in options.do]
+    if options.index is not None:
+        factual, rows = observations_from_test_split(scm, checkpoint, options.index, options.root)
+    else:
+        factual, rows = observations_from_csv(scm, options.observations)
+    values = scm.counterfactual(factual, dos, options.num_particles)
+    answers = [Answer("factual", rows, {name: value[None] for name, value in factual.items()})]
+    for k, do in enumerate(dos):
+        chosen: dict[str, Tensor] = {name: value[:, k] for name, value in values.items()}
+        answers.append(Answer(format_do(do), rows, chosen))
+    return answers

@@ -1,0 +1,191 @@
+"""``fit``, ``validate``, ``test`` and ``predict``, by Lightning's command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from torch import Tensor
+
+from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid
+from deepscm_pl.callbacks.run_folder import run_folder
+from deepscm_pl.cli.parser import FriendlyLightningParser
+from deepscm_pl.configuration import restore
+from deepscm_pl.files import new_file
+from deepscm_pl.training import DeepSCM, read_checkpoint
+
+__all__ = ["TrainingCommand", "run_training_command"]
+
+_NO_FILES = ("last", "best", "hpc")
+
+
+class _SaveConfiguration(SaveConfigCallback):
+    """Keep ``config.yaml`` with a training run, and with nothing else."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class TrainingCommand(LightningCLI):
+    """LightningCLI for :class:`~deepscm_pl.training.DeepSCM` and any data module.
+
+    Args:
+        words: Subcommand and options.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        super().__init__(
+            DeepSCM,
+            pl.LightningDataModule,
+            subclass_mode_data=True,
+            save_config_callback=_SaveConfiguration,
+            auto_configure_optimizers=False,
+            parser_class=FriendlyLightningParser,
+            parser_kwargs={"prog": "deepscm", "description": "Train and evaluate causal models."},
+            args=words,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The methods of the trainer, with the arguments that are not for the command line."""
+        common = {"model", "datamodule", "weights_only", "verbose"}
+        return {
+            "fit": common | {"train_dataloaders", "val_dataloaders"},
+            "validate": common | {"dataloaders"},
+            "test": common | {"dataloaders"},
+            "predict": common | {"dataloaders", "return_predictions"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Checkpoints on the validation split, and the report of the test."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "validation/bound",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.filename": "epoch={epoch}",
+                "checkpoint.auto_insert_metric_name": False,
+            }
+        )
+        parser.add_lightning_class_args(AssociationReport, "association")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse ``args`` only, whatever the words of the surrounding program are."""
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        """Make no log folder where nothing is trained: results go to the checkpoint's run."""
+        settings = self.config[self.config.subcommand].trainer
+        if self.config.subcommand != "fit" and settings.logger is None:
+            settings.logger = False
+
+    def fit(
+        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+    ) -> None:
+        """Train, test the best checkpoint, and say what to do next."""
+        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if best:
+            self.test(model, datamodule, best)
+            self._say_what_next(model, Path(best))
+
+    def validate(
+        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+    ) -> None:
+        """The quantities on the validation split."""
+        self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+
+    def test(
+        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+    ) -> None:
+        """The association table on the test split."""
+        self.trainer.test(
+            model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True, verbose=False
+        )
+        if self.trainer.is_global_zero:
+            _say_written(self.trainer)
+
+    def predict(
+        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+    ) -> None:
+        """The quantities of every test image, as ``quantities.csv`` in the run's folder."""
+        batches = self.trainer.predict(
+            model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
+        )
+        if self.trainer.is_global_zero:
+            path = run_folder(self.trainer) / "quantities.csv"
+            _write_quantities(path, batches or [])  # type: ignore[arg-type]
+            print(f"written: {path}")
+
+    def _say_what_next(self, model: DeepSCM, best: Path) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        do = f"{model.scm.graph.nodes[0]}=..."
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, CounterfactualGrid):
+                do = callback.texts[0]
+        print(
+            f"\nWatch the run:       tensorboard --logdir {self.trainer.log_dir}\n"
+            f"Ask the model:       deepscm counterfactual --ckpt_path {best} "
+            f"--do {do} --index 0 1 2 --out answers\n"
+            f"Evaluate it again:   deepscm test --ckpt_path {best}"
+        )
+
+
+def run_training_command(words: list[str]) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    A checkpoint brings its own model and data: without ``--config``, both are taken from it.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If the checkpoint is truncated, foreign or hostile.
+    """
+    path = _option(words, "--ckpt_path")
+    if path is not None and path not in _NO_FILES:
+        checkpoint = read_checkpoint(path)
+        settings = checkpoint["hyper_parameters"]
+        restore(settings)
+        if _option(words, "--config") is None and _option(words, "-c") is None:
+            found = {"model": settings}
+            if "data" in checkpoint:
+                found["data"] = checkpoint["data"]
+            words = [words[0], "--config", json.dumps(found), *words[1:]]
+    TrainingCommand(words)
+
+
+def _option(words: list[str], name: str) -> str | None:
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            return following
+        if word.startswith(f"{name}="):
+            return word.removeprefix(f"{name}=")
+    return None
+
+
+def _say_written(trainer: pl.Trainer) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for path in getattr(callback, "written", []):
+            print(f"written: {path}")
+
+
+def _write_quantities(path: Path, batches: list[dict[str, Tensor]]) -> None:
+    names = list(batches[0]) if batches else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", *names])
+        row = 0
+        for batch in batches:
+            for values in zip(*(batch[name].tolist() for name in names), strict=True):
+                writer.writerow([row, *values])
+                row += 1

@@ -1,0 +1,262 @@
+"""Data modules whose batches are variables of a causal model."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["CausalDataModule", "InMemoryDataset", "SourceSplits", "Split", "require_count"]
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class SourceSplits:
+    """The two splits in which a data set is published, as whole tensors.
+
+    Attributes:
+        train: Name to tensor ``(N, ...)``; split further into training and validation.
+        test: Name to tensor ``(M, ...)``, of the same names.
+    """
+
+    train: Mapping[str, Tensor]
+    test: Mapping[str, Tensor]
+
+
+class InMemoryDataset(Dataset[dict[str, Tensor]]):
+    """Rows of tensors held in memory, gathered a batch at a time.
+
+    A batch is one indexed copy per variable instead of a Python loop over items. Bytes (images)
+    become float32 grey levels 0 to 255 when they are gathered; other types stay.
+
+    Args:
+        variables: Name to tensor ``(N, ...)``, of equal lengths.
+
+    Raises:
+        ValueError: If there is no variable or their lengths differ.
+
+    Example:
+        >>> dataset = InMemoryDataset({"x": torch.tensor([[1.0], [2.0], [3.0]])})
+        >>> dataset.__getitems__([2, 0])["x"]
+        tensor([[3.],
+                [1.]])
+    """
+
+    def __init__(self, variables: Mapping[str, Tensor]) -> None:
+        lengths = {name: len(tensor) for name, tensor in variables.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"variables must be of one length, at least one, got {lengths}.")
+        self.variables = dict(variables)
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.variables.values())))
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        """The variables of one row, without batch dimension."""
+        return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The variables of several rows, with a leading batch dimension."""
+        rows = torch.as_tensor(indices)
+        return {name: _as_values(tensor[rows]) for name, tensor in self.variables.items()}
+
+
+class CausalDataModule(pl.LightningDataModule, ABC):
+    """Variables of a causal model, in training, validation and test splits.
+
+    A batch is a dictionary from the name of a variable to a tensor: scalars ``(B, 1)`` float32,
+    images ``(B, C, H, W)`` float32 in grey levels 0 to 255, and two that are not part of the
+    model: ``label`` ``(B, 1)`` int64 and ``index`` ``(B, 1)`` int64, the row in the published
+    split that the item comes from.
+
+    The published training split is divided at random, but always alike for one ``split_seed``,
+    into training and validation; the published test split is never touched until it is tested
+    on. Everything stays in memory, so use :meth:`variables` for statistics of the training split.
+
+    Subclasses implement :meth:`load`.
+
+    Args:
+        batch_size: Rows per batch.
+        validation_size: Rows of the published training split that are held out to validate on.
+        split_seed: Seed of the division, independent of any global seed.
+        num_workers: Worker processes of each data loader. Gathering a batch is one indexed copy,
+            so 0, the main process, is usually fastest.
+        drop_last: Whether training leaves out a last batch that is smaller than the others.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 256,
+        validation_size: int = 6000,
+        split_seed: int = 0,
+        num_workers: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.batch_size = require_count("batch_size", batch_size, minimum=1)
+        self.validation_size = require_count("validation_size", validation_size, minimum=1)
+        self.split_seed = require_count("split_seed", split_seed, minimum=0)
+        self.num_workers = require_count("num_workers", num_workers, minimum=0)
+        self.drop_last = drop_last
+        self._datasets: dict[Split, InMemoryDataset] | None = None
+
+    @abstractmethod
+    def load(self) -> SourceSplits:
+        """Loads the published splits, in their order and with a row per item.
+
+        Scalars are ``(N, 1)`` float32, images ``(N, C, H, W)`` uint8 and ``label`` ``(N, 1)``
+        int64. The base class adds ``index``, the row, where it is not given.
+        """
+
+    def configuration(self) -> dict[str, Any]:
+        """How this module was made, as plain data for a checkpoint.
+
+        Every argument of a subclass's constructor is kept in the attribute of its name. Paths are
+        made absolute, so that the checkpoint serves from any folder.
+        """
+        arguments = {
+            name: getattr(self, name)
+            for name in inspect.signature(type(self).__init__).parameters
+            if name != "self"
+        }
+        return {
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "init_args": {
+                name: str(value.resolve()) if isinstance(value, Path) else value
+                for name, value in arguments.items()
+            },
+        }
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads and divides the data, once; later calls do nothing.
+
+        Every stage loads every split, so that a broken test file fails before training and not
+        after it.
+
+        Args:
+            stage: Lightning's stage; not used.
+
+        Raises:
+            ValueError: If ``validation_size`` leaves no row to train on.
+        """
+        if self._datasets is None:
+            source = self.load()
+            train, test = _with_index(source.train), _with_index(source.test)
+            training_rows, validation_rows = self._divide(len(train["index"]))
+            self._datasets = {
+                "train": InMemoryDataset(_take(train, training_rows)),
+                "validation": InMemoryDataset(_take(train, validation_rows)),
+                "test": InMemoryDataset(test),
+            }
+
+    def variables(self, split: Split) -> dict[str, Tensor]:
+        """A whole split: for statistics, and for choosing rows.
+
+        Images are ``(N, C, H, W)`` uint8; the other variables are as in a batch. The tensors are
+        those that batches are gathered from: do not change them in place.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``. Take statistics from ``"train"``
+                only.
+
+        Returns:
+            Name to tensor, in the order of the published file.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        return dict(self._dataset(split).variables)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of the training split, shuffled anew in each epoch."""
+        return self._loader("train", shuffle=True, drop_last=self.drop_last)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of the validation split, in order."""
+        return self._loader("validation")
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of the test split, in order."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches of the test split, in order."""
+        return self._loader("test")
+
+    def _loader(
+        self, split: Split, shuffle: bool = False, drop_last: bool = False
+    ) -> DataLoader[dict[str, Tensor]]:
+        return DataLoader(
+            self._dataset(split),
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=_already_a_batch,
+        )
+
+    def _dataset(self, split: Split) -> InMemoryDataset:
+        self.setup()
+        datasets = self._datasets or {}
+        if split not in datasets:
+            raise ValueError(f"split must be one of {', '.join(datasets)}, got {split!r}.")
+        return datasets[split]
+
+    def _divide(self, size: int) -> tuple[Tensor, Tensor]:
+        """Rows to train on and rows to validate on, each in ascending order."""
+        if self.validation_size >= size:
+            raise ValueError(
+                f"validation_size must be below {size}, the rows of the training split, "
+                f"got {self.validation_size}."
+            )
+        generator = torch.Generator().manual_seed(self.split_seed)
+        order = torch.randperm(size, generator=generator)
+        validation, training = order.split([self.validation_size, size - self.validation_size])
+        return training.sort().values, validation.sort().values
+
+
+def require_count(name: str, value: int, minimum: int) -> int:
+    """Returns ``value`` if it is an integer of at least ``minimum``.
+
+    Args:
+        name: The argument, for the message.
+        value: What came.
+        minimum: The least that is allowed.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
+    return value
+
+
+def _already_a_batch(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    return batch
+
+
+def _as_values(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype == torch.uint8 else tensor
+
+
+def _with_index(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    size = len(next(iter(variables.values())))
+    return {"index": torch.arange(size).unsqueeze(-1), **variables}
+
+
+def _take(variables: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    return {name: tensor[rows] for name, tensor in variables.items()}

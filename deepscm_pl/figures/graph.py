@@ -1,0 +1,54 @@
+"""A causal graph as a picture."""
+
+from __future__ import annotations
+
+import networkx
+from matplotlib.figure import Figure
+
+from deepscm_pl.graph import CausalGraph
+
+__all__ = ["draw_graph"]
+
+
+def draw_graph(graph: CausalGraph) -> Figure:
+    """Draw causes above effects, an arrow for each edge.
+
+    A variable stands one level below its lowest cause.
+
+    Example:
+        >>> figure = draw_graph(CausalGraph("thickness -> intensity; thickness, intensity -> image"))
+        >>> len(figure.axes)
+        1
+    """
+    network = networkx.DiGraph()
+    levels: dict[str, int] = {}
+    for node, causes in graph.parents.items():
+        levels[node] = 1 + max((levels[cause] for cause in causes), default=-1)
+        network.add_node(node, level=levels[node])
+    network.add_edges_from(graph.edges)
+    positions = networkx.multipartite_layout(network, subset_key="level", align="horizontal")
+    positions = {node: _bend(position, levels[node]) for node, position in positions.items()}
+    longest = max(len(node) for node in graph.nodes)
+    width = max(3.0, 0.16 * longest * max(list(levels.values()).count(k) for k in levels.values()))
+    figure = Figure(figsize=(width + 1.5, 1.2 * (1 + max(levels.values())) + 0.6), dpi=150)
+    axes = figure.add_subplot()
+    networkx.draw_networkx(
+        network,
+        positions,
+        ax=axes,
+        node_color="none",
+        node_size=300 + 220 * longest,
+        arrowsize=16,
+        width=1.2,
+        bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#3b5b92"},
+        font_size=11,
+    )
+    axes.margins(0.25)
+    axes.set_axis_off()
+    return figure
+
+
+def _bend(position: tuple[float, float], level: int) -> tuple[float, float]:
+    """Causes at the top, and levels shifted aside, so that an edge over a level passes beside it."""
+    x, y = position
+    return x + 0.25 * (level % 2), -y

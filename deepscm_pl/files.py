@@ -1,0 +1,75 @@
+"""Files and folders that appear under their name complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["new_file", "new_folder"]
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside ``path``, which becomes ``path`` if the block succeeds.
+
+    A reader of ``path`` sees the old content or the new, never a part. If the block raises,
+    ``path`` is as it was and the temporary file is gone.
+
+    Args:
+        path: The file to write; its folder must exist.
+
+    Yields:
+        The name to write to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside ``path``, which becomes ``path`` if the block succeeds.
+
+    If the block raises anything, :class:`KeyboardInterrupt` included, the temporary folder is
+    removed and ``path`` is as it was.
+
+    Args:
+        path: The folder to make. It may exist if it is empty, and its parents need not exist.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        ValueError: If ``path`` is a file, a folder that is not empty, or cannot be written.
+    """
+    temporary = _temporary_folder(path)
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_folder(path: Path) -> Path:
+    """An empty folder beside ``path``, after checking that ``path`` may be made."""
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(
+                f"{path} exists and is not an empty folder; remove it or name another folder."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() and not os.access(path, os.W_OK):
+            raise PermissionError(f"no permission to write {path}")
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise ValueError(
+            f"{path} cannot be written ({error}); name a folder that you may write."
+        ) from error

@@ -1,0 +1,194 @@
+"""Causal graphs: who causes whom."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+__all__ = ["CausalGraph"]
+
+
+class CausalGraph:
+    """A directed acyclic graph over named variables, immutable once made.
+
+    Args:
+        parents: For each variable the variables that cause it directly; or the graph as text, see
+            :meth:`from_edges`.
+
+    Raises:
+        ValueError: If there is no variable, a name is no identifier, a parent is unknown or listed
+            twice, a variable is its own parent, or there is a cycle; the message names the culprit.
+
+    Example:
+        >>> graph = CausalGraph({"age": [], "sex": [], "brain": ["age", "sex"]})
+        >>> graph.nodes
+        ('age', 'sex', 'brain')
+        >>> sorted(graph.descendants("age"))
+        ['brain']
+        >>> graph.do("brain").parents["brain"]
+        ()
+    """
+
+    def __init__(self, parents: Mapping[str, Sequence[str]] | str) -> None:
+        mapping = _parse_edges(parents) if isinstance(parents, str) else dict(parents)
+        _check_names(mapping)
+        _check_parents(mapping)
+        order = _topological_order(mapping)
+        self._parents = {name: tuple(mapping[name]) for name in order}
+
+    @classmethod
+    def from_edges(cls, text: str) -> CausalGraph:
+        """Make a graph from text: causes on the left of ``->``, effects on the right.
+
+        Statements are separated by ``;`` or line breaks, names by commas; arrows may be chained; a
+        name alone is a variable without edges.
+
+        Raises:
+            ValueError: If a statement cannot be read or the graph is not valid.
+
+        Example:
+            >>> CausalGraph.from_edges("thickness -> intensity; thickness, intensity -> image")
+            CausalGraph('thickness; thickness -> intensity; thickness, intensity -> image')
+        """
+        return cls(text)
+
+    @property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """The direct causes of each variable, in topological order."""
+        return dict(self._parents)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The variables in topological order: causes before effects, otherwise as given."""
+        return tuple(self._parents)
+
+    @property
+    def edges(self) -> tuple[tuple[str, str], ...]:
+        """All pairs (cause, effect)."""
+        return tuple((cause, node) for node, causes in self._parents.items() for cause in causes)
+
+    def children(self, node: str) -> tuple[str, ...]:
+        """The variables that ``node`` causes directly."""
+        self._check_known([node])
+        return tuple(child for child, causes in self._parents.items() if node in causes)
+
+    def descendants(self, *nodes: str) -> frozenset[str]:
+        """All variables that any of ``nodes`` causes, directly or not; not the nodes themselves.
+
+        A node that is a descendant of another one of ``nodes`` is included.
+        """
+        self._check_known(nodes)
+        found: set[str] = set()
+        for name, causes in self._parents.items():
+            if any(cause in nodes or cause in found for cause in causes):
+                found.add(name)
+        return frozenset(found)
+
+    def ancestors(self, *nodes: str) -> frozenset[str]:
+        """All variables that cause any of ``nodes``, directly or not."""
+        self._check_known(nodes)
+        found: set[str] = set()
+        for name in reversed(self.nodes):
+            if name in nodes or name in found:
+                found.update(self._parents[name])
+        return frozenset(found)
+
+    def do(self, *nodes: str) -> CausalGraph:
+        """The graph after an intervention on ``nodes``: the edges into them are cut."""
+        self._check_known(nodes)
+        return CausalGraph(
+            {name: () if name in nodes else causes for name, causes in self._parents.items()}
+        )
+
+    def _check_known(self, nodes: Iterable[str]) -> None:
+        for node in nodes:
+            if node not in self._parents:
+                raise ValueError(
+                    f"unknown variable {node!r}: the graph has {', '.join(self._parents)}."
+                )
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._parents
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CausalGraph):
+            return NotImplemented
+        return {k: set(v) for k, v in self._parents.items()} == {
+            k: set(v) for k, v in other._parents.items()
+        }
+
+    def __hash__(self) -> int:
+        return hash(frozenset((k, frozenset(v)) for k, v in self._parents.items()))
+
+    def __str__(self) -> str:
+        statements = [
+            f"{', '.join(causes)} -> {node}" if causes else node
+            for node, causes in self._parents.items()
+        ]
+        return "; ".join(statements)
+
+    def __repr__(self) -> str:
+        return f"CausalGraph({str(self)!r})"
+
+
+def _parse_edges(text: str) -> dict[str, list[str]]:
+    parents: dict[str, list[str]] = {}
+    for statement in filter(None, (part.strip() for part in re.split(r"[;\n]", text))):
+        groups = [[name.strip() for name in group.split(",")] for group in statement.split("->")]
+        if not all(name for group in groups for name in group):
+            raise ValueError(
+                f"graph: cannot read {statement!r}; expected 'cause, cause -> effect', "
+                "statements separated by ';'."
+            )
+        for name in (name for group in groups for name in group):
+            parents.setdefault(name, [])
+        for causes, effects in zip(groups, groups[1:], strict=False):
+            for effect in effects:
+                parents[effect].extend(causes)
+    return parents
+
+
+def _check_names(parents: Mapping[str, Sequence[str]]) -> None:
+    if not parents:
+        raise ValueError("graph: expected at least one variable, but got none.")
+    for name in parents:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(
+                f"graph: expected names of letters, digits and underscores that begin with a "
+                f"letter, but got {name!r}; rename the variable."
+            )
+
+
+def _check_parents(parents: Mapping[str, Sequence[str]]) -> None:
+    for name, causes in parents.items():
+        if isinstance(causes, str):
+            raise ValueError(
+                f"graph: expected a list of parents of {name!r}, but got the text {causes!r}; "
+                f"write [{causes!r}]."
+            )
+        for cause in causes:
+            if cause == name:
+                raise ValueError(f"graph: {name!r} is its own parent; remove the self-loop.")
+            if cause not in parents:
+                raise ValueError(
+                    f"graph: {name!r} has the unknown parent {cause!r}; "
+                    f"the variables are {', '.join(parents)}."
+                )
+        repeated = [cause for cause in causes if list(causes).count(cause) > 1]
+        if repeated:
+            raise ValueError(f"graph: the parent {repeated[0]!r} of {name!r} is listed twice.")
+
+
+def _topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError as error:
+        cycle = " -> ".join(reversed(error.args[1]))
+        raise ValueError(f"graph: there is a cycle, {cycle}; remove one of its edges.") from None
+    remaining, order = list(parents), []
+    while remaining:
+        ready = next(name for name in remaining if all(cause in order for cause in parents[name]))
+        order.append(ready)
+        remaining.remove(ready)
+    return order

@@ -1,0 +1,91 @@
+"""Interventions as text, as they are written on a command line and over a picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from deepscm_pl.types import Do
+
+__all__ = ["Increase", "Multiply", "format_do", "parse_do"]
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_STATEMENT = re.compile(rf"\s*(\w+)\s*(=|\+=|-=|\*=)\s*({_NUMBER})\s*")
+
+
+@dataclass(frozen=True)
+class Increase:
+    """x ↦ x + amount."""
+
+    amount: float
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The increased value."""
+        return value + self.amount
+
+
+@dataclass(frozen=True)
+class Multiply:
+    """x ↦ x · factor."""
+
+    factor: float
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The multiplied value."""
+        return value * self.factor
+
+
+def parse_do(text: str) -> dict[str, float | Increase | Multiply]:
+    """Read ``thickness=3``, ``thickness+=1``, ``thickness*=2``, or several joined by commas.
+
+    Raises:
+        ValueError: If the text cannot be read, or names a variable twice.
+
+    Example:
+        >>> parse_do("thickness=3, intensity+=20")
+        {'thickness': 3.0, 'intensity': Increase(amount=20.0)}
+    """
+    do: dict[str, float | Increase | Multiply] = {}
+    for part in text.split(","):
+        match = _STATEMENT.fullmatch(part)
+        if match is None:
+            raise ValueError(
+                f"do: cannot read {part.strip()!r}; expected variable=number, variable+=number or "
+                "variable*=number, several joined by commas, such as 'thickness=3,intensity+=20'."
+            )
+        name, operator, number = match.groups()
+        if name in do:
+            raise ValueError(f"do: {name!r} is named twice in {text!r}.")
+        amount = float(number)
+        if operator == "=":
+            do[name] = amount
+        elif operator == "*=":
+            do[name] = Multiply(amount)
+        else:
+            do[name] = Increase(amount if operator == "+=" else -amount)
+    return do
+
+
+def format_do(do: Do | Mapping[str, object]) -> str:
+    """An intervention as it is written over a column: ``do(thickness = 3)``.
+
+    Example:
+        >>> format_do(parse_do("thickness+=1"))
+        'do(thickness + 1)'
+    """
+    return f"do({', '.join(_format_one(name, value) for name, value in do.items())})"
+
+
+def _format_one(name: str, value: object) -> str:
+    if isinstance(value, Increase):
+        return f"{name} {'+' if value.amount >= 0 else '−'} {abs(value.amount):g}"
+    if isinstance(value, Multiply):
+        return f"{name} × {value.factor:g}"
+    if isinstance(value, int | float):
+        return f"{name} = {value:g}"
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return f"{name} = {value.item():g}"
+    return f"{name} = …"

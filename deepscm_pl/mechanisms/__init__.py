@@ -1,0 +1,20 @@
+"""Mechanisms: how each variable is generated from its parents and its exogenous noise."""
+
+from deepscm_pl.mechanisms.base import Evidence, Mechanism
+from deepscm_pl.mechanisms.constant import Constant
+from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
+from deepscm_pl.mechanisms.modified import Modified
+from deepscm_pl.mechanisms.vae import ConditionalVAE
+
+__all__ = [
+    "AffineFlow",
+    "ConditionalVAE",
+    "Constant",
+    "Context",
+    "Evidence",
+    "Flow",
+    "Mechanism",
+    "Modified",
+    "SplineFlow",
+]

@@ -1,0 +1,118 @@
+"""The contract of every mechanism, stated once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.types import Domain, Noise, Variables
+
+__all__ = ["Evidence", "Mechanism"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one variable contributes to the evidence lower bound, in nats.
+
+    Attributes:
+        log_prob: log p(x | pa), or E_q[log p(x | z, pa)] where there is a latent; ``(*batch,)``.
+        divergence: KL(q(z | x, pa) ‖ p(z)), zero where the likelihood is exact; ``(*batch,)``.
+    """
+
+    log_prob: Tensor
+    divergence: Tensor
+
+    @property
+    def bound(self) -> Tensor:
+        """log p(x | pa) or its lower bound, ``(*batch,)``."""
+        return self.log_prob - self.divergence
+
+
+class Mechanism(nn.Module, ABC):
+    """x := f(u; pa), with exogenous noise u ~ p(u) that can be inferred.
+
+    The laws that every mechanism obeys, for values x, parents pa and noise u whose batch dimensions
+    broadcast:
+
+    - ``forward(abduct(x, pa), pa) == x``: abduction explains the value (exactly, for every draw);
+    - where abduction is exact, ``abduct(forward(u, pa), pa) == u``;
+    - ``log_prob`` is the density of ``forward(sample_noise(), pa)``, or raises where only a bound
+      exists; ``evidence(...).bound`` never exceeds it in expectation;
+    - every row of a batch is treated alone.
+
+    Values here are continuous. Recorded ones that are quantised, such as 8-bit images, pass through
+    :meth:`dequantise` before and :meth:`quantise` after.
+
+    Args:
+        context: What this mechanism sees of its parents.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__()
+        self.context = context
+
+    @property
+    @abstractmethod
+    def domain(self) -> Domain:
+        """Where the values live."""
+
+    @abstractmethod
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """x = f(u; pa), ``(*batch, *event)``."""
+
+    @abstractmethod
+    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
+        """Noise from its prior, with batch dimensions ``shape``."""
+
+    @abstractmethod
+    def abduct(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """The noise behind ``value``: exact, or draws of q(u | x, pa).
+
+        Args:
+            value: x, ``(*batch, *event)``.
+            parents: The parents' values.
+            sample_shape: Leading dimensions of independent draws; exact noise is repeated.
+        """
+
+    @abstractmethod
+    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
+        """log p(x | pa), or a Monte Carlo estimate of its lower bound with ``num_particles``."""
+
+    @abstractmethod
+    def model(self, name: str, parents: Variables) -> Tensor:
+        """Pyro: sample the site ``name``, and its latents as ``name.z``."""
+
+    def guide(self, name: str, value: Tensor, parents: Variables) -> None:
+        """Pyro: sample the latents of ``name`` given its value; nothing where there are none."""
+
+    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
+        """log p(x | pa) in nats, ``(*batch,)``.
+
+        Raises:
+            NotImplementedError: If only a bound exists; see :meth:`evidence`.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no exact log-probability; evidence() gives a lower bound."
+        )
+
+    def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
+        """The value that the mechanism's own most likely noise gives; ``value`` where exact."""
+        return value
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Take from the training split the statistics that this mechanism standardises with."""
+        self.context.fit(parents)
+
+    def dequantise(self, value: Tensor) -> Tensor:
+        """A draw of the continuous value behind a recorded one; itself unless quantised."""
+        return value
+
+    def quantise(self, value: Tensor) -> Tensor:
+        """The value as it is recorded; the inverse of :meth:`dequantise`."""
+        return value

@@ -1,0 +1,85 @@
+"""The mechanism of a variable whose natural value is changed by a function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro
+import torch
+from torch import Tensor
+
+from deepscm_pl.mechanisms.base import Evidence, Mechanism
+from deepscm_pl.types import Domain, Noise, Variables
+
+__all__ = ["Modified"]
+
+
+class Modified(Mechanism):
+    """x := h(f(u; pa)): what do(x = h) puts in a mechanism's place, for a function h.
+
+    The parents keep their influence through f; an increment of 1 adds to whatever the value would
+    have been.
+
+    Args:
+        mechanism: f.
+        function: h, from a tensor to a tensor of the same shape.
+        name: Name of the variable, for error messages.
+    """
+
+    def __init__(
+        self, mechanism: Mechanism, function: Callable[[Tensor], Tensor], name: str
+    ) -> None:
+        super().__init__(mechanism.context)
+        self.mechanism = mechanism
+        self.function = function
+        self.name = name
+
+    @property
+    def domain(self) -> Domain:
+        """Where the variable lives."""
+        return self.mechanism.domain
+
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """h(f(u; pa)).
+
+        Raises:
+            ValueError: If h leaves the variable's domain.
+        """
+        return self.apply_function(self.quantise(self.mechanism(noise, parents)))
+
+    def apply_function(self, value: Tensor) -> Tensor:
+        """h of a natural value, checked."""
+        changed = torch.as_tensor(self.function(value), dtype=value.dtype, device=value.device)
+        self.domain.check(self.name, changed)
+        return changed
+
+    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
+        """The noise of f."""
+        return self.mechanism.sample_noise(shape)
+
+    def abduct(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """Not possible: h need not have an inverse."""
+        raise ValueError(
+            f"{self.name} is under an intervention; abduct with the model before act()."
+        )
+
+    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
+        """Not possible, as for :meth:`abduct`."""
+        raise ValueError(f"{self.name} is under an intervention and has no density.")
+
+    def model(self, name: str, parents: Variables) -> Tensor:
+        """The natural value as the site ``name.natural``, its image under h as ``name``."""
+        natural = self.mechanism.model(f"{name}.natural", parents)
+        changed = self.apply_function(self.quantise(natural))
+        value: Tensor = pyro.deterministic(name, changed, event_dim=len(self.domain.shape))
+        return value
+
+    def quantise(self, value: Tensor) -> Tensor:
+        """As f does."""
+        return self.mechanism.quantise(value)
+
+    def dequantise(self, value: Tensor) -> Tensor:
+        """As f does."""
+        return self.mechanism.dequantise(value)

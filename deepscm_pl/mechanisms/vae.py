@@ -1,0 +1,246 @@
+"""The amortised, explicit mechanism of images: a conditional variational autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pyro
+import torch
+from pyro.distributions import Normal, TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
+from deepscm_pl.mechanisms.base import Evidence, Mechanism
+from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.transforms import Dequantise, Logit
+from deepscm_pl.types import Domain, Noise, Variables
+
+__all__ = ["ConditionalVAE", "ImageDistribution"]
+
+
+class _Posterior(NamedTuple):
+    """Mean and log standard deviation of q(z | x, pa), ``(*batch, latent)``."""
+
+    location: Tensor
+    log_scale: Tensor
+
+
+class ConditionalVAE(Mechanism):
+    """x := h(g(z, pa), u): a decoder g of a latent z and the parents, then pixel noise u.
+
+    Both are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u, given
+    z, exactly (Pawlowski et al. 2020, section 3, "amortised, explicit likelihood", equation 4). h
+    is the inverse of the preprocessing x ↦ logit(α + (1 − α)·x/L) after the likelihood's own map of
+    u.
+
+    Recorded images hold whole grey levels 0, …, L − 1; the methods of this class see them with
+    uniform dequantisation noise, in [0, L). Densities are in those units.
+
+    Args:
+        context: What the mechanism sees of its parents.
+        shape: Shape of one image, (channels, height, width), in pixels.
+        latent: Size of z.
+        hidden: Width of the layer between the encoder's features with the context, and q.
+        encoder: Factory, called with ``shape``: a network ``(batch, *shape)`` -> ``(batch, F)`` with
+            the attribute ``out_features`` = F.
+        decoder: Factory, called with the number of inputs and the shape of the output: a network
+            ``(batch, inputs)`` -> ``(batch, *output)``.
+        likelihood: Factory, called with the number of channels of the image.
+        alpha: α of the logit preprocessing.
+        levels: L, the number of grey levels.
+
+    Example:
+        >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
+        >>> image = vae.dequantise(torch.full((3, 1, 8, 8), 17.0))
+        >>> noise = vae.abduct(image, {})
+        >>> torch.equal(vae.quantise(vae(noise, {})), torch.full((3, 1, 8, 8), 17.0))
+        True
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        shape: Sequence[int] = (1, 28, 28),
+        latent: int = 16,
+        hidden: int = 100,
+        encoder: Callable[[Sequence[int]], nn.Module] = ConvolutionalEncoder,
+        decoder: Callable[[int, Sequence[int]], nn.Module] = ConvolutionalDecoder,
+        likelihood: Callable[[int], Likelihood] = FixedVarianceGaussian,
+        alpha: float = 0.05,
+        levels: int = 256,
+    ) -> None:
+        super().__init__(context)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
+        if latent < 1:
+            raise ValueError(f"latent: expected at least 1, but got {latent}.")
+        self.shape = tuple(shape)
+        self.latent = latent
+        self.likelihood = likelihood(self.shape[0])
+        self.encoder = encoder(self.shape)
+        self.posterior_head = nn.Sequential(
+            nn.Linear(int(self.encoder.out_features) + context.features, hidden),
+            nn.LeakyReLU(0.1),
+            nn.Linear(hidden, 2 * latent),
+        )
+        outputs = (self.shape[0] * self.likelihood.outputs_per_channel, *self.shape[1:])
+        self.decoder = decoder(latent + context.features, outputs)
+        self.dequantisation = Dequantise(levels)
+        self.preprocessing = Logit(alpha, levels)
+
+    @property
+    def domain(self) -> Domain:
+        """An image of grey levels."""
+        return Domain(shape=self.shape, lower=0.0, upper=float(self.dequantisation.levels))
+
+    def dequantise(self, value: Tensor) -> Tensor:
+        """Add uniform noise to whole grey levels."""
+        return self.dequantisation.sample(value.to(next(self.posterior_head.parameters())))
+
+    def quantise(self, value: Tensor) -> Tensor:
+        """Whole grey levels again."""
+        return self.dequantisation.inverse(value)
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Fit the context, and make sure that the images hold whole grey levels.
+
+        Raises:
+            ValueError: If the images look scaled to [0, 1], or hold fractions of grey levels.
+        """
+        super().fit(value, parents)
+        if value.max() <= 1:
+            raise ValueError(
+                f"expected grey levels from 0 to {self.dequantisation.levels - 1}, but the largest "
+                f"is {value.max().item():g}; multiply images in [0, 1] by 255 and round them."
+            )
+        if value.is_floating_point() and bool((value != value.floor()).any()):
+            raise ValueError("expected whole grey levels, but got fractions; round the images.")
+
+    def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
+        """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
+        context = self.context(parents).to(value)
+        batch = torch.broadcast_shapes(value.shape[:-3], context.shape[:-1])
+        # Grey levels to [-1, 1], a range that the initial weights are made for.
+        scaled = 2 * value / self.dequantisation.levels - 1
+        features = self.encoder(scaled.reshape(-1, *self.shape))
+        features = features.view(*value.shape[:-3], -1).expand(*batch, -1)
+        joint = torch.cat([features, context.expand(*batch, -1)], dim=-1)
+        location, log_scale = self.posterior_head(joint).chunk(2, dim=-1)
+        return _Posterior(location, log_scale)
+
+    def decode(self, latent: Tensor, parents: Variables) -> Tensor:
+        """g(z, pa): the decoder on one flat batch, ``(*batch, outputs, H, W)``."""
+        context = self.context(parents).to(latent)
+        batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
+        joint = torch.cat([latent.expand(*batch, -1), context.expand(*batch, -1)], dim=-1)
+        decoded: Tensor = self.decoder(joint.reshape(-1, joint.shape[-1]))
+        return decoded.view(*batch, *decoded.shape[1:])
+
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """x = h(g(z, pa), u), continuous grey levels."""
+        decoded = self.decode(noise["z"], parents)
+        image: Tensor = self.preprocessing.inv(self.likelihood(decoded, noise["u"]))
+        return image
+
+    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
+        """z ~ N(0, I) ``(*shape, latent)`` and u ~ N(0, I) ``(*shape, C, H, W)``."""
+        weight = next(self.posterior_head.parameters())
+        return {
+            "z": weight.new_empty(*shape, self.latent).normal_(),
+            "u": weight.new_empty(*shape, *self.shape).normal_(),
+        }
+
+    def abduct(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """Draws of z from q(z | x, pa), and u exactly given each; the encoder runs once."""
+        latent = self._draw(self.posterior(value, parents), sample_shape)
+        decoded = self.decode(latent, parents)
+        return {"z": latent, "u": self.likelihood.abduct(decoded, self.preprocessing(value))}
+
+    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
+        """E_q[log p(x | z, pa)] by ``num_particles`` draws, and KL(q ‖ N(0, I)) in closed form."""
+        posterior = self.posterior(value, parents)
+        latent = self._draw(posterior, (num_particles,))
+        log_prob = self.image_distribution(latent, parents).log_prob(value).mean(dim=0)
+        return Evidence(log_prob, _divergence_from_standard_normal(posterior))
+
+    def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
+        """The image at the posterior mean of z, without pixel noise."""
+        latent = self.posterior(value, parents).location
+        return self({"z": latent, "u": torch.zeros_like(value)}, parents)
+
+    def image_distribution(self, latent: Tensor, parents: Variables) -> ImageDistribution:
+        """p(x | z, pa) of the continuous image."""
+        return ImageDistribution(self.decode(latent, parents), self.likelihood, self.preprocessing)
+
+    def model(self, name: str, parents: Variables) -> Tensor:
+        """The sites ``name.z`` and ``name``, the continuous image."""
+        weight = next(self.posterior_head.parameters())
+        prior = Normal(weight.new_zeros(self.latent), 1.0).to_event(1)
+        latent = pyro.sample(f"{name}.z", prior)
+        value: Tensor = pyro.sample(name, self.image_distribution(latent, parents))
+        return value
+
+    def guide(self, name: str, value: Tensor, parents: Variables) -> None:
+        """The site ``name.z`` from q(z | x, pa)."""
+        posterior = self.posterior(value, parents)
+        pyro.sample(f"{name}.z", Normal(posterior.location, posterior.log_scale.exp()).to_event(1))
+
+    @staticmethod
+    def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:
+        location = posterior.location.expand(*sample_shape, *posterior.location.shape)
+        return location + posterior.log_scale.exp() * torch.randn_like(location)
+
+
+def _divergence_from_standard_normal(posterior: _Posterior) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − log σ²), in nats."""
+    location, log_scale = posterior
+    terms = location.square() + (2 * log_scale).exp() - 1 - 2 * log_scale
+    return 0.5 * terms.sum(-1)
+
+
+class ImageDistribution(TorchDistribution):
+    """p(x | decoder output) of a continuous image: a likelihood behind logit preprocessing.
+
+    Args:
+        decoded: The decoder's output, ``(*batch, outputs, H, W)``.
+        likelihood: The noise of the preprocessed image.
+        preprocessing: From grey levels to the real line.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.independent(constraints.real, 3)
+    has_rsample = True
+
+    def __init__(self, decoded: Tensor, likelihood: Likelihood, preprocessing: Logit) -> None:
+        self.decoded = decoded
+        self.likelihood = likelihood
+        self.preprocessing = preprocessing
+        event = (likelihood.channels, *decoded.shape[-2:])
+        super().__init__(decoded.shape[:-3], torch.Size(event), validate_args=False)
+
+    def expand(
+        self, batch_shape: torch.Size, _instance: ImageDistribution | None = None
+    ) -> ImageDistribution:
+        """The same distribution over broadcast batch dimensions."""
+        decoded = self.decoded.expand(*batch_shape, *self.decoded.shape[-3:])
+        return ImageDistribution(decoded, self.likelihood, self.preprocessing)
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws of the continuous image, ``(*sample_shape, *batch, C, H, W)``."""
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        noise = self.decoded.new_empty(shape).normal_()
+        image: Tensor = self.preprocessing.inv(self.likelihood(self.decoded, noise))
+        return image
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(x | decoder output) in nats per image."""
+        processed = self.preprocessing(value)
+        log_determinant = self.preprocessing.log_abs_det_jacobian(value, processed)
+        return self.likelihood.log_prob(self.decoded, processed) + log_determinant.flatten(-3).sum(
+            -1
+        )

@@ -1,0 +1,6 @@
+"""Networks: plain PyTorch modules that know nothing of causes."""
+
+from deepscm_pl.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.nn.parameters import ParameterNetwork
+
+__all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder", "ParameterNetwork"]

@@ -1,0 +1,55 @@
+"""Parameters of a distribution as a function of a context, or free where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ParameterNetwork"]
+
+
+class ParameterNetwork(nn.Module):
+    """Predict ``parameters`` numbers from a context; without context, learn them directly.
+
+    A multilayer perceptron with SiLU activations whose last layer starts at zero, so that the
+    prediction starts at zero for every context.
+
+    Args:
+        context_features: Size of the context; 0 for free parameters.
+        parameters: How many numbers to predict.
+        hidden: Widths of the hidden layers; empty for an affine function of the context.
+
+    Shape:
+        ``(*batch, context_features)`` -> ``(*batch, parameters)``; without context, the output is
+        ``(parameters,)`` for any input.
+
+    Example:
+        >>> ParameterNetwork(2, 3)(torch.ones(5, 2)).shape
+        torch.Size([5, 3])
+        >>> ParameterNetwork(0, 3)(torch.ones(0)).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, context_features: int, parameters: int, hidden: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.context_features = context_features
+        if context_features == 0:
+            self.free = nn.Parameter(torch.zeros(parameters))
+            return
+        widths = [context_features, *hidden]
+        layers: list[nn.Module] = []
+        for width, following in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(width, following), nn.SiLU()]
+        last = nn.Linear(widths[-1], parameters)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """The parameters for ``context``."""
+        if self.context_features == 0:
+            return self.free
+        predicted: Tensor = self.layers(context)
+        return predicted

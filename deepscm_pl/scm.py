@@ -1,0 +1,443 @@
+"""The structural causal model and the three rungs of Pearl's ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from deepscm_pl.graph import CausalGraph
+from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
+from deepscm_pl.types import Do, Intervention, Noise, Variables
+
+__all__ = ["EvidenceLowerBound", "MechanismFactory", "StructuralCausalModel"]
+
+MechanismFactory: TypeAlias = Callable[[Context], Mechanism]
+"""A mechanism class, or a ``functools.partial`` of one: makes the mechanism for given parents."""
+
+
+@dataclass(frozen=True)
+class EvidenceLowerBound:
+    """The evidence lower bound of a batch, variable by variable, in nats.
+
+    Attributes:
+        evidence: For each variable its log-probability and divergence, ``(*batch,)`` each.
+    """
+
+    evidence: Mapping[str, Evidence]
+
+    @property
+    def bound(self) -> Tensor:
+        """The sum over variables: a lower bound of the joint log-probability, ``(*batch,)``."""
+        terms = [evidence.bound for evidence in self.evidence.values()]
+        return torch.stack(torch.broadcast_tensors(*terms)).sum(dim=0)
+
+
+class StructuralCausalModel(nn.Module):
+    """x_k := f_k(u_k; pa_k) for every variable of a causal graph, with independent noise u_k.
+
+    One trained model answers questions of three kinds (Pearl; Pawlowski et al. 2020, section 2):
+    association (:meth:`sample`, :meth:`log_prob`, :meth:`elbo`), intervention (:meth:`intervene`)
+    and counterfactual (:meth:`counterfactual`, that is :meth:`abduct`, :meth:`act`,
+    :meth:`predict`).
+
+    Args:
+        graph: The causal graph, or what :class:`~deepscm_pl.graph.CausalGraph` is made from.
+        mechanisms: For each variable a factory of its mechanism, called with the context that the
+            graph gives it: a mechanism class, or ``functools.partial`` of one. Mechanisms already
+            made are taken as they are.
+
+    Raises:
+        ValueError: If a variable has no mechanism, a mechanism no variable, or a made mechanism
+            other parents than the graph says.
+
+    Example:
+        >>> from deepscm_pl.mechanisms import AffineFlow
+        >>> scm = StructuralCausalModel("age -> volume", {"age": AffineFlow, "volume": AffineFlow})
+        >>> factual = {"age": torch.tensor([[1.0]]), "volume": torch.tensor([[0.5]])}
+        >>> answer = scm.counterfactual(factual, do={"age": 3.0})
+        >>> answer["volume"].shape  # particles, observations, event
+        torch.Size([1, 1, 1])
+    """
+
+    fitted: Tensor
+
+    def __init__(
+        self,
+        graph: CausalGraph | str | Mapping[str, Sequence[str]],
+        mechanisms: Mapping[str, MechanismFactory | Mechanism],
+    ) -> None:
+        super().__init__()
+        self.graph = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
+        _check_mechanism_names(self.graph, mechanisms)
+        self.mechanisms = nn.ModuleDict()
+        for name in self.graph.nodes:
+            self.mechanisms[name] = self._make(name, mechanisms[name])
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def _make(self, name: str, mechanism: MechanismFactory | Mechanism) -> Mechanism:
+        parents = self.graph.parents[name]
+        if not isinstance(mechanism, Mechanism):
+            made = mechanism(Context({parent: self[parent].domain for parent in parents}))
+            if isinstance(made, Mechanism):
+                return made
+            raise ValueError(
+                f"mechanisms: expected the factory of {name!r} to return a Mechanism, but got "
+                f"{made!r}."
+            )
+        if not isinstance(mechanism, Constant) and set(mechanism.context.parents) != set(parents):
+            raise ValueError(
+                f"mechanisms: {name!r} was made for the parents {mechanism.context.parents}, but "
+                f"the graph gives it {parents}; make it for these."
+            )
+        return mechanism
+
+    def __getitem__(self, name: str) -> Mechanism:
+        """The mechanism of the variable ``name``."""
+        mechanism = self.mechanisms[name]
+        if not isinstance(mechanism, Mechanism):
+            raise TypeError(f"{name!r} is no mechanism.")
+        return mechanism
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the parameters."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+    @property
+    def image_variables(self) -> tuple[str, ...]:
+        """The variables whose values are images or volumes."""
+        return tuple(name for name in self.graph.nodes if len(self[name].domain.shape) >= 3)
+
+    def fit(self, variables: Variables) -> None:
+        """Take from the training split all statistics that mechanisms standardise with.
+
+        Args:
+            variables: The whole training split, ``(N, *event)`` for each variable.
+
+        Raises:
+            ValueError: If a variable is missing or a value is outside of its domain.
+        """
+        self.check(variables)
+        for name in self.graph.nodes:
+            try:
+                self[name].fit(variables[name], self._parents(name, variables))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        self.fitted.fill_(True)
+
+    def check(self, variables: Variables) -> None:
+        """Raise unless ``variables`` holds a possible value of every variable.
+
+        Raises:
+            ValueError: Naming the variable, what was expected and what came.
+        """
+        missing = [name for name in self.graph.nodes if name not in variables]
+        if missing:
+            raise ValueError(
+                f"variables: expected {', '.join(self.graph.nodes)}, but {', '.join(missing)} is "
+                f"missing; got {', '.join(variables) or 'nothing'}."
+            )
+        for name in self.graph.nodes:
+            self[name].domain.check(name, variables[name])
+
+    # Pyro
+
+    def model(self, size: int) -> dict[str, Tensor]:
+        """Pyro model of ``size`` observations: a site for each variable, continuous values.
+
+        ``pyro.condition``, ``pyro.do`` and ``poutine.trace`` apply to it. Recorded values are
+        passed through :meth:`dequantise` first.
+        """
+        values: dict[str, Tensor] = {}
+        with pyro.plate("observations", size, dim=-1):
+            for name in self.graph.nodes:
+                values[name] = self[name].model(name, self._parents(name, values))
+        return values
+
+    def guide(self, values: Variables) -> None:
+        """Pyro guide for observed, dequantised ``values``: a site for each latent."""
+        size = next(iter(values.values())).shape[0]
+        with pyro.plate("observations", size, dim=-1):
+            for name in self.graph.nodes:
+                self[name].guide(name, values[name], self._parents(name, values))
+
+    def dequantise(self, values: Variables) -> dict[str, Tensor]:
+        """A draw of the continuous values behind recorded ones, for each variable of the graph."""
+        return {name: self[name].dequantise(values[name]) for name in self.graph.nodes}
+
+    # Association
+
+    def sample(self, size: int | tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw ``size`` observations, ``(*size, *event)`` for each variable."""
+        shape = (size,) if isinstance(size, int) else tuple(size)
+        if min(shape, default=0) < 1:
+            raise ValueError(f"size: expected at least 1, but got {size}.")
+        noise = {name: self[name].sample_noise(shape) for name in self.graph.nodes}
+        values = self.predict(noise)
+        return {
+            name: value.expand(*shape, *self[name].domain.shape) for name, value in values.items()
+        }
+
+    def log_prob(self, values: Variables) -> Tensor:
+        """The exact joint log-probability in nats, ``(*batch,)``.
+
+        Raises:
+            NotImplementedError: If a mechanism has only a bound; see :meth:`elbo`.
+            ValueError: If a variable is missing or outside of its domain.
+        """
+        self.check(values)
+        terms = [
+            self[name].log_prob(values[name], self._parents(name, values))
+            for name in self.graph.nodes
+        ]
+        return torch.stack(torch.broadcast_tensors(*terms)).sum(dim=0)
+
+    def elbo(self, values: Variables, num_particles: int = 1) -> EvidenceLowerBound:
+        """The evidence lower bound of recorded values, by variable.
+
+        The same number as Pyro's ``TraceMeanField_ELBO`` of :meth:`model` and :meth:`guide` gives,
+        computed from the mechanisms without tracing: encoders run once, decoders on one flat batch
+        of all particles.
+
+        Args:
+            values: Recorded values ``(*batch, *event)``; dequantisation noise is drawn here.
+            num_particles: Draws of the latents.
+        """
+        _check_particles(num_particles)
+        values = self.dequantise(values)
+        return EvidenceLowerBound(
+            {
+                name: self[name].evidence(values[name], self._parents(name, values), num_particles)
+                for name in self.graph.nodes
+            }
+        )
+
+    # Intervention
+
+    def act(self, do: Do) -> StructuralCausalModel:
+        """The model under an intervention; all other mechanisms are shared with this one.
+
+        A number or tensor puts a :class:`~deepscm_pl.mechanisms.Constant` in the mechanism's place
+        and cuts the edges into the variable; a function h puts h(f(u; pa)) there.
+
+        Raises:
+            ValueError: If a variable is unknown, or a value has the wrong shape, is NaN or outside
+                of the variable's domain.
+        """
+        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph.nodes}
+        constants = []
+        for name, intervention in self._interventions(do).items():
+            if isinstance(intervention, Tensor):
+                mechanisms[name] = Constant(intervention, self[name].domain)
+                constants.append(name)
+            else:
+                mechanisms[name] = Modified(self[name], intervention, name)
+        acted = StructuralCausalModel(self.graph.do(*constants), mechanisms)
+        acted.fitted.copy_(self.fitted)
+        return acted.train(self.training)
+
+    def intervene(self, do: Do, size: int | tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw ``size`` observations under do(...)."""
+        return self.act(do).sample(size)
+
+    # Counterfactual
+
+    def abduct(self, factual: Variables, num_particles: int = 1) -> dict[str, dict[str, Tensor]]:
+        """The noise behind ``factual``, with a leading dimension of particles.
+
+        Args:
+            factual: Recorded values of every variable, ``(*batch, *event)``.
+            num_particles: Draws of what is not determined by the values; what is, is repeated.
+
+        Raises:
+            ValueError: If a variable is missing or outside of its domain.
+        """
+        _check_particles(num_particles)
+        self.check(factual)
+        values = self.dequantise(factual)
+        return {
+            name: self[name].abduct(values[name], self._parents(name, values), (num_particles,))
+            for name in self.graph.nodes
+        }
+
+    def predict(
+        self, noise: Mapping[str, Noise], kept: Variables | None = None
+    ) -> dict[str, Tensor]:
+        """The values that follow from ``noise``, as recorded, over the common batch dimensions.
+
+        Args:
+            noise: For each variable its noise.
+            kept: Values already known, that are returned as they are and not computed.
+        """
+        values: dict[str, Tensor] = {}
+        for name in self.graph.nodes:
+            if kept is not None and name in kept:
+                values[name] = kept[name]
+                continue
+            mechanism = self[name]
+            value = mechanism(noise.get(name, {}), self._parents(name, values))
+            values[name] = mechanism.quantise(value)
+        return self._broadcast(values)
+
+    def counterfactual(
+        self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
+    ) -> dict[str, Tensor]:
+        """What the observations would have been, had ``do`` been done.
+
+        Abduction, action, prediction (Pawlowski et al. 2020, section 2). The same noise answers
+        every intervention. Variables that are no descendants of what is intervened on keep their
+        factual values, bit for bit.
+
+        Args:
+            factual: Recorded values of every variable, ``(*batch, *event)``.
+            do: One intervention, or a sequence of K. A tensor with dimensions before those of the
+                batch, such as ``(K, 1, 1)``, means as many interventions at once.
+            num_particles: P, draws of what is not determined by the values.
+
+        Returns:
+            For each variable ``(P, *batch, *event)``, or ``(P, K, *batch, *event)`` for several
+            interventions; nothing is averaged, see :func:`summarise` for that.
+
+        Raises:
+            ValueError: If a variable is missing, unknown or outside of its domain, or ``do`` is an
+                empty sequence.
+        """
+        noise = self.abduct(factual, num_particles)
+        if isinstance(do, Mapping):
+            return self._answer(factual, noise, do)
+        if len(do) == 0:
+            raise ValueError("do: expected at least one intervention, but got an empty sequence.")
+        answers = [self._answer(factual, noise, each) for each in do]
+        return {
+            name: torch.stack([answer[name] for answer in answers], dim=1)
+            for name in self.graph.nodes
+        }
+
+    def _answer(self, factual: Variables, noise: Mapping[str, Noise], do: Do) -> dict[str, Tensor]:
+        interventions = self._interventions(do)
+        for name, intervention in interventions.items():
+            # Where nothing above is changed, the value that a function replaces is the factual.
+            if not isinstance(intervention, Tensor) and not (
+                self.graph.ancestors(name) & interventions.keys()
+            ):
+                natural = Modified(self[name], intervention, name)
+                interventions[name] = natural.apply_function(factual[name])
+        changed = self.graph.descendants(*interventions) | interventions.keys()
+        kept = {name: factual[name] for name in self.graph.nodes if name not in changed}
+        dimensions = self._batch_dimensions(factual)
+        extra = max(
+            (
+                len(self[name].domain.batch_shape(value)) - dimensions
+                for name, value in interventions.items()
+                if isinstance(value, Tensor)
+            ),
+            default=0,
+        )
+        spread = {
+            name: {key: _insert_dimensions(value, extra) for key, value in parts.items()}
+            for name, parts in noise.items()
+        }
+        answer = self.act(interventions).predict(spread, kept)
+        particles = next(value for parts in noise.values() for value in parts.values()).shape[0]
+        batch = torch.broadcast_shapes(
+            (particles, *[1] * max(extra, 0), *self._batch_shape(factual)),
+            self._batch_shape(answer),
+        )
+        return {
+            name: value.expand(*batch, *self[name].domain.shape) for name, value in answer.items()
+        }
+
+    def _batch_shape(self, values: Variables) -> torch.Size:
+        shapes = [self[name].domain.batch_shape(values[name]) for name in self.graph.nodes]
+        return torch.broadcast_shapes(*shapes)
+
+    def _batch_dimensions(self, values: Variables) -> int:
+        return len(self._batch_shape(values))
+
+    def _broadcast(self, values: Variables) -> dict[str, Tensor]:
+        batch = self._batch_shape(values)
+        return {
+            name: value.expand(*batch, *self[name].domain.shape) for name, value in values.items()
+        }
+
+    def _parents(self, name: str, values: Variables) -> dict[str, Tensor]:
+        return {parent: values[parent] for parent in self.graph.parents[name]}
+
+    def _interventions(self, do: Do) -> dict[str, Tensor | Callable[[Tensor], Tensor]]:
+        if not isinstance(do, Mapping):
+            raise ValueError(f"do: expected a mapping of variables, but got {do!r}.")
+        for name in do:
+            if name not in self.graph:
+                raise ValueError(
+                    f"do: unknown variable {name!r}; expected one of {', '.join(self.graph.nodes)}."
+                )
+        return {name: self._intervention(name, do[name]) for name in self.graph.nodes if name in do}
+
+    def _intervention(
+        self, name: str, intervention: Intervention
+    ) -> Tensor | Callable[[Tensor], Tensor]:
+        if callable(intervention):
+            return intervention
+        domain = self[name].domain
+        try:
+            value = torch.as_tensor(intervention, dtype=self.dtype, device=self.fitted.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"do: expected a number, a tensor or a function for {name}, but got "
+                f"{intervention!r}."
+            ) from None
+        if value.dim() == 0 and domain.shape == (1,):
+            value = value[None]
+        domain.check(f"do({name})", value)
+        return value
+
+
+def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over particles, the leading dimension.
+
+    For categorical variables neither means anything; look at the particles.
+
+    Args:
+        values: ``(P, *batch, *event)``.
+
+    Returns:
+        Mean and standard deviation (zero for a single particle), ``(*batch, *event)`` each.
+
+    Example:
+        >>> mean, deviation = summarise(torch.tensor([[1.0], [3.0]]))
+        >>> mean, deviation
+        (tensor([2.]), tensor([1.]))
+    """
+    return values.mean(dim=0), values.std(dim=0, correction=0)
+
+
+def _insert_dimensions(value: Tensor, count: int) -> Tensor:
+    """Put ``count`` dimensions of size 1 after the leading one."""
+    return value[(slice(None), *[None] * max(count, 0))]
+
+
+def _check_particles(num_particles: int) -> None:
+    if num_particles < 1:
+        raise ValueError(f"num_particles: expected at least 1, but got {num_particles}.")
+
+
+def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object]) -> None:
+    without = [name for name in graph.nodes if name not in mechanisms]
+    if without:
+        raise ValueError(f"mechanisms: {', '.join(without)} has no mechanism; add one.")
+    unknown = [name for name in mechanisms if name not in graph]
+    if unknown:
+        raise ValueError(
+            f"mechanisms: {', '.join(unknown)} is not in the graph {graph}; add it there or remove "
+            "the mechanism."
+        )
+    reserved = [name for name in graph.nodes if hasattr(nn.ModuleDict, name)]
+    if reserved:
+        raise ValueError(
+            f"graph: the name {reserved[0]!r} is used by PyTorch; call the variable otherwise."
+        )

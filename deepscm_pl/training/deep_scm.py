@@ -1,0 +1,274 @@
+"""Training a structural causal model by its evidence lower bound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from deepscm_pl.configuration import describe, restore
+from deepscm_pl.graph import CausalGraph
+from deepscm_pl.mechanisms import Context, Mechanism
+from deepscm_pl.metrics import PerImageStatistics, Statistic
+from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
+from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
+from deepscm_pl.training.checkpoint import read_checkpoint
+from deepscm_pl.training.schedule import OneCycle
+from deepscm_pl.types import Variables
+
+__all__ = ["DeepSCM"]
+
+
+class DeepSCM(pl.LightningModule):
+    """A deep structural causal model, trained by maximising its evidence lower bound.
+
+    The loss is the negative bound in nats, averaged over the images of a batch. Logged for each of
+    train, validation and test, averaged over images: ``log_prob/<variable>``, ``kl/<image>``,
+    ``bound/<variable>``, their sum ``bound``, and ``bits_per_dimension/<image>``.
+
+    Args:
+        graph: The causal graph, as text (``thickness -> intensity; thickness, intensity -> image``)
+            or as a list of parents for each variable.
+        mechanisms: For each variable the class of its mechanism with its arguments.
+        optimizer: The optimiser with its arguments, called with one group of parameters for each
+            variable.
+        scheduler: Learning-rate scheduler with its arguments, stepped after every training step.
+        learning_rates: Learning rates of single variables, where they differ from the optimiser's.
+        num_particles: Draws of the latents in training.
+        num_evaluation_particles: Draws of the latents in validation and test.
+
+    Raises:
+        ValueError: If the graph is not valid, or does not match the mechanisms or learning rates.
+
+    Example:
+        >>> from deepscm_pl.mechanisms import AffineFlow
+        >>> model = DeepSCM("age -> volume", {"age": AffineFlow, "volume": AffineFlow})
+        >>> model.scm.sample(3)["volume"].shape
+        torch.Size([3, 1])
+    """
+
+    def __init__(
+        self,
+        graph: str | dict[str, list[str]],
+        mechanisms: dict[str, Callable[[Context], Mechanism]],
+        optimizer: Callable[[Iterable[Any]], Optimizer] = torch.optim.Adam,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        learning_rates: dict[str, float] | None = None,
+        num_particles: int = 1,
+        num_evaluation_particles: int = 1,
+    ) -> None:
+        super().__init__()
+        settings = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
+        settings["graph"] = str(CausalGraph(graph))
+        self.save_hyperparameters(describe(settings))
+        self.scm = StructuralCausalModel(graph, mechanisms)
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.learning_rates = dict(learning_rates or {})
+        _check_learning_rates(self.learning_rates, self.scm.graph)
+        self.num_particles = num_particles
+        self.num_evaluation_particles = num_evaluation_particles
+        self.validation_statistics = PerImageStatistics(self.quantities)
+        self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of what is logged."""
+        nodes, images = self.scm.graph.nodes, self.scm.image_variables
+        return (
+            *(f"log_prob/{name}" for name in nodes),
+            *(f"kl/{name}" for name in images),
+            *(f"bound/{name}" for name in nodes),
+            "bound",
+            *(f"bits_per_dimension/{name}" for name in images),
+        )
+
+    @property
+    def reconstruction_errors(self) -> tuple[str, ...]:
+        """Names of what is measured in the test only."""
+        return tuple(f"mean_absolute_error/{name}" for name in self.scm.image_variables)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu"
+    ) -> DeepSCM:
+        """The trained model in a checkpoint, ready for questions (in evaluation mode).
+
+        Nothing in the file is executed, and no argument of the model need be repeated.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is truncated, foreign or hostile, or does not fit the model
+                that it describes.
+        """
+        checkpoint = read_checkpoint(checkpoint_path, map_location)
+        try:
+            model = cls(**restore(checkpoint["hyper_parameters"]))
+            model.load_state_dict(checkpoint["state_dict"])
+        except (TypeError, RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"checkpoint: {checkpoint_path} does not fit this version of the program: {error}"
+            ) from None
+        return model.eval()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the data with the model, so that a checkpoint knows its test split."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "configuration"):
+            checkpoint["data"] = describe(datamodule.configuration())
+
+    def setup(self, stage: str) -> None:
+        """Fit the statistics that mechanisms standardise with, on the training split only.
+
+        Every process sees the same split, and so finds the same statistics. A model that was
+        trained before keeps its own.
+
+        Raises:
+            ValueError: If there is no training split to be had.
+        """
+        if stage != "fit" or bool(self.scm.fitted):
+            return
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if not hasattr(datamodule, "variables"):
+            raise ValueError(
+                "the model is not fitted to its training data: train with a data module of "
+                "deepscm_pl.data, or call model.scm.fit(variables) with the training split first."
+            )
+        self.scm.fit(datamodule.variables("train"))
+
+    def training_step(self, batch: Variables, batch_index: int) -> Tensor:
+        """The negative bound, in nats per image."""
+        bound = self.scm.elbo(batch, self.num_particles)
+        quantities = self._quantities(bound)
+        loss = -quantities["bound"].mean()
+        if not torch.isfinite(loss):
+            self._stop_at_non_finite(quantities, batch, batch_index)
+        self.log_dict(
+            {f"train/{name}": value.detach().mean() for name, value in quantities.items()},
+            batch_size=len(quantities["bound"]),
+        )
+        self.log("bound", -loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def validation_step(self, batch: Variables, batch_index: int) -> None:
+        """Collect the quantities of a batch."""
+        self.validation_statistics.update(self._evaluate(batch, batch_index))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all images."""
+        self._log_statistics("validation", self.validation_statistics)
+
+    def test_step(self, batch: Variables, batch_index: int) -> None:
+        """Collect the quantities of a batch, and the error of its reconstruction."""
+        quantities = self._evaluate(batch, batch_index)
+        for name in self.scm.image_variables:
+            parents = {parent: batch[parent] for parent in self.scm.graph.parents[name]}
+            mechanism = self.scm[name]
+            image = batch[name].to(self.dtype)
+            # The middle of each grey level's cell stands for the cell.
+            reconstruction = mechanism.reconstruct(image + 0.5, parents)
+            error = mean_absolute_error(mechanism.quantise(reconstruction), image)
+            quantities[f"mean_absolute_error/{name}"] = error
+        self.test_statistics.update(quantities)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over all images; :attr:`association` holds them with standard errors."""
+        self.association: dict[str, Statistic] = self._log_statistics("test", self.test_statistics)
+
+    def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
+        """The quantities of each image in the batch."""
+        return self._evaluate(batch, batch_index)
+
+    def configure_optimizers(self) -> Any:
+        """One group of parameters for each variable, with its own learning rate."""
+        groups = []
+        for name in self.scm.graph.nodes:
+            group: dict[str, Any] = {"params": list(self.scm[name].parameters()), "name": name}
+            if name in self.learning_rates:
+                group["lr"] = self.learning_rates[name]
+            groups.append(group)
+        optimizer = self.optimizer(groups)
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        if isinstance(scheduler, OneCycle) and scheduler.total_steps is None:
+            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
+        quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
+        if not bool(torch.isfinite(quantities["bound"]).all()):
+            self._stop_at_non_finite(quantities, batch, batch_index)
+        return quantities
+
+    def _quantities(self, elbo: EvidenceLowerBound) -> dict[str, Tensor]:
+        """Every logged quantity, one value per image."""
+        found: dict[str, Tensor] = {"bound": elbo.bound}
+        for name, evidence in elbo.evidence.items():
+            found[f"log_prob/{name}"] = evidence.log_prob
+            found[f"bound/{name}"] = evidence.bound
+        for name in self.scm.image_variables:
+            found[f"kl/{name}"] = elbo.evidence[name].divergence
+            found[f"bits_per_dimension/{name}"] = bits_per_dimension(
+                elbo.evidence[name].bound, self.scm[name].domain.features
+            )
+        return found
+
+    def _log_statistics(self, stage: str, statistics: PerImageStatistics) -> dict[str, Statistic]:
+        computed = statistics.compute()
+        statistics.reset()
+        self.log_dict({f"{stage}/{name}": statistic.mean for name, statistic in computed.items()})
+        return computed
+
+    def _stop_at_non_finite(
+        self, quantities: Mapping[str, Tensor], batch: Variables, batch_index: int
+    ) -> None:
+        broken = {
+            name: ~torch.isfinite(value)
+            for name, value in quantities.items()
+            if name.startswith(("log_prob/", "kl/")) and not bool(torch.isfinite(value).all())
+        }
+        term, rows = next(iter(broken.items()))
+        weights = "" if _all_finite(self.parameters()) else " The parameters are no longer finite."
+        raise FloatingPointError(
+            f"stopped: {term} is not finite for {int(rows.sum())} of {len(rows)} images in batch "
+            f"{batch_index} of epoch {self.current_epoch}{_named_rows(batch, rows)}.{weights} "
+            "Lower the learning rate, clip gradients (--trainer.gradient_clip_val 1), or look at "
+            "these images; the checkpoints saved so far are intact."
+        )
+
+
+_NO_SETTINGS = ("self", "__class__")
+
+
+def _all_finite(parameters: Iterable[Tensor]) -> bool:
+    return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
+
+
+def _named_rows(batch: Variables, broken: Tensor) -> str:
+    if "index" not in batch:
+        return ""
+    rows: Sequence[int] = batch["index"].flatten()[broken.flatten()].tolist()
+    more = ", ..." if len(rows) > 5 else ""
+    return f" (rows {', '.join(map(str, rows[:5]))}{more} of the data)"
+
+
+def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGraph) -> None:
+    for name, rate in learning_rates.items():
+        if name not in graph:
+            raise ValueError(
+                f"learning_rates: unknown variable {name!r}; expected some of "
+                f"{', '.join(graph.nodes)}."
+            )
+        if not rate > 0:
+            raise ValueError(
+                f"learning_rates: expected a positive number for {name}, but got {rate:g}."
+            )

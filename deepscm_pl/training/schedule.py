@@ -1,0 +1,58 @@
+"""Learning-rate schedules."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+__all__ = ["OneCycle"]
+
+
+class OneCycle(LambdaLR):
+    """Rise to the learning rate of each group along a half cosine, then fall to nearly zero.
+
+    The shape of Smith and Topin (2018, arXiv:1708.07120), as a factor of every group's own learning
+    rate, stepped once per training step. Unlike :class:`torch.optim.lr_scheduler.OneCycleLR` it
+    needs no number of steps: the model fills in those of the run.
+
+    Args:
+        optimizer: Its groups' learning rates are the peaks.
+        total_steps: Number of steps; ``None`` until known.
+        warmup: Fraction of the steps in which the rate rises.
+        start: Factor at the first step.
+        end: Factor at the last step.
+
+    Raises:
+        ValueError: If a fraction is not between 0 and 1.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int | None = None,
+        warmup: float = 0.25,
+        start: float = 0.04,
+        end: float = 1e-3,
+    ) -> None:
+        for name, value in (("warmup", warmup), ("start", start), ("end", end)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}: expected a fraction from 0 to 1, but got {value:g}.")
+        self.total_steps = total_steps
+        self.warmup, self.start, self.end = warmup, start, end
+        super().__init__(optimizer, self.factor)
+
+    def factor(self, step: int) -> float:
+        """The factor at ``step``."""
+        if not self.total_steps:
+            return self.start
+        rising = max(self.warmup * self.total_steps, 1.0)
+        falling = max(self.total_steps - rising, 1.0)
+        if step < rising:
+            return _half_cosine(self.start, 1.0, step / rising)
+        return _half_cosine(1.0, self.end, min((step - rising) / falling, 1.0))
+
+
+def _half_cosine(begin: float, end: float, fraction: float) -> float:
+    return begin + (end - begin) * (1 - math.cos(math.pi * fraction)) / 2

@@ -1,0 +1,122 @@
+"""From the real line to where an attribute lives, in units of the training data.
+
+A constraint is x = c(m + s·y), with c the identity, exp, or a scaled sigmoid, and with m and s the
+mean and standard deviation of c⁻¹(x) over the training split: y is standardised. The statistics
+are buffers, so they move, save and load with the model.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from pyro.distributions import transforms
+from torch import Tensor, nn
+from torch.distributions import Transform
+
+__all__ = ["Constraint", "Interval", "Positive", "Real"]
+
+
+class Constraint(nn.Module, ABC):
+    """The contract: :meth:`bijection` says what c is, everything else follows.
+
+    Attributes:
+        lower: Smallest value, exclusive.
+        upper: Largest value, exclusive.
+        location: m, the mean of c⁻¹(x) over the training split.
+        scale: s, its standard deviation.
+    """
+
+    lower: float = -math.inf
+    upper: float = math.inf
+    location: Tensor
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("location", torch.zeros(1))
+        self.register_buffer("scale", torch.ones(1))
+
+    @abstractmethod
+    def bijection(self) -> Transform:
+        """c, from the real line onto the values (lower, upper)."""
+
+    def transform(self) -> Transform:
+        """The whole constraint, y ↦ c(m + s·y)."""
+        standardise = transforms.AffineTransform(self.location, self.scale)
+        return transforms.ComposeTransform([standardise, self.bijection()])
+
+    def fit(self, values: Tensor) -> None:
+        """Set m and s from the values ``(N, 1)`` of the training split.
+
+        Raises:
+            ValueError: If a value is not strictly inside the bounds, or all values are equal.
+        """
+        outside = ~((values > self.lower) & (values < self.upper))
+        if bool(outside.any()):
+            raise ValueError(
+                f"expected training values in ({self.lower:g}, {self.upper:g}), but got "
+                f"{values[outside][0].item():g}; choose another constraint or correct the data."
+            )
+        free = self.bijection().inv(values.double())
+        scale = free.std(correction=0)
+        if not scale > 0:
+            raise ValueError(
+                "expected training values that differ, but all are "
+                f"{values.flatten()[0].item():g}; a constant needs no mechanism."
+            )
+        self.location.fill_(free.mean())
+        self.scale.fill_(scale)
+
+
+class Real(Constraint):
+    """Any real number: x = m + s·y.
+
+    Example:
+        >>> constraint = Real()
+        >>> constraint.fit(torch.tensor([[1.0], [3.0]]))
+        >>> constraint.transform()(torch.tensor([0.0, 1.0]))
+        tensor([2., 3.])
+    """
+
+    def bijection(self) -> Transform:
+        """The identity."""
+        return transforms.identity_transform
+
+
+class Positive(Constraint):
+    """A positive number: x = exp(m + s·y)."""
+
+    lower = 0.0
+
+    def bijection(self) -> Transform:
+        """The exponential function."""
+        return transforms.ExpTransform()
+
+
+class Interval(Constraint):
+    """A number between two bounds: x = low + (high − low)·sigmoid(m + s·y).
+
+    Args:
+        low: Lower bound, exclusive.
+        high: Upper bound, exclusive.
+
+    Raises:
+        ValueError: If the bounds are not finite numbers in ascending order.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError(f"expected finite bounds low < high, but got {low:g} and {high:g}.")
+        super().__init__()
+        self.lower, self.upper = low, high
+
+    def bijection(self) -> Transform:
+        """The sigmoid, scaled to the bounds."""
+        return transforms.ComposeTransform(
+            [
+                transforms.SigmoidTransform(),
+                transforms.AffineTransform(self.lower, self.upper - self.lower),
+            ]
+        )

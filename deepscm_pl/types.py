@@ -1,0 +1,112 @@
+"""The vocabulary of shapes, in one place.
+
+Everything that travels between modules is a mapping from the name of a variable to a tensor. Leading
+dimensions are batch dimensions, and they broadcast; the trailing ones are the *event*, the shape of
+one value of the variable:
+
+=============  =======================  ==================================
+variable       shape                    values
+=============  =======================  ==================================
+scalar         ``(*batch, 1)``          its own units (years, mm³, pixels)
+category       ``(*batch, 1)``          index of the class
+image          ``(*batch, C, H, W)``    grey levels, 0 to 255
+volume         ``(*batch, C, D, H, W)``  grey levels, 0 to 255
+=============  =======================  ==================================
+
+Particles (draws of the exogenous noise of one observation) are a leading batch dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Do", "Domain", "Intervention", "Noise", "Variables"]
+
+Variables: TypeAlias = Mapping[str, Tensor]
+"""Name of a variable -> values, ``(*batch, *event)``."""
+
+Noise: TypeAlias = Mapping[str, Tensor]
+"""The exogenous noise of one variable: ``{"u"}`` for a flow, ``{"z", "u"}`` for a VAE."""
+
+Intervention: TypeAlias = float | Tensor | Callable[[Tensor], Tensor]
+"""What takes the place of a value: a number, a tensor, or a function of the value it replaces."""
+
+Do: TypeAlias = Mapping[str, Intervention]
+"""Name of a variable -> intervention, as in do(thickness = 3)."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where a variable lives: the shape of one value and the values that it may take.
+
+    Args:
+        shape: The event shape, ``(1,)`` for a scalar, ``(C, H, W)`` for an image.
+        lower: Smallest possible value (the bound itself is outside when ``open``).
+        upper: Largest possible value, likewise.
+        open: Whether the bounds themselves are excluded.
+        categories: Number of classes of a categorical variable, whose values are 0, 1, ...
+
+    Example:
+        >>> Domain(lower=0.0, open=True).check("thickness", torch.tensor([[2.5], [3.0]]))
+        >>> Domain(lower=0.0, open=True).check("thickness", torch.tensor([[-1.0]]))
+        Traceback (most recent call last):
+            ...
+        ValueError: thickness: expected values in (0, inf), but got -1; give a value inside.
+    """
+
+    shape: tuple[int, ...] = (1,)
+    lower: float = -math.inf
+    upper: float = math.inf
+    open: bool = False
+    categories: int | None = None
+
+    @property
+    def features(self) -> int:
+        """Number of features of a value once encoded: its elements, or one per category."""
+        return self.categories if self.categories is not None else math.prod(self.shape)
+
+    def batch_shape(self, value: Tensor) -> torch.Size:
+        """The batch dimensions of ``value``: its shape without the event."""
+        return value.shape[: value.dim() - len(self.shape)]
+
+    def check(self, name: str, value: Tensor) -> None:
+        """Raise unless ``value`` may be a batch of values of this variable.
+
+        Raises:
+            ValueError: If the trailing shape is not the event shape, or a value is NaN, outside the
+                bounds, or no class index.
+        """
+        if tuple(value.shape[max(value.dim() - len(self.shape), 0) :]) != self.shape:
+            raise ValueError(
+                f"{name}: expected a tensor of shape (*batch, {', '.join(map(str, self.shape))}), "
+                f"but got {tuple(value.shape)}; reshape it."
+            )
+        if value.is_floating_point() and bool(value.isnan().any()):
+            raise ValueError(f"{name}: expected numbers, but got NaN; remove the missing values.")
+        outside = value[self._outside(value)]
+        if outside.numel():
+            raise ValueError(
+                f"{name}: expected {self}, but got {outside.flatten()[0].item():g}; "
+                "give a value inside."
+            )
+
+    def _outside(self, value: Tensor) -> Tensor:
+        if self.categories is not None:
+            return (value < 0) | (value >= self.categories) | (value != value.floor())
+        infinite = value.abs() == math.inf
+        if self.open:
+            return infinite | (value <= self.lower) | (value >= self.upper)
+        return infinite | (value < self.lower) | (value > self.upper)
+
+    def __str__(self) -> str:
+        if self.categories is not None:
+            return f"a class index from 0 to {self.categories - 1}"
+        left = "(" if self.open or self.lower == -math.inf else "["
+        right = ")" if self.open or self.upper == math.inf else "]"
+        return f"values in {left}{self.lower:g}, {self.upper:g}{right}"
