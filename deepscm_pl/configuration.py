@@ -26,7 +26,7 @@ _BUILDING_BLOCKS: tuple[type, ...] = (
 
 
 def describe(value: Any) -> Any:
-    """Plain data (numbers, texts, lists, mappings) from which :func:`restore` makes ``value`` again.
+    """Plain data from which :func:`restore` makes ``value`` again.
 
     Args:
         value: Plain data, a class, a ``functools.partial`` of a class, or containers of these.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 __all__ = ["CausalGraph"]
 
@@ -143,7 +144,7 @@ def _parse_edges(text: str) -> dict[str, list[str]]:
             )
         for name in (name for group in groups for name in group):
             parents.setdefault(name, [])
-        for causes, effects in zip(groups, groups[1:], strict=False):
+        for causes, effects in pairwise(groups):
             for effect in effects:
                 parents[effect].extend(causes)
     return parents

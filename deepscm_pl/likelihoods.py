@@ -126,7 +126,7 @@ class PredictedVarianceGaussian(GaussianLikelihood):
         channels: Channels of the image.
         log_variance: log σ² where the decoder gives 0.
         smallest_log_variance: Lower bound of log σ², approached smoothly. A pixel that is the same
-            in every image would otherwise drive its variance to zero and the likelihood to infinity.
+            in every image would otherwise drive its variance to 0 and its likelihood to infinity.
     """
 
     outputs_per_channel = 2

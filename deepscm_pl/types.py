@@ -1,8 +1,8 @@
 """The vocabulary of shapes, in one place.
 
-Everything that travels between modules is a mapping from the name of a variable to a tensor. Leading
-dimensions are batch dimensions, and they broadcast; the trailing ones are the *event*, the shape of
-one value of the variable:
+Everything that travels between modules is a mapping from the name of a variable to a tensor.
+Leading dimensions are batch dimensions, and they broadcast; the trailing ones are the *event*, the
+shape of one value of the variable:
 
 =============  =======================  ==================================
 variable       shape                    values

@@ -37,12 +37,13 @@ class AssociationReport(pl.Callback):
         """Print and write the table."""
         if not trainer.is_global_zero:
             return
-        association: Mapping[str, Any] = pl_module.association  # type: ignore[assignment]
-        rows = _rows(association, pl_module.scm.graph, pl_module.scm.image_variables)  # type: ignore
+        model: Any = pl_module
+        association: Mapping[str, Any] = model.association
+        rows = _rows(association, model.scm.graph, model.scm.image_variables)
         _print(rows)
         folder = run_folder(trainer)
         document = {
-            "graph": str(pl_module.scm.graph),
+            "graph": str(model.scm.graph),
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "quantities": {name: value._asdict() for name, value in association.items()},
         }

@@ -83,7 +83,7 @@ class _ImageGrid(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop before any training if an intervention does not fit the model."""
         for do in self.interventions:
-            pl_module.scm.act(do)
+            _scm(pl_module).act(do)
 
     def on_validation_batch_end(
         self,
@@ -133,7 +133,7 @@ class _ImageGrid(pl.Callback):
     ) -> None:
         if not trainer.is_global_zero or not self._observations:
             return
-        scm: StructuralCausalModel = pl_module.scm  # type: ignore[assignment]
+        scm = _scm(pl_module)
         devices = [pl_module.device] if pl_module.device.type != "cpu" else []
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(self.seed)
@@ -212,6 +212,16 @@ class InterventionGrid(_ImageGrid):
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The number of the draw."""
         return [f"noise {k}" for k in range(self.num_images)]
+
+
+def _scm(pl_module: pl.LightningModule) -> StructuralCausalModel:
+    scm = getattr(pl_module, "scm", None)
+    if not isinstance(scm, StructuralCausalModel):
+        raise ValueError(
+            "expected a module with a structural causal model as its attribute scm, but got "
+            f"{type(pl_module).__name__}."
+        )
+    return scm
 
 
 def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ def write_answers(
                 for name, value in answer.values.items()
             }
             titles = np.array([answer.title for answer in answers])
-            np.savez_compressed(folder / "answers.npz", titles=titles, **arrays)
+            np.savez_compressed(folder / "answers.npz", **{"titles": titles, **arrays})  # type: ignore
     return sorted(path for path in out.iterdir() if path.is_file())
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
+from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor
 
 from deepscm_pl.data.base import CausalDataModule, SourceSplits, require_count
@@ -25,6 +25,8 @@ _DRAWING = 1
 
 _SIDE = 20
 _MARGIN = 4
+_SURROUND = 0.9
+_SATURATION = 0.6
 
 
 class DigitsDataModule(CausalDataModule):
@@ -77,14 +79,15 @@ class DigitsDataModule(CausalDataModule):
                 f"digits, got {self.test_size} and {self.validation_size}."
             )
         order = torch.randperm(size, generator=torch.Generator().manual_seed(_TEST_SEED))
-        test, train = order.split([self.test_size, size - self.test_size])
+        test, train = order[: self.test_size], order[self.test_size :]
         return SourceSplits(train=_take(digits, train), test=_take(digits, test))
 
     def _drawn_digits(self) -> dict[str, Tensor]:
         """All digits, from the cache if they are there."""
-        path = self.cache_dir / f"digits-{_DRAWING}.npz"
+        path = self.cache_dir / f"digits-{_DRAWING}.pt"
         if path.is_file():
-            return torch.load(path, weights_only=True)
+            cached: dict[str, Tensor] = torch.load(path, weights_only=True)
+            return cached
         digits = _draw_digits()
         # A cache that cannot be written costs time, nothing else.
         with suppress(OSError):
@@ -115,11 +118,15 @@ def _draw_digits() -> dict[str, Tensor]:
 
 
 def _enlarge_digits(images: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Digits ``(N, 8, 8)`` of grey levels 0 to 16 as ``(N, 28, 28)`` of 0 to 255."""
+    """Digits ``(N, 8, 8)`` of any range as ``(N, 28, 28)`` of grey levels 0 to 255."""
     factor = _SIDE / images.shape[-1]
-    enlarged = zoom(images, (1, factor, factor), order=3, mode="grid-constant", grid_mode=True)
+    # Pale strokes would be lost when the digit is binarised, and crowded ones filled: what counts
+    # is how much brighter a pixel is than those around it.
+    contrast = images - _SURROUND * gaussian_filter(images, (0, 1, 1), mode="constant")
+    enlarged = zoom(contrast, (1, factor, factor), order=3, mode="grid-constant", grid_mode=True)
+    brightest = _SATURATION * enlarged.max(axis=(1, 2), keepdims=True)
     margins = ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
-    return np.pad(np.clip(enlarged, 0, 16) * (255 / 16), margins)
+    return np.pad(255 * np.clip(enlarged / brightest, 0, 1), margins)
 
 
 def _take(digits: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -194,7 +194,7 @@ def _render_all(chunks: list[_Split], workers: int, progress: bool) -> NDArray[n
     return np.concatenate(parts)
 
 
-def _rendered(chunks: list[_Split], workers: int) -> Iterator[NDArray[np.uint8]]:
+def _rendered(chunks: list[_Split], workers: int) -> Generator[NDArray[np.uint8], None, None]:
     """The drawn images chunk by chunk, in order."""
     if workers == 1:
         yield from map(_render, chunks)

@@ -62,7 +62,8 @@ def read_idx(path: str | Path, dimensions: int | None = None) -> NDArray[np.uint
             f"{path} has {found - expected} trailing bytes after the {expected} of shape {shape} "
             "that its header says; fetch or generate the file again."
         )
-    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape).copy()
+    array: NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=offset).copy()
+    return array.reshape(shape)
 
 
 def write_idx(path: str | Path, array: NDArray[np.uint8]) -> None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.data.base import CausalDataModule, SourceSplits
-from deepscm_pl.files import new_file
 from deepscm_pl.data.idx import read_idx
+from deepscm_pl.files import new_file
 
 __all__ = ["Attributes", "MorphoMNISTDataModule", "read_attributes", "write_attributes"]
 

@@ -16,28 +16,28 @@ def draw_graph(graph: CausalGraph) -> Figure:
     A variable stands one level below its lowest cause.
 
     Example:
-        >>> figure = draw_graph(CausalGraph("thickness -> intensity; thickness, intensity -> image"))
+        >>> figure = draw_graph(CausalGraph("age -> volume; age, volume -> image"))
         >>> len(figure.axes)
         1
     """
-    network = networkx.DiGraph()
+    network: networkx.DiGraph[str] = networkx.DiGraph()
     levels: dict[str, int] = {}
     for node, causes in graph.parents.items():
         levels[node] = 1 + max((levels[cause] for cause in causes), default=-1)
         network.add_node(node, level=levels[node])
     network.add_edges_from(graph.edges)
     positions = networkx.multipartite_layout(network, subset_key="level", align="horizontal")
-    positions = {node: _bend(position, levels[node]) for node, position in positions.items()}
+    placed = {node: _bend(float(xy[0]), float(xy[1]), levels[node]) for node, xy in positions.items()}
     longest = max(len(node) for node in graph.nodes)
     width = max(3.0, 0.16 * longest * max(list(levels.values()).count(k) for k in levels.values()))
     figure = Figure(figsize=(width + 1.5, 1.2 * (1 + max(levels.values())) + 0.6), dpi=150)
     axes = figure.add_subplot()
     networkx.draw_networkx(
         network,
-        positions,
+        placed,
         ax=axes,
         node_color="none",
-        node_size=300 + 220 * longest,
+        node_size=1200,
         arrowsize=16,
         width=1.2,
         bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#3b5b92"},
@@ -48,7 +48,6 @@ def draw_graph(graph: CausalGraph) -> Figure:
     return figure
 
 
-def _bend(position: tuple[float, float], level: int) -> tuple[float, float]:
-    """Causes at the top, and levels shifted aside, so that an edge over a level passes beside it."""
-    x, y = position
+def _bend(x: float, y: float, level: int) -> tuple[float, float]:
+    """Causes at the top; every other level aside, so that edges over it pass beside its nodes."""
     return x + 0.25 * (level % 2), -y

@@ -65,7 +65,7 @@ def draw_grid(
     number, _, height, width = shapes.pop()
     captions = any(column.captions for column in columns)
     row_height = height * (2 if differences else 1) + (_GAP if differences else 0)
-    pitch_y = row_height + _GAP + (height // 4 if captions else 0)
+    pitch_y = row_height + _GAP + (height // 3 if captions else 0)
     pitch_x = width + _GAP + (width // 2 if captions else 0)
     canvas = np.ones((number * pitch_y, len(columns) * pitch_x, 3))
     reference = _to_rgb_range(columns[0].images, levels)
@@ -113,7 +113,7 @@ def _colour(change: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _new_figure(height: int, width: int, title: str) -> Figure:
-    scale = 0.030
+    scale = 0.034
     figure = Figure(figsize=(width * scale + 1.6, height * scale + 0.9), dpi=150)
     axes = figure.add_subplot()
     axes.xaxis.tick_top()

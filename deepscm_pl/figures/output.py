@@ -20,8 +20,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure in the format that the name ends in, complete or not at all.
 
     Raises:
-        ValueError: If the name ends in none of ``.png``, ``.svg``, ``.pdf``, or the folder cannot be
-            written.
+        ValueError: If the name does not end in ``.png``, ``.svg`` or ``.pdf``, or the folder cannot
+            be written.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import pyro
 import torch
@@ -44,8 +44,8 @@ class ConditionalVAE(Mechanism):
         shape: Shape of one image, (channels, height, width), in pixels.
         latent: Size of z.
         hidden: Width of the layer between the encoder's features with the context, and q.
-        encoder: Factory, called with ``shape``: a network ``(batch, *shape)`` -> ``(batch, F)`` with
-            the attribute ``out_features`` = F.
+        encoder: Factory, called with ``shape``: a network ``(batch, *shape)`` -> ``(batch, F)``
+            with the attribute ``out_features`` = F.
         decoder: Factory, called with the number of inputs and the shape of the output: a network
             ``(batch, inputs)`` -> ``(batch, *output)``.
         likelihood: Factory, called with the number of channels of the image.
@@ -82,7 +82,7 @@ class ConditionalVAE(Mechanism):
         self.likelihood = likelihood(self.shape[0])
         self.encoder = encoder(self.shape)
         self.posterior_head = nn.Sequential(
-            nn.Linear(int(self.encoder.out_features) + context.features, hidden),
+            nn.Linear(_out_features(self.encoder) + context.features, hidden),
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, 2 * latent),
         )
@@ -196,6 +196,16 @@ class ConditionalVAE(Mechanism):
         return location + posterior.log_scale.exp() * torch.randn_like(location)
 
 
+def _out_features(encoder: nn.Module) -> int:
+    features = getattr(encoder, "out_features", None)
+    if not isinstance(features, int):
+        raise ValueError(
+            f"encoder: expected {type(encoder).__name__} to have the attribute out_features, the "
+            f"number of features that it returns, but it is {features!r}; set it."
+        )
+    return features
+
+
 def _divergence_from_standard_normal(posterior: _Posterior) -> Tensor:
     """KL(N(μ, σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − log σ²), in nats."""
     location, log_scale = posterior
@@ -212,7 +222,7 @@ class ImageDistribution(TorchDistribution):
         preprocessing: From grey levels to the real line.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.real, 3)
     has_rsample = True
 

@@ -38,7 +38,7 @@ def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
     / 2 \rfloor`, and reduced again.
 
     Erosion stops where the stroke would vanish: a digit cannot be drawn thinner than one that
-    keeps a pixel of half intensity. An image of one grey level has no stroke and becomes black.
+    keeps a pixel of half intensity. A black image has no stroke and stays black.
 
     Args:
         image: Grey levels 0 to 255, ``(H, W)``, or a batch ``(N, H, W)``, which is faster.
@@ -61,7 +61,7 @@ def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
     batch, shape = _as_batch(image)
     targets = _targets("thickness", thickness, len(batch))
     if not ((targets > 0) & np.isfinite(targets)).all():
-        raise ValueError(f"thickness must be positive and finite, in pixels, got {thickness}.")
+        raise ValueError(f"thickness must be positive and finite, in pixels, got {targets}.")
     drawn = np.empty(batch.shape, dtype=np.uint8)
     for start in range(0, len(batch), _CHUNK):
         part = slice(start, start + _CHUNK)
@@ -93,7 +93,7 @@ def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
     batch, shape = _as_batch(image)
     targets = _targets("intensity", intensity, len(batch))
     if not ((targets >= 0) & (targets <= 255)).all():
-        raise ValueError(f"intensity must be within 0 to 255 grey levels, got {intensity}.")
+        raise ValueError(f"intensity must be within 0 to 255 grey levels, got {targets}.")
     found = measure_intensity(batch)
     factors = targets / np.where(found > 0, found, 1.0)
     return np.clip(batch * factors[:, None, None], 0, 255).astype(np.uint8).reshape(shape)
@@ -140,5 +140,6 @@ def _grow(mask: NDArray[np.bool_], change: int) -> NDArray[np.uint8]:
 
 def _draw(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The image of a mask, reduced to the size of the original."""
-    reduced = reduce(mask[None].astype(np.float32), _DRAWING_SCALE)[0]
-    return np.clip(255 * reduced, 0, 255).astype(np.uint8)
+    reduced = reduce(mask[None].astype(np.float32), _DRAWING_SCALE)
+    drawn: NDArray[np.uint8] = np.clip(255 * reduced[0], 0, 255).astype(np.uint8)
+    return drawn

@@ -68,7 +68,8 @@ def reduce(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
 def _apply(
     rows: NDArray[np.float32], columns: NDArray[np.float32], images: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    return np.matmul(np.matmul(rows, images), columns.T)
+    product: NDArray[np.float32] = rows @ images @ columns.T
+    return product
 
 
 @cache
@@ -94,4 +95,7 @@ def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 def _smoothing(size: int, scale: int) -> NDArray[np.float32]:
     """The matrix ``(size, size)`` of a Gaussian with a standard deviation of ``scale / 3``."""
     identity = np.eye(size, dtype=np.float32)
-    return gaussian_filter1d(identity, sigma=scale / 3, axis=0, mode="constant")
+    smoothing: NDArray[np.float32] = gaussian_filter1d(
+        identity, sigma=scale / 3, axis=0, mode="constant"
+    )
+    return smoothing

@@ -31,7 +31,7 @@ def distance_to_background(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     count, height, width = masks.shape
     # One background row between images separates them, so that a single transform serves all.
     mosaic = np.pad(masks, ((0, 0), (1, 0), (1, 1))).reshape(count * (height + 1), width + 2)
-    distances = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
+    distances: NDArray[np.float64] = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
     return distances[:-1].reshape(count, height + 1, width + 2)[:, 1:, 1:-1]
 
 
@@ -59,7 +59,7 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
     """
     remaining = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
     stride = remaining.shape[2]
-    offsets = [row * stride + column for row, column in _NEIGHBOURS]
+    offsets = np.array([row * stride + column for row, column in _NEIGHBOURS])
     flat = remaining.reshape(-1)
     removable = _removable()
     for pixels in _ranks(flat, stride, offsets, distances[masks]):
@@ -68,13 +68,13 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
 
 
 def _ranks(
-    flat: NDArray[np.uint8], stride: int, offsets: list[int], distances: NDArray[np.float64]
+    flat: NDArray[np.uint8], stride: int, offsets: NDArray[np.intp], distances: NDArray[np.float64]
 ) -> list[NDArray[np.intp]]:
     """Foreground pixels, grouped by rank and so that no two of a group touch each other."""
     pixels = np.flatnonzero(flat)
     if not len(pixels):
         return []
-    exposure = 8 - np.add.reduce([flat[pixels + offset] for offset in offsets], dtype=np.int64)
+    exposure = 8 - flat[pixels[:, None] + offsets].sum(axis=1, dtype=np.int64)
     squared = np.rint(distances**2).astype(np.int64)
     parity = pixels // stride % 2 * 2 + pixels % stride % 2
     rank = (squared * 9 + exposure) * 4 + parity
@@ -83,13 +83,10 @@ def _ranks(
 
 
 def _neighbourhoods(
-    flat: NDArray[np.uint8], pixels: NDArray[np.intp], offsets: list[int]
+    flat: NDArray[np.uint8], pixels: NDArray[np.intp], offsets: NDArray[np.intp]
 ) -> NDArray[np.uint8]:
     """The foreground neighbours of each pixel, one bit each."""
-    code = flat[pixels + offsets[0]]
-    for bit, offset in enumerate(offsets[1:], start=1):
-        code |= flat[pixels + offset] << bit
-    return code
+    return np.packbits(flat[pixels[:, None] + offsets], axis=1, bitorder="little")[:, 0]
 
 
 @cache

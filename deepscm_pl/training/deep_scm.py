@@ -118,7 +118,7 @@ class DeepSCM(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the data with the model, so that a checkpoint knows its test split."""
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
 
@@ -133,7 +133,7 @@ class DeepSCM(pl.LightningModule):
         """
         if stage != "fit" or bool(self.scm.fitted):
             return
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "variables"):
             raise ValueError(
                 "the model is not fitted to its training data: train with a data module of "

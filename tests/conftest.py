@@ -1,0 +1,36 @@
+"""What all tests share: seeds, real data where there is any, and tiny data modules."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    yield
+    assert not dict(pyro.get_param_store()), "nothing may be left in Pyro's parameter store"
+
+
+@pytest.fixture
+def double():
+    """Compute in float64, as the laws are stated without rounding."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with MNIST and the published attributes."""
+    folder = os.environ.get("DEEPSCM_DATA")
+    if not folder:
+        pytest.skip("needs real MNIST: set DEEPSCM_DATA to the folder that holds it")
+    return Path(folder)

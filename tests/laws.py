@@ -1,0 +1,144 @@
+"""The laws of mechanisms and bijections, each stated once.
+
+A law takes what it is about and asserts; tests apply all of them to every mechanism and transform.
+Everything is in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from deepscm_pl.mechanisms import Mechanism
+
+
+def bijection_inverts(transform, x: Tensor) -> None:
+    """T⁻¹(T(x)) = x, and the other way round."""
+    y = transform(x)
+    torch.testing.assert_close(transform.inv(y), x.expand_as(y), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(transform(transform.inv(y)), y, atol=1e-9, rtol=1e-9)
+
+
+def log_determinant_is_autograd(transform, x: Tensor) -> None:
+    """log |dy/dx| of each element, and of each sample alone, is what autograd finds."""
+    x = x.clone().requires_grad_()
+    y = transform(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    found = transform.log_abs_det_jacobian(x, y)
+    assert found.shape == y.shape
+    torch.testing.assert_close(found, gradient.abs().log(), atol=1e-9, rtol=1e-7)
+
+
+def forward_explains_abduction(mechanism: Mechanism, value: Tensor, parents) -> None:
+    """f(abduct(x, pa); pa) = x, for every draw."""
+    noise = mechanism.abduct(value, parents, (3,))
+    again = mechanism(noise, parents)
+    assert again.shape == (3, *value.shape)
+    torch.testing.assert_close(again, value.expand_as(again), atol=1e-7, rtol=1e-7)
+
+
+def abduction_recovers_noise(mechanism: Mechanism, parents, size: int) -> None:
+    """The exact part of the noise of the mechanism's own samples is what generated them."""
+    noise = mechanism.sample_noise((size,))
+    value = mechanism(noise, parents)
+    if "z" in noise:  # u is exact given z
+        decoded = mechanism.decode(noise["z"], parents)
+        found = mechanism.likelihood.abduct(decoded, mechanism.preprocessing(value))
+    else:
+        found = mechanism.abduct(value, parents)["u"]
+    torch.testing.assert_close(found, noise["u"], atol=1e-6, rtol=1e-6)
+
+
+def rows_are_alone(mechanism: Mechanism, value: Tensor, parents) -> None:
+    """What is said of a row does not depend on the rows beside it."""
+    torch.manual_seed(1)
+    noise = mechanism.abduct(value, parents)
+    one = {name: parent[1:2] for name, parent in parents.items()}
+    again = mechanism({key: part[1:2] for key, part in noise.items()}, one)
+    torch.testing.assert_close(again, value[1:2], atol=1e-7, rtol=1e-7)
+    if "z" not in noise:
+        together = mechanism.log_prob(value, parents)[1:2]
+        torch.testing.assert_close(mechanism.log_prob(value[1:2], one), together)
+    else:
+        alone, beside = mechanism.posterior(value[1:2], one), mechanism.posterior(value, parents)
+        torch.testing.assert_close(alone.location, beside.location[1:2])
+
+
+def gradients_reach_every_parameter(mechanism: Mechanism, value: Tensor, parents) -> None:
+    """The bound depends on every parameter."""
+    mechanism.zero_grad()
+    mechanism.evidence(value, parents, num_particles=2).bound.sum().backward()
+    for name, parameter in mechanism.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def saves_and_loads(mechanism: Mechanism, fresh: Mechanism, value: Tensor, parents) -> None:
+    """A fresh mechanism with the saved state says the same, statistics included."""
+    buffer = io.BytesIO()
+    torch.save(mechanism.state_dict(), buffer)
+    buffer.seek(0)
+    fresh.load_state_dict(torch.load(buffer, weights_only=True))
+    torch.manual_seed(2)
+    expected = mechanism.evidence(value, parents).bound
+    torch.manual_seed(2)
+    torch.testing.assert_close(fresh.evidence(value, parents).bound, expected, atol=0, rtol=0)
+
+
+def copies_after_use(mechanism: Mechanism, value: Tensor, parents) -> None:
+    """A deep copy after a forward and backward pass works, as averaging of weights needs."""
+    mechanism.evidence(value, parents).bound.sum().backward()
+    copied = copy.deepcopy(mechanism)
+    torch.manual_seed(3)
+    expected = mechanism.evidence(value, parents).bound
+    torch.manual_seed(3)
+    torch.testing.assert_close(copied.evidence(value, parents).bound, expected)
+    # The same tensors again, once more backwards.
+    mechanism.evidence(value, parents).bound.sum().backward()
+
+
+def particles_broadcast(mechanism: Mechanism, value: Tensor, parents) -> None:
+    """Noise (P, 1, B) and parents (K, 1) broadcast to (P, K, B)."""
+    noise = mechanism.abduct(value, parents, (2,))
+    spread = {key: part[:, None] for key, part in noise.items()}
+    changed = {name: parent.expand(3, *parent.shape) for name, parent in parents.items()}
+    event = mechanism.domain.shape
+    shape = (2, 3, *value.shape) if parents else (2, 1, *value.shape)
+    found = mechanism(spread, changed)
+    assert found.shape == shape
+    assert found.shape[-len(event) :] == event
+    for k in range(shape[1]):
+        torch.testing.assert_close(found[:, k], mechanism(noise, parents), atol=1e-9, rtol=1e-9)
+
+
+def pyro_sites_agree(mechanism: Mechanism, value: Tensor, parents) -> None:
+    """The Pyro model's log-probability of the value is the mechanism's own."""
+    import pyro
+
+    def model():
+        with pyro.plate("observations", len(value), dim=-1):
+            mechanism.model("x", parents)
+
+    conditioned = pyro.condition(model, data={"x": value})
+    trace = poutine.trace(conditioned).get_trace()
+    trace.compute_log_prob()
+    found = trace.nodes["x"]["log_prob"]
+    assert found.shape == (len(value),)
+    if "x.z" in trace.nodes:
+        latent = trace.nodes["x.z"]["value"]
+        expected = mechanism.image_distribution(latent, parents).log_prob(value)
+    else:
+        expected = mechanism.log_prob(value, parents)
+    torch.testing.assert_close(found, expected)
+
+
+def density_integrates_to_one(mechanism: Mechanism, grid: Tensor, parents) -> None:
+    """∫ p(x | pa) dx = 1 for a scalar variable, by the trapezoidal rule on a grid ``(N, 1)``."""
+    density = mechanism.log_prob(grid, parents).exp()
+    total = torch.trapezoid(density, grid.squeeze(-1))
+    torch.testing.assert_close(total, torch.ones_like(total), atol=2e-3, rtol=0)
