@@ -1,8 +1,8 @@
 """How fast digits are rendered and measured, and how much faster than by plain morphology.
 
-Prints one JSON line per figure. Times are processor time per image on one thread, for drawn strokes, on this machine.
-The naive reference does in scikit-image style what rendering does: enlarge 16 times by cubic
-interpolation, transform distances, dilate or erode by a disk, and reduce.
+Prints one JSON line per figure. Times are processor time per image on one thread, for drawn
+strokes. The naive reference enlarges an image 16 times by cubic interpolation, transforms
+distances, dilates or erodes by a disk, and reduces it.
 
     python benchmarks/generate.py --images 200
 """

@@ -50,13 +50,23 @@ class FriendlyArgumentParser(argparse.ArgumentParser):
 
 def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     words = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
-    known = [option.lstrip("-") for option in parser._option_string_actions]
+    known = _options(parser)
     for class_path in _CLASS_PATH.findall(message):
         known += _names_near(class_path)
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
     sys.stderr.write(f"{parser.prog}: {message}{hints[0] if hints else ''}\n")
     sys.stderr.write(f"{parser.prog} --help lists the options.\n")
     sys.exit(2)
+
+
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    """The options of a parser and of its subcommands, without dashes."""
+    known = [option.lstrip("-") for option in parser._option_string_actions]
+    for action in parser._actions:
+        if isinstance(action.choices, dict):
+            for subparser in action.choices.values():
+                known += _options(subparser)
+    return known
 
 
 def _names_near(class_path: str) -> list[str]:

@@ -152,15 +152,20 @@ def run_training_command(words: list[str]) -> None:
     """
     path = _option(words, "--ckpt_path")
     if path is not None and path not in _NO_FILES:
-        checkpoint = read_checkpoint(path)
-        settings = checkpoint["hyper_parameters"]
-        restore(settings)
+        DeepSCM.load_from_checkpoint(path)  # whatever is wrong with it is said here
         if _option(words, "--config") is None and _option(words, "-c") is None:
-            found = {"model": settings}
-            if "data" in checkpoint:
-                found["data"] = checkpoint["data"]
-            words = [words[0], "--config", json.dumps(found), *words[1:]]
+            words = [words[0], "--config", json.dumps(_settings_of(path)), *words[1:]]
     TrainingCommand(words)
+
+
+def _settings_of(path: str) -> dict[str, Any]:
+    """The model and the data that a checkpoint describes, as a configuration."""
+    checkpoint = read_checkpoint(path)
+    found = {"model": checkpoint["hyper_parameters"]}
+    if "data" in checkpoint:
+        restore(checkpoint["data"], allowed=(pl.LightningDataModule,))
+        found["data"] = checkpoint["data"]
+    return found
 
 
 def _option(words: list[str], name: str) -> str | None:

@@ -171,19 +171,24 @@ def _read_split(root: Path, prefix: str) -> dict[str, Tensor]:
 
 def _read_table(path: Path) -> NDArray[np.float64]:
     """The three columns of a CSV file, ``(N, 3)``."""
-    with path.open(encoding="utf-8") as file:
-        header = [name.strip() for name in file.readline().split(",")]
-        missing = [name for name in _COLUMNS if name not in header]
-        if missing:
-            raise ValueError(
-                f"{path} should have the columns {', '.join(_COLUMNS)}, but its first line is "
-                f"{','.join(header)!r}, without {', '.join(missing)}."
-            )
-        columns = [header.index(name) for name in _COLUMNS]
-        try:
-            return np.loadtxt(file, delimiter=",", usecols=columns, ndmin=2)
-        except ValueError as error:
-            raise ValueError(f"{path} should hold a number in every cell: {error}") from error
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} should be a text file in UTF-8: {error}") from error
+    header = [name.strip() for name in lines[0].split(",")] if lines else []
+    missing = [name for name in _COLUMNS if name not in header]
+    if missing:
+        raise ValueError(
+            f"{path} should have the columns {', '.join(_COLUMNS)}, but its first line is "
+            f"{','.join(header)!r}, without {', '.join(missing)}."
+        )
+    if len(lines) == 1:
+        raise ValueError(f"{path} should have a row for each digit, but it has none.")
+    columns = [header.index(name) for name in _COLUMNS]
+    try:
+        return np.loadtxt(lines[1:], delimiter=",", usecols=columns, ndmin=2, comments=None)
+    except ValueError as error:
+        raise ValueError(f"{path} should hold a number in every cell: {error}") from error
 
 
 def _require(

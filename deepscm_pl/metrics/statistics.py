@@ -65,9 +65,10 @@ class PerImageStatistics(Metric):
                 f"{tuple(quantities[wrong[0]].shape)}."
             )
         values = torch.stack([quantities[name].detach().double() for name in self.names])
-        self.count += values.shape[1]
-        self.total += values.sum(dim=1)
-        self.squares += values.square().sum(dim=1)
+        # Not in place: a state made in inference mode could not be changed outside of it.
+        self.count = self.count + values.shape[1]
+        self.total = self.total + values.sum(dim=1)
+        self.squares = self.squares + values.square().sum(dim=1)
 
     def compute(self) -> dict[str, Statistic]:
         """For each quantity its :class:`Statistic`."""

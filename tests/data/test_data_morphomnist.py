@@ -1,0 +1,201 @@
+"""Morpho-MNIST is read as published, and every kind of broken data set is named."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepscm_pl.data import (
+    Attributes,
+    MorphoMNISTDataModule,
+    read_attributes,
+    read_idx,
+    write_attributes,
+    write_idx,
+)
+
+SIZES = {"train": 20, "t10k": 7}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A small data set in the published layout."""
+    generator = np.random.default_rng(0)
+    for prefix, size in SIZES.items():
+        images = generator.integers(0, 256, (size, 28, 28), dtype=np.uint8)
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images)
+        labels = generator.integers(0, 10, size, dtype=np.uint8)
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels)
+        attributes = Attributes(
+            generator.uniform(1, 5, size).astype(np.float32),
+            generator.uniform(64, 255, size).astype(np.float32),
+        )
+        write_attributes(tmp_path / f"{prefix}-morpho.csv", attributes)
+    return tmp_path
+
+
+def setup(root: Path) -> MorphoMNISTDataModule:
+    module = MorphoMNISTDataModule(root, validation_size=5)
+    module.setup("fit")
+    return module
+
+
+def test_variables_are_the_files(root: Path) -> None:
+    test = setup(root).variables("test")
+    attributes = read_attributes(root / "t10k-morpho.csv")
+    images = read_idx(root / "t10k-images-idx3-ubyte.gz")
+    labels = read_idx(root / "t10k-labels-idx1-ubyte.gz")
+    assert set(test) == {"thickness", "intensity", "image", "label", "index"}
+    assert torch.equal(test["image"], torch.from_numpy(images).unsqueeze(1))
+    assert torch.equal(test["label"], torch.from_numpy(labels).long().unsqueeze(-1))
+    assert torch.equal(test["thickness"], torch.from_numpy(attributes.thickness).unsqueeze(-1))
+    assert torch.equal(test["intensity"], torch.from_numpy(attributes.intensity).unsqueeze(-1))
+
+
+def test_rows_stay_together_when_split(root: Path) -> None:
+    module = setup(root)
+    images = torch.from_numpy(read_idx(root / "train-images-idx3-ubyte.gz")).unsqueeze(1)
+    for split, size in (("train", 15), ("validation", 5)):
+        variables = module.variables(split)  # type: ignore[arg-type]
+        assert len(variables["index"]) == size
+        assert torch.equal(variables["image"], images[variables["index"].squeeze(-1)])
+
+
+def test_attributes_survive_writing(tmp_path: Path) -> None:
+    values = np.float32([1e-7, 1 / 3, 2.2673757, 254.99998, 3])
+    write_attributes(tmp_path / "a.csv", Attributes(values, values))
+    found = read_attributes(tmp_path / "a.csv")
+    np.testing.assert_array_equal(found.thickness, values)
+    np.testing.assert_array_equal(found.intensity, values)
+    assert len(found) == 5
+
+
+def test_columns_are_found_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("intensity,slant,index,thickness\n100,0.1,0,2\n120,0.2,1,3\n")
+    assert read_attributes(path).thickness.tolist() == [2, 3]
+    assert read_attributes(path).intensity.tolist() == [100, 120]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere is missing.*deepscm data morphomnist"):
+        setup(tmp_path / "nowhere")
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"lacks train-images.*deepscm data morphomnist"):
+        setup(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["t10k-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-morpho.csv"],
+)
+def test_missing_file(root: Path, name: str) -> None:
+    (root / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {name}.*deepscm data morphomnist"):
+        setup(root)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def replace_by_text(path: Path) -> None:
+    path.write_bytes(b"not a file of bytes")
+
+
+def shorten(path: Path) -> None:
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
+
+
+@pytest.mark.parametrize("prefix", SIZES)
+@pytest.mark.parametrize("kind", ["images-idx3", "labels-idx1"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncate, "truncated or corrupt gzip"),
+        (replace_by_text, "neither gzip nor an IDX file"),
+        (shorten, "is truncated"),
+    ],
+)
+def test_broken_file(
+    root: Path, prefix: str, kind: str, damage: Callable[[Path], None], message: str
+) -> None:
+    name = f"{prefix}-{kind}-ubyte.gz"
+    damage(root / name)
+    with pytest.raises(ValueError, match=f"{name} .*{message}"):
+        setup(root)
+
+
+def test_images_in_the_place_of_labels(root: Path) -> None:
+    shutil.copy(root / "train-images-idx3-ubyte.gz", root / "train-labels-idx1-ubyte.gz")
+    with pytest.raises(ValueError, match=r"train-labels.* should have 1 dimensions"):
+        setup(root)
+
+
+@pytest.mark.parametrize("kind", ["images-idx3-ubyte.gz", "labels-idx1-ubyte.gz", "morpho.csv"])
+def test_counts_differ(root: Path, kind: str) -> None:
+    shutil.copy(root / f"t10k-{kind}", root / f"train-{kind}")
+    with pytest.raises(ValueError, match=f"equally many rows.*7 in train-{kind}"):
+        setup(root)
+
+
+@pytest.mark.parametrize("column", ["index", "thickness", "intensity"])
+def test_missing_column(root: Path, column: str) -> None:
+    path = root / "train-morpho.csv"
+    path.write_text(path.read_text().replace(column, "other", 1))
+    with pytest.raises(ValueError, match=f"train-morpho.csv should have .*without {column}"):
+        setup(root)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("3,nan,100", "line 5: thickness should be above 0, but it is nan"),
+        ("3,inf,100", "line 5: thickness should be above 0, but it is inf"),
+        ("3,0,100", "line 5: thickness should be above 0, but it is 0"),
+        ("3,-2,100", "line 5: thickness should be above 0, but it is -2"),
+        ("3,2,nan", "line 5: intensity should be within 0 to 255, but it is nan"),
+        ("3,2,inf", "line 5: intensity should be within 0 to 255, but it is inf"),
+        ("3,2,256", "line 5: intensity should be within 0 to 255, but it is 256"),
+        ("3,2,-1", "line 5: intensity should be within 0 to 255, but it is -1"),
+        ("3.5,2,100", "line 5: index should be an integer.*but it is 3.5"),
+        ("4,2,100", "line 5: index should be an integer.*but it is 4"),
+        ("nan,2,100", "line 5: index should be an integer.*but it is nan"),
+        ("3,thick,100", "should hold a number in every cell.*thick"),
+        ("3,,100", "should hold a number in every cell"),
+        ("3,2", "should hold a number in every cell"),
+    ],
+)
+def test_broken_row(root: Path, row: str, message: str) -> None:
+    path = root / "t10k-morpho.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:4], row, *lines[5:]]) + "\n")
+    with pytest.raises(ValueError, match=f"t10k-morpho.csv.*{message}"):
+        setup(root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "without index, thickness, intensity"),
+        (b"index,thickness,intensity\n", "has none"),
+        (b"\x1f\x8b\xff", "UTF-8"),
+    ],
+)
+def test_no_table(root: Path, content: bytes, message: str) -> None:
+    (root / "train-morpho.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=f"train-morpho.csv should .*{message}"):
+        setup(root)
+
+
+def test_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"a.csv is missing"):
+        read_attributes(tmp_path / "a.csv")
