@@ -413,7 +413,9 @@ def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
         >>> mean, deviation
         (tensor([2.]), tensor([1.]))
     """
-    return values.mean(dim=0), values.std(dim=0, correction=0)
+    # Relative to the first particle, so that particles that agree have exactly their value as mean.
+    first = values[:1]
+    return (values - first).mean(dim=0) + first[0], (values - first).std(dim=0, correction=0)
 
 
 def _insert_dimensions(value: Tensor, count: int) -> Tensor:

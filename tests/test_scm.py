@@ -288,7 +288,7 @@ def test_sampled_images_are_grey_levels(imaging):
     image = imaging.sample((2, 3))["image"]
     assert image.shape == (2, 3, 1, 8, 8)
     assert torch.equal(image, image.floor())
-    assert 0 <= image.min()
+    assert image.min() >= 0
     assert image.max() <= 255
 
 
@@ -347,9 +347,7 @@ class LinearImage(torch.nn.Module):
 
 def test_elbo_of_a_linear_vae_is_exact_under_the_exact_guide(double):
     """y = W z + b + σ u is normal; with q(z | x) = p(z | x) the bound is log p(x), for any draw."""
-    vae = ConditionalVAE(
-        Context(), (1, 2, 3), latent=2, encoder=LogitFeatures, decoder=LinearImage
-    )
+    vae = ConditionalVAE(Context(), (1, 2, 3), latent=2, encoder=LogitFeatures, decoder=LinearImage)
     weight, bias = vae.decoder.linear.weight.detach(), vae.decoder.linear.bias.detach()
     variance = torch.tensor(-5.0).exp()
     precision = torch.eye(2) + weight.T @ weight / variance

@@ -15,7 +15,7 @@ from torch import Tensor
 from deepscm_pl.callbacks.run_folder import checkpoint_folder
 from deepscm_pl.figures import ImageColumn, draw_grid, figure_to_array, save_figure
 from deepscm_pl.interventions import format_do, parse_do
-from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.types import Variables
 
 __all__ = ["CounterfactualGrid", "InterventionGrid"]
@@ -170,7 +170,7 @@ class CounterfactualGrid(_ImageGrid):
         factual = {name: observations[name] for name in scm.graph.nodes}
         answers = scm.counterfactual(factual, self.interventions, self.num_particles)
         columns = [
-            {name: value[:, k].mean(dim=0) for name, value in answers.items()}
+            {name: summarise(value[:, k])[0] for name, value in answers.items()}
             for k in range(len(self.interventions))
         ]
         return ["factual", *map(format_do, self.interventions)], [factual, *columns]
@@ -205,7 +205,7 @@ class InterventionGrid(_ImageGrid):
             acted = scm.act(do)
             values = [_spread(scm, acted.predict(noise), self.num_images) for noise in draws]
             columns.append(
-                {name: torch.stack([v[name] for v in values]).mean(dim=0) for name in values[0]}
+                {name: summarise(torch.stack([v[name] for v in values]))[0] for name in values[0]}
             )
         return ["sample", *map(format_do, self.interventions)], columns
 

@@ -107,7 +107,7 @@ def _write_grids(
 ) -> None:
     rows = answers[0].rows
     means = [
-        ImageColumn(answer.title, answer.values[name].mean(dim=0), _captions(scm, answer))
+        ImageColumn(answer.title, summarise(answer.values[name])[0], _captions(scm, answer))
         for answer in answers
     ]
     save_figure(draw_grid(means, rows, differences=len(answers) > 1), folder / f"{name}.png")
@@ -128,7 +128,7 @@ def _write_grids(
 
 def _captions(scm: StructuralCausalModel, answer: Answer) -> list[str]:
     scalars = [name for name in scm.graph.nodes if scm[name].domain.shape == (1,)]
-    means = {name: answer.values[name].mean(dim=0).flatten().tolist() for name in scalars}
+    means = {name: summarise(answer.values[name])[0].flatten().tolist() for name in scalars}
     return [
         "\n".join(f"{name} {means[name][n]:.3g}" for name in scalars)
         for n in range(len(answer.rows))

@@ -62,21 +62,23 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
     offsets = np.array([row * stride + column for row, column in _NEIGHBOURS])
     flat = remaining.reshape(-1)
     removable = _removable()
-    for pixels in _ranks(flat, stride, offsets, distances[masks]):
+    for pixels in _ranks(remaining, offsets, distances[masks]):
         flat[pixels[removable[_neighbourhoods(flat, pixels, offsets)]]] = 0
     return remaining[:, 1:-1, 1:-1].astype(bool)
 
 
 def _ranks(
-    flat: NDArray[np.uint8], stride: int, offsets: NDArray[np.intp], distances: NDArray[np.float64]
+    remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: NDArray[np.float64]
 ) -> list[NDArray[np.intp]]:
     """Foreground pixels, grouped by rank and so that no two of a group touch each other."""
+    flat = remaining.reshape(-1)
     pixels = np.flatnonzero(flat)
     if not len(pixels):
         return []
     exposure = 8 - flat[pixels[:, None] + offsets].sum(axis=1, dtype=np.int64)
     squared = np.rint(distances**2).astype(np.int64)
-    parity = pixels // stride % 2 * 2 + pixels % stride % 2
+    _, rows, columns = np.unravel_index(pixels, remaining.shape)
+    parity = rows % 2 * 2 + columns % 2
     rank = (squared * 9 + exposure) * 4 + parity
     order = np.argsort(rank, kind="stable")
     return np.split(pixels[order], np.flatnonzero(np.diff(rank[order])) + 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deepscm_pl.cli import main
+
 from tiny import write_configuration
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from deepscm_pl.cli import main
+
 from tiny import draw, write_configuration
 
 

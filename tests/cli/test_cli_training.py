@@ -12,6 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepscm_pl.cli import main
+
 from tiny import CONFIGURATION, write_configuration
 
 

@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import torch
 
-import laws
 from deepscm_pl.likelihoods import (
     FixedVarianceGaussian,
     PredictedVarianceGaussian,
@@ -17,6 +16,8 @@ from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, Context, SplineFlo
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.transforms import Interval, Positive, Real
 from deepscm_pl.types import Domain
+
+import laws
 
 SIZE = 5
 CONSTRAINTS = {"real": Real, "positive": Positive, "interval": partial(Interval, low=-1, high=4)}

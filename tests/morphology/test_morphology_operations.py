@@ -28,7 +28,8 @@ def footprint(half_widths: list[int]) -> NDArray[np.bool_]:
 @pytest.mark.parametrize("half_widths", [[0], [3], [2, 2, 1], [5, 4, 4, 2, 0], reduced_disk(9)])
 def test_dilation_and_erosion(half_widths: list[int]) -> None:
     element = footprint(half_widths)
-    for mask in random_masks(0):
+    specks = np.random.default_rng(0).random((3, 37, 41)) < 0.005
+    for mask in (*random_masks(0), *specks, *~specks):
         np.testing.assert_array_equal(
             dilate(mask, half_widths), ndimage.binary_dilation(mask, element)
         )
@@ -64,6 +65,29 @@ def test_the_medial_axis_is_thin_and_keeps_parts_and_holes() -> None:
         assert ndimage.label(~np.pad(axis, 1))[1] == ndimage.label(~np.pad(mask, 1))[1]
         squares = axis[1:, 1:] & axis[1:, :-1] & axis[:-1, 1:] & axis[:-1, :-1]
         assert squares.sum() <= 0.02 * axis.sum()
+
+
+def thin_pixel_by_pixel(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The medial axis by its definition: one pixel after another, in order."""
+    touching = np.ones((3, 3))
+    axis = np.pad(mask, 1)
+    squared = np.rint(ndimage.distance_transform_edt(axis) ** 2)
+    exposed = 9 - ndimage.convolve(axis.astype(int), touching.astype(int), mode="constant")
+    rows, columns = np.nonzero(axis)
+    order = np.lexsort((columns % 2, rows % 2, exposed[axis], squared[axis]))
+    for row, column in zip(rows[order], columns[order], strict=True):
+        window = axis[row - 1 : row + 2, column - 1 : column + 2].copy()
+        window[1, 1] = False
+        enclosed = window[[0, 1, 1, 2], [1, 0, 2, 1]].all()
+        if ndimage.label(window, touching)[1] == 1 and window.sum() > 1 and not enclosed:
+            axis[row, column] = False
+    return axis[1:-1, 1:-1]
+
+
+def test_the_medial_axis_is_that_of_thinning_pixel_by_pixel() -> None:
+    masks = random_masks(3)
+    axes = medial_axis(masks, distance_to_background(masks))
+    np.testing.assert_array_equal(axes, np.stack([thin_pixel_by_pixel(mask) for mask in masks]))
 
 
 def test_the_medial_axis_of_a_bar_is_its_centre_line_and_its_corners() -> None:

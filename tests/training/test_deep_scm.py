@@ -18,6 +18,7 @@ from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, SplineFlow
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.training import DeepSCM, OneCycle
 from deepscm_pl.transforms import Interval, Positive
+
 from tiny import TinyDataModule
 
 GRAPH = "thickness -> intensity; thickness, intensity -> image"
@@ -221,7 +222,7 @@ class Poison(pl.Callback):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("data", r"log_prob/thickness is not finite for 1 of 16 images in batch 2 of epoch 0 \(row"),
+        ("data", r"log_prob/thickness is not finite for 1 of 16 images in batch 2 of .* \(row"),
         ("parameter", r"(log_prob|kl)/image is not finite for 16 of 16.*no longer finite"),
     ],
 )

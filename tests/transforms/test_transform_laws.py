@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-import laws
 from deepscm_pl.transforms import (
     Dequantise,
     Interval,
@@ -14,6 +13,8 @@ from deepscm_pl.transforms import (
     RationalQuadraticSpline,
     Real,
 )
+
+import laws
 
 
 def fitted(constraint, low, high):
@@ -46,7 +47,7 @@ def test_inverts(double, name):
 def test_log_determinant_is_that_of_autograd(double, name):
     transform, x = CASES[name]()
     if name == "spline-many":  # one input, many parameters: the sum over them is not the slope
-        for k in range(4):
+        for _ in range(4):
             single = RationalQuadraticSpline(2 * torch.randn(14), bound=2.0)
             laws.log_determinant_is_autograd(single, x)
         return
@@ -81,7 +82,7 @@ def test_dequantisation_inverts_and_stays_in_its_cell():
     value = dequantise.sample(levels)
     remainder = value - levels
     assert torch.equal(dequantise.inverse(value), levels)
-    assert 0 < remainder.min()
+    assert remainder.min() > 0
     assert remainder.max() < 1
     assert remainder.mean() == pytest.approx(0.5, abs=0.01)
     assert remainder.var() == pytest.approx(1 / 12, abs=0.005)

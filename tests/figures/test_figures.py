@@ -1,0 +1,80 @@
+"""Pictures show what they should, checked by their pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepscm_pl.figures import ImageColumn, draw_graph, draw_grid, figure_to_array, save_figure
+from deepscm_pl.graph import CausalGraph
+
+
+def colours(figure):
+    pixels = figure_to_array(figure).reshape(-1, 3).astype(int)
+    red = ((pixels[:, 0] - pixels[:, 2]) > 90).sum()
+    blue = ((pixels[:, 2] - pixels[:, 0]) > 90).sum()
+    return red, blue
+
+
+def test_brighter_is_red_and_darker_is_blue():
+    """In a column with the same image nothing is coloured but the colour bar."""
+    middle, bright, dark = (torch.full((2, 1, 20, 20), g) for g in (128.0, 255.0, 0.0))
+    same = colours(draw_grid([ImageColumn("a", middle), ImageColumn("b", middle)], ["x", "y"]))
+    more = colours(draw_grid([ImageColumn("a", middle), ImageColumn("b", bright)], ["x", "y"]))
+    less = colours(draw_grid([ImageColumn("a", middle), ImageColumn("b", dark)], ["x", "y"]))
+    assert more[0] > same[0] + 1000
+    assert more[1] == pytest.approx(same[1], rel=0.2)
+    assert less[1] > same[1] + 1000
+
+
+def test_titles_labels_and_units_are_written():
+    column = ImageColumn("do(thickness = 3)", torch.zeros(1, 1, 8, 8), ["thickness 3"])
+    figure = draw_grid([column, column], ["test 7"], title="Counterfactuals")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [column.title] * 2
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["test 7"]
+    assert [text.get_text() for text in axes.texts] == ["thickness 3"] * 2
+    assert figure.axes[1].get_ylabel() == "change of grey level"
+
+
+def test_grid_refuses_columns_that_differ():
+    columns = [ImageColumn("a", torch.zeros(1, 1, 8, 8)), ImageColumn("b", torch.zeros(2, 1, 8, 8))]
+    with pytest.raises(ValueError, match="one shape"):
+        draw_grid(columns, ["x"])
+    with pytest.raises(ValueError, match="one shape"):
+        draw_grid([], [])
+
+
+def test_colour_images_stay_coloured():
+    image = torch.zeros(1, 3, 20, 20)
+    image[:, 0] = 255
+    column = ImageColumn("a", image)
+    assert colours(draw_grid([column], ["x"], differences=False))[0] > 1000
+
+
+def test_graph_shows_every_variable_and_edge():
+    graph = CausalGraph("age, sex -> brain; age, brain -> ventricle; brain, ventricle -> image")
+    figure = draw_graph(graph)
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    assert set(graph.nodes) <= texts
+    assert len(figure.axes[0].patches) == len(graph.edges)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_saved_figures_can_be_read(tmp_path, suffix):
+    path = save_figure(draw_graph(CausalGraph("a -> b")), tmp_path / "new" / f"g.{suffix}")
+    start = path.read_bytes()[:200]
+    assert {"png": b"PNG", "svg": b"svg", "pdf": b"%PDF"}[suffix] in start
+    if suffix == "png":
+        assert np.asarray(Image.open(path)).std() > 0
+
+
+def test_saving_refuses(tmp_path):
+    figure = draw_graph(CausalGraph("a"))
+    with pytest.raises(ValueError, match="ending in"):
+        save_figure(figure, tmp_path / "g.gif")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot be written"):
+        save_figure(figure, tmp_path / "file" / "g.png")

@@ -1,0 +1,121 @@
+"""Domains, interventions as text, configurations as plain data, files."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from deepscm_pl.configuration import describe, restore
+from deepscm_pl.files import new_file, new_folder
+from deepscm_pl.interventions import Increase, Multiply, format_do, parse_do
+from deepscm_pl.types import Domain
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "title"),
+    [
+        ("t=3", {"t": 3.0}, "do(t = 3)"),
+        (" t = -3.5e1 ", {"t": -35.0}, "do(t = -35)"),
+        ("t+=1,i=.5", {"t": Increase(1.0), "i": 0.5}, "do(t + 1, i = 0.5)"),
+        ("t-=1", {"t": Increase(-1.0)}, "do(t − 1)"),
+        ("t*=2", {"t": Multiply(2.0)}, "do(t × 2)"),
+    ],
+)
+def test_interventions_are_read_and_written(text, expected, title):
+    assert parse_do(text) == expected
+    assert format_do(parse_do(text)) == title
+
+
+@pytest.mark.parametrize(
+    "text", ["", "t", "t=", "=3", "t==3", "t=3 i=2", "t=nan", "t=3,t=4", "t/=2"]
+)
+def test_unreadable_interventions_are_refused(text):
+    with pytest.raises(ValueError, match="do: "):
+        parse_do(text)
+
+
+def test_functions_of_interventions():
+    value = torch.tensor([2.0])
+    assert Increase(1.5)(value).item() == 3.5
+    assert Multiply(-2.0)(value).item() == -4
+
+
+@pytest.mark.parametrize(
+    ("domain", "good", "bad"),
+    [
+        (Domain(), [-1e9, 0.0], [float("inf"), float("nan")]),
+        (Domain(lower=0, open=True), [1e-9], [0.0, -1.0]),
+        (Domain(lower=0, upper=1), [0.0, 1.0], [1.1, -0.1]),
+        (Domain(categories=3), [0.0, 2.0], [3.0, -1.0, 0.5]),
+    ],
+)
+def test_domains(domain, good, bad):
+    for value in good:
+        domain.check("x", torch.tensor([[value]]))
+    for value in bad:
+        with pytest.raises(ValueError, match="x: expected"):
+            domain.check("x", torch.tensor([[value]]))
+    assert domain.features == (3 if domain.categories else 1)
+
+
+def test_domain_of_images():
+    domain = Domain(shape=(1, 4, 5))
+    assert domain.features == 20
+    assert domain.batch_shape(torch.zeros(2, 3, 1, 4, 5)) == (2, 3)
+    with pytest.raises(ValueError, match=r"\(\*batch, 1, 4, 5\), but got \(2, 4, 5\)"):
+        domain.check("image", torch.zeros(2, 4, 5))
+
+
+def test_descriptions_round_trip():
+    factory = partial(torch.nn.Linear, bias=False)
+    description = describe({"net": factory, "rates": (1, 2.5), "name": None})
+    assert description["rates"] == [1, 2.5]
+    made = restore(description)["net"](2, 3)
+    assert isinstance(made, torch.nn.Linear)
+    assert made.bias is None
+    assert describe(restore(description)) == description
+
+
+@pytest.mark.parametrize(
+    ("class_path", "message"),
+    [
+        ("os.system", "refused"),
+        ("builtins.eval", "refused"),
+        ("subprocess.Popen", "refused"),
+        ("no_such_package.Thing", "cannot import"),
+        ("torch.nn.Lineer", "cannot import"),
+        ("plain", "cannot import"),
+    ],
+)
+def test_only_parts_of_models_are_restored(class_path, message):
+    with pytest.raises(ValueError, match=message):
+        restore({"net": {"class_path": class_path, "init_args": {}}})
+
+
+@pytest.mark.parametrize("value", [object(), torch.zeros(2), lambda: 3, partial(print, 3)])
+def test_what_cannot_be_described_is_refused(value):
+    with pytest.raises(ValueError, match="cannot describe"):
+        describe({"x": value})
+
+
+def write_half(context, name):
+    with context as temporary:
+        (temporary / name if name else temporary).write_text("half")
+        raise OSError("disk full")
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        write_half(new_file(path), "")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with new_file(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    with pytest.raises(OSError, match="disk full"):
+        write_half(new_folder(tmp_path / "folder"), "inside")
+    assert list(tmp_path.iterdir()) == [path]
