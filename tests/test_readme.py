@@ -1,0 +1,50 @@
+"""What the README promises: its example runs, its commands are what is tested."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from deepscm_pl.training import DeepSCM
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(name: str) -> str:
+    match = re.search(rf"<!-- {name} -->\n```\w+\n(.*?)```\n<!-- end -->", README, re.DOTALL)
+    assert match, name
+    return match[1]
+
+
+def test_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example = block("example")
+    assert len(example.strip().splitlines()) <= 16
+    quick = "max_epochs=1, limit_train_batches=2, accelerator='cpu', enable_progress_bar=False"
+    exec(compile(example.replace("max_epochs=40", quick), "README.md", "exec"), {})
+    assert "torch.Size([16, 8, 1, 28, 28])" in capsys.readouterr().out
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*/*.yaml")), ids=str)
+def test_experiments_build_their_model(path):
+    """Every configuration describes a model that samples."""
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(DeepSCM, "model")
+    model = parser.instantiate_classes(
+        parser.parse_object({"model": settings["model"]})
+    ).model
+    with torch.no_grad():
+        assert model.scm.sample(2)["image"].shape[0] == 2
