@@ -43,8 +43,6 @@ def test_experiments_build_their_model(path):
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(DeepSCM, "model")
-    model = parser.instantiate_classes(
-        parser.parse_object({"model": settings["model"]})
-    ).model
+    model = parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
     with torch.no_grad():
         assert model.scm.sample(2)["image"].shape[0] == 2

@@ -95,19 +95,12 @@ class _ImageGrid(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the first observations."""
-        self._keep(batch, batch_idx)
+        if batch_idx == 0:
+            self._observations = {
+                name: value[: self.num_images].detach() for name, value in batch.items()
+            }
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Variables,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first observations."""
-        self._keep(batch, batch_idx)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, if the epoch is one of those chosen."""
@@ -121,12 +114,6 @@ class _ImageGrid(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the observations of the test split."""
         self._draw(trainer, pl_module, "test", "test")
-
-    def _keep(self, batch: Variables, batch_idx: int) -> None:
-        if batch_idx == 0:
-            self._observations = {
-                name: value[: self.num_images].detach() for name, value in batch.items()
-            }
 
     def _draw(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, when: str

@@ -18,41 +18,7 @@ def run_data_command(words: list[str]) -> None:
         ValueError: If what it is made from is broken, or the output folder is not empty or cannot
             be written.
     """
-    parser = FriendlyArgumentParser(prog="deepscm data", description="Make a data set.")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="DATASET")
-    morphomnist = kinds.add_parser(
-        "morphomnist",
-        help="synthetic Morpho-MNIST: digits of known thickness and intensity",
-        description="Render MNIST digits in a world where thickness causes intensity.",
-    )
-    morphomnist.add_argument(
-        "--mnist",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with MNIST, as torchvision keeps it (MNIST/raw inside)",
-    )
-    morphomnist.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty"
-    )
-    morphomnist.add_argument(
-        "--attributes",
-        type=Path,
-        metavar="DIR",
-        help="folder with train-morpho.csv and t10k-morpho.csv, whose values are imposed "
-        "(default: values are drawn)",
-    )
-    morphomnist.add_argument(
-        "--seed", type=int, default=0, help="seed of the drawn values (default: %(default)s)"
-    )
-    morphomnist.add_argument(
-        "--workers", type=int, help="number of processes (default: one for each core)"
-    )
-    morphomnist.add_argument("--limit", type=int, help="render only the first images of each split")
-    morphomnist.add_argument(
-        "--download", action="store_true", help="download MNIST into --mnist if it is not there"
-    )
-    options = parser.parse_args(words[1:])
+    options = _parser().parse_args(words[1:])
     generate_morphomnist(
         options.mnist,
         options.out,
@@ -63,3 +29,38 @@ def run_data_command(words: list[str]) -> None:
         limit=options.limit,
     )
     print(f"written: {options.out}")
+
+
+def _parser() -> FriendlyArgumentParser:
+    parser = FriendlyArgumentParser(prog="deepscm data", description="Make a data set.")
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="DATASET")
+    morphomnist = kinds.add_parser(
+        "morphomnist",
+        help="synthetic Morpho-MNIST: digits of known thickness and intensity",
+        description="Render MNIST digits in a world where thickness causes intensity.",
+    )
+    _add_morphomnist_options(morphomnist)
+    return parser
+
+
+def _add_morphomnist_options(parser: FriendlyArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--mnist",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder with MNIST, as torchvision keeps it (MNIST/raw inside)",
+    )
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
+    add(
+        "--attributes",
+        type=Path,
+        metavar="DIR",
+        help="folder with train-morpho.csv and t10k-morpho.csv, whose values are imposed "
+        "(default: values are drawn)",
+    )
+    add("--seed", type=int, default=0, help="seed of the drawn values (default: %(default)s)")
+    add("--workers", type=int, help="number of processes (default: one for each core)")
+    add("--limit", type=int, help="render only the first images of each split")
+    add("--download", action="store_true", help="download MNIST into --mnist if it is not there")

@@ -27,9 +27,7 @@ def draw_graph(graph: CausalGraph) -> Figure:
         network.add_node(node, level=levels[node])
     network.add_edges_from(graph.edges)
     positions = networkx.multipartite_layout(network, subset_key="level", align="horizontal")
-    placed = {
-        node: _bend(float(x), float(y), levels[node]) for node, (x, y) in positions.items()
-    }
+    placed = {node: _bend(float(x), float(y), levels[node]) for node, (x, y) in positions.items()}
     longest = max(len(node) for node in graph.nodes)
     width = max(3.0, 0.16 * longest * max(list(levels.values()).count(k) for k in levels.values()))
     figure = Figure(figsize=(width + 1.5, 1.2 * (1 + max(levels.values())) + 0.6), dpi=150)

@@ -59,45 +59,85 @@ def draw_grid(
         >>> column = ImageColumn("factual", torch.zeros(2, 1, 8, 8))
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
-    shapes = {tuple(column.images.shape) for column in columns}
-    if len(shapes) != 1:
-        raise ValueError(f"columns: expected images of one shape, but got {sorted(shapes)}.")
-    number, _, height, width = shapes.pop()
-    captions = any(column.captions for column in columns)
-    row_height = height * (2 if differences else 1) + (_GAP if differences else 0)
-    pitch_y = row_height + _GAP + (height // 3 if captions else 0)
-    pitch_x = width + _GAP + (width // 2 if captions else 0)
-    canvas = np.ones((number * pitch_y, len(columns) * pitch_x, 3))
-    reference = _to_rgb_range(columns[0].images, levels)
-    for k, column in enumerate(columns):
-        images = _to_rgb_range(column.images, levels)
-        for n in range(number):
-            top, left = n * pitch_y, k * pitch_x
-            canvas[top : top + height, left : left + width] = images[n]
-            if differences and k > 0:
-                below = top + height + _GAP
-                change = (images[n] - reference[n]).mean(axis=-1)
-                canvas[below : below + height, left : left + width] = _colour(change)
-    figure = _new_figure(canvas.shape[0], canvas.shape[1], title)
+    layout = _layout(columns, differences)
+    figure = _new_figure(layout, title)
     axes = figure.axes[0]
-    axes.imshow(canvas, interpolation="nearest")
-    axes.set_xticks([k * pitch_x + width / 2 for k in range(len(columns))])
-    axes.set_xticklabels([column.title for column in columns], fontsize=8)
-    axes.set_yticks([n * pitch_y + height / 2 for n in range(number)])
+    axes.imshow(_canvas(columns, layout, differences, levels), interpolation="nearest")
+    axes.set_xticks([layout.centre(k) for k in range(len(columns))])
+    axes.set_xticklabels([column.title for column in columns], fontsize=7)
+    axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
     axes.set_yticklabels(list(row_labels), fontsize=8)
     for k, column in enumerate(columns):
         for n, caption in enumerate(column.captions):
-            axes.text(
-                k * pitch_x + width / 2,
-                n * pitch_y + row_height + 1,
-                caption,
-                ha="center",
-                va="top",
-                fontsize=6.5,
-            )
+            below = layout.top(n) + layout.row_height + 1
+            axes.text(layout.centre(k), below, caption, ha="center", va="top", fontsize=6.5)
     if differences:
         _add_colour_bar(figure, levels)
     return figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where images lie on the canvas, in pixels of the images."""
+
+    rows: int
+    columns: int
+    height: int
+    width: int
+    row_height: int
+    pitch_x: int
+    pitch_y: int
+
+    def top(self, row: int) -> int:
+        return row * self.pitch_y
+
+    def left(self, column: int) -> int:
+        return column * self.pitch_x
+
+    def centre(self, column: int) -> float:
+        return self.left(column) + self.width / 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the canvas."""
+        return self.rows * self.pitch_y, self.columns * self.pitch_x
+
+
+def _layout(columns: Sequence[ImageColumn], differences: bool) -> _Layout:
+    shapes = {tuple(column.images.shape) for column in columns}
+    if len(shapes) != 1:
+        raise ValueError(f"columns: expected images of one shape, but got {sorted(shapes)}.")
+    rows, _, height, width = shapes.pop()
+    captions = any(column.captions for column in columns)
+    row_height = 2 * height + _GAP if differences else height
+    return _Layout(
+        rows,
+        len(columns),
+        height,
+        width,
+        row_height,
+        pitch_x=width + _GAP + (width // 2 if captions else 0),
+        pitch_y=row_height + _GAP + (height // 3 if captions else 0),
+    )
+
+
+def _canvas(
+    columns: Sequence[ImageColumn], layout: _Layout, differences: bool, levels: int
+) -> NDArray[np.float64]:
+    """All images in their places, ``(height, width, 3)`` from 0 to 1."""
+    canvas = np.ones((*layout.shape, 3))
+    reference = _to_rgb_range(columns[0].images, levels)
+    for k, column in enumerate(columns):
+        images = _to_rgb_range(column.images, levels)
+        changes = _colour((images - reference).mean(axis=-1))
+        across = slice(layout.left(k), layout.left(k) + layout.width)
+        for n in range(layout.rows):
+            top = layout.top(n)
+            canvas[top : top + layout.height, across] = images[n]
+            if differences and k > 0:
+                below = top + layout.height + _GAP
+                canvas[below : below + layout.height, across] = changes[n]
+    return canvas
 
 
 def _to_rgb_range(images: Tensor, levels: int) -> NDArray[np.float64]:
@@ -107,13 +147,13 @@ def _to_rgb_range(images: Tensor, levels: int) -> NDArray[np.float64]:
 
 
 def _colour(change: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours of differences from −1 to 1, ``(H, W, 3)``."""
+    """Colours of differences from −1 to 1, ``(N, H, W, 3)``."""
     coloured: NDArray[np.float64] = np.asarray(colormaps[_DIFFERENCES]((change + 1) / 2))[..., :3]
     return coloured
 
 
-def _new_figure(height: int, width: int, title: str) -> Figure:
-    scale = 0.034
+def _new_figure(layout: _Layout, title: str) -> Figure:
+    scale, (height, width) = 0.034, layout.shape
     figure = Figure(figsize=(width * scale + 1.6, height * scale + 0.9), dpi=150)
     axes = figure.add_subplot()
     axes.xaxis.tick_top()

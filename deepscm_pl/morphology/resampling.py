@@ -1,7 +1,8 @@
 """Enlarging and reducing images without aliasing, as matrix products.
 
 An image pyramid (Burt and Adelson, 1983) is interpolated by cubic convolution and smoothed by a
-Gaussian. Both are linear and separable: one matrix for the rows, one for the columns.
+Gaussian. Both are linear and separable: one matrix for the rows, one for the columns. They are
+sparse, so that products are cheap and need no threads.
 Outside of an image is background, 0.
 """
 
@@ -12,6 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
+from scipy.sparse import csr_array
 
 __all__ = ["enlarge", "interpolate", "reduce"]
 
@@ -65,23 +67,29 @@ def reduce(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
     return _apply(_reduction(height, scale), _reduction(width, scale), images)
 
 
-def _apply(
-    rows: NDArray[np.float32], columns: NDArray[np.float32], images: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    product: NDArray[np.float32] = rows @ images @ columns.T
-    return product
+def _apply(rows: csr_array, columns: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Multiplies images ``(N, H, W)`` by ``(H', H)`` and ``(W', W)``, giving ``(N, H', W')``."""
+    return _multiply(columns, _multiply(rows, images).transpose(0, 2, 1)).transpose(0, 2, 1)
+
+
+def _multiply(matrix: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Multiplies each image ``(N, H, W)`` from the left by ``(H', H)``."""
+    count, height, width = images.shape
+    side_by_side = images.transpose(1, 0, 2).reshape(height, count * width)
+    product: NDArray[np.float32] = matrix @ side_by_side
+    return product.reshape(-1, count, width).transpose(1, 0, 2)
 
 
 @cache
-def _reduction(size: int, scale: int) -> NDArray[np.float32]:
+def _reduction(size: int, scale: int) -> csr_array:
     return _interpolation(size, size // scale) @ _smoothing(size, scale)
 
 
 @cache
-def _interpolation(size: int, new_size: int) -> NDArray[np.float32]:
+def _interpolation(size: int, new_size: int) -> csr_array:
     """The matrix ``(new_size, size)`` of interpolation at the centres of new pixels."""
     centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
-    return _cubic(np.abs(centres[:, None] - np.arange(size))).astype(np.float32)
+    return csr_array(_cubic(np.abs(centres[:, None] - np.arange(size))).astype(np.float32))
 
 
 def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,10 +100,7 @@ def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @cache
-def _smoothing(size: int, scale: int) -> NDArray[np.float32]:
+def _smoothing(size: int, scale: int) -> csr_array:
     """The matrix ``(size, size)`` of a Gaussian with a standard deviation of ``scale / 3``."""
     identity = np.eye(size, dtype=np.float32)
-    smoothing: NDArray[np.float32] = gaussian_filter1d(
-        identity, sigma=scale / 3, axis=0, mode="constant"
-    )
-    return smoothing
+    return csr_array(gaussian_filter1d(identity, sigma=scale / 3, axis=0, mode="constant"))

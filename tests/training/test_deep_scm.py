@@ -110,9 +110,7 @@ def test_a_trained_model_keeps_its_statistics_on_other_data(trained, tmp_path):
 
 
 def test_training_improves_the_bound_and_leaves_pyro_alone(tmp_path):
-    model = make(
-        optimizer=partial(torch.optim.Adam, lr=0.003), learning_rates={"thickness": 0.02}
-    )
+    model = make(optimizer=partial(torch.optim.Adam, lr=0.003), learning_rates={"thickness": 0.02})
     fitter = trainer(tmp_path, max_epochs=15)
     fitter.validate(model, datamodule=TinyDataModule(), verbose=False)
     before = float(fitter.callback_metrics["validation/bound"])
