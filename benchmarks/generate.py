@@ -1,8 +1,8 @@
 """How fast digits are rendered and measured, and how much faster than by plain morphology.
 
-Prints one JSON line per figure. Times are processor time per image on one thread, for drawn
-strokes. The naive reference enlarges an image 16 times by cubic interpolation, transforms
-distances, dilates or erodes by a disk, and reduces it.
+Prints one JSON line per figure. Times are processor time per image, for drawn strokes. The naive
+reference enlarges an image 16 times by cubic interpolation, transforms distances, dilates or erodes
+by a disk, and reduces it.
 
     python benchmarks/generate.py --images 200
 """
@@ -17,7 +17,6 @@ from time import process_time
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from threadpoolctl import threadpool_limits
 
 from deepscm_pl.data import ThicknessIntensityWorld
 from deepscm_pl.morphology import measure, set_intensity, set_thickness
@@ -36,23 +35,18 @@ def main() -> None:
     strokes = _draw_strokes(arguments.images, generator)
     thickness, intensity = sample["thickness"], sample["intensity"]
     few = slice(arguments.naive)
-    with threadpool_limits(1):
-        rendering = _milliseconds(
-            lambda: set_intensity(set_thickness(strokes, thickness), intensity), len(strokes)
-        )
-        measuring = _milliseconds(lambda: measure(strokes), len(strokes))
-        single = _milliseconds(
-            lambda: [
-                set_thickness(*pair) for pair in zip(strokes[few], thickness[few], strict=True)
-            ],
-            arguments.naive,
-        )
-        naive = _milliseconds(
-            lambda: [
-                _render_naively(*pair) for pair in zip(strokes[few], thickness[few], strict=True)
-            ],
-            arguments.naive,
-        )
+    rendering = _milliseconds(
+        lambda: set_intensity(set_thickness(strokes, thickness), intensity), len(strokes)
+    )
+    measuring = _milliseconds(lambda: measure(strokes), len(strokes))
+    single = _milliseconds(
+        lambda: [set_thickness(*pair) for pair in zip(strokes[few], thickness[few], strict=True)],
+        arguments.naive,
+    )
+    naive = _milliseconds(
+        lambda: [_render_naively(*pair) for pair in zip(strokes[few], thickness[few], strict=True)],
+        arguments.naive,
+    )
     _report("render_batch", rendering, naive)
     _report("render_single", single, naive)
     _report("measure_batch", measuring, naive)

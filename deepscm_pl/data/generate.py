@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from deepscm_pl.data.base import require_count
@@ -199,7 +198,7 @@ def _rendered(chunks: list[_Split], workers: int) -> Generator[NDArray[np.uint8]
     if workers == 1:
         yield from map(_render, chunks)
         return
-    # Threads of numerical libraries do not survive a fork, hence spawn.
+    # Threads of numerical libraries do not survive a fork, hence spawn. Rendering needs none.
     executor = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
     try:
         yield from executor.map(_render, chunks)
@@ -213,12 +212,11 @@ def _ignore_interrupts() -> None:
 
 
 def _render(chunk: _Split) -> NDArray[np.uint8]:
-    """The drawn images of a chunk, on one thread."""
+    """The drawn images of a chunk."""
     attributes = chunk.attributes
-    with threadpool_limits(1):
-        return ThicknessIntensityWorld().render(
-            chunk.images, attributes.thickness, attributes.intensity
-        )
+    return ThicknessIntensityWorld().render(
+        chunk.images, attributes.thickness, attributes.intensity
+    )
 
 
 def _write_split(folder: Path, split: _Split, drawn: NDArray[np.uint8]) -> None:

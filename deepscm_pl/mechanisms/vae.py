@@ -128,7 +128,8 @@ class ConditionalVAE(Mechanism):
         features = self.encoder(scaled.reshape(-1, *self.shape))
         features = features.view(*value.shape[:-3], -1).expand(*batch, -1)
         joint = torch.cat([features, context.expand(*batch, -1)], dim=-1)
-        location, log_scale = self.posterior_head(joint).chunk(2, dim=-1)
+        # Networks may run in low precision, densities do not.
+        location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
         return _Posterior(location, log_scale)
 
     def decode(self, latent: Tensor, parents: Variables) -> Tensor:
@@ -136,7 +137,7 @@ class ConditionalVAE(Mechanism):
         context = self.context(parents).to(latent)
         batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
         joint = torch.cat([latent.expand(*batch, -1), context.expand(*batch, -1)], dim=-1)
-        decoded: Tensor = self.decoder(joint.reshape(-1, joint.shape[-1]))
+        decoded: Tensor = self.decoder(joint.reshape(-1, joint.shape[-1])).to(latent)
         return decoded.view(*batch, *decoded.shape[1:])
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:

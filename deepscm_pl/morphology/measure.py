@@ -205,7 +205,7 @@ def _shear(images: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np
     y, x = np.arange(images.shape[1]), np.arange(images.shape[2])
     rows, columns = weights.sum(axis=2) / total[:, None], weights.sum(axis=1) / total[:, None]
     middle_row, middle_column = rows @ y, columns @ x
-    covariance = weights @ x @ y / total - middle_row * middle_column
+    covariance = (weights * x).sum(axis=2) @ y / total - middle_row * middle_column
     return covariance / (rows @ y**2 - middle_row**2), middle_row
 
 

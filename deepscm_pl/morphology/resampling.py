@@ -69,15 +69,16 @@ def reduce(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
 
 def _apply(rows: csr_array, columns: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Multiplies images ``(N, H, W)`` by ``(H', H)`` and ``(W', W)``, giving ``(N, H', W')``."""
-    return _multiply(columns, _multiply(rows, images).transpose(0, 2, 1)).transpose(0, 2, 1)
+    transposed = _multiply(columns, _multiply(rows, images).swapaxes(1, 2))
+    return np.ascontiguousarray(transposed.swapaxes(1, 2))
 
 
 def _multiply(matrix: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Multiplies each image ``(N, H, W)`` from the left by ``(H', H)``."""
     count, height, width = images.shape
     side_by_side = images.transpose(1, 0, 2).reshape(height, count * width)
-    product: NDArray[np.float32] = matrix @ side_by_side
-    return product.reshape(-1, count, width).transpose(1, 0, 2)
+    products: NDArray[np.float32] = (matrix @ side_by_side).reshape(-1, count, width)
+    return products.swapaxes(0, 1)
 
 
 @cache

@@ -57,7 +57,8 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
                 [0, 1, 1, 1, 1, 1, 0],
                 [1, 0, 0, 0, 0, 0, 1]]])
     """
-    remaining = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.uint8)
+    # In C order whatever the order of the masks, so that its flat form is a view.
+    remaining = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.uint8, order="C")
     stride = remaining.shape[2]
     offsets = np.array([row * stride + column for row, column in _NEIGHBOURS])
     flat = remaining.reshape(-1)

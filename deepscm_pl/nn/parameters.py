@@ -52,5 +52,7 @@ class ParameterNetwork(nn.Module):
         """The parameters for ``context``."""
         if self.context_features == 0:
             return self.free
-        predicted: Tensor = self.layers(context)
+        # A density is no place for the eight bits of a bfloat16.
+        with torch.autocast(context.device.type, enabled=False):
+            predicted: Tensor = self.layers(context.to(self.layers[-1].weight))
         return predicted

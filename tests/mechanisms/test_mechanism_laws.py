@@ -199,3 +199,25 @@ def test_likelihood_is_the_density_of_its_map(double, likelihood):
     base = torch.distributions.Normal(0, 1).log_prob(noise).flatten(1).sum(1)
     expected = base - slope.log().flatten(1).sum(1)
     torch.testing.assert_close(made.log_prob(decoded, value), expected)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_flows_keep_their_precision_under_autocast(flow):
+    domains, parents = make_parents("two")
+    parents = {name: value.float() for name, value in parents.items()}
+    mechanism = perturb(FLOWS[flow](Context(domains)))
+    value = torch.randn(SIZE, 1)
+    expected = mechanism.log_prob(value, parents)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(mechanism.log_prob(value, parents), expected)
+
+
+def test_densities_of_images_are_in_single_precision_under_autocast():
+    mechanism = ConditionalVAE(Context(), **SMALL)
+    value = mechanism.dequantise(torch.randint(0, 256, (4, 1, 9, 10)))
+    with torch.autocast("cpu", torch.bfloat16):
+        evidence = mechanism.evidence(value, {})
+        noise = mechanism.abduct(value, {})
+        again = mechanism(noise, {})
+    assert evidence.bound.dtype == noise["u"].dtype == torch.float32
+    assert torch.equal(mechanism.quantise(again), mechanism.quantise(value))

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_limits
 
 from deepscm_pl.morphology import Morphometrics, measure, measure_intensity
 
 from morphology_shapes import bar, ring
 
 FIELDS = ("area", "length", "thickness", "slant", "width", "height")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small matrices gain nothing from threads, and times are of one core."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.mark.parametrize("thickness", [2.0, 3.0, 4.5, 6.0])

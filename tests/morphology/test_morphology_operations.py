@@ -87,6 +87,8 @@ def thin_pixel_by_pixel(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def test_the_medial_axis_is_that_of_thinning_pixel_by_pixel() -> None:
     masks = random_masks(3)
     axes = medial_axis(masks, distance_to_background(masks))
+    fortran = np.asfortranarray(masks)
+    np.testing.assert_array_equal(axes, medial_axis(fortran, distance_to_background(fortran)))
     np.testing.assert_array_equal(axes, np.stack([thin_pixel_by_pixel(mask) for mask in masks]))
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from deepscm_pl.data import read_attributes, read_idx
 from deepscm_pl.morphology import measure, measure_intensity, set_intensity, set_thickness
@@ -17,13 +15,6 @@ from deepscm_pl.morphology import measure, measure_intensity, set_intensity, set
 from morphology_shapes import bar, ring
 
 THICKNESSES = np.array([2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0])
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Small matrices gain nothing from threads, and times are of one core."""
-    with threadpool_limits(1):
-        yield
 
 
 @pytest.fixture
