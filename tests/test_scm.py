@@ -292,6 +292,22 @@ def test_sampled_images_are_grey_levels(imaging):
     assert image.max() <= 255
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_elbo_dequantises_recorded_images_always(imaging, observations, training):
+    """The bound of a recorded image is that of the image with uniform noise, never of the lattice."""
+    imaging.train(training)
+    torch.manual_seed(5)
+    found = imaging.elbo(observations).bound
+    torch.manual_seed(5)
+    values = imaging.dequantise(observations)
+    assert not torch.equal(values["image"], observations["image"])
+    expected = sum(
+        imaging[name].evidence(values[name], {p: values[p] for p in parents}).bound
+        for name, parents in imaging.graph.parents.items()
+    )
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("particles", [1, 4])
 def test_elbo_is_that_of_pyro(imaging, observations, particles):
     """The mechanisms' own sum is Pyro's TraceMeanField_ELBO of model and guide."""

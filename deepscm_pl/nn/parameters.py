@@ -54,5 +54,5 @@ class ParameterNetwork(nn.Module):
             return self.free
         # A density is no place for the eight bits of a bfloat16.
         with torch.autocast(context.device.type, enabled=False):
-            predicted: Tensor = self.layers(context.to(self.layers[-1].weight))
+            predicted: Tensor = self.layers(context.to(next(self.parameters())))
         return predicted
