@@ -118,7 +118,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """Loads the published splits, in their order and with a row per item.
 
         Scalars are ``(N, 1)`` float32, images ``(N, C, H, W)`` uint8 and ``label`` ``(N, 1)``
-        int64. The base class adds ``index``, the row, where it is not given.
+        int64. The base class adds ``index``, the row.
         """
 
     def configuration(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def _as_values(tensor: Tensor) -> Tensor:
 
 def _with_index(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     size = len(next(iter(variables.values())))
-    return {"index": torch.arange(size).unsqueeze(-1), **variables}
+    return {**variables, "index": torch.arange(size).unsqueeze(-1)}
 
 
 def _take(variables: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ class DigitsDataModule(CausalDataModule):
 
     Digits of 8 × 8 pixels are enlarged to 20 × 20, centred in 28 × 28 as those of MNIST are, and
     drawn with attributes sampled from a :class:`ThicknessIntensityWorld`, always the same. Test
-    rows are chosen at random, but always alike; ``index`` is the row in scikit-learn's data set.
+    rows are chosen at random, but always alike.
     Nothing is downloaded: for trials, examples and tests. Drawing takes some seconds, once; the
     images are kept in ``cache_dir``.
 
@@ -113,7 +113,6 @@ def _draw_digits() -> dict[str, Tensor]:
         "intensity": torch.from_numpy(intensity).float().unsqueeze(-1),
         "image": torch.from_numpy(images).unsqueeze(1),
         "label": torch.from_numpy(source.target).long().unsqueeze(-1),
-        "index": torch.arange(size).unsqueeze(-1),
     }
 
 

@@ -24,14 +24,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_splits(cache: Path) -> None:
     module = DigitsDataModule(cache_dir=cache)
-    rows = [module.variables(s)["index"].squeeze(-1) for s in ("train", "validation", "test")]
-    assert [len(split) for split in rows] == [1257, 180, 360]
-    assert torch.equal(torch.cat(rows).sort().values, torch.arange(1797))
-    labels = torch.from_numpy(load_digits().target).unsqueeze(-1)
-    assert torch.equal(module.variables("test")["label"], labels[rows[2]])
+    splits = [module.variables(split) for split in ("train", "validation", "test")]
+    assert [len(split["index"]) for split in splits] == [1257, 180, 360]
+    assert torch.equal(splits[2]["index"].squeeze(-1), torch.arange(360))
+    # Thickness is drawn from a continuous density, and so tells the digits apart.
+    thickness = torch.cat([split["thickness"] for split in splits])
+    assert len(thickness.unique()) == 1797
+    labels = torch.cat([split["label"] for split in splits]).flatten()
+    assert torch.equal(labels.bincount(), torch.from_numpy(load_digits().target).bincount())
     other = DigitsDataModule(cache_dir=cache, split_seed=1)
-    assert torch.equal(other.variables("test")["index"].squeeze(-1), rows[2])
-    assert not torch.equal(other.variables("validation")["index"].squeeze(-1), rows[1])
+    assert torch.equal(other.variables("test")["thickness"], splits[2]["thickness"])
+    assert not torch.equal(other.variables("validation")["thickness"], splits[1]["thickness"])
 
 
 def test_a_batch_is_like_those_of_morphomnist(cache: Path) -> None:
