@@ -2,8 +2,8 @@
 
 Whatever owns parameters is built by its owner from a *factory*: a class, or a
 :func:`functools.partial` of one. :func:`describe` turns factories into the ``class_path`` and
-``init_args`` of YAML files; :func:`restore` turns them back, and refuses to name anything but the
-classes that a model is made of, so that reading a stranger's checkpoint runs no stranger's code.
+``init_args`` of YAML files; :func:`restore` turns them back, and calls nothing but classes that a
+model is made of. It imports the modules that they come from, which have to be installed already.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class CausalGraph:
     """
 
     def __init__(self, parents: Mapping[str, Sequence[str]] | str) -> None:
-        mapping = _parse_edges(parents) if isinstance(parents, str) else dict(parents)
+        mapping = _parse_edges(parents) if isinstance(parents, str) else _as_mapping(parents)
         _check_names(mapping)
         _check_parents(mapping)
         order = _topological_order(mapping)
@@ -148,6 +148,18 @@ def _parse_edges(text: str) -> dict[str, list[str]]:
             for effect in effects:
                 parents[effect].extend(causes)
     return parents
+
+
+def _as_mapping(parents: Mapping[str, Sequence[str] | None]) -> dict[str, Sequence[str]]:
+    if not isinstance(parents, Mapping):
+        raise ValueError(
+            f"graph: expected text or a mapping from each variable to its parents, but got "
+            f"{parents!r}."
+        )
+    for name, causes in parents.items():
+        if causes is not None and not isinstance(causes, Sequence):
+            raise ValueError(f"graph: expected a list of parents of {name!r}, but got {causes!r}.")
+    return {name: causes or () for name, causes in parents.items()}
 
 
 def _check_names(parents: Mapping[str, Sequence[str]]) -> None:

@@ -136,14 +136,19 @@ class StructuralCausalModel(nn.Module):
         Raises:
             ValueError: Naming the variable, what was expected and what came.
         """
+        self._check_complete(variables)
+        for name in self.graph.nodes:
+            self[name].domain.check(name, variables[name])
+        if 0 in self._batch_shape(variables):
+            raise ValueError("variables: expected at least one observation, but got none.")
+
+    def _check_complete(self, variables: Variables) -> None:
         missing = [name for name in self.graph.nodes if name not in variables]
         if missing:
             raise ValueError(
                 f"variables: expected {', '.join(self.graph.nodes)}, but {', '.join(missing)} is "
                 f"missing; got {', '.join(variables) or 'nothing'}."
             )
-        for name in self.graph.nodes:
-            self[name].domain.check(name, variables[name])
 
     # Pyro
 
@@ -156,7 +161,7 @@ class StructuralCausalModel(nn.Module):
         values: dict[str, Tensor] = {}
         with pyro.plate("observations", size, dim=-1):
             for name in self.graph.nodes:
-                values[name] = self[name].model(name, self._parents(name, values))
+                values[name] = self[name].model(name, self._recorded_parents(name, values))
         return values
 
     def guide(self, values: Variables) -> None:
@@ -164,7 +169,7 @@ class StructuralCausalModel(nn.Module):
         size = next(iter(values.values())).shape[0]
         with pyro.plate("observations", size, dim=-1):
             for name in self.graph.nodes:
-                self[name].guide(name, values[name], self._parents(name, values))
+                self[name].guide(name, values[name], self._recorded_parents(name, values))
 
     def dequantise(self, values: Variables) -> dict[str, Tensor]:
         """A draw of the continuous values behind recorded ones, for each variable of the graph."""
@@ -173,15 +178,15 @@ class StructuralCausalModel(nn.Module):
     # Association
 
     def sample(self, size: int | tuple[int, ...]) -> dict[str, Tensor]:
-        """Draw ``size`` observations, ``(*size, *event)`` for each variable."""
+        """Draw ``size`` observations, ``(*size, *event)`` for each variable.
+
+        Under an intervention by a tensor with further leading dimensions, these come first.
+        """
         shape = (size,) if isinstance(size, int) else tuple(size)
         if min(shape, default=0) < 1:
             raise ValueError(f"size: expected at least 1, but got {size}.")
         noise = {name: self[name].sample_noise(shape) for name in self.graph.nodes}
-        values = self.predict(noise)
-        return {
-            name: value.expand(*shape, *self[name].domain.shape) for name, value in values.items()
-        }
+        return self._expand(self.predict(noise), shape)
 
     def log_prob(self, values: Variables) -> Tensor:
         """The exact joint log-probability in nats, ``(*batch,)``.
@@ -209,10 +214,13 @@ class StructuralCausalModel(nn.Module):
             num_particles: Draws of the latents.
         """
         _check_particles(num_particles)
-        values = self.dequantise(values)
+        self._check_complete(values)
+        continuous = self.dequantise(values)
         return EvidenceLowerBound(
             {
-                name: self[name].evidence(values[name], self._parents(name, values), num_particles)
+                name: self[name].evidence(
+                    continuous[name], self._parents(name, values), num_particles
+                )
                 for name in self.graph.nodes
             }
         )
@@ -238,12 +246,16 @@ class StructuralCausalModel(nn.Module):
             else:
                 mechanisms[name] = Modified(self[name], intervention, name)
         acted = StructuralCausalModel(self.graph.do(*constants), mechanisms)
-        acted.fitted.copy_(self.fitted)
-        return acted.train(self.training)
+        acted.fitted = self.fitted.clone()
+        # Not train(), which would reach into the mechanisms that both models share.
+        acted.training = self.training
+        return acted
 
     def intervene(self, do: Do, size: int | tuple[int, ...]) -> dict[str, Tensor]:
-        """Draw ``size`` observations under do(...)."""
-        return self.act(do).sample(size)
+        """Draw ``size`` observations under do(...), as :meth:`sample` does."""
+        shape = torch.Size((size,) if isinstance(size, int) else size)
+        self._leading_dimensions(self._interventions(do), shape)
+        return self.act(do).sample(shape)
 
     # Counterfactual
 
@@ -261,7 +273,7 @@ class StructuralCausalModel(nn.Module):
         self.check(factual)
         values = self.dequantise(factual)
         return {
-            name: self[name].abduct(values[name], self._parents(name, values), (num_particles,))
+            name: self[name].abduct(values[name], self._parents(name, factual), (num_particles,))
             for name in self.graph.nodes
         }
 
@@ -282,7 +294,7 @@ class StructuralCausalModel(nn.Module):
             mechanism = self[name]
             value = mechanism(noise.get(name, {}), self._parents(name, values))
             values[name] = mechanism.quantise(value)
-        return self._broadcast(values)
+        return self._expand(values, ())
 
     def counterfactual(
         self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
@@ -308,17 +320,30 @@ class StructuralCausalModel(nn.Module):
                 empty sequence.
         """
         noise = self.abduct(factual, num_particles)
+        batch = torch.Size((num_particles,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
-            return self._answer(factual, noise, do)
+            return self._answer(factual, noise, do, *batch)
         if len(do) == 0:
             raise ValueError("do: expected at least one intervention, but got an empty sequence.")
-        answers = [self._answer(factual, noise, each) for each in do]
+        answers = [self._answer(factual, noise, each, *batch) for each in do]
+        if len({answer[name].shape for answer in answers for name in self.graph.nodes[:1]}) > 1:
+            raise ValueError(
+                "do: expected values without leading dimensions in a sequence of interventions; "
+                "give either the sequence or the dimension."
+            )
         return {
             name: torch.stack([answer[name] for answer in answers], dim=1)
             for name in self.graph.nodes
         }
 
-    def _answer(self, factual: Variables, noise: Mapping[str, Noise], do: Do) -> dict[str, Tensor]:
+    def _answer(
+        self,
+        factual: Variables,
+        noise: Mapping[str, Noise],
+        do: Do,
+        particles: torch.Size,
+        batch: torch.Size,
+    ) -> dict[str, Tensor]:
         interventions = self._interventions(do)
         for name, intervention in interventions.items():
             # Where nothing above is changed, the value that a function replaces is the factual.
@@ -327,46 +352,64 @@ class StructuralCausalModel(nn.Module):
             ):
                 natural = Modified(self[name], intervention, name)
                 interventions[name] = natural.apply_function(factual[name])
+        extra = self._leading_dimensions(interventions, batch)
         changed = self.graph.descendants(*interventions) | interventions.keys()
         kept = {name: factual[name] for name in self.graph.nodes if name not in changed}
-        dimensions = self._batch_dimensions(factual)
-        extra = max(
-            (
-                len(self[name].domain.batch_shape(value)) - dimensions
-                for name, value in interventions.items()
-                if isinstance(value, Tensor)
-            ),
-            default=0,
-        )
         spread = {
-            name: {key: _insert_dimensions(value, extra) for key, value in parts.items()}
+            name: {key: _insert_dimensions(value, len(extra)) for key, value in parts.items()}
             for name, parts in noise.items()
         }
         answer = self.act(interventions).predict(spread, kept)
-        particles = next(value for parts in noise.values() for value in parts.values()).shape[0]
-        batch = torch.broadcast_shapes(
-            (particles, *[1] * max(extra, 0), *self._batch_shape(factual)),
-            self._batch_shape(answer),
-        )
-        return {
-            name: value.expand(*batch, *self[name].domain.shape) for name, value in answer.items()
-        }
+        return self._expand(answer, torch.Size((*particles, *extra, *batch)))
+
+    def _leading_dimensions(
+        self, interventions: Mapping[str, object], batch: torch.Size
+    ) -> torch.Size:
+        """The dimensions that tensors in ``interventions`` have before those of the batch."""
+        common = batch
+        for name, value in interventions.items():
+            if isinstance(value, Tensor):
+                own = self[name].domain.batch_shape(value)
+                try:
+                    common = torch.broadcast_shapes(common, own)
+                except RuntimeError:
+                    raise ValueError(
+                        f"do({name}): expected batch dimensions that broadcast with those of the "
+                        f"observations, {tuple(batch)}, but got {tuple(own)}; give one value, or "
+                        "one for each observation."
+                    ) from None
+        if common[len(common) - len(batch) :] != batch:
+            raise ValueError(
+                f"do: expected values for {tuple(batch)} observations, but got {tuple(common)}; "
+                "give one value, or one for each observation."
+            )
+        return common[: len(common) - len(batch)]
 
     def _batch_shape(self, values: Variables) -> torch.Size:
-        shapes = [self[name].domain.batch_shape(values[name]) for name in self.graph.nodes]
-        return torch.broadcast_shapes(*shapes)
+        shapes = {name: self[name].domain.batch_shape(values[name]) for name in self.graph.nodes}
+        try:
+            return torch.broadcast_shapes(*shapes.values())
+        except RuntimeError:
+            found = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+            raise ValueError(
+                f"variables: expected batch dimensions that agree, but got {found}."
+            ) from None
 
-    def _batch_dimensions(self, values: Variables) -> int:
-        return len(self._batch_shape(values))
-
-    def _broadcast(self, values: Variables) -> dict[str, Tensor]:
-        batch = self._batch_shape(values)
+    def _expand(self, values: Variables, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
+        """``values`` over ``shape``, broadcast with their own batch dimensions."""
+        batch = torch.broadcast_shapes(shape, self._batch_shape(values))
         return {
             name: value.expand(*batch, *self[name].domain.shape) for name, value in values.items()
         }
 
     def _parents(self, name: str, values: Variables) -> dict[str, Tensor]:
         return {parent: values[parent] for parent in self.graph.parents[name]}
+
+    def _recorded_parents(self, name: str, values: Variables) -> dict[str, Tensor]:
+        """Parents as they are recorded, of continuous ``values``: what every mechanism sees."""
+        return {
+            parent: self[parent].quantise(values[parent]) for parent in self.graph.parents[name]
+        }
 
     def _interventions(self, do: Do) -> dict[str, Tensor | Callable[[Tensor], Tensor]]:
         if not isinstance(do, Mapping):
@@ -438,7 +481,7 @@ def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object])
             f"mechanisms: {', '.join(unknown)} is not in the graph {graph}; add it there or remove "
             "the mechanism."
         )
-    reserved = [name for name in graph.nodes if hasattr(nn.ModuleDict, name)]
+    reserved = [name for name in graph.nodes if hasattr(nn.ModuleDict(), name)]
     if reserved:
         raise ValueError(
             f"graph: the name {reserved[0]!r} is used by PyTorch; call the variable otherwise."

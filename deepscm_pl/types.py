@@ -50,6 +50,7 @@ class Domain:
         lower: Smallest possible value (the bound itself is outside when ``open``).
         upper: Largest possible value, likewise.
         open: Whether the bounds themselves are excluded.
+        whole: Whether only whole numbers are possible, such as grey levels.
         categories: Number of classes of a categorical variable, whose values are 0, 1, ...
 
     Example:
@@ -64,6 +65,7 @@ class Domain:
     lower: float = -math.inf
     upper: float = math.inf
     open: bool = False
+    whole: bool = False
     categories: int | None = None
 
     @property
@@ -99,14 +101,17 @@ class Domain:
     def _outside(self, value: Tensor) -> Tensor:
         if self.categories is not None:
             return (value < 0) | (value >= self.categories) | (value != value.floor())
-        infinite = value.abs() == math.inf
+        impossible = value.abs() == math.inf
+        if self.whole:
+            impossible = impossible | (value != value.floor())
         if self.open:
-            return infinite | (value <= self.lower) | (value >= self.upper)
-        return infinite | (value < self.lower) | (value > self.upper)
+            return impossible | (value <= self.lower) | (value >= self.upper)
+        return impossible | (value < self.lower) | (value > self.upper)
 
     def __str__(self) -> str:
         if self.categories is not None:
             return f"a class index from 0 to {self.categories - 1}"
         left = "(" if self.open or self.lower == -math.inf else "["
         right = ")" if self.open or self.upper == math.inf else "]"
-        return f"values in {left}{self.lower:g}, {self.upper:g}{right}"
+        kind = "whole numbers" if self.whole else "values"
+        return f"{kind} in {left}{self.lower:g}, {self.upper:g}{right}"

@@ -50,6 +50,10 @@ def test_text_and_mapping_agree(text):
     assert CausalGraph.from_edges(str(CausalGraph(DIAMOND))) == CausalGraph(DIAMOND)
 
 
+def test_no_parents_may_be_written_as_nothing():
+    assert CausalGraph({"a": None, "b": ["a"]}) == CausalGraph("a -> b")
+
+
 def test_parents_cannot_be_changed():
     graph = CausalGraph(DIAMOND)
     graph.parents["a"] = ("d",)
@@ -70,6 +74,8 @@ def test_parents_cannot_be_changed():
         ({"a": "b", "b": []}, "list of parents of 'a'"),
         ("a -> ; b", "cannot read 'a ->'"),
         ("a, -> b", "cannot read"),
+        ({"a": 3}, "list of parents of 'a', but got 3"),
+        ([["a"]], "text or a mapping"),
     ],
 )
 def test_bad_graphs_are_refused(parents, message):

@@ -175,20 +175,23 @@ def test_intervention_has_its_analytic_moments(linear):
 
 
 def test_intervention_agrees_with_pyro(linear):
-    """The same noise gives the same values through pyro.do."""
-    do = {"y": torch.full((50, 1), 2.0)}
+    """The same draws, and for a given x the same distribution of w."""
     names = list(linear.graph.nodes)
-    traced = poutine.trace(pyro.do(linear.model, data=do)).get_trace(50)
-    values = {name: traced.nodes[name]["value"] for name in names if name != "y"}
     with torch.no_grad():
         mine = linear.intervene({"y": 2.0}, 200_000)
         theirs = pyro.do(linear.model, data={"y": torch.full((200_000, 1), 2.0)})(200_000)
     for name in names:
         assert mine[name].mean().item() == pytest.approx(theirs[name].mean().item(), abs=0.06)
         assert mine[name].std().item() == pytest.approx(theirs[name].std().item(), abs=0.06)
-    noise = {"u": (values["w"] - 2 * values["x"] + 6) / 0.3}
-    parents = {"x": values["x"], "y": do["y"]}
-    torch.testing.assert_close(linear["w"](noise, parents), values["w"])
+    seen = {"x": torch.full((3, 1), 1.5), "w": torch.tensor([[-4.0], [-3.0], [0.0]])}
+    done = pyro.do(linear.model, data={"y": torch.full((3, 1), 2.0)})
+    trace = poutine.trace(pyro.condition(done, data=seen)).get_trace(3)
+    trace.compute_log_prob()
+    acted = linear.act({"y": 2.0})
+    expected = acted["w"].log_prob(seen["w"], {"x": seen["x"], "y": torch.full((3, 1), 2.0)})
+    torch.testing.assert_close(trace.nodes["w"]["log_prob"], expected)
+    closed = torch.distributions.Normal(2 * 1.5 - 3 * 2.0, 0.3).log_prob(seen["w"]).squeeze(-1)
+    torch.testing.assert_close(expected, closed)
 
 
 def test_pyro_condition_and_trace(linear, factual):
@@ -206,6 +209,36 @@ def test_acted_model_is_a_pyro_model_too(linear):
     assert acted.graph.parents["y"] == ()
     assert isinstance(acted["y"], Constant)
     assert linear["w"] is acted["w"]
+
+
+def test_intervene_with_a_tensor_of_interventions(linear):
+    values = torch.linspace(-1, 1, 3)[:, None, None]
+    with torch.no_grad():
+        drawn = linear.intervene({"x": values}, 5)
+    assert drawn["w"].shape == (3, 5, 1)
+    assert torch.equal(drawn["x"], values.expand(3, 5, 1))
+
+
+def test_functions_may_return_a_number(linear, factual):
+    answer = linear.counterfactual(factual, {"x": lambda x: 3.0})
+    assert torch.equal(answer["x"], torch.full((1, 6, 1), 3.0))
+
+
+def test_acting_leaves_the_model_as_it_was(linear, factual):
+    linear["x"].eval()
+    acted = linear.act({"y": 2.0})
+    assert linear.training
+    assert not linear["x"].training
+    with pytest.raises(ValueError, match="held constant"):
+        acted.counterfactual(factual, {"x": 1.0})
+    with pytest.raises(ValueError, match="under an intervention"):
+        linear.act({"y": lambda y: y + 1}).abduct(factual)
+
+
+def test_model_of_constants_alone_answers(linear, factual):
+    acted = linear.act(dict.fromkeys(linear.graph.nodes, 1.0))
+    ones = {name: torch.ones(6, 1) for name in factual}
+    assert acted.counterfactual(ones, {"x": 1.0}, num_particles=2)["w"].shape == (2, 6, 1)
 
 
 # A model with an image
@@ -294,7 +327,7 @@ def test_sampled_images_are_grey_levels(imaging):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_elbo_dequantises_recorded_images_always(imaging, observations, training):
-    """The bound of a recorded image is that of the image with uniform noise, never of the lattice."""
+    """The bound of a recorded image is that of the image with uniform noise."""
     imaging.train(training)
     torch.manual_seed(5)
     found = imaging.elbo(observations).bound
@@ -391,6 +424,44 @@ def test_elbo_of_a_linear_vae_is_exact_under_the_exact_guide(double):
     assert (vae.evidence(image, {}, 200).bound < expected - 1).all()
 
 
+@pytest.fixture
+def image_as_cause(double):
+    """a -> image -> b."""
+    vae = partial(
+        ConditionalVAE,
+        shape=(1, 4, 4),
+        latent=2,
+        encoder=partial(ConvolutionalEncoder, features=4, channels=(2,)),
+        decoder=partial(ConvolutionalDecoder, hidden=4, channels=(2,)),
+    )
+    scm = StructuralCausalModel("a -> image -> b", {"a": AffineFlow, "image": vae, "b": AffineFlow})
+    factual = {
+        "a": torch.randn(6, 1),
+        "image": torch.randint(0, 256, (6, 1, 4, 4)).double(),
+        "b": torch.randn(6, 1),
+    }
+    with torch.no_grad():
+        for parameter in scm.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    scm.fit(factual)
+    return scm, factual
+
+
+def test_an_image_may_be_a_cause(image_as_cause):
+    """Its effects see the recorded image: in abduction, in prediction and in the bound."""
+    scm, factual = image_as_cause
+    for name in ("a", "image"):
+        answer = scm.counterfactual(factual, {name: factual[name]}, num_particles=3)
+        assert torch.equal(answer["image"], factual["image"].expand(3, 6, 1, 4, 4))
+        torch.testing.assert_close(answer["b"], factual["b"].expand(3, 6, 1))
+    exact = scm["b"].log_prob(factual["b"], {"image": factual["image"]})
+    torch.testing.assert_close(scm.elbo(factual).evidence["b"].bound, exact)
+    values = scm.dequantise(factual)
+    trace = poutine.trace(pyro.condition(scm.model, data=values)).get_trace(6)
+    trace.compute_log_prob()
+    torch.testing.assert_close(trace.nodes["b"]["log_prob"], exact)
+
+
 # Bad input
 
 
@@ -405,6 +476,8 @@ def test_elbo_of_a_linear_vae_is_exact_under_the_exact_guide(double):
         ({"y": "three"}, "a number, a tensor or a function for y"),
         ({"y": lambda y: y * float("nan")}, "NaN"),
         ({"y": lambda y: y[:, :0]}, "expected a tensor of shape"),
+        ({"y": torch.zeros(5, 1)}, r"do\(y\): expected batch dimensions .*\(6,\), but got \(5,\)"),
+        ([{"x": torch.zeros(3, 1, 1)}, {"y": 1.0}], "either the sequence or the dimension"),
         ([], "at least one intervention"),
         (["y=3"], "expected a mapping"),
     ],
@@ -424,6 +497,12 @@ def test_do_outside_the_support_is_refused(imaging, observations, value):
         imaging.counterfactual(observations, {"thickness": lambda t: t - 100})
     with pytest.raises(ValueError, match=r"do\(image\)"):
         imaging.intervene({"image": 3.0}, 2)
+    with pytest.raises(ValueError, match=r"whole numbers in \[0, 255\], but got 256"):
+        imaging.intervene({"image": torch.full((1, 8, 8), 256.0)}, 2)
+    for scale in (1 / 255, 1.01):
+        broken = {**observations, "image": observations["image"] * scale}
+        with pytest.raises(ValueError, match="image: expected whole numbers"):
+            imaging.counterfactual(broken, {"thickness": 2.0})
 
 
 def test_bad_observations_are_refused(linear, factual):
@@ -432,6 +511,14 @@ def test_bad_observations_are_refused(linear, factual):
     broken = {**factual, "x": torch.full((6, 1), float("nan"))}
     with pytest.raises(ValueError, match="x: expected numbers, but got NaN"):
         linear.counterfactual(broken, {"y": 1.0})
+    with pytest.raises(ValueError, match="w is missing"):
+        linear.elbo({name: value for name, value in factual.items() if name != "w"})
+    with pytest.raises(ValueError, match=r"batch dimensions that agree, but got x \(3,\)"):
+        linear.abduct({**factual, "x": factual["x"][:3]})
+    with pytest.raises(ValueError, match="at least one observation"):
+        linear.abduct({name: value[:0] for name, value in factual.items()})
+    with pytest.raises(ValueError, match=r"of the observations, \(4,\), but got \(6,\)"):
+        linear.intervene({"x": factual["x"]}, 4)
     with pytest.raises(ValueError, match="num_particles"):
         linear.abduct(factual, num_particles=0)
     with pytest.raises(ValueError, match="size"):
@@ -446,6 +533,7 @@ def test_bad_observations_are_refused(linear, factual):
         ("a", {"a": lambda context: 3}, "to return a Mechanism"),
         ("a -> b", {"a": AffineFlow, "b": AffineFlow(Context())}, "made for the parents"),
         ("keys", {"keys": AffineFlow}, "'keys' is used by PyTorch"),
+        ("training", {"training": AffineFlow}, "'training' is used by PyTorch"),
     ],
 )
 def test_mechanisms_must_match_the_graph(graph, mechanisms, message):

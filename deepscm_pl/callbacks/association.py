@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepscm_pl.callbacks.run_folder import run_folder
+from deepscm_pl.configuration import describe
 from deepscm_pl.files import new_file
 from deepscm_pl.graph import CausalGraph
 
@@ -35,17 +37,19 @@ class AssociationReport(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print and write the table."""
+        folder = run_folder(trainer)
         if not trainer.is_global_zero:
             return
         model: Any = pl_module
         association: Mapping[str, Any] = model.association
         rows = _rows(association, model.scm.graph, model.scm.image_variables)
         _print(rows)
-        folder = run_folder(trainer)
+        data: Any = getattr(trainer, "datamodule", None)
         document = {
             "graph": str(model.scm.graph),
+            "data": describe(data.configuration()) if hasattr(data, "configuration") else None,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
-            "quantities": {name: value._asdict() for name, value in association.items()},
+            "quantities": {name: _finite(value._asdict()) for name, value in association.items()},
         }
         self._write(folder / "association.json", json.dumps(document, indent=2) + "\n")
         self._write(folder / "association.md", _markdown(rows))
@@ -55,6 +59,11 @@ class AssociationReport(pl.Callback):
         with new_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         self.written.append(path)
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN, as a standard error of one image is."""
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
 def _rows(

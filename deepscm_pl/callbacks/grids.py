@@ -109,7 +109,7 @@ class _ImageGrid(pl.Callback):
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if last or epoch % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, "validation", f"epoch={epoch}")
+            self._draw(trainer, pl_module, "validation", f"epoch={trainer.current_epoch}")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the observations of the test split."""
@@ -118,6 +118,7 @@ class _ImageGrid(pl.Callback):
     def _draw(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, when: str
     ) -> None:
+        folder = checkpoint_folder(trainer)
         if not trainer.is_global_zero or not self._observations:
             return
         scm = _scm(pl_module)
@@ -130,7 +131,7 @@ class _ImageGrid(pl.Callback):
             figure = draw_grid(
                 _image_columns(scm, name, titles, columns), labels, differences=self.differences
             )
-            path = checkpoint_folder(trainer) / f"{self.name}-{name}-{when}.png"
+            path = folder / f"{self.name}-{name}-{when}.png"
             self.written.append(save_figure(figure, path))
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):

@@ -1,4 +1,7 @@
-"""Where the results of a run belong."""
+"""Where the results of a run belong.
+
+Call these on every process: Lightning asks all of them for the log folder of the first.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,26 @@ import pytorch_lightning as pl
 __all__ = ["checkpoint_folder", "run_folder"]
 
 
+def _tested_checkpoint(trainer: pl.Trainer) -> Path | None:
+    """The checkpoint that is evaluated; none in training, which may go on from that of another."""
+    path = trainer.ckpt_path
+    if path is None or trainer.state.fn == "fit" or not Path(path).is_file():
+        return None
+    return Path(path).resolve()
+
+
 def run_folder(trainer: pl.Trainer) -> Path:
     """The folder of the run: of the checkpoint that is tested, or of the training's own log."""
-    tested = trainer.ckpt_path
-    if tested is not None and Path(tested).is_file():
-        folder = Path(tested).resolve().parent
-        return folder.parent if folder.name == "checkpoints" else folder
+    tested = _tested_checkpoint(trainer)
+    if tested is not None:
+        return tested.parent.parent if tested.parent.name == "checkpoints" else tested.parent
     return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def checkpoint_folder(trainer: pl.Trainer) -> Path:
     """The folder in which the run keeps its checkpoints, or the run's own if it keeps none."""
-    tested = trainer.ckpt_path
-    if tested is not None and Path(tested).is_file():
-        return Path(tested).resolve().parent
+    tested = _tested_checkpoint(trainer)
+    if tested is not None:
+        return tested.parent
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
     return Path(folder) if folder else run_folder(trainer)

@@ -79,9 +79,11 @@ def _commands() -> dict[str, Callable[[list[str]], None]]:
 
 
 def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
     try:
         command(words)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
         print(f"deepscm {words[0]}: {error}", file=sys.stderr)

@@ -46,6 +46,10 @@ def observations_from_test_split(
         )
     description = dict(checkpoint["data"])
     if root is not None:
+        if "root" not in description.get("init_args", {}):
+            raise ValueError(
+                f"data.root: {description['class_path']} has no root; leave the option out."
+            )
         description["init_args"] = {**description.get("init_args", {}), "root": str(root)}
     datamodule = restore(description, allowed=(pl.LightningDataModule,))()
     datamodule.prepare_data()

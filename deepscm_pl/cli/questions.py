@@ -35,6 +35,8 @@ def run_question(words: list[str]) -> None:
     options = _parser(words[0]).parse_args(words[1:])
     checkpoint = read_checkpoint(options.ckpt_path)
     scm = DeepSCM.load_from_checkpoint(options.ckpt_path).scm
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     torch.manual_seed(options.seed)
     with torch.no_grad():
         if words[0] == "counterfactual":
@@ -49,12 +51,11 @@ def _parser(question: str) -> argparse.ArgumentParser:
     parser = FriendlyArgumentParser(
         prog=f"deepscm {question}",
         description=_DESCRIPTIONS[question],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
     add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
-    add("--seed", type=int, default=0, help="seed of the noise")
+    add("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     add("--npz", action="store_true", help="write all values as answers.npz, too")
     if question != "sample":
         add(
@@ -67,7 +68,12 @@ def _parser(question: str) -> argparse.ArgumentParser:
             "several variables into one intervention, further texts are further interventions",
         )
     if question != "counterfactual":
-        add("--size", type=int, default=8, help="number of observations to draw")
+        add(
+            "--size",
+            type=int,
+            default=8,
+            help="number of observations to draw (default: %(default)s)",
+        )
         return parser
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
@@ -79,7 +85,12 @@ def _parser(question: str) -> argparse.ArgumentParser:
         metavar="FILE.csv",
         help="table with a column per variable; images by path, relative to the table",
     )
-    add("--num_particles", type=int, default=1, help="draws of what observations leave open")
+    add(
+        "--num_particles",
+        type=int,
+        default=1,
+        help="draws of what observations leave open (default: %(default)s)",
+    )
     add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
     return parser
 

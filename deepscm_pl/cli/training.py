@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,11 @@ class TrainingCommand(LightningCLI):
             save_config_callback=_SaveConfiguration,
             auto_configure_optimizers=False,
             parser_class=FriendlyLightningParser,
-            parser_kwargs={"prog": "deepscm", "description": "Train and evaluate causal models."},
+            parser_kwargs={
+                "prog": "deepscm",
+                "description": "Train and evaluate causal models. The options of a data module: "
+                "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule.",
+            },
             args=words,
         )
 
@@ -80,6 +85,21 @@ class TrainingCommand(LightningCLI):
         """Parse ``args`` only, whatever the words of the surrounding program are."""
         self.config = parser.parse_args(args)
 
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: a checkpoint's settings come before the words, which may change them."""
+
+    def after_instantiate_classes(self) -> None:
+        """Stop where a checkpoint does not fit the model of a configuration."""
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path is None or path in _NO_FILES:
+            return
+        try:
+            self.model.load_state_dict(read_checkpoint(path)["state_dict"])
+        except RuntimeError as error:
+            raise ValueError(
+                f"ckpt_path: {path} does not fit the model of the configuration: {error}"
+            ) from None
+
     def before_instantiate_classes(self) -> None:
         """Make no log folder where nothing is trained: results go to the checkpoint's run."""
         settings = self.config[self.config.subcommand].trainer
@@ -93,10 +113,13 @@ class TrainingCommand(LightningCLI):
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        callback: Any = self.trainer.checkpoint_callback
+        best = callback and (callback.best_model_path or callback.last_model_path)
         if best:
             self.test(model, datamodule, best)
             self._say_what_next(model, Path(best))
+        else:
+            print("No checkpoint was written, so there is nothing to test.")
 
     def validate(
         self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
@@ -121,22 +144,23 @@ class TrainingCommand(LightningCLI):
         batches = self.trainer.predict(
             model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
         )
+        path = run_folder(self.trainer) / "quantities.csv"
         if self.trainer.is_global_zero:
-            path = run_folder(self.trainer) / "quantities.csv"
             _write_quantities(path, batches or [])  # type: ignore[arg-type]
             print(f"written: {path}")
 
     def _say_what_next(self, model: DeepSCM, best: Path) -> None:
+        folder = self.trainer.log_dir  # asks every process
         if not self.trainer.is_global_zero:
             return
-        do = f"{model.scm.graph.nodes[0]}=..."
+        do = f"{model.scm.graph.nodes[0]}*=1.1"
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, CounterfactualGrid):
                 do = callback.texts[0]
         print(
-            f"\nWatch the run:       tensorboard --logdir {self.trainer.log_dir}\n"
+            f"\nWatch the run:       tensorboard --logdir {folder}\n"
             f"Ask the model:       deepscm counterfactual --ckpt_path {best} "
-            f"--do {do} --index 0 1 2 --out answers\n"
+            f"--do {shlex.quote(do)} --index 0 1 2 --out answers\n"
             f"Evaluate it again:   deepscm test --ckpt_path {best}"
         )
 
@@ -150,6 +174,12 @@ def run_training_command(words: list[str]) -> None:
         FileNotFoundError: If the checkpoint does not exist.
         ValueError: If the checkpoint is truncated, foreign or hostile.
     """
+    if len(words) == 1:
+        raise ValueError(
+            "give --config FILE.yaml, such as experiments/digits/full.yaml, or "
+            "--ckpt_path FILE.ckpt; "
+            f"deepscm {words[0]} --help lists all options."
+        )
     path = _option(words, "--ckpt_path")
     if path is not None and path not in _NO_FILES:
         DeepSCM.load_from_checkpoint(path)  # whatever is wrong with it is said here

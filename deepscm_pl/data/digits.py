@@ -85,9 +85,10 @@ class DigitsDataModule(CausalDataModule):
     def _drawn_digits(self) -> dict[str, Tensor]:
         """All digits, from the cache if they are there."""
         path = self.cache_dir / f"digits-{_DRAWING}.pt"
-        if path.is_file():
+        # Whatever is wrong with a cache, the digits can be drawn again.
+        with suppress(Exception):
             cached: dict[str, Tensor] = torch.load(path, weights_only=True)
-            return cached
+            return {name: cached[name] for name in ("thickness", "intensity", "image", "label")}
         digits = _draw_digits()
         # A cache that cannot be written costs time, nothing else.
         with suppress(OSError):

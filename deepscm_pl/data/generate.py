@@ -116,7 +116,13 @@ def _find_mnist(folder: Path, download: bool) -> Path:
     from torchvision.datasets import MNIST
 
     if download:
-        MNIST(str(folder), download=True)
+        try:
+            MNIST(str(folder), download=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f"mnist: MNIST could not be downloaded into {folder} ({error}); put its files into "
+                f"{folder / 'MNIST' / 'raw'} yourself."
+            ) from None
     for root in (folder, folder.parent):
         try:
             MNIST(str(root), download=False)
@@ -135,7 +141,13 @@ def _load_split(
     """The first digits of a split of MNIST, with their attributes."""
     from torchvision.datasets import MNIST
 
-    mnist = MNIST(str(root), train=prefix == "train", download=False)
+    try:
+        mnist = MNIST(str(root), train=prefix == "train", download=False)
+    except (RuntimeError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"mnist: the {prefix} files in {root / 'MNIST' / 'raw'} cannot be read ({error}); "
+            "get them again."
+        ) from None
     labels = mnist.targets.numpy().astype(np.uint8)
     if attributes is None:
         table = _sample_attributes(len(labels), [seed, _PREFIXES.index(prefix)])

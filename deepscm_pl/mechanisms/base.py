@@ -102,7 +102,7 @@ class Mechanism(nn.Module, ABC):
         )
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
-        """The value that the mechanism's own most likely noise gives; ``value`` where exact."""
+        """The recorded value that the most likely noise of ``value`` gives; itself where exact."""
         return value
 
     def fit(self, value: Tensor, parents: Variables) -> None:

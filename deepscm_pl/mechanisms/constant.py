@@ -48,7 +48,12 @@ class Constant(Mechanism):
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """No noise."""
+        """No noise.
+
+        Raises:
+            ValueError: If ``value`` is not the constant.
+        """
+        self._check_value(value)
         return {}
 
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
@@ -57,8 +62,20 @@ class Constant(Mechanism):
         return Evidence(zeros, zeros)
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
-        """Zero nats."""
+        """Zero nats.
+
+        Raises:
+            ValueError: If ``value`` is not the constant.
+        """
+        self._check_value(value)
         return value.new_zeros(self.domain.batch_shape(value))
+
+    def _check_value(self, value: Tensor) -> None:
+        if bool((value != self.value).any()):
+            raise ValueError(
+                "the variable is held constant by an intervention, but its value is another; ask "
+                "the model before act()."
+            )
 
     def model(self, name: str, parents: Variables) -> Tensor:
         """A deterministic site."""

@@ -51,9 +51,10 @@ class Context(nn.Module):
             if domain.categories is None:
                 flat = variables[name].double().flatten(1)
                 deviation = flat.std(dim=0, correction=0)
+                varies = flat.amax(dim=0) > flat.amin(dim=0)
                 self.get_buffer(f"{name}_mean").copy_(flat.mean(dim=0))
                 # A feature that never varies says nothing; dividing by 1 leaves it at zero.
-                deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+                deviation = torch.where(varies, deviation, torch.ones_like(deviation))
                 self.get_buffer(f"{name}_deviation").copy_(deviation)
 
     def forward(self, variables: Variables) -> Tensor:

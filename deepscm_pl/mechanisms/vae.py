@@ -93,8 +93,8 @@ class ConditionalVAE(Mechanism):
 
     @property
     def domain(self) -> Domain:
-        """An image of grey levels."""
-        return Domain(shape=self.shape, lower=0.0, upper=float(self.dequantisation.levels))
+        """A recorded image, of whole grey levels."""
+        return Domain(self.shape, lower=0.0, upper=self.dequantisation.levels - 1.0, whole=True)
 
     def dequantise(self, value: Tensor) -> Tensor:
         """Add uniform noise to whole grey levels."""
@@ -105,10 +105,10 @@ class ConditionalVAE(Mechanism):
         return self.dequantisation.inverse(value)
 
     def fit(self, value: Tensor, parents: Variables) -> None:
-        """Fit the context, and make sure that the images hold whole grey levels.
+        """Fit the context, and make sure that the images are not scaled to [0, 1].
 
         Raises:
-            ValueError: If the images look scaled to [0, 1], or hold fractions of grey levels.
+            ValueError: If no grey level is above 1.
         """
         super().fit(value, parents)
         if value.max() <= 1:
@@ -116,8 +116,6 @@ class ConditionalVAE(Mechanism):
                 f"expected grey levels from 0 to {self.dequantisation.levels - 1}, but the largest "
                 f"is {value.max().item():g}; multiply images in [0, 1] by 255 and round them."
             )
-        if value.is_floating_point() and bool((value != value.floor()).any()):
-            raise ValueError("expected whole grey levels, but got fractions; round the images.")
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
@@ -170,9 +168,11 @@ class ConditionalVAE(Mechanism):
         return Evidence(log_prob, _divergence_from_standard_normal(posterior))
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
-        """The image at the posterior mean of z, without pixel noise."""
-        latent = self.posterior(value, parents).location
-        return self({"z": latent, "u": torch.zeros_like(value)}, parents)
+        """The recorded image at the posterior mean of z, without pixel noise."""
+        # The middle of each grey level's cell stands for the cell.
+        continuous = value.to(next(self.posterior_head.parameters())) + 0.5
+        latent = self.posterior(continuous, parents).location
+        return self.quantise(self({"z": latent, "u": torch.zeros_like(continuous)}, parents))
 
     def image_distribution(self, latent: Tensor, parents: Variables) -> ImageDistribution:
         """p(x | z, pa) of the continuous image."""

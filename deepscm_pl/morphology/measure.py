@@ -33,7 +33,7 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Morphometrics:
-    """Measurements of N images, each ``(N,)``; nan throughout for a black image.
+    """Measurements of N images, each ``(N,)``; nan for the shape of a black image.
 
     Attributes:
         area: Of the foreground, in square pixels.
@@ -42,6 +42,7 @@ class Morphometrics:
         slant: Angle of the horizontal shear, in radians; positive leans to the right.
         width: Of the bounding parallelogram (along the slant), in pixels.
         height: Of the bounding parallelogram, in pixels.
+        intensity: Median grey level of the bright half, as :func:`measure_intensity`.
     """
 
     area: NDArray[np.float64]
@@ -50,6 +51,8 @@ class Morphometrics:
     slant: NDArray[np.float64]
     width: NDArray[np.float64]
     height: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+    intensity: NDArray[np.float64]
 
 
 def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
@@ -78,7 +81,8 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
         raise ValueError(f"scale must be at least 1, got {scale}.")
     chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
     rows = [_measure_chunk(chunk, scale) for chunk in chunks]
-    return Morphometrics(*np.concatenate([np.empty((6, 0)), *rows], axis=1))
+    shapes = np.concatenate([np.empty((6, 0)), *rows], axis=1)
+    return Morphometrics(*shapes, measure_intensity(images))
 
 
 def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:

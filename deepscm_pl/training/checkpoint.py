@@ -37,7 +37,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             f"checkpoint: {path} is refused, for it is no checkpoint or holds objects that would "
             f"run code when loaded ({_first_line(error)}); load only what this program saved."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError) as error:
+    except Exception as error:  # a broken file breaks the reader in many ways
         raise ValueError(
             f"checkpoint: {path} cannot be read ({_first_line(error)}); it is truncated or no "
             "checkpoint. Use another one of the same run."

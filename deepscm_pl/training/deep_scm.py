@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from deepscm_pl.configuration import describe, restore
 from deepscm_pl.graph import CausalGraph
@@ -38,7 +40,8 @@ class DeepSCM(pl.LightningModule):
         mechanisms: For each variable the class of its mechanism with its arguments.
         optimizer: The optimiser with its arguments, called with one group of parameters for each
             variable.
-        scheduler: Learning-rate scheduler with its arguments, stepped after every training step.
+        scheduler: Learning-rate scheduler with its arguments, stepped after every training step
+            (``ReduceLROnPlateau`` after every epoch, watching ``validation/bound``).
         learning_rates: Learning rates of single variables, where they differ from the optimiser's.
         num_particles: Draws of the latents in training.
         num_evaluation_particles: Draws of the latents in validation and test.
@@ -108,7 +111,9 @@ class DeepSCM(pl.LightningModule):
         """
         checkpoint = read_checkpoint(checkpoint_path, map_location)
         try:
-            model = cls(**restore(checkpoint["hyper_parameters"]))
+            settings = restore(checkpoint["hyper_parameters"])
+            _check_factories(settings)
+            model = cls(**settings)
             model.load_state_dict(checkpoint["state_dict"])
         except (TypeError, RuntimeError, ValueError) as error:
             raise ValueError(
@@ -168,11 +173,8 @@ class DeepSCM(pl.LightningModule):
         quantities = self._evaluate(batch, batch_index)
         for name in self.scm.image_variables:
             parents = {parent: batch[parent] for parent in self.scm.graph.parents[name]}
-            mechanism = self.scm[name]
-            image = batch[name].to(self.dtype)
-            # The middle of each grey level's cell stands for the cell.
-            reconstruction = mechanism.reconstruct(image + 0.5, parents)
-            error = mean_absolute_error(mechanism.quantise(reconstruction), image)
+            reconstruction = self.scm[name].reconstruct(batch[name], parents)
+            error = mean_absolute_error(reconstruction, batch[name])
             quantities[f"mean_absolute_error/{name}"] = error
         self.test_statistics.update(quantities)
 
@@ -197,11 +199,23 @@ class DeepSCM(pl.LightningModule):
             return optimizer
         scheduler = self.scheduler(optimizer)
         if isinstance(scheduler, OneCycle) and scheduler.total_steps is None:
-            scheduler.total_steps = int(self.trainer.estimated_stepping_batches)
+            scheduler.total_steps = self._number_of_steps()
+        if isinstance(scheduler, ReduceLROnPlateau):
+            plateau = {"scheduler": scheduler, "monitor": "validation/bound"}
+            return {"optimizer": optimizer, "lr_scheduler": plateau}
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _number_of_steps(self) -> int:
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError(
+                "scheduler: OneCycle has to know the number of training steps; give "
+                "--trainer.max_epochs or --trainer.max_steps."
+            )
+        return int(steps)
 
     def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
@@ -225,18 +239,15 @@ class DeepSCM(pl.LightningModule):
     def _log_statistics(self, stage: str, statistics: PerImageStatistics) -> dict[str, Statistic]:
         computed = statistics.compute()
         statistics.reset()
-        self.log_dict({f"{stage}/{name}": statistic.mean for name, statistic in computed.items()})
+        means = {f"{stage}/{name}": statistic.mean for name, statistic in computed.items()}
+        # Already the same on every process; Lightning is told so that it does not warn.
+        self.log_dict(means, sync_dist=True)
         return computed
 
     def _stop_at_non_finite(
         self, quantities: Mapping[str, Tensor], batch: Variables, batch_index: int
     ) -> None:
-        broken = {
-            name: ~torch.isfinite(value)
-            for name, value in quantities.items()
-            if name.startswith(("log_prob/", "kl/")) and not bool(torch.isfinite(value).all())
-        }
-        term, rows = next(iter(broken.items()))
+        term, rows = _first_non_finite(quantities)
         weights = "" if _all_finite(self.parameters()) else " The parameters are no longer finite."
         raise FloatingPointError(
             f"stopped: {term} is not finite for {int(rows.sum())} of {len(rows)} images in batch "
@@ -249,6 +260,16 @@ class DeepSCM(pl.LightningModule):
 _NO_SETTINGS = ("self", "__class__")
 
 
+def _first_non_finite(quantities: Mapping[str, Tensor]) -> tuple[str, Tensor]:
+    """The term at fault and the images in which it is; the largest where only the sum overflows."""
+    terms = {k: v for k, v in quantities.items() if k.startswith(("log_prob/", "kl/"))}
+    for name, value in terms.items():
+        if not bool(torch.isfinite(value).all()):
+            return name, ~torch.isfinite(value)
+    largest = max(terms, key=lambda name: float(terms[name].abs().max()))
+    return largest, torch.ones_like(terms[largest], dtype=torch.bool)
+
+
 def _all_finite(parameters: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
 
@@ -259,6 +280,15 @@ def _named_rows(batch: Variables, broken: Tensor) -> str:
     rows: Sequence[int] = batch["index"].flatten()[broken.flatten()].tolist()
     more = ", ..." if len(rows) > 5 else ""
     return f" (rows {', '.join(map(str, rows[:5]))}{more} of the data)"
+
+
+def _check_factories(settings: Mapping[str, Any]) -> None:
+    """Nothing but a restored class may be called; a text could name any function."""
+    factories = [settings.get("optimizer"), settings.get("scheduler")]
+    factories += dict(settings["mechanisms"]).values()
+    for factory in factories:
+        if factory is not None and not isinstance(factory, partial):
+            raise ValueError(f"expected a class with its arguments, but got {factory!r}.")
 
 
 def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGraph) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -42,6 +43,10 @@ class OneCycle(LambdaLR):
         self.total_steps = total_steps
         self.warmup, self.start, self.end = warmup, start, end
         super().__init__(optimizer, self.factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state, without the number of steps, which is that of the run that goes on."""
+        return {name: v for name, v in super().state_dict().items() if name != "total_steps"}
 
     def factor(self, step: int) -> float:
         """The factor at ``step``."""

@@ -59,15 +59,14 @@ class Constraint(nn.Module, ABC):
                 f"expected training values in ({self.lower:g}, {self.upper:g}), but got "
                 f"{values[outside][0].item():g}; choose another constraint or correct the data."
             )
-        free = self.bijection().inv(values.double())
-        scale = free.std(correction=0)
-        if not scale > 0:
+        if values.max() == values.min():
             raise ValueError(
                 "expected training values that differ, but all are "
                 f"{values.flatten()[0].item():g}; a constant needs no mechanism."
             )
+        free = self.bijection().inv(values.double())
         self.location.fill_(free.mean())
-        self.scale.fill_(scale)
+        self.scale.fill_(free.std(correction=0))
 
 
 class Real(Constraint):

@@ -63,8 +63,8 @@ def test_epochs_are_chosen_and_the_last_is_drawn(tmp_path):
     grid = InterventionGrid(["thickness=2"], every_n_epochs=2, num_images=2)
     fit(tmp_path, [grid])
     assert [path.name for path in grid.written] == [
+        "intervention-image-epoch=1.png",
         "intervention-image-epoch=2.png",
-        "intervention-image-epoch=3.png",
     ]
 
 

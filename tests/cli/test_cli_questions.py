@@ -100,6 +100,8 @@ def test_questions_repeat_under_a_seed(checkpoint, tmp_path):
         (["--do", "thickness=3", "--index", "20"], "rows from 0 to 19"),
         (["--do", "thickness=3", "--index", "-1"], "rows from 0 to 19"),
         (["--do", "thickness=3", "--index", "0", "--num_particles", "0"], "num_particles"),
+        (["--do", "thickness=3", "--index", "0", "--seed", "99999999999999999999"], "seed"),
+        (["--do", "thickness=3", "--index", "0", "--data.root", "x"], "has no root"),
         (["--do", "thickness=3", "--observations", "none.csv"], "there is no file none.csv"),
     ],
 )
@@ -177,6 +179,10 @@ def write_bad_checkpoint(kind: str, path: Path, good: Path) -> None:
         else:
             checkpoint["data"] = command
         torch.save(checkpoint, path)
+    elif kind == "hostile text":
+        checkpoint = torch.load(good, weights_only=True)
+        checkpoint["hyper_parameters"]["optimizer"] = "os.abort"
+        torch.save(checkpoint, path)
     elif kind == "other sizes":
         checkpoint = torch.load(good, weights_only=True)
         checkpoint["hyper_parameters"]["mechanisms"]["image"]["init_args"]["latent"] = 5
@@ -196,6 +202,7 @@ def write_bad_checkpoint(kind: str, path: Path, good: Path) -> None:
         ("hostile", "refused"),
         ("hostile settings", "'subprocess.Popen' is refused"),
         ("hostile instantiator", "'subprocess.Popen' is refused"),
+        ("hostile text", "expected a class with its arguments, but got 'os.abort'"),
         ("other sizes", "does not fit"),
     ],
 )

@@ -12,6 +12,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepscm_pl.cli import main
+from deepscm_pl.training import DeepSCM
 
 from tiny import CONFIGURATION, write_configuration
 
@@ -94,7 +95,9 @@ def test_runs_repeat_under_a_seed(run, tmp_path):
 
 
 def test_resuming_continues(run, tmp_path):
-    last = run[0] / "checkpoints" / "last.ckpt"
+    folder = run[0] / "checkpoints"
+    before = sorted(path.name for path in folder.iterdir())
+    last = folder / "last.ckpt"
     words = ["fit", "--config", str(write_configuration(tmp_path)), "--ckpt_path", str(last)]
     root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "3"]
     assert main([*words, *root]) == 0
@@ -102,6 +105,16 @@ def test_resuming_continues(run, tmp_path):
         tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True
     )
     assert resumed["epoch"] == 2
+    # The schedule spans the longer run, and the older run's folder is as it was.
+    assert resumed["optimizer_states"][0]["param_groups"][0]["lr"] < 0.005
+    assert sorted(path.name for path in folder.iterdir()) == before
+    first = torch.load(last, weights_only=True)
+    moved = [
+        (resumed["state_dict"][name] - value).abs().max()
+        for name, value in first["state_dict"].items()
+        if value.is_floating_point()
+    ]
+    assert max(moved) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -173,7 +186,7 @@ def test_output_folder_that_cannot_be_written(tmp_path, capsys):
     path = write_configuration(tmp_path)
     root = ["--trainer.default_root_dir", str(tmp_path / "file" / "below")]
     assert main(["fit", "--config", str(path), *root]) == 1
-    assert "file" in capsys.readouterr().err
+    assert "Not a directory" in capsys.readouterr().err
 
 
 def test_broken_data_stops_before_training(tmp_path, capsys):
@@ -181,6 +194,40 @@ def test_broken_data_stops_before_training(tmp_path, capsys):
     words = ["fit", "--config", str(path), "--data.broken_row", "7"]
     assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 1
     assert "thickness: expected numbers, but got NaN" in capsys.readouterr().err
+
+
+def test_words_change_the_settings_of_a_checkpoint(checkpoint, tmp_path, monkeypatch):
+    seen = []
+    test_step = DeepSCM.test_step
+    monkeypatch.setattr(
+        DeepSCM,
+        "test_step",
+        lambda self, *args: (seen.append(self.num_evaluation_particles), test_step(self, *args))[1],
+    )
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+    words = ["test", "--ckpt_path", str(checkpoint), "--model.num_evaluation_particles", "3"]
+    assert main([*words, *quiet]) == 0
+    assert set(seen) == {3}
+
+
+def test_checkpoint_must_fit_the_configuration(checkpoint, tmp_path, capsys):
+    path = write_configuration(tmp_path)
+    path.write_text(path.read_text().replace("latent: 2", "latent: 3"))
+    assert main(["test", "--config", str(path), "--ckpt_path", str(checkpoint)]) == 1
+    assert "does not fit the model of the configuration" in capsys.readouterr().err
+
+
+def test_training_without_validation_still_ends_well(tmp_path, capsys):
+    words = ["fit", "--config", str(write_configuration(tmp_path))]
+    more = ["--trainer.limit_val_batches", "0", "--trainer.default_root_dir", str(tmp_path)]
+    assert main([*words, *more]) == 0
+    out = capsys.readouterr().out
+    assert "log p(joint)" in out or "No checkpoint was written" in out
+
+
+def test_a_command_without_options_says_what_it_needs(capsys):
+    assert main(["fit"]) == 1
+    assert "give --config FILE.yaml" in capsys.readouterr().err
 
 
 def test_help_and_unknown_commands(capsys):

@@ -89,3 +89,11 @@ def test_arguments_out_of_range(cache: Path) -> None:
         DigitsDataModule(test_size=0)
     with pytest.raises(ValueError, match="test_size and validation_size must be below 1797"):
         DigitsDataModule(test_size=1700, validation_size=97, cache_dir=cache).setup()
+
+
+def test_a_broken_cache_is_drawn_again(cache: Path, tmp_path: Path) -> None:
+    good = next(cache.glob("*.pt"))
+    (tmp_path / good.name).write_bytes(good.read_bytes()[:1000])
+    found = DigitsDataModule(cache_dir=tmp_path).variables("test")["thickness"]
+    assert torch.equal(found, DigitsDataModule(cache_dir=cache).variables("test")["thickness"])
+    torch.load(tmp_path / good.name, weights_only=True)

@@ -133,6 +133,16 @@ def test_density_integrates_to_one(double, flow, constraint):
     laws.density_integrates_to_one(mechanism, GRIDS[constraint][:, None], {})
 
 
+@pytest.mark.parametrize("flow", FLOWS)
+def test_conditional_density_integrates_to_one(double, flow):
+    domains, parents = make_parents("two")
+    mechanism = perturb(FLOWS[flow](Context(domains)))
+    mechanism.context.fit(parents)
+    row = {name: value[:1] for name, value in parents.items()}
+    grid = torch.linspace(-60, 60, 1_000_001)[:, None]
+    laws.density_integrates_to_one(mechanism, grid, row)
+
+
 def test_log_prob_is_the_density_of_samples(double):
     """The share of samples below a point is the integral of the density up to it."""
     mechanism = perturb(SplineFlow(Context()))
@@ -163,8 +173,8 @@ def test_vae_refuses_images_scaled_to_one():
     mechanism = ConditionalVAE(Context(), **SMALL)
     with pytest.raises(ValueError, match="multiply images"):
         mechanism.fit(torch.rand(3, 1, 9, 10), {})
-    with pytest.raises(ValueError, match="whole grey levels"):
-        mechanism.fit(torch.rand(3, 1, 9, 10) * 255, {})
+    with pytest.raises(ValueError, match=r"whole numbers in \[0, 255\]"):
+        mechanism.domain.check("image", torch.rand(3, 1, 9, 10) * 255)
 
 
 def test_vae_names_an_encoder_without_features():

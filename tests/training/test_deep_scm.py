@@ -187,6 +187,41 @@ def test_each_variable_has_its_learning_rate(tmp_path):
     assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))
 
 
+def test_one_cycle_spans_the_run_that_goes_on(tmp_path):
+    """Resumed for more epochs, the schedule is that of the longer run."""
+    model = make(optimizer=partial(torch.optim.SGD, lr=1e-6), scheduler=OneCycle)
+    first = trainer(tmp_path, max_epochs=2)
+    first.fit(model, datamodule=TinyDataModule())
+    first.save_checkpoint(tmp_path / "two.ckpt")
+    model = make(optimizer=partial(torch.optim.SGD, lr=1e-6), scheduler=OneCycle)
+    second = trainer(tmp_path, max_epochs=6)
+    second.fit(model, datamodule=TinyDataModule(), ckpt_path=tmp_path / "two.ckpt")
+    scheduler = second.lr_scheduler_configs[0].scheduler
+    assert scheduler.total_steps == 24
+    assert scheduler.last_epoch == 24
+
+
+def test_one_cycle_needs_an_end(tmp_path):
+    model = make(scheduler=OneCycle)
+    with pytest.raises(ValueError, match="number of training steps"):
+        trainer(tmp_path, max_epochs=-1, max_time="00:00:00:01").fit(
+            model, datamodule=TinyDataModule()
+        )
+
+
+def test_an_overflowing_sum_is_named(tmp_path):
+    model = make()
+    values = {
+        "bound": torch.tensor([float("-inf")]),
+        "log_prob/thickness": torch.tensor([-1.0]),
+        "log_prob/image": torch.tensor([-3e38]),
+        "kl/image": torch.tensor([3e37]),
+    }
+    model.trainer = trainer(tmp_path)
+    with pytest.raises(FloatingPointError, match="log_prob/image"):
+        model._stop_at_non_finite(values, {}, 0)
+
+
 def test_one_cycle_spans_the_run(tmp_path):
     model = make(optimizer=partial(torch.optim.SGD, lr=1e-6), scheduler=OneCycle)
     rates = []

@@ -113,6 +113,7 @@ def test_constraint_standardises(double):
         (Interval(0, 1), [[0.5], [2.0]], r"in \(0, 1\), but got 2"),
         (Real(), [[1.0], [float("nan")]], "but got nan"),
         (Real(), [[1.0], [1.0]], "values that differ"),
+        (Positive(), [[2.7182818]] * 54000, "values that differ"),
     ],
 )
 def test_constraint_refuses(constraint, values, message):
