@@ -52,7 +52,6 @@ class Morphometrics:
     width: NDArray[np.float64]
     height: NDArray[np.float64]
     intensity: NDArray[np.float64]
-    intensity: NDArray[np.float64]
 
 
 def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
@@ -82,7 +81,8 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
     chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
     rows = [_measure_chunk(chunk, scale) for chunk in chunks]
     shapes = np.concatenate([np.empty((6, 0)), *rows], axis=1)
-    return Morphometrics(*shapes, measure_intensity(images))
+    columns = [*shapes, measure_intensity(images)]
+    return Morphometrics(*columns)
 
 
 def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:

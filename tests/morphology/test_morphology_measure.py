@@ -123,3 +123,10 @@ def test_a_thousand_images_take_seconds() -> None:
     start = time.process_time()
     measure(images)
     assert 5 * (time.process_time() - start) < 10
+
+
+def test_intensity_is_measured_with_the_rest() -> None:
+    images = np.zeros((2, 28, 28), dtype=np.uint8)
+    images[0, 5:20, 10:14] = 130
+    images[1, 5:20, 10:14] = 250
+    assert measure(images).intensity.tolist() == [130, 250]
