@@ -64,7 +64,7 @@ def draw_grid(
     axes = figure.axes[0]
     axes.imshow(_canvas(columns, layout, differences, levels), interpolation="nearest")
     axes.set_xticks([layout.centre(k) for k in range(len(columns))])
-    axes.set_xticklabels([column.title for column in columns], fontsize=7)
+    axes.set_xticklabels([column.title.replace(", ", ",\n") for column in columns], fontsize=7)
     axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
     axes.set_yticklabels(list(row_labels), fontsize=8)
     for k, column in enumerate(columns):
