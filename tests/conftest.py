@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
+
+from deepscm_pl.cli import main
+
+from tiny import write_configuration
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +40,20 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("needs real MNIST: set DEEPSCM_DATA to the folder that holds it")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """A run of the program on the tiny world: its folder, and what ``fit`` printed."""
+    root = tmp_path_factory.mktemp("run")
+    printed = io.StringIO()
+    words = ["fit", "--config", str(write_configuration(root))]
+    with contextlib.redirect_stdout(printed):
+        assert main([*words, "--trainer.default_root_dir", str(root)]) == 0
+    return root / "lightning_logs" / "version_0", printed.getvalue()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(run) -> Path:
+    """The best checkpoint of that run."""
+    return next(path for path in (run[0] / "checkpoints").glob("epoch=*.ckpt"))
