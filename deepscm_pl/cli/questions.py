@@ -75,6 +75,12 @@ def _parser(question: str) -> argparse.ArgumentParser:
             help="number of observations to draw (default: %(default)s)",
         )
         return parser
+    _add_counterfactual_options(parser)
+    return parser
+
+
+def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument(
         "--index", type=int, nargs="+", metavar="ROW", help="rows of the run's test split, from 0"
@@ -92,7 +98,6 @@ def _parser(question: str) -> argparse.ArgumentParser:
         help="draws of what observations leave open (default: %(default)s)",
     )
     add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
-    return parser
 
 
 def _draw(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answer]:
