@@ -4,6 +4,7 @@ from deepscm_pl.mechanisms.base import Evidence, Mechanism
 from deepscm_pl.mechanisms.constant import Constant
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
+from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.mechanisms.modified import Modified
 from deepscm_pl.mechanisms.vae import ConditionalVAE
 
@@ -14,6 +15,7 @@ __all__ = [
     "Context",
     "Evidence",
     "Flow",
+    "ImageMechanism",
     "Mechanism",
     "Modified",
     "SplineFlow",

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
-from deepscm_pl.mechanisms.base import Evidence, Mechanism
+from deepscm_pl.mechanisms.base import Evidence
 from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
-from deepscm_pl.transforms import Dequantise, Logit
-from deepscm_pl.types import Domain, Noise, Variables
+from deepscm_pl.transforms import Logit
+from deepscm_pl.types import Noise, Variables
 
 __all__ = ["ConditionalVAE", "ImageDistribution"]
 
@@ -28,7 +29,7 @@ class _Posterior(NamedTuple):
     log_scale: Tensor
 
 
-class ConditionalVAE(Mechanism):
+class ConditionalVAE(ImageMechanism):
     """x := h(g(z, pa), u): a decoder g of a latent z and the parents, then pixel noise u.
 
     Both are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u, given
@@ -72,12 +73,9 @@ class ConditionalVAE(Mechanism):
         alpha: float = 0.05,
         levels: int = 256,
     ) -> None:
-        super().__init__(context)
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
+        super().__init__(context, shape, alpha, levels)
         if latent < 1:
             raise ValueError(f"latent: expected at least 1, but got {latent}.")
-        self.shape = tuple(shape)
         self.latent = latent
         self.likelihood = likelihood(self.shape[0])
         self.encoder = encoder(self.shape)
@@ -88,34 +86,6 @@ class ConditionalVAE(Mechanism):
         )
         outputs = (self.shape[0] * self.likelihood.outputs_per_channel, *self.shape[1:])
         self.decoder = decoder(latent + context.features, outputs)
-        self.dequantisation = Dequantise(levels)
-        self.preprocessing = Logit(alpha, levels)
-
-    @property
-    def domain(self) -> Domain:
-        """A recorded image, of whole grey levels."""
-        return Domain(self.shape, lower=0.0, upper=self.dequantisation.levels - 1.0, whole=True)
-
-    def dequantise(self, value: Tensor) -> Tensor:
-        """Add uniform noise to whole grey levels."""
-        return self.dequantisation.sample(value.to(next(self.posterior_head.parameters())))
-
-    def quantise(self, value: Tensor) -> Tensor:
-        """Whole grey levels again."""
-        return self.dequantisation.inverse(value)
-
-    def fit(self, value: Tensor, parents: Variables) -> None:
-        """Fit the context, and make sure that the images are not scaled to [0, 1].
-
-        Raises:
-            ValueError: If no grey level is above 1.
-        """
-        super().fit(value, parents)
-        if value.max() <= 1:
-            raise ValueError(
-                f"expected grey levels from 0 to {self.dequantisation.levels - 1}, but the largest "
-                f"is {value.max().item():g}; multiply images in [0, 1] by 255 and round them."
-            )
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""

@@ -1,0 +1,70 @@
+"""What all mechanisms of 8-bit images share: recorded grey levels, and a continuous image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from deepscm_pl.mechanisms.base import Mechanism
+from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.transforms import Dequantise, Logit
+from deepscm_pl.types import Domain, Variables
+
+__all__ = ["ImageMechanism"]
+
+
+class ImageMechanism(Mechanism):
+    """A mechanism of images, whose density is one of the dequantised image in logits.
+
+    Recorded images hold whole grey levels 0, …, L − 1; the laws of a mechanism are about these with
+    uniform dequantisation noise, in [0, L). Densities are in those units.
+
+    Args:
+        context: What the mechanism sees of its parents.
+        shape: Shape of one image, (channels, height, width), in pixels.
+        alpha: α of the preprocessing x ↦ logit(α + (1 − α)·x/L).
+        levels: L, the number of grey levels.
+
+    Attributes:
+        preprocessing: From grey levels to the real line.
+
+    Raises:
+        ValueError: If ``shape`` does not have three positive sizes.
+    """
+
+    def __init__(
+        self, context: Context, shape: Sequence[int], alpha: float = 0.05, levels: int = 256
+    ) -> None:
+        super().__init__(context)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
+        self.shape = tuple(shape)
+        self.dequantisation = Dequantise(levels)
+        self.preprocessing = Logit(alpha, levels)
+
+    @property
+    def domain(self) -> Domain:
+        """A recorded image, of whole grey levels."""
+        return Domain(self.shape, lower=0.0, upper=self.dequantisation.levels - 1.0, whole=True)
+
+    def dequantise(self, value: Tensor) -> Tensor:
+        """Add uniform noise to whole grey levels."""
+        return self.dequantisation.sample(value.to(next(self.parameters())))
+
+    def quantise(self, value: Tensor) -> Tensor:
+        """Whole grey levels again."""
+        return self.dequantisation.inverse(value)
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Fit the context, and make sure that the images are not scaled to [0, 1].
+
+        Raises:
+            ValueError: If no grey level is above 1.
+        """
+        super().fit(value, parents)
+        if value.max() <= 1:
+            raise ValueError(
+                f"expected grey levels from 0 to {self.dequantisation.levels - 1}, but the largest "
+                f"is {value.max().item():g}; multiply images in [0, 1] by 255 and round them."
+            )
