@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
-from deepscm_pl.data import generate_morphomnist
+from deepscm_pl.data import generate_morphomnist, known_world
+from deepscm_pl.data.worlds import WORLDS
 
 __all__ = ["run_data_command"]
 
@@ -16,7 +17,7 @@ def run_data_command(words: list[str]) -> None:
     Raises:
         FileNotFoundError: If what it is made from does not exist.
         ValueError: If what it is made from is broken, or the output folder is not empty or cannot
-            be written.
+            be written, or the world is unknown.
     """
     options = _parser().parse_args(words[1:])
     generate_morphomnist(
@@ -27,6 +28,7 @@ def run_data_command(words: list[str]) -> None:
         workers=options.workers,
         download=options.download,
         limit=options.limit,
+        world=known_world(options.world),
     )
     print(f"written: {options.out}")
 
@@ -36,8 +38,9 @@ def _parser() -> FriendlyArgumentParser:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="DATASET")
     morphomnist = kinds.add_parser(
         "morphomnist",
-        help="synthetic Morpho-MNIST: digits of known thickness and intensity",
-        description="Render MNIST digits in a world where thickness causes intensity.",
+        help="synthetic Morpho-MNIST: digits of a known world, such as thickness and intensity",
+        description="Render MNIST digits in a known world, by default one where thickness causes "
+        "intensity.",
     )
     _add_morphomnist_options(morphomnist)
     return parser
@@ -51,6 +54,12 @@ def _add_morphomnist_options(parser: FriendlyArgumentParser) -> None:
         required=True,
         metavar="DIR",
         help="folder with MNIST, as torchvision keeps it (MNIST/raw inside)",
+    )
+    add(
+        "--world",
+        default="thickness-intensity",
+        metavar="NAME",
+        help=f"one of {', '.join(each.name for each in WORLDS)} (default: %(default)s)",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
     add(

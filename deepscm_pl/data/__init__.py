@@ -5,25 +5,34 @@ from deepscm_pl.data.digits import DigitsDataModule
 from deepscm_pl.data.generate import generate_morphomnist
 from deepscm_pl.data.idx import read_idx, write_idx
 from deepscm_pl.data.morphomnist import (
-    Attributes,
     MorphoMNISTDataModule,
     read_attributes,
     write_attributes,
 )
-from deepscm_pl.data.worlds import ThicknessIntensityWorld
+from deepscm_pl.data.truth import measure_attributes, render_truth
+from deepscm_pl.data.worlds import (
+    KnownWorld,
+    ThicknessIntensityFallingWorld,
+    ThicknessIntensityWorld,
+    known_world,
+)
 
 __all__ = [
-    "Attributes",
     "CausalDataModule",
     "DigitsDataModule",
     "InMemoryDataset",
+    "KnownWorld",
     "MorphoMNISTDataModule",
     "SourceSplits",
     "Split",
+    "ThicknessIntensityFallingWorld",
     "ThicknessIntensityWorld",
     "generate_morphomnist",
+    "known_world",
+    "measure_attributes",
     "read_attributes",
     "read_idx",
+    "render_truth",
     "write_attributes",
     "write_idx",
 ]

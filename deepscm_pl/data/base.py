@@ -9,14 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-__all__ = ["CausalDataModule", "InMemoryDataset", "SourceSplits", "Split", "require_count"]
+from deepscm_pl.data.worlds import KnownWorld
+
+__all__ = [
+    "CausalDataModule",
+    "InMemoryDataset",
+    "PublishedSplit",
+    "SourceSplits",
+    "Split",
+    "require_count",
+]
 
 Split = Literal["train", "validation", "test"]
+
+PublishedSplit = Literal["train", "test"]
+"""A split in which a data set is published; validation rows are held out of its ``"train"``."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,52 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         Scalars are ``(N, 1)`` float32, images ``(N, C, H, W)`` uint8 and ``label`` ``(N, 1)``
         int64. The base class adds ``index``, the row.
         """
+
+    @property
+    def world(self) -> KnownWorld | None:
+        """The world that the data come from, if it is known."""
+        return None
+
+    def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
+        """Loads the originals from which the images of a published split were drawn.
+
+        Args:
+            split: ``"train"`` or ``"test"``, in the order of :meth:`load`.
+
+        Returns:
+            Grey levels, ``(N, H, W)``.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no originals, because its images were not drawn in a known "
+            "world; ask for truth where data.world is not None, as of MorphoMNISTDataModule."
+        )
+
+    def originals(self, split: Split) -> NDArray[np.uint8]:
+        """The originals from which the images were drawn, row by row those of :meth:`variables`.
+
+        With them ``world.render`` draws true counterfactuals.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+
+        Returns:
+            Grey levels, ``(N, H, W)``.
+
+        Raises:
+            ValueError: If there is no such split, there are no originals, or not as many as images.
+        """
+        rows = self.variables(split)["index"].squeeze(-1).numpy()
+        source = self.load_originals("test" if split == "test" else "train")
+        size = sum(len(self._dataset(each)) for each in _published(split))
+        if len(source) != size:
+            raise ValueError(
+                f"there should be an original for each of the {size} images that the {split} split "
+                f"was taken from, but there are {len(source)}; generate the data set again."
+            )
+        return source[rows]
 
     def configuration(self) -> dict[str, Any]:
         """How this module was made, as plain data for a checkpoint.
@@ -243,6 +303,11 @@ def require_count(name: str, value: int, minimum: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
     return value
+
+
+def _published(split: Split) -> tuple[Split, ...]:
+    """The splits that were published as one with the given one."""
+    return ("test",) if split == "test" else ("train", "validation")
 
 
 def _already_a_batch(batch: object) -> object:

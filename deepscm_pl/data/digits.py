@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor
 
-from deepscm_pl.data.base import CausalDataModule, SourceSplits, require_count
+from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits, require_count
 from deepscm_pl.data.worlds import ThicknessIntensityWorld
 from deepscm_pl.files import new_file
 
@@ -20,8 +21,11 @@ __all__ = ["DigitsDataModule"]
 _ATTRIBUTE_SEED = 0
 _TEST_SEED = 1
 
-_DRAWING = 1
+_DRAWING = 2
 """Counts changes of how digits are drawn, so that images of another drawing are not reused."""
+
+_SIZE = 1797
+"""The number of digits."""
 
 _SIDE = 20
 _MARGIN = 4
@@ -69,18 +73,32 @@ class DigitsDataModule(CausalDataModule):
         """Draws the digits, unless they are in the cache."""
         self._drawn_digits()
 
+    @property
+    def world(self) -> ThicknessIntensityWorld:
+        """The world that the digits are drawn in."""
+        return ThicknessIntensityWorld()
+
     def load(self) -> SourceSplits:
         """Divides the digits into rows to test on and others, always alike."""
         digits = self._drawn_digits()
-        size = len(digits["image"])
-        if self.test_size + self.validation_size >= size:
+        return SourceSplits(
+            train=_take(digits, self._rows("train")), test=_take(digits, self._rows("test"))
+        )
+
+    def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
+        """Enlarges the digits of scikit-learn."""
+        return _originals()[self._rows(split).numpy()]
+
+    def _rows(self, split: PublishedSplit) -> Tensor:
+        """The rows of a split among all digits, in ascending order."""
+        if self.test_size + self.validation_size >= _SIZE:
             raise ValueError(
-                f"test_size and validation_size must be below {size} together, the number of "
+                f"test_size and validation_size must be below {_SIZE} together, the number of "
                 f"digits, got {self.test_size} and {self.validation_size}."
             )
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(_TEST_SEED))
-        test, train = order[: self.test_size], order[self.test_size :]
-        return SourceSplits(train=_take(digits, train), test=_take(digits, test))
+        order = torch.randperm(_SIZE, generator=torch.Generator().manual_seed(_TEST_SEED))
+        rows = order[: self.test_size] if split == "test" else order[self.test_size :]
+        return rows.sort().values
 
     def _drawn_digits(self) -> dict[str, Tensor]:
         """All digits, from the cache if they are there."""
@@ -100,21 +118,29 @@ class DigitsDataModule(CausalDataModule):
 
 def _draw_digits() -> dict[str, Tensor]:
     """All digits of scikit-learn, drawn with sampled attributes, in its order."""
-    # Imported here, because it is slow to import and only this function needs it.
+    labels = _load_digits().target
+    world = ThicknessIntensityWorld()
+    sample = world.sample(_SIZE, np.random.default_rng(_ATTRIBUTE_SEED))
+    # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+    attributes = {name: column.astype(np.float32) for name, column in sample.items()}
+    images = world.render(_originals(), attributes)
+    return {
+        **{name: torch.from_numpy(column).unsqueeze(-1) for name, column in attributes.items()},
+        "image": torch.from_numpy(images).unsqueeze(1),
+        "label": torch.from_numpy(labels).long().unsqueeze(-1),
+    }
+
+
+def _load_digits() -> Any:
+    # Imported here, because it is slow to import.
     from sklearn.datasets import load_digits
 
-    source = load_digits()
-    world = ThicknessIntensityWorld()
-    size = len(source.target)
-    attributes = world.sample(size, np.random.default_rng(_ATTRIBUTE_SEED))
-    thickness, intensity = attributes["thickness"], attributes["intensity"]
-    images = world.render(_enlarge_digits(source.images), thickness, intensity)
-    return {
-        "thickness": torch.from_numpy(thickness).float().unsqueeze(-1),
-        "intensity": torch.from_numpy(intensity).float().unsqueeze(-1),
-        "image": torch.from_numpy(images).unsqueeze(1),
-        "label": torch.from_numpy(source.target).long().unsqueeze(-1),
-    }
+    return load_digits()
+
+
+def _originals() -> NDArray[np.uint8]:
+    """All digits in the size of MNIST, grey levels ``(1797, 28, 28)``."""
+    return np.rint(_enlarge_digits(_load_digits().images)).astype(np.uint8)
 
 
 def _enlarge_digits(images: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -130,5 +156,4 @@ def _enlarge_digits(images: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _take(digits: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    rows = rows.sort().values
     return {name: tensor[rows] for name, tensor in digits.items()}

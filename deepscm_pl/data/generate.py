@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from deepscm_pl.data.base import require_count
 from deepscm_pl.data.idx import write_idx
-from deepscm_pl.data.morphomnist import Attributes, read_attributes, write_attributes
-from deepscm_pl.data.worlds import ThicknessIntensityWorld
+from deepscm_pl.data.morphomnist import (
+    WORLD_FILE,
+    SplitFiles,
+    read_attributes,
+    write_attributes,
+)
+from deepscm_pl.data.truth import render_truth
+from deepscm_pl.data.worlds import KnownWorld, ThicknessIntensityWorld, write_world
 from deepscm_pl.files import new_folder
 
 __all__ = ["generate_morphomnist"]
-
-_CHUNK = 64
-"""Images that a worker renders at a time."""
 
 _PREFIXES = ("train", "t10k")
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Digits to draw: images ``(N, 28, 28)``, labels ``(N,)`` and attributes."""
+    """Digits to draw: originals ``(N, 28, 28)``, labels ``(N,)`` and attributes ``(N,)``."""
 
     prefix: str
-    images: NDArray[np.uint8]
+    originals: NDArray[np.uint8]
     labels: NDArray[np.uint8]
-    attributes: Attributes
+    attributes: dict[str, NDArray[np.float32]]
 
 
 def generate_morphomnist(
@@ -50,14 +49,16 @@ def generate_morphomnist(
     download: bool = False,
     progress: bool = True,
     limit: int | None = None,
+    world: KnownWorld | None = None,
 ) -> None:
-    """Draws MNIST with the attributes of a :class:`ThicknessIntensityWorld`.
+    """Draws MNIST with the attributes of a world.
 
     ``out`` receives, for ``train`` and ``t10k`` each, ``*-images-idx3-ubyte.gz``,
-    ``*-labels-idx1-ubyte.gz`` and ``*-morpho.csv`` with columns index, thickness (pixels) and
-    intensity (grey levels): row k is the k-th digit of MNIST. It appears when it is complete; a
-    run that fails or is interrupted leaves nothing. Equal arguments give equal bytes, whatever the
-    number of workers.
+    ``*-labels-idx1-ubyte.gz``, ``*-morpho.csv`` with the column index and one for each attribute,
+    and ``*-originals-idx3-ubyte.gz``, from which the images were drawn: row k is the k-th digit of
+    MNIST. ``world.json`` describes the world. The folder appears when it is complete; a run that
+    fails or is interrupted leaves nothing. Equal arguments give equal bytes, whatever the number of
+    workers.
 
     Args:
         mnist: A folder with MNIST as torchvision stores it (in its subfolder ``MNIST/raw``), that
@@ -70,6 +71,8 @@ def generate_morphomnist(
         download: Whether to download MNIST if it is not there.
         progress: Whether to show a progress bar.
         limit: Draw only so many digits of each split, the first; None draws all.
+        world: How attributes cause each other and the image; None takes
+            :class:`ThicknessIntensityWorld`.
 
     Raises:
         FileNotFoundError: If MNIST or a table of attributes is missing.
@@ -77,23 +80,27 @@ def generate_morphomnist(
             are broken or not as many as the digits.
     """
     require_count("seed", seed, minimum=0)
-    workers = _processors() if workers is None else require_count("workers", workers, minimum=1)
+    if workers is not None:
+        require_count("workers", workers, minimum=1)
     limit = sys.maxsize if limit is None else require_count("limit", limit, minimum=1)
+    world = world or ThicknessIntensityWorld()
     with _exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
         root = _find_mnist(Path(mnist).expanduser(), download)
-        splits = [_load_split(root, prefix, attributes, seed, limit) for prefix in _PREFIXES]
-        chunks = [chunk for split in splits for chunk in _chunks(split)]
-        drawn = _render_all(chunks, workers, progress)
+        splits = [_load_split(root, prefix, world, attributes, seed, limit) for prefix in _PREFIXES]
+        drawn = render_truth(
+            world,
+            np.concatenate([split.originals for split in splits]),
+            {
+                name: np.concatenate([split.attributes[name] for split in splits])
+                for name in world.attributes
+            },
+            workers,
+            progress,
+        )
+        write_world(folder / WORLD_FILE, world)
         for split in splits:
             _write_split(folder, split, drawn[: len(split.labels)])
             drawn = drawn[len(split.labels) :]
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager
@@ -136,7 +143,12 @@ def _find_mnist(folder: Path, download: bool) -> Path:
 
 
 def _load_split(
-    root: Path, prefix: str, attributes: str | Path | None, seed: int, limit: int
+    root: Path,
+    prefix: str,
+    world: KnownWorld,
+    attributes: str | Path | None,
+    seed: int,
+    limit: int,
 ) -> _Split:
     """The first digits of a split of MNIST, with their attributes."""
     from torchvision.datasets import MNIST
@@ -150,88 +162,41 @@ def _load_split(
         ) from None
     labels = mnist.targets.numpy().astype(np.uint8)
     if attributes is None:
-        table = _sample_attributes(len(labels), [seed, _PREFIXES.index(prefix)])
+        table = _sample_attributes(world, len(labels), [seed, _PREFIXES.index(prefix)])
     else:
-        table = _imposed_attributes(Path(attributes).expanduser(), prefix, len(labels))
+        table = _imposed_attributes(world, Path(attributes).expanduser(), prefix, len(labels))
     return _Split(
         prefix=prefix,
-        images=mnist.data.numpy()[:limit],
+        originals=mnist.data.numpy()[:limit],
         labels=labels[:limit],
-        attributes=Attributes(table.thickness[:limit], table.intensity[:limit]),
+        attributes={name: column[:limit] for name, column in table.items()},
     )
 
 
-def _sample_attributes(size: int, seed: list[int]) -> Attributes:
-    sample = ThicknessIntensityWorld().sample(size, np.random.default_rng(seed))
-    return Attributes(
-        sample["thickness"].astype(np.float32), sample["intensity"].astype(np.float32)
-    )
+def _sample_attributes(
+    world: KnownWorld, size: int, seed: list[int]
+) -> dict[str, NDArray[np.float32]]:
+    sample = world.sample(size, np.random.default_rng(seed))
+    return {name: column.astype(np.float32) for name, column in sample.items()}
 
 
-def _imposed_attributes(folder: Path, prefix: str, size: int) -> Attributes:
+def _imposed_attributes(
+    world: KnownWorld, folder: Path, prefix: str, size: int
+) -> dict[str, NDArray[np.float32]]:
     path = folder / f"{prefix}-morpho.csv"
-    attributes = read_attributes(path)
-    if len(attributes) != size:
+    attributes = read_attributes(path, world)
+    rows = len(attributes[world.attributes[0]])
+    if rows != size:
         raise ValueError(
-            f"{path} should have a row for each of the {size} digits of MNIST, but it has "
-            f"{len(attributes)}; name a folder with attributes of the whole data set."
+            f"{path} should have a row for each of the {size} digits of MNIST, but it has {rows}; "
+            "name a folder with attributes of the whole data set."
         )
     return attributes
 
 
-def _chunks(split: _Split) -> Iterator[_Split]:
-    """The split in pieces of equal size, but for the last."""
-    for start in range(0, len(split.labels), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        yield _Split(
-            split.prefix,
-            split.images[part],
-            split.labels[part],
-            Attributes(split.attributes.thickness[part], split.attributes.intensity[part]),
-        )
-
-
-def _render_all(chunks: list[_Split], workers: int, progress: bool) -> NDArray[np.uint8]:
-    """The drawn images of all chunks, ``(N, 28, 28)``."""
-    total = sum(len(chunk.labels) for chunk in chunks)
-    parts = []
-    with (
-        tqdm(total=total, unit="image", disable=not progress) as bar,
-        closing(_rendered(chunks, min(workers, len(chunks)))) as results,
-    ):
-        for images in results:
-            parts.append(images)
-            bar.update(len(images))
-    return np.concatenate(parts)
-
-
-def _rendered(chunks: list[_Split], workers: int) -> Generator[NDArray[np.uint8], None, None]:
-    """The drawn images chunk by chunk, in order."""
-    if workers == 1:
-        yield from map(_render, chunks)
-        return
-    # Threads of numerical libraries do not survive a fork, hence spawn. Rendering needs none.
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
-    try:
-        yield from executor.map(_render, chunks)
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Leaves Ctrl-C to the parent, which stops its workers in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _render(chunk: _Split) -> NDArray[np.uint8]:
-    """The drawn images of a chunk."""
-    attributes = chunk.attributes
-    return ThicknessIntensityWorld().render(
-        chunk.images, attributes.thickness, attributes.intensity
-    )
-
-
 def _write_split(folder: Path, split: _Split, drawn: NDArray[np.uint8]) -> None:
-    write_idx(folder / f"{split.prefix}-images-idx3-ubyte.gz", drawn)
-    write_idx(folder / f"{split.prefix}-labels-idx1-ubyte.gz", split.labels)
-    write_attributes(folder / f"{split.prefix}-morpho.csv", split.attributes)
+    files = SplitFiles(folder, split.prefix)
+    write_idx(files.images, drawn)
+    write_idx(files.labels, split.labels)
+    write_idx(files.originals, split.originals)
+    write_attributes(files.attributes, split.attributes)

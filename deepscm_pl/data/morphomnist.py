@@ -1,4 +1,4 @@
-"""Synthetic Morpho-MNIST: digits whose stroke has a known thickness and intensity.
+"""Synthetic Morpho-MNIST: digits that are drawn in a known world.
 
 The data set of Pawlowski, Castro and Glocker (2020, arXiv:2006.06485), made from MNIST by the
 morphological operations of Castro et al. (2019, arXiv:1809.01181).
@@ -6,6 +6,7 @@ morphological operations of Castro et al. (2019, arXiv:1809.01181).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,38 +15,66 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.data.base import CausalDataModule, SourceSplits
+from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
 from deepscm_pl.data.idx import read_idx
+from deepscm_pl.data.worlds import KnownWorld, ThicknessIntensityWorld, read_world, within
 from deepscm_pl.files import new_file
 
-__all__ = ["Attributes", "MorphoMNISTDataModule", "read_attributes", "write_attributes"]
+__all__ = [
+    "WORLD_FILE",
+    "MorphoMNISTDataModule",
+    "SplitFiles",
+    "read_attributes",
+    "write_attributes",
+]
 
-_COLUMNS = ("index", "thickness", "intensity")
+WORLD_FILE = "world.json"
+"""The file that describes the world of a data set."""
+
+_REMEDY = "generate the data set with `deepscm data morphomnist`."
 
 
 @dataclass(frozen=True)
-class Attributes:
-    """The attributes of N digits, row k for digit k.
+class SplitFiles:
+    """Where the files of a split are.
 
-    Attributes:
-        thickness: Stroke thickness in pixels, ``(N,)`` float32.
-        intensity: Median grey level of the stroke, 0 to 255, ``(N,)`` float32.
+    Args:
+        root: The folder.
+        prefix: ``"train"`` or ``"t10k"``.
     """
 
-    thickness: NDArray[np.float32]
-    intensity: NDArray[np.float32]
+    root: Path
+    prefix: str
 
-    def __len__(self) -> int:
-        """The number of digits."""
-        return len(self.thickness)
+    @property
+    def images(self) -> Path:
+        """The images, ``(N, 28, 28)``."""
+        return self.root / f"{self.prefix}-images-idx3-ubyte.gz"
+
+    @property
+    def labels(self) -> Path:
+        """The labels, ``(N,)``."""
+        return self.root / f"{self.prefix}-labels-idx1-ubyte.gz"
+
+    @property
+    def attributes(self) -> Path:
+        """The table of attributes."""
+        return self.root / f"{self.prefix}-morpho.csv"
+
+    @property
+    def originals(self) -> Path:
+        """The digits from which the images were drawn, ``(N, 28, 28)``."""
+        return self.root / f"{self.prefix}-originals-idx3-ubyte.gz"
 
 
 class MorphoMNISTDataModule(CausalDataModule):
-    """Synthetic Morpho-MNIST: variables ``thickness``, ``intensity`` and ``image``.
+    """Synthetic Morpho-MNIST: the attributes of its world as variables, and ``image``.
 
     The folder holds, for ``train`` and ``t10k`` each, ``*-images-idx3-ubyte.gz``,
-    ``*-labels-idx1-ubyte.gz`` and ``*-morpho.csv`` with columns index, thickness (pixels) and
-    intensity (grey levels 0 to 255). ``deepscm data morphomnist`` generates it.
+    ``*-labels-idx1-ubyte.gz`` and ``*-morpho.csv`` with the column index and one for each
+    attribute, and for the truth ``*-originals-idx3-ubyte.gz`` and ``world.json``.
+    ``deepscm data morphomnist`` generates it. A folder without ``world.json`` is read as one of
+    :class:`ThicknessIntensityWorld`, with thickness (pixels) and intensity (grey levels).
 
     Args:
         root: The folder.
@@ -73,51 +102,75 @@ class MorphoMNISTDataModule(CausalDataModule):
         super().__init__(batch_size, validation_size, split_seed, num_workers, drop_last)
         self.root = Path(root).expanduser()
 
+    @property
+    def world(self) -> KnownWorld:
+        """The world that the digits are drawn in.
+
+        Raises:
+            ValueError: If ``world.json`` is broken.
+        """
+        path = self.root / WORLD_FILE
+        return read_world(path) if path.exists() else ThicknessIntensityWorld()
+
     def load(self) -> SourceSplits:
-        """Reads and checks the six files."""
+        """Reads and checks the six files that training needs."""
         _check_complete(self.root)
+        world = self.world
         return SourceSplits(
-            train=_read_split(self.root, "train"), test=_read_split(self.root, "t10k")
+            train=_read_split(SplitFiles(self.root, "train"), world),
+            test=_read_split(SplitFiles(self.root, "t10k"), world),
         )
 
+    def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
+        """Reads the digits from which the images were drawn."""
+        path = SplitFiles(self.root, "train" if split == "train" else "t10k").originals
+        if not path.is_file():
+            raise ValueError(
+                f"{self.root} has no {path.name}, the digits from which its images were drawn, and "
+                f"so no true counterfactuals; {_REMEDY}"
+            )
+        return read_idx(path, dimensions=3)
 
-def read_attributes(path: str | Path) -> Attributes:
+
+def read_attributes(path: str | Path, world: KnownWorld) -> dict[str, NDArray[np.float32]]:
     """Reads and checks a table of attributes.
 
     Args:
-        path: A CSV file with a header that names the columns index, thickness and intensity.
+        path: A CSV file with a header that names the column index and the attributes.
+        world: Whose attributes they are; other columns are ignored.
 
     Returns:
-        The attributes, in the order of the file.
+        Each attribute of the world, ``(N,)`` in the order of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If a column is missing, a value is not a number, the index is not 0, 1, 2, …,
-            a thickness is not positive and finite, or an intensity is not within 0 to 255.
+            or an attribute is outside of its domain.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, or not a file.")
-    table = _read_table(path)
-    index, thickness, intensity = table.T
-    expected = np.arange(len(index))
-    _require(path, "index", index, index == expected, "an integer, 0 in the first row, rising by 1")
-    _require(path, "thickness", thickness, (thickness > 0) & np.isfinite(thickness), "above 0")
-    _require(path, "intensity", intensity, (intensity >= 0) & (intensity <= 255), "within 0 to 255")
-    return Attributes(thickness.astype(np.float32), intensity.astype(np.float32))
+    table = _read_table(path, world)
+    index = table.pop("index")
+    _require(path, "index", index, index == np.arange(len(index)), "0, 1, 2, … from row to row")
+    for name, column in table.items():
+        domain = world.domains[name]
+        _require(path, name, column, within(domain, column), str(domain))
+    return {name: column.astype(np.float32) for name, column in table.items()}
 
 
-def write_attributes(path: str | Path, attributes: Attributes) -> None:
+def write_attributes(path: str | Path, attributes: Mapping[str, NDArray[np.float32]]) -> None:
     """Writes a table of attributes with as many digits as float32 has.
 
     Args:
         path: The CSV file to write; its folder must exist.
-        attributes: What to write, row k for digit k.
+        attributes: What to write, ``(N,)`` each.
     """
-    rows = zip(attributes.thickness, attributes.intensity, strict=True)
-    lines = [f"{index},{_shortest(t)},{_shortest(i)}" for index, (t, i) in enumerate(rows)]
+    rows = zip(*attributes.values(), strict=True)
+    lines = [",".join([str(row), *map(_shortest, values)]) for row, values in enumerate(rows)]
+    header = ",".join(["index", *attributes])
     with new_file(Path(path)) as temporary:
-        temporary.write_text("\n".join([",".join(_COLUMNS), *lines]) + "\n", encoding="ascii")
+        temporary.write_text("\n".join([header, *lines]) + "\n", encoding="ascii")
 
 
 def _shortest(value: np.float32) -> str:
@@ -126,69 +179,62 @@ def _shortest(value: np.float32) -> str:
 
 
 def _check_complete(root: Path) -> None:
-    """Raises unless the six files are there."""
-    remedy = "generate the data set with `deepscm data morphomnist`."
+    """Raises unless the six files that training needs are there."""
     if not root.is_dir():
-        raise FileNotFoundError(f"root {root} is missing, or not a folder; {remedy}")
-    names = [name for prefix in ("train", "t10k") for name in _file_names(prefix)]
-    missing = [name for name in names if not (root / name).is_file()]
+        raise FileNotFoundError(f"root {root} is missing, or not a folder; {_REMEDY}")
+    splits = [SplitFiles(root, prefix) for prefix in ("train", "t10k")]
+    paths = [path for each in splits for path in (each.images, each.labels, each.attributes)]
+    missing = [path.name for path in paths if not path.is_file()]
     if missing:
-        raise FileNotFoundError(f"root {root} lacks {', '.join(missing)}; {remedy}")
+        raise FileNotFoundError(f"root {root} lacks {', '.join(missing)}; {_REMEDY}")
 
 
-def _file_names(prefix: str) -> tuple[str, str, str]:
-    return (
-        f"{prefix}-images-idx3-ubyte.gz",
-        f"{prefix}-labels-idx1-ubyte.gz",
-        f"{prefix}-morpho.csv",
-    )
-
-
-def _read_split(root: Path, prefix: str) -> dict[str, Tensor]:
+def _read_split(files: SplitFiles, world: KnownWorld) -> dict[str, Tensor]:
     """The variables of a published split, checked to be of one length."""
-    image_path, label_path, attribute_path = (root / name for name in _file_names(prefix))
-    images = read_idx(image_path, dimensions=3)
-    labels = read_idx(label_path, dimensions=1)
-    attributes = read_attributes(attribute_path)
+    images = read_idx(files.images, dimensions=3)
+    labels = read_idx(files.labels, dimensions=1)
+    attributes = read_attributes(files.attributes, world)
     counts = {
-        image_path.name: len(images),
-        label_path.name: len(labels),
-        attribute_path.name: len(attributes),
+        files.images.name: len(images),
+        files.labels.name: len(labels),
+        files.attributes.name: len(attributes[world.attributes[0]]),
     }
     if len(set(counts.values())) != 1 or not len(images):
         found = ", ".join(f"{count} in {name}" for name, count in counts.items())
         raise ValueError(
-            f"The files of {root} should have equally many rows, at least one, but there are "
+            f"The files of {files.root} should have equally many rows, at least one, but there are "
             f"{found}; generate them together with `deepscm data morphomnist`."
         )
+    scalars = {name: torch.from_numpy(column).unsqueeze(-1) for name, column in attributes.items()}
     return {
-        "thickness": torch.from_numpy(attributes.thickness).unsqueeze(-1),
-        "intensity": torch.from_numpy(attributes.intensity).unsqueeze(-1),
+        **scalars,
         "image": torch.from_numpy(images).unsqueeze(1),
         "label": torch.from_numpy(labels.astype(np.int64)).unsqueeze(-1),
     }
 
 
-def _read_table(path: Path) -> NDArray[np.float64]:
-    """The three columns of a CSV file, ``(N, 3)``."""
+def _read_table(path: Path, world: KnownWorld) -> dict[str, NDArray[np.float64]]:
+    """The index and the attributes of a CSV file, ``(N,)`` each."""
+    names = ("index", *world.attributes)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} should be a text file in UTF-8: {error}") from error
     header = [name.strip() for name in lines[0].split(",")] if lines else []
-    missing = [name for name in _COLUMNS if name not in header]
+    missing = [name for name in names if name not in header]
     if missing:
         raise ValueError(
-            f"{path} should have the columns {', '.join(_COLUMNS)}, but its first line is "
-            f"{','.join(header)!r}, without {', '.join(missing)}."
+            f"{path} should have the columns {', '.join(names)} of the world {world.name}, but its "
+            f"first line is {','.join(header)!r}, without {', '.join(missing)}."
         )
     if len(lines) == 1:
         raise ValueError(f"{path} should have a row for each digit, but it has none.")
-    columns = [header.index(name) for name in _COLUMNS]
+    columns = [header.index(name) for name in names]
     try:
-        return np.loadtxt(lines[1:], delimiter=",", usecols=columns, ndmin=2, comments=None)
+        table = np.loadtxt(lines[1:], delimiter=",", usecols=columns, ndmin=2, comments=None)
     except ValueError as error:
         raise ValueError(f"{path} should hold a number in every cell: {error}") from error
+    return dict(zip(names, table.T, strict=True))
 
 
 def _require(
@@ -198,6 +244,6 @@ def _require(
     if not valid.all():
         row = int(np.argmin(valid))
         raise ValueError(
-            f"{path}, line {row + 2}: {column} should be {expected}, but it is {values[row]}; "
+            f"{path}, line {row + 2}: {column}: expected {expected}, but got {values[row]:g}; "
             "correct the row, or generate the data set again with `deepscm data morphomnist`."
         )

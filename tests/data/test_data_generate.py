@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from pathlib import Path
@@ -9,20 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from deepscm_pl.cli import main
 from deepscm_pl.data import (
-    Attributes,
     MorphoMNISTDataModule,
     ThicknessIntensityWorld,
     generate,
     generate_morphomnist,
+    known_world,
     read_attributes,
     read_idx,
     write_attributes,
     write_idx,
 )
+from deepscm_pl.data.worlds import WORLDS
 
 SIZES = {"train": 70, "t10k": 30}
-FILES = [f"{p}-{k}" for p in SIZES for k in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+WORLD = ThicknessIntensityWorld()
+KINDS = ("images-idx3-ubyte", "labels-idx1-ubyte", "originals-idx3-ubyte")
+FILES = [f"{p}-{k}" for p in SIZES for k in KINDS]
 
 
 @pytest.fixture
@@ -50,15 +55,16 @@ def test_files_belong_together(mnist: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "data"
     generate_morphomnist(mnist, out, workers=1, progress=False)
     assert sorted(contents(out)) == sorted(
-        [f"{name}.gz" for name in FILES] + [f"{prefix}-morpho.csv" for prefix in SIZES]
+        [f"{name}.gz" for name in FILES]
+        + [f"{prefix}-morpho.csv" for prefix in SIZES]
+        + ["world.json"]
     )
     for prefix in SIZES:
         original = read_idx(mnist / "MNIST" / "raw" / f"{prefix}-images-idx3-ubyte")
         labels = read_idx(mnist / "MNIST" / "raw" / f"{prefix}-labels-idx1-ubyte")
-        attributes = read_attributes(out / f"{prefix}-morpho.csv")
-        drawn = ThicknessIntensityWorld().render(
-            original, attributes.thickness, attributes.intensity
-        )
+        attributes = read_attributes(out / f"{prefix}-morpho.csv", WORLD)
+        drawn = WORLD.render(original, attributes)
+        np.testing.assert_array_equal(read_idx(out / f"{prefix}-originals-idx3-ubyte.gz"), original)
         np.testing.assert_array_equal(read_idx(out / f"{prefix}-images-idx3-ubyte.gz"), drawn)
         np.testing.assert_array_equal(read_idx(out / f"{prefix}-labels-idx1-ubyte.gz"), labels)
     assert len(MorphoMNISTDataModule(out, validation_size=10).variables("train")["index"]) == 60
@@ -77,8 +83,8 @@ def test_bytes_do_not_depend_on_workers_or_run(mnist: Path, tmp_path: Path) -> N
 
 def test_splits_have_attributes_of_their_own(mnist: Path, tmp_path: Path) -> None:
     generate_morphomnist(mnist, tmp_path / "out", workers=1, progress=False)
-    train, test = (read_attributes(tmp_path / "out" / f"{p}-morpho.csv") for p in SIZES)
-    assert not set(train.thickness.tolist()) & set(test.thickness.tolist())
+    train, test = (read_attributes(tmp_path / "out" / f"{p}-morpho.csv", WORLD) for p in SIZES)
+    assert not set(train["thickness"].tolist()) & set(test["thickness"].tolist())
 
 
 def test_imposed_attributes(mnist: Path, tmp_path: Path) -> None:
@@ -87,7 +93,8 @@ def test_imposed_attributes(mnist: Path, tmp_path: Path) -> None:
     for prefix, size in SIZES.items():
         thickness = np.linspace(1.5, 4, size, dtype=np.float32)
         intensity = np.linspace(80, 240, size, dtype=np.float32)
-        write_attributes(imposed / f"{prefix}-morpho.csv", Attributes(thickness, intensity))
+        table = {"thickness": thickness, "intensity": intensity}
+        write_attributes(imposed / f"{prefix}-morpho.csv", table)
     generate_morphomnist(mnist, tmp_path / "out", imposed, workers=1, progress=False)
     for prefix in SIZES:
         name = f"{prefix}-morpho.csv"
@@ -111,18 +118,18 @@ def test_the_folder_may_be_that_of_mnist_itself(mnist: Path, tmp_path: Path) -> 
 def test_an_empty_folder_may_exist(mnist: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     generate_morphomnist(mnist, str(tmp_path / "out"), workers=1, progress=False, limit=1)
-    assert len(contents(tmp_path / "out")) == 6
+    assert len(contents(tmp_path / "out")) == 9
 
 
-def terminate(_: object) -> None:
+def terminate(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def interrupt(_: object) -> None:
+def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def fail(_: object) -> None:
+def fail(*_: object) -> None:
     raise RuntimeError("failed")
 
 
@@ -138,7 +145,7 @@ def test_what_fails_leaves_nothing(
     raised: type[BaseException],
 ) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(generate, "_render", happens)
+    monkeypatch.setattr(ThicknessIntensityWorld, "shape", happens)
     with pytest.raises(raised):
         generate_morphomnist(mnist, tmp_path / "out", workers=1, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
@@ -191,9 +198,49 @@ def test_argument_out_of_range(mnist: Path, tmp_path: Path, name: str, value: in
 
 def test_imposed_attributes_of_another_data_set(mnist: Path, tmp_path: Path) -> None:
     few = np.ones(3, dtype=np.float32)
-    write_attributes(tmp_path / "train-morpho.csv", Attributes(few, few))
+    write_attributes(tmp_path / "train-morpho.csv", {"thickness": few, "intensity": few})
     with pytest.raises(ValueError, match=r"train-morpho.csv should have a row .* 70 .* has 3"):
         generate_morphomnist(mnist, tmp_path / "out", tmp_path, progress=False)
     with pytest.raises(FileNotFoundError, match=r"train-morpho.csv is missing"):
         generate_morphomnist(mnist, tmp_path / "out", mnist, progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_imposed_attributes_of_another_world(mnist: Path, tmp_path: Path) -> None:
+    (tmp_path / "train-morpho.csv").write_text("index,thickness,slant\n0,2,0.1\n")
+    with pytest.raises(ValueError, match="columns index, thickness, intensity of the world"):
+        generate_morphomnist(mnist, tmp_path / "out", tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", [each.name for each in WORLDS])
+def test_the_program_makes_every_world(name: str, mnist: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["--mnist", str(mnist), "--out", str(out), "--world", name, "--workers", "1"]
+    assert main(["data", "morphomnist", *words]) == 0
+    data = MorphoMNISTDataModule(out, validation_size=10)
+    assert data.world == known_world(name)
+    for split in ("train", "test"):
+        variables = data.variables(split)
+        assert set(variables) == {*data.world.attributes, "image", "label", "index"}
+        columns = {each: variables[each].squeeze(-1) for each in data.world.attributes}
+        drawn = data.world.render(data.originals(split), columns)
+        np.testing.assert_array_equal(drawn, variables["image"].squeeze(1).numpy())
+
+
+def test_the_program_names_the_worlds_it_knows(
+    mnist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--mnist", str(mnist), "--out", str(tmp_path / "out"), "--world", "colour"]
+    assert main(["data", "morphomnist", *words]) != 0
+    assert "one of thickness-intensity, " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_attributes_are_those_of_before(real_data: Path, tmp_path: Path) -> None:
+    """The world that is drawn by default stays the same, byte for byte, from version to version."""
+    generate_morphomnist(real_data, tmp_path / "out", workers=1, progress=False, limit=3)
+    names = ("train-morpho.csv", "t10k-morpho.csv")
+    rows = [(tmp_path / "out" / name).read_text().splitlines()[1] for name in names]
+    assert rows == ["0,2.5125742,123.651184", "0,2.4980707,139.91489"]
+    drawn = read_idx(tmp_path / "out" / "train-images-idx3-ubyte.gz")
+    assert hashlib.sha256(drawn.tobytes()).hexdigest()[:16] == "73ffe8ed44596b87"

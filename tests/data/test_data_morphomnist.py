@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from deepscm_pl.data import (
-    Attributes,
     MorphoMNISTDataModule,
+    ThicknessIntensityWorld,
     read_attributes,
     read_idx,
     write_attributes,
@@ -21,6 +21,7 @@ from deepscm_pl.data import (
 )
 
 SIZES = {"train": 20, "t10k": 7}
+WORLD = ThicknessIntensityWorld()
 
 
 @pytest.fixture
@@ -32,10 +33,10 @@ def root(tmp_path: Path) -> Path:
         write_idx(tmp_path / f"{prefix}-images-idx3-ubyte.gz", images)
         labels = generator.integers(0, 10, size, dtype=np.uint8)
         write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte.gz", labels)
-        attributes = Attributes(
-            generator.uniform(1, 5, size).astype(np.float32),
-            generator.uniform(64, 255, size).astype(np.float32),
-        )
+        attributes = {
+            "thickness": generator.uniform(1, 5, size).astype(np.float32),
+            "intensity": generator.uniform(64, 255, size).astype(np.float32),
+        }
         write_attributes(tmp_path / f"{prefix}-morpho.csv", attributes)
     return tmp_path
 
@@ -48,14 +49,14 @@ def setup(root: Path) -> MorphoMNISTDataModule:
 
 def test_variables_are_the_files(root: Path) -> None:
     test = setup(root).variables("test")
-    attributes = read_attributes(root / "t10k-morpho.csv")
+    attributes = read_attributes(root / "t10k-morpho.csv", WORLD)
     images = read_idx(root / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(root / "t10k-labels-idx1-ubyte.gz")
     assert set(test) == {"thickness", "intensity", "image", "label", "index"}
     assert torch.equal(test["image"], torch.from_numpy(images).unsqueeze(1))
     assert torch.equal(test["label"], torch.from_numpy(labels).long().unsqueeze(-1))
-    assert torch.equal(test["thickness"], torch.from_numpy(attributes.thickness).unsqueeze(-1))
-    assert torch.equal(test["intensity"], torch.from_numpy(attributes.intensity).unsqueeze(-1))
+    assert torch.equal(test["thickness"], torch.from_numpy(attributes["thickness"]).unsqueeze(-1))
+    assert torch.equal(test["intensity"], torch.from_numpy(attributes["intensity"]).unsqueeze(-1))
 
 
 def test_rows_stay_together_when_split(root: Path) -> None:
@@ -69,18 +70,21 @@ def test_rows_stay_together_when_split(root: Path) -> None:
 
 def test_attributes_survive_writing(tmp_path: Path) -> None:
     values = np.float32([1e-7, 1 / 3, 2.2673757, 254.99998, 3])
-    write_attributes(tmp_path / "a.csv", Attributes(values, values))
-    found = read_attributes(tmp_path / "a.csv")
-    np.testing.assert_array_equal(found.thickness, values)
-    np.testing.assert_array_equal(found.intensity, values)
-    assert len(found) == 5
+    write_attributes(tmp_path / "a.csv", {"thickness": values, "intensity": values})
+    found = read_attributes(tmp_path / "a.csv", WORLD)
+    assert list(found) == ["thickness", "intensity"]
+    np.testing.assert_array_equal(found["thickness"], values)
+    np.testing.assert_array_equal(found["intensity"], values)
 
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("intensity,slant,index,thickness\n100,0.1,0,2\n120,0.2,1,3\n")
-    assert read_attributes(path).thickness.tolist() == [2, 3]
-    assert read_attributes(path).intensity.tolist() == [100, 120]
+    found = read_attributes(path, WORLD)
+    assert {name: column.tolist() for name, column in found.items()} == {
+        "thickness": [2, 3],
+        "intensity": [100, 120],
+    }
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -158,17 +162,17 @@ def test_missing_column(root: Path, column: str) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("3,nan,100", "line 5: thickness should be above 0, but it is nan"),
-        ("3,inf,100", "line 5: thickness should be above 0, but it is inf"),
-        ("3,0,100", "line 5: thickness should be above 0, but it is 0"),
-        ("3,-2,100", "line 5: thickness should be above 0, but it is -2"),
-        ("3,2,nan", "line 5: intensity should be within 0 to 255, but it is nan"),
-        ("3,2,inf", "line 5: intensity should be within 0 to 255, but it is inf"),
-        ("3,2,256", "line 5: intensity should be within 0 to 255, but it is 256"),
-        ("3,2,-1", "line 5: intensity should be within 0 to 255, but it is -1"),
-        ("3.5,2,100", "line 5: index should be an integer.*but it is 3.5"),
-        ("4,2,100", "line 5: index should be an integer.*but it is 4"),
-        ("nan,2,100", "line 5: index should be an integer.*but it is nan"),
+        ("3,nan,100", r"line 5: thickness: expected values in \(0, inf\), but got nan"),
+        ("3,inf,100", r"line 5: thickness: expected values in \(0, inf\), but got inf"),
+        ("3,0,100", r"line 5: thickness: expected values in \(0, inf\), but got 0"),
+        ("3,-2,100", r"line 5: thickness: expected values in \(0, inf\), but got -2"),
+        ("3,2,nan", r"line 5: intensity: expected values in \[0, 255\], but got nan"),
+        ("3,2,inf", r"line 5: intensity: expected values in \[0, 255\], but got inf"),
+        ("3,2,256", r"line 5: intensity: expected values in \[0, 255\], but got 256"),
+        ("3,2,-1", r"line 5: intensity: expected values in \[0, 255\], but got -1"),
+        ("3.5,2,100", r"line 5: index: expected 0, 1, 2.*but got 3.5"),
+        ("4,2,100", r"line 5: index: expected 0, 1, 2.*but got 4"),
+        ("nan,2,100", r"line 5: index: expected 0, 1, 2.*but got nan"),
         ("3,thick,100", "should hold a number in every cell.*thick"),
         ("3,,100", "should hold a number in every cell"),
         ("3,2", "should hold a number in every cell"),
@@ -198,4 +202,4 @@ def test_no_table(root: Path, content: bytes, message: str) -> None:
 
 def test_missing_table(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"a.csv is missing"):
-        read_attributes(tmp_path / "a.csv")
+        read_attributes(tmp_path / "a.csv", WORLD)

@@ -1,75 +1,281 @@
-"""The world of thickness and intensity knows its own densities."""
+"""The laws of every known world."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.integrate import quad
+from scipy.stats import gamma, kstest, norm
 
-from deepscm_pl.data import ThicknessIntensityWorld, read_attributes
+from deepscm_pl.data import (
+    KnownWorld,
+    ThicknessIntensityFallingWorld,
+    ThicknessIntensityWorld,
+    known_world,
+    read_attributes,
+)
+from deepscm_pl.data.worlds import WORLDS, read_world, write_world
+from deepscm_pl.data.worlds.mechanisms import LogitNormal, ShiftedGamma
+from deepscm_pl.interventions import parse_do
 from deepscm_pl.morphology import measure_intensity
 
-WORLDS = [ThicknessIntensityWorld(), ThicknessIntensityWorld(slope=-2, centre=2, spread=0.3)]
+EVERY = [*(each() for each in WORLDS), ThicknessIntensityWorld(slope=-1, centre=3, spread=0.3)]
+
+worlds = pytest.mark.parametrize("world", EVERY, ids=lambda world: world.name)
 
 
-@pytest.fixture
-def real_data() -> Path:
-    """The folder with MNIST and morphomnist, of the environment variable DEEPSCM_DATA."""
-    folder = os.environ.get("DEEPSCM_DATA")
-    if not folder:
-        pytest.skip("DEEPSCM_DATA does not name a folder with MNIST and morphomnist")
-    return Path(folder)
+def draw(world: KnownWorld, size: int = 50, seed: int = 0) -> dict[str, np.ndarray]:
+    return world.sample(size, np.random.default_rng(seed))
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_densities_integrate_to_one(world: ThicknessIntensityWorld) -> None:
-    total, _ = quad(lambda t: np.exp(world.log_prob_thickness(t)), 0, 30)
+def effect(world: KnownWorld) -> str:
+    """The attribute that thickness causes."""
+    return world.attributes[1]
+
+
+@worlds
+def test_graph(world: KnownWorld) -> None:
+    assert world.attributes[0] == "thickness"
+    assert world.graph.nodes == (*world.attributes, "image")
+    assert world.graph.parents[effect(world)] == ("thickness",)
+    assert world.graph.parents["image"] == world.attributes
+    assert tuple(world.units) == tuple(world.domains) == world.attributes
+    assert world.units["thickness"] == "pixels"
+    assert set(world.shape_attributes) <= set(world.attributes)
+
+
+@worlds
+def test_densities_integrate_to_one(world: KnownWorld) -> None:
+    name = effect(world)
+
+    def density(value: float, thickness: float, of: str) -> float:
+        return np.exp(world.log_prob({"thickness": [thickness], name: [value]})[of][0])
+
+    total, _ = quad(lambda t: density(1.0, t, "thickness"), 0, 30, points=[2.5])
     assert total == pytest.approx(1, abs=1e-6)
     for thickness in (1.0, 2.5, 4.0):
+        ends = world.predict({"thickness": [0, 0, 0], name: [-8, 0, 8]}, {"thickness": thickness})
+        low, middle, high = ends[name]
         total, _ = quad(
-            lambda i, t=thickness: np.exp(world.log_prob_intensity(i, t)), 64, 255, limit=200
+            lambda v, t=thickness: density(v, t, name), low, high, points=[middle], limit=200
         )
-        assert total == pytest.approx(1, abs=1e-5)
+        assert total == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_samples_follow_the_densities(world: ThicknessIntensityWorld) -> None:
-    sample = world.sample(20000, np.random.default_rng(0))
-    thickness, intensity = sample["thickness"], sample["intensity"]
-    assert thickness.mean() == pytest.approx(2.5, abs=0.02)
-    assert thickness.var() == pytest.approx(0.4, abs=0.02)
-    share = (intensity - 64) / 191
-    noise = np.log(share / (1 - share)) - world.slope * (thickness - world.centre)
-    assert noise.std() / world.spread == pytest.approx(1, abs=0.02)
-    assert np.corrcoef(noise, thickness)[0, 1] == pytest.approx(0, abs=0.03)
-    middle = np.abs(thickness - 2.5) < 0.1
-    share = np.mean((intensity[middle] > 120) & (intensity[middle] < 180))
-    expected, _ = quad(lambda i: np.exp(world.log_prob_intensity(i, 2.5)), 120, 180)
-    assert share == pytest.approx(expected, abs=0.05)
+@worlds
+def test_samples_follow_the_density(world: KnownWorld) -> None:
+    """Both attributes, by the probability of falling below the median of either."""
+    sample = draw(world, 20000)
+    noise = world.abduct(sample)
+    for column in noise.values():
+        assert kstest(column, norm.cdf).pvalue > 0.01
+    assert np.corrcoef(*noise.values())[0, 1] == pytest.approx(0, abs=0.02)
+    found = {name: column.mean() for name, column in world.log_prob(sample).items()}
+    # By the change of variables: log N(u) - log |dx / du|.
+    for name in world.attributes:
+        slopes = _slope(world, noise, name)
+        expected = norm.logpdf(noise[name]) - np.log(slopes)
+        assert found[name] == pytest.approx(expected.mean(), abs=1e-5)
 
 
-def test_samples_depend_on_the_generator_alone() -> None:
-    first, second = (
-        ThicknessIntensityWorld().sample(5, np.random.default_rng(3)) for _ in range(2)
+def _slope(world: KnownWorld, noise: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """The derivative of an attribute by its noise, numerically."""
+    step = 1e-5
+    above, below = (
+        world.predict({**noise, name: noise[name] + sign * step})[name] for sign in (1, -1)
     )
-    assert all((first[name] == second[name]).all() for name in ("thickness", "intensity"))
+    return (above - below) / (2 * step)
+
+
+@worlds
+def test_noise_is_recovered(world: KnownWorld) -> None:
+    factual = draw(world)
+    found = world.predict(world.abduct(factual))
+    for name in world.attributes:
+        np.testing.assert_allclose(found[name], factual[name], rtol=1e-12, atol=1e-12)
+    generator = np.random.default_rng(1)
+    noise = {name: generator.standard_normal(50) for name in world.attributes}
+    again = world.abduct(world.predict(noise))
+    for name in world.attributes:
+        np.testing.assert_allclose(again[name], noise[name], atol=1e-9)
+
+
+def test_noise_is_exact_in_both_tails() -> None:
+    mechanism = ShiftedGamma(offset=0.5, shape=10, rate=5)
+    noise = np.linspace(-7, 37, 200)
+    found = mechanism.noise(mechanism.value(noise, {}), {})
+    np.testing.assert_allclose(found, noise, rtol=1e-9, atol=1e-9)
+    # Far below, values differ from the offset by less than float64 tells.
+    unshifted = ShiftedGamma(offset=0.0, shape=10, rate=5)
+    noise = np.linspace(-37, 37, 200)
+    np.testing.assert_allclose(
+        unshifted.noise(unshifted.value(noise, {}), {}), noise, rtol=1e-9, atol=1e-9
+    )
+    values = np.array([0.6, 1.5, 2.4, 2.6, 4.0, 12.0])
+    expected = norm.ppf(gamma.cdf(values[:4] - 0.5, 10, scale=0.2))
+    np.testing.assert_allclose(mechanism.noise(values, {})[:4], expected, rtol=1e-9)
+    expected = -norm.ppf(gamma.sf(values[2:] - 0.5, 10, scale=0.2))
+    np.testing.assert_allclose(mechanism.noise(values, {})[2:], expected, rtol=1e-9)
+
+
+def test_a_logit_near_its_upper_end_is_exact() -> None:
+    mechanism = LogitNormal("t", 2.0, 2.5, 0.5, low=0.0, high=1.0)
+    parents = {"t": np.array([2.5])}
+    found = mechanism.noise(np.array([1 - 2.0**-40]), parents)
+    assert found == pytest.approx([2 * 40 * np.log(2)], rel=1e-11)
+
+
+@worlds
+def test_null_intervention(world: KnownWorld) -> None:
+    factual = draw(world)
+    same = world.counterfactual(factual, {})
+    assert all((same[name] == factual[name]).all() for name in world.attributes)
+    for do in ({"thickness": factual["thickness"]}, {"thickness": lambda t: t}):
+        found = world.counterfactual(factual, do)
+        assert (found["thickness"] == factual["thickness"]).all()
+        np.testing.assert_allclose(found[effect(world)], factual[effect(world)], rtol=1e-12)
+
+
+@worlds
+def test_causes_are_kept_and_effects_follow(world: KnownWorld) -> None:
+    name, factual = effect(world), draw(world)
+    middle = float(np.median(factual[name]))
+    found = world.counterfactual(factual, {name: middle})
+    assert (found["thickness"] == factual["thickness"]).all()
+    assert (found[name] == middle).all()
+    thicker = world.counterfactual(factual, {"thickness": lambda t: t + 0.5})
+    np.testing.assert_array_equal(thicker["thickness"], factual["thickness"] + 0.5)
+    noise = world.abduct(thicker)[name]
+    np.testing.assert_allclose(noise, world.abduct(factual)[name], atol=1e-9)
+    sign = -1 if getattr(world, "slope", 1) < 0 else 1
+    assert (sign * (thicker[name] - factual[name]) > 0).all()
+
+
+@worlds
+def test_a_function_is_applied_to_what_would_have_been(world: KnownWorld) -> None:
+    name, factual = effect(world), draw(world)
+    natural = world.counterfactual(factual, {"thickness": 2.0})
+    both = world.counterfactual(factual, {"thickness": 2.0, name: lambda x: 0.9 * x})
+    np.testing.assert_array_equal(both[name], 0.9 * natural[name])
+    written = world.counterfactual(factual, parse_do(f"thickness=2,{name}*=0.9"))
+    assert all((written[each] == both[each]).all() for each in world.attributes)
+    cut = world.counterfactual(factual, {"thickness": lambda t: t + 1, name: factual[name]})
+    assert (cut[name] == factual[name]).all()
+
+
+@worlds
+def test_prediction_under_an_intervention(world: KnownWorld) -> None:
+    factual = draw(world)
+    do = {"thickness": lambda t: t + 0.1}
+    found = world.predict(world.abduct(factual), do)
+    expected = world.counterfactual(factual, do)
+    for name in world.attributes:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
+
+
+@worlds
+def test_samples_depend_on_the_generator_alone(world: KnownWorld) -> None:
+    first, second, other = draw(world, seed=3), draw(world, seed=3), draw(world, seed=4)
+    assert all((first[name] == second[name]).all() for name in world.attributes)
+    assert not any((first[name] == other[name]).any() for name in world.attributes)
+
+
+@worlds
+def test_description(world: KnownWorld, tmp_path: Path) -> None:
+    write_world(tmp_path / "world.json", world)
+    assert read_world(tmp_path / "world.json") == world
+
+
+def test_intensity_falls() -> None:
+    """Half-way at a thickness of 2, and falling as steeply as it rises in the other world."""
+    falling, rising = ThicknessIntensityFallingWorld(), ThicknessIntensityWorld()
+    still = {"thickness": np.zeros(3), "intensity": np.zeros(3)}
+    down = falling.predict(still, {"thickness": [1.5, 2.0, 2.5]})["intensity"]
+    up = rising.predict(still, {"thickness": [3.0, 2.5, 2.0]})["intensity"]
+    np.testing.assert_allclose(down, up)
+    assert down[1] == 159.5
 
 
 def test_nothing_is_outside_of_the_support() -> None:
     world = ThicknessIntensityWorld()
-    assert (world.log_prob_thickness([-1.0, 0.4, 0.5]) == -np.inf).all()
-    assert (world.log_prob_intensity([0.0, 64.0, 255.0, 300.0], 2.5) == -np.inf).all()
+    found = world.log_prob({"thickness": [-1, 0.4, 0.5, 3], "intensity": [0, 64, 255, 300]})
+    assert (found["thickness"][:3] == -np.inf).all()
+    assert (found["intensity"] == -np.inf).all()
+    for thickness, intensity in [(0.4, 100), (0.5, 100), (2.5, 64), (2.5, 255), (2.5, 30)]:
+        with pytest.raises(ValueError, match=r"which no noise explains"):
+            world.abduct({"thickness": [2.5, thickness], "intensity": [100, intensity]})
+
+
+def test_what_is_not_asked_need_not_be_explained() -> None:
+    world = ThicknessIntensityWorld()
+    factual = {"thickness": [0.4], "intensity": [30.0]}
+    assert world.counterfactual(factual, {"intensity": 200.0})["thickness"] == [0.4]
+    with pytest.raises(ValueError, match="intensity: expected values that the world thickness-int"):
+        world.counterfactual(factual, {"thickness": 2.0})
 
 
 def test_rendering_has_the_attributes() -> None:
     image = np.zeros((2, 28, 28), dtype=np.uint8)
     image[:, 5:23, 12:15] = 255
-    drawn = ThicknessIntensityWorld().render(image, np.array([2.0, 5.0]), np.array([90.0, 200.0]))
+    attributes = {"thickness": [3.0, 5.0], "intensity": [90.0, 200.0]}
+    drawn = ThicknessIntensityWorld().render(image, attributes)
     np.testing.assert_allclose(measure_intensity(drawn), [89.5, 199.5], atol=0.5)
-    assert (drawn[1] > 0).sum() > (drawn[0] > 0).sum()
+    measured = ThicknessIntensityWorld().measure(drawn)
+    np.testing.assert_allclose(measured["thickness"], [3, 5], atol=0.4)
+    np.testing.assert_allclose(measured["intensity"], [89.5, 199.5], atol=0.5)
+
+
+def test_broken_questions() -> None:
+    world = ThicknessIntensityWorld()
+    factual = {"thickness": np.array([2.0, 3.0]), "intensity": np.array([100.0, 200.0])}
+    with pytest.raises(ValueError, match="do: unknown attribute 'slant'"):
+        world.counterfactual(factual, {"slant": 1.0})
+    with pytest.raises(ValueError, match="do: unknown attribute 'image'"):
+        world.predict(world.abduct(factual), {"image": 1.0})
+    with pytest.raises(ValueError, match=r"do\(thickness\): .*shape \(2,\), but got shape \(3,\)"):
+        world.counterfactual(factual, {"thickness": np.ones(3)})
+    with pytest.raises(
+        ValueError, match=r"do\(thickness\): .*shape \(2,\), but got shape \(2, 1\)"
+    ):
+        world.counterfactual(factual, {"thickness": torch.ones(2, 1)})
+    with pytest.raises(ValueError, match=r"do\(thickness\): expected values in \(0, inf\)"):
+        world.counterfactual(factual, {"thickness": lambda t: t - 2})
+    with pytest.raises(ValueError, match=r"do\(intensity\): .*but got 300 in row 0"):
+        world.counterfactual(factual, {"intensity": 300})
+    with pytest.raises(ValueError, match=r"do\(intensity\): expected numbers"):
+        world.counterfactual(factual, {"intensity": "bright"})
+    with pytest.raises(ValueError, match=r"do\(intensity\): .*but got nan"):
+        world.counterfactual(factual, {"intensity": np.nan})
+
+
+@pytest.mark.parametrize("method", ["log_prob", "abduct", "predict"])
+def test_broken_columns(method: str) -> None:
+    world = ThicknessIntensityWorld()
+    with pytest.raises(ValueError, match="intensity is missing"):
+        getattr(world, method)({"thickness": [1.0]})
+    with pytest.raises(ValueError, match=r"one shape \(N,\)"):
+        getattr(world, method)({"thickness": [1.0], "intensity": [100.0, 200.0]})
+    with pytest.raises(ValueError, match=r"one shape \(N,\)"):
+        getattr(world, method)({"thickness": [[1.0]], "intensity": [[100.0]]})
+    with pytest.raises(ValueError, match="got nan"):
+        getattr(world, method)({"thickness": [1.0], "intensity": [np.nan]})
+
+
+def test_broken_drawings() -> None:
+    world = ThicknessIntensityWorld()
+    attributes = {"thickness": [2.0, 3.0], "intensity": [100.0, 200.0]}
+    images = np.zeros((2, 28, 28), dtype=np.uint8)
+    with pytest.raises(ValueError, match="originals must be uint8"):
+        world.render(images.astype(float), attributes)
+    with pytest.raises(ValueError, match=r"originals must be uint8.*\(2, 1, 28, 28\)"):
+        world.render(images[:, None], attributes)
+    with pytest.raises(ValueError, match="each of the 1 originals, got 2"):
+        world.render(images[:1], attributes)
+    with pytest.raises(ValueError, match=r"intensity: expected values .* but got 256 in row 1"):
+        world.render(images, {**attributes, "intensity": [100, 256]})
 
 
 def test_spread_must_be_positive() -> None:
@@ -77,9 +283,51 @@ def test_spread_must_be_positive() -> None:
         ThicknessIntensityWorld(spread=0)
 
 
+def test_unknown_world() -> None:
+    with pytest.raises(ValueError, match=r"thickness-intensity, thickness-.*, got 'colour'"):
+        known_world("colour")
+    with pytest.raises(ValueError, match="no parameter 'scale'; slope, centre, spread are"):
+        known_world("thickness-intensity", {"scale": 1.0})
+    with pytest.raises(ValueError, match="spread must be positive"):
+        known_world("thickness-intensity", {"spread": -1.0})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "{}",
+        '{"world": "thickness-intensity"}',
+        '{"world": [], "parameters": {}}',
+        '{"world": "colour", "parameters": {}}',
+        '{"world": "thickness-intensity", "parameters": {"slope": "steep"}}',
+        '{"world": "thickness-intensity", "parameters": {"steepness": 1}}',
+        '{"world": "thickness-intensity", "parameters": {"spread": 0}}',
+        '{"world": "thickness-intensity", "parameters": {"spread": NaN}}',
+        '{"world": "thickness-intensity", "parameters": [1]}',
+    ],
+)
+def test_broken_description(content: str, tmp_path: Path) -> None:
+    (tmp_path / "world.json").write_text(content)
+    with pytest.raises(ValueError, match=r"world.json should describe a world as JSON"):
+        read_world(tmp_path / "world.json")
+
+
+def test_missing_description(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"world.json is missing"):
+        read_world(tmp_path / "world.json")
+
+
 def test_published_test_attributes(real_data: Path) -> None:
-    attributes = read_attributes(real_data / "morphomnist" / "t10k-morpho.csv")
+    """The world's own log-densities of the published attributes."""
     world = ThicknessIntensityWorld()
-    thickness, intensity = attributes.thickness, attributes.intensity
-    assert world.log_prob_thickness(thickness).mean() == pytest.approx(-0.927, abs=5e-4)
-    assert world.log_prob_intensity(intensity, thickness).mean() == pytest.approx(-4.195, abs=5e-4)
+    attributes = read_attributes(real_data / "morphomnist" / "t10k-morpho.csv", world)
+    found = {name: column.mean() for name, column in world.log_prob(attributes).items()}
+    assert found["thickness"] == pytest.approx(-0.927, abs=5e-4)
+    assert found["intensity"] == pytest.approx(-4.195, abs=5e-4)
+    noise = world.abduct(attributes)
+    for column in noise.values():
+        assert kstest(column, norm.cdf).pvalue > 0.01

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepscm_pl.data import read_attributes, read_idx
+from deepscm_pl.data import ThicknessIntensityWorld, read_attributes, read_idx
 from deepscm_pl.morphology import measure, measure_intensity, set_intensity, set_thickness
 
 from morphology_shapes import bar, ring
@@ -110,11 +110,12 @@ def test_wrong_shapes() -> None:
 
 def test_reference_images(real_data: Path) -> None:
     """The training images of Morpho-MNIST, that the reference pipeline rendered."""
-    attributes = read_attributes(real_data / "morphomnist" / "train-morpho.csv")
+    path = real_data / "morphomnist" / "train-morpho.csv"
+    attributes = read_attributes(path, ThicknessIntensityWorld())
     reference = read_idx(real_data / "morphomnist" / "train-images-idx3-ubyte.gz", dimensions=3)
     originals = read_idx(real_data / "MNIST" / "raw" / "train-images-idx3-ubyte", dimensions=3)
     rows = np.random.default_rng(0).choice(len(originals), 1000, replace=False)
-    thickness, intensity = attributes.thickness[rows], attributes.intensity[rows]
+    thickness, intensity = attributes["thickness"][rows], attributes["intensity"][rows]
     start = time.process_time()
     drawn = set_intensity(set_thickness(originals[rows], thickness), intensity)
     assert (time.process_time() - start) / len(rows) < 0.01

@@ -285,9 +285,9 @@ def test_attribute_mechanisms_reach_the_limit_of_the_world():
 
     train, test = (world.sample(size, np.random.default_rng(size)) for size in (20000, 10000))
     found, own = fit_attributes(train, test)
-    t, i = test["thickness"], test["intensity"]
-    assert own["thickness"] == pytest.approx(world.log_prob_thickness(t).mean(), abs=0.015)
-    assert own["intensity"] == pytest.approx(world.log_prob_intensity(i, t).mean(), abs=0.025)
+    limit = world.log_prob(test)
+    assert own["thickness"] == pytest.approx(limit["thickness"].mean(), abs=0.015)
+    assert own["intensity"] == pytest.approx(limit["intensity"].mean(), abs=0.025)
     assert found.fitted
 
 
@@ -295,11 +295,10 @@ def test_attribute_mechanisms_on_the_published_attributes(real_data):
     """log p(t) ≥ −0.94 and log p(i | t) ≥ −4.22; the world's own are −0.927 and −4.195."""
     from deepscm_pl.data.morphomnist import read_attributes
 
-    tables = [
-        read_attributes(real_data / "morphomnist" / f"{name}-morpho.csv")
+    train, test = (
+        read_attributes(real_data / "morphomnist" / f"{name}-morpho.csv", ThicknessIntensityWorld())
         for name in ("train", "t10k")
-    ]
-    train, test = ({"thickness": a.thickness, "intensity": a.intensity} for a in tables)
+    )
     _, own = fit_attributes(train, test)
     assert own["thickness"] >= -0.94
     assert own["intensity"] >= -4.22

@@ -1,0 +1,112 @@
+"""Work on many images by several processes, with a progress bar."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from deepscm_pl.data.base import require_count
+
+__all__ = ["map_rows"]
+
+_CHUNK = 64
+"""Rows that a worker takes at a time."""
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+Arrays = tuple[NDArray[Any], ...]
+
+
+def map_rows(
+    function: Callable[..., NDArray[Scalar]],
+    columns: Sequence[NDArray[Any]],
+    workers: int | None = None,
+    progress: bool = True,
+    description: str | None = None,
+) -> NDArray[Scalar]:
+    """Applies a function of rows to many rows, some at a time.
+
+    Args:
+        function: Takes arrays ``(M, ...)``, one for each of ``columns``, and returns one of M
+            rows. Each row of its result must depend on the same row of its arguments alone. With
+            several workers it must be importable by its name, as pickle demands.
+        columns: Arrays of one length N, at least one of them.
+        workers: Processes; None takes one for each processor.
+        progress: Whether to show a progress bar.
+        description: What the bar says.
+
+    Returns:
+        N rows. They do not depend on the number of workers.
+
+    Raises:
+        ValueError: If ``workers`` is below 1 or there is no row.
+
+    Example:
+        >>> map_rows(np.add, [np.arange(3), np.ones(3)], workers=1, progress=False)
+        array([1., 2., 3.])
+    """
+    workers = _processors() if workers is None else require_count("workers", workers, minimum=1)
+    total = len(columns[0])
+    if not total:
+        raise ValueError("expected at least one row, got none.")
+    chunks = [
+        tuple(column[start : start + _CHUNK] for column in columns)
+        for start in range(0, total, _CHUNK)
+    ]
+    parts = []
+    with (
+        tqdm(total=total, unit="image", desc=description, disable=not progress) as bar,
+        closing(_results(function, chunks, min(workers, len(chunks)))) as results,
+    ):
+        for rows in results:
+            parts.append(rows)
+            bar.update(len(rows))
+    return np.concatenate(parts)
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _results(
+    function: Callable[..., NDArray[Scalar]], chunks: list[Arrays], workers: int
+) -> Generator[NDArray[Scalar], None, None]:
+    """The results chunk by chunk, in order."""
+    if workers == 1:
+        for chunk in chunks:
+            yield function(*chunk)
+        return
+    executor = ProcessPoolExecutor(workers, _context(), _ignore_interrupts)
+    try:
+        yield from executor.map(function, *zip(*chunks, strict=True))
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _context() -> BaseContext:
+    """How processes are started: not by forking this one, whose threads would not survive.
+
+    A fork server imports this package once, so that the second pool of workers starts at once.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _ignore_interrupts() -> None:
+    """Leaves Ctrl-C to the parent, which stops its workers in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,156 @@
+"""The truth over many images: true counterfactuals rendered, and attributes measured back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepscm_pl.data.idx import read_idx, write_idx
+from deepscm_pl.data.parallel import map_rows
+from deepscm_pl.data.worlds import KnownWorld
+from deepscm_pl.data.worlds.mechanisms import Column, Columns
+
+__all__ = ["measure_attributes", "render_truth"]
+
+_DRAWING = 1
+"""Counts changes of how digits are drawn, so that shapes of another drawing are not reused."""
+
+
+def render_truth(
+    world: KnownWorld,
+    originals: ArrayLike,
+    attributes: Mapping[str, ArrayLike],
+    workers: int | None = None,
+    progress: bool = True,
+    cache_dir: str | Path | None = None,
+) -> NDArray[np.uint8]:
+    """Draws many digits with given attributes, as :meth:`KnownWorld.render` does.
+
+    The costly part of the drawing, :meth:`KnownWorld.shape`, is kept in ``cache_dir``: drawing the
+    same originals again, in another intensity or in another run, takes no time. A file there that
+    is broken is drawn again.
+
+    Args:
+        world: Whose mechanism of the image is used.
+        originals: Digits, uint8 grey levels ``(N, H, W)``.
+        attributes: ``(N,)`` each.
+        workers: Processes; None takes one for each processor.
+        progress: Whether to show a progress bar.
+        cache_dir: A folder, made if it does not exist; None keeps nothing.
+
+    Returns:
+        Grey levels 0 to 255, ``(N, H, W)``.
+
+    Raises:
+        ValueError: If an image or an attribute is of another shape or outside of its domain, or
+            ``workers`` is below 1.
+
+    Example:
+        >>> from deepscm_pl.data import ThicknessIntensityWorld
+        >>> world = ThicknessIntensityWorld()
+        >>> bar = np.zeros((1, 28, 28), dtype=np.uint8)
+        >>> bar[0, 4:24, 12:15] = 255
+        >>> factual = {"thickness": [3.0], "intensity": [200.0]}
+        >>> thicker = world.counterfactual(factual, {"thickness": 5.0})
+        >>> image = render_truth(world, bar, thicker, workers=1, progress=False)
+        >>> round(float(world.measure(image)["thickness"][0]))
+        5
+    """
+    images, values = world.check_drawing(originals, attributes)
+    path = None if cache_dir is None else _shape_path(Path(cache_dir), world, images, values)
+    shapes = _cached_shapes(path, images.shape)
+    if shapes is None:
+        shapes = _draw_shapes(world, images, values, workers, progress)
+        _keep_shapes(path, shapes)
+    return world.shade(shapes, values)
+
+
+def measure_attributes(
+    world: KnownWorld, images: ArrayLike, workers: int | None = None, progress: bool = True
+) -> dict[str, Column]:
+    """Measures the attributes of many images, as :meth:`KnownWorld.measure` does.
+
+    Args:
+        world: Whose attributes are measured.
+        images: Grey levels 0 to 255, ``(N, H, W)``, whole or not.
+        workers: Processes; None takes one for each processor.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Each attribute as it is found in the images, ``(N,)``; nan for a black image.
+
+    Raises:
+        ValueError: If the images are of another shape or not finite, or ``workers`` is below 1.
+    """
+    found = map_rows(_Measure(world), [np.asarray(images)], workers, progress, "measuring")
+    return dict(zip(world.attributes, found.T, strict=True))
+
+
+class _Measure:
+    """Measures images ``(M, H, W)`` as a table ``(M, K)`` of the K attributes of a world."""
+
+    def __init__(self, world: KnownWorld) -> None:
+        self.world = world
+
+    def __call__(self, images: NDArray[np.generic]) -> NDArray[np.float64]:
+        return np.stack(list(self.world.measure(images).values()), axis=-1)
+
+
+class _Shape:
+    """Draws shapes ``(M, H, W)`` of originals and the columns of the attributes of a world."""
+
+    def __init__(self, world: KnownWorld) -> None:
+        self.world = world
+
+    def __call__(self, originals: NDArray[np.uint8], *columns: Column) -> NDArray[np.uint8]:
+        attributes = dict(zip(self.world.shape_attributes, columns, strict=True))
+        return self.world.shape(originals, attributes)
+
+
+def _draw_shapes(
+    world: KnownWorld,
+    originals: NDArray[np.uint8],
+    attributes: Columns,
+    workers: int | None,
+    progress: bool,
+) -> NDArray[np.uint8]:
+    values = [attributes[name] for name in world.shape_attributes]
+    columns: list[NDArray[Any]] = [originals, *values]
+    return map_rows(_Shape(world), columns, workers, progress, "rendering")
+
+
+def _shape_path(
+    folder: Path, world: KnownWorld, originals: NDArray[np.uint8], attributes: Columns
+) -> Path:
+    """The file of shapes, named by a hash of everything that they depend on."""
+    names = world.shape_attributes
+    described = [_DRAWING, world.name, world.parameters(), originals.shape, names]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(originals).tobytes())
+    for name in names:
+        digest.update(attributes[name].tobytes())
+    return folder.expanduser() / f"shapes-{digest.hexdigest()[:32]}-idx3-ubyte.gz"
+
+
+def _cached_shapes(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """What the file holds, unless it is missing or broken."""
+    # Whatever is wrong with a cache, the shapes can be drawn again.
+    with suppress(OSError, ValueError):
+        if path is not None and (shapes := read_idx(path, dimensions=3)).shape == shape:
+            return shapes
+    return None
+
+
+def _keep_shapes(path: Path | None, shapes: NDArray[np.uint8]) -> None:
+    # A cache that cannot be written costs time, nothing else.
+    with suppress(OSError):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_idx(path, shapes)

@@ -1,0 +1,19 @@
+"""Synthetic worlds: causal models that are known, attributes and images included."""
+
+from deepscm_pl.data.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
+from deepscm_pl.data.worlds.catalogue import WORLDS, known_world, read_world, write_world
+from deepscm_pl.data.worlds.thickness_intensity import ThicknessIntensityWorld
+from deepscm_pl.data.worlds.thickness_intensity_falling import ThicknessIntensityFallingWorld
+
+__all__ = [
+    "WORLDS",
+    "KnownAttribute",
+    "KnownDo",
+    "KnownWorld",
+    "ThicknessIntensityFallingWorld",
+    "ThicknessIntensityWorld",
+    "known_world",
+    "read_world",
+    "within",
+    "write_world",
+]
