@@ -16,6 +16,8 @@ from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.transforms import Interval, Positive
 
+from linear_image import LinearImage, LogitFeatures
+
 # x := 1 + 2 u;  y := -1 + 0.5 x + 0.7 u;  w := 2 x - 3 y + 0.3 u;  apart := 4 u
 SCALES = {"x": 2.0, "y": 0.7, "w": 0.3, "apart": 4.0}
 WEIGHTS = {"x": [], "y": [0.5], "w": [2.0, -3.0], "apart": []}
@@ -370,28 +372,6 @@ def test_trace_elbo_agrees_in_expectation(imaging, observations):
         imaging.dequantise = lambda recorded: recorded
         mine = imaging.elbo(values, 3000).bound.sum().item()
     assert mine == pytest.approx(theirs, rel=2e-3)
-
-
-class LogitFeatures(torch.nn.Module):
-    """The preprocessed image itself as features."""
-
-    def __init__(self, shape):
-        super().__init__()
-        self.out_features = shape[0] * shape[1] * shape[2]
-
-    def forward(self, scaled):
-        p = 0.05 + 0.95 * (scaled + 1) / 2
-        return p.logit().flatten(1)
-
-
-class LinearImage(torch.nn.Module):
-    def __init__(self, features, shape):
-        super().__init__()
-        self.linear = torch.nn.Linear(features, shape[0] * shape[1] * shape[2])
-        self.shape = shape
-
-    def forward(self, features):
-        return self.linear(features).view(-1, *self.shape)
 
 
 def test_elbo_of_a_linear_vae_is_exact_under_the_exact_guide(double):

@@ -1,6 +1,6 @@
 """Mechanisms: how each variable is generated from its parents and its exogenous noise."""
 
-from deepscm_pl.mechanisms.base import Evidence, Mechanism
+from deepscm_pl.mechanisms.base import Evidence, LatentEvidence, Mechanism
 from deepscm_pl.mechanisms.constant import Constant
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
@@ -16,6 +16,7 @@ __all__ = [
     "Evidence",
     "Flow",
     "ImageMechanism",
+    "LatentEvidence",
     "Mechanism",
     "Modified",
     "SplineFlow",

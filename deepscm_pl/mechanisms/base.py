@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,20 @@ from torch import Tensor, nn
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.types import Domain, Noise, Variables
 
-__all__ = ["Evidence", "Mechanism"]
+__all__ = ["Evidence", "LatentEvidence", "Mechanism"]
+
+
+class LatentEvidence(NamedTuple):
+    """What the evidence of a variable says of its latent z, in nats.
+
+    Attributes:
+        divergences: KL(q(z_j | x, pa) ‖ p(z_j)) of each dimension of the latent, ``(*batch, J)``.
+        log_weights: log p(x, z_k | pa) − log q(z_k | x, pa) of each draw z_k ~ q(z | x, pa),
+            ``(P, *batch)``.
+    """
+
+    divergences: Tensor
+    log_weights: Tensor
 
 
 @dataclass(frozen=True)
@@ -21,15 +36,28 @@ class Evidence:
     Attributes:
         log_prob: log p(x | pa), or E_q[log p(x | z, pa)] where there is a latent; ``(*batch,)``.
         divergence: KL(q(z | x, pa) ‖ p(z)), zero where the likelihood is exact; ``(*batch,)``.
+        latent: What is known of the latent; ``None`` where the likelihood is exact.
     """
 
     log_prob: Tensor
     divergence: Tensor
+    latent: LatentEvidence | None = None
 
     @property
     def bound(self) -> Tensor:
         """log p(x | pa) or its lower bound, ``(*batch,)``."""
         return self.log_prob - self.divergence
+
+    @property
+    def importance_weighted_bound(self) -> Tensor:
+        """log of the mean weight of the draws (Burda et al. 2016), ``(*batch,)``.
+
+        Equal to :attr:`bound` where the likelihood is exact.
+        """
+        if self.latent is None:
+            return self.bound
+        weights = self.latent.log_weights
+        return weights.logsumexp(dim=0) - math.log(len(weights))
 
 
 class Mechanism(nn.Module, ABC):
@@ -100,6 +128,20 @@ class Mechanism(nn.Module, ABC):
         raise NotImplementedError(
             f"{type(self).__name__} has no exact log-probability; evidence() gives a lower bound."
         )
+
+    def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
+        """log p(x, z_k | pa) − log q(z_k | x, pa) for draws z_k ~ q(z | x, pa), ``(P, *batch)``.
+
+        The mean of their exponentials over draws is an unbiased estimate of p(x | pa) (Burda et al.
+        2016, arXiv:1509.00519, equation 8). Where the likelihood is exact there is nothing to draw:
+        log p(x | pa) itself, with P = 1.
+
+        Args:
+            value: x, ``(*batch, *event)``.
+            parents: The parents' values.
+            num_particles: P, the number of draws.
+        """
+        return self.log_prob(value, parents)[None]
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """The recorded value that the most likely noise of ``value`` gives; itself where exact."""

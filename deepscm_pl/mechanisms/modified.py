@@ -71,6 +71,10 @@ class Modified(Mechanism):
         """Not possible, as for :meth:`abduct`."""
         raise ValueError(f"{self.name} is under an intervention and has no density.")
 
+    def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
+        """Not possible, as for :meth:`abduct`."""
+        raise ValueError(f"{self.name} is under an intervention and has no density.")
+
     def model(self, name: str, parents: Variables) -> Tensor:
         """The natural value as the site ``name.natural``, its image under h as ``name``."""
         natural = self.mechanism.model(f"{name}.natural", parents)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
-from deepscm_pl.mechanisms.base import Evidence
+from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
@@ -134,8 +134,18 @@ class ConditionalVAE(ImageMechanism):
         """E_q[log p(x | z, pa)] by ``num_particles`` draws, and KL(q ‖ N(0, I)) in closed form."""
         posterior = self.posterior(value, parents)
         latent = self._draw(posterior, (num_particles,))
-        log_prob = self.image_distribution(latent, parents).log_prob(value).mean(dim=0)
-        return Evidence(log_prob, _divergence_from_standard_normal(posterior))
+        log_probs = self.image_distribution(latent, parents).log_prob(value)
+        divergences = _divergences_from_standard_normal(posterior)
+        log_weights = log_probs + _log_prior_over_posterior(latent, posterior)
+        found = LatentEvidence(divergences, log_weights)
+        return Evidence(log_probs.mean(dim=0), divergences.sum(-1), found)
+
+    def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
+        """log p(x | z_k, pa) + log p(z_k) − log q(z_k | x, pa), ``(P, *batch)``."""
+        posterior = self.posterior(value, parents)
+        latent = self._draw(posterior, (num_particles,))
+        log_probs = self.image_distribution(latent, parents).log_prob(value)
+        return log_probs + _log_prior_over_posterior(latent, posterior)
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """The recorded image at the posterior mean of z, without pixel noise."""
@@ -177,11 +187,17 @@ def _out_features(encoder: nn.Module) -> int:
     return features
 
 
-def _divergence_from_standard_normal(posterior: _Posterior) -> Tensor:
-    """KL(N(μ, σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − log σ²), in nats."""
+def _divergences_from_standard_normal(posterior: _Posterior) -> Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) = ½ (μ² + σ² − 1 − log σ²) of each dimension, in nats."""
     location, log_scale = posterior
-    terms = location.square() + (2 * log_scale).exp() - 1 - 2 * log_scale
-    return 0.5 * terms.sum(-1)
+    return 0.5 * (location.square() + (2 * log_scale).exp() - 1 - 2 * log_scale)
+
+
+def _log_prior_over_posterior(latent: Tensor, posterior: _Posterior) -> Tensor:
+    """log N(z; 0, I) − log N(z; μ, σ²) = Σ ½ ((z − μ)²/σ² − z²) + log σ, in nats."""
+    location, log_scale = posterior
+    standardised = (latent - location) * (-log_scale).exp()
+    return (0.5 * (standardised.square() - latent.square()) + log_scale).sum(-1)
 
 
 class ImageDistribution(TorchDistribution):

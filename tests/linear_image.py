@@ -1,0 +1,27 @@
+"""Networks that make a VAE linear and Gaussian, so that its densities have closed forms."""
+
+from __future__ import annotations
+
+import torch
+
+
+class LogitFeatures(torch.nn.Module):
+    """The preprocessed image itself as features."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.out_features = shape[0] * shape[1] * shape[2]
+
+    def forward(self, scaled):
+        p = 0.05 + 0.95 * (scaled + 1) / 2
+        return p.logit().flatten(1)
+
+
+class LinearImage(torch.nn.Module):
+    def __init__(self, features, shape):
+        super().__init__()
+        self.linear = torch.nn.Linear(features, shape[0] * shape[1] * shape[2])
+        self.shape = shape
+
+    def forward(self, features):
+        return self.linear(features).view(-1, *self.shape)
