@@ -1,6 +1,24 @@
-"""What a person watches: grids of images, and the table at the end."""
+"""What a person watches: images, densities and noise in TensorBoard, and the table at the end."""
 
 from deepscm_pl.callbacks.association import AssociationReport
+from deepscm_pl.callbacks.attribute_densities import AttributeDensities
+from deepscm_pl.callbacks.conditional_samples import ConditionalSampleGrid
+from deepscm_pl.callbacks.figure_callback import FigureCallback
 from deepscm_pl.callbacks.grids import CounterfactualGrid, InterventionGrid
+from deepscm_pl.callbacks.latent_traversal import LatentTraversal
+from deepscm_pl.callbacks.noise_histograms import NoiseHistograms
+from deepscm_pl.callbacks.reconstructions import ReconstructionGrid
+from deepscm_pl.callbacks.samples import SampleGrid
 
-__all__ = ["AssociationReport", "CounterfactualGrid", "InterventionGrid"]
+__all__ = [
+    "AssociationReport",
+    "AttributeDensities",
+    "ConditionalSampleGrid",
+    "CounterfactualGrid",
+    "FigureCallback",
+    "InterventionGrid",
+    "LatentTraversal",
+    "NoiseHistograms",
+    "ReconstructionGrid",
+    "SampleGrid",
+]

@@ -1,19 +1,24 @@
-"""Grids of counterfactual and interventional images, to TensorBoard and as PNG."""
+"""Grids of counterfactual and interventional images."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepscm_pl.callbacks.run_folder import checkpoint_folder
-from deepscm_pl.figures import ImageColumn, draw_grid, figure_to_array, save_figure
+from deepscm_pl.callbacks.figure_callback import FigureCallback
+from deepscm_pl.callbacks.variables import (
+    NO_PICTURES,
+    captions,
+    grey_levels,
+    observation_labels,
+    pictures,
+)
+from deepscm_pl.data.base import require_count
+from deepscm_pl.figures import ImageColumn, draw_grid
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.types import Variables
@@ -21,11 +26,8 @@ from deepscm_pl.types import Variables
 __all__ = ["CounterfactualGrid", "InterventionGrid"]
 
 
-class _ImageGrid(pl.Callback):
-    """Draw a grid of every image variable after chosen validation epochs and after the test.
-
-    The noise is the same in every epoch, and drawing leaves the random numbers of the training
-    untouched.
+class _DoGrid(FigureCallback):
+    """A grid of every image variable, with a column for each intervention.
 
     Args:
         interventions: A column each, as text: ``thickness=3``, ``thickness+=1, intensity=100``.
@@ -33,17 +35,16 @@ class _ImageGrid(pl.Callback):
         num_images: Number of rows.
         num_particles: Particles that an image is averaged over.
         seed: Seed of the noise.
+        differences: Whether to draw, under each image, its signed difference to the first column.
 
     Attributes:
         texts: The interventions as they were given.
         written: The PNG files written so far.
 
     Raises:
-        ValueError: If an intervention cannot be read, or a number is less than 1.
+        ValueError: If an intervention cannot be read, or a number is less than 1; when the run
+            starts, if an intervention does not fit the model.
     """
-
-    name = "grid"
-    differences = True
 
     def __init__(
         self,
@@ -52,23 +53,15 @@ class _ImageGrid(pl.Callback):
         num_images: int = 8,
         num_particles: int = 1,
         seed: int = 0,
+        differences: bool = True,
     ) -> None:
-        for name, value in (
-            ("every_n_epochs", every_n_epochs),
-            ("num_images", num_images),
-            ("num_particles", num_particles),
-            ("number of interventions", len(interventions)),
-        ):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, but got {value}.")
+        self.num_images = require_count("num_images", num_images, minimum=1)
+        super().__init__(every_n_epochs, num_images, seed)
+        self.num_particles = require_count("num_particles", num_particles, minimum=1)
+        require_count("number of interventions", len(interventions), minimum=1)
         self.texts = list(interventions)
         self.interventions = [parse_do(text) for text in interventions]
-        self.every_n_epochs = every_n_epochs
-        self.num_images = num_images
-        self.num_particles = num_particles
-        self.seed = seed
-        self.written: list[Path] = []
-        self._observations: dict[str, Tensor] = {}
+        self.differences = differences
 
     @abstractmethod
     def columns(
@@ -80,70 +73,28 @@ class _ImageGrid(pl.Callback):
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """A label for each row."""
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop before any training if an intervention does not fit the model."""
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Whether every intervention fits the model."""
         for do in self.interventions:
-            _scm(pl_module).act(do)
+            scm.act(do)
+        return None if pictures(scm) else NO_PICTURES
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Variables,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first observations."""
-        if batch_idx == 0:
-            self._observations = {
-                name: value[: self.num_images].detach() for name, value in batch.items()
-            }
-
-    on_test_batch_end = on_validation_batch_end
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, if the epoch is one of those chosen."""
-        epoch = trainer.current_epoch + 1
-        last = trainer.max_epochs == epoch
-        if trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        if last or epoch % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, "validation", f"epoch={trainer.current_epoch}")
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the observations of the test split."""
-        self._draw(trainer, pl_module, "test", "test")
-
-    def _draw(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, when: str
-    ) -> None:
-        folder = checkpoint_folder(trainer)
-        if not trainer.is_global_zero or not self._observations:
-            return
-        scm = _scm(pl_module)
-        devices = [pl_module.device] if pl_module.device.type != "cpu" else []
-        with torch.random.fork_rng(devices), torch.no_grad():
-            torch.manual_seed(self.seed)
-            titles, columns = self.columns(scm, self._observations)
-        labels = self.row_labels(self._observations, split)
-        for name in scm.image_variables:
-            figure = draw_grid(
-                _image_columns(scm, name, titles, columns), labels, differences=self.differences
-            )
-            path = folder / f"{self.name}-{name}-{when}.png"
-            self.written.append(save_figure(figure, path))
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image(
-                        f"{self.name}/{name}/{split}",
-                        figure_to_array(figure),
-                        trainer.global_step,
-                        dataformats="HWC",
-                    )
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """A grid for each image variable."""
+        titles, columns = self.columns(scm, observations)
+        labels = self.row_labels(observations, split)
+        for name in pictures(scm):
+            shown = [
+                ImageColumn(title, column[name], captions(scm, column))
+                for title, column in zip(titles, columns, strict=True)
+            ]
+            levels = grey_levels(scm, name)
+            yield name, draw_grid(shown, labels, differences=self.differences, levels=levels)
 
 
-class CounterfactualGrid(_ImageGrid):
+class CounterfactualGrid(_DoGrid):
     """Rows are observations, columns are counterfactuals, with signed difference maps below.
 
     The first column is the factual. See the base class for the arguments.
@@ -166,19 +117,17 @@ class CounterfactualGrid(_ImageGrid):
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The row of the data that the observation is."""
         count = len(next(iter(observations.values())))
-        rows = observations["index"].flatten().tolist() if "index" in observations else range(count)
-        source = "test" if split == "test" else "train"
-        return [f"{source} {row}" for row in rows]
+        return observation_labels(observations, split, count)
 
 
-class InterventionGrid(_ImageGrid):
+class InterventionGrid(_DoGrid):
     """Rows are draws of the noise, columns are interventions that all see the same noise.
 
-    The first column is without intervention. See the base class for the arguments.
+    The first column is without intervention; the difference maps below show what each
+    intervention changes of it. See the base class for the arguments.
     """
 
     name = "intervention"
-    differences = False
 
     def columns(
         self, scm: StructuralCausalModel, observations: Variables
@@ -202,38 +151,5 @@ class InterventionGrid(_ImageGrid):
         return [f"noise {k}" for k in range(self.num_images)]
 
 
-def _scm(pl_module: pl.LightningModule) -> StructuralCausalModel:
-    scm = getattr(pl_module, "scm", None)
-    if not isinstance(scm, StructuralCausalModel):
-        raise ValueError(
-            "expected a module with a structural causal model as its attribute scm, but got "
-            f"{type(pl_module).__name__}."
-        )
-    return scm
-
-
 def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
     return {name: value.expand(size, *scm[name].domain.shape) for name, value in values.items()}
-
-
-def _image_columns(
-    scm: StructuralCausalModel,
-    name: str,
-    titles: Sequence[str],
-    columns: Sequence[Variables],
-) -> list[ImageColumn]:
-    scalars = [node for node in scm.graph.nodes if scm[node].domain.shape == (1,)]
-    return [
-        ImageColumn(title, column[name], _captions(column, scalars))
-        for title, column in zip(titles, columns, strict=True)
-    ]
-
-
-def _captions(column: Variables, scalars: Sequence[str]) -> list[str]:
-    if not scalars:
-        return []
-    values = zip(*(column[name].flatten().tolist() for name in scalars), strict=True)
-    return [
-        "\n".join(f"{name} {value:.3g}" for name, value in zip(scalars, row, strict=True))
-        for row in values
-    ]

@@ -1,7 +1,32 @@
-"""Pictures: causal graphs and grids of images."""
+"""Pictures: causal graphs, images in grids and matrices, densities and noise."""
 
+from deepscm_pl.figures.density import (
+    DensityPanel,
+    JointPanel,
+    draw_densities,
+    draw_joint_densities,
+    kernel_density,
+)
 from deepscm_pl.figures.graph import draw_graph
 from deepscm_pl.figures.grid import ImageColumn, draw_grid
+from deepscm_pl.figures.matrix import ImagePanel, MatrixAxis, draw_comparison, draw_image_matrix
+from deepscm_pl.figures.noise import draw_noise
 from deepscm_pl.figures.output import figure_to_array, save_figure
 
-__all__ = ["ImageColumn", "draw_graph", "draw_grid", "figure_to_array", "save_figure"]
+__all__ = [
+    "DensityPanel",
+    "ImageColumn",
+    "ImagePanel",
+    "JointPanel",
+    "MatrixAxis",
+    "draw_comparison",
+    "draw_densities",
+    "draw_graph",
+    "draw_grid",
+    "draw_image_matrix",
+    "draw_joint_densities",
+    "draw_noise",
+    "figure_to_array",
+    "kernel_density",
+    "save_figure",
+]

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.figures.pixels import (
+    GAP,
+    add_difference_bar,
+    colour_differences,
+    inches_per_pixel,
+    to_rgb,
+)
+
 __all__ = ["ImageColumn", "draw_grid"]
 
-_GAP = 3
-_DIFFERENCES = "RdBu_r"
+_CAPTION_LINE = 0.12
+"""Height of a line of a caption, in inches."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def draw_grid(
             below = layout.top(n) + layout.row_height + 1
             axes.text(layout.centre(k), below, caption, ha="center", va="top", fontsize=6.5)
     if differences:
-        _add_colour_bar(figure, levels)
+        add_difference_bar(figure, axes, levels)
     return figure
 
 
@@ -108,16 +114,17 @@ def _layout(columns: Sequence[ImageColumn], differences: bool) -> _Layout:
     if len(shapes) != 1:
         raise ValueError(f"columns: expected images of one shape, but got {sorted(shapes)}.")
     rows, _, height, width = shapes.pop()
-    captions = any(column.captions for column in columns)
-    row_height = 2 * height + _GAP if differences else height
+    lines = [1 + caption.count("\n") for column in columns for caption in column.captions]
+    below = math.ceil(max(lines, default=0) * _CAPTION_LINE / inches_per_pixel(width))
+    row_height = 2 * height + GAP if differences else height
     return _Layout(
         rows,
         len(columns),
         height,
         width,
         row_height,
-        pitch_x=width + _GAP + (width // 2 if captions else 0),
-        pitch_y=row_height + _GAP + (height // 3 if captions else 0),
+        pitch_x=width + GAP + (width // 2 if lines else 0),
+        pitch_y=row_height + GAP + below,
     )
 
 
@@ -126,34 +133,22 @@ def _canvas(
 ) -> NDArray[np.float64]:
     """All images in their places, ``(height, width, 3)`` from 0 to 1."""
     canvas = np.ones((*layout.shape, 3))
-    reference = _to_rgb_range(columns[0].images, levels)
+    reference = columns[0].images
     for k, column in enumerate(columns):
-        images = _to_rgb_range(column.images, levels)
-        changes = _colour((images - reference).mean(axis=-1))
+        images = to_rgb(column.images, levels)
+        changes = colour_differences(column.images, reference, levels)
         across = slice(layout.left(k), layout.left(k) + layout.width)
         for n in range(layout.rows):
             top = layout.top(n)
             canvas[top : top + layout.height, across] = images[n]
             if differences and k > 0:
-                below = top + layout.height + _GAP
+                below = top + layout.height + GAP
                 canvas[below : below + layout.height, across] = changes[n]
     return canvas
 
 
-def _to_rgb_range(images: Tensor, levels: int) -> NDArray[np.float64]:
-    """``(N, H, W, 3)`` from 0 to 1."""
-    array = images.detach().cpu().double().numpy().transpose(0, 2, 3, 1) / (levels - 1)
-    return np.clip(np.broadcast_to(array, (*array.shape[:3], 3)), 0, 1)
-
-
-def _colour(change: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Colours of differences from −1 to 1, ``(N, H, W, 3)``."""
-    coloured: NDArray[np.float64] = np.asarray(colormaps[_DIFFERENCES]((change + 1) / 2))[..., :3]
-    return coloured
-
-
 def _new_figure(layout: _Layout, title: str) -> Figure:
-    scale, (height, width) = 0.034, layout.shape
+    scale, (height, width) = inches_per_pixel(layout.width), layout.shape
     figure = Figure(figsize=(width * scale + 1.6, height * scale + 0.9), dpi=150)
     axes = figure.add_subplot()
     axes.xaxis.tick_top()
@@ -163,10 +158,3 @@ def _new_figure(layout: _Layout, title: str) -> Figure:
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
-
-
-def _add_colour_bar(figure: Figure, levels: int) -> None:
-    mappable = ScalarMappable(Normalize(-(levels - 1), levels - 1), colormaps[_DIFFERENCES])
-    bar = figure.colorbar(mappable, ax=figure.axes[0], fraction=0.02, pad=0.02)
-    bar.set_label("change of grey level", fontsize=8)
-    bar.ax.tick_params(labelsize=7)

@@ -1,0 +1,189 @@
+"""The base of every callback that draws: a named figure at chosen times."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+
+from deepscm_pl.callbacks.run_folder import checkpoint_folder
+from deepscm_pl.data.base import require_count
+from deepscm_pl.figures import save_figure
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.types import Variables
+
+__all__ = ["FigureCallback"]
+
+
+class FigureCallback(pl.Callback, ABC):
+    """Draw figures of a causal model after chosen validation epochs, and after the test.
+
+    The contract: :meth:`check` stops before any training what could not be drawn after it, and
+    :meth:`draw` yields figures from the first observations of a split. This class keeps these
+    observations, calls :meth:`draw`, and writes each figure as
+    ``<name>-<what>-<epoch=N | test>.png`` beside the checkpoints and under the tag
+    ``<name>/<what>/<split>`` to every TensorBoard logger, on the first process only.
+
+    Random numbers are the same whenever it draws, and those of the training stay untouched. On
+    several processes the observations are those that the first of them sees.
+
+    Args:
+        every_n_epochs: Draw after every so many epochs, and after the last.
+        num_observations: How many observations to keep for drawing; all, if the split has fewer.
+        seed: Seed of the random numbers.
+
+    Attributes:
+        written: The PNG files written so far.
+
+    Raises:
+        ValueError: If a number is less than 1, or the seed negative.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, every_n_epochs: int, num_observations: int, seed: int) -> None:
+        self.every_n_epochs = require_count("every_n_epochs", every_n_epochs, minimum=1)
+        self.num_observations = require_count("num_observations", num_observations, minimum=1)
+        self.seed = require_count("seed", seed, minimum=0)
+        self.written: list[Path] = []
+        self._kept: list[dict[str, Tensor]] = []
+        self._said: set[str] = set()
+
+    @abstractmethod
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Why there is nothing to draw for ``scm``, in a sentence that is said once; else None.
+
+        Raises:
+            ValueError: If what is asked for does not fit the model.
+        """
+
+    @abstractmethod
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """What each figure shows, as a word for its tag, and the figure.
+
+        Args:
+            scm: The model, in evaluation mode.
+            observations: The first ``num_observations`` rows of the split, ``(N, *event)`` for
+                each of :meth:`needed`.
+            split: ``"validation"`` or ``"test"``.
+        """
+
+    def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
+        """The variables of which observations are kept."""
+        return scm.graph.nodes
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Stop before any training if what is asked for does not fit the model."""
+        nothing = self.check(_scm(pl_module))
+        if nothing is not None and nothing not in self._said:
+            self._said.add(nothing)
+            rank_zero_info(f"{type(self).__name__} draws nothing: {nothing}")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the observations of an earlier epoch."""
+        self._kept = []
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the observations of the validation split."""
+        self._kept = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Variables,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first observations, if the epoch is one of those chosen."""
+        if self._is_chosen(trainer) and dataloader_idx == 0:
+            self._keep(batch, _scm(pl_module))
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Variables,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the first observations."""
+        if dataloader_idx == 0:
+            self._keep(batch, _scm(pl_module))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, if the epoch is one of those chosen."""
+        if self._is_chosen(trainer):
+            self._write_all(trainer, pl_module, "validation", f"epoch={trainer.current_epoch}")
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the observations of the test split."""
+        self._write_all(trainer, pl_module, "test", "test")
+
+    def _is_chosen(self, trainer: pl.Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        chosen = epoch == trainer.max_epochs or epoch % self.every_n_epochs == 0
+        return chosen and trainer.state.fn == "fit" and not trainer.sanity_checking
+
+    def _keep(self, batch: Variables, scm: StructuralCausalModel) -> None:
+        missing = self.num_observations - sum(len(_first(kept)) for kept in self._kept)
+        if missing > 0:
+            names = {*self.needed(scm), "index"} & batch.keys()
+            # Copies, so that a few rows do not hold the memory of a whole batch.
+            rows = {name: batch[name][:missing].detach().clone() for name in names}
+            self._kept.append(rows)
+
+    def _write_all(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, when: str
+    ) -> None:
+        folder = checkpoint_folder(trainer)  # asks every process
+        kept, self._kept = self._kept, []
+        if not trainer.is_global_zero or not kept:
+            return
+        observations = {name: torch.cat([rows[name] for rows in kept]) for name in kept[0]}
+        device = pl_module.device
+        devices = [] if device.type == "cpu" else [device]
+        accelerator = "cuda" if device.type == "cpu" else device.type
+        with torch.random.fork_rng(devices, device_type=accelerator), torch.no_grad():
+            torch.manual_seed(self.seed)
+            for what, figure in self.draw(_scm(pl_module), observations, split):
+                path = save_figure(figure, folder / f"{self.name}-{what}-{when}.png")
+                figure.clear()
+                self.written.append(path)
+                _log_picture(trainer, f"{self.name}/{what}/{split}", path)
+
+
+def _first(variables: Variables) -> Tensor:
+    return next(iter(variables.values()))
+
+
+def _log_picture(trainer: pl.Trainer, tag: str, path: Path) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            logger.experiment.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+
+
+def _scm(pl_module: pl.LightningModule) -> StructuralCausalModel:
+    scm = getattr(pl_module, "scm", None)
+    if not isinstance(scm, StructuralCausalModel):
+        raise ValueError(
+            "expected a module with a structural causal model as its attribute scm, but got "
+            f"{type(pl_module).__name__}."
+        )
+    return scm

@@ -1,0 +1,187 @@
+"""Matrices of images: two quantities vary, one along each axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepscm_pl.figures.pixels import (
+    GAP,
+    add_difference_bar,
+    colour_differences,
+    inches_per_pixel,
+    tile,
+    to_rgb,
+)
+
+__all__ = ["ImagePanel", "MatrixAxis", "draw_comparison", "draw_image_matrix"]
+
+_MARK = "#d95f02"
+
+
+@dataclass(frozen=True)
+class MatrixAxis:
+    """What varies along one axis.
+
+    Attributes:
+        label: Its name and unit; may be empty.
+        ticks: A text for each row or column.
+    """
+
+    label: str
+    ticks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ImagePanel:
+    """One matrix.
+
+    Attributes:
+        title: What all of its images share.
+        images: Grey levels ``(rows, columns, C, H, W)``, C of 1 or 3.
+        marks: For each row a position to mark, in columns from the first, or none.
+    """
+
+    title: str
+    images: Tensor
+    marks: Sequence[float] = ()
+
+
+def draw_image_matrix(
+    panels: Sequence[ImagePanel],
+    columns: MatrixAxis,
+    rows: MatrixAxis,
+    levels: int = 256,
+) -> Figure:
+    """Draw matrices of images side by side, all with the same axes.
+
+    Args:
+        panels: The matrices, of one shape.
+        columns: What varies from left to right.
+        rows: What varies from top to bottom.
+        levels: Number of grey levels.
+
+    Raises:
+        ValueError: If there is no panel, panels differ in shape, or the ticks do not fit.
+
+    Example:
+        >>> import torch
+        >>> panel = ImagePanel("noise 0", torch.zeros(2, 3, 1, 8, 8))
+        >>> figure = draw_image_matrix(
+        ...     [panel, panel],
+        ...     MatrixAxis("thickness (pixels)", ["1", "2", "3"]),
+        ...     MatrixAxis("intensity", ["200", "100"]),
+        ... )
+        >>> len(figure.axes)
+        2
+    """
+    _check(panels, columns, rows)
+    across = math.ceil(math.sqrt(len(panels))) if len(panels) > 3 else len(panels)
+    canvases = [tile(to_rgb(panel.images, levels)) for panel in panels]
+    shape = panels[0].images.shape[-2:]
+    figure = _new_figure(canvases[0], shape[1], across, math.ceil(len(panels) / across))
+    for k, (panel, canvas) in enumerate(zip(panels, canvases, strict=True)):
+        axes = figure.add_subplot(math.ceil(len(panels) / across), across, k + 1)
+        _show(axes, canvas, shape, columns, rows)
+        axes.set_title(panel.title, fontsize=9)
+        for n, mark in enumerate(panel.marks):
+            x = mark * (shape[1] + GAP) + (shape[1] - 1) / 2
+            y = (n + 1) * (shape[0] + GAP) - (GAP + 1) / 2
+            axes.plot(x, y, marker="^", markersize=4, color=_MARK, clip_on=False)
+    return figure
+
+
+def draw_comparison(
+    observed: Tensor, reconstructed: Tensor, labels: Sequence[str], levels: int = 256
+) -> Figure:
+    """Draw observations, below them their reconstructions, and below these what differs.
+
+    Differences are signed, reconstruction minus observation; under each column stands the mean
+    absolute difference.
+
+    Args:
+        observed: Grey levels ``(N, C, H, W)``, C of 1 or 3.
+        reconstructed: Grey levels of the same shape.
+        labels: A label for each observation.
+        levels: Number of grey levels.
+
+    Raises:
+        ValueError: If shapes differ or the labels do not fit.
+
+    Example:
+        >>> import torch
+        >>> image = torch.zeros(3, 1, 8, 8)
+        >>> figure = draw_comparison(image, image + 1, ["test 0", "test 1", "test 2"])
+        >>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
+        ['1.0', '1.0', '1.0']
+    """
+    if observed.shape != reconstructed.shape or len(labels) != len(observed):
+        raise ValueError(
+            "reconstructed: expected one image and one label for each observation "
+            f"{tuple(observed.shape)}, but got {tuple(reconstructed.shape)} and {len(labels)} "
+            "labels."
+        )
+    difference = colour_differences(reconstructed, observed, levels)
+    cells = np.stack([to_rgb(observed, levels), to_rgb(reconstructed, levels), difference])
+    canvas, shape = tile(cells), observed.shape[-2:]
+    figure = _new_figure(canvas, shape[1], 1, 1)
+    axes = figure.add_subplot()
+    errors = (reconstructed - observed).detach().abs().flatten(1).mean(dim=1).tolist()
+    columns = MatrixAxis(
+        "mean absolute difference (grey levels)", [f"{error:.1f}" for error in errors]
+    )
+    rows = MatrixAxis("", ["observation", "reconstruction", "difference"])
+    _show(axes, canvas, shape, columns, rows)
+    above = axes.secondary_xaxis("top")
+    above.set_xticks(_centres(len(labels), shape[1]), list(labels), fontsize=8)
+    above.tick_params(length=0)
+    above.spines[:].set_visible(False)
+    add_difference_bar(figure, axes, levels)
+    return figure
+
+
+def _check(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) -> None:
+    shapes = {tuple(panel.images.shape) for panel in panels}
+    if len(shapes) != 1:
+        raise ValueError(f"panels: expected images of one shape, but got {sorted(shapes)}.")
+    expected = shapes.pop()[:2]
+    if expected != (len(rows.ticks), len(columns.ticks)):
+        raise ValueError(
+            f"panels: expected a tick for each of {expected[0]} rows and {expected[1]} columns, "
+            f"but got {len(rows.ticks)} and {len(columns.ticks)}."
+        )
+
+
+def _new_figure(canvas: NDArray[np.float64], width: int, across: int, down: int) -> Figure:
+    scale = inches_per_pixel(width)
+    panel = (canvas.shape[1] * scale + 0.9, canvas.shape[0] * scale + 0.8)
+    size = (panel[0] * across, panel[1] * down)
+    return Figure(figsize=size, dpi=150, layout="constrained")
+
+
+def _show(
+    axes: Axes,
+    canvas: NDArray[np.float64],
+    shape: Sequence[int],
+    columns: MatrixAxis,
+    rows: MatrixAxis,
+) -> None:
+    """A canvas of images of ``shape``, with its ticks and labels."""
+    axes.imshow(canvas, interpolation="nearest")
+    axes.set_xticks(_centres(len(columns.ticks), shape[1]), list(columns.ticks), fontsize=8)
+    axes.set_yticks(_centres(len(rows.ticks), shape[0]), list(rows.ticks), fontsize=8)
+    axes.set_xlabel(columns.label, fontsize=9)
+    axes.set_ylabel(rows.label, fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _centres(count: int, size: int) -> list[float]:
+    return [k * (size + GAP) + (size - 1) / 2 for k in range(count)]
