@@ -85,11 +85,11 @@ class LatentTraversal(FigureCallback):
                 for n, title in enumerate(titles)
             ]
             columns = MatrixAxis(
-                "value of the dimension (triangle: the observation's own)",
+                "value (triangle: the observation's own)",
                 [f"{value:g}".replace("-", "−") for value in self.values],
             )
             ticks = [f"z{d}\n{information[d].item():.1f} nats" for d in order]
-            rows = MatrixAxis("dimension, and what it says of the observation", ticks)
+            rows = MatrixAxis("latent dimension", ticks)
             yield name, draw_image_matrix(panels, columns, rows, grey_levels(scm, name))
 
     def _marks(self, own: Tensor) -> list[float]:

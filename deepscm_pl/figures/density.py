@@ -196,7 +196,9 @@ def _draw_density(axes: Axes, panel: DensityPanel) -> dict[str, Line2D]:
     low, high = _limits([panel.observed, *panel.curves.values()], panel.lower, panel.upper)
     points = np.linspace(low, high, _POINTS)
     observed = _array(panel.observed)
-    axes.hist(observed, bins=50, range=(low, high), density=True, color=_DATA)
+    # Fewer bins where there are few values, so that they tell more than their own chance.
+    bins = int(np.clip(np.sqrt(len(observed)), 10, 50))
+    axes.hist(observed, bins=bins, range=(low, high), density=True, color=_DATA)
     lines = {}
     for k, (name, values) in enumerate(panel.curves.items()):
         colour = _MODEL if k == 0 else colormaps["tab10"]((k - 1) % 10)

@@ -45,7 +45,8 @@ def draw_noise(
     count = len(histograms) + len(latents)
     if not count:
         raise ValueError("histograms: expected at least one noise, but got none.")
-    across, down = min(count, _COLUMNS), math.ceil(count / _COLUMNS)
+    across = min(count, 2 if count == 4 else _COLUMNS)
+    down = math.ceil(count / across)
     figure = Figure(figsize=(3.4 * across + 0.3, 2.8 * down + 0.4), dpi=150, layout="constrained")
     panels = [figure.add_subplot(down, across, k + 1) for k in range(count)]
     for axes, (name, values) in zip(panels, histograms.items(), strict=False):
@@ -67,7 +68,8 @@ def draw_noise(
 
 def _draw_histogram(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
     limit = max(4.0, float(np.quantile(np.abs(values), 0.999)))
-    bins = 60
+    # Fewer where there are few values, so that the bars tell more than their own chance.
+    bins = int(np.clip(np.sqrt(len(values)), 10, 60))
     counts, edges = np.histogram(values, bins=bins, range=(-limit, limit))
     # Over all values, so that those beyond the limits are missed and not spread over the others.
     axes.stairs(counts * bins / (2 * limit * len(values)), edges, fill=True, color=_NOISE)
