@@ -14,6 +14,8 @@ from deepscm_pl.data.worlds import (
     KnownWorld,
     ThicknessIntensityFallingWorld,
     ThicknessIntensityWorld,
+    ThicknessSlantWorld,
+    ThicknessWidthWorld,
     known_world,
 )
 
@@ -27,6 +29,8 @@ __all__ = [
     "Split",
     "ThicknessIntensityFallingWorld",
     "ThicknessIntensityWorld",
+    "ThicknessSlantWorld",
+    "ThicknessWidthWorld",
     "generate_morphomnist",
     "known_world",
     "measure_attributes",

@@ -4,7 +4,16 @@ After Castro et al., "Morpho-MNIST: Quantitative Assessment and Diagnostics for 
 Learning" (2019, arXiv:1809.01181).
 """
 
+from deepscm_pl.morphology.deform import set_slant, set_width
 from deepscm_pl.morphology.measure import Morphometrics, measure, measure_intensity
 from deepscm_pl.morphology.render import set_intensity, set_thickness
 
-__all__ = ["Morphometrics", "measure", "measure_intensity", "set_intensity", "set_thickness"]
+__all__ = [
+    "Morphometrics",
+    "measure",
+    "measure_intensity",
+    "set_intensity",
+    "set_slant",
+    "set_thickness",
+    "set_width",
+]

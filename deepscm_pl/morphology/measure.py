@@ -17,7 +17,10 @@ from deepscm_pl.morphology.skeleton import distance_to_background, medial_axis
 
 __all__ = [
     "Morphometrics",
+    "Placement",
     "binarise",
+    "extents",
+    "find_placement",
     "grey_levels",
     "measure",
     "measure_intensity",
@@ -52,6 +55,21 @@ class Morphometrics:
     width: NDArray[np.float64]
     height: NDArray[np.float64]
     intensity: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where N shapes are and how they lean, each ``(N,)``.
+
+    Attributes:
+        row: Of the centroid.
+        column: Of the centroid.
+        lean: Columns per row that the shape goes to the right downwards.
+    """
+
+    row: NDArray[np.float64]
+    column: NDArray[np.float64]
+    lean: NDArray[np.float64]
 
 
 def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
@@ -175,12 +193,12 @@ def _measure_chunk(images: NDArray[np.float32], scale: int) -> NDArray[np.float6
     skeletons = medial_axis(masks, distances)
     present = np.where(masks.any(axis=(1, 2)), 1.0, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        slope, middle_row = _shear(enlarged)
         thickness = _thickness(skeletons, distances)
-        width, height = _bounding_parallelogram(enlarged, slope, middle_row)
+        placement = find_placement(enlarged)
+        width, height = extents(enlarged, placement)
     area, length = masks.sum(axis=(1, 2)) / scale, _length(skeletons)
     lengths = np.stack([area, length, thickness, width, height]) / scale
-    return np.insert(lengths, 3, np.arctan(-slope), axis=0) * present
+    return np.insert(lengths, 3, np.arctan(-placement.lean), axis=0) * present
 
 
 def _thickness(skeletons: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -202,23 +220,42 @@ def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
     return length
 
 
-def _shear(images: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Columns per row by which images lean, and the row of their centroid, ``(N,)`` each."""
+def find_placement(images: NDArray[np.float32]) -> Placement:
+    """Where shapes are and how they lean.
+
+    Args:
+        images: ``(N, H, W)``.
+
+    Returns:
+        In pixels of these images; nan for a black image.
+    """
     weights = images.astype(np.float64)
     total = weights.sum(axis=(1, 2))
     y, x = np.arange(images.shape[1]), np.arange(images.shape[2])
-    rows, columns = weights.sum(axis=2) / total[:, None], weights.sum(axis=1) / total[:, None]
-    middle_row, middle_column = rows @ y, columns @ x
-    covariance = (weights * x).sum(axis=2) @ y / total - middle_row * middle_column
-    return covariance / (rows @ y**2 - middle_row**2), middle_row
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rows, columns = weights.sum(axis=2) / total[:, None], weights.sum(axis=1) / total[:, None]
+        row, column = rows @ y, columns @ x
+        covariance = (weights * x).sum(axis=2) @ y / total - row * column
+        return Placement(row, column, covariance / (rows @ y**2 - row**2))
 
 
-def _bounding_parallelogram(
-    images: NDArray[np.float32], slope: NDArray[np.float64], middle_row: NDArray[np.float64]
+def extents(
+    images: NDArray[np.float32], placement: Placement
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Width and height that hold all but a small share of the brightness, ``(N,)`` each."""
+    """Width and height of the bounding parallelogram, which leans as the shape does.
+
+    Args:
+        images: ``(N, H, W)``.
+        placement: As of :func:`find_placement`.
+
+    Returns:
+        What holds all but a small share of the brightness, in pixels of these images, ``(N,)``
+        each.
+    """
     count, height, width = images.shape
-    lean = slope[:, None, None] * (np.arange(height)[:, None] - middle_row[:, None, None])
+    lean = placement.lean[:, None, None] * (
+        np.arange(height)[:, None] - placement.row[:, None, None]
+    )
     position = np.nan_to_num(np.arange(width) + 0.5 - lean)
     column = np.clip(np.floor(position).astype(int), -1, width - 1) + 1
     cell = column + np.arange(count)[:, None, None] * (width + 1)

@@ -18,7 +18,7 @@ from deepscm_pl.morphology.measure import (
 )
 from deepscm_pl.morphology.resampling import enlarge, interpolate, reduce
 
-__all__ = ["set_intensity", "set_thickness"]
+__all__ = ["as_batch", "as_targets", "set_intensity", "set_thickness"]
 
 _MEASURING_SCALE = 4
 _DRAWING_SCALE = 16
@@ -58,8 +58,8 @@ def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
         >>> [round(float(measure(set_thickness(bar, t)[None]).thickness[0])) for t in (2, 4, 6)]
         [2, 4, 6]
     """
-    batch, shape = _as_batch(image)
-    targets = _targets("thickness", thickness, len(batch))
+    batch, shape = as_batch(image)
+    targets = as_targets("thickness", thickness, len(batch))
     if not ((targets > 0) & np.isfinite(targets)).all():
         raise ValueError(f"thickness must be positive and finite, in pixels, got {targets}.")
     drawn = np.empty(batch.shape, dtype=np.uint8)
@@ -90,8 +90,8 @@ def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
         array([[  0,  32,  64],
                [  0,  64, 128]], dtype=uint8)
     """
-    batch, shape = _as_batch(image)
-    targets = _targets("intensity", intensity, len(batch))
+    batch, shape = as_batch(image)
+    targets = as_targets("intensity", intensity, len(batch))
     if not ((targets >= 0) & (targets <= 255)).all():
         raise ValueError(f"intensity must be within 0 to 255 grey levels, got {targets}.")
     found = measure_intensity(batch)
@@ -99,7 +99,7 @@ def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
     return np.clip(batch * factors[:, None, None], 0, 255).astype(np.uint8).reshape(shape)
 
 
-def _as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
+def as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
     """One image or several as ``(N, H, W)``, and the shape that they came in."""
     array = np.asarray(image)
     if array.ndim not in (2, 3):
@@ -107,7 +107,7 @@ def _as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
     return grey_levels(array if array.ndim == 3 else array[None]), array.shape
 
 
-def _targets(name: str, values: ArrayLike, count: int) -> NDArray[np.float64]:
+def as_targets(name: str, values: ArrayLike, count: int) -> NDArray[np.float64]:
     """One value for each image, ``(N,)``."""
     array = np.asarray(values, dtype=np.float64)
     if array.shape not in ((), (count,)):

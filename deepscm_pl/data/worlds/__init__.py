@@ -4,6 +4,8 @@ from deepscm_pl.data.worlds.base import KnownAttribute, KnownDo, KnownWorld, wit
 from deepscm_pl.data.worlds.catalogue import WORLDS, known_world, read_world, write_world
 from deepscm_pl.data.worlds.thickness_intensity import ThicknessIntensityWorld
 from deepscm_pl.data.worlds.thickness_intensity_falling import ThicknessIntensityFallingWorld
+from deepscm_pl.data.worlds.thickness_slant import ThicknessSlantWorld
+from deepscm_pl.data.worlds.thickness_width import ThicknessWidthWorld
 
 __all__ = [
     "WORLDS",
@@ -12,6 +14,8 @@ __all__ = [
     "KnownWorld",
     "ThicknessIntensityFallingWorld",
     "ThicknessIntensityWorld",
+    "ThicknessSlantWorld",
+    "ThicknessWidthWorld",
     "known_world",
     "read_world",
     "within",

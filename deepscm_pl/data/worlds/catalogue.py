@@ -9,6 +9,8 @@ from pathlib import Path
 from deepscm_pl.data.worlds.base import KnownWorld
 from deepscm_pl.data.worlds.thickness_intensity import ThicknessIntensityWorld
 from deepscm_pl.data.worlds.thickness_intensity_falling import ThicknessIntensityFallingWorld
+from deepscm_pl.data.worlds.thickness_slant import ThicknessSlantWorld
+from deepscm_pl.data.worlds.thickness_width import ThicknessWidthWorld
 from deepscm_pl.files import new_file
 
 __all__ = ["WORLDS", "known_world", "read_world", "write_world"]
@@ -16,6 +18,8 @@ __all__ = ["WORLDS", "known_world", "read_world", "write_world"]
 WORLDS: tuple[type[KnownWorld], ...] = (
     ThicknessIntensityWorld,
     ThicknessIntensityFallingWorld,
+    ThicknessSlantWorld,
+    ThicknessWidthWorld,
 )
 """All known worlds."""
 
