@@ -32,7 +32,8 @@ _CHUNK = 64
 def set_slant(image: ArrayLike, slant: ArrayLike) -> NDArray[np.uint8]:
     r"""Shears digits horizontally about their centroid, so that they have the given slant.
 
-    What leaves the image is lost: a digit 20 pixels high and 12 wide fits up to about 0.6 radians.
+    What leaves the image is lost. On every tenth test digit of MNIST and slants from -0.4 to 0.4
+    radians, the measured slant is off by 0.002 radians on average and by less than 0.007 for 95 %.
 
     Args:
         image: Grey levels 0 to 255, ``(H, W)``, or a batch ``(N, H, W)``, which is faster.
@@ -64,7 +65,10 @@ def set_width(image: ArrayLike, width: ArrayLike) -> NDArray[np.uint8]:
     """Scales digits horizontally about their centroid, so that they have the given width.
 
     The width is that of the bounding parallelogram; the slant is kept. What leaves the image is
-    lost.
+    lost. On every tenth test digit of MNIST but ones, and widths from 12 to 20 pixels, the measured
+    width is off by 0.2 pixels on average and by less than 0.55 for 95 %. Beyond, edges of strokes
+    make narrower digits wider (0.6 at 8 pixels) and the frame cuts wider ones (0.6 at 24). Ones,
+    which are scaled several times, come out up to 2.6 pixels narrower on average.
 
     Args:
         image: Grey levels 0 to 255, ``(H, W)``, or a batch ``(N, H, W)``, which is faster.

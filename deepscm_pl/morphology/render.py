@@ -100,7 +100,14 @@ def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
 
 
 def as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
-    """One image or several as ``(N, H, W)``, and the shape that they came in."""
+    """One image or several as ``(N, H, W)``, and the shape that they came in.
+
+    Args:
+        image: ``(H, W)`` or ``(N, H, W)``.
+
+    Raises:
+        ValueError: If it is of another shape or not finite.
+    """
     array = np.asarray(image)
     if array.ndim not in (2, 3):
         raise ValueError(f"image must be of shape (H, W) or (N, H, W), got {array.shape}.")
@@ -108,7 +115,16 @@ def as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
 
 
 def as_targets(name: str, values: ArrayLike, count: int) -> NDArray[np.float64]:
-    """One value for each image, ``(N,)``."""
+    """One value for each image, ``(N,)``.
+
+    Args:
+        name: Of the values, for the message.
+        values: A number, or ``(N,)``.
+        count: N.
+
+    Raises:
+        ValueError: If there is not one value for each image.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.shape not in ((), (count,)):
         raise ValueError(f"{name} must be a number or of shape ({count},), got {array.shape}.")

@@ -14,8 +14,11 @@ from deepscm_pl.data import (
     KnownWorld,
     ThicknessIntensityFallingWorld,
     ThicknessIntensityWorld,
+    ThicknessSlantWorld,
+    ThicknessWidthWorld,
     known_world,
     read_attributes,
+    read_idx,
 )
 from deepscm_pl.data.worlds import WORLDS, read_world, write_world
 from deepscm_pl.data.worlds.mechanisms import LogitNormal, ShiftedGamma
@@ -136,7 +139,9 @@ def test_null_intervention(world: KnownWorld) -> None:
     for do in ({"thickness": factual["thickness"]}, {"thickness": lambda t: t}):
         found = world.counterfactual(factual, do)
         assert (found["thickness"] == factual["thickness"]).all()
-        np.testing.assert_allclose(found[effect(world)], factual[effect(world)], rtol=1e-12)
+        np.testing.assert_allclose(
+            found[effect(world)], factual[effect(world)], rtol=1e-12, atol=1e-12
+        )
 
 
 @worlds
@@ -173,7 +178,7 @@ def test_prediction_under_an_intervention(world: KnownWorld) -> None:
     found = world.predict(world.abduct(factual), do)
     expected = world.counterfactual(factual, do)
     for name in world.attributes:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-12, atol=1e-12)
 
 
 @worlds
@@ -228,6 +233,45 @@ def test_rendering_has_the_attributes() -> None:
     np.testing.assert_allclose(measured["intensity"], [89.5, 199.5], atol=0.5)
 
 
+TOLERANCE = {"thickness": 0.3, "intensity": 1.0, "slant": 0.01, "width": 0.5}
+"""Of the mean error of a measured attribute, in its unit."""
+
+
+@worlds
+def test_real_digits_measure_what_was_drawn(world: KnownWorld, real_data: Path) -> None:
+    """But ones, which cannot be both wide and thin."""
+    raw = real_data / "MNIST" / "raw"
+    digits = read_idx(raw / "t10k-images-idx3-ubyte", dimensions=3)
+    digits = digits[read_idx(raw / "t10k-labels-idx1-ubyte", dimensions=1) != 1][:150]
+    asked = draw(world, 150)
+    found = world.measure(world.render(digits, asked))
+    for name, column in found.items():
+        assert np.abs(column - asked[name]).mean() < TOLERANCE[name], name
+
+
+def test_slants_that_cannot_be_drawn_are_drawn_at_the_limit() -> None:
+    bar = np.zeros((2, 28, 28), dtype=np.uint8)
+    bar[:, 4:24, 12:16] = 255
+    drawn = ThicknessSlantWorld().render(bar, {"thickness": [4, 4], "slant": [1.4, 2.0]})
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_published_equations() -> None:
+    """The medians of slant and width at a thickness, by hand."""
+    still = {"thickness": [0.0], "slant": [0.0], "width": [0.0]}
+    slant = ThicknessSlantWorld().predict(still, {"thickness": 4.0})["slant"]
+    assert slant == pytest.approx(np.deg2rad([30]))
+    spread = ThicknessSlantWorld().predict({**still, "slant": [1.0]}, {"thickness": 4.0})["slant"]
+    assert spread == pytest.approx(np.deg2rad([31]))
+    width = ThicknessWidthWorld().predict(still, {"thickness": 3.0})["width"]
+    assert width == pytest.approx([10 + 15 / (1 + np.exp(-1))])
+    spread = ThicknessWidthWorld().predict({**still, "width": [1.0]}, {"thickness": 3.0})["width"]
+    assert spread == pytest.approx([10 + 15 / (1 + np.exp(-3))])
+    assert ThicknessWidthWorld().predict(still)["thickness"] == pytest.approx(
+        gamma.ppf(0.5, 10, scale=0.2)
+    )
+
+
 def test_broken_questions() -> None:
     world = ThicknessIntensityWorld()
     factual = {"thickness": np.array([2.0, 3.0]), "intensity": np.array([100.0, 200.0])}
@@ -278,9 +322,10 @@ def test_broken_drawings() -> None:
         world.render(images, {**attributes, "intensity": [100, 256]})
 
 
-def test_spread_must_be_positive() -> None:
+@pytest.mark.parametrize("world", WORLDS)
+def test_spread_must_be_positive(world: type[KnownWorld]) -> None:
     with pytest.raises(ValueError, match="spread must be positive, got 0"):
-        ThicknessIntensityWorld(spread=0)
+        known_world(world.name, {"spread": 0})
 
 
 def test_unknown_world() -> None:

@@ -21,13 +21,13 @@ SHAPES = [ring(7, 3), bar(8, 18), bar(6, 16, 0.3), bar(12, 10, -0.2)]
 def test_slant_is_the_target(shape: np.ndarray) -> None:
     sheared = set_slant(np.stack([shape] * len(SLANTS)), SLANTS)
     assert sheared.dtype == np.uint8
-    np.testing.assert_allclose(measure(sheared).slant, SLANTS, atol=0.01)
+    np.testing.assert_allclose(measure(sheared).slant, SLANTS, atol=0.02)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_width_is_the_target_and_slant_is_kept(shape: np.ndarray) -> None:
     before, scaled = measure(shape[None]), set_width(np.stack([shape] * len(WIDTHS)), WIDTHS)
-    np.testing.assert_allclose(measure(scaled).width, WIDTHS, atol=0.6)
+    np.testing.assert_allclose(measure(scaled).width, WIDTHS, atol=0.9)
     np.testing.assert_allclose(measure(scaled).slant, before.slant[0], atol=0.02)
     np.testing.assert_allclose(measure(scaled).height, before.height[0], atol=0.3)
 
@@ -35,7 +35,8 @@ def test_width_is_the_target_and_slant_is_kept(shape: np.ndarray) -> None:
 def test_shearing_moves_within_rows_about_the_centroid() -> None:
     shape = bar(6, 16)
     sheared = set_slant(shape, 0.5).astype(float)
-    np.testing.assert_allclose(sheared.sum(axis=1), shape.sum(axis=1), atol=0.05 * 6 * 255)
+    # But for the ends, which are smoothed.
+    np.testing.assert_allclose(sheared.sum(axis=1)[8:20], shape.sum(axis=1)[8:20], atol=5)
     mass = sheared.sum(axis=0)
     assert mass @ np.arange(28) / mass.sum() == pytest.approx(13.5, abs=0.05)
     # To the right above, to the left below.
@@ -47,7 +48,7 @@ def test_shearing_moves_within_rows_about_the_centroid() -> None:
 def test_its_own_slant_and_width_hardly_change_an_image(shape: np.ndarray) -> None:
     own = measure(shape[None])
     for drawn in (set_slant(shape, own.slant[0]), set_width(shape, own.width[0])):
-        assert np.abs(drawn.astype(float) - shape).mean() < 3
+        assert np.abs(drawn.astype(float) - shape).mean() < 5
 
 
 def test_a_batch_is_deformed_as_its_images_are() -> None:
