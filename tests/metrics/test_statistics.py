@@ -31,11 +31,10 @@ def test_statistics_of_two_processes_add_up():
     parts = [PerImageStatistics(["a"]), PerImageStatistics(["a"])]
     parts[0].update({"a": torch.tensor([1.0, 2.0, 3.0])})
     parts[1].update({"a": torch.tensor([10.0])})
-    together = PerImageStatistics(["a"])
-    for state in ("count", "total", "squares"):
-        setattr(together, state, getattr(parts[0], state) + getattr(parts[1], state))
-    together._update_count = 1
-    assert together.compute()["a"].mean == 4
+    parts[0].merge_state(parts[1])
+    found = parts[0].compute()["a"]
+    assert found.mean == 4
+    assert found.standard_error == pytest.approx(math.sqrt((9 + 4 + 1 + 36) / 3 / 4))
 
 
 def test_statistics_refuse_wrong_shapes():

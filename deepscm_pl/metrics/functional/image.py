@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
-__all__ = ["bits_per_dimension", "mean_absolute_error"]
+from deepscm_pl.metrics.functional.checks import at_least_single, require_same_shape
+
+__all__ = ["bits_per_dimension", "mean_absolute_error", "peak_signal_to_noise_ratio"]
 
 
 def bits_per_dimension(log_prob: Tensor, dimensions: int) -> Tensor:
@@ -37,11 +40,55 @@ def mean_absolute_error(image: Tensor, target: Tensor) -> Tensor:
         ``(*batch,)``.
 
     Raises:
-        ValueError: If the shapes differ; they are not broadcast.
+        ValueError: If the shapes differ, which are not broadcast, or the devices.
+
+    Example:
+        >>> import torch
+        >>> mean_absolute_error(torch.full((2, 1, 4, 4), 3.0), torch.zeros(2, 1, 4, 4))
+        tensor([3., 3.])
     """
-    if image.shape != target.shape:
+    return _error(image, target).abs().flatten(-3).mean(-1)
+
+
+def peak_signal_to_noise_ratio(
+    image: Tensor, target: Tensor, data_range: float = 255.0, ceiling: float = 100.0
+) -> Tensor:
+    """10 log₁₀(L² / MSE) for each image, in decibels, MSE the mean of (image − target)².
+
+    The ratio of identical images is infinite; so that means over images stay finite, it counts as
+    ``ceiling``. The default lies above the ratio of images that differ by one grey level in one of
+    150,000 pixels.
+
+    Args:
+        image: ``(*batch, C, H, W)``.
+        target: The same shape.
+        data_range: L, in grey levels.
+        ceiling: The largest ratio that is returned, in decibels; ``math.inf`` for none.
+
+    Returns:
+        ``(*batch,)``.
+
+    Raises:
+        ValueError: If the shapes or the devices differ, or ``data_range`` is not positive.
+
+    Example:
+        >>> import torch
+        >>> black, white = torch.zeros(1, 8, 8), torch.full((1, 8, 8), 255.0)
+        >>> peak_signal_to_noise_ratio(white, black), peak_signal_to_noise_ratio(white, white)
+        (tensor(0.), tensor(100.))
+    """
+    if not data_range > 0:
+        raise ValueError(f"data_range: expected a positive number, but got {data_range}.")
+    squared_error = _error(image, target).square().flatten(-3).mean(-1)
+    ratio = 10 * (2 * math.log10(data_range) - torch.log10(squared_error))
+    return ratio.clamp(max=ceiling)
+
+
+def _error(image: Tensor, target: Tensor) -> Tensor:
+    require_same_shape(image=image, target=target)
+    if image.dim() < 3:
         raise ValueError(
-            f"image: expected the shape of target, {tuple(target.shape)}, but got "
-            f"{tuple(image.shape)}."
+            f"image: expected shape (*batch, C, H, W), but got {tuple(image.shape)}; add the "
+            "missing dimensions."
         )
-    return (image - target).abs().flatten(-3).mean(-1)
+    return at_least_single(image) - at_least_single(target)

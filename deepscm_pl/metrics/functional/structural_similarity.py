@@ -1,0 +1,76 @@
+"""The structural similarity of images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deepscm_pl.metrics.functional.checks import at_least_single, require_same_shape
+
+__all__ = ["structural_similarity"]
+
+_REACH = 5
+_SCALE = 1.5
+
+
+def structural_similarity(image: Tensor, target: Tensor, data_range: float = 255.0) -> Tensor:
+    r"""Mean over windows of how alike two images are, 1 for identical ones, for each image.
+
+    .. math::
+        \frac{(2 \mu_x \mu_y + c_1)(2 \sigma_{xy} + c_2)}
+             {(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)},
+        \qquad c_1 = (0.01 L)^2, \; c_2 = (0.03 L)^2
+
+    with means, variances and covariance under a Gaussian window of 11 × 11 pixels and standard
+    deviation 1.5 around every pixel, averaged over pixels and channels (Wang et al. 2004, "Image
+    quality assessment: from error visibility to structural similarity"). Beyond its border an image
+    goes on as its reflection, as in torchmetrics; images may be smaller than the window.
+
+    Args:
+        image: ``(*batch, C, H, W)``.
+        target: The same shape.
+        data_range: L, in grey levels.
+
+    Returns:
+        ``(*batch,)``.
+
+    Raises:
+        ValueError: If the shapes or the devices differ, or ``data_range`` is not positive.
+
+    Example:
+        >>> image = 255 * torch.rand(2, 1, 28, 28)
+        >>> structural_similarity(image, image)
+        tensor([1., 1.])
+    """
+    require_same_shape(image=image, target=target)
+    if image.dim() < 3:
+        raise ValueError(
+            f"image: expected shape (*batch, C, H, W), but got {tuple(image.shape)}; add the "
+            "missing dimensions."
+        )
+    if not data_range > 0:
+        raise ValueError(f"data_range: expected a positive number, but got {data_range}.")
+    x, y = at_least_single(image), at_least_single(target)
+    mean_x, mean_y = _smooth(x), _smooth(y)
+    covariance = _smooth(x * y) - mean_x * mean_y
+    variances = _smooth(x * x) - mean_x.square() + _smooth(y * y) - mean_y.square()
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
+    return (luminance * (2 * covariance + c2) / (variances + c2)).flatten(-3).mean(-1)
+
+
+def _smooth(images: Tensor) -> Tensor:
+    """Weighted means around every pixel, ``(*batch, C, H, W)``; the window is separable."""
+    rows, columns = (_averages(length).to(images) for length in images.shape[-2:])
+    return rows @ (images @ columns.T)
+
+
+def _averages(length: int) -> Tensor:
+    """The matrix of Gaussian averages over the neighbours of each place, ``(length, length)``."""
+    offsets = torch.arange(-_REACH, _REACH + 1)
+    weights = torch.exp(-0.5 * (offsets.double() / _SCALE) ** 2)
+    period = max(2 * (length - 1), 1)
+    places = (torch.arange(length)[:, None] + offsets) % period
+    reflected = torch.where(places < length, places, period - places)
+    averages = torch.zeros(length, length, dtype=torch.float64)
+    return averages.scatter_add_(1, reflected, (weights / weights.sum()).expand(length, -1))

@@ -1,0 +1,114 @@
+"""The error of counterfactual images where the truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from deepscm_pl.metrics.functional import (
+    mean_absolute_error,
+    peak_signal_to_noise_ratio,
+    structural_similarity,
+)
+from deepscm_pl.metrics.functional.checks import (
+    at_least_single,
+    require_particles,
+    require_same_shape,
+)
+from deepscm_pl.metrics.statistics import PerImageMetric, Statistic
+
+__all__ = ["GroundTruthError"]
+
+_MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean_absolute_error": mean_absolute_error,
+    "peak_signal_to_noise_ratio": peak_signal_to_noise_ratio,
+    "structural_similarity": structural_similarity,
+}
+
+
+class GroundTruthError(PerImageMetric):
+    r"""How far counterfactual images are from the true ones, which a synthetic world can render.
+
+    For P counterfactual particles :math:`x_p` of an observation with true counterfactual
+    :math:`x^*`, and each measure d of mean absolute error (grey levels), peak signal-to-noise ratio
+    (decibels) and structural similarity:
+
+    - ``d/particle_mean``: :math:`d(\tfrac1P \sum_p x_p, x^*)`, the answer as one image;
+    - ``d/particle``: :math:`\tfrac1P \sum_p d(x_p, x^*)`, what a single draw is worth;
+    - ``d/factual``: d of the factual image left unchanged;
+    - ``d/stranger``: d of the true image of *another* observation with the attributes asked for:
+      the intervention done perfectly and the identity lost;
+
+    and ``ratio/particle_mean`` and ``ratio/particle``: the mean absolute error over images, divided
+    by that of the unchanged factual. Below one, the counterfactual is better than no answer.
+
+    Args:
+        strangers: Whether the second baseline is measured.
+
+    Example:
+        >>> import torch
+        >>> metric = GroundTruthError(strangers=False)
+        >>> factual, truth = torch.zeros(5, 1, 28, 28), torch.full((5, 1, 28, 28), 40.0)
+        >>> metric.update(torch.full((3, 5, 1, 28, 28), 30.0), truth, factual)
+        >>> metric.compute()["mean_absolute_error/particle"].mean
+        10.0
+        >>> metric.compute()["ratio/particle"].mean
+        0.25
+    """
+
+    def __init__(self, strangers: bool = True) -> None:
+        answers = ["particle_mean", "particle", "factual", *(["stranger"] if strangers else [])]
+        super().__init__([f"{measure}/{answer}" for measure in _MEASURES for answer in answers])
+        self.strangers = strangers
+
+    def update(
+        self,
+        counterfactual: Tensor,
+        truth: Tensor,
+        factual: Tensor,
+        stranger: Tensor | None = None,
+    ) -> None:
+        """Add a batch of images in grey levels.
+
+        Args:
+            counterfactual: ``(P, B, C, H, W)``.
+            truth: The true counterfactual images, ``(B, C, H, W)``.
+            factual: The observed images, ``(B, C, H, W)``.
+            stranger: True images of other observations with the attributes of ``truth``, ``(B, C,
+                H, W)``.
+
+        Raises:
+            ValueError: If shapes or devices do not match, or ``stranger`` is missing.
+        """
+        require_particles(counterfactual=counterfactual, truth=truth)
+        require_same_shape(factual=factual, truth=truth)
+        particles = at_least_single(counterfactual)
+        answers = {"particle_mean": particles.mean(dim=0), "factual": factual}
+        if self.strangers:
+            if stranger is None:
+                raise ValueError(
+                    "stranger: expected an image for each of truth, but got none; give them, or "
+                    "make the metric with strangers=False."
+                )
+            require_same_shape(stranger=stranger, truth=truth)
+            answers["stranger"] = stranger
+        quantities = {}
+        for name, measure in _MEASURES.items():
+            single = measure(particles, truth.expand_as(particles)).mean(dim=0)
+            quantities[f"{name}/particle"] = single
+            for answer, image in answers.items():
+                quantities[f"{name}/{answer}"] = measure(image, truth)
+        self._add(quantities)
+
+    def compute(self) -> dict[str, Statistic]:
+        """For each quantity above its mean over images and standard error.
+
+        Raises:
+            RuntimeError: If there was no image so far.
+        """
+        baseline = "mean_absolute_error/factual"
+        return self._statistics() | {
+            f"ratio/{answer}": self._ratio(f"mean_absolute_error/{answer}", baseline)
+            for answer in ("particle_mean", "particle")
+        }

@@ -1,0 +1,132 @@
+"""Is abducted noise what the model says it is: standard normal, and independent of the parents?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from deepscm_pl.metrics.functional import (
+    distance_correlation,
+    kolmogorov_smirnov,
+    pearson_correlation,
+)
+from deepscm_pl.metrics.functional.checks import (
+    at_least_single,
+    require_finite,
+    require_same_device,
+)
+from deepscm_pl.metrics.state import joined, require_metric_device
+from deepscm_pl.types import Variables
+
+__all__ = ["NoiseCalibration"]
+
+
+class NoiseCalibration(Metric):
+    r"""The abducted noise of one variable, over data, against its prior N(0, I).
+
+    If the model is right, the noise :math:`u` that it infers from data is standard normal, each of
+    its entries, and independent of the variable's parents; if it is not, the mechanism does not fit
+    or the causal assumptions do not hold. With one draw of the noise for each observation:
+
+    - ``kolmogorov_smirnov`` and ``p_value``: the test of all entries of all observations, pooled,
+      against N(0, 1). Only where entries are independent, as those of a scalar are, is the p-value
+      to be taken as such;
+    - ``mean`` and ``standard_deviation``: of all entries pooled;
+    - ``mean/largest`` and ``standard_deviation/furthest``: of the single entries, the mean that is
+      furthest from zero and the standard deviation that is furthest from one;
+    - ``correlation/<parent>``: of the single entries, the linear correlation with the parent that
+      is furthest from zero;
+    - ``distance_correlation/<parent>``: of all entries together, which finds dependence of any
+      form, if asked for.
+
+    Keeps all values; exact over processes.
+
+    Args:
+        parents: Names of the variable's parents, scalars.
+        nonlinear: Whether distance correlations are computed, which takes time quadratic in the
+            number of observations.
+
+    Example:
+        >>> noise, parents = torch.randn(2000, 1), {"age": torch.rand(2000, 1)}
+        >>> metric = NoiseCalibration(parents=["age"])
+        >>> metric.update(noise, parents)
+        >>> found = metric.compute()
+        >>> found["kolmogorov_smirnov"] < 0.05, abs(found["correlation/age"]) < 0.1
+        (True, True)
+    """
+
+    full_state_update = False
+    noise: list[Tensor]
+    values: list[Tensor]
+
+    def __init__(self, parents: Sequence[str] = (), nonlinear: bool = False) -> None:
+        super().__init__()
+        self.parents = tuple(parents)
+        self.nonlinear = nonlinear
+        self.add_state("noise", [], dist_reduce_fx="cat")
+        self.add_state("values", [], dist_reduce_fx="cat")
+
+    def update(self, noise: Tensor, parents: Variables) -> None:
+        """Add a batch.
+
+        Args:
+            noise: One draw of the variable's noise for each observation, ``(B, *event)``: ``(B,
+                1)`` of a scalar, ``(B, L)`` of a latent, ``(B, C, H, W)`` of pixels.
+            parents: For each parent its values, ``(B, 1)``; others are ignored.
+
+        Raises:
+            ValueError: If a parent is missing, shapes or devices do not match, or a value is not
+                finite.
+        """
+        if noise.dim() < 2:
+            raise ValueError(f"noise: expected shape (B, *event), but got {tuple(noise.shape)}.")
+        missing = [name for name in self.parents if name not in parents]
+        if missing:
+            raise ValueError(f"parents: {', '.join(missing)} is missing.")
+        own = {name: parents[name] for name in self.parents}
+        require_same_device(noise=noise, **own)
+        require_metric_device(self, noise)
+        for name, value in own.items():
+            if value.shape != (len(noise), 1):
+                raise ValueError(
+                    f"{name}: expected shape ({len(noise)}, 1), a value for each row of noise, "
+                    f"{tuple(noise.shape)}, but got {tuple(value.shape)}."
+                )
+        require_finite(noise=noise, **own)
+        columns = [value.detach().double() for value in own.values()]
+        nothing = noise.new_empty(len(noise), 0, dtype=torch.float64)
+        self.noise.append(at_least_single(noise.detach()).flatten(1))
+        self.values.append(torch.cat([nothing, *columns], dim=1))
+
+    def compute(self) -> dict[str, float]:
+        """The quantities above.
+
+        Raises:
+            RuntimeError: If there were fewer than two observations so far.
+        """
+        noise, values = joined(self, self.noise).double(), joined(self, self.values)
+        if len(noise) < 2:
+            raise RuntimeError("NoiseCalibration: expected at least two observations, but got one.")
+        test = kolmogorov_smirnov(noise.flatten())
+        means, deviations = noise.mean(dim=0), noise.std(dim=0)
+        found = {
+            "kolmogorov_smirnov": test.statistic,
+            "p_value": test.p_value,
+            "mean": noise.mean(),
+            "standard_deviation": noise.std(),
+            "mean/largest": _furthest(means, 0.0),
+            "standard_deviation/furthest": _furthest(deviations, 1.0),
+        }
+        for name, value in zip(self.parents, values.split(1, dim=1), strict=True):
+            found[f"correlation/{name}"] = _furthest(pearson_correlation(noise, value), 0.0)
+            if self.nonlinear:
+                found[f"distance_correlation/{name}"] = distance_correlation(noise, value)
+        return {name: value.item() for name, value in found.items()}
+
+
+def _furthest(values: Tensor, reference: float) -> Tensor:
+    values = values.flatten()
+    return values[(values - reference).abs().nan_to_num(nan=torch.inf).argmax()]
