@@ -115,3 +115,15 @@ def write_configuration(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(CONFIGURATION, sort_keys=False))
     return path
+
+
+class WideOrNarrowDataModule(TinyDataModule):
+    """The same rows; the label says whether the bar is wider than half of the image."""
+
+    def load(self) -> SourceSplits:
+        splits = super().load()
+        return SourceSplits(train=_labelled(splits.train), test=_labelled(splits.test))
+
+
+def _labelled(variables):
+    return {**variables, "label": (variables["thickness"] > 4).long()}

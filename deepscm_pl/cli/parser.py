@@ -34,6 +34,8 @@ class FriendlyLightningParser(LightningArgumentParser):
 
     def error(self, message: str, *details: Any, **more: Any) -> NoReturn:
         """Print the message and what may have been meant; leave with status 2."""
+        if not self.exit_on_error:  # tried on a part of the settings, where an error is an answer
+            super().error(message, *details, **more)
         _fail(self, message)
 
 

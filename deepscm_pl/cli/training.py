@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from torch import Tensor
@@ -34,16 +35,21 @@ class _SaveConfiguration(SaveConfigCallback):
 
 
 class TrainingCommand(LightningCLI):
-    """LightningCLI for :class:`~deepscm_pl.training.DeepSCM` and any data module.
+    """LightningCLI for a model of this package and any data module.
 
     Args:
         words: Subcommand and options.
+        model: The class of the model. The section ``model`` of a configuration holds the settings
+            of a :class:`~deepscm_pl.training.DeepSCM` itself; of others ``class_path`` and
+            ``init_args``.
     """
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], model: type[pl.LightningModule] = DeepSCM) -> None:
+        self.causal = model is DeepSCM
         super().__init__(
-            DeepSCM,
+            model,
             pl.LightningDataModule,
+            subclass_mode_model=not self.causal,
             subclass_mode_data=True,
             save_config_callback=_SaveConfiguration,
             auto_configure_optimizers=False,
@@ -72,14 +78,15 @@ class TrainingCommand(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "validation/bound",
+                "checkpoint.monitor": f"validation/{'bound' if self.causal else 'accuracy'}",
                 "checkpoint.mode": "max",
                 "checkpoint.save_last": True,
                 "checkpoint.filename": "epoch={epoch}",
                 "checkpoint.auto_insert_metric_name": False,
             }
         )
-        parser.add_lightning_class_args(AssociationReport, "association")
+        if self.causal:
+            parser.add_lightning_class_args(AssociationReport, "association")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` only, whatever the words of the surrounding program are."""
@@ -94,7 +101,7 @@ class TrainingCommand(LightningCLI):
         if path is None or path in _NO_FILES:
             return
         try:
-            self.model.load_state_dict(read_checkpoint(path)["state_dict"])
+            self.model.load_state_dict(read_checkpoint(path, settings=())["state_dict"])
         except RuntimeError as error:
             raise ValueError(
                 f"ckpt_path: {path} does not fit the model of the configuration: {error}"
@@ -107,7 +114,10 @@ class TrainingCommand(LightningCLI):
             settings.logger = False
 
     def fit(
-        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+        self,
+        model: pl.LightningModule,
+        datamodule: pl.LightningDataModule,
+        ckpt_path: str | None = None,
     ) -> None:
         """Train, test the best checkpoint, and say what to do next."""
         self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
@@ -122,23 +132,37 @@ class TrainingCommand(LightningCLI):
             print("No checkpoint was written, so there is nothing to test.")
 
     def validate(
-        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+        self,
+        model: pl.LightningModule,
+        datamodule: pl.LightningDataModule,
+        ckpt_path: str | None = None,
     ) -> None:
         """The quantities on the validation split."""
         self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
 
     def test(
-        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+        self,
+        model: pl.LightningModule,
+        datamodule: pl.LightningDataModule,
+        ckpt_path: str | None = None,
     ) -> None:
         """The association table on the test split."""
+        # The reports of a causal model say more than the table of Lightning.
         self.trainer.test(
-            model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True, verbose=False
+            model,
+            datamodule=datamodule,
+            ckpt_path=ckpt_path,
+            weights_only=True,
+            verbose=not self.causal,
         )
         if self.trainer.is_global_zero:
             _say_written(self.trainer)
 
     def predict(
-        self, model: DeepSCM, datamodule: pl.LightningDataModule, ckpt_path: str | None = None
+        self,
+        model: pl.LightningModule,
+        datamodule: pl.LightningDataModule,
+        ckpt_path: str | None = None,
     ) -> None:
         """The quantities of every test image, as ``quantities.csv`` in the run's folder."""
         batches = self.trainer.predict(
@@ -149,20 +173,24 @@ class TrainingCommand(LightningCLI):
             _write_quantities(path, batches or [])  # type: ignore[arg-type]
             print(f"written: {path}")
 
-    def _say_what_next(self, model: DeepSCM, best: Path) -> None:
+    def _say_what_next(self, model: pl.LightningModule, best: Path) -> None:
         folder = self.trainer.log_dir  # asks every process
         if not self.trainer.is_global_zero:
             return
-        do = f"{model.scm.graph.nodes[0]}*=1.1"
+        print(f"\nWatch the run:       tensorboard --logdir {folder}")
+        if isinstance(model, DeepSCM):
+            print(
+                f"Ask the model:       deepscm counterfactual --ckpt_path {best} "
+                f"--do {shlex.quote(self._intervention(model))} --index 0 1 2 --out answers"
+            )
+        print(f"Evaluate it again:   deepscm test --ckpt_path {best}")
+
+    def _intervention(self, model: DeepSCM) -> str:
+        """The first intervention that the run has drawn, or one that fits any model."""
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, CounterfactualGrid):
-                do = callback.texts[0]
-        print(
-            f"\nWatch the run:       tensorboard --logdir {folder}\n"
-            f"Ask the model:       deepscm counterfactual --ckpt_path {best} "
-            f"--do {shlex.quote(do)} --index 0 1 2 --out answers\n"
-            f"Evaluate it again:   deepscm test --ckpt_path {best}"
-        )
+                return callback.texts[0]
+        return f"{model.scm.graph.nodes[0]}*=1.1"
 
 
 def run_training_command(words: list[str]) -> None:
@@ -181,21 +209,58 @@ def run_training_command(words: list[str]) -> None:
             f"deepscm {words[0]} --help lists all options."
         )
     path = _option(words, "--ckpt_path")
-    if path is not None and path not in _NO_FILES:
-        DeepSCM.load_from_checkpoint(path)  # whatever is wrong with it is said here
-        if _option(words, "--config") is None and _option(words, "-c") is None:
-            words = [words[0], "--config", json.dumps(_settings_of(path)), *words[1:]]
-    TrainingCommand(words)
+    checkpoint = None if path is None or path in _NO_FILES else path
+    if checkpoint is not None and not _has_configuration(words):
+        words = [words[0], "--config", json.dumps(_settings_of(checkpoint)), *words[1:]]
+    model = _model_class(words)
+    if checkpoint is not None:
+        model.load_from_checkpoint(checkpoint)  # whatever is wrong with it is said here
+    TrainingCommand(words, model)
+
+
+def _has_configuration(words: list[str]) -> bool:
+    return any(_option(words, name) is not None for name in ("--config", "-c"))
 
 
 def _settings_of(path: str) -> dict[str, Any]:
     """The model and the data that a checkpoint describes, as a configuration."""
-    checkpoint = read_checkpoint(path)
-    found = {"model": checkpoint["hyper_parameters"]}
+    checkpoint = read_checkpoint(path, settings=())
+    settings = checkpoint["hyper_parameters"]
+    if "model_class" in checkpoint:
+        settings = {"class_path": checkpoint["model_class"], "init_args": settings}
+    found = {"model": settings}
     if "data" in checkpoint:
         restore(checkpoint["data"], allowed=(pl.LightningDataModule,))
         found["data"] = checkpoint["data"]
     return found
+
+
+def _model_class(words: list[str]) -> type[pl.LightningModule]:
+    """The class that the configurations name as ``model.class_path``; DeepSCM where none does."""
+    found: Any = None
+    for name, following in zip(words, [*words[1:], ""], strict=True):
+        option, _, value = name.partition("=")
+        if option in ("--config", "-c"):
+            found = _class_path(value or following) or found
+        elif option in ("--model", "--model.class_path"):
+            found = value or following
+    if found is None:
+        return DeepSCM
+    description = {"class_path": str(found)}
+    target: type[pl.LightningModule] = restore(description, allowed=(pl.LightningModule,)).func
+    return target
+
+
+def _class_path(configuration: str) -> object:
+    """``model.class_path`` of a configuration, a file or its text; None where there is none."""
+    try:
+        is_text = configuration.startswith("{")
+        text = configuration if is_text else Path(configuration).read_text(encoding="utf-8")
+        settings = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None  # the parser says what is wrong with it
+    model = settings.get("model") if isinstance(settings, dict) else None
+    return model.get("class_path") if isinstance(model, dict) else None
 
 
 def _option(words: list[str], name: str) -> str | None:

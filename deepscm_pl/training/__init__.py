@@ -2,6 +2,7 @@
 
 from deepscm_pl.training.checkpoint import read_checkpoint
 from deepscm_pl.training.deep_scm import DeepSCM
+from deepscm_pl.training.image_classifier import ImageClassifier
 from deepscm_pl.training.schedule import OneCycle
 
-__all__ = ["DeepSCM", "OneCycle", "read_checkpoint"]
+__all__ = ["DeepSCM", "ImageClassifier", "OneCycle", "read_checkpoint"]

@@ -3,22 +3,79 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pytorch_lightning as pl
 import torch
 
-__all__ = ["read_checkpoint"]
+from deepscm_pl.configuration import restore
+
+__all__ = ["load_model", "read_checkpoint"]
+
+_Model = TypeVar("_Model", bound=pl.LightningModule)
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of :class:`~deepscm_pl.training.DeepSCM`, tensors and plain data only.
+def load_model(
+    kind: type[_Model],
+    path: str | Path,
+    map_location: Any,
+    settings: Sequence[str],
+    factories: Sequence[str],
+) -> _Model:
+    """The trained model of the class ``kind`` in a checkpoint, in evaluation mode.
+
+    Args:
+        kind: The class of the model.
+        path: The ``.ckpt`` file.
+        map_location: Where the tensors go, as in :func:`torch.load`.
+        settings: Names of hyper-parameters that every model of this kind has.
+        factories: Names of hyper-parameters that are classes with their arguments, or mappings of
+            such; nothing else may be called.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated, foreign or hostile, or does not fit the model that it
+            describes.
+    """
+    checkpoint = read_checkpoint(path, map_location, settings)
+    try:
+        arguments = restore(checkpoint["hyper_parameters"])
+        _check_factories(arguments, factories)
+        model = kind(**arguments)
+        model.load_state_dict(checkpoint["state_dict"])
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"checkpoint: {path} does not fit this version of the program: {error}"
+        ) from None
+    return model.eval()
+
+
+def _check_factories(arguments: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Nothing but a restored class may be called; a text could name any function."""
+    for name in names:
+        found = arguments.get(name)
+        for factory in found.values() if isinstance(found, Mapping) else [found]:
+            if factory is not None and not isinstance(factory, partial):
+                raise ValueError(f"expected a class with its arguments, but got {factory!r}.")
+
+
+def read_checkpoint(
+    path: str | Path,
+    map_location: Any = "cpu",
+    settings: Sequence[str] = ("graph", "mechanisms"),
+) -> dict[str, Any]:
+    """Read a checkpoint of a model of this package, tensors and plain data only.
 
     Nothing in the file is executed: anything but tensors and plain data is refused.
 
     Args:
         path: The ``.ckpt`` file.
         map_location: Where the tensors go, as in :func:`torch.load`.
+        settings: Names of hyper-parameters that the expected kind of model has; those of
+            :class:`~deepscm_pl.training.DeepSCM` by default.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -42,22 +99,22 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             f"checkpoint: {path} cannot be read ({_first_line(error)}); it is truncated or no "
             "checkpoint. Use another one of the same run."
         ) from None
-    _check_kind(path, checkpoint)
+    _check_kind(path, checkpoint, settings)
     return dict(checkpoint)
 
 
-def _check_kind(path: Path, checkpoint: Any) -> None:
+def _check_kind(path: Path, checkpoint: Any, settings: Sequence[str]) -> None:
     keys = ("state_dict", "hyper_parameters")
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in keys):
         raise ValueError(
-            f"checkpoint: {path} is no checkpoint of a DeepSCM: expected the entries "
+            f"checkpoint: {path} is no checkpoint of a model: expected the entries "
             f"{' and '.join(keys)}."
         )
-    settings = checkpoint["hyper_parameters"]
-    if not isinstance(settings, dict) or not {"graph", "mechanisms"} <= settings.keys():
+    found = checkpoint["hyper_parameters"]
+    if not isinstance(found, dict) or not set(settings) <= found.keys():
         raise ValueError(
-            f"checkpoint: {path} belongs to another kind of model: its settings have no graph and "
-            "no mechanisms."
+            f"checkpoint: {path} belongs to another kind of model: its settings have no "
+            f"{' and no '.join(settings)}."
         )
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
-from deepscm_pl.configuration import describe, restore
+from deepscm_pl.configuration import describe
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
-from deepscm_pl.training.checkpoint import read_checkpoint
-from deepscm_pl.training.schedule import OneCycle
+from deepscm_pl.training.checkpoint import load_model
+from deepscm_pl.training.schedule import schedule
 from deepscm_pl.types import Variables
 
 __all__ = ["DeepSCM"]
@@ -109,17 +107,9 @@ class DeepSCM(pl.LightningModule):
             ValueError: If the file is truncated, foreign or hostile, or does not fit the model
                 that it describes.
         """
-        checkpoint = read_checkpoint(checkpoint_path, map_location)
-        try:
-            settings = restore(checkpoint["hyper_parameters"])
-            _check_factories(settings)
-            model = cls(**settings)
-            model.load_state_dict(checkpoint["state_dict"])
-        except (TypeError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"checkpoint: {checkpoint_path} does not fit this version of the program: {error}"
-            ) from None
-        return model.eval()
+        settings = ("graph", "mechanisms")
+        factories = ("mechanisms", "optimizer", "scheduler")
+        return load_model(cls, checkpoint_path, map_location, settings, factories)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the data with the model, so that a checkpoint knows its test split."""
@@ -194,28 +184,7 @@ class DeepSCM(pl.LightningModule):
             if name in self.learning_rates:
                 group["lr"] = self.learning_rates[name]
             groups.append(group)
-        optimizer = self.optimizer(groups)
-        if self.scheduler is None:
-            return optimizer
-        scheduler = self.scheduler(optimizer)
-        if isinstance(scheduler, OneCycle) and scheduler.total_steps is None:
-            scheduler.total_steps = self._number_of_steps()
-        if isinstance(scheduler, ReduceLROnPlateau):
-            plateau = {"scheduler": scheduler, "monitor": "validation/bound"}
-            return {"optimizer": optimizer, "lr_scheduler": plateau}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
-
-    def _number_of_steps(self) -> int:
-        steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
-            raise ValueError(
-                "scheduler: OneCycle has to know the number of training steps; give "
-                "--trainer.max_epochs or --trainer.max_steps."
-            )
-        return int(steps)
+        return schedule(self.trainer, self.optimizer(groups), self.scheduler, "validation/bound")
 
     def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
@@ -280,15 +249,6 @@ def _named_rows(batch: Variables, broken: Tensor) -> str:
     rows: Sequence[int] = batch["index"].flatten()[broken.flatten()].tolist()
     more = ", ..." if len(rows) > 5 else ""
     return f" (rows {', '.join(map(str, rows[:5]))}{more} of the data)"
-
-
-def _check_factories(settings: Mapping[str, Any]) -> None:
-    """Nothing but a restored class may be called; a text could name any function."""
-    factories = [settings.get("optimizer"), settings.get("scheduler")]
-    factories += dict(settings["mechanisms"]).values()
-    for factory in factories:
-        if factory is not None and not isinstance(factory, partial):
-            raise ValueError(f"expected a class with its arguments, but got {factory!r}.")
 
 
 def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGraph) -> None:

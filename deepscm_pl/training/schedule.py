@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
+import pytorch_lightning as pl
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
-__all__ = ["OneCycle"]
+__all__ = ["OneCycle", "schedule"]
+
+
+def schedule(
+    trainer: pl.Trainer,
+    optimizer: Optimizer,
+    scheduler: Callable[[Optimizer], LRScheduler] | None,
+    monitor: str,
+) -> Any:
+    """What Lightning's ``configure_optimizers`` returns for an optimiser and its schedule.
+
+    Args:
+        trainer: The trainer, which knows the number of steps.
+        optimizer: The optimiser.
+        scheduler: Factory of the schedule, stepped after every training step.
+        monitor: The quantity that ``ReduceLROnPlateau`` watches after every epoch.
+
+    Raises:
+        ValueError: If a :class:`OneCycle` cannot know the number of steps.
+    """
+    if scheduler is None:
+        return optimizer
+    made = scheduler(optimizer)
+    if isinstance(made, ReduceLROnPlateau):
+        plateau = {"scheduler": made, "monitor": monitor}
+        return {"optimizer": optimizer, "lr_scheduler": plateau}
+    if isinstance(made, OneCycle) and made.total_steps is None:
+        made.total_steps = _number_of_steps(trainer)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": made, "interval": "step"}}
+
+
+def _number_of_steps(trainer: pl.Trainer) -> int:
+    steps = trainer.estimated_stepping_batches
+    if not math.isfinite(steps):
+        raise ValueError(
+            "scheduler: OneCycle has to know the number of training steps; give "
+            "--trainer.max_epochs or --trainer.max_steps."
+        )
+    return int(steps)
 
 
 class OneCycle(LambdaLR):

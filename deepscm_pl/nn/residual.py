@@ -1,0 +1,79 @@
+"""A small residual network that sorts images into classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["ResidualClassifier"]
+
+
+class ResidualClassifier(nn.Module):
+    """Image to the logits of its classes, by residual blocks (He et al. 2016, arXiv:1512.03385).
+
+    A strided convolution, one block for each entry of ``channels``, each but the first halving the
+    image, and an affine map of the mean over pixels. Normalised by groups of channels (Wu and He
+    2018, arXiv:1803.08494), so that what is said of an image does not depend on those beside it.
+
+    Args:
+        image_shape: Shape of one image, (channels, height, width), in pixels.
+        classes: Number of classes.
+        channels: Channels of each block.
+        groups: Groups of channels that are normalised together; has to divide every entry of
+            ``channels``.
+
+    Raises:
+        ValueError: If ``channels`` is empty or ``groups`` does not divide it.
+
+    Shape:
+        ``(batch, *image_shape)`` -> ``(batch, classes)``.
+
+    Example:
+        >>> import torch
+        >>> ResidualClassifier((1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        classes: int,
+        channels: Sequence[int] = (32, 64, 96),
+        groups: int = 8,
+    ) -> None:
+        super().__init__()
+        if not channels or any(count < 1 or count % groups for count in channels):
+            raise ValueError(
+                f"channels: expected at least one multiple of {groups} groups, but got "
+                f"{list(channels)}."
+            )
+        self.stem = nn.Conv2d(image_shape[0], channels[0], 5, stride=2, padding=2)
+        blocks: list[nn.Module] = [_Block(channels[0], channels[0], 1, groups)]
+        blocks += [_Block(before, after, 2, groups) for before, after in pairwise(channels)]
+        self.blocks = nn.Sequential(*blocks, nn.GroupNorm(groups, channels[-1]), nn.ReLU())
+        self.head = nn.Linear(channels[-1], classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The logits of ``image``."""
+        logits: Tensor = self.head(self.blocks(self.stem(image)).mean(dim=(-2, -1)))
+        return logits
+
+
+class _Block(nn.Module):
+    """x ↦ s(x) + c(r(n(c(r(n(x)))))): normalise, rectify and convolve twice, beside a shortcut."""
+
+    def __init__(self, before: int, after: int, stride: int, groups: int) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList([nn.GroupNorm(groups, before), nn.GroupNorm(groups, after)])
+        self.first = nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False)
+        self.second = nn.Conv2d(after, after, 3, padding=1, bias=False)
+        same = before == after and stride == 1
+        self.shortcut = nn.Identity() if same else nn.Conv2d(before, after, 1, stride, bias=False)
+
+    def forward(self, value: Tensor) -> Tensor:
+        hidden = self.first(functional.relu(self.norms[0](value)))
+        result: Tensor = self.shortcut(value) + self.second(functional.relu(self.norms[1](hidden)))
+        return result

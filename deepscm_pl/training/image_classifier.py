@@ -1,0 +1,165 @@
+"""Training a classifier of images, to tell whether a counterfactual keeps its class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics.classification import MulticlassAccuracy
+
+from deepscm_pl.configuration import describe
+from deepscm_pl.nn import ResidualClassifier
+from deepscm_pl.training.checkpoint import load_model
+from deepscm_pl.training.schedule import schedule
+from deepscm_pl.types import Variables
+
+__all__ = ["ImageClassifier"]
+
+
+class ImageClassifier(pl.LightningModule):
+    """log p(label | image), up to a constant: a classifier of a data module's images.
+
+    Trained by the cross-entropy in nats, on images shifted at random. Logged for train, validation
+    and test: ``cross_entropy``; for validation and test: ``accuracy``, the share of images whose
+    most likely class is their label.
+
+    Args:
+        shape: Shape of one image, (channels, height, width), in pixels.
+        classes: Number of classes.
+        network: Factory, called with ``shape`` and ``classes``: a network ``(batch, *shape)`` ->
+            ``(batch, classes)`` of images scaled to [−1, 1].
+        optimizer: The optimiser with its arguments.
+        scheduler: Learning-rate schedule with its arguments, stepped after every training step
+            (``ReduceLROnPlateau`` after every epoch, watching ``validation/accuracy``).
+        shift: Training images are shifted by up to so many pixels in each direction; what leaves
+            the image is lost, what enters is black.
+        variable: Name of the images in a batch, of grey levels from 0 to ``levels`` − 1.
+        label: Name of the class indices in a batch, ``(batch, 1)``.
+        levels: Number of grey levels.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> classifier = ImageClassifier(shape=(1, 8, 8), classes=3)
+        >>> classifier(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int] = (1, 28, 28),
+        classes: int = 10,
+        network: Callable[[Sequence[int], int], nn.Module] = ResidualClassifier,
+        optimizer: Callable[[Iterable[Any]], Optimizer] = torch.optim.Adam,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        shift: int = 0,
+        variable: str = "image",
+        label: str = "label",
+        levels: int = 256,
+    ) -> None:
+        super().__init__()
+        settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        for name, value, least in (("classes", classes, 2), ("shift", shift, 0)):
+            if value < least:
+                raise ValueError(f"{name}: expected at least {least}, but got {value}.")
+        self.save_hyperparameters(describe(settings))
+        self.network = network(tuple(shape), classes)
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
+        self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(classes, average="micro")
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu"
+    ) -> ImageClassifier:
+        """The trained classifier in a checkpoint, in evaluation mode; nothing in it is executed.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is truncated, foreign or hostile, or does not fit the model
+                that it describes.
+        """
+        settings, factories = ("network", "classes"), ("network", "optimizer", "scheduler")
+        return load_model(cls, checkpoint_path, map_location, settings, factories)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember the class and the data, so that a checkpoint can be tested by its path alone."""
+        checkpoint["model_class"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "configuration"):
+            checkpoint["data"] = describe(datamodule.configuration())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The logits ``(batch, classes)`` of images ``(batch, *shape)`` in grey levels."""
+        logits: Tensor = self.network(2 * image / (self.levels - 1) - 1)
+        return logits
+
+    def training_step(self, batch: Variables, batch_index: int) -> Tensor:
+        """The cross-entropy of shifted images, in nats per image."""
+        logits = self(shift_images(batch[self.variable], self.shift))
+        loss = functional.cross_entropy(logits, self._labels(batch))
+        self.log("train/cross_entropy", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Variables, batch_index: int) -> None:
+        """Collect the accuracy of a batch."""
+        self._evaluate(batch, "validation", self.validation_accuracy)
+
+    def test_step(self, batch: Variables, batch_index: int) -> None:
+        """Collect the accuracy of a batch."""
+        self._evaluate(batch, "test", self.test_accuracy)
+
+    def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
+        """For each image its label, its most likely class, and the probability of that class."""
+        probability, prediction = self(batch[self.variable]).softmax(dim=-1).max(dim=-1)
+        return {
+            "label": self._labels(batch),
+            "prediction": prediction,
+            "probability": probability,
+        }
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser of all parameters, and its schedule."""
+        optimizer = self.optimizer(self.parameters())
+        return schedule(self.trainer, optimizer, self.scheduler, "validation/accuracy")
+
+    def _labels(self, batch: Variables) -> Tensor:
+        return batch[self.label].flatten().long()
+
+    def _evaluate(self, batch: Variables, stage: str, accuracy: MulticlassAccuracy) -> None:
+        logits, labels = self(batch[self.variable]), self._labels(batch)
+        accuracy.update(logits, labels)
+        loss = functional.cross_entropy(logits, labels)
+        self.log(f"{stage}/cross_entropy", loss, batch_size=len(labels), sync_dist=True)
+        self.log(f"{stage}/accuracy", accuracy, on_epoch=True, prog_bar=True)
+
+
+def shift_images(image: Tensor, largest: int) -> Tensor:
+    """Each image moved by whole pixels, drawn uniformly, up to ``largest`` in each direction.
+
+    Args:
+        image: ``(batch, C, H, W)``.
+        largest: Largest shift in pixels; 0 leaves the images alone.
+
+    Example:
+        >>> shift_images(torch.ones(1, 1, 4, 4), 0).sum()
+        tensor(16.)
+    """
+    if largest == 0:
+        return image
+    size, _, height, width = image.shape
+    padded = functional.pad(image, (largest,) * 4)
+    starts = torch.randint(0, 2 * largest + 1, (2, size, 1), device=image.device)
+    rows = (starts[0] + torch.arange(height, device=image.device))[:, :, None]
+    columns = (starts[1] + torch.arange(width, device=image.device))[:, None, :]
+    images = torch.arange(size, device=image.device)[:, None, None]
+    return padded[images, :, rows, columns].movedim(-1, 1)
