@@ -96,7 +96,7 @@ def draw_densities(panels: Sequence[DensityPanel]) -> Figure:
     figure.legend(
         handles=[data, *handles.values()],
         loc="outside lower center",
-        ncols=min(len(handles) + 1, max(2, 2 * len(panels))),
+        ncols=min(len(handles) + 1, 2 if len(panels) == 1 else 5),
         fontsize=8,
         frameon=False,
     )

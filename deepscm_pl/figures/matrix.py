@@ -91,6 +91,8 @@ def draw_image_matrix(
         axes = figure.add_subplot(math.ceil(len(panels) / across), across, k + 1)
         _show(axes, canvas, shape, columns, rows)
         axes.set_title(panel.title, fontsize=9)
+        axes.autoscale(False)  # marks lie beside the images and must not widen the axes
+        axes.tick_params(axis="x", pad=9 if panel.marks else 4)
         for n, mark in enumerate(panel.marks):
             x = mark * (shape[1] + GAP) + (shape[1] - 1) / 2
             y = (n + 1) * (shape[0] + GAP) - (GAP + 1) / 2

@@ -346,6 +346,16 @@ def test_densities_show_data_model_and_counterfactuals(scm):
     assert callback.needed(model) == ("thickness", "intensity")
 
 
+def test_densities_of_attributes_compute_no_image(scm, monkeypatch):
+    model, rows = scm
+    monkeypatch.setattr(type(model["image"]), "forward", lambda *_: pytest.fail("an image"))
+    attributes = {name: rows[name] for name in ("thickness", "intensity")}
+    drawn = dict(AttributeDensities(["thickness=2"]).draw(model, attributes, "test"))
+    assert list(drawn) == ["marginal", "joint"]
+    assert [axes.get_xlabel() for axes in drawn["marginal"].axes] == ["thickness", "intensity"]
+    assert drawn["joint"].axes[0].get_ylabel() == "intensity"
+
+
 def test_inferred_noise_is_that_of_the_model(scm):
     from deepscm_pl.callbacks import noise_histograms
 
