@@ -13,6 +13,7 @@ from deepscm_pl.mechanisms import (
     Constant,
     Context,
     Mechanism,
+    MultiscaleFlow,
     SplineFlow,
 )
 from deepscm_pl.scm import StructuralCausalModel, summarise
@@ -32,6 +33,7 @@ __all__ = [
     "Interval",
     "Likelihood",
     "Mechanism",
+    "MultiscaleFlow",
     "Noise",
     "Positive",
     "PredictedVarianceGaussian",

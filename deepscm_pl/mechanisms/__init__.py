@@ -5,6 +5,7 @@ from deepscm_pl.mechanisms.constant import Constant
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
 from deepscm_pl.mechanisms.image import ImageMechanism
+from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
 from deepscm_pl.mechanisms.modified import Modified
 from deepscm_pl.mechanisms.vae import ConditionalVAE
 
@@ -19,5 +20,6 @@ __all__ = [
     "LatentEvidence",
     "Mechanism",
     "Modified",
+    "MultiscaleFlow",
     "SplineFlow",
 ]

@@ -12,8 +12,15 @@ from deepscm_pl.likelihoods import (
     PredictedVarianceGaussian,
     SharedVarianceGaussian,
 )
-from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, Context, SplineFlow
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.mechanisms import (
+    AffineFlow,
+    ConditionalVAE,
+    Context,
+    ImageMechanism,
+    MultiscaleFlow,
+    SplineFlow,
+)
+from deepscm_pl.nn import ConvolutionalConditioner, ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.transforms import Interval, Positive, Real
 from deepscm_pl.types import Domain
 
@@ -34,6 +41,12 @@ SMALL = {
     "encoder": partial(ConvolutionalEncoder, features=6, channels=(3, 4)),
     "decoder": partial(ConvolutionalDecoder, hidden=8, channels=(4, 3)),
 }
+SMALL_FLOW = {
+    "shape": (1, 4, 8),
+    "steps": (2, 1),
+    "conditioner": partial(ConvolutionalConditioner, hidden=5),
+    "log_scale_bound": 0.5,  # so that no sample is so bright that its last digits are lost
+}
 
 CASES = {
     f"{flow}-{constraint}-{parents}": (partial(make, constraint=CONSTRAINTS[constraint]), parents)
@@ -43,6 +56,10 @@ CASES = {
 } | {
     f"vae-{likelihood}-{parents}": (partial(ConditionalVAE, likelihood=made, **SMALL), parents)
     for likelihood, made in LIKELIHOODS.items()
+    for parents in ("none", "two")
+}
+CASES |= {
+    f"multiscale-{parents}": (partial(MultiscaleFlow, **SMALL_FLOW), parents)
     for parents in ("none", "two")
 }
 
@@ -68,7 +85,7 @@ def case(request, double):
     factory, which = CASES[request.param]
     domains, parents = make_parents(which)
     mechanism = perturb(factory(Context(domains)))
-    if isinstance(mechanism, ConditionalVAE):
+    if isinstance(mechanism, ImageMechanism):
         recorded = torch.randint(0, 256, (SIZE, *mechanism.shape)).double()
         mechanism.fit(recorded, parents)
         value = mechanism.dequantise(recorded)
