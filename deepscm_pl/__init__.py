@@ -2,6 +2,8 @@
 
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.likelihoods import (
+    DiscretisedGaussian,
+    DiscretisedLogisticMixture,
     FixedVarianceGaussian,
     Likelihood,
     PredictedVarianceGaussian,
@@ -28,6 +30,8 @@ __all__ = [
     "Constant",
     "Context",
     "DeepSCM",
+    "DiscretisedGaussian",
+    "DiscretisedLogisticMixture",
     "Domain",
     "FixedVarianceGaussian",
     "Interval",

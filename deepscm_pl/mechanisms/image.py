@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor
+from torch.distributions import Transform
 
 from deepscm_pl.mechanisms.base import Mechanism
 from deepscm_pl.mechanisms.context import Context
@@ -27,7 +28,7 @@ class ImageMechanism(Mechanism):
         levels: L, the number of grey levels.
 
     Attributes:
-        preprocessing: From grey levels to the real line.
+        preprocessing: From grey levels to where the density is modelled, the real line by default.
 
     Raises:
         ValueError: If ``shape`` does not have three positive sizes.
@@ -41,7 +42,7 @@ class ImageMechanism(Mechanism):
             raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
         self.shape = tuple(shape)
         self.dequantisation = Dequantise(levels)
-        self.preprocessing = Logit(alpha, levels)
+        self.preprocessing: Transform = Logit(alpha, levels)
 
     @property
     def domain(self) -> Domain:

@@ -9,14 +9,13 @@ import pyro
 import torch
 from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import Transform, constraints
 
 from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
-from deepscm_pl.transforms import Logit
 from deepscm_pl.types import Noise, Variables
 
 __all__ = ["ConditionalVAE", "ImageDistribution"]
@@ -34,8 +33,8 @@ class ConditionalVAE(ImageMechanism):
 
     Both are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u, given
     z, exactly (Pawlowski et al. 2020, section 3, "amortised, explicit likelihood", equation 4). h
-    is the inverse of the preprocessing x ↦ logit(α + (1 − α)·x/L) after the likelihood's own map of
-    u.
+    is the likelihood's own map of u, then the inverse of its preprocessing, which is
+    x ↦ logit(α + (1 − α)·x/L) unless the likelihood lives on grey levels.
 
     Recorded images hold whole grey levels 0, …, L − 1; the methods of this class see them with
     uniform dequantisation noise, in [0, L). Densities are in those units.
@@ -49,7 +48,7 @@ class ConditionalVAE(ImageMechanism):
             with the attribute ``out_features`` = F.
         decoder: Factory, called with the number of inputs and the shape of the output: a network
             ``(batch, inputs)`` -> ``(batch, *output)``.
-        likelihood: Factory, called with the number of channels of the image.
+        likelihood: Factory, called with ``shape`` and ``levels``.
         alpha: α of the logit preprocessing.
         levels: L, the number of grey levels.
 
@@ -69,7 +68,7 @@ class ConditionalVAE(ImageMechanism):
         hidden: int = 100,
         encoder: Callable[[Sequence[int]], nn.Module] = ConvolutionalEncoder,
         decoder: Callable[[int, Sequence[int]], nn.Module] = ConvolutionalDecoder,
-        likelihood: Callable[[int], Likelihood] = FixedVarianceGaussian,
+        likelihood: Callable[[Sequence[int], int], Likelihood] = FixedVarianceGaussian,
         alpha: float = 0.05,
         levels: int = 256,
     ) -> None:
@@ -77,7 +76,7 @@ class ConditionalVAE(ImageMechanism):
         if latent < 1:
             raise ValueError(f"latent: expected at least 1, but got {latent}.")
         self.latent = latent
-        self.likelihood = likelihood(self.shape[0])
+        self.likelihood = likelihood(self.shape, levels)
         self.encoder = encoder(self.shape)
         self.posterior_head = nn.Sequential(
             nn.Linear(_out_features(self.encoder) + context.features, hidden),
@@ -86,6 +85,7 @@ class ConditionalVAE(ImageMechanism):
         )
         outputs = (self.shape[0] * self.likelihood.outputs_per_channel, *self.shape[1:])
         self.decoder = decoder(latent + context.features, outputs)
+        self.preprocessing = self.likelihood.preprocessing(alpha)
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
@@ -115,11 +115,14 @@ class ConditionalVAE(ImageMechanism):
         return image
 
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
-        """z ~ N(0, I) ``(*shape, latent)`` and u ~ N(0, I) ``(*shape, C, H, W)``."""
+        """z ~ N(0, I) ``(*shape, latent)`` and u ~ N(0, τ² I) ``(*shape, C, H, W)``.
+
+        τ is the likelihood's temperature.
+        """
         weight = next(self.posterior_head.parameters())
         return {
             "z": weight.new_empty(*shape, self.latent).normal_(),
-            "u": weight.new_empty(*shape, *self.shape).normal_(),
+            "u": self.likelihood.sample_noise(shape, weight),
         }
 
     def abduct(
@@ -148,11 +151,12 @@ class ConditionalVAE(ImageMechanism):
         return log_probs + _log_prior_over_posterior(latent, posterior)
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
-        """The recorded image at the posterior mean of z, without pixel noise."""
+        """The recorded image at the posterior mean of z, without pixel noise (u = 0)."""
         # The middle of each grey level's cell stands for the cell.
         continuous = value.to(next(self.posterior_head.parameters())) + 0.5
         latent = self.posterior(continuous, parents).location
-        return self.quantise(self({"z": latent, "u": torch.zeros_like(continuous)}, parents))
+        noise_free = self.likelihood.noise_free(self.decode(latent, parents))
+        return self.quantise(self.preprocessing.inv(noise_free))
 
     def image_distribution(self, latent: Tensor, parents: Variables) -> ImageDistribution:
         """p(x | z, pa) of the continuous image."""
@@ -201,24 +205,25 @@ def _log_prior_over_posterior(latent: Tensor, posterior: _Posterior) -> Tensor:
 
 
 class ImageDistribution(TorchDistribution):
-    """p(x | decoder output) of a continuous image: a likelihood behind logit preprocessing.
+    """p(x | decoder output) of a continuous image: a likelihood behind its preprocessing.
+
+    The temperature of the likelihood scales the noise of draws, not the density.
 
     Args:
         decoded: The decoder's output, ``(*batch, outputs, H, W)``.
         likelihood: The noise of the preprocessed image.
-        preprocessing: From grey levels to the real line.
+        preprocessing: From grey levels to where the likelihood lives.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.real, 3)
     has_rsample = True
 
-    def __init__(self, decoded: Tensor, likelihood: Likelihood, preprocessing: Logit) -> None:
+    def __init__(self, decoded: Tensor, likelihood: Likelihood, preprocessing: Transform) -> None:
         self.decoded = decoded
         self.likelihood = likelihood
         self.preprocessing = preprocessing
-        event = (likelihood.channels, *decoded.shape[-2:])
-        super().__init__(decoded.shape[:-3], torch.Size(event), validate_args=False)
+        super().__init__(decoded.shape[:-3], torch.Size(likelihood.shape), validate_args=False)
 
     def expand(
         self, batch_shape: torch.Size, _instance: ImageDistribution | None = None
@@ -229,8 +234,7 @@ class ImageDistribution(TorchDistribution):
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draws of the continuous image, ``(*sample_shape, *batch, C, H, W)``."""
-        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
-        noise = self.decoded.new_empty(shape).normal_()
+        noise = self.likelihood.sample_noise((*sample_shape, *self.batch_shape), self.decoded)
         image: Tensor = self.preprocessing.inv(self.likelihood(self.decoded, noise))
         return image
 

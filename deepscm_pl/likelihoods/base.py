@@ -1,0 +1,94 @@
+"""The contract of every likelihood, stated once."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Transform
+
+from deepscm_pl.transforms import Logit
+
+__all__ = ["Likelihood"]
+
+
+class Likelihood(nn.Module, ABC):
+    """An invertible map u ↦ y from pixel noise u ~ N(0, I) to an image y, given a decoder's output.
+
+    Because the map is invertible, u is inferred exactly from y. y is the image after
+    :meth:`preprocessing`: on the real line, or in grey levels where a likelihood says so. Shapes:
+    the decoder's output is ``(*batch, outputs_per_channel · C, H, W)``, u and y are
+    ``(*batch, C, H, W)``; batch dimensions broadcast.
+
+    Args:
+        shape: Shape of one image, (channels C, height H, width W), in pixels.
+        levels: L, the number of grey levels of recorded images.
+        temperature: τ ≥ 0, the scale of the pixel noise that is *drawn*: u ~ N(0, τ² I) in
+            samples and under interventions. Densities, the training bound and abduction are those
+            of τ = 1, and so are counterfactuals, whose noise is inferred and not drawn. At 0 every
+            drawn image is its :meth:`noise_free` one.
+
+    Attributes:
+        outputs_per_channel: How many channels the decoder has to give for each one of the image.
+
+    Raises:
+        ValueError: If the shape is not that of an image, or the temperature is not a finite number
+            of at least 0.
+    """
+
+    outputs_per_channel: int = 1
+
+    def __init__(self, shape: Sequence[int], levels: int = 256, temperature: float = 1.0) -> None:
+        super().__init__()
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
+        self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.levels = levels
+        self.temperature = temperature
+
+    @property
+    def channels(self) -> int:
+        """C, the number of channels of the image."""
+        return self.shape[0]
+
+    @property
+    def temperature(self) -> float:
+        """τ, the scale of the pixel noise that is drawn."""
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        if not 0 <= value < math.inf:
+            raise ValueError(f"temperature: expected a number of at least 0, but got {value:g}.")
+        self._temperature = float(value)
+
+    @abstractmethod
+    def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
+        """y from the decoder's output and u."""
+
+    @abstractmethod
+    def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
+        """u from the decoder's output and y, the exact inverse of :meth:`forward`."""
+
+    @abstractmethod
+    def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
+        """log p(y | decoder output) in nats per image, ``(*batch,)``."""
+
+    def preprocessing(self, alpha: float) -> Transform:
+        """From continuous grey levels [0, L) to where y lives: logit(α + (1 − α)·x/L) by default.
+
+        Args:
+            alpha: α, how far black is kept from the end of the sigmoid.
+        """
+        return Logit(alpha, self.levels)
+
+    def sample_noise(self, shape: torch.Size | tuple[int, ...], like: Tensor) -> Tensor:
+        """u ~ N(0, τ² I), ``(*shape, C, H, W)``, of the type and on the device of ``like``."""
+        return self.temperature * like.new_empty(*shape, *self.shape).normal_()
+
+    def noise_free(self, decoded: Tensor) -> Tensor:
+        """y at u = 0, the median of each pixel, ``(*batch, C, H, W)``."""
+        return self(decoded, decoded.new_zeros(*decoded.shape[:-3], *self.shape))
