@@ -114,36 +114,38 @@ class DiscretisedLikelihood(Likelihood):
 
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
         """y = F⁻¹(Φ(u)): the level by bisection, then the place within its cell."""
-        components = self.components(decoded)
+        components = self._exact_components(decoded)
         with torch.no_grad():
             level = self._level_of_noise(components, noise)
+        exact = noise.double()
         start, end = self._tails(components, level), self._tails(components, level + 1)
         probability = self._probability(components, level)
         place = torch.where(
-            noise <= 0,
-            (_normal_distribution(noise) - start.below) / probability,
-            1 - (_normal_distribution(-noise) - end.above) / probability,
+            exact <= 0,
+            (_normal_distribution(exact) - start.below) / probability,
+            1 - (_normal_distribution(-exact) - end.above) / probability,
         )
         # The sum stays below the next level in floating point.
-        largest = 1 - self.levels * torch.finfo(place.dtype).eps
-        return level + place.clamp(0, largest)
+        largest = 1 - self.levels * torch.finfo(noise.dtype).eps
+        return level + place.clamp(0, largest).to(noise)
 
     def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
         """u = Φ⁻¹(F(y))."""
-        components = self.components(decoded)
+        components = self._exact_components(decoded)
         level = self._level(value)
+        place = (value - level).double()
         start, end = self._tails(components, level), self._tails(components, level + 1)
         probability = self._probability(components, level)
-        below = start.below + (value - level) * probability
-        above = end.above + (1 - (value - level)) * probability
+        below = start.below + place * probability
+        above = end.above + (1 - place) * probability
         tiny = torch.finfo(value.dtype).tiny  # the edges of the range have finite noise, too
-        noise = _normal_quantile(below.clamp(min=tiny), above.clamp(min=tiny))
+        noise = _normal_quantile(below.clamp(min=tiny), above.clamp(min=tiny)).to(value)
         # Rounding may have crossed the edges of the cell, as forward() sees them.
         with torch.no_grad():
-            lowest, next_lowest = _normal_quantile(*start), _normal_quantile(*end)
+            lowest = _normal_quantile(*start).to(noise)
+            next_lowest = _normal_quantile(*end).to(noise)
             highest = torch.nextafter(next_lowest, torch.full_like(next_lowest, -math.inf))
-            correction = noise.maximum(lowest).minimum(highest) - noise
-        return noise + correction
+        return noise.maximum(lowest).minimum(highest)
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """Σ log P(⌊y⌋) over channels and pixels; a cell has width 1, so this is a density, too."""
@@ -153,6 +155,10 @@ class DiscretisedLikelihood(Likelihood):
 
     def _level(self, value: Tensor) -> Tensor:
         return value.detach().floor().clamp(0, self.levels - 1)
+
+    def _exact_components(self, decoded: Tensor) -> _Components:
+        """In double precision: levels of probability ε/L next to the median are 10⁻⁶ of u apart."""
+        return _Components(*(part.double() for part in self.components(decoded)))
 
     def _probability(self, components: _Components, level: Tensor) -> Tensor:
         """P(level), ``(*batch, C, H, W)``."""
@@ -187,7 +193,8 @@ class DiscretisedLikelihood(Likelihood):
         high = torch.full_like(low, self.levels)
         for _ in range(math.ceil(math.log2(self.levels))):
             middle = ((low + high) / 2).floor()
-            beyond = _normal_quantile(*self._tails(components, middle)) <= noise
+            edge = _normal_quantile(*self._tails(components, middle))
+            beyond = edge.to(noise) <= noise
             low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
         return low
 
