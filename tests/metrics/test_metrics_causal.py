@@ -72,7 +72,7 @@ def test_ground_truth_error_of_right_and_useless_answers():
 def test_particles_that_err_to_both_sides_have_a_better_mean():
     truth = torch.full((4, 1, 8, 8), 100.0)
     metric = GroundTruthError()
-    particles = torch.stack([truth + 10, truth - 10])
+    particles = torch.stack([truth + 15, truth - 5, truth - 10])
     metric.update(particles, truth, factual=truth + 50, stranger=truth + 20)
     found = {name: statistic.mean for name, statistic in metric.compute().items()}
     assert found["mean_absolute_error/particle_mean"] == 0
