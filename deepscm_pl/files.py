@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["new_file", "new_folder"]
+__all__ = ["new_file", "new_folder", "replaced_folder"]
 
 
 @contextmanager
@@ -58,6 +58,48 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside ``path``, which takes its place if the block succeeds.
+
+    A folder of that name is moved aside when the new one is complete, and then removed. If the
+    block raises anything, :class:`KeyboardInterrupt` included, ``path`` is as it was. What an
+    earlier program left behind because it was killed is removed first.
+
+    Args:
+        path: The folder to make or to replace; its parents need not exist.
+
+    Yields:
+        The folder to write to.
+
+    Raises:
+        ValueError: If ``path`` is a file or cannot be written.
+    """
+    previous = path.with_name(f".{path.name}.previous")
+    _restore(path, previous)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is not a folder; remove it or name another.")
+    for leftover in path.parent.glob(f".{path.name}.*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary = _make_temporary_folder(path)
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            os.replace(path, previous)
+        os.replace(temporary, path)
+    finally:
+        _restore(path, previous)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _restore(path: Path, previous: Path) -> None:
+    """Ends a replacement that stopped half-way: the old folder returns unless the new is there."""
+    if previous.exists() and not path.exists():
+        os.replace(previous, path)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
 def _temporary_folder(path: Path) -> Path:
     """An empty folder beside ``path``, after checking that ``path`` may be made."""
     try:
@@ -65,11 +107,21 @@ def _temporary_folder(path: Path) -> Path:
             raise ValueError(
                 f"{path} exists and is not an empty folder; remove it or name another folder."
             )
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return _make_temporary_folder(path)
+
+
+def _make_temporary_folder(path: Path) -> Path:
+    """An empty folder beside ``path``."""
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not os.access(path, os.W_OK):
             raise PermissionError(f"no permission to write {path}")
         return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     except OSError as error:
-        raise ValueError(
-            f"{path} cannot be written ({error}); name a folder that you may write."
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(f"{path} cannot be written ({error}); name a folder that you may write.")

@@ -91,12 +91,21 @@ class Domain:
             )
         if value.is_floating_point() and bool(value.isnan().any()):
             raise ValueError(f"{name}: expected numbers, but got NaN; remove the missing values.")
-        outside = value[self._outside(value)]
+        outside = value[~self.contains(value)]
         if outside.numel():
             raise ValueError(
                 f"{name}: expected {self}, but got {outside.flatten()[0].item():g}; "
                 "give a value inside."
             )
+
+    def contains(self, value: Tensor) -> Tensor:
+        """Where ``value`` is possible, elementwise; NaN is not.
+
+        Example:
+            >>> Domain(lower=0.0, open=True).contains(torch.tensor([-1.0, 0.0, 1.0, torch.nan]))
+            tensor([False, False,  True, False])
+        """
+        return ~(self._outside(value) | value.isnan())
 
     def _outside(self, value: Tensor) -> Tensor:
         if self.categories is not None:

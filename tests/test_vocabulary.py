@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepscm_pl.configuration import describe, restore
-from deepscm_pl.files import new_file, new_folder
+from deepscm_pl.files import new_file, new_folder, replaced_folder
 from deepscm_pl.interventions import Increase, Multiply, format_do, parse_do
 from deepscm_pl.types import Domain
 
@@ -119,3 +119,59 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_half(new_folder(tmp_path / "folder"), "inside")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def fill(path, text, stop=False):
+    with replaced_folder(path) as temporary:
+        (temporary / "a").write_text(text)
+        if stop:
+            raise KeyboardInterrupt
+        (temporary / "b").write_text(text)
+
+
+def read(path):
+    return {each.name: each.read_text() for each in path.iterdir()}
+
+
+def test_folders_are_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "below" / "folder"
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, "first", stop=True)
+    assert not path.exists()
+    fill(path, "first")
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, "second", stop=True)
+    assert read(path) == {"a": "first", "b": "first"}
+    (path / "c").write_text("of the first only")
+    fill(path, "second")
+    assert read(path) == {"a": "second", "b": "second"}
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_replacement_that_was_killed_is_ended(tmp_path):
+    """Between the two renames only the former folder is complete; before them, both are."""
+    path = tmp_path / "folder"
+    fill(path, "first")
+    path.rename(tmp_path / ".folder.previous")
+    leftover = tmp_path / ".folder.x.partial"
+    leftover.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, "second", stop=True)
+    assert read(path) == {"a": "first", "b": "first"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("a file")
+    with pytest.raises(ValueError, match="is not a folder"):
+        fill(path, "x")
+    assert path.read_text() == "a file"
+
+
+def test_domains_contain_what_they_accept():
+    whole = Domain(lower=0, upper=255, whole=True)
+    values = torch.tensor([-1.0, 0.0, 0.5, 255.0, 256.0, torch.nan])
+    assert whole.contains(values).tolist() == [False, True, False, True, False, False]
+    bounded = Domain(lower=0, upper=1, open=True)
+    assert bounded.contains(torch.tensor([0.0, 0.5, 1.0])).tolist() == [False, True, False]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
 import yaml
+from scipy.special import ndtr, ndtri
 
-from deepscm_pl.data import CausalDataModule, SourceSplits
+from deepscm_pl.data import CausalDataModule, KnownWorld, SourceSplits
+from deepscm_pl.data.worlds import KnownAttribute
+from deepscm_pl.data.worlds.mechanisms import KnownMechanism, LogitNormal
+from deepscm_pl.types import Domain
 
 
 def draw(size: int, seed: int) -> dict[str, torch.Tensor]:
@@ -127,3 +134,105 @@ class WideOrNarrowDataModule(TinyDataModule):
 
 def _labelled(variables):
     return {**variables, "label": (variables["thickness"] > 4).long()}
+
+
+@dataclass(frozen=True)
+class Uniform(KnownMechanism):
+    """x = low + (high − low)·Φ(u)."""
+
+    low: float = 1.0
+    high: float = 6.0
+
+    parents = ()
+
+    def value(self, noise, parents):
+        return self.low + (self.high - self.low) * ndtr(noise)
+
+    def noise(self, value, parents):
+        return ndtri((value - self.low) / (self.high - self.low))
+
+    def log_prob(self, value, parents):
+        inside = (value > self.low) & (value < self.high)
+        return np.where(inside, -np.log(self.high - self.low), -np.inf)
+
+
+@dataclass(frozen=True)
+class TinyWorld(KnownWorld):
+    """The first row of pixels is a ruler of thickness and intensity; below it is a texture.
+
+    Columns of the texture are shown as far as the thickness reaches. What is beyond is hidden, so
+    that a factual image does not determine its counterfactual: the particles of a perfect model
+    and the truth are exchangeable.
+    """
+
+    name: ClassVar[str] = "tiny"
+
+    @property
+    def definitions(self):
+        return {
+            "thickness": KnownAttribute(Uniform(), "pixels", Domain(lower=1.0, upper=8.0)),
+            "intensity": KnownAttribute(
+                LogitNormal("thickness", slope=1.0, centre=3.0, spread=0.5, low=64, high=255),
+                "grey levels",
+                Domain(lower=0.0, upper=255.0),
+            ),
+        }
+
+    @property
+    def shape_attributes(self):
+        return ("thickness", "intensity")
+
+    def shape(self, originals, attributes):
+        thickness, intensity = (attributes[name][:, None] for name in ("thickness", "intensity"))
+        columns = np.arange(8.0)
+        images = np.where(columns < thickness[..., None], originals, 0)
+        images[:, 0] = np.rint(intensity * np.clip(thickness - columns, 0, 1))
+        return images.astype(np.uint8)
+
+    def measure(self, images):
+        ruler = np.asarray(images, dtype=np.float64)[:, 0]
+        with np.errstate(invalid="ignore"):
+            thickness = ruler.sum(axis=1) / ruler[:, 0]
+        return {"thickness": thickness, "intensity": np.where(ruler[:, 0] > 0, ruler[:, 0], np.nan)}
+
+
+class KnownTinyDataModule(CausalDataModule):
+    """Images of :class:`TinyWorld`: 60 training, 20 validation and ``test_size`` test rows.
+
+    The label says whether the pixel at the top left of the texture is bright.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 16,
+        validation_size: int = 20,
+        test_size: int = 24,
+        has_originals: bool = True,
+    ) -> None:
+        super().__init__(batch_size=batch_size, validation_size=validation_size)
+        self.test_size = test_size
+        self.has_originals = has_originals
+
+    @property
+    def world(self):
+        return TinyWorld()
+
+    def load(self) -> SourceSplits:
+        return SourceSplits(train=self._draw("train"), test=self._draw("test"))
+
+    def load_originals(self, split):
+        if not self.has_originals:
+            raise ValueError("there are no originals here.")
+        size, seed = (80, 3) if split == "train" else (self.test_size, 4)
+        return np.random.default_rng(seed).integers(1, 256, (size, 8, 8), dtype=np.uint8)
+
+    def _draw(self, split):
+        size, seed = (80, 5) if split == "train" else (self.test_size, 6)
+        originals = KnownTinyDataModule(test_size=self.test_size).load_originals(split)
+        sample = self.world.sample(size, np.random.default_rng(seed))
+        recorded = {name: column.astype(np.float32) for name, column in sample.items()}
+        return {
+            **{name: torch.from_numpy(column)[:, None] for name, column in recorded.items()},
+            "image": torch.from_numpy(self.world.render(originals, recorded))[:, None],
+            "label": torch.from_numpy((originals[:, 1, 0] >= 128).astype(np.int64))[:, None],
+        }

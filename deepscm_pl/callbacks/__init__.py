@@ -3,6 +3,7 @@
 from deepscm_pl.callbacks.association import AssociationReport
 from deepscm_pl.callbacks.attribute_densities import AttributeDensities
 from deepscm_pl.callbacks.conditional_samples import ConditionalSampleGrid
+from deepscm_pl.callbacks.evaluation import EvaluationReport
 from deepscm_pl.callbacks.figure_callback import FigureCallback
 from deepscm_pl.callbacks.grids import CounterfactualGrid, InterventionGrid
 from deepscm_pl.callbacks.latent_traversal import LatentTraversal
@@ -15,6 +16,7 @@ __all__ = [
     "AttributeDensities",
     "ConditionalSampleGrid",
     "CounterfactualGrid",
+    "EvaluationReport",
     "FigureCallback",
     "InterventionGrid",
     "LatentTraversal",

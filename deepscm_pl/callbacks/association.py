@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.console import Console
-from rich.table import Table
+import torch
 
-from deepscm_pl.callbacks.run_folder import run_folder
-from deepscm_pl.configuration import describe
+from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
+from deepscm_pl.data import CausalDataModule
+from deepscm_pl.evaluation import (
+    AssociationRow,
+    Estimate,
+    Subject,
+    association_rows,
+    evaluate_importance_weighted_bound,
+)
+from deepscm_pl.evaluation.tables import association_table, print_table
 from deepscm_pl.files import new_file
-from deepscm_pl.graph import CausalGraph
+from deepscm_pl.types import Variables
 
 __all__ = ["AssociationReport"]
+
+_IMPORTANCE_ROWS = 500
 
 
 class AssociationReport(pl.Callback):
@@ -26,14 +34,85 @@ class AssociationReport(pl.Callback):
     Every row is a mean over the images of the test split with its standard error: log p of each
     variable (a lower bound where it is one), their sum, the divergence of the latents, bits per
     dimension, and the error of reconstructions. The files ``association.json`` and
-    ``association.md`` lie in the run's folder.
+    ``association.md`` lie in the run's folder. The settings travel with the checkpoints of a
+    training.
+
+    Args:
+        num_importance_samples: K, draws of the latents for the importance-weighted bound; 0 for no
+            such bound.
+        importance_rows: On how many of the first test images it is computed, for it takes K times
+            as long as the others; None for 500, or all if there are fewer.
+        reference: Numbers to compare with, by the name of the quantity in ``association.json``.
+        reference_name: Where they are from, the heading of their column.
+        seed: Of the draws.
 
     Attributes:
+        rows: The lines of the table, once the test has ended.
         written: The files written so far.
+
+    Raises:
+        ValueError: If a number is less than it can be.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        num_importance_samples: int = 100,
+        importance_rows: int | None = None,
+        reference: dict[str, float] | None = None,
+        reference_name: str = "reference",
+        seed: int = 0,
+    ) -> None:
+        if num_importance_samples < 0:
+            raise ValueError(
+                f"num_importance_samples: expected at least 0, but got {num_importance_samples}."
+            )
+        self.num_importance_samples = num_importance_samples
+        self.importance_rows = importance_rows
+        self.reference = dict(reference or {})
+        self.reference_name = reference_name
+        self.seed = seed
+        self.rows: list[AssociationRow] = []
         self.written: list[Path] = []
+        self._images = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Stop before the work where the settings do not fit the model or the data."""
+        if stage not in ("fit", "test"):
+            return
+        scm: Any = pl_module.scm
+        association_rows(scm.graph, scm.image_variables, {}, self.reference)
+        if self.importance_rows is not None:
+            self._subject(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the settings with the model."""
+        settings = ("num_importance_samples", "importance_rows", "reference", "reference_name")
+        checkpoint.setdefault("reports", {})["association"] = {
+            name: getattr(self, name) for name in (*settings, "seed")
+        }
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to count images."""
+        self._images = 0
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Variables,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count images."""
+        self._images += len(next(iter(batch.values())))
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count those of all processes."""
+        counted = torch.tensor(self._images, device=pl_module.device)
+        self._images = int(trainer.strategy.reduce(counted, reduce_op="sum"))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print and write the table."""
@@ -41,18 +120,50 @@ class AssociationReport(pl.Callback):
         if not trainer.is_global_zero:
             return
         model: Any = pl_module
-        association: Mapping[str, Any] = model.association
-        rows = _rows(association, model.scm.graph, model.scm.image_variables)
-        _print(rows)
-        data: Any = getattr(trainer, "datamodule", None)
+        found = {
+            name: Estimate(value.mean, value.standard_error, self._images)
+            for name, value in model.association.items()
+        }
+        found.update(self._importance_weighted(trainer, pl_module))
+        self.rows = association_rows(
+            model.scm.graph,
+            model.scm.image_variables,
+            found,
+            self.reference,
+            self.num_importance_samples,
+        )
+        table = association_table(self.rows, self.reference_name)
+        print_table(table)
         document = {
             "graph": str(model.scm.graph),
-            "data": describe(data.configuration()) if hasattr(data, "configuration") else None,
-            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
-            "quantities": {name: _finite(value._asdict()) for name, value in association.items()},
+            **describe_origin(trainer),
+            "quantities": _plain(found, self.reference),
         }
         self._write(folder / "association.json", json.dumps(document, indent=2) + "\n")
-        self._write(folder / "association.md", _markdown(rows))
+        self._write(folder / "association.md", table.as_markdown())
+
+    def _importance_weighted(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, Estimate]:
+        subject = self._subject(trainer, pl_module)
+        if subject is None or not self.num_importance_samples or not subject.scm.image_variables:
+            return {}
+        return evaluate_importance_weighted_bound(
+            subject,
+            self.num_importance_samples,
+            seed=self.seed,
+            progress=trainer.progress_bar_callback is not None,
+        )
+
+    def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
+        """The rows of the importance-weighted bound."""
+        data: Any = getattr(trainer, "datamodule", None)
+        if not isinstance(data, CausalDataModule):
+            return None
+        available = len(data.variables("test")["index"])
+        rows = self.importance_rows
+        scm: Any = pl_module.scm
+        return Subject.of(scm, data, min(_IMPORTANCE_ROWS, available) if rows is None else rows)
 
     def _write(self, path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,46 +172,13 @@ class AssociationReport(pl.Callback):
         self.written.append(path)
 
 
-def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN, as a standard error of one image is."""
-    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-
-
-def _rows(
-    association: Mapping[str, Any], graph: CausalGraph, images: tuple[str, ...]
-) -> list[tuple[str, str, str, str]]:
-    """Quantity, unit, mean and standard error of every row."""
-    labels: list[tuple[str, str, str]] = []
-    for name, parents in graph.parents.items():
-        given = f" | {', '.join(parents)}" if parents else ""
-        bound = " ≥" if name in images else ""
-        labels.append((f"bound/{name}", f"log p({name}{given}){bound}", "nats"))
-    labels.append(("bound", f"log p(joint){' ≥' if images else ''}", "nats"))
-    for name in images:
-        labels += [
-            (f"kl/{name}", f"KL(q(z) ‖ p(z)) of {name}", "nats"),
-            (f"bits_per_dimension/{name}", f"{name}, bits per dimension ≤", "bits"),
-            (f"mean_absolute_error/{name}", f"{name}, error of reconstruction", "grey levels"),
-        ]
-    return [
-        (label, unit, f"{association[key].mean:.3f}", f"{association[key].standard_error:.3f}")
-        for key, label, unit in labels
-    ]
-
-
-def _print(rows: list[tuple[str, str, str, str]]) -> None:
-    table = Table(title="Association: means over the images of the test split")
-    table.add_column("quantity")
-    table.add_column("unit")
-    table.add_column("mean", justify="right")
-    table.add_column("standard error", justify="right")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-
-
-def _markdown(rows: list[tuple[str, str, str, str]]) -> str:
-    lines = ["| quantity | unit | mean | standard error |", "|---|---|---:|---:|"]
-    # A bar inside a cell would end it.
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+def _plain(
+    found: Mapping[str, Estimate], reference: Mapping[str, float]
+) -> dict[str, dict[str, float | int | None]]:
+    return {
+        name: {
+            **value.as_plain_data(),
+            **({"reference": reference[name]} if name in reference else {}),
+        }
+        for name, value in found.items()
+    }

@@ -6,10 +6,13 @@ Call these on every process: Lightning asks all of them for the log folder of th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
-__all__ = ["checkpoint_folder", "run_folder"]
+from deepscm_pl.configuration import describe
+
+__all__ = ["checkpoint_folder", "describe_origin", "run_folder"]
 
 
 def _tested_checkpoint(trainer: pl.Trainer) -> Path | None:
@@ -35,3 +38,12 @@ def checkpoint_folder(trainer: pl.Trainer) -> Path:
         return tested.parent
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
     return Path(folder) if folder else run_folder(trainer)
+
+
+def describe_origin(trainer: pl.Trainer) -> dict[str, Any]:
+    """The data and the checkpoint of a test, as plain data."""
+    data: Any = getattr(trainer, "datamodule", None)
+    return {
+        "data": describe(data.configuration()) if hasattr(data, "configuration") else None,
+        "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+    }

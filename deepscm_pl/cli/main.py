@@ -15,7 +15,7 @@ Train deep structural causal models of images and ask them causal questions.
 train and evaluate
   fit             train a model:           deepscm fit --config experiments/digits/full.yaml
   validate        evaluate on validation:  deepscm validate --ckpt_path FILE.ckpt
-  test            association table:       deepscm test --ckpt_path FILE.ckpt
+  test            is the model right?      deepscm test --ckpt_path FILE.ckpt
   predict         quantities per image:    deepscm predict --ckpt_path FILE.ckpt
 
 ask a trained model

@@ -5,24 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import yaml
+from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from torch import Tensor
 
-from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid
+from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid, EvaluationReport
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import new_file
-from deepscm_pl.training import DeepSCM, read_checkpoint
+from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 
 __all__ = ["TrainingCommand", "run_training_command"]
 
+_REPORTS = ("association", "evaluation")
 _NO_FILES = ("last", "best", "hpc")
 
 
@@ -74,7 +77,7 @@ class TrainingCommand(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Checkpoints on the validation split, and the report of the test."""
+        """Checkpoints on the validation split, and the reports of the test."""
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
@@ -87,6 +90,7 @@ class TrainingCommand(LightningCLI):
         )
         if self.causal:
             parser.add_lightning_class_args(AssociationReport, "association")
+            parser.add_lightning_class_args(EvaluationReport, "evaluation")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` only, whatever the words of the surrounding program are."""
@@ -96,7 +100,10 @@ class TrainingCommand(LightningCLI):
         """Nothing: a checkpoint's settings come before the words, which may change them."""
 
     def after_instantiate_classes(self) -> None:
-        """Stop where a checkpoint does not fit the model of a configuration."""
+        """Load the predictor; stop where a checkpoint does not fit the configuration's model."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, EvaluationReport) and callback.predictor is not None:
+                callback.classifier = _load_classifier(callback.predictor)
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is None or path in _NO_FILES:
             return
@@ -110,8 +117,18 @@ class TrainingCommand(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Make no log folder where nothing is trained: results go to the checkpoint's run."""
         settings = self.config[self.config.subcommand].trainer
-        if self.config.subcommand != "fit" and settings.logger is None:
+        if settings.logger is not None:
+            return
+        if self.config.subcommand != "fit":
             settings.logger = False
+            return
+        # Lightning's own choice would fill the HParams of TensorBoard with a metric of −1.
+        folder = settings.default_root_dir or "."
+        arguments = {"save_dir": str(folder), "default_hp_metric": False}
+        settings.logger = Namespace(
+            class_path="pytorch_lightning.loggers.TensorBoardLogger",
+            init_args=Namespace(arguments),
+        )
 
     def fit(
         self,
@@ -146,7 +163,7 @@ class TrainingCommand(LightningCLI):
         datamodule: pl.LightningDataModule,
         ckpt_path: str | None = None,
     ) -> None:
-        """The association table on the test split."""
+        """The association table and the evaluation on the test split."""
         # The reports of a causal model say more than the table of Lightning.
         self.trainer.test(
             model,
@@ -229,6 +246,9 @@ def _settings_of(path: str) -> dict[str, Any]:
     if "model_class" in checkpoint:
         settings = {"class_path": checkpoint["model_class"], "init_args": settings}
     found = {"model": settings}
+    reports = checkpoint.get("reports")
+    if isinstance(reports, dict):
+        found.update({name: reports[name] for name in _REPORTS if name in reports})
     if "data" in checkpoint:
         restore(checkpoint["data"], allowed=(pl.LightningDataModule,))
         found["data"] = checkpoint["data"]
@@ -270,6 +290,12 @@ def _option(words: list[str], name: str) -> str | None:
         if word.startswith(f"{name}="):
             return word.removeprefix(f"{name}=")
     return None
+
+
+def _load_classifier(path: str) -> Callable[[Tensor], Tensor]:
+    """From images in grey levels to the classes that the classifier in a checkpoint sees."""
+    model = ImageClassifier.load_from_checkpoint(path)
+    return lambda images: model.to(images.device)(images.float()).argmax(dim=-1)
 
 
 def _say_written(trainer: pl.Trainer) -> None:

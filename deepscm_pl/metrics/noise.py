@@ -120,7 +120,7 @@ class NoiseCalibration(Metric):
             "mean/largest": _furthest(means, 0.0),
             "standard_deviation/furthest": _furthest(deviations, 1.0),
         }
-        for name, value in zip(self.parents, values.split(1, dim=1), strict=True):
+        for name, value in zip(self.parents, values.T[..., None], strict=True):
             found[f"correlation/{name}"] = _furthest(pearson_correlation(noise, value), 0.0)
             if self.nonlinear:
                 found[f"distance_correlation/{name}"] = distance_correlation(noise, value)

@@ -197,7 +197,7 @@ def write_bad_checkpoint(kind: str, path: Path, good: Path) -> None:
         ("empty", "truncated or no checkpoint"),
         ("text", "refused"),
         ("foreign", "another kind of model"),
-        ("tensor", "no checkpoint of a DeepSCM"),
+        ("tensor", "no checkpoint of a model"),
         ("pickle", "refused"),
         ("hostile", "refused"),
         ("hostile settings", "'subprocess.Popen' is refused"),

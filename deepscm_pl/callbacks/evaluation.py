@@ -1,0 +1,201 @@
+"""The evaluation at the end of a test: are the answers of a model right?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from deepscm_pl.callbacks.association import AssociationReport
+from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
+from deepscm_pl.data import CausalDataModule
+from deepscm_pl.evaluation import (
+    Report,
+    Subject,
+    check_density_values,
+    check_numbers,
+    check_questions,
+    evaluate,
+)
+from deepscm_pl.evaluation.counterfactuals import Classifier
+from deepscm_pl.evaluation.tables import print_table
+
+__all__ = ["EvaluationReport"]
+
+_SETTINGS = (
+    "enabled",
+    "interventions",
+    "rows",
+    "num_particles",
+    "detail_rows",
+    "batch_size",
+    "density_values",
+    "density_size",
+    "seed",
+)
+
+
+class EvaluationReport(pl.Callback):
+    """After a test, evaluate the answers of the model on all three rungs of Pearl's ladder.
+
+    Writes ``evaluation.json`` and ``evaluation.md`` with pictures into the folder ``evaluation`` of
+    the run, prints the tables, and logs to TensorBoard, its HParams included. The folder is
+    replaced as a whole when everything is there: an evaluation that is interrupted leaves the
+    former one as it was, and starts from the beginning when it is started again. The settings
+    travel with the checkpoints of a training.
+
+    What can be evaluated depends on the data: see :func:`deepscm_pl.evaluation.evaluate`.
+
+    Args:
+        enabled: Whether to do anything.
+        interventions: As text, such as ``thickness=3``; None takes a low and a high value of every
+            cause of the image.
+        rows: How many of the first test images to evaluate on; None for all.
+        num_particles: Draws of the noise of each of the detail rows; the others get one.
+        detail_rows: How many of the first rows particles, other originals, repetitions and pixel
+            noise are evaluated on; None for 500, or all if there are fewer.
+        batch_size: Rows at a time.
+        density_values: For each attribute, the values that densities are compared at; None takes
+            quantiles of the test split.
+        density_size: Draws for each density.
+        predictor: Checkpoint of a classifier that judges the identity of images; None for no such
+            judgement. The program loads it; in Python, set ``classifier`` instead.
+        seed: Of all randomness.
+        workers: Processes to render and measure with; None takes one for each processor.
+        cache_dir: Where rendered truth is kept; None for ``~/.cache/deepscm_pl``.
+
+    Attributes:
+        classifier: From images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``.
+        report: What was found, once the test has ended.
+        written: The files written so far.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        interventions: list[str] | None = None,
+        rows: int | None = None,
+        num_particles: int = 8,
+        detail_rows: int | None = None,
+        batch_size: int = 256,
+        density_values: dict[str, list[float]] | None = None,
+        density_size: int = 10_000,
+        predictor: str | None = None,
+        seed: int = 0,
+        workers: int | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        self.enabled = enabled
+        self.interventions = interventions
+        self.rows = rows
+        self.num_particles = num_particles
+        self.detail_rows = detail_rows
+        self.batch_size = batch_size
+        self.density_values = density_values
+        self.density_size = density_size
+        self.predictor = predictor
+        self.seed = seed
+        self.workers = workers
+        self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
+        self.classifier: Classifier | None = None
+        self.report: Report | None = None
+        self.written: list[Path] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Stop before the work where the settings do not fit the model or the data.
+
+        Raises:
+            ValueError: If model and data have other variables, the test split is too small, an
+                intervention cannot be asked, or the predictor is not loaded.
+        """
+        if stage not in ("fit", "test"):
+            return
+        subject = self._subject(trainer, pl_module)
+        if subject is None:
+            return
+        check_numbers(
+            subject, self.num_particles, self.detail_rows, self.batch_size, self.density_size
+        )
+        check_questions(subject, self.interventions)
+        check_density_values(subject, self.density_values)
+        if self.predictor is not None and self.classifier is None:
+            raise ValueError(
+                f"predictor: {self.predictor} is not loaded; set the attribute classifier of the "
+                "callback to a function from images to class indices."
+            )
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the settings with the model."""
+        checkpoint.setdefault("reports", {})["evaluation"] = {
+            name: getattr(self, name) for name in _SETTINGS
+        }
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Evaluate, print, write and log."""
+        folder = run_folder(trainer) / "evaluation"
+        subject = self._subject(trainer, pl_module)
+        if subject is not None and trainer.is_global_zero:
+            self.report = self._evaluate(trainer, subject)
+            self.written += [
+                path for path in self.report.write(folder) if path.suffix in (".json", ".md")
+            ]
+            _print(self.report)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    _log(self.report, logger, dict(pl_module.hparams), trainer.global_step)
+        trainer.strategy.barrier("evaluation")
+
+    def _evaluate(self, trainer: pl.Trainer, subject: Subject) -> Report:
+        found = evaluate(
+            subject,
+            self.interventions,
+            self.num_particles,
+            self.detail_rows,
+            self.batch_size,
+            self.density_values,
+            self.density_size,
+            self.classifier,
+            self.seed,
+            self.workers,
+            progress=trainer.progress_bar_callback is not None,
+            cache_dir=self.cache_dir,
+        )
+        tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
+        origin = {"graph": str(subject.scm.graph), **describe_origin(trainer)}
+        rows = tables[0].rows if tables else []
+        name = tables[0].reference_name if tables else "reference"
+        return Report(subject, found, rows, origin, name)
+
+    def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
+        data: Any = getattr(trainer, "datamodule", None)
+        quick: Any = getattr(trainer, "fast_dev_run", False)
+        if not self.enabled or quick or not isinstance(data, CausalDataModule):
+            return None
+        scm: Any = pl_module.scm
+        return Subject.of(scm, data, self.rows)
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    found: Any = trainer.callbacks  # type: ignore[attr-defined]
+    return list(found)
+
+
+def _print(report: Report) -> None:
+    for name, table in report.tables.items():
+        if name != "association":
+            print_table(table)
+    for reason in report.left_out:
+        print(f"Left out. {reason}")
+
+
+def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:
+    for name, value in report.scalars().items():
+        logger.experiment.add_scalar(name, value, step)
+    for name, figure in report.pictures.items():
+        logger.experiment.add_figure(f"evaluation/{name}", figure, step, close=False)
+    logger.log_hyperparams(settings, report.main_figures())
+    logger.save()

@@ -1,0 +1,212 @@
+"""Rung 2: densities under interventions and conditions, of the model against the known world."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from deepscm_pl.data import KnownWorld
+from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.graph import CausalGraph
+from deepscm_pl.metrics.functional import wasserstein_distance
+from deepscm_pl.scm import StructuralCausalModel
+
+__all__ = ["DensityResult", "Sample", "evaluate_densities"]
+
+_QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draws of one variable.
+
+    Attributes:
+        values: ``(M,)``.
+        weights: ``(M,)``, of sum 1.
+    """
+
+    values: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class DensityResult:
+    """One density of the model and of the world.
+
+    Attributes:
+        variable: What is distributed.
+        given: What it is given.
+        value: The value that it is given.
+        done: Whether ``given`` is set by an intervention, not observed.
+        unit: Of the variable and of the distance.
+        model: Draws of the model.
+        world: Draws of the world.
+        distance: Wasserstein distance of both.
+        floor: The distance of two samples of the world, which no model can be blamed for.
+    """
+
+    variable: str
+    given: str
+    value: float
+    done: bool
+    unit: str
+    model: Sample
+    world: Sample
+    distance: float
+    floor: float
+
+    @property
+    def title(self) -> str:
+        """p(intensity | do(thickness = 3))."""
+        what = f"{self.given} = {self.value:.4g}"
+        return f"p({self.variable} | {f'do({what})' if self.done else what})"
+
+
+def evaluate_densities(
+    subject: Subject,
+    values: Mapping[str, list[float]] | None = None,
+    size: int = 10_000,
+    seed: int = 0,
+    progress: bool = True,
+) -> list[DensityResult]:
+    """For each cause t and effect i of the world's graph: p(i | do(t)), p(t | do(i)), p(t | i).
+
+    The last is by importance: the cause is drawn without regard to the effect and weighted with the
+    density of the effect given its parents.
+
+    Args:
+        subject: The model, and a known world.
+        values: For each variable the values that it is set to, or observed at; where there are
+            none, quantiles of the test split.
+        size: M, draws for each density.
+        seed: Of the world's draws; the model's come from torch.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If the world is not known, or a value is impossible.
+    """
+    world = subject.world
+    if world is None:
+        raise ValueError("world: expected a world that is known, but the data set has none.")
+    chosen = {name: _values(subject, name, values or {}) for name in subject.attributes}
+    asked = list(_asked(world.graph, chosen))
+    generator = np.random.default_rng(seed)
+    model = _Model(_attribute_model(subject), size)
+    truth, again = (_World(world, size, generator) for _ in range(2))
+    return [
+        _compare(subject, each, model, truth, again)
+        for each in tqdm(asked, unit="density", desc="densities", disable=not progress)
+    ]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    variable: str
+    given: str
+    value: float
+    done: bool
+
+
+def _asked(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_Asked]:
+    for effect in values:
+        for cause in values:
+            if cause not in graph.ancestors(effect):
+                continue
+            yield from (_Asked(effect, cause, value, True) for value in values[cause])
+            yield from (_Asked(cause, effect, value, True) for value in values[effect])
+            yield from (_Asked(cause, effect, value, False) for value in values[effect])
+
+
+def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> list[float]:
+    if values.get(name):
+        return list(values[name])
+    quantiles = torch.tensor(_QUANTILES, dtype=torch.float64)
+    found = torch.quantile(subject.variables[name].double().flatten(), quantiles)
+    return [float(f"{value:.3g}") for value in found.tolist()]
+
+
+def _attribute_model(subject: Subject) -> StructuralCausalModel:
+    """The part of the model that its attributes come from, with the mechanisms of the whole."""
+    graph = subject.scm.graph
+    needed = graph.ancestors(*subject.attributes) | set(subject.attributes)
+    parents = {name: graph.parents[name] for name in graph.nodes if name in needed}
+    part = StructuralCausalModel(CausalGraph(parents), {n: subject.scm[n] for n in parents})
+    part.fitted = subject.scm.fitted.clone()
+    return part
+
+
+class _Model:
+    """Draws of the model."""
+
+    def __init__(self, scm: StructuralCausalModel, size: int) -> None:
+        self.scm, self.size = scm, size
+
+    def draw(self, asked: _Asked) -> Sample:
+        """Draws of what is asked."""
+        drawn = self.scm.intervene({asked.given: asked.value}, self.size)
+        weights = torch.zeros(self.size)
+        if not asked.done:
+            mechanism = self.scm[asked.given]
+            parents = {name: drawn[name] for name in self.scm.graph.parents[asked.given]}
+            # Without parents the same for every draw, of shape () or (M,).
+            weights = mechanism.log_prob(drawn[asked.given], parents).expand(self.size)
+        return _sample(drawn[asked.variable].squeeze(-1), weights)
+
+
+class _World:
+    """Draws of the world."""
+
+    def __init__(self, world: KnownWorld, size: int, generator: np.random.Generator) -> None:
+        self.world = world
+        self.size = size
+        self.attributes = world.sample(size, generator)
+
+    def draw(self, asked: _Asked) -> Sample:
+        """Draws of what is asked."""
+        drawn = self.world.counterfactual(self.attributes, {asked.given: asked.value})
+        weights = np.zeros(self.size)
+        if not asked.done:
+            weights = self.world.log_prob(drawn)[asked.given]
+        return _sample(torch.from_numpy(drawn[asked.variable]), torch.from_numpy(weights))
+
+
+def _sample(values: Tensor, log_weights: Tensor) -> Sample:
+    weights = torch.softmax(log_weights.double().cpu(), dim=0)
+    return Sample(values.double().cpu(), weights)
+
+
+def _compare(
+    subject: Subject, asked: _Asked, model: _Model, truth: _World, again: _World
+) -> DensityResult:
+    sides = [side.draw(asked) for side in (model, truth, again)]
+    _check_explained(asked, sides[0], "model")
+    _check_explained(asked, sides[1], "world")
+    own, world, other = sides
+    return DensityResult(
+        asked.variable,
+        asked.given,
+        asked.value,
+        asked.done,
+        subject.unit(asked.variable),
+        own,
+        world,
+        _distance(own, world),
+        _distance(world, other),
+    )
+
+
+def _check_explained(asked: _Asked, sample: Sample, who: str) -> None:
+    if bool(sample.weights.isnan().any()):
+        raise ValueError(
+            f"density_values: {asked.given} = {asked.value:g} is impossible in the {who}; choose a "
+            "value that occurs."
+        )
+
+
+def _distance(first: Sample, second: Sample) -> float:
+    return wasserstein_distance(first.values, second.values, first.weights, second.weights).item()

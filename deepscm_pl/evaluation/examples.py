@@ -1,0 +1,49 @@
+"""A few rows to look at, under every intervention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepscm_pl.evaluation.counterfactuals import Truth
+from deepscm_pl.evaluation.questions import Question, answer
+from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.interventions import format_do
+
+__all__ = ["Example", "take_examples"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Some rows under one intervention.
+
+    Attributes:
+        title: What was done.
+        images: What the model says, ``(R, C, H, W)`` in grey levels; the factual if nothing was
+            done, and black where what was asked for is not possible.
+        truth: The true images; None where they are not known.
+    """
+
+    title: str
+    images: Tensor
+    truth: Tensor | None
+
+
+def take_examples(
+    subject: Subject, questions: Sequence[Question], truths: Sequence[Truth] | None, rows: int
+) -> list[Example]:
+    """The first ``rows`` rows: the factual, then a single draw of every counterfactual."""
+    image = subject.scm.image_variables[0]
+    factual = subject.rows(0, rows)
+    examples = [Example("factual", factual[image].cpu(), None)]
+    for k, answered in enumerate(answer(subject.scm, factual, questions, 1)):
+        inside = answered.inside.cpu()[:, None, None, None]
+        drawn = torch.where(inside, answered.values[image][0].cpu(), 0)
+        truth = None
+        if truths is not None:
+            truth = torch.where(inside, truths[k].images[:rows].to(drawn), 0)
+        examples.append(Example(format_do(questions[k].do), drawn, truth))
+    return examples

@@ -1,0 +1,164 @@
+"""The interventions that a model is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.interventions import parse_do
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.types import Domain
+
+__all__ = ["Answer", "Question", "answer", "default_questions", "true_attributes"]
+
+_DEFAULT_QUANTILES = (0.1, 0.9)
+
+
+@dataclass(frozen=True)
+class Question:
+    """An intervention, as it was written.
+
+    Args:
+        text: Such as ``thickness=3`` or ``thickness+=1, intensity=100``.
+
+    Attributes:
+        do: The intervention.
+
+    Raises:
+        ValueError: If the text cannot be read.
+
+    Example:
+        >>> Question("thickness=3, intensity=100").do
+        {'thickness': 3.0, 'intensity': 100.0}
+    """
+
+    text: str
+    do: Mapping[str, Any] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "do", parse_do(self.text))
+
+    def check(self, subject: Subject) -> None:
+        """Raise unless the model, and the world if it is known, can be asked.
+
+        Raises:
+            ValueError: Naming the variable, what was expected and what came.
+        """
+        subject.scm.act(self.do)
+        for name in self.do:
+            if name in subject.scm.image_variables:
+                raise ValueError(f"do: {name} is an image; intervene on what causes it.")
+            if subject.world is not None and name not in subject.world.attributes:
+                raise ValueError(
+                    f"do: the world {subject.world.name} has no attribute {name!r}, so there is no "
+                    f"truth to compare with; intervene on {', '.join(subject.attributes)}."
+                )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of one intervention.
+
+    Attributes:
+        values: Every variable, ``(P, B, *event)``.
+        inside: The rows in which what was asked for is possible, ``(B,)``; in the others nothing
+            was done.
+    """
+
+    values: Mapping[str, Tensor]
+    inside: Tensor
+
+
+def default_questions(subject: Subject) -> list[Question]:
+    """do(...) at a low and a high quantile of every cause of an image, and every category."""
+    causes = subject.scm.graph.ancestors(*subject.scm.image_variables) & set(subject.scalars)
+    known = causes if subject.world is None else causes & set(subject.attributes)
+    return [
+        Question(f"{name}={value:.3g}")
+        for name in subject.scalars
+        if name in known
+        for value in _typical_values(subject.scm[name].domain, subject.variables[name])
+    ]
+
+
+def _typical_values(domain: Domain, values: Tensor) -> list[float]:
+    if domain.categories is not None:
+        return [float(k) for k in range(domain.categories)]
+    return torch.quantile(values.double(), torch.tensor(_DEFAULT_QUANTILES).double()).tolist()
+
+
+def answer(
+    scm: StructuralCausalModel,
+    factual: Mapping[str, Tensor],
+    questions: Sequence[Question],
+    num_particles: int,
+) -> list[Answer]:
+    """The counterfactuals of some rows under every intervention, from the same noise."""
+    guarded = [
+        {name: _guard(each, scm[name].domain) for name, each in question.do.items()}
+        for question in questions
+    ]
+    values = scm.counterfactual(factual, guarded, num_particles)
+    size = len(next(iter(factual.values())))
+    return [
+        Answer(
+            {name: value[:, k] for name, value in values.items()},
+            _inside(do, size).to(scm.fitted.device),
+        )
+        for k, do in enumerate(guarded)
+    ]
+
+
+def true_attributes(
+    subject: Subject, question: Question
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
+    """The counterfactual attributes of all rows in the world, and the rows where they exist.
+
+    Raises:
+        ValueError: If the world is not known, or does not produce an attribute of a row.
+    """
+    world = subject.world
+    if world is None:
+        raise ValueError("world: expected a world that is known, but the data set has none.")
+    guarded = {name: _guard(each, world.domains[name]) for name, each in question.do.items()}
+    do = {n: _on_arrays(each) if callable(each) else each for n, each in guarded.items()}
+    values = world.counterfactual(subject.columns(), do)
+    return values, _inside(guarded, len(subject)).numpy()
+
+
+class _Guarded:
+    """h where it stays within a domain; elsewhere the value stays and the row is remembered."""
+
+    def __init__(self, function: Callable[[Any], Any], domain: Domain) -> None:
+        self.function, self.domain = function, domain
+        self.inside = torch.ones(1, dtype=torch.bool)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        changed = self.function(value)
+        inside = self.domain.contains(changed)
+        rows = inside.reshape(-1, inside.shape[-2] if inside.dim() > 1 else len(inside))
+        self.inside = rows.all(dim=0).cpu()
+        return torch.where(inside, changed, value)
+
+
+def _guard(intervention: Any, domain: Domain) -> Any:
+    return _Guarded(intervention, domain) if callable(intervention) else intervention
+
+
+def _on_arrays(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
+    return lambda column: function(torch.as_tensor(column)[:, None])[:, 0].numpy()
+
+
+def _inside(do: Mapping[str, Any], size: int) -> Tensor:
+    inside = torch.ones(size, dtype=torch.bool)
+    for each in do.values():
+        if isinstance(each, _Guarded):
+            inside = inside & each.inside
+    return inside

@@ -1,0 +1,277 @@
+"""An evaluation as JSON, as Markdown with pictures, and as figures for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from deepscm_pl.evaluation.association import AssociationRow
+from deepscm_pl.evaluation.evaluate import Evaluation
+from deepscm_pl.evaluation.pictures import (
+    draw_coverage,
+    draw_densities,
+    draw_errors,
+    draw_examples,
+    draw_noise,
+)
+from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.evaluation.tables import (
+    Table,
+    association_table,
+    density_table,
+    effectiveness_table,
+    error_table,
+    noise_table,
+    soundness_table,
+)
+from deepscm_pl.figures import save_figure
+from deepscm_pl.files import replaced_folder
+
+__all__ = ["Report"]
+
+_FORMAT = 1
+
+
+class Report:
+    """What an evaluation found, to be printed, written and logged.
+
+    Args:
+        subject: What was evaluated.
+        evaluation: What was found.
+        association: The lines of the association table.
+        origin: Where model and data come from, plain data for the JSON.
+        reference_name: Heading of the numbers to compare with.
+
+    Attributes:
+        tables: All tables that are not empty.
+        pictures: All pictures, by the name of their file without its ending.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        evaluation: Evaluation,
+        association: Sequence[AssociationRow] = (),
+        origin: dict[str, Any] | None = None,
+        reference_name: str = "reference",
+    ) -> None:
+        self.evaluation = evaluation
+        self.association = list(association)
+        self.origin = dict(origin or {})
+        answered = [each for each in evaluation.counterfactuals if each.rows]
+        self.tables: dict[str, Table] = {}
+        if association:
+            self.tables["association"] = association_table(association, reference_name)
+        if evaluation.densities:
+            self.tables["densities"] = density_table(evaluation.densities)
+        if any("error/ratio/particle" in each.quantities for each in answered):
+            self.tables["errors"] = error_table(answered)
+            self.tables["effectiveness"] = effectiveness_table(
+                answered, subject.attributes, subject.unit
+            )
+        if answered:
+            self.tables["soundness"] = soundness_table(answered)
+        if evaluation.noise:
+            self.tables["noise"] = noise_table(evaluation.noise)
+        self.pictures = dict(_pictures(evaluation))
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write everything into ``folder``, which is replaced as a whole or not at all.
+
+        Raises:
+            ValueError: If the folder cannot be written.
+        """
+        with replaced_folder(folder) as new:
+            document = json.dumps(self.as_plain_data(), indent=2, ensure_ascii=False)
+            (new / "evaluation.json").write_text(document + "\n", encoding="utf-8")
+            (new / "evaluation.md").write_text(self.as_markdown(), encoding="utf-8")
+            for name, figure in self.pictures.items():
+                save_figure(figure, new / f"{name}.png")
+        return sorted(folder.iterdir())
+
+    def as_plain_data(self) -> dict[str, Any]:
+        """All numbers, as plain data without NaN."""
+        evaluation = self.evaluation
+        return {
+            "format": _FORMAT,
+            **self.origin,
+            "world": evaluation.world,
+            "rows": evaluation.rows,
+            "detail_rows": evaluation.detail_rows,
+            "particles": evaluation.particles,
+            "association": {
+                row.key: {**row.estimate.as_plain_data(), "reference": row.reference}
+                for row in self.association
+            },
+            "intervention": [
+                {
+                    "density": each.title,
+                    "variable": each.variable,
+                    "given": each.given,
+                    "value": each.value,
+                    "done": each.done,
+                    "unit": each.unit,
+                    "wasserstein_distance": each.distance,
+                    "floor": each.floor,
+                }
+                for each in evaluation.densities
+            ],
+            "counterfactual": {
+                each.question.text: {
+                    "rows": each.rows,
+                    "left_out": each.left_out,
+                    "quantities": {k: v.as_plain_data() for k, v in each.quantities.items()},
+                }
+                for each in evaluation.counterfactuals
+            },
+            "composition": {k: v.as_plain_data() for k, v in evaluation.composition.items()},
+            "noise": {
+                f"{each.variable}/{each.part}": {
+                    "rows": each.rows,
+                    "entries": each.entries,
+                    "quantities": {
+                        k: v if math.isfinite(v) else None for k, v in each.quantities.items()
+                    },
+                }
+                for each in evaluation.noise
+            },
+            "left_out": self.left_out,
+            "seconds": {part: round(value, 1) for part, value in evaluation.seconds.items()},
+        }
+
+    def as_markdown(self) -> str:
+        """The report for people; pictures lie beside it."""
+        evaluation = self.evaluation
+        parts = ["# Evaluation", self._introduction()]
+        for title, names, picture in (
+            ("Association", ["association"], ""),
+            ("Intervention", ["densities"], "densities"),
+            ("Counterfactual", ["errors"], "errors"),
+            ("Counterfactual images", [], "examples"),
+            ("Effectiveness", ["effectiveness"], ""),
+            ("Soundness", ["soundness"], "coverage"),
+            ("Noise", ["noise"], "noise"),
+        ):
+            tables = [self.tables[name] for name in names if name in self.tables]
+            if not tables and picture not in self.pictures:
+                continue
+            parts.append(f"## {title}")
+            parts += [f"{table.title}.\n\n{table.as_markdown()}" for table in tables]
+            if title == "Soundness" and evaluation.composition:
+                parts.append(self._composition())
+            if picture in self.pictures:
+                parts.append(f"![{_CAPTIONS[picture]}]({picture}.png)\n\n*{_CAPTIONS[picture]}*")
+        left_out = self.left_out
+        if left_out:
+            parts.append("## Left out\n\n" + "\n".join(f"- {reason}" for reason in left_out))
+        return "\n\n".join(part.strip() for part in parts) + "\n"
+
+    def main_figures(self) -> dict[str, float]:
+        """The numbers that sum a model up, by names that TensorBoard takes."""
+        evaluation = self.evaluation
+        found = {row.key: row.estimate.mean for row in self.association if "/" not in row.key}
+        found |= {
+            row.key: row.estimate.mean
+            for row in self.association
+            if row.key.startswith(("bits_per_dimension/", "mean_absolute_error/"))
+        }
+        for each in evaluation.counterfactuals:
+            for key in _MAIN:
+                if key in each.quantities:
+                    found[f"{each.question.text}/{key}"] = each.quantities[key].mean
+        return _tagged(found)
+
+    def scalars(self) -> dict[str, float]:
+        """All numbers of the second and third rung, by names that TensorBoard takes."""
+        evaluation = self.evaluation
+        found = {f"density/{each.title}": each.distance for each in evaluation.densities}
+        for each in evaluation.counterfactuals:
+            for key, value in each.quantities.items():
+                found[f"{each.question.text}/{key}"] = value.mean
+        found |= {key: value.mean for key, value in evaluation.composition.items()}
+        for result in evaluation.noise:
+            for key, number in result.quantities.items():
+                found[f"noise/{result.variable}/{result.part}/{key}"] = number
+        return _tagged(found)
+
+    def _introduction(self) -> str:
+        evaluation = self.evaluation
+        truth = "of no known world" if evaluation.world is None else f"of {evaluation.world}"
+        lines = [
+            f"{evaluation.rows} images of the test split, {truth}; quantities of particles, other "
+            f"originals, repetitions and pixel noise from the first {evaluation.detail_rows} of "
+            f"them, with {evaluation.particles} particles each.",
+            *(f"{name.capitalize()}: `{value}`." for name, value in self.origin.items() if value
+              and isinstance(value, str)),
+        ]  # fmt: skip
+        return "\n\n".join(lines)
+
+    def _composition(self) -> str:
+        found = [
+            f"{value.mean:.3f} grey levels after {key.rsplit('/', 1)[1]}"
+            for key, value in self.evaluation.composition.items()
+        ]
+        return f"Composition, error of null interventions: {', '.join(found)}."
+
+    @property
+    def left_out(self) -> list[str]:
+        """What could not be evaluated, and why."""
+        reasons = list(self.evaluation.left_out)
+        for each in self.evaluation.counterfactuals:
+            if each.left_out:
+                total = each.rows + each.left_out
+                reasons.append(
+                    f"do({each.question.text}): {each.left_out} of {total} images, for which it "
+                    "leads to a value that is impossible."
+                )
+        if not any("identity/kept" in c.quantities for c in self.evaluation.counterfactuals):
+            reasons.append("Identity: no predictor was given.")
+        return reasons
+
+
+_MAIN = (
+    "particles/ratio/particle_mean",
+    "error/ratio/particle",
+    "reversibility/mean_absolute_error/10",
+    "identity/kept",
+)
+
+_CAPTIONS = {
+    "densities": "Densities of the model (solid) and of the world (dashed)",
+    "errors": "Error against the true counterfactual, as a share of that of the unchanged "
+    "factual, with two standard errors",
+    "examples": "Single draws of counterfactuals of the first test images, the truth, and the "
+    "difference (red: the model is brighter)",
+    "coverage": "How often the truth lies between particles, over pixels that vary",
+    "noise": "Abducted noise and its prior N(0, 1)",
+}
+
+
+def _pictures(evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+    true = [e for e in evaluation.counterfactuals if "error/ratio/particle" in e.quantities]
+    covered = [e for e in true if "coverage/varying" in e.quantities]
+    if evaluation.densities:
+        yield "densities", draw_densities(evaluation.densities)
+    if true:
+        yield "errors", draw_errors(true)
+    if evaluation.examples:
+        labels = [f"test {row}" for row in range(len(evaluation.examples[0].images))]
+        yield "examples", draw_examples(evaluation.examples, labels)
+    if covered and evaluation.particles > 1:
+        yield "coverage", draw_coverage(covered)
+    if evaluation.noise:
+        yield "noise", draw_noise(evaluation.noise)
+
+
+def _tagged(found: dict[str, float]) -> dict[str, float]:
+    return {
+        "evaluation/" + re.sub(r"[^-/\w.]+", "_", name): value
+        for name, value in found.items()
+        if math.isfinite(value)
+    }

@@ -1,0 +1,120 @@
+"""What is evaluated: a model, the rows of a test split, and the truth where it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepscm_pl.data import CausalDataModule, KnownWorld
+from deepscm_pl.scm import StructuralCausalModel
+
+__all__ = ["Subject"]
+
+_ENOUGH = 3
+"""The rows that a correlation, or a true image of another row, needs at least."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and the rows that it is evaluated on.
+
+    Make it with :meth:`of`, which checks that they belong together.
+
+    Attributes:
+        scm: The model.
+        variables: Recorded values of every variable of the model, ``(N, *event)``, images as bytes.
+        world: The world that the rows come from, if it is known.
+        originals: What the world draws the images from, ``(N, H, W)``, if there is any.
+        why_no_originals: The reason where there is none.
+    """
+
+    scm: StructuralCausalModel
+    variables: Mapping[str, Tensor]
+    world: KnownWorld | None
+    originals: NDArray[np.uint8] | None
+    why_no_originals: str = ""
+
+    @classmethod
+    def of(
+        cls, scm: StructuralCausalModel, data: CausalDataModule, rows: int | None = None
+    ) -> Subject:
+        """The first ``rows`` rows of the test split of ``data``, or all.
+
+        Raises:
+            ValueError: If the model has variables that the data lacks, or of another shape; if the
+                split is smaller than ``rows``; or if there are fewer than three rows.
+        """
+        split = data.variables("test")
+        _check_variables(scm, split)
+        available = len(next(iter(split.values())))
+        size = available if rows is None else rows
+        if not _ENOUGH <= size <= available:
+            raise ValueError(
+                f"rows: expected from {_ENOUGH} to {available}, the rows of the test split, but "
+                f"got {size}; ask for other rows, or test on more."
+            )
+        variables = {name: split[name][:size] for name in scm.graph.nodes}
+        if data.world is None:
+            return cls(scm, variables, None, None)
+        try:
+            return cls(scm, variables, data.world, data.originals("test")[:size])
+        except ValueError as error:
+            return cls(scm, variables, data.world, None, str(error))
+
+    def __len__(self) -> int:
+        """N, the rows."""
+        return len(self.variables[self.scm.graph.nodes[0]])
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """The variables of the model that are single numbers."""
+        return tuple(n for n in self.scm.graph.nodes if self.scm[n].domain.shape == (1,))
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The attributes of the world that the model has, too; none without a world."""
+        known = () if self.world is None else self.world.attributes
+        return tuple(name for name in known if name in self.scalars)
+
+    def columns(self) -> dict[str, NDArray[np.float64]]:
+        """The scalar variables as arrays, ``(N,)`` each."""
+        return {
+            name: self.variables[name].squeeze(-1).double().cpu().numpy() for name in self.scalars
+        }
+
+    def unit(self, name: str) -> str:
+        """What a variable is measured in, as far as is known."""
+        if name not in self.scalars:
+            return "grey levels"
+        return "" if self.world is None else self.world.units.get(name, "")
+
+    def rows(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Some rows as the model takes them: in floating point, on its device."""
+        device, dtype = self.scm.fitted.device, self.scm.dtype
+        return {name: value[start:stop].to(device, dtype) for name, value in self.variables.items()}
+
+    def batches(self, start: int, stop: int, size: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Rows from ``start`` to ``stop`` in batches, each with its first row."""
+        for first in range(start, stop, size):
+            yield first, self.rows(first, min(first + size, stop))
+
+
+def _check_variables(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> None:
+    nodes = scm.graph.nodes
+    if any(name not in split for name in nodes):
+        raise ValueError(
+            f"the model has the variables {', '.join(nodes)}, but the data set has "
+            f"{', '.join(split)}; evaluate the checkpoint on data with the variables that it was "
+            "trained on."
+        )
+    for name in nodes:
+        expected, found = tuple(scm[name].domain.shape), tuple(split[name].shape[1:])
+        if expected != found:
+            raise ValueError(
+                f"{name}: the model expects values of shape {expected}, but those of the data set "
+                f"are of shape {found}; evaluate the checkpoint on data like its training data."
+            )

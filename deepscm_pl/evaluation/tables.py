@@ -1,0 +1,271 @@
+"""The tables of an evaluation, as text for a terminal and for Markdown alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from deepscm_pl.evaluation.association import AssociationRow
+from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
+from deepscm_pl.evaluation.densities import DensityResult
+from deepscm_pl.evaluation.estimate import Estimate
+from deepscm_pl.evaluation.noise import NoiseResult
+
+__all__ = [
+    "Table",
+    "association_table",
+    "density_table",
+    "effectiveness_table",
+    "error_table",
+    "noise_table",
+    "print_table",
+    "soundness_table",
+]
+
+_NOTHING = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows and columns.
+
+    Attributes:
+        title: What the table is about.
+        columns: Headings.
+        rows: A text for each column.
+        words: How many of the first columns are words; the others are numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 1
+
+    def without_empty_columns(self) -> Table:
+        """The table without columns in which nothing is known."""
+        kept = [
+            k
+            for k in range(len(self.columns))
+            if k < self.words or any(row[k] != _NOTHING for row in self.rows)
+        ]
+        return replace(
+            self,
+            columns=[self.columns[k] for k in kept],
+            rows=[[row[k] for k in kept] for row in self.rows],
+        )
+
+    def as_markdown(self) -> str:
+        """The table in Markdown.
+
+        Example:
+            >>> print(Table("", ["what", "how many"], [["a", "2"]]).as_markdown().strip())
+            | what | how many |
+            |---|---:|
+            | a | 2 |
+        """
+        rule = ["---" if k < self.words else "---:" for k in range(len(self.columns))]
+        lines = [_line(self.columns), f"|{'|'.join(rule)}|", *map(_line, self.rows)]
+        return "\n".join(lines) + "\n"
+
+    def as_rich(self) -> RichTable:
+        """The table for a terminal."""
+        table = RichTable(title=self.title)
+        for k, column in enumerate(self.columns):
+            # Headings may wrap between words; words, texts and numbers must not.
+            widest = max(map(len, [*column.split(), *(row[k] for row in self.rows)]))
+            justify: Literal["left", "right"] = "left" if k < self.words else "right"
+            table.add_column(column, justify=justify, min_width=widest)
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table; into a file, or where nobody says how wide the terminal is, 120 wide."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table.as_rich())
+
+
+def _line(cells: Sequence[str]) -> str:
+    # A bar inside a cell would end it.
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return _NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _mean(quantities: Mapping[str, Estimate], key: str, digits: int = 2) -> str:
+    found = quantities.get(key)
+    return _number(None if found is None else found.mean, digits)
+
+
+def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Table:
+    """Quantity, unit, mean, standard error, rows, and what to compare with."""
+    return Table(
+        "Association: means over the images of the test split",
+        ["quantity", "unit", "mean", "standard error", "images", reference_name],
+        [
+            [
+                row.label,
+                row.unit,
+                _number(row.estimate.mean, 3),
+                _number(row.estimate.standard_error, 3),
+                str(row.estimate.rows),
+                _NOTHING if row.reference is None else f"{row.reference:g}",
+            ]
+            for row in rows
+        ],
+        words=2,
+    ).without_empty_columns()
+
+
+def density_table(results: Sequence[DensityResult]) -> Table:
+    """Each density with its distance from the world's."""
+    return Table(
+        "Intervention: Wasserstein distance of model and world",
+        ["density", "unit", "distance", "two samples of the world"],
+        [[each.title, each.unit, f"{each.distance:.3g}", f"{each.floor:.3g}"] for each in results],
+        words=2,
+    )
+
+
+def error_table(results: Sequence[CounterfactualResult]) -> Table:
+    """Each intervention with its error against the truth and both baselines."""
+    mae = "mean_absolute_error"
+    columns = {
+        "error, mean of particles": (f"particles/{mae}/particle_mean", 2),
+        "error, single draw": (f"error/{mae}/particle", 2),
+        "factual unchanged": (f"error/{mae}/factual", 2),
+        "another original": (f"particles/{mae}/stranger", 2),
+        "ratio, mean of particles": ("particles/ratio/particle_mean", 3),
+        "ratio, single draw": ("error/ratio/particle", 3),
+        "PSNR (dB)": ("error/peak_signal_to_noise_ratio/particle", 2),
+        "SSIM": ("error/structural_similarity/particle", 3),
+    }
+    return _by_intervention(
+        "Counterfactual: error against the truth, in grey levels", results, columns
+    )
+
+
+def effectiveness_table(
+    results: Sequence[CounterfactualResult], attributes: Sequence[str], unit: Callable[[str], str]
+) -> Table:
+    """Measured attributes against what they should be."""
+    rows = []
+    for each in results:
+        for name in attributes:
+            prefix = f"effectiveness/{name}"
+            if f"{prefix}/intended/absolute_error" not in each.quantities:
+                continue
+            lost = each.quantities[f"{prefix}/intended/unmeasurable"].mean
+            rows.append(
+                [
+                    each.question.text,
+                    name,
+                    unit(name) or _NOTHING,
+                    _mean(each.quantities, f"{prefix}/intended/absolute_error", 3),
+                    _mean(each.quantities, f"{prefix}/intended/bias", 3),
+                    _mean(each.quantities, f"{prefix}/true/absolute_error", 3),
+                    _mean(each.quantities, f"{prefix}/noise_floor/absolute_error", 3),
+                    f"{100 * lost:.2f} %",
+                ]
+            )
+    return Table(
+        "Effectiveness: attributes measured in counterfactual images",
+        [
+            "do",
+            "attribute",
+            "unit",
+            "error",
+            "bias",
+            "error against the truth",
+            "noise floor",
+            "unmeasurable",
+        ],
+        rows,
+        words=3,
+    ).without_empty_columns()
+
+
+def soundness_table(results: Sequence[CounterfactualResult]) -> Table:
+    """Reversibility, identity, minimality, coverage."""
+    columns = {
+        "there and back": ("reversibility/mean_absolute_error/1", 2),
+        "10 times": ("reversibility/mean_absolute_error/10", 2),
+        "identity kept": ("identity/kept", 4),
+        "by the truth": ("identity/truth", 4),
+        "change": ("minimality/counterfactual", 2),
+        "true change": ("minimality/truth", 2),
+        "change ÷ true change": ("minimality/ratio", 3),
+        "coverage of 50 %": ("coverage/varying/0.5", 3),
+        "of 90 %": ("coverage/varying/0.9", 3),
+    }
+    return _by_intervention(
+        "Soundness: reversibility and change in grey levels, identity and coverage as shares",
+        results,
+        columns,
+    )
+
+
+def _by_intervention(
+    title: str, results: Sequence[CounterfactualResult], columns: Mapping[str, tuple[str, int]]
+) -> Table:
+    """A line for each intervention; columns are quantities with their digits."""
+    rows = [
+        [
+            each.question.text,
+            str(each.rows),
+            *(_mean(each.quantities, key, digits) for key, digits in columns.values()),
+        ]
+        for each in results
+    ]
+    return Table(title, ["do", "images", *columns], rows).without_empty_columns()
+
+
+def noise_table(results: Sequence[NoiseResult]) -> Table:
+    """The abducted noise of each variable against N(0, 1)."""
+    return Table(
+        "Noise: inferred from the test split, against its prior N(0, 1)",
+        [
+            "noise",
+            "correlation with parents",
+            "images",
+            "numbers",
+            "Kolmogorov–Smirnov",
+            "p",
+            "mean",
+            "standard deviation",
+        ],
+        [
+            [
+                f"{each.part} of {each.variable}",
+                _correlations(each.quantities),
+                str(each.rows),
+                str(each.entries),
+                _number(each.quantities.get("kolmogorov_smirnov"), 4),
+                # Entries of one image depend on each other, so that p would say nothing.
+                _number(each.quantities.get("p_value") if each.entries == 1 else None, 3),
+                _number(each.quantities.get("mean"), 3),
+                _number(each.quantities.get("standard_deviation"), 3),
+            ]
+            for each in results
+        ],
+        words=2,
+    )
+
+
+def _correlations(quantities: Mapping[str, float]) -> str:
+    found = [
+        f"{name.removeprefix('correlation/')} {value:+.3f}"
+        for name, value in quantities.items()
+        if name.startswith("correlation/")
+    ]
+    return ", ".join(found) or _NOTHING

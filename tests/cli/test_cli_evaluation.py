@@ -1,0 +1,264 @@
+"""The evaluation at the end of ``deepscm fit`` and ``deepscm test``."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from deepscm_pl.callbacks import EvaluationReport
+from deepscm_pl.cli import main
+from deepscm_pl.evaluation import Report
+from deepscm_pl.training import DeepSCM
+
+from tiny import CONFIGURATION, KnownTinyDataModule, TinyDataModule
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+
+
+def configuration(root):
+    settings = copy.deepcopy(CONFIGURATION)
+    settings["data"] = {"class_path": "tiny.KnownTinyDataModule", "init_args": {"test_size": 12}}
+    settings["trainer"]["callbacks"] = []
+    settings["trainer"]["max_epochs"] = 1
+    settings["trainer"]["default_root_dir"] = str(root)
+    settings["association"] = {
+        "num_importance_samples": 3,
+        "reference": {"bound/thickness": -1.5},
+        "reference_name": "paper",
+    }
+    settings["evaluation"] = {
+        "interventions": ["thickness=2", "intensity=100, thickness=3"],
+        "num_particles": 2,
+        "density_size": 100,
+        "workers": 1,
+        "cache_dir": str(root / "cache"),
+    }
+    return settings
+
+
+def write(root, settings):
+    path = root / "known.yaml"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """A run on the known world: its folder, and what it printed."""
+    root = tmp_path_factory.mktemp("known")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main(["fit", "--config", str(write(root, configuration(root)))]) == 0
+    return root / "lightning_logs" / "version_0", printed.getvalue()
+
+
+@pytest.fixture
+def known_checkpoint(known):
+    return next((known[0] / "checkpoints").glob("epoch=*.ckpt"))
+
+
+def test_fit_ends_with_the_whole_report(known):
+    folder, printed = known
+    document = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    assert document["world"] == "tiny"
+    assert document["rows"] == 12
+    assert list(document["counterfactual"]) == ["thickness=2", "intensity=100, thickness=3"]
+    for answered in document["counterfactual"].values():
+        quantities = answered["quantities"]
+        assert quantities["error/ratio/particle"]["mean"] > 0
+        assert quantities["error/ratio/particle"]["rows"] == 12
+        assert quantities["reversibility/mean_absolute_error/10"]["mean"] >= 0
+        assert quantities["effectiveness/thickness/noise_floor/absolute_error"]["mean"] < 0.1
+    assert document["composition"]["composition/mean_absolute_error/10"]["mean"] < 0.1
+    assert {each["done"] for each in document["intervention"]} == {True, False}
+    assert "image/z" in document["noise"]
+    markdown = (folder / "evaluation" / "evaluation.md").read_text()
+    for picture in ("densities", "errors", "examples", "coverage", "noise"):
+        assert f"]({picture}.png)" in markdown
+        assert (folder / "evaluation" / f"{picture}.png").stat().st_size > 1000
+    assert "Identity: no predictor was given." in markdown
+    assert "Counterfactual: error against the truth" in printed
+    assert f"written: {folder / 'evaluation' / 'evaluation.md'}" in printed
+
+
+def test_association_has_the_reference_and_the_importance_weighted_bound(known):
+    folder, printed = known
+    quantities = json.loads((folder / "association.json").read_text())["quantities"]
+    assert quantities["bound/thickness"]["reference"] == -1.5
+    assert quantities["bound"]["rows"] == 12
+    weighted, elbo = quantities["importance_weighted_bound/image"], quantities["bound/image"]
+    assert weighted["mean"] > elbo["mean"] - 3 * elbo["standard_error"]
+    assert weighted["mean"] == pytest.approx(elbo["mean"], rel=0.1)
+    assert "| -1.5 |" in (folder / "association.md").read_text()
+    assert "paper" in printed
+    embedded = json.loads((folder / "evaluation" / "evaluation.json").read_text())["association"]
+    assert embedded["bound/thickness"]["reference"] == -1.5
+
+
+def test_tensorboard_has_scalars_pictures_and_real_hparams(known):
+    events = EventAccumulator(str(known[0]))
+    events.Reload()
+    tags = events.Tags()
+    assert "evaluation/thickness_2/error/ratio/particle" in tags["scalars"]
+    assert "evaluation/densities" in tags["images"]
+    assert "hp_metric" not in tags["scalars"]
+    hparams = events.summary_metadata["_hparams_/experiment"].plugin_data
+    assert hparams.plugin_name == "hparams"
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    data = HParamsPluginData.FromString(hparams.content)
+    names = {info.name.tag for info in data.experiment.metric_infos}
+    assert "evaluation/thickness_2/error/ratio/particle" in names
+    assert "evaluation/bound" in names
+    assert names <= set(tags["scalars"])
+    assert all(math.isfinite(events.Scalars(name)[-1].value) for name in names)
+
+
+def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
+    folder = known[0] / "evaluation"
+    before = json.loads((folder / "evaluation.json").read_text())
+    words = ["test", "--ckpt_path", str(known_checkpoint), *QUIET]
+    cache = ["--evaluation.cache_dir", str(known[0] / "cache"), "--evaluation.workers", "1"]
+    assert main([*words, *cache]) == 0
+    after = json.loads((folder / "evaluation.json").read_text())
+    assert after["counterfactual"] == before["counterfactual"]
+    assert after["association"]["bound/thickness"]["reference"] == -1.5
+    more = ["--evaluation.interventions", "[intensity+=1]", "--evaluation.rows", "6"]
+    assert main([*words, *cache, *more]) == 0
+    changed = json.loads((folder / "evaluation.json").read_text())
+    assert list(changed["counterfactual"]) == ["intensity+=1"]
+    assert changed["rows"] == 6
+
+
+def test_an_interrupted_evaluation_leaves_the_former_report(known, known_checkpoint, monkeypatch):
+    """Wherever it stops, the folder is the old one or the new one; then it starts afresh."""
+    folder = known[0] / "evaluation"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    words = ["test", "--ckpt_path", str(known_checkpoint), *QUIET, "--evaluation.rows", "5"]
+    words += ["--evaluation.cache_dir", str(known[0] / "cache"), "--evaluation.workers", "1"]
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    places = ("callbacks.evaluation.evaluate", "evaluation.report.save_figure")
+    for place in places:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"deepscm_pl.{place}", stop)
+            with contextlib.suppress(SystemExit):
+                main(words)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, place
+        assert not list(known[0].glob(".evaluation*"))
+    assert main(words) == 0
+    assert json.loads((folder / "evaluation.json").read_text())["rows"] == 5
+
+
+def test_without_originals_the_truth_is_left_out_and_said_to_be(known_checkpoint, known):
+    words = ["test", "--ckpt_path", str(known_checkpoint), *QUIET]
+    assert main([*words, "--data.has_originals", "false"]) == 0
+    document = json.loads((known[0] / "evaluation" / "evaluation.json").read_text())
+    assert any("there are no originals here" in reason for reason in document["left_out"])
+    assert document["intervention"]
+    for answered in document["counterfactual"].values():
+        assert "reversibility/mean_absolute_error/1" in answered["quantities"]
+        assert not any(key.startswith("error/") for key in answered["quantities"])
+    assert document["noise"]
+
+
+def test_without_a_world_what_is_left_still_runs(run):
+    document = json.loads((run[0] / "evaluation" / "evaluation.json").read_text())
+    assert document["world"] is None
+    assert document["intervention"] == []
+    assert any("no world that is known" in reason for reason in document["left_out"])
+    assert len(document["counterfactual"]) == 4
+    for answered in document["counterfactual"].values():
+        assert "reversibility/mean_absolute_error/10" in answered["quantities"]
+    assert document["noise"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "other.OtherVariables"], "the model has the variables thickness, intensity"),
+        (["--evaluation.rows", "13"], "rows: expected from 3 to 12"),
+        (["--evaluation.rows", "2"], "rows: expected from 3 to 12"),
+        (["--evaluation.detail_rows", "13"], "detail_rows: expected from 2 to 12"),
+        (["--evaluation.num_particles", "0"], "num_particles: expected at least 1"),
+        (["--evaluation.density_size", "1"], "density_size: expected at least 2"),
+        (["--evaluation.interventions", "[thickness]"], "do: cannot read 'thickness'"),
+        (["--evaluation.interventions", "[colour=1]"], "do: unknown variable 'colour'"),
+        (["--evaluation.interventions", "[image=1]"], "image"),
+        (["--evaluation.interventions", "[thickness=-1]"], "do(thickness): expected"),
+        (["--evaluation.density_values", "{colour: [1]}"], "no attribute 'colour'"),
+        (["--evaluation.predictor", "missing.ckpt"], "there is no file missing.ckpt"),
+        (["--association.importance_rows", "13"], "rows: expected from 3 to 12"),
+        (["--association.num_importance_samples", "-1"], "num_importance_samples: expected"),
+        (["--association.reference", "{bond: 1}"], "there is no quantity 'bond'"),
+    ],
+)
+def test_bad_input_stops_before_the_work(known_checkpoint, capsys, monkeypatch, words, message):
+    seen = []
+    monkeypatch.setattr(DeepSCM, "test_step", lambda *args: seen.append(args))
+    assert main(["test", "--ckpt_path", str(known_checkpoint), *QUIET, *words]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not seen
+
+
+def test_an_attribute_that_the_world_lacks_cannot_be_intervened_on(tmp_path, capsys):
+    """The model has a variable more than the world."""
+    settings = configuration(tmp_path)
+    settings["data"] = {"class_path": "other.OneMore"}
+    settings["model"]["graph"] = "age; thickness -> intensity; thickness, intensity -> image"
+    settings["model"]["mechanisms"]["age"] = {"class_path": "deepscm_pl.mechanisms.AffineFlow"}
+    settings["evaluation"]["interventions"] = ["age=3"]
+    assert main(["fit", "--config", str(write(tmp_path, settings))]) == 1
+    error = capsys.readouterr().err
+    assert "the world tiny has no attribute 'age'" in error
+    assert "intervene on thickness, intensity" in error
+
+
+def test_a_predictor_has_to_be_loaded(known_checkpoint):
+    report = EvaluationReport(predictor="some.ckpt")
+    model = DeepSCM.load_from_checkpoint(known_checkpoint)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[report],
+                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    with pytest.raises(ValueError, match=r"some\.ckpt is not loaded"):
+        trainer.test(model, datamodule=KnownTinyDataModule(), verbose=False)
+
+
+def test_a_classifier_set_in_python_judges_identity(known_checkpoint, tmp_path):
+    report = EvaluationReport(interventions=["thickness=2"], density_size=50,
+                              num_particles=1, workers=1, cache_dir=str(tmp_path))  # fmt: skip
+    report.classifier = lambda images: (images[:, 0, 1, 0] >= 128).long()
+    model = DeepSCM.load_from_checkpoint(known_checkpoint)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[report],
+                         default_root_dir=tmp_path, enable_progress_bar=False,
+                         enable_model_summary=False)  # fmt: skip
+    trainer.test(model, datamodule=KnownTinyDataModule(), verbose=False)
+    assert isinstance(report.report, Report)
+    found = report.report.as_plain_data()["counterfactual"]["thickness=2"]["quantities"]
+    assert found["identity/truth"]["mean"] == 1
+    assert 0 <= found["identity/kept"]["mean"] <= 1
+    assert (tmp_path / "evaluation" / "evaluation.json").is_file()
+
+
+def test_nothing_is_evaluated_when_disabled(known_checkpoint, tmp_path):
+    report = EvaluationReport(enabled=False)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[report],
+                         default_root_dir=tmp_path, enable_progress_bar=False,
+                         enable_model_summary=False)  # fmt: skip
+    model = DeepSCM.load_from_checkpoint(known_checkpoint)
+    trainer.test(model, datamodule=TinyDataModule(), verbose=False)
+    assert report.report is None
+    assert not (tmp_path / "evaluation").exists()
+    assert torch.is_inference_mode_enabled() is False
