@@ -331,15 +331,17 @@ class StructuralCausalModel(nn.Module):
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``.
             num_particles: Draws of what is not determined by the values; what is, is repeated.
+                An image's grey levels do not determine its noise within a level, which is drawn.
 
         Raises:
             ValueError: If a variable is missing or outside of its domain.
         """
         _check_particles(num_particles)
         self.check(factual)
-        values = self.dequantise(factual)
         return {
-            name: self[name].abduct(values[name], self._parents(name, factual), (num_particles,))
+            name: self[name].abduct_recorded(
+                factual[name], self._parents(name, factual), (num_particles,)
+            )
             for name in self.graph.nodes
         }
 

@@ -98,6 +98,18 @@ class DiscretisedLikelihood(Likelihood):
     def components(self, decoded: Tensor) -> _Components:
         """The components of every pixel."""
 
+    @abstractmethod
+    def dimmed(self, decoded: Tensor, brightness: Tensor) -> Tensor:
+        """The decoder's output for an image whose grey levels fill a share β of their range.
+
+        Locations are put between black and β·L, where they saturate, and scales are multiplied by
+        β, so that β scales every quantile of every pixel (down to the smallest scale).
+
+        Args:
+            decoded: The decoder's output, ``(*batch, outputs, H, W)``.
+            brightness: β > 0, ``(*batch, 1, 1, 1)``.
+        """
+
     @staticmethod
     @abstractmethod
     def distribution(z: Tensor) -> Tensor:
@@ -236,6 +248,12 @@ class DiscretisedGaussian(DiscretisedLikelihood):
         location = self.levels * (0.5 + 0.5 * offset)
         return _Components(decoded.new_ones(1, 1, 1, 1), location, (-self.log_scale(raw)).exp())
 
+    def dimmed(self, decoded: Tensor, brightness: Tensor) -> Tensor:
+        """The location L·β·σ(a), β the brightness, and the scale times β."""
+        offset, raw = decoded.unflatten(-3, (2, 1, self.channels)).unbind(-5)
+        offset, raw = _dimmed(offset, raw, decoded.new_tensor(0.5), brightness)
+        return torch.stack(torch.broadcast_tensors(offset, raw), dim=-5).flatten(-5, -3)
+
     @staticmethod
     def distribution(z: Tensor) -> Tensor:
         """Φ."""
@@ -296,6 +314,14 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
         location = self.levels * (self.offsets + 0.5 * offset)
         return _Components(logit.softmax(-4), location, (-self.log_scale(raw)).exp())
 
+    def dimmed(self, decoded: Tensor, brightness: Tensor) -> Tensor:
+        """Locations L·β·σ(a_j + logit((j + ½)/K)), β the brightness, and scales times β."""
+        parts = decoded.unflatten(-3, (3, self.num_components, self.channels))
+        logit, offset, raw = parts.unbind(-5)
+        offset, raw = _dimmed(offset, raw, self.offsets, brightness)
+        parts = torch.stack(torch.broadcast_tensors(logit, offset, raw), dim=-5)
+        return parts.flatten(-5, -3)
+
     @staticmethod
     def distribution(z: Tensor) -> Tensor:
         """The logistic function."""
@@ -318,3 +344,12 @@ def _normal_quantile(below: Tensor, above: Tensor) -> Tensor:
     smaller = torch.where(lower, below, above)
     quantile = torch.special.ndtri(smaller)
     return torch.where(lower, quantile, -quantile)
+
+
+def _dimmed(
+    offset: Tensor, raw: Tensor, middle: Tensor, brightness: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Outputs for locations and scales, such that the location is L·(middle + offset/2)."""
+    share = brightness.unsqueeze(-4)
+    location = share * (offset + middle.logit()).sigmoid()
+    return 2 * (location - middle), raw + share.log()

@@ -108,6 +108,16 @@ class Mechanism(nn.Module, ABC):
             sample_shape: Leading dimensions of independent draws; exact noise is repeated.
         """
 
+    def abduct_recorded(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """The noise behind a recorded value: as :meth:`abduct`, of a draw of the continuous value.
+
+        Where recording loses something, each draw is of a continuous value of its own, so that
+        together they are draws from the posterior of the noise given what was recorded.
+        """
+        return self.abduct(self.dequantise(value), parents, sample_shape)
+
     @abstractmethod
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
         """log p(x | pa), or a Monte Carlo estimate of its lower bound with ``num_particles``."""

@@ -57,6 +57,12 @@ class ImageMechanism(Mechanism):
         """Whole grey levels again."""
         return self.dequantisation.inverse(value)
 
+    def abduct_recorded(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """The noise behind a recorded image, dequantised anew for every draw."""
+        return self.abduct(self.dequantise(value.expand(*sample_shape, *value.shape)), parents)
+
     def fit(self, value: Tensor, parents: Variables) -> None:
         """Fit the context, and make sure that the images are not scaled to [0, 1].
 

@@ -11,8 +11,9 @@ from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
+from deepscm_pl.likelihoods import DiscretisedLikelihood, FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
+from deepscm_pl.mechanisms.brightness import Brightness, split_context
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
@@ -44,13 +45,23 @@ class ConditionalVAE(ImageMechanism):
         shape: Shape of one image, (channels, height, width), in pixels.
         latent: Size of z.
         hidden: Width of the layer between the encoder's features with the context, and q.
-        encoder: Factory, called with ``shape``: a network ``(batch, *shape)`` -> ``(batch, F)``
-            with the attribute ``out_features`` = F.
-        decoder: Factory, called with the number of inputs and the shape of the output: a network
-            ``(batch, inputs)`` -> ``(batch, *output)``.
+        encoder: Factory, called with ``shape`` and the number A of features of the parents: a
+            network of ``(batch, *shape)`` and ``(batch, A)`` -> ``(batch, F)`` with the attribute
+            ``out_features`` = F.
+        decoder: Factory, called with ``latent``, A and the shape of the output: a network of
+            ``(batch, latent)`` and ``(batch, A)`` -> ``(batch, *output)``.
         likelihood: Factory, called with ``shape`` and ``levels``.
         alpha: α of the logit preprocessing.
         levels: L, the number of grey levels.
+        brightness: Parents whose only effect is to scale the grey levels: x = β(pa)·(what the
+            other parents, z and u give), with an affine β. The networks do not see them, and see
+            the image divided by β, so that an intervention on them is right for values, and
+            combinations with other parents, that the data never show. It is an assumption about
+            the mechanism, to be made where it holds. Needs a discretised likelihood.
+
+    Raises:
+        ValueError: If a size is not positive, ``brightness`` names no continuous parent, or the
+            likelihood does not live on grey levels.
 
     Example:
         >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
@@ -66,47 +77,72 @@ class ConditionalVAE(ImageMechanism):
         shape: Sequence[int] = (1, 28, 28),
         latent: int = 16,
         hidden: int = 100,
-        encoder: Callable[[Sequence[int]], nn.Module] = ConvolutionalEncoder,
-        decoder: Callable[[int, Sequence[int]], nn.Module] = ConvolutionalDecoder,
+        encoder: Callable[[Sequence[int], int], nn.Module] = ConvolutionalEncoder,
+        decoder: Callable[[int, int, Sequence[int]], nn.Module] = ConvolutionalDecoder,
         likelihood: Callable[[Sequence[int], int], Likelihood] = FixedVarianceGaussian,
         alpha: float = 0.05,
         levels: int = 256,
+        brightness: Sequence[str] = (),
     ) -> None:
         super().__init__(context, shape, alpha, levels)
         if latent < 1:
             raise ValueError(f"latent: expected at least 1, but got {latent}.")
         self.latent = latent
         self.likelihood = likelihood(self.shape, levels)
-        self.encoder = encoder(self.shape)
+        if brightness and not isinstance(self.likelihood, DiscretisedLikelihood):
+            raise ValueError(
+                "brightness: expected a likelihood of grey levels, DiscretisedGaussian or "
+                f"DiscretisedLogisticMixture, but got {type(self.likelihood).__name__}."
+            )
+        shade, content = split_context(context, brightness)
+        self.brightness = Brightness(shade, levels) if brightness else None
+        self.content_context = content if brightness else None
+        seen = content.features
+        self.encoder = encoder(self.shape, seen)
         self.posterior_head = nn.Sequential(
-            nn.Linear(_out_features(self.encoder) + context.features, hidden),
+            nn.Linear(_out_features(self.encoder) + seen, hidden),
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, 2 * latent),
         )
         outputs = (self.shape[0] * self.likelihood.outputs_per_channel, *self.shape[1:])
-        self.decoder = decoder(latent + context.features, outputs)
+        self.decoder = decoder(latent, seen, outputs)
         self.preprocessing = self.likelihood.preprocessing(alpha)
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Fit what is known of the parents, and the brightness where parents act on it.
+
+        Raises:
+            ValueError: If no grey level is above 1.
+        """
+        super().fit(value, parents)
+        if self.brightness is not None and self.content_context is not None:
+            self.brightness.fit(value, parents)
+            self.content_context.fit(parents)
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
-        context = self.context(parents).to(value)
-        batch = torch.broadcast_shapes(value.shape[:-3], context.shape[:-1])
+        context = self._content(parents).to(value)
         # Grey levels to [-1, 1], a range that the initial weights are made for.
-        scaled = 2 * value / self.dequantisation.levels - 1
-        features = self.encoder(scaled.reshape(-1, *self.shape))
-        features = features.view(*value.shape[:-3], -1).expand(*batch, -1)
-        joint = torch.cat([features, context.expand(*batch, -1)], dim=-1)
+        scaled = 2 * self._content_of(value, parents) / self.dequantisation.levels - 1
+        batch = torch.broadcast_shapes(scaled.shape[:-3], context.shape[:-1])
+        scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
+        context = context.expand(*batch, -1).reshape(len(scaled), -1)
+        joint = torch.cat([self.encoder(scaled, context), context], dim=-1).view(*batch, -1)
         # Networks may run in low precision, densities do not.
         location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
         return _Posterior(location, log_scale)
 
     def decode(self, latent: Tensor, parents: Variables) -> Tensor:
         """g(z, pa): the decoder on one flat batch, ``(*batch, outputs, H, W)``."""
-        context = self.context(parents).to(latent)
+        context = self._content(parents).to(latent)
         batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
-        joint = torch.cat([latent.expand(*batch, -1), context.expand(*batch, -1)], dim=-1)
-        decoded: Tensor = self.decoder(joint.reshape(-1, joint.shape[-1])).to(latent)
-        return decoded.view(*batch, *decoded.shape[1:])
+        flat = latent.expand(*batch, -1).reshape(-1, self.latent)
+        context = context.expand(*batch, -1).reshape(len(flat), -1)
+        decoded: Tensor = self.decoder(flat, context).to(latent)
+        decoded = decoded.view(*batch, *decoded.shape[1:])
+        if self.brightness is None or not isinstance(self.likelihood, DiscretisedLikelihood):
+            return decoded
+        return self.likelihood.dimmed(decoded, self.brightness(parents)[..., None, None])
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x = h(g(z, pa), u), continuous grey levels."""
@@ -132,6 +168,18 @@ class ConditionalVAE(ImageMechanism):
         latent = self._draw(self.posterior(value, parents), sample_shape)
         decoded = self.decode(latent, parents)
         return {"z": latent, "u": self.likelihood.abduct(decoded, self.preprocessing(value))}
+
+    def abduct_recorded(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """Draws of z from q(z | x, pa), and u of an x dequantised anew for each.
+
+        The encoder sees one of them only: it cannot tell parts of a grey level.
+        """
+        latent = self._draw(self.posterior(self.dequantise(value), parents), sample_shape)
+        image = self.dequantise(value.expand(*sample_shape, *value.shape))
+        decoded = self.decode(latent, parents)
+        return {"z": latent, "u": self.likelihood.abduct(decoded, self.preprocessing(image))}
 
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
         """E_q[log p(x | z, pa)] by ``num_particles`` draws, and KL(q ‖ N(0, I)) in closed form."""
@@ -174,6 +222,18 @@ class ConditionalVAE(ImageMechanism):
         """The site ``name.z`` from q(z | x, pa)."""
         posterior = self.posterior(value, parents)
         pyro.sample(f"{name}.z", Normal(posterior.location, posterior.log_scale.exp()).to_event(1))
+
+    def _content(self, parents: Variables) -> Tensor:
+        """What the networks see of the parents."""
+        context = self.context if self.content_context is None else self.content_context
+        seen: Tensor = context(parents)
+        return seen
+
+    def _content_of(self, value: Tensor, parents: Variables) -> Tensor:
+        """The image at full brightness."""
+        if self.brightness is None:
+            return value
+        return value / self.brightness(parents)[..., None, None].to(value)
 
     @staticmethod
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from deepscm_pl.nn.conditioner import ConvolutionalConditioner
 from deepscm_pl.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
 from deepscm_pl.nn.parameters import ParameterNetwork
 from deepscm_pl.nn.precision import call_in_precision
 from deepscm_pl.nn.residual import ResidualClassifier
@@ -11,6 +12,9 @@ __all__ = [
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "ParameterNetwork",
+    "ResidualBlock",
     "ResidualClassifier",
+    "ResidualDecoder",
+    "ResidualEncoder",
     "call_in_precision",
 ]

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
@@ -22,21 +23,23 @@ class ConvolutionalEncoder(nn.Module):
 
     Args:
         image_shape: Shape of one image, (channels, height, width), in pixels.
+        condition_features: Size of the condition, which this encoder does not look at.
         features: Number of features returned.
         channels: Channels after each convolution; there is one halving for each.
 
     Shape:
-        ``(batch, *image_shape)`` -> ``(batch, features)``.
+        ``(batch, *image_shape)`` and ``(batch, condition_features)`` -> ``(batch, features)``.
 
     Example:
-        >>> import torch
-        >>> ConvolutionalEncoder((1, 28, 28))(torch.zeros(2, 1, 28, 28)).shape
+        >>> encoder = ConvolutionalEncoder((1, 28, 28), condition_features=2)
+        >>> encoder(torch.zeros(2, 1, 28, 28), torch.zeros(2, 2)).shape
         torch.Size([2, 100])
     """
 
     def __init__(
         self,
         image_shape: Sequence[int],
+        condition_features: int,
         features: int = 100,
         channels: Sequence[int] = (64, 128),
     ) -> None:
@@ -53,33 +56,36 @@ class ConvolutionalEncoder(nn.Module):
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(size, features), nn.LeakyReLU(0.1))
         self.out_features = features
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Features of ``image``."""
         features: Tensor = self.head(self.convolutions(self.pad(image)))
         return features
 
 
 class ConvolutionalDecoder(nn.Module):
-    """Features to image, by transposed convolutions that double it.
+    """Latent and condition to image, by transposed convolutions that double it.
 
     Args:
-        in_features: Size of the input.
+        latent_features: Size of the latent.
+        condition_features: Size of the condition, which joins the latent in the first layer.
         output_shape: Shape of one output, (channels, height, width), in pixels.
         hidden: Width of the first, fully connected layer.
         channels: Channels before each transposed convolution; there is one doubling for each.
 
     Shape:
-        ``(batch, in_features)`` -> ``(batch, *output_shape)``.
+        ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
+        ``(batch, *output_shape)``.
 
     Example:
-        >>> import torch
-        >>> ConvolutionalDecoder(18, (2, 28, 28))(torch.zeros(3, 18)).shape
+        >>> decoder = ConvolutionalDecoder(16, 2, (2, 28, 28))
+        >>> decoder(torch.zeros(3, 16), torch.zeros(3, 2)).shape
         torch.Size([3, 2, 28, 28])
     """
 
     def __init__(
         self,
-        in_features: int,
+        latent_features: int,
+        condition_features: int,
         output_shape: Sequence[int],
         hidden: int = 1024,
         channels: Sequence[int] = (128, 64),
@@ -89,7 +95,7 @@ class ConvolutionalDecoder(nn.Module):
         factor = 2 ** len(channels)
         start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
         self.head = nn.Sequential(
-            nn.Linear(in_features, hidden),
+            nn.Linear(latent_features + condition_features, hidden),
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, math.prod(start)),
             nn.LeakyReLU(0.1),
@@ -100,7 +106,7 @@ class ConvolutionalDecoder(nn.Module):
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
         self.convolutions = nn.Sequential(*layers[:-1])
 
-    def forward(self, features: Tensor) -> Tensor:
-        """The image for ``features``."""
-        image: Tensor = self.convolutions(self.head(features))
+    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """The image for ``latent``."""
+        image: Tensor = self.convolutions(self.head(torch.cat([latent, condition], dim=-1)))
         return image[..., : self.height, : self.width]

@@ -22,7 +22,13 @@ from deepscm_pl.mechanisms import (
     MultiscaleFlow,
     SplineFlow,
 )
-from deepscm_pl.nn import ConvolutionalConditioner, ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.nn import (
+    ConvolutionalConditioner,
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    ResidualDecoder,
+    ResidualEncoder,
+)
 from deepscm_pl.transforms import Interval, Positive, Real
 from deepscm_pl.types import Domain
 
@@ -52,6 +58,12 @@ SMALL_FLOW = {
     "log_scale_bound": 0.5,  # so that no sample is so bright that its last digits are lost
 }
 
+RESIDUAL = {
+    "encoder": partial(ResidualEncoder, features=6, channels=(3, 4), embedding=5),
+    "decoder": partial(ResidualDecoder, hidden=8, channels=(4, 3), embedding=5),
+    "likelihood": LIKELIHOODS["mixture"],
+}
+
 CASES = {
     f"{flow}-{constraint}-{parents}": (partial(make, constraint=CONSTRAINTS[constraint]), parents)
     for flow, make in FLOWS.items()
@@ -65,6 +77,9 @@ CASES = {
 CASES |= {
     f"multiscale-{parents}": (partial(MultiscaleFlow, **SMALL_FLOW), parents)
     for parents in ("none", "two")
+} | {
+    f"vae-residual-{parents}": (partial(ConditionalVAE, **(SMALL | RESIDUAL), **more), parents)
+    for parents, more in {"none": {}, "two": {"brightness": ("age",)}}.items()
 }
 
 
@@ -139,6 +154,18 @@ def test_pyro_sites_agree(case):
     laws.pyro_sites_agree(mechanism, value, parents)
 
 
+def test_recorded_values_come_back_from_noise_drawn_for_each_particle(case):
+    """Every draw explains what was recorded; within a grey level, each has noise of its own."""
+    mechanism, _, value, parents = case
+    recorded = mechanism.quantise(value)
+    noise = mechanism.abduct_recorded(recorded, parents, (4,))
+    again = mechanism.quantise(mechanism(noise, parents))
+    torch.testing.assert_close(again, recorded.expand_as(again), atol=1e-9, rtol=1e-9)
+    if mechanism.domain.whole:
+        assert torch.equal(again, recorded.expand_as(again))
+        assert (noise["u"][0] != noise["u"][1]).all()
+
+
 GRIDS = {
     "real": torch.linspace(-40, 40, 40001, dtype=torch.float64),
     "positive": torch.logspace(-9, 7, 40001, base=torch.e, dtype=torch.float64),
@@ -200,7 +227,7 @@ def test_vae_refuses_images_scaled_to_one():
 
 def test_vae_names_an_encoder_without_features():
     with pytest.raises(ValueError, match="out_features"):
-        ConditionalVAE(Context(), **{**SMALL, "encoder": lambda shape: torch.nn.Identity()})
+        ConditionalVAE(Context(), **{**SMALL, "encoder": lambda *_: torch.nn.Identity()})
 
 
 @pytest.mark.parametrize("flow", FLOWS)

@@ -5,19 +5,31 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder, ParameterNetwork
+from deepscm_pl.nn import (
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    ParameterNetwork,
+    ResidualBlock,
+    ResidualDecoder,
+    ResidualEncoder,
+)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 14), (2, 1, 7)])
 def test_encoder_and_decoder_fit_any_size(shape):
     image = torch.randn(2, *shape)
-    features = ConvolutionalEncoder(shape, features=5, channels=(2, 3))(image)
+    given = torch.randn(2, 3)
+    features = ConvolutionalEncoder(shape, 3, features=5, channels=(2, 3))(image, given)
     assert features.shape == (2, 5)
-    assert ConvolutionalDecoder(5, shape, hidden=4, channels=(3, 2))(features).shape == image.shape
+    decoder = ConvolutionalDecoder(5, 3, shape, hidden=4, channels=(3, 2))
+    assert decoder(features, given).shape == image.shape
 
 
 def test_sizes_are_those_of_the_authors():
-    encoder, decoder = ConvolutionalEncoder((1, 28, 28)), ConvolutionalDecoder(18, (1, 28, 28))
+    encoder, decoder = (
+        ConvolutionalEncoder((1, 28, 28), 2),
+        ConvolutionalDecoder(16, 2, (1, 28, 28)),
+    )
     convolutions = [m for m in encoder.modules() if isinstance(m, torch.nn.Conv2d)]
     assert [(c.out_channels, c.kernel_size, c.stride) for c in convolutions] == [
         (64, (4, 4), (2, 2)),
@@ -32,3 +44,38 @@ def test_parameters_start_at_zero_for_every_context():
     assert torch.equal(ParameterNetwork(0, 4)(torch.zeros(0)), torch.zeros(4))
     conditional = ParameterNetwork(3, 4, hidden=(8,))
     assert torch.equal(conditional(torch.randn(5, 3)), torch.zeros(5, 4))
+
+
+@pytest.mark.parametrize("condition", [0, 3])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 14), (2, 1, 7)])
+def test_residual_encoder_and_decoder_fit_any_size(shape, condition):
+    image, given = torch.randn(2, *shape), torch.randn(2, condition)
+    features = ResidualEncoder(shape, condition, features=5, channels=(2, 3), blocks=2)(
+        image, given
+    )
+    assert features.shape == (2, 5)
+    decoder = ResidualDecoder(5, condition, shape, hidden=4, channels=(3, 2), blocks=2)
+    assert decoder(features, given).shape == image.shape
+
+
+def test_the_condition_reaches_every_scale_of_a_residual_decoder():
+    """Without its first layer, the decoder still depends on its condition, at every scale."""
+    decoder = ResidualDecoder(3, 2, (1, 8, 8), hidden=4, channels=(4, 4), embedding=8)
+    for parameter in decoder.head[0].parameters():
+        torch.nn.init.zeros_(parameter)
+    decoder(torch.zeros(1, 3), torch.randn(1, 2)).sum().backward()
+    for scale in decoder.scales:
+        assert scale.modulation.affine.weight.grad.abs().sum() > 0
+        assert scale.blocks[0].modulation.affine.weight.grad.abs().sum() > 0
+
+
+def test_a_residual_block_is_near_the_identity_and_modulated_by_channel():
+    block = ResidualBlock(4, condition=2)
+    features = torch.randn(2, 4, 6, 6)
+    change = block(features, torch.zeros(2, 2)) - features
+    assert change.norm() < features.norm()
+    torch.nn.init.zeros_(block.modulation.affine.weight)
+    block.modulation.affine.bias.data = torch.tensor([-1.0] * 4 + [0.0] * 4)
+    # h·(1 − 1) + 0 leaves the bias of the second convolution alone.
+    expected = features + block.second.bias[:, None, None]
+    torch.testing.assert_close(block(features, torch.zeros(2, 2)), expected)

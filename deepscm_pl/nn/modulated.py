@@ -1,0 +1,230 @@
+"""Residual encoder and decoder, modulated by a condition at every scale.
+
+A network that sees its condition in one layer only has to carry it through all others. Here every
+residual block is scaled and shifted by it (feature-wise linear modulation, Perez et al. 2018,
+arXiv:1709.07871), so that it acts on coarse and on fine features. Resolution changes by
+space-to-depth and depth-to-space (Shi et al. 2016, arXiv:1609.05158), which keeps the convolutions
+at the low resolutions, where they are cheap. There are no batch statistics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
+
+
+class ResidualBlock(nn.Module):
+    """h ↦ h + conv(silu(modulate(conv(silu(h))))), two 3×3 convolutions.
+
+    Args:
+        channels: Channels of h.
+        condition: Size of the vector that scales and shifts the channels between the convolutions;
+            0 for none.
+
+    Shape:
+        ``(batch, channels, H, W)`` and ``(batch, condition)`` -> ``(batch, channels, H, W)``.
+
+    Example:
+        >>> ResidualBlock(8, condition=3)(torch.zeros(2, 8, 5, 5), torch.zeros(2, 3)).shape
+        torch.Size([2, 8, 5, 5])
+    """
+
+    def __init__(self, channels: int, condition: int = 0) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        # Near the identity at first, however many blocks there are.
+        with torch.no_grad():
+            self.second.weight.mul_(0.3)
+        self.modulation = _Modulation(channels, condition)
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """The features after the block."""
+        hidden = self.modulation(self.first(functional.silu(features)), condition)
+        refined: Tensor = features + self.second(functional.silu(hidden))
+        return refined
+
+
+class ResidualEncoder(nn.Module):
+    """Image to features: halved by space-to-depth, residual blocks at every size.
+
+    Args:
+        image_shape: Shape of one image, (channels, height, width), in pixels.
+        condition_features: Size of the condition, 0 for none.
+        features: Number of features returned.
+        channels: Channels at each size, from H/2 downwards; there is one halving for each.
+        blocks: Residual blocks at each size.
+        embedding: Size of the embedding of the condition that modulates the blocks.
+
+    Shape:
+        ``(batch, *image_shape)`` and ``(batch, condition_features)`` -> ``(batch, features)``.
+
+    Example:
+        >>> encoder = ResidualEncoder((1, 28, 28), condition_features=2, channels=(8, 16))
+        >>> encoder(torch.zeros(3, 1, 28, 28), torch.zeros(3, 2)).shape
+        torch.Size([3, 256])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        condition_features: int,
+        features: int = 256,
+        channels: Sequence[int] = (32, 128),
+        blocks: int = 1,
+        embedding: int = 64,
+    ) -> None:
+        super().__init__()
+        image_channels, height, width = image_shape
+        factor = 2 ** len(channels)
+        # Sizes that do not halve evenly are padded on the right and below.
+        self.pad = nn.ZeroPad2d((0, -width % factor, 0, -height % factor))
+        self.embed = _Embedding(condition_features, embedding)
+        self.scales = nn.ModuleList(
+            _EncoderScale(before, after, blocks, self.embed.features)
+            for before, after in pairwise((image_channels, *channels))
+        )
+        size = channels[-1] * math.ceil(height / factor) * math.ceil(width / factor)
+        self.head = nn.Sequential(nn.SiLU(), nn.Flatten(), nn.Linear(size, features), nn.SiLU())
+        self.out_features = features
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Features of ``image``."""
+        embedded = self.embed(condition)
+        hidden = self.pad(image)
+        for scale in self.scales:
+            hidden = scale(hidden, embedded)
+        features: Tensor = self.head(hidden)
+        return features
+
+
+class ResidualDecoder(nn.Module):
+    """Latent to image: residual blocks at every size, doubled by depth-to-space.
+
+    The latent enters below, the condition everywhere.
+
+    Args:
+        latent_features: Size of the latent.
+        condition_features: Size of the condition, 0 for none.
+        output_shape: Shape of one output, (channels, height, width), in pixels.
+        hidden: Width of the first, fully connected layer.
+        channels: Channels at each size, up to H/2; there is one doubling for each.
+        blocks: Residual blocks at each size.
+        embedding: Size of the embedding of the condition that modulates the blocks.
+
+    Shape:
+        ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
+        ``(batch, *output_shape)``.
+
+    Example:
+        >>> decoder = ResidualDecoder(16, 2, (9, 28, 28), channels=(16, 8))
+        >>> decoder(torch.zeros(3, 16), torch.zeros(3, 2)).shape
+        torch.Size([3, 9, 28, 28])
+    """
+
+    def __init__(
+        self,
+        latent_features: int,
+        condition_features: int,
+        output_shape: Sequence[int],
+        hidden: int = 256,
+        channels: Sequence[int] = (128, 32),
+        blocks: int = 1,
+        embedding: int = 64,
+    ) -> None:
+        super().__init__()
+        out_channels, self.height, self.width = output_shape
+        factor = 2 ** len(channels)
+        start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
+        self.embed = _Embedding(condition_features, embedding)
+        self.head = nn.Sequential(
+            nn.Linear(latent_features + self.embed.features, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, math.prod(start)),
+            nn.Unflatten(1, start),
+        )
+        self.scales = nn.ModuleList(
+            _DecoderScale(before, after, blocks, self.embed.features)
+            for before, after in pairwise((*channels, out_channels))
+        )
+
+    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """The image for ``latent``."""
+        embedded = self.embed(condition)
+        image = self.head(torch.cat([latent, embedded.to(latent)], dim=-1))
+        for scale in self.scales:
+            image = scale(image, embedded)
+        return image[..., : self.height, : self.width]
+
+
+class _Embedding(nn.Module):
+    """What the blocks see of the condition: a small perceptron, nothing of an empty condition."""
+
+    def __init__(self, condition_features: int, features: int) -> None:
+        super().__init__()
+        self.features = features if condition_features else 0
+        self.layers = nn.Sequential()
+        if condition_features:
+            first, second = nn.Linear(condition_features, features), nn.Linear(features, features)
+            self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
+
+    def forward(self, condition: Tensor) -> Tensor:
+        embedded: Tensor = self.layers(condition)
+        return embedded
+
+
+class _EncoderScale(nn.Module):
+    """Half the size and other channels, then residual blocks."""
+
+    def __init__(self, channels: int, following: int, blocks: int, condition: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(4 * channels, following, 3, padding=1)
+        self.blocks = nn.ModuleList(ResidualBlock(following, condition) for _ in range(blocks))
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        features = self.reduce(functional.pixel_unshuffle(features, 2))
+        for block in self.blocks:
+            features = block(features, condition)
+        return features
+
+
+class _DecoderScale(nn.Module):
+    """Residual blocks at one size, then the next: twice the size and other channels."""
+
+    def __init__(self, channels: int, following: int, blocks: int, condition: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(channels, condition) for _ in range(blocks))
+        self.modulation = _Modulation(channels, condition)
+        self.expand = nn.Conv2d(channels, 4 * following, 3, padding=1)
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        for block in self.blocks:
+            features = block(features, condition)
+        hidden = functional.silu(self.modulation(features, condition))
+        doubled: Tensor = functional.pixel_shuffle(self.expand(hidden), 2)
+        return doubled
+
+
+class _Modulation(nn.Module):
+    """h ↦ h·(1 + γ(c)) + β(c) for each channel, γ and β affine in c; the identity without c."""
+
+    def __init__(self, channels: int, condition: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(condition, 2 * channels) if condition else None
+        if self.affine is not None:
+            nn.init.normal_(self.affine.weight, std=0.02)
+            nn.init.zeros_(self.affine.bias)
+
+    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        if self.affine is None:
+            return features
+        scale, shift = self.affine(condition)[..., None, None].chunk(2, dim=-3)
+        modulated: Tensor = torch.addcmul(features + shift, features, scale)
+        return modulated

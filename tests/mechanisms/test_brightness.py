@@ -1,0 +1,114 @@
+"""A parent that acts on an image by its brightness alone."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from deepscm_pl.likelihoods import (
+    DiscretisedGaussian,
+    DiscretisedLogisticMixture,
+    FixedVarianceGaussian,
+)
+from deepscm_pl.mechanisms import Brightness, ConditionalVAE, Context
+from deepscm_pl.nn import ResidualDecoder, ResidualEncoder
+from deepscm_pl.types import Domain
+
+DOMAINS = {"thickness": Domain(lower=0.0), "intensity": Domain(lower=0.0, upper=255.0)}
+LIKELIHOODS = [DiscretisedGaussian, partial(DiscretisedLogisticMixture, num_components=2)]
+
+
+def make(likelihood=LIKELIHOODS[1], brightness=("intensity",), domains=DOMAINS):
+    return ConditionalVAE(
+        Context(domains),
+        shape=(1, 6, 6),
+        latent=3,
+        hidden=7,
+        encoder=partial(ResidualEncoder, features=8, channels=(4, 4)),
+        decoder=partial(ResidualDecoder, hidden=8, channels=(4, 4), embedding=8),
+        likelihood=likelihood,
+        brightness=brightness,
+    )
+
+
+def data(size=64):
+    """Images whose brightest pixel is their intensity."""
+    parents = {
+        "thickness": 1 + torch.rand(size, 1),
+        "intensity": torch.randint(20, 250, (size, 1)).double(),
+    }
+    share = torch.rand(size, 1, 6, 6)
+    share[..., 0, 0] = 1.0
+    return (share * parents["intensity"][..., None, None]).round(), parents
+
+
+def test_brightness_is_fitted_to_the_brightest_pixel(double):
+    images, parents = data()
+    brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
+    brightness.fit(images, parents)
+    expected = (parents["intensity"] + 0.5) / 256
+    torch.testing.assert_close(brightness(parents), expected, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_brightness_of_constant_images_is_finite(double, constant):
+    """Neither black images nor an intensity without variance leave the range."""
+    images, parents = data()
+    if constant:
+        parents["intensity"] = torch.full_like(parents["intensity"], 77.0)
+    brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
+    brightness.fit(torch.zeros_like(images), parents)
+    torch.testing.assert_close(
+        brightness(parents), torch.full((64, 1), 1 / 256), atol=1e-12, rtol=0
+    )
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_intensity_only_scales_the_image(double, likelihood):
+    """Under do(intensity) every quantile of every pixel is scaled, far from the finest scale."""
+    mechanism = make(partial(likelihood, smallest_scale=1e-6, uniform_weight=1e-4))
+    images, parents = data()
+    mechanism.fit(images, parents)
+    latent = mechanism.sample_noise((64,))["z"]
+    dark = {**parents, "intensity": torch.full((64, 1), 60.0)}
+    bright = {**parents, "intensity": torch.full((64, 1), 240.0)}
+    ratio = mechanism.brightness(bright) / mechanism.brightness(dark)
+    locations = [
+        mechanism.likelihood.components(mechanism.decode(latent, given)).location
+        for given in (dark, bright)
+    ]
+    scaled = locations[0] * ratio[..., None, None, None]
+    torch.testing.assert_close(locations[1], scaled, atol=1e-6, rtol=1e-6)
+    assert locations[1].max() <= 256 * mechanism.brightness(bright).max()
+    assert locations[0].min() >= 0
+
+
+def test_the_latent_does_not_see_the_brightness(double):
+    """q(z | a·x, a) = q(z | x, 1), whatever the brightness a."""
+    mechanism = make()
+    images, parents = data()
+    mechanism.fit(images, parents)
+    other = {**parents, "intensity": parents["intensity"].flip(0)}
+    ratio = mechanism.brightness(other) / mechanism.brightness(parents)
+    one = mechanism.posterior(images, parents)
+    two = mechanism.posterior(images * ratio[..., None, None], other)
+    torch.testing.assert_close(one.location, two.location)
+    changed = {**parents, "thickness": parents["thickness"] + 1}
+    assert not torch.allclose(mechanism.posterior(images, changed).location, one.location)
+
+
+def test_a_checkpoint_without_brightness_keeps_its_keys():
+    keys = make(brightness=()).state_dict().keys()
+    assert not any("brightness" in key or "content_context" in key for key in keys)
+
+
+def test_bad_brightness_is_refused():
+    with pytest.raises(ValueError, match=r"brightness: expected names of parents.*'colour'"):
+        make(brightness=("colour",))
+    categorical = {"intensity": Domain(categories=2)}
+    with pytest.raises(ValueError, match=r"brightness: .*intensity is categorical"):
+        make(domains=categorical)
+    with pytest.raises(ValueError, match=r"brightness: .*grey levels.*FixedVarianceGaussian"):
+        make(likelihood=FixedVarianceGaussian)
