@@ -3,6 +3,21 @@
 from deepscm_pl.training.checkpoint import read_checkpoint
 from deepscm_pl.training.deep_scm import DeepSCM
 from deepscm_pl.training.image_classifier import ImageClassifier
+from deepscm_pl.training.objectives import (
+    CounterfactualObjective,
+    EvidenceLowerBoundObjective,
+    ImportanceWeightedObjective,
+    Objective,
+)
 from deepscm_pl.training.schedule import OneCycle
 
-__all__ = ["DeepSCM", "ImageClassifier", "OneCycle", "read_checkpoint"]
+__all__ = [
+    "CounterfactualObjective",
+    "DeepSCM",
+    "EvidenceLowerBoundObjective",
+    "ImageClassifier",
+    "ImportanceWeightedObjective",
+    "Objective",
+    "OneCycle",
+    "read_checkpoint",
+]

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 
 from deepscm_pl.configuration import restore
 
-__all__ = ["load_model", "read_checkpoint"]
+__all__ = ["evaluate_average", "load_model", "read_checkpoint"]
 
 _Model = TypeVar("_Model", bound=pl.LightningModule)
 
@@ -101,6 +102,17 @@ def read_checkpoint(
         ) from None
     _check_kind(path, checkpoint, settings)
     return dict(checkpoint)
+
+
+def evaluate_average(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
+    """Make ``checkpoint`` load averaged weights unless a training goes on from it.
+
+    Lightning's averaging callbacks keep the average as ``state_dict`` and the weights that the
+    optimiser moves as ``current_model_state``; right after a training they would put the latter
+    into a model that is tested.
+    """
+    if trainer.state.fn != TrainerFn.FITTING and "current_model_state" in checkpoint:
+        checkpoint["current_model_state"] = checkpoint["state_dict"]
 
 
 def _check_kind(path: Path, checkpoint: Any, settings: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -18,7 +19,13 @@ from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
-from deepscm_pl.training.checkpoint import load_model
+from deepscm_pl.training.checkpoint import evaluate_average, load_model
+from deepscm_pl.training.objectives import (
+    EvidenceLowerBoundObjective,
+    Objective,
+    ObjectiveValue,
+    TrainingProgress,
+)
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.types import Variables
 
@@ -28,9 +35,11 @@ __all__ = ["DeepSCM"]
 class DeepSCM(pl.LightningModule):
     """A deep structural causal model, trained by maximising its evidence lower bound.
 
-    The loss is the negative bound in nats, averaged over the images of a batch. Logged for each of
-    train, validation and test, averaged over images: ``log_prob/<variable>``, ``kl/<image>``,
-    ``bound/<variable>``, their sum ``bound``, and ``bits_per_dimension/<image>``.
+    The loss is the negative objective, the bound itself by default, in nats, averaged over the
+    images of a batch. Logged for each of train, validation and test, averaged over images:
+    ``log_prob/<variable>``, ``kl/<image>``, ``bound/<variable>``, their sum ``bound``, and
+    ``bits_per_dimension/<image>``, whatever the objective; for train ``objective`` and what the
+    objective tells of itself, such as ``kl_weight``.
 
     Args:
         graph: The causal graph, as text (``thickness -> intensity; thickness, intensity -> image``)
@@ -43,6 +52,8 @@ class DeepSCM(pl.LightningModule):
         learning_rates: Learning rates of single variables, where they differ from the optimiser's.
         num_particles: Draws of the latents in training.
         num_evaluation_particles: Draws of the latents in validation and test.
+        objective: What is maximised, a class of :mod:`~deepscm_pl.training.objectives` with its
+            arguments; called with ``num_particles``.
 
     Raises:
         ValueError: If the graph is not valid, or does not match the mechanisms or learning rates.
@@ -63,6 +74,7 @@ class DeepSCM(pl.LightningModule):
         learning_rates: dict[str, float] | None = None,
         num_particles: int = 1,
         num_evaluation_particles: int = 1,
+        objective: Callable[[int], Objective] = EvidenceLowerBoundObjective,
     ) -> None:
         super().__init__()
         settings = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
@@ -72,7 +84,7 @@ class DeepSCM(pl.LightningModule):
         self.optimizer, self.scheduler = optimizer, scheduler
         self.learning_rates = dict(learning_rates or {})
         _check_learning_rates(self.learning_rates, self.scm.graph)
-        self.num_particles = num_particles
+        self.objective = objective(num_particles)
         self.num_evaluation_particles = num_evaluation_particles
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
@@ -108,7 +120,7 @@ class DeepSCM(pl.LightningModule):
                 that it describes.
         """
         settings = ("graph", "mechanisms")
-        factories = ("mechanisms", "optimizer", "scheduler")
+        factories = ("mechanisms", "optimizer", "scheduler", "objective")
         return load_model(cls, checkpoint_path, map_location, settings, factories)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -116,6 +128,10 @@ class DeepSCM(pl.LightningModule):
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Evaluate averaged weights, where the checkpoint holds them."""
+        evaluate_average(self.trainer, checkpoint)
 
     def setup(self, stage: str) -> None:
         """Fit the statistics that mechanisms standardise with, on the training split only.
@@ -126,7 +142,16 @@ class DeepSCM(pl.LightningModule):
         Raises:
             ValueError: If there is no training split to be had.
         """
-        if stage != "fit" or bool(self.scm.fitted):
+        if stage == "fit":
+            self._fit_statistics()
+
+    def configure_model(self) -> None:
+        """As :meth:`setup`, for callbacks that copy the model before: averaging of weights."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._fit_statistics()
+
+    def _fit_statistics(self) -> None:
+        if bool(self.scm.fitted):
             return
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "variables"):
@@ -137,18 +162,21 @@ class DeepSCM(pl.LightningModule):
         self.scm.fit(datamodule.variables("train"))
 
     def training_step(self, batch: Variables, batch_index: int) -> Tensor:
-        """The negative bound, in nats per image."""
-        bound = self.scm.elbo(batch, self.num_particles)
-        quantities = self._quantities(bound)
-        loss = -quantities["bound"].mean()
-        if not torch.isfinite(loss):
-            self._stop_at_non_finite(quantities, batch, batch_index)
+        """The negative objective, in nats per image."""
+        progress = TrainingProgress(self.global_step, self.current_epoch)
+        value: ObjectiveValue = self.objective(self.scm, batch, progress)
+        quantities = self._quantities(value.elbo)
+        if not torch.isfinite(value.objective):
+            whole = value.objective.detach().expand_as(quantities["bound"])
+            self._stop_at_non_finite({**quantities, "objective": whole}, batch, batch_index)
+        means = {name: each.detach().mean() for name, each in quantities.items()}
+        logged = {**means, "objective": value.objective.detach(), **value.logged}
         self.log_dict(
-            {f"train/{name}": value.detach().mean() for name, value in quantities.items()},
+            {f"train/{name}": each for name, each in logged.items()},
             batch_size=len(quantities["bound"]),
         )
-        self.log("bound", -loss.detach(), prog_bar=True, logger=False)
-        return loss
+        self.log("bound", means["bound"], prog_bar=True, logger=False)
+        return -value.objective
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
@@ -231,7 +259,7 @@ _NO_SETTINGS = ("self", "__class__")
 
 def _first_non_finite(quantities: Mapping[str, Tensor]) -> tuple[str, Tensor]:
     """The term at fault and the images in which it is; the largest where only the sum overflows."""
-    terms = {k: v for k, v in quantities.items() if k.startswith(("log_prob/", "kl/"))}
+    terms = {k: v for k, v in quantities.items() if k.startswith(("log_prob/", "kl/", "objective"))}
     for name, value in terms.items():
         if not bool(torch.isfinite(value).all()):
             return name, ~torch.isfinite(value)

@@ -16,7 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from deepscm_pl.configuration import describe
 from deepscm_pl.nn import ResidualClassifier
-from deepscm_pl.training.checkpoint import load_model
+from deepscm_pl.training.checkpoint import evaluate_average, load_model
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.types import Variables
 
@@ -97,6 +97,10 @@ class ImageClassifier(pl.LightningModule):
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Evaluate averaged weights, where the checkpoint holds them."""
+        evaluate_average(self.trainer, checkpoint)
 
     def forward(self, image: Tensor) -> Tensor:
         """The logits ``(batch, classes)`` of images ``(batch, *shape)`` in grey levels."""

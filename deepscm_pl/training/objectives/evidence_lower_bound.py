@@ -1,0 +1,89 @@
+"""The evidence lower bound, with warm-up of its divergences and free bits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deepscm_pl.mechanisms import Evidence
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.training.objectives.base import Objective, ObjectiveValue, TrainingProgress
+from deepscm_pl.types import Variables
+
+__all__ = ["EvidenceLowerBoundObjective"]
+
+
+class EvidenceLowerBoundObjective(Objective):
+    """Σ_variables E_q[log p(x | z, pa)] − β·D, averaged over the images of a batch, in nats.
+
+    D is the divergence KL(q(z | x, pa) ‖ p(z)), averaged over the batch. With free bits λ it is
+    Σ_j max(λ, KL_j) over the dimensions j of the latent, each averaged over the batch before it is
+    compared: a dimension costs λ nats whether it is used or not, so that none is given up
+    early (Kingma et al. 2016, arXiv:1606.04934, appendix C.8). With warm-up, β rises linearly from
+    0 to 1 over the first steps or epochs (Bowman et al. 2016, arXiv:1511.06349); within an epoch
+    it is constant if epochs are counted. By default β = 1 and λ = 0: the evidence lower bound.
+
+    Args:
+        num_particles: Draws of the latents.
+        warmup_steps: Steps until β = 1.
+        warmup_epochs: Epochs until β = 1, instead of steps.
+        free_bits: λ, in nats.
+
+    Raises:
+        ValueError: If a number is negative, or both steps and epochs are given.
+
+    Example:
+        >>> objective = EvidenceLowerBoundObjective(1, warmup_steps=100)
+        >>> objective.divergence_weight(TrainingProgress(step=25, epoch=0))
+        0.25
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        warmup_steps: int = 0,
+        warmup_epochs: int = 0,
+        free_bits: float = 0.0,
+    ) -> None:
+        super().__init__(num_particles)
+        for name, value in (
+            ("warmup_steps", warmup_steps),
+            ("warmup_epochs", warmup_epochs),
+            ("free_bits", free_bits),
+        ):
+            if not value >= 0:
+                raise ValueError(f"{name}: expected 0 or more, but got {value:g}.")
+        if warmup_steps and warmup_epochs:
+            raise ValueError(
+                f"warmup_steps and warmup_epochs: expected one of them, but got {warmup_steps} and "
+                f"{warmup_epochs}."
+            )
+        self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
+        self.free_bits = free_bits
+
+    def forward(
+        self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
+    ) -> ObjectiveValue:
+        """The objective, and β as ``kl_weight``."""
+        elbo = scm.elbo(batch, self.num_particles)
+        weight = self.divergence_weight(progress)
+        terms = [
+            each.log_prob.mean() - weight * self._divergence(each)
+            for each in elbo.evidence.values()
+        ]
+        return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
+
+    def divergence_weight(self, progress: TrainingProgress) -> float:
+        """β."""
+        if self.warmup_steps:
+            return min(progress.step / self.warmup_steps, 1.0)
+        if self.warmup_epochs:
+            return min(progress.epoch / self.warmup_epochs, 1.0)
+        return 1.0
+
+    def _divergence(self, evidence: Evidence) -> Tensor:
+        """D, a scalar."""
+        if evidence.latent is None or self.free_bits == 0:
+            return evidence.divergence.mean()
+        dimensions = evidence.latent.divergences
+        return dimensions.flatten(0, -2).mean(dim=0).clamp(min=self.free_bits).sum()
