@@ -12,7 +12,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from deepscm_pl.evaluation.association import AssociationRow
+from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
+from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.evaluate import Evaluation
+from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.pictures import (
     draw_coverage,
     draw_densities,
@@ -109,37 +112,14 @@ class Report:
                 row.key: {**row.estimate.as_plain_data(), "reference": row.reference}
                 for row in self.association
             },
-            "intervention": [
-                {
-                    "density": each.title,
-                    "variable": each.variable,
-                    "given": each.given,
-                    "value": each.value,
-                    "done": each.done,
-                    "unit": each.unit,
-                    "wasserstein_distance": each.distance,
-                    "floor": each.floor,
-                }
-                for each in evaluation.densities
-            ],
+            "intervention": [_plain_density(each) for each in evaluation.densities],
             "counterfactual": {
-                each.question.text: {
-                    "rows": each.rows,
-                    "left_out": each.left_out,
-                    "quantities": {k: v.as_plain_data() for k, v in each.quantities.items()},
-                }
+                each.question.text: _plain_counterfactual(each)
                 for each in evaluation.counterfactuals
             },
             "composition": {k: v.as_plain_data() for k, v in evaluation.composition.items()},
             "noise": {
-                f"{each.variable}/{each.part}": {
-                    "rows": each.rows,
-                    "entries": each.entries,
-                    "quantities": {
-                        k: v if math.isfinite(v) else None for k, v in each.quantities.items()
-                    },
-                }
-                for each in evaluation.noise
+                f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
             "left_out": self.left_out,
             "seconds": {part: round(value, 1) for part, value in evaluation.seconds.items()},
@@ -274,4 +254,36 @@ def _tagged(found: dict[str, float]) -> dict[str, float]:
         "evaluation/" + re.sub(r"[^-/\w.]+", "_", name): value
         for name, value in found.items()
         if math.isfinite(value)
+    }
+
+
+def _plain_density(result: DensityResult) -> dict[str, Any]:
+    return {
+        "density": result.title,
+        "variable": result.variable,
+        "given": result.given,
+        "value": result.value,
+        "done": result.done,
+        "unit": result.unit,
+        "wasserstein_distance": result.distance,
+        "floor": result.floor,
+    }
+
+
+def _plain_counterfactual(result: CounterfactualResult) -> dict[str, Any]:
+    return {
+        "rows": result.rows,
+        "left_out": result.left_out,
+        "quantities": {name: value.as_plain_data() for name, value in result.quantities.items()},
+    }
+
+
+def _plain_noise(result: NoiseResult) -> dict[str, Any]:
+    return {
+        "rows": result.rows,
+        "entries": result.entries,
+        "quantities": {
+            name: value if math.isfinite(value) else None
+            for name, value in result.quantities.items()
+        },
     }

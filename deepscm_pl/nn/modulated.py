@@ -176,6 +176,7 @@ class _Embedding(nn.Module):
             self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
 
     def forward(self, condition: Tensor) -> Tensor:
+        """The embedding, ``(batch, features)``."""
         embedded: Tensor = self.layers(condition)
         return embedded
 
@@ -189,6 +190,7 @@ class _EncoderScale(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(following, condition) for _ in range(blocks))
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """Features ``(batch, following, H/2, W/2)``."""
         features = self.reduce(functional.pixel_unshuffle(features, 2))
         for block in self.blocks:
             features = block(features, condition)
@@ -205,6 +207,7 @@ class _DecoderScale(nn.Module):
         self.expand = nn.Conv2d(channels, 4 * following, 3, padding=1)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """Features ``(batch, following, 2H, 2W)``."""
         for block in self.blocks:
             features = block(features, condition)
         hidden = functional.silu(self.modulation(features, condition))
@@ -223,6 +226,7 @@ class _Modulation(nn.Module):
             nn.init.zeros_(self.affine.bias)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """The modulated features."""
         if self.affine is None:
             return features
         scale, shift = self.affine(condition)[..., None, None].chunk(2, dim=-3)

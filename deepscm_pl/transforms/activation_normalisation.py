@@ -69,7 +69,7 @@ def normalise_activations(bijection: ImageBijection, value: Tensor, context: Ten
         context: Their contexts, ``(batch, F)``.
     """
     hooks = [
-        module.register_forward_pre_hook(_fit_to_input)
+        module.register_forward_pre_hook(lambda layer, inputs: layer.fit(inputs[0]))
         for module in bijection.modules()
         if isinstance(module, ActivationNormalisation)
     ]
@@ -78,8 +78,3 @@ def normalise_activations(bijection: ImageBijection, value: Tensor, context: Ten
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _fit_to_input(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-    assert isinstance(module, ActivationNormalisation)
-    module.fit(arguments[0])

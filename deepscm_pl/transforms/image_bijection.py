@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from torch import Tensor, nn
 
@@ -68,8 +68,7 @@ class Composition(ImageBijection):
 
     def inverse(self, value: Tensor, context: Tensor) -> Tensor:
         """All inverses, the last one first."""
-        for bijection in reversed(self.bijections):
-            assert isinstance(bijection, ImageBijection)
+        for bijection in reversed(cast("list[ImageBijection]", list(self.bijections))):
             value = bijection.inverse(value, context)
         return value
 

@@ -75,14 +75,14 @@ def test_intensity_only_scales_the_image(double, likelihood):
     dark = {**parents, "intensity": torch.full((64, 1), 60.0)}
     bright = {**parents, "intensity": torch.full((64, 1), 240.0)}
     ratio = mechanism.brightness(bright) / mechanism.brightness(dark)
-    locations = [
-        mechanism.likelihood.components(mechanism.decode(latent, given)).location
-        for given in (dark, bright)
-    ]
-    scaled = locations[0] * ratio[..., None, None, None]
-    torch.testing.assert_close(locations[1], scaled, atol=1e-6, rtol=1e-6)
-    assert locations[1].max() <= 256 * mechanism.brightness(bright).max()
-    assert locations[0].min() >= 0
+    ratio = ratio[..., None, None, None]
+    one, two = (
+        mechanism.likelihood.components(mechanism.decode(latent, given)) for given in (dark, bright)
+    )
+    torch.testing.assert_close(two.location, one.location * ratio, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(two.inverse_scale, one.inverse_scale / ratio, atol=1e-6, rtol=1e-4)
+    assert two.location.max() <= 256 * mechanism.brightness(bright).max()
+    assert one.location.min() >= 0
 
 
 def test_the_latent_does_not_see_the_brightness(double):
