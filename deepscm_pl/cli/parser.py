@@ -9,6 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any, NoReturn
 
 from pytorch_lightning.cli import LightningArgumentParser
@@ -21,6 +22,9 @@ _UNKNOWN = re.compile(
     r"|unknown variable '(\w+)'"
 )
 _CLASS_PATH = re.compile(r"class_path(?:=|': | )'([\w.]+)'")
+
+_NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+_BARE_NAME = re.compile(r'Parser key "(\w+?)s?":[^"]*?Expected a dot import path string: (\w+)')
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -52,11 +56,16 @@ class FriendlyArgumentParser(argparse.ArgumentParser):
 
 def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     words = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
-    known = _options(parser)
-    for class_path in _CLASS_PATH.findall(message):
-        known += _names_near(class_path)
+    class_paths = _CLASS_PATH.findall(message)
+    missing = [_classes_beside(class_path) for class_path in _missing_class_paths(message)]
+    beside = next((classes for classes in missing if classes), [])
+    known = [path.rpartition(".")[2] for path in beside] or _options(parser) + [
+        name for class_path in class_paths for name in _names_near(class_path)
+    ]
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
     sys.stderr.write(f"{parser.prog}: {message}{hints[0] if hints else ''}\n")
+    if beside:
+        sys.stderr.write(f"known classes: {', '.join(beside)}\n")
     sys.stderr.write(f"{parser.prog} --help lists the options.\n")
     sys.exit(2)
 
@@ -72,12 +81,33 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _names_near(class_path: str) -> list[str]:
-    """The arguments of a class, or the classes beside one that does not exist."""
+    """The arguments of a class, where there is one."""
+    module, name = _module_and_name(class_path)
+    found = getattr(module, name, None)
+    return list(inspect.signature(found).parameters) if callable(found) else []
+
+
+def _classes_beside(class_path: str) -> list[str]:
+    """Class paths of all that can be made beside a class that does not exist."""
+    module, _ = _module_and_name(class_path)
+    beside = [getattr(module, known) for known in getattr(module, "__all__", [])]
+    return [
+        f"{module.__name__}.{known.__name__}"
+        for known in beside
+        if inspect.isclass(known) and not inspect.isabstract(known)
+    ]
+
+
+def _missing_class_paths(message: str) -> list[str]:
+    """Classes that are not there, and where a bare name (``likelihood: Laplace``) may be sought."""
+    sought = [f"deepscm_pl.{key}s.{name}" for key, name in _BARE_NAME.findall(message)]
+    return [".".join(words) for words in _NO_ATTRIBUTE.findall(message)] + sought
+
+
+def _module_and_name(class_path: str) -> tuple[ModuleType | None, str]:
+    """The module of a class path, where there is one, and the last word."""
     module_name, _, name = class_path.rpartition(".")
     try:
-        module = importlib.import_module(module_name)
+        return importlib.import_module(module_name), name
     except (ImportError, ValueError):
-        return []
-    if not hasattr(module, name):
-        return list(getattr(module, "__all__", dir(module)))
-    return list(inspect.signature(getattr(module, name)).parameters)
+        return None, name

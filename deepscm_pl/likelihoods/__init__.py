@@ -1,6 +1,11 @@
 """p(y | decoder output): what noise a decoder's image carries, one family per file."""
 
 from deepscm_pl.likelihoods.base import Likelihood
+from deepscm_pl.likelihoods.covariance import (
+    CovarianceGaussian,
+    PredictedCovarianceGaussian,
+    SharedCovarianceGaussian,
+)
 from deepscm_pl.likelihoods.discretised import (
     DiscretisedGaussian,
     DiscretisedLikelihood,
@@ -12,14 +17,27 @@ from deepscm_pl.likelihoods.gaussian import (
     PredictedVarianceGaussian,
     SharedVarianceGaussian,
 )
+from deepscm_pl.likelihoods.laplace import LaplaceLikelihood
+from deepscm_pl.likelihoods.low_rank import (
+    LowRankGaussian,
+    PredictedLowRankGaussian,
+    SharedLowRankGaussian,
+)
 
 __all__ = [
+    "CovarianceGaussian",
     "DiscretisedGaussian",
     "DiscretisedLikelihood",
     "DiscretisedLogisticMixture",
     "FixedVarianceGaussian",
     "GaussianLikelihood",
+    "LaplaceLikelihood",
     "Likelihood",
+    "LowRankGaussian",
+    "PredictedCovarianceGaussian",
+    "PredictedLowRankGaussian",
     "PredictedVarianceGaussian",
+    "SharedCovarianceGaussian",
+    "SharedLowRankGaussian",
     "SharedVarianceGaussian",
 ]

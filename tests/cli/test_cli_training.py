@@ -152,6 +152,23 @@ def test_unknown_mechanism_argument_and_class_are_named(tmp_path, capsys):
         assert hint in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["deepscm_pl.likelihoods.Student", "Student", "laplace"])
+def test_an_unknown_likelihood_is_told_the_known_ones(tmp_path, capsys, name):
+    settings = json.loads(json.dumps(CONFIGURATION))
+    settings["model"]["mechanisms"]["image"]["init_args"]["likelihood"] = name
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(path)])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert name in printed
+    assert "did you mean" not in printed  # such as an option that happens to look alike
+    for known in ("FixedVarianceGaussian", "LaplaceLikelihood", "PredictedLowRankGaussian"):
+        assert f"deepscm_pl.likelihoods.{known}" in printed
+    assert "deepscm_pl.likelihoods.Likelihood" not in printed
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

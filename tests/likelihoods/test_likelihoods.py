@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from deepscm_pl.likelihoods import (
-    DiscretisedGaussian,
-    DiscretisedLogisticMixture,
     FixedVarianceGaussian,
     PredictedVarianceGaussian,
     SharedVarianceGaussian,
@@ -17,13 +15,8 @@ from deepscm_pl.likelihoods import (
 from deepscm_pl.mechanisms import ConditionalVAE, Context
 from deepscm_pl.mechanisms.vae import ImageDistribution
 
-LIKELIHOODS = {
-    "fixed": FixedVarianceGaussian,
-    "shared": SharedVarianceGaussian,
-    "predicted": PredictedVarianceGaussian,
-    "discretised": DiscretisedGaussian,
-    "mixture": partial(DiscretisedLogisticMixture, num_components=3),
-}
+from likelihoods_of_all_kinds import LIKELIHOODS
+
 SHAPE = (2, 2, 3)
 
 

@@ -7,13 +7,6 @@ from functools import partial
 import pytest
 import torch
 
-from deepscm_pl.likelihoods import (
-    DiscretisedGaussian,
-    DiscretisedLogisticMixture,
-    FixedVarianceGaussian,
-    PredictedVarianceGaussian,
-    SharedVarianceGaussian,
-)
 from deepscm_pl.mechanisms import (
     AffineFlow,
     ConditionalVAE,
@@ -33,17 +26,11 @@ from deepscm_pl.transforms import Interval, Positive, Real
 from deepscm_pl.types import Domain
 
 import laws
+from likelihoods_of_all_kinds import LIKELIHOODS
 
 SIZE = 5
 CONSTRAINTS = {"real": Real, "positive": Positive, "interval": partial(Interval, low=-1, high=4)}
 FLOWS = {"affine": AffineFlow, "spline": SplineFlow}
-LIKELIHOODS = {
-    "fixed": FixedVarianceGaussian,
-    "shared": SharedVarianceGaussian,
-    "predicted": PredictedVarianceGaussian,
-    "discretised": DiscretisedGaussian,
-    "mixture": partial(DiscretisedLogisticMixture, num_components=3),
-}
 SMALL = {
     "shape": (1, 9, 10),
     "latent": 3,

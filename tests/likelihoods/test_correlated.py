@@ -1,0 +1,149 @@
+"""Correlated Gaussians against the covariances that they stand for."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
+
+from deepscm_pl.likelihoods import (
+    PredictedCovarianceGaussian,
+    PredictedLowRankGaussian,
+    SharedCovarianceGaussian,
+    SharedLowRankGaussian,
+)
+
+SHAPE = (2, 4, 5)
+SIZE = math.prod(SHAPE)
+
+
+def square_root(likelihood, decoded):
+    """dy/du, ``(SIZE, SIZE)``, of one decoder's output."""
+    zero = torch.zeros(SHAPE)
+    jacobian = torch.autograd.functional.jacobian(lambda noise: likelihood(decoded, noise), zero)
+    return jacobian.reshape(SIZE, SIZE)
+
+
+def perturbed(likelihood):
+    with torch.no_grad():
+        for parameter in likelihood.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return likelihood
+
+
+@pytest.mark.parametrize("make", [SharedLowRankGaussian, PredictedLowRankGaussian])
+def test_low_rank_density_is_that_of_its_covariance(double, make):
+    likelihood = perturbed(make(SHAPE, rank=3))
+    decoded = 3 * torch.randn(2 * likelihood.outputs_per_channel, 4, 5)
+    location, log_scale = likelihood.location_and_log_scale(decoded)
+    scale = log_scale.exp().flatten()
+    factors = likelihood.factors(decoded).flatten(-3)
+    truth = LowRankMultivariateNormal(location.flatten(), scale[:, None] * factors.T, scale**2)
+    value = truth.sample((6,))
+    found = likelihood.log_prob(decoded, value.view(6, *SHAPE))
+    torch.testing.assert_close(found, truth.log_prob(value))
+    root = square_root(likelihood, decoded)
+    torch.testing.assert_close(root @ root.T, truth.covariance_matrix)
+
+
+@pytest.mark.parametrize("make", [SharedCovarianceGaussian, PredictedCovarianceGaussian])
+def test_density_is_that_of_the_covariance_of_what_is_drawn(double, make):
+    likelihood = perturbed(make(SHAPE))
+    decoded = torch.randn(2 * likelihood.outputs_per_channel, 4, 5)
+    location, _ = likelihood.location_and_log_scale(decoded)
+    truth = MultivariateNormal(location.flatten(), scale_tril=square_root(likelihood, decoded))
+    value = truth.sample((6,))
+    found = likelihood.log_prob(decoded, value.view(6, *SHAPE))
+    torch.testing.assert_close(found, truth.log_prob(value))
+
+
+@pytest.mark.parametrize("radius", [1, 2, 6])
+def test_predicted_precision_is_a_band_and_the_covariance_is_full(double, radius):
+    """Pixels see those before them within the radius, of their own channel."""
+    likelihood = PredictedCovarianceGaussian(SHAPE, radius=radius)
+    decoded = torch.randn(2 * likelihood.outputs_per_channel, 4, 5)
+    root = square_root(likelihood, decoded)
+    factor = torch.linalg.inv(root)
+    channel, row, column = (
+        part.flatten() for part in torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij")
+    )
+    up, right = row[:, None] - row, column - column[:, None]
+    near = (up <= radius) & (right.abs() <= radius)
+    before = (up > 0) | ((up == 0) & (right <= 0))
+    seen = near & before & (channel[:, None] == channel)
+    nothing = torch.zeros(())
+    torch.testing.assert_close(factor[~seen], nothing.expand(int((~seen).sum())))
+    assert bool((factor[seen] != 0).all())
+    same = channel[:, None] == channel
+    assert bool(((root @ root.T)[same] != 0).all())
+
+
+def test_shared_covariance_can_be_any(double):
+    """Its factor takes the Cholesky factor of any precision."""
+    likelihood = SharedCovarianceGaussian((1, 2, 2))
+    root = torch.randn(4, 4)
+    covariance = root @ root.T + torch.eye(4)
+    unit = torch.linalg.inv(torch.linalg.cholesky(covariance))  # u = unit · (y − μ)
+    scale = 1 / unit.diagonal()
+    weights = -(scale[:, None] * unit)[tuple(torch.tril_indices(4, 4, -1))]
+    with torch.no_grad():
+        likelihood.log_scale.copy_(scale.log().view(1, 2, 2))
+        likelihood.weights.copy_(weights)
+    value = torch.randn(5, 4)
+    truth = MultivariateNormal(torch.zeros(4), covariance).log_prob(value)
+    found = likelihood.log_prob(torch.zeros(1, 2, 2), value.view(5, 1, 2, 2))
+    torch.testing.assert_close(found, truth)
+
+
+def test_zeros_of_the_decoder_are_independent_pixels():
+    """The start of a training is that of an independent Gaussian of the same variance."""
+    for make in (PredictedCovarianceGaussian, PredictedLowRankGaussian):
+        likelihood = make(SHAPE, log_variance=-2.0)
+        root = square_root(likelihood, torch.zeros(2 * likelihood.outputs_per_channel, 4, 5))
+        torch.testing.assert_close(root, math.exp(-1) * torch.eye(SIZE))
+
+
+def test_shared_factors_learn_from_the_start():
+    """The gradient of a factor of 0 is 0, for ever; it must not start there."""
+    likelihood = SharedLowRankGaussian(SHAPE)
+    likelihood.log_prob(torch.zeros(SHAPE), torch.randn(SHAPE)).backward()
+    assert bool((likelihood.shared_factors.grad != 0).all())
+
+
+@pytest.mark.parametrize("make", [SharedCovarianceGaussian, PredictedCovarianceGaussian])
+def test_a_batch_of_noise_for_one_image_draws_its_covariance(make):
+    likelihood = perturbed(make((1, 2, 3)))
+    decoded = 0.3 * torch.randn(likelihood.outputs_per_channel, 2, 3)
+    noise = torch.randn(3, 2, 1, 2, 3)
+    drawn = likelihood(decoded, noise)
+    assert drawn.shape == noise.shape
+    torch.testing.assert_close(drawn[1, 0], likelihood(decoded, noise[1, 0]))
+
+
+def test_low_precision_of_networks_is_not_that_of_densities():
+    """Under autocast the products of matrices stay in single precision."""
+    for make in (
+        SharedCovarianceGaussian,
+        PredictedCovarianceGaussian,
+        SharedLowRankGaussian,
+        PredictedLowRankGaussian,
+    ):
+        likelihood = perturbed(make(SHAPE))
+        decoded = torch.randn(2 * likelihood.outputs_per_channel, 4, 5)
+        noise = torch.randn(SHAPE)
+        value = likelihood(decoded, noise)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            torch.testing.assert_close(likelihood(decoded, noise), value)
+            torch.testing.assert_close(likelihood.abduct(decoded, value), noise, atol=1e-4, rtol=0)
+
+
+def test_bad_sizes_are_named():
+    with pytest.raises(ValueError, match=r"at most 16,384 values .* got 36,864.*SharedLowRank"):
+        SharedCovarianceGaussian((1, 192, 192))
+    with pytest.raises(ValueError, match="radius: expected at least 1 pixel, but got 0"):
+        PredictedCovarianceGaussian(SHAPE, radius=0)
+    for make in (SharedLowRankGaussian, PredictedLowRankGaussian):
+        with pytest.raises(ValueError, match="rank: expected at least 1 factor, but got 0"):
+            make(SHAPE, rank=0)
