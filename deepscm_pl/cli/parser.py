@@ -90,6 +90,8 @@ def _names_near(class_path: str) -> list[str]:
 def _classes_beside(class_path: str) -> list[str]:
     """Class paths of all that can be made beside a class that does not exist."""
     module, _ = _module_and_name(class_path)
+    if module is None:
+        return []
     beside = [getattr(module, known) for known in getattr(module, "__all__", [])]
     return [
         f"{module.__name__}.{known.__name__}"

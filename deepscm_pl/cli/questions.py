@@ -12,6 +12,7 @@ from deepscm_pl.cli.answers import Answer, write_answers
 from deepscm_pl.cli.observations import observations_from_csv, observations_from_test_split
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import DeepSCM, read_checkpoint
 
@@ -74,6 +75,13 @@ def _parser(question: str) -> argparse.ArgumentParser:
             default=8,
             help="number of observations to draw (default: %(default)s)",
         )
+        add(
+            "--temperature",
+            type=float,
+            metavar="NUMBER",
+            help="scale of the pixel noise that the image's likelihood draws, 0 for none "
+            "(default: what the model was configured with, mostly 1)",
+        )
         return parser
     _add_counterfactual_options(parser)
     return parser
@@ -104,6 +112,8 @@ def _draw(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answe
     """The same noise under every intervention, none for ``sample``."""
     if options.size < 1:
         raise ValueError(f"size: expected at least 1, but got {options.size}.")
+    if options.temperature is not None:
+        _set_temperature(scm, options.temperature)
     rows = [f"noise {k}" for k in range(options.size)]
     noise = {name: scm[name].sample_noise((options.size,)) for name in scm.graph.nodes}
     answers = []
@@ -116,6 +126,18 @@ def _draw(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answe
         }
         answers.append(Answer(format_do(do) if do else "sample", rows, spread))
     return answers
+
+
+def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
+    """Draw the pixel noise of every likelihood at this temperature."""
+    likelihoods = [module for module in scm.modules() if isinstance(module, Likelihood)]
+    if not likelihoods:
+        raise ValueError(
+            f"temperature: expected a model with a likelihood of pixels, such as a ConditionalVAE "
+            f"has, but got {temperature:g} for a model without one; leave the option out."
+        )
+    for likelihood in likelihoods:
+        likelihood.temperature = temperature
 
 
 def _counterfactual(

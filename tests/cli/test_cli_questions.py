@@ -82,6 +82,28 @@ def test_sample_and_intervene(checkpoint, tmp_path):
     assert [r["thickness"] for r in intervened[3:]] == [r["thickness"] for r in sampled]
 
 
+def test_temperature_scales_the_pixel_noise_alone(checkpoint, tmp_path, capsys):
+    """Pixels go with τ as the model itself draws them; attributes and latents do not move."""
+    words = ["--ckpt_path", str(checkpoint), "--size", "3", "--npz"]
+    do = ["--do", "thickness=4"]
+    for question, more in (("sample", []), ("intervene", do)):
+        drawn = {}
+        for temperature in ("0", "0.5", "1"):
+            out = tmp_path / question / temperature
+            asked = [*words, *more, "--out", str(out), "--temperature", temperature]
+            assert main([question, *asked]) == 0
+            drawn[temperature] = np.load(out / "answers.npz")
+        default = tmp_path / question / "default"
+        assert main([question, *words, *more, "--out", str(default)]) == 0
+        assert np.array_equal(np.load(default / "answers.npz")["0/image"], drawn["1"]["0/image"])
+        assert np.array_equal(drawn["0"]["0/thickness"], drawn["1"]["0/thickness"])
+        cold, warm, hot = (drawn[key]["0/image"].astype(float) for key in ("0", "0.5", "1"))
+        assert 0 < np.abs(warm - cold).mean() < 0.7 * np.abs(hot - cold).mean()
+    assert main(["sample", *words, "--out", str(tmp_path / "n"), "--temperature", "-1"]) != 0
+    assert "temperature: expected a number of at least 0" in capsys.readouterr().err
+    assert not (tmp_path / "n").exists()
+
+
 def test_questions_repeat_under_a_seed(checkpoint, tmp_path):
     for name in ("a", "b"):
         words = ["sample", "--ckpt_path", str(checkpoint), "--out", str(tmp_path / name)]
