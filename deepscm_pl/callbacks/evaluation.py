@@ -54,7 +54,7 @@ class EvaluationReport(pl.Callback):
             cause of the image.
         rows: How many of the first test images to evaluate on; None for all.
         num_particles: Draws of the noise of each of the detail rows; the others get one.
-        detail_rows: How many of the first rows particles, other originals, repetitions and pixel
+        detail_rows: How many of the first rows particles, repetitions and pixel
             noise are evaluated on; None for 500, or all if there are fewer.
         batch_size: Rows at a time.
         density_values: For each attribute, the values that densities are compared at; None takes

@@ -52,8 +52,8 @@ class Truth:
     Attributes:
         attributes: Of the world, ``(N,)`` each.
         images: Rendered, ``(N, 1, H, W)`` bytes.
-        strangers: Of the first rows, the true images of other originals with the same attributes,
-            ``(D, 1, H, W)`` bytes.
+        strangers: The true images of other originals with the same attributes, ``(N, 1, H, W)``
+            bytes.
         measured: The attributes measured in the first rows of ``images``, ``(D,)`` each.
         inside: The rows for which the intervention is possible in the world, ``(N,)``.
     """
@@ -108,19 +108,20 @@ def true_counterfactuals(
     if world is None or originals is None:
         raise ValueError("subject: expected a world and originals, but there are none.")
     check_originals(subject)
-    others = np.roll(np.arange(len(subject)), -1)[:detail_rows]
     found = []
     for question in questions:
         attributes, inside = true_attributes(subject, question)
-        first = {name: column[:detail_rows] for name, column in attributes.items()}
         images = render_truth(world, originals, attributes, workers, progress, cache_dir)
-        strangers = render_truth(world, originals[others], first, workers, progress, cache_dir)
+        # Each original with the attributes of the row before it, not each row with the original
+        # after it: where all have the same attributes, the shapes are those of the truth.
+        before = {name: np.roll(column, 1) for name, column in attributes.items()}
+        strangers = render_truth(world, originals, before, workers, progress, cache_dir)
         measured = measure_attributes(world, images[:detail_rows], workers, progress)
         found.append(
             Truth(
                 attributes,
                 torch.from_numpy(images)[:, None],
-                torch.from_numpy(strangers)[:, None],
+                torch.from_numpy(np.roll(strangers, -1, axis=0))[:, None],
                 measured,
                 torch.from_numpy(inside),
             )
@@ -217,8 +218,8 @@ class _Meter:
         self.classifier = classifier
         self.image = subject.scm.image_variables[0]
         device = subject.scm.fitted.device
-        self.error = GroundTruthError(strangers=False).to(device)
-        self.detailed_error = GroundTruthError().to(device)
+        self.error = GroundTruthError().to(device)
+        self.detailed_error = GroundTruthError(strangers=False).to(device)
         self.minimality = Minimality().to(device)
         self.coverage = IntervalCoverage(COVERAGE_LEVELS).to(device)
         self.identity = IdentityPreservation().to(device)
@@ -263,7 +264,8 @@ class _Meter:
         detail: bool,
     ) -> None:
         true_images = truth.images[rows].to(images)[inside]
-        self.error.update(images[:1], true_images, observed)
+        strangers = truth.strangers[rows].to(images)[inside]
+        self.error.update(images[:1], true_images, observed, strangers)
         self.minimality.update(images[:1], observed, true_images)
         if self.followers:
             self.attribute_error.update(
@@ -276,8 +278,7 @@ class _Meter:
                 }
             )
         if detail:
-            strangers = truth.strangers[rows].to(images)[inside]
-            self.detailed_error.update(images, true_images, observed, strangers)
+            self.detailed_error.update(images, true_images, observed)
             self.coverage.update(images, true_images)
 
     def _identify(self, rows: slice, inside: Tensor, images: Tensor, observed: Tensor) -> None:
@@ -317,7 +318,7 @@ class _Meter:
             found.update(over_rows(self.attribute_error.compute(), rows, "attribute_error/"))
         if self.detail_rows:
             detailed = self.detailed_error.compute()
-            kept = {n: v for n, v in detailed.items() if "particle" in n or "stranger" in n}
+            kept = {n: v for n, v in detailed.items() if "particle" in n}
             found.update(over_rows(kept, self.detail_rows, "particles/"))
             found.update(over_rows(self.coverage.compute(), self.detail_rows, "coverage/"))
         return found

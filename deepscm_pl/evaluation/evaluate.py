@@ -142,7 +142,7 @@ def evaluate(
         subject: The model, the rows, and the world if it is known.
         interventions: As text, such as ``thickness=3``; None chooses some.
         num_particles: P, draws of the noise of each detail row; others get one.
-        detail_rows: D, the first rows, on which particles, other originals, cycles and pixel noise
+        detail_rows: D, the first rows, on which particles, cycles and pixel noise
             are evaluated; None for 500, or all if there are fewer.
         batch_size: Rows at a time.
         density_values: For each attribute the values of rung 2; None chooses some.

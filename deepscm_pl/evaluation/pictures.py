@@ -130,7 +130,7 @@ def draw_errors(results: Sequence[CounterfactualResult]) -> Figure:
 
 
 def _stranger_ratio(result: CounterfactualResult) -> float:
-    stranger = result.quantities.get("particles/mean_absolute_error/stranger")
+    stranger = result.quantities.get("error/mean_absolute_error/stranger")
     factual = result.quantities.get("error/mean_absolute_error/factual")
     if stranger is None or factual is None or not factual.mean > 0:
         return float("nan")

@@ -184,9 +184,9 @@ class Report:
         evaluation = self.evaluation
         truth = "of no known world" if evaluation.world is None else f"of {evaluation.world}"
         lines = [
-            f"{evaluation.rows} images of the test split, {truth}; quantities of particles, other "
-            f"originals, repetitions and pixel noise from the first {evaluation.detail_rows} of "
-            f"them, with {evaluation.particles} particles each.",
+            f"{evaluation.rows} images of the test split, {truth}; quantities of particles, "
+            f"repetitions and pixel noise, and the noise floor, from the first "
+            f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each.",
             *(f"{name.capitalize()}: `{value}`." for name, value in self.origin.items() if value
               and isinstance(value, str)),
         ]  # fmt: skip

@@ -144,7 +144,7 @@ def error_table(results: Sequence[CounterfactualResult]) -> Table:
         "error, mean of particles": (f"particles/{mae}/particle_mean", 2),
         "error, single draw": (f"error/{mae}/particle", 2),
         "factual unchanged": (f"error/{mae}/factual", 2),
-        "another original": (f"particles/{mae}/stranger", 2),
+        "another original": (f"error/{mae}/stranger", 2),
         "ratio, mean of particles": ("particles/ratio/particle_mean", 3),
         "ratio, single draw": ("error/ratio/particle", 3),
         "PSNR (dB)": ("error/peak_signal_to_noise_ratio/particle", 2),

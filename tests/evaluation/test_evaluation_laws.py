@@ -75,7 +75,7 @@ def test_the_truth_of_thinner_images_scores_no_error():
         assert each.quantities["error/mean_absolute_error/particle"].mean == 0
         assert each.quantities["error/ratio/particle"].mean == 0
         # Another texture in the same shape is wrong wherever the texture shows.
-        assert each.quantities["particles/mean_absolute_error/stranger"].mean > 5
+        assert each.quantities["error/mean_absolute_error/stranger"].mean > 5
         assert each.quantities["minimality/ratio"].mean == pytest.approx(1)
 
 
@@ -278,7 +278,7 @@ def test_misaligned_truth_is_an_error():
             subject, questions, moved, 1, 10, workers=1, progress=False
         )
         key = {"images": "error/mean_absolute_error/particle",
-               "strangers": "particles/mean_absolute_error/stranger"}[field]  # fmt: skip
+               "strangers": "error/mean_absolute_error/stranger"}[field]  # fmt: skip
         before, after = aligned[0].quantities[key].mean, wrong[0].quantities[key].mean
         assert abs(after - before) > 1, field
 
