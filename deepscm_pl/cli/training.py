@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +157,10 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The quantities on the validation split."""
-        self.trainer.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        with _from_another_folder():
+            self.trainer.validate(
+                model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
+            )
 
     def test(
         self,
@@ -164,14 +169,14 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The association table and the evaluation on the test split."""
-        # The reports of a causal model say more than the table of Lightning.
-        self.trainer.test(
-            model,
-            datamodule=datamodule,
-            ckpt_path=ckpt_path,
-            weights_only=True,
-            verbose=not self.causal,
-        )
+        with _from_another_folder():
+            self.trainer.test(
+                model,
+                datamodule=datamodule,
+                ckpt_path=ckpt_path,
+                weights_only=True,
+                verbose=not self.causal,  # the reports of a causal model say more
+            )
         if self.trainer.is_global_zero:
             _say_written(self.trainer)
 
@@ -182,9 +187,10 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The quantities of every test image, as ``quantities.csv`` in the run's folder."""
-        batches = self.trainer.predict(
-            model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
-        )
+        with _from_another_folder():
+            batches = self.trainer.predict(
+                model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
+            )
         path = run_folder(self.trainer) / "quantities.csv"
         if self.trainer.is_global_zero:
             _write_quantities(path, batches or [])  # type: ignore[arg-type]
@@ -298,10 +304,25 @@ def _load_classifier(path: str) -> Callable[[Tensor], Tensor]:
     return lambda images: model.to(images.device)(images.float()).argmax(dim=-1)
 
 
+@contextmanager
+def _from_another_folder() -> Iterator[None]:
+    """Say nothing of the best checkpoint of a training that goes on elsewhere: none does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The dirpath has changed")
+        yield
+
+
 def _say_written(trainer: pl.Trainer) -> None:
+    """Name each file, but count the pictures that were drawn on the way."""
+    written: list[Path] = []
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        for path in getattr(callback, "written", []):
+        written += getattr(callback, "written", [])
+    of_epochs = [path for path in written if "-epoch=" in path.stem]
+    for path in written:
+        if path not in of_epochs:
             print(f"written: {path}")
+    if of_epochs:
+        print(f"And {len(of_epochs)} pictures of earlier epochs in {of_epochs[0].parent}")
 
 
 def _write_quantities(path: Path, batches: list[dict[str, Tensor]]) -> None:

@@ -30,6 +30,9 @@ def test_fit_says_what_it_made_and_what_is_next(run):
     ]
     assert any(path.name == "counterfactual-image-test.png" for path in written)
     assert all(path.is_file() for path in written)
+    assert not any("epoch=" in path.name for path in written)
+    of_epochs = len(list((folder / "checkpoints").glob("*-epoch=*.png")))
+    assert f"And {of_epochs} pictures of earlier epochs in {folder / 'checkpoints'}" in printed
 
 
 def test_run_folder_is_complete(run):
