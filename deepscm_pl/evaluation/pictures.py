@@ -58,7 +58,7 @@ def _draw_density_panel(axes: Axes, results: Sequence[DensityResult]) -> None:
     lines = [Line2D([], [], color=_COLOURS[k % len(_COLOURS)]) for k in range(len(results))]
     lines += [Line2D([], [], color="grey"), Line2D([], [], color="grey", linestyle="--")]
     labels = [f"{first.given} = {result.value:.3g}" for result in results] + ["model", "world"]
-    axes.legend(lines, labels, fontsize=7, frameon=False)
+    axes.legend(lines, labels, fontsize=7, framealpha=0.85, edgecolor="none")
     given = f"do({first.given})" if first.done else first.given
     axes.set_title(f"p({first.variable} | {given})", fontsize=10)
     unit = f" ({first.unit})" if first.unit else ""

@@ -12,7 +12,23 @@ from torch.distributions import Transform
 
 from deepscm_pl.transforms import Logit
 
-__all__ = ["Likelihood"]
+__all__ = ["Likelihood", "check_finite", "standard_normal_log_prob"]
+
+
+def standard_normal_log_prob(noise: Tensor) -> Tensor:
+    """log N(u; 0, 1), elementwise."""
+    return -0.5 * noise.square() - 0.5 * math.log(2 * math.pi)
+
+
+def check_finite(**numbers: float) -> None:
+    """Raise unless each number is finite.
+
+    Raises:
+        ValueError: Naming the first that is not.
+    """
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{name}: expected a finite number, but got {number:g}.")
 
 
 class Likelihood(nn.Module, ABC):
@@ -35,8 +51,8 @@ class Likelihood(nn.Module, ABC):
         outputs_per_channel: How many channels the decoder has to give for each one of the image.
 
     Raises:
-        ValueError: If the shape is not that of an image, or the temperature is not a finite number
-            of at least 0.
+        ValueError: If the shape is not that of an image, the levels are fewer than 2, or the
+            temperature is not a finite number of at least 0.
     """
 
     outputs_per_channel: int = 1
@@ -45,6 +61,8 @@ class Likelihood(nn.Module, ABC):
         super().__init__()
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
+        if levels < 2 or levels != int(levels):
+            raise ValueError(f"levels: expected a whole number from 2, but got {levels}.")
         self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
         self.levels = levels
         self.temperature = temperature

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.likelihoods.base import Likelihood
+from deepscm_pl.likelihoods.base import Likelihood, check_finite, standard_normal_log_prob
 from deepscm_pl.likelihoods.floor import SoftFloor
 
 __all__ = ["CovarianceGaussian", "PredictedCovarianceGaussian", "SharedCovarianceGaussian"]
@@ -49,24 +49,26 @@ class CovarianceGaussian(Likelihood):
 
     def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
         """u = D⁻¹(I − A)(y − μ)."""
-        location, log_scale = self.location_and_log_scale(decoded)
-        residual = value - location
-        with torch.autocast(value.device.type, enabled=False):
-            return (residual - self.predict(decoded, residual)) * (-log_scale).exp()
+        return self._noise_and_log_scale(decoded, value)[0]
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """log N(u; 0, I) − Σ log σ, in nats per image."""
-        _, log_scale = self.location_and_log_scale(decoded)
-        squares = self.abduct(decoded, value).square()
-        per_pixel = -0.5 * squares - log_scale - 0.5 * math.log(2 * math.pi)
-        return per_pixel.flatten(-3).sum(-1)
+        noise, log_scale = self._noise_and_log_scale(decoded, value)
+        return (standard_normal_log_prob(noise) - log_scale).flatten(-3).sum(-1)
+
+    def _noise_and_log_scale(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        location, log_scale = self.location_and_log_scale(decoded)
+        residual = value - location
+        with torch.autocast(value.device.type, enabled=False):
+            innovation = residual - self.predict(decoded, residual)
+        return innovation * (-log_scale).exp(), log_scale
 
 
 class SharedCovarianceGaussian(CovarianceGaussian):
     """One learned covariance of all pixels and channels, shared by all images.
 
-    The authors' ``sharedvar_multivariate_gaussian``. μ is the decoder's output. The factor has
-    (C·H·W)²/2 entries: 0.3 million for 28 × 28 pixels.
+    The authors' ``sharedvar_multivariate_gaussian``. μ is the decoder's output. The factor is a
+    matrix of C·H·W rows and columns: 0.6 million numbers for 28 × 28 pixels.
 
     Args:
         shape: Shape of one image, (channels, height, width), in pixels.
@@ -97,8 +99,10 @@ class SharedCovarianceGaussian(CovarianceGaussian):
                 f"shape: expected at most {_LARGEST_SHARED:,} values of an image, but got "
                 f"{size:,}, whose covariance has {size**2:,}; use SharedLowRankGaussian."
             )
+        check_finite(log_variance=log_variance)
         self.log_scale = nn.Parameter(torch.full(self.shape, log_variance / 2))
-        self.weights = nn.Parameter(torch.zeros(size * (size - 1) // 2))
+        # Only what is below the diagonal is used: an index of it would take twice its memory.
+        self.weights = nn.Parameter(torch.zeros(size, size))
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """The decoder's output and the learned scales."""
@@ -106,28 +110,15 @@ class SharedCovarianceGaussian(CovarianceGaussian):
 
     def predict(self, decoded: Tensor, residual: Tensor) -> Tensor:
         """A·r, one product of matrices for the whole batch."""
-        return (residual.flatten(-3) @ self._factor().to(residual).mT).view_as(residual)
+        factor = self.weights.tril(-1).to(residual)
+        return (residual.flatten(-3) @ factor.mT).view_as(residual)
 
     def solve(self, decoded: Tensor, innovation: Tensor) -> Tensor:
         """One triangular system, with the whole batch on its right."""
-        unit = torch.eye(self._size, dtype=innovation.dtype, device=innovation.device)
-        columns = innovation.reshape(-1, self._size).mT
-        found = torch.linalg.solve_triangular(
-            unit - self._factor().to(innovation), columns, upper=False, unitriangular=True
-        )
+        factor = self.weights.tril(-1).to(innovation)
+        columns = innovation.reshape(-1, len(factor)).mT
+        found = torch.linalg.solve_triangular(-factor, columns, upper=False, unitriangular=True)
         return found.mT.reshape(innovation.shape)
-
-    @property
-    def _size(self) -> int:
-        return math.prod(self.shape)
-
-    def _factor(self) -> Tensor:
-        """A, ``(C·H·W, C·H·W)``."""
-        row, column = torch.tril_indices(
-            self._size, self._size, offset=-1, device=self.weights.device
-        )
-        factor = self.weights.new_zeros(self._size, self._size)
-        return factor.index_put((row, column), self.weights)
 
 
 class PredictedCovarianceGaussian(CovarianceGaussian):
@@ -140,8 +131,10 @@ class PredictedCovarianceGaussian(CovarianceGaussian):
     prediction networks", arXiv:1802.07079, section 3.2.)
 
     The decoder gives μ, log σ² − ``log_variance`` and n raw weights in 2 + n blocks of C channels,
-    so that zeros mean independent pixels. Raw weights w give 2·tanh(w/2), in (−2, 2), so that no
-    step of the training makes an image explode that is drawn row after row.
+    so that zeros mean independent pixels. Raw weights w_ij give a_ij = w_ij/(1 + Σ_j |w_ij|), of
+    Σ_j |a_ij| < 1: what is drawn pixel after pixel never grows to more than the largest σ·u times
+    1 + max_i Σ_j |w_ij|, also where an intervention leads the decoder to outputs that it was not
+    trained for, and the density, which sees the recorded pixels, would not tell.
 
     Args:
         shape: Shape of one image, (channels, height, width), in pixels.
@@ -184,64 +177,61 @@ class PredictedCovarianceGaussian(CovarianceGaussian):
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Both from the decoder's output."""
-        location, raw, _ = self._parts(decoded)
-        return location, 0.5 * self.log_variance(raw)
+        parts = self._parts(decoded)
+        return parts[..., 0, :, :, :], 0.5 * self.log_variance(parts[..., 1, :, :, :])
 
     def predict(self, decoded: Tensor, residual: Tensor) -> Tensor:
         """A·r: the sum over neighbours, each a shifted image times its weights."""
-        _, _, weights = self._parts(decoded)
         reach = self.radius
         height, width = self.shape[1:]
         padded = nn.functional.pad(residual, (reach, reach, reach, 0))
-        terms = (
-            weight
-            * padded[
-                ..., reach - row : reach - row + height, reach + column : reach + column + width
-            ]
-            for weight, (row, column) in zip(weights.unbind(-4), self._neighbours, strict=True)
-        )
-        return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+        total = residual.new_zeros(())
+        weights = self._weights(decoded).unbind(-4)
+        for weight, (up, right) in zip(weights, self._neighbours, strict=True):
+            first_row, first_column = reach - up, reach + right
+            rows = padded[..., first_row : first_row + height, :]
+            total = total + weight * rows[..., first_column : first_column + width]
+        return total
 
     def solve(self, decoded: Tensor, innovation: Tensor) -> Tensor:
         """Row after row, each a triangular system in its own pixels."""
-        _, _, weights = self._parts(decoded)
+        reach, width = self.radius, self.shape[2]
+        weights = self._weights(decoded).to(innovation)
+        above, own = weights[..., :-reach, :, :, :], weights[..., -reach:, :, :, :]
+        above = above.unflatten(-4, (reach, 2 * reach + 1))
         rows: list[Tensor] = []
+        padded: list[Tensor] = []
         for row in range(self.shape[1]):
             right = innovation[..., row, :]
-            matrices = self._matrices(weights[..., row, :], min(row, self.radius))
-            for up, matrix in enumerate(matrices[1:], start=1):
-                right = right + (matrix @ rows[-up].unsqueeze(-1)).squeeze(-1)
-            unit = torch.eye(self.shape[2], dtype=right.dtype, device=right.device)
-            system, column = torch.broadcast_tensors(unit - matrices[0], right.unsqueeze(-1))
-            solved = torch.linalg.solve_triangular(
-                system, column[..., :1], upper=False, unitriangular=True
-            )
-            rows.append(solved.squeeze(-1))
+            for up in range(1, min(row, reach) + 1):
+                # The row above, seen from each of the columns that are within reach.
+                shifted = padded[-up].unfold(-1, width, 1).transpose(-2, -3)
+                right = right + (above[..., reach - up, :, :, row, :] * shifted).sum(-3)
+            rows.append(_solve_row(own[..., row, :], right))
+            padded.append(nn.functional.pad(rows[-1], (reach, reach)))
         return torch.stack(rows, dim=-2)
 
-    def _parts(self, decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """μ, the raw log σ² ``(*batch, C, H, W)`` and the weights ``(*batch, n, C, H, W)``."""
-        parts = decoded.unflatten(-3, (self.outputs_per_channel, self.channels))
-        location, raw = parts[..., 0, :, :, :], parts[..., 1, :, :, :]
-        return location, raw, 2 * (0.5 * parts[..., 2:, :, :, :]).tanh()
+    def _parts(self, decoded: Tensor) -> Tensor:
+        """μ, the raw log σ² and the n raw weights, ``(*batch, 2 + n, C, H, W)``."""
+        return decoded.unflatten(-3, (self.outputs_per_channel, self.channels))
 
-    def _matrices(self, weights: Tensor, highest: int) -> list[Tensor]:
-        """A's blocks of one row: of its own pixels, and of those 1, …, ``highest`` rows above.
+    def _weights(self, decoded: Tensor) -> Tensor:
+        """a_ij, ``(*batch, n, C, H, W)``."""
+        raw = self._parts(decoded)[..., 2:, :, :, :]
+        return raw / (1 + raw.abs().sum(-4, keepdim=True))
 
-        Args:
-            weights: ``(*batch, n, C, W)``, each weight where its product is needed.
-            highest: How many rows there are above, at most ``radius``.
 
-        Returns:
-            Matrices ``(*batch, C, W, W)``, from columns of a row to columns of this row.
-        """
-        width = self.shape[2]
-        blocks = []
-        for up in range(highest + 1):
-            block = weights.new_zeros(*weights.shape[:-3], self.channels, width, width)
-            for index, (row, column) in enumerate(self._neighbours):
-                if row == up and abs(column) < width:
-                    band = weights[..., index, :, max(-column, 0) : width - max(column, 0)]
-                    block = block + torch.diag_embed(band, offset=column)
-            blocks.append(block)
-        return blocks
+def _solve_row(weights: Tensor, right: Tensor) -> Tensor:
+    """r of one row, where each pixel is predicted from those to its left.
+
+    Args:
+        weights: Of the neighbours n, …, 1 columns to the left, ``(*batch, n, C, W)``.
+        right: What the rows above and the noise give, ``(*batch, C, W)``.
+    """
+    reach, width = weights.shape[-3], weights.shape[-1]
+    system = right.new_zeros(width, width)
+    for left in range(1, min(reach, width - 1) + 1):
+        system = system - torch.diag_embed(weights[..., reach - left, :, left:], offset=-left)
+    system, column = torch.broadcast_tensors(system, right.unsqueeze(-1))
+    solved = torch.linalg.solve_triangular(system, column[..., :1], upper=False, unitriangular=True)
+    return solved.squeeze(-1)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.likelihoods.base import Likelihood
+from deepscm_pl.likelihoods.base import Likelihood, check_finite, standard_normal_log_prob
 from deepscm_pl.likelihoods.floor import SoftFloor
 
 __all__ = [
@@ -41,8 +40,7 @@ class GaussianLikelihood(Likelihood):
         """Σ log N(y; μ, σ²) over channels and pixels."""
         location, log_scale = self.location_and_log_scale(decoded)
         noise = (value - location) * (-log_scale).exp()
-        per_pixel = -0.5 * noise.square() - log_scale - 0.5 * math.log(2 * math.pi)
-        return per_pixel.flatten(-3).sum(-1)
+        return (standard_normal_log_prob(noise) - log_scale).flatten(-3).sum(-1)
 
 
 class FixedVarianceGaussian(GaussianLikelihood):
@@ -70,6 +68,7 @@ class FixedVarianceGaussian(GaussianLikelihood):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
+        check_finite(log_variance=log_variance)
         self.register_buffer("log_scale", torch.full((self.channels, 1, 1), log_variance / 2))
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,6 +94,7 @@ class SharedVarianceGaussian(GaussianLikelihood):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
+        check_finite(log_variance=log_variance)
         self.log_scale = nn.Parameter(torch.full((self.channels, 1, 1), log_variance / 2))
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:

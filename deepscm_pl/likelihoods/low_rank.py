@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.likelihoods.base import Likelihood
+from deepscm_pl.likelihoods.base import Likelihood, check_finite, standard_normal_log_prob
 from deepscm_pl.likelihoods.floor import SoftFloor
 
 __all__ = ["LowRankGaussian", "PredictedLowRankGaussian", "SharedLowRankGaussian"]
@@ -43,13 +43,13 @@ class LowRankGaussian(Likelihood):
         """y = μ + D(u + V·B·Vᵀu)."""
         location, log_scale = self.location_and_log_scale(decoded)
         with torch.autocast(noise.device.type, enabled=False):
-            factors = self._flat_factors(decoded, noise)
-            flat = noise.flatten(-3).unsqueeze(-1)
+            factors = self._exact_factors(decoded)
             triangle = _triangle(factors)
-            unit = torch.eye(triangle.shape[-1], dtype=noise.dtype, device=noise.device)
+            unit = torch.eye(triangle.shape[-1]).to(triangle)
+            flat = noise.double().flatten(-3).unsqueeze(-1)
             found = _solve(unit + triangle, factors @ flat, upper=False)
-            rooted = (flat + factors.mT @ found).squeeze(-1)
-        return location + log_scale.exp() * rooted.unflatten(-1, self.shape)
+            rooted = (flat + factors.mT @ found).squeeze(-1).unflatten(-1, self.shape)
+        return location + log_scale.exp() * rooted.to(noise)
 
     def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
         """u = r − V(K(I + Kᵀ))⁻¹Vᵀr with r = (y − μ)/σ."""
@@ -57,29 +57,32 @@ class LowRankGaussian(Likelihood):
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """log N(u; 0, I) − Σ log σ − log |det K|, in nats per image."""
-        _, log_scale = self.location_and_log_scale(decoded)
-        noise, triangle = self._abduct(decoded, value)
-        per_pixel = -0.5 * noise.square() - log_scale - 0.5 * math.log(2 * math.pi)
-        log_determinant = triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        noise, log_scale, triangle = self._abduct(decoded, value)
+        log_determinant = triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(noise)
+        per_pixel = standard_normal_log_prob(noise) - log_scale
         return per_pixel.flatten(-3).sum(-1) - log_determinant
 
-    def _abduct(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """u and K."""
+    def _abduct(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u, log σ and K."""
         location, log_scale = self.location_and_log_scale(decoded)
         residual = (value - location) * (-log_scale).exp()
         with torch.autocast(value.device.type, enabled=False):
-            factors = self._flat_factors(decoded, value)
-            flat = residual.flatten(-3).unsqueeze(-1)
+            factors = self._exact_factors(decoded)
             triangle = _triangle(factors)
-            unit = torch.eye(triangle.shape[-1], dtype=value.dtype, device=value.device)
+            unit = torch.eye(triangle.shape[-1]).to(triangle)
+            flat = residual.double().flatten(-3).unsqueeze(-1)
             found = _solve(triangle, factors @ flat, upper=False)
             found = _solve(unit + triangle.mT, found, upper=True)
-            noise = (flat - factors.mT @ found).squeeze(-1)
-        return noise.unflatten(-1, self.shape), triangle
+            noise = (flat - factors.mT @ found).squeeze(-1).unflatten(-1, self.shape)
+        return noise.to(residual), log_scale, triangle
 
-    def _flat_factors(self, decoded: Tensor, like: Tensor) -> Tensor:
-        """Vᵀ, ``(*batch, rank, C·H·W)``."""
-        return self.factors(decoded).flatten(-3).to(like)
+    def _exact_factors(self, decoded: Tensor) -> Tensor:
+        """Vᵀ, ``(*batch, rank, C·H·W)``, in double precision.
+
+        R and R⁻¹ stretch the noise along the factors, and single precision would lose grey levels
+        where a factor is a hundred times as long as the pixels' own noise.
+        """
+        return self.factors(decoded).flatten(-3).double()
 
 
 class SharedLowRankGaussian(LowRankGaussian):
@@ -107,6 +110,7 @@ class SharedLowRankGaussian(LowRankGaussian):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
+        check_finite(log_variance=log_variance)
         self.log_scale = nn.Parameter(torch.full(self.shape, log_variance / 2))
         # Not 0, where no factor has a gradient.
         deviation = 1 / math.sqrt(math.prod(self.shape))
@@ -182,10 +186,10 @@ def _checked(rank: int) -> int:
 
 
 def _triangle(factors: Tensor) -> Tensor:
-    """K, lower triangular with K·Kᵀ = I + VᵀV."""
+    """K, lower triangular with K·Kᵀ = I + VᵀV; nan where a factor is not a number."""
     gram = factors @ factors.mT
-    unit = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    return torch.linalg.cholesky(unit + gram)
+    triangle, failed = torch.linalg.cholesky_ex(torch.eye(gram.shape[-1]).to(gram) + gram)
+    return triangle.masked_fill((failed != 0)[..., None, None], math.nan)
 
 
 def _solve(triangle: Tensor, right: Tensor, upper: bool) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 __all__ = ["Dequantise"]
 
+_MOST_LEVELS = 4096
+
 
 class Dequantise:
     """The bijection between (x, e) and x + e, for whole x in {0, …, L − 1} and e in [0, 1).
@@ -16,7 +18,11 @@ class Dequantise:
     (Theis, van den Oord and Bethge 2016, arXiv:1511.01844). The log-determinant is 0.
 
     Args:
-        levels: L, the number of grey levels, 256 for 8-bit images.
+        levels: L, the number of grey levels, 256 for 8-bit images; at most 4,096, beyond which
+            single precision leaves too little of the noise.
+
+    Raises:
+        ValueError: If the number of levels is below 2 or above 4,096.
 
     Example:
         >>> dequantise = Dequantise()
@@ -26,8 +32,11 @@ class Dequantise:
     """
 
     def __init__(self, levels: int = 256) -> None:
-        if levels < 2:
-            raise ValueError(f"levels: expected at least 2, but got {levels}.")
+        if not 2 <= levels <= _MOST_LEVELS or levels != int(levels):
+            raise ValueError(
+                f"levels: expected a whole number from 2 to {_MOST_LEVELS}, but got {levels}; "
+                "scale images of more levels down."
+            )
         self.levels = levels
         # Keeps x + e clear of the next whole number by more than float32 can blur.
         self.margin = 2.0**-20 * levels * 4

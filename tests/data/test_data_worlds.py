@@ -328,6 +328,41 @@ def test_spread_must_be_positive(world: type[KnownWorld]) -> None:
         known_world(world.name, {"spread": 0})
 
 
+def test_functions_cannot_change_what_was_observed() -> None:
+    """One that works in place gives the answer of one that does not, and the input stays."""
+    world = ThicknessIntensityWorld()
+    observed = {"thickness": np.array([2.0, 3.0]), "intensity": np.array([100.0, 200.0])}
+    kept = {name: column.copy() for name, column in observed.items()}
+
+    def thicker(thickness: np.ndarray) -> np.ndarray:
+        thickness += 1
+        return thickness
+
+    found = world.counterfactual(observed, {"thickness": thicker})
+    wanted = world.counterfactual(kept, {"thickness": lambda thickness: thickness + 1})
+    for name in observed:
+        np.testing.assert_array_equal(found[name], wanted[name])
+    found = world.counterfactual(observed, {"intensity": 100.0})
+    found["thickness"] += 1
+    for name, column in observed.items():
+        np.testing.assert_array_equal(column, kept[name])
+
+
+def test_what_is_set_needs_no_explanation() -> None:
+    """Values without any noise may be replaced, also below another intervention."""
+    observed = {"thickness": [0.4], "intensity": [30.0]}
+    do = {"thickness": 2.0, "intensity": 200.0}
+    found = ThicknessIntensityWorld().counterfactual(observed, do)
+    assert {name: float(column[0]) for name, column in found.items()} == do
+
+
+@pytest.mark.parametrize("name", ["slope", "centre", "spread"])
+def test_parameters_that_are_no_numbers_are_named(name: str) -> None:
+    for make in (ThicknessIntensityWorld, ThicknessSlantWorld, ThicknessWidthWorld):
+        with pytest.raises(ValueError, match=f"{name} must be finite"):
+            make(**{name: float("nan")})
+
+
 def test_unknown_world() -> None:
     with pytest.raises(ValueError, match=r"thickness-intensity, thickness-.*, got 'colour'"):
         known_world("colour")

@@ -9,11 +9,15 @@ import torch
 from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 
 from deepscm_pl.likelihoods import (
+    FixedVarianceGaussian,
     PredictedCovarianceGaussian,
     PredictedLowRankGaussian,
     SharedCovarianceGaussian,
     SharedLowRankGaussian,
+    SharedVarianceGaussian,
 )
+
+from likelihoods_of_all_kinds import LIKELIHOODS
 
 SHAPE = (2, 4, 5)
 SIZE = math.prod(SHAPE)
@@ -87,7 +91,7 @@ def test_shared_covariance_can_be_any(double):
     covariance = root @ root.T + torch.eye(4)
     unit = torch.linalg.inv(torch.linalg.cholesky(covariance))  # u = unit · (y − μ)
     scale = 1 / unit.diagonal()
-    weights = -(scale[:, None] * unit)[tuple(torch.tril_indices(4, 4, -1))]
+    weights = -(scale[:, None] * unit)
     with torch.no_grad():
         likelihood.log_scale.copy_(scale.log().view(1, 2, 2))
         likelihood.weights.copy_(weights)
@@ -137,6 +141,79 @@ def test_low_precision_of_networks_is_not_that_of_densities():
         with torch.autocast("cpu", dtype=torch.bfloat16):
             torch.testing.assert_close(likelihood(decoded, noise), value)
             torch.testing.assert_close(likelihood.abduct(decoded, value), noise, atol=1e-4, rtol=0)
+
+
+def test_predicted_covariance_is_stable_for_any_output():
+    """Drawn images stay in bounds at real sizes, far from any output that was trained."""
+    likelihood = PredictedCovarianceGaussian((1, 28, 28), log_variance=0.0)
+    for scale in (1.0, 30.0):
+        decoded = torch.zeros(4, 14, 28, 28)
+        decoded[:, 2:] = scale * torch.randn(4, 12, 28, 28)
+        decoded[0, 2:] = scale
+        noise = torch.randn(4, 1, 28, 28)
+        drawn = likelihood(decoded, noise)
+        largest = 1 + decoded[:, 2:].abs().sum(1).amax((1, 2))
+        assert bool((drawn.abs().amax((1, 2, 3)) <= largest * noise.abs().amax((1, 2, 3))).all())
+        torch.testing.assert_close(likelihood.abduct(decoded, drawn), noise, atol=1e-3, rtol=1e-3)
+
+
+def test_long_factors_keep_the_noise():
+    """Factors hundreds of times as long as the pixels' own noise, some of them nearly collinear."""
+    likelihood = PredictedLowRankGaussian((1, 28, 28), rank=3, log_variance=0.0)
+    decoded = torch.zeros(2, 5, 28, 28)
+    decoded[:, 2:] = 1000 * torch.randn(2, 1, 28, 28) + torch.randn(2, 3, 28, 28)
+    noise = torch.randn(2, 1, 28, 28)
+    drawn = likelihood(decoded.double(), noise.double())
+    torch.testing.assert_close(likelihood.abduct(decoded, drawn.float()), noise, atol=2e-3, rtol=0)
+
+
+def test_what_is_no_number_gives_no_number():
+    """So that a training names the step and the quantity, whatever the likelihood."""
+    for make in LIKELIHOODS.values():
+        likelihood = make((1, 2, 3))
+        decoded = torch.zeros(2, likelihood.outputs_per_channel, 2, 3)
+        decoded[0] = math.nan
+        found = likelihood.log_prob(decoded, torch.ones(2, 1, 2, 3))
+        assert torch.isnan(found[0]), type(likelihood).__name__
+        assert torch.isfinite(found[1]), type(likelihood).__name__
+
+
+@pytest.mark.parametrize(
+    "make", [FixedVarianceGaussian, SharedVarianceGaussian, SharedCovarianceGaussian]
+)
+def test_shared_noise_starts_independent_and_as_large_as_asked(make):
+    root = square_root(make(SHAPE, log_variance=-2.0), torch.zeros(SHAPE))
+    torch.testing.assert_close(root, math.exp(-1) * torch.eye(SIZE))
+
+
+def test_shared_factors_start_short():
+    """Of length 1 or so: the noise is that of independent pixels in all directions but one each."""
+    likelihood = SharedLowRankGaussian((1, 20, 20), rank=2, log_variance=-2.0)
+    assert torch.equal(likelihood.log_scale, torch.full((1, 20, 20), -1.0))
+    lengths = likelihood.factors(torch.zeros(1, 20, 20)).flatten(1).norm(dim=1)
+    assert bool(((lengths > 0.8) & (lengths < 1.2)).all())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        FixedVarianceGaussian,
+        SharedVarianceGaussian,
+        SharedCovarianceGaussian,
+        SharedLowRankGaussian,
+    ],
+)
+def test_a_variance_that_is_no_number_is_named(make):
+    with pytest.raises(ValueError, match="log_variance: expected a finite number, but got nan"):
+        make(SHAPE, log_variance=math.nan)
+
+
+@pytest.mark.parametrize("make", [PredictedCovarianceGaussian, PredictedLowRankGaussian])
+def test_predicted_variances_are_bounded(make):
+    likelihood = make(SHAPE, smallest_log_variance=-8.0)
+    decoded = torch.full((2 * likelihood.outputs_per_channel, 4, 5), -1e6)
+    _, log_scale = likelihood.location_and_log_scale(decoded)
+    torch.testing.assert_close(log_scale, torch.full(SHAPE, -4.0))
 
 
 def test_bad_sizes_are_named():

@@ -147,6 +147,27 @@ def test_training_raises_the_density(synthetic):
     assert bounds[-1] > bounds[0] + 200
 
 
+def test_images_of_a_batch_are_drawn_apart():
+    """Each image of the distribution has noise of its own, in a batch as among samples."""
+    flow = MultiscaleFlow(Context({"a": Domain()}), **TINY)
+    parents = {"a": torch.zeros(3, 1)}
+    flow.fit(torch.randint(0, 256, (3, 1, 4, 4)).float(), parents)
+    drawn = flow.distribution(parents).rsample((2,)).reshape(6, -1)
+    distances = torch.pdist(drawn)
+    assert bool((distances > 1).all())
+
+
+def test_all_of_a_flow_is_explicit():
+    """Its evidence is its density: there is no divergence of a latent."""
+    flow = MultiscaleFlow(Context(), **TINY)
+    image = torch.randint(0, 256, (5, 1, 4, 4)).float()
+    flow.fit(image, {})
+    value = flow.dequantise(image)
+    evidence = flow.evidence(value, {}, num_particles=3)
+    assert torch.equal(evidence.log_prob, flow.log_prob(value, {}))
+    assert torch.equal(evidence.divergence, torch.zeros(5))
+
+
 def test_keeps_its_precision_under_autocast():
     flow = MultiscaleFlow(Context(), **TINY)
     recorded = torch.randint(0, 256, (5, 1, 4, 4))

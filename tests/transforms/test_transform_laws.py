@@ -127,3 +127,17 @@ def test_constraint_refuses(constraint, values, message):
 def test_interval_needs_bounds(low, high):
     with pytest.raises(ValueError, match="low < high"):
         Interval(low, high)
+
+
+@pytest.mark.parametrize("levels", [2, 256, 4096])
+def test_dequantisation_noise_is_uniform_within_a_level(levels):
+    recorded = torch.randint(0, levels, (20_000,)).float()
+    remainder = Dequantise(levels).sample(recorded) - recorded
+    assert float(remainder.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(12 * remainder.var()) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("levels", [1, 65_536, 2.5])
+def test_levels_that_leave_no_room_for_noise_are_refused(levels):
+    with pytest.raises(ValueError, match="levels: expected a whole number from 2 to 4096"):
+        Dequantise(levels)

@@ -178,7 +178,8 @@ class KnownWorld(ABC):
                 unknown attribute or leaves the domain of an attribute.
         """
         columns = _columns(noise, self.attributes)
-        return self._follow(do or {}, lambda name, values: self._value(name, columns, values))
+        size = len(next(iter(columns.values())))
+        return self._follow(do or {}, size, lambda name, given: self._value(name, columns, given))
 
     def counterfactual(self, attributes: Mapping[str, ArrayLike], do: KnownDo) -> dict[str, Column]:
         """What the attributes would have been, had ``do`` been done.
@@ -201,10 +202,10 @@ class KnownWorld(ABC):
 
         def natural(name: str, values: Columns) -> Column:
             if name not in changed:
-                return factual[name]
+                return factual[name].copy()
             return self._value(name, {name: self._noise(name, factual)}, values)
 
-        return self._follow(do, natural)
+        return self._follow(do, len(next(iter(factual.values()))), natural)
 
     def render(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
@@ -281,22 +282,27 @@ class KnownWorld(ABC):
         self._check_produced(name, values[name], np.isfinite(column))
         return column
 
-    def _follow(self, do: KnownDo, natural: Callable[[str, Columns], Column]) -> dict[str, Column]:
+    def _follow(
+        self, do: KnownDo, size: int, natural: Callable[[str, Columns], Column]
+    ) -> dict[str, Column]:
         """All attributes under ``do``.
 
         Args:
             do: What is done.
+            size: N.
             natural: The value of an attribute before it is intervened on, by its name and the
                 attributes before it.
         """
         self._check_known(do)
         values: dict[str, Column] = {}
         for name in self.attributes:
-            value = natural(name, values)
-            if name in do:
-                value = _replaced(name, value, do[name])
-                self._check_domain(name, value, f"do({name})")
-            values[name] = value
+            if name not in do:
+                values[name] = natural(name, values)
+                continue
+            action = do[name]
+            done = action(natural(name, values)) if callable(action) else action
+            values[name] = _replacement(name, done, size)
+            self._check_domain(name, values[name], f"do({name})")
         return values
 
     def _check_known(self, do: KnownDo) -> None:
@@ -374,14 +380,12 @@ def _numbers(name: str, values: ArrayLike) -> Column:
         raise ValueError(f"{name}: expected numbers, but got {values!r}.") from None
 
 
-def _replaced(
-    name: str, natural: Column, action: ArrayLike | Callable[[Column], ArrayLike]
-) -> Column:
-    """What an intervention puts in the place of a natural value ``(N,)``."""
-    column = _numbers(f"do({name})", action(natural) if callable(action) else action)
-    if column.shape not in ((), natural.shape):
+def _replacement(name: str, done: ArrayLike, size: int) -> Column:
+    """What an intervention puts in the place of a value, ``(N,)``."""
+    column = _numbers(f"do({name})", done)
+    if column.shape not in ((), (size,)):
         raise ValueError(
-            f"do({name}): expected a number or values of shape {natural.shape}, but got shape "
+            f"do({name}): expected a number or values of shape {(size,)}, but got shape "
             f"{column.shape}."
         )
-    return np.broadcast_to(column, natural.shape).copy()
+    return np.broadcast_to(column, (size,)).copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,11 +128,24 @@ class ShiftedGamma(KnownMechanism):
                 - self.rate * excess
                 - gammaln(self.shape)
             )
-        return np.where(excess > 0, log_prob, -np.inf)
+        return np.where((excess > 0) & (excess < np.inf), log_prob, -np.inf)
 
     def sample(self, size: int, parents: Columns, generator: np.random.Generator) -> Column:
         """Draws values, ``(N,)``."""
         return self.offset + generator.gamma(self.shape, 1 / self.rate, size)
+
+
+def check_linear(slope: float, centre: float, spread: float) -> None:
+    """Raise unless these can be the parameters of a :class:`LinearNormal` or its like.
+
+    Raises:
+        ValueError: If ``spread`` is not positive, or a number is not finite.
+    """
+    for name, number in (("slope", slope), ("centre", centre), ("spread", spread)):
+        if not math.isfinite(number):
+            raise ValueError(f"{name} must be finite, got {number}.")
+    if not spread > 0:
+        raise ValueError(f"spread must be positive, got {spread}.")
 
 
 @dataclass(frozen=True)

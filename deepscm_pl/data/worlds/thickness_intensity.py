@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.data.worlds.base import KnownAttribute, KnownWorld
-from deepscm_pl.data.worlds.mechanisms import Columns, LogitNormal, ShiftedGamma
+from deepscm_pl.data.worlds.mechanisms import Columns, LogitNormal, ShiftedGamma, check_linear
 from deepscm_pl.morphology import set_intensity, set_thickness
 from deepscm_pl.types import Domain
 
@@ -34,7 +34,7 @@ class ThicknessIntensityWorld(KnownWorld):
         spread: Standard deviation of the logit of intensity; 0.5 above.
 
     Raises:
-        ValueError: If ``spread`` is not positive.
+        ValueError: If ``spread`` is not positive, or a parameter is not finite.
 
     Example:
         >>> world = ThicknessIntensityWorld()
@@ -52,8 +52,7 @@ class ThicknessIntensityWorld(KnownWorld):
 
     def __post_init__(self) -> None:
         """Checks the parameters."""
-        if not self.spread > 0:
-            raise ValueError(f"spread must be positive, got {self.spread}.")
+        check_linear(self.slope, self.centre, self.spread)
 
     @property
     def definitions(self) -> Mapping[str, KnownAttribute]:

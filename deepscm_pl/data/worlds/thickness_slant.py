@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.data.worlds.base import KnownAttribute, KnownWorld
-from deepscm_pl.data.worlds.mechanisms import Columns, LinearNormal, ShiftedGamma
+from deepscm_pl.data.worlds.mechanisms import Columns, LinearNormal, ShiftedGamma, check_linear
 from deepscm_pl.morphology import set_slant, set_thickness
 from deepscm_pl.types import Domain
 
@@ -43,7 +43,7 @@ class ThicknessSlantWorld(KnownWorld):
         spread: Standard deviation of slant given thickness, in degrees; 1 above.
 
     Raises:
-        ValueError: If ``spread`` is not positive.
+        ValueError: If ``spread`` is not positive, or a parameter is not finite.
 
     Example:
         >>> factual = {"thickness": [2.5], "slant": [0.1]}
@@ -59,8 +59,7 @@ class ThicknessSlantWorld(KnownWorld):
 
     def __post_init__(self) -> None:
         """Checks the parameters."""
-        if not self.spread > 0:
-            raise ValueError(f"spread must be positive, got {self.spread}.")
+        check_linear(self.slope, self.centre, self.spread)
 
     @property
     def definitions(self) -> Mapping[str, KnownAttribute]:

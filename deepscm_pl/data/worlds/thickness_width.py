@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.data.worlds.base import KnownAttribute, KnownWorld
-from deepscm_pl.data.worlds.mechanisms import Columns, LogitNormal, ShiftedGamma
+from deepscm_pl.data.worlds.mechanisms import Columns, LogitNormal, ShiftedGamma, check_linear
 from deepscm_pl.morphology import set_thickness, set_width
 from deepscm_pl.types import Domain
 
@@ -41,7 +41,7 @@ class ThicknessWidthWorld(KnownWorld):
         spread: Standard deviation of the logit of width; 2 above.
 
     Raises:
-        ValueError: If ``spread`` is not positive.
+        ValueError: If ``spread`` is not positive, or a parameter is not finite.
 
     Example:
         >>> factual = {"thickness": [2.5], "width": [17.5]}
@@ -57,8 +57,7 @@ class ThicknessWidthWorld(KnownWorld):
 
     def __post_init__(self) -> None:
         """Checks the parameters."""
-        if not self.spread > 0:
-            raise ValueError(f"spread must be positive, got {self.spread}.")
+        check_linear(self.slope, self.centre, self.spread)
 
     @property
     def definitions(self) -> Mapping[str, KnownAttribute]:
