@@ -24,6 +24,7 @@ from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.questions import Question, default_questions
 from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["DETAIL_ROWS", "Evaluation", "check_questions", "evaluate"]
 
@@ -164,21 +165,28 @@ def evaluate(
     world = None if subject.world is None else subject.world.name
     result = Evaluation(len(subject), detail, num_particles, world)
     devices = [subject.scm.fitted.device] if subject.scm.fitted.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode():
-        torch.manual_seed(seed)
-        _evaluate_densities(result, subject, density_values, density_size, seed, progress)
-        truths = _find_truth(result, subject, questions, detail, workers, progress, cache_dir)
-        if len(subject.scm.image_variables) == 1:
-            with _timed(result, "counterfactuals"):
+    with torch.random.fork_rng(devices), torch.inference_mode(), _evaluation_mode(subject.scm):
+        with _part(result, "densities", seed):
+            _evaluate_densities(result, subject, density_values, density_size, seed, progress)
+        with _part(result, "truth", seed):
+            truths = _find_truth(result, subject, questions, detail, workers, progress, cache_dir)
+        if len(subject.scm.image_variables) == 1 and questions:
+            with _part(result, "counterfactuals", seed):
                 result.counterfactuals = evaluate_counterfactuals(
                     subject, questions, truths, num_particles, detail, batch_size, classifier,
                     workers, progress,
                 )  # fmt: skip
-            with _timed(result, "composition and reversibility"):
-                _evaluate_cycles(result, subject, questions, detail, batch_size, progress)
-            rows = min(_EXAMPLES, len(subject))
-            result.examples = take_examples(subject, questions, truths, rows)
-        with _timed(result, "noise"):
+            with _part(result, "reversibility", seed):
+                _evaluate_reversibility(result, subject, questions, detail, batch_size, progress)
+            with _part(result, "examples", seed):
+                rows = min(_EXAMPLES, len(subject))
+                result.examples = take_examples(subject, questions, truths, rows)
+        if len(subject.scm.image_variables) == 1:
+            with _part(result, "composition", seed):
+                result.composition = evaluate_composition(
+                    subject, detail, batch_size=batch_size, progress=progress
+                )
+        with _part(result, "noise", seed):
             result.noise = evaluate_noise(subject, detail, batch_size, progress)
     return result
 
@@ -196,8 +204,7 @@ def _evaluate_densities(
             "Rung 2, and the truth of rung 3: the data set is of no world that is known."
         )
         return
-    with _timed(result, "densities"):
-        result.densities = evaluate_densities(subject, values, size, seed, progress)
+    result.densities = evaluate_densities(subject, values, size, seed, progress)
 
 
 def _find_truth(
@@ -214,15 +221,18 @@ def _find_truth(
         result.left_out.append(
             f"Rung 3: it is about one image variable, but the model has {images}."
         )
+    elif not questions:
+        result.left_out.append(
+            "Rung 3: there is no intervention to ask about; name some as `interventions`."
+        )
     elif subject.world is not None and subject.originals is None:
         result.left_out.append(f"The truth of rung 3: {subject.why_no_originals}")
     elif subject.world is not None:
-        with _timed(result, "truth"):
-            return true_counterfactuals(subject, questions, detail, workers, progress, cache_dir)
+        return true_counterfactuals(subject, questions, detail, workers, progress, cache_dir)
     return None
 
 
-def _evaluate_cycles(
+def _evaluate_reversibility(
     result: Evaluation,
     subject: Subject,
     questions: Sequence[Question],
@@ -230,9 +240,6 @@ def _evaluate_cycles(
     batch_size: int,
     progress: bool,
 ) -> None:
-    result.composition = evaluate_composition(
-        subject, detail, batch_size=batch_size, progress=progress
-    )
     found = evaluate_reversibility(
         subject, questions, detail, batch_size=batch_size, progress=progress
     )
@@ -241,7 +248,21 @@ def _evaluate_cycles(
 
 
 @contextmanager
-def _timed(result: Evaluation, part: str) -> Iterator[None]:
+def _part(result: Evaluation, part: str, seed: int) -> Iterator[None]:
+    """One part, timed, with randomness that does not depend on the parts before it."""
+    torch.manual_seed(seed)
     start = time.perf_counter()
     yield
     result.seconds[part] = time.perf_counter() - start
+
+
+@contextmanager
+def _evaluation_mode(scm: StructuralCausalModel) -> Iterator[None]:
+    """Without dropout and the like; every module is left in the mode that it was in."""
+    modes = [(module, module.training) for module in scm.modules()]
+    scm.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

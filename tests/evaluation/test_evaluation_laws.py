@@ -14,8 +14,9 @@ from deepscm_pl.evaluation.counterfactuals import (
     true_counterfactuals,
 )
 from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.types import Domain
 
-from oracle import Black, Drifting, IntensityAlone, Photograph, Timid, make
+from oracle import Black, Drifting, Intensity, IntensityAlone, Photograph, Timid, make
 from tiny import KnownTinyDataModule
 
 KNOWN = ["thickness=1.5", "thickness=1.5, intensity=96", "intensity=224", "intensity+=1"]
@@ -259,6 +260,37 @@ def test_rows_where_the_intervention_is_impossible_are_left_out():
     assert (nowhere.rows, nowhere.left_out, nowhere.quantities) == (0, 40, {})
 
 
+def test_rows_that_are_left_out_leave_the_others_in_their_places():
+    """An intervention that thin digits cannot have, and that intensity follows."""
+    found = run(make(), ["thickness-=1"])[1]["thickness-=1"]
+    assert 0 < found.left_out < 20
+    quantities = found.quantities
+    assert quantities["error/mean_absolute_error/particle"].mean == 0
+    assert quantities["attribute_error/intensity"].mean < 1e-4
+    assert quantities["attribute_error/intensity"].rows == found.rows
+    for name, kind in (("thickness", "intended"), ("intensity", "intended"), ("intensity", "true")):
+        error = quantities[f"effectiveness/{name}/{kind}/absolute_error"]
+        floor = quantities[f"effectiveness/{name}/noise_floor/absolute_error"]
+        assert error.mean == pytest.approx(floor.mean, abs=1e-6), (name, kind)
+        assert error.rows == floor.rows == found.rows
+
+
+class AnyIntensity(Intensity):
+    """Holds values possible that the world does not."""
+
+    @property
+    def domain(self):
+        return Domain(lower=0.0, upper=1000.0)
+
+
+def test_rows_that_are_impossible_in_the_world_alone_are_left_out_too():
+    found = run(make(intensity=AnyIntensity), ["intensity+=60"])[1]["intensity+=60"]
+    intensity = KnownTinyDataModule(test_size=40).variables("test")["intensity"]
+    assert found.rows == int((intensity + 60 < 255).sum())
+    assert 0 < found.left_out < 40
+    assert found.quantities["error/mean_absolute_error/particle"].mean == 0
+
+
 def test_misaligned_truth_is_an_error():
     """Rows that do not belong together must show in the number, and stop before it is computed."""
     subject = subject_of(make())
@@ -310,6 +342,44 @@ def test_evaluation_repeats_and_leaves_the_generator_alone():
     torch.manual_seed(99)
     second, _ = run(make(), ["thickness=7"])
     assert first.counterfactuals[0].quantities == second.counterfactuals[0].quantities
+
+
+def test_parts_do_not_share_their_chance():
+    """What is asked in one part moves no number of another."""
+    few, _ = run(make(), ["thickness=7.5"], density_size=100)
+    more, _ = run(make(), ["thickness=7.5", "thickness=7"], density_size=101)
+    first, second = (each.counterfactuals[0] for each in (few, more))
+    assert first.question.text == second.question.text
+    for key, value in first.quantities.items():
+        assert second.quantities[key] == value, key
+    assert few.composition == more.composition
+    for one, other in zip(few.noise, more.noise, strict=True):
+        assert one.quantities == other.quantities, one.variable
+
+
+def test_without_interventions_the_rest_is_evaluated():
+    found, answers = run(make(), [])
+    assert answers == {}
+    assert found.composition["composition/mean_absolute_error/10"].mean == 0
+    assert len(found.noise) == 3
+    assert any("no intervention to ask about" in reason for reason in found.left_out)
+
+
+class Restless(Photograph):
+    """Forgets the image while it is trained, as dropout may."""
+
+    def abduct(self, value, parents, sample_shape=()):
+        return super().abduct(value * (not self.training), parents, sample_shape)
+
+
+def test_a_model_in_training_is_evaluated_as_if_it_were_not():
+    scm = make(Restless)
+    scm.train()
+    scm["thickness"].eval()
+    found, _ = run(scm, ["thickness=7"])
+    assert found.composition["composition/mean_absolute_error/1"].mean == 0
+    assert scm["image"].training
+    assert not scm["thickness"].training
 
 
 def test_originals_of_the_world_pass_the_check():
