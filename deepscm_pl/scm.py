@@ -50,9 +50,23 @@ class ImportanceWeightedBound:
     Attributes:
         bounds: For each variable log p(x | pa) where it is exact, or its lower bound, ``(*batch,)``
             each.
+        evidence_lower_bounds: For each variable the mean over the same draws of the log-weights,
+            whose expectation is the evidence lower bound, ``(*batch,)`` each.
     """
 
     bounds: Mapping[str, Tensor]
+    evidence_lower_bounds: Mapping[str, Tensor]
+
+    @property
+    def gaps(self) -> dict[str, Tensor]:
+        """How far each bound is above the evidence lower bound, never below 0, ``(*batch,)``.
+
+        Zero where the likelihood is exact, where the guide is the posterior, and for one draw.
+        """
+        return {
+            name: (bound - self.evidence_lower_bounds[name]).clamp(min=0)
+            for name, bound in self.bounds.items()
+        }
 
     @property
     def bound(self) -> Tensor:
@@ -278,17 +292,15 @@ class StructuralCausalModel(nn.Module):
             raise ValueError(f"chunk: expected at least 1, but got {chunk}.")
         self._check_complete(values)
         continuous = self.dequantise(values)
+        found = {
+            name: _mean_weights(
+                self[name], continuous[name], self._parents(name, values), num_particles, chunk
+            )
+            for name in self.graph.nodes
+        }
         return ImportanceWeightedBound(
-            {
-                name: _log_mean_weight(
-                    self[name],
-                    continuous[name],
-                    self._parents(name, values),
-                    num_particles,
-                    chunk,
-                )
-                for name in self.graph.nodes
-            }
+            {name: bound for name, (bound, _) in found.items()},
+            {name: bound for name, (_, bound) in found.items()},
         )
 
     # Intervention
@@ -534,18 +546,20 @@ def _insert_dimensions(value: Tensor, count: int) -> Tensor:
     return value[(slice(None), *[None] * max(count, 0))]
 
 
-def _log_mean_weight(
+def _mean_weights(
     mechanism: Mechanism, value: Tensor, parents: Variables, num_particles: int, chunk: int
-) -> Tensor:
-    """log (1/K) Σ_k w_k, ``(*batch,)``, from ``chunk`` draws at a time."""
-    totals = []
+) -> tuple[Tensor, Tensor]:
+    """log (1/K) Σ_k w_k and (1/K) Σ_k log w_k, ``(*batch,)``, from ``chunk`` draws at a time."""
+    totals, sums = [], []
     for start in range(0, num_particles, chunk):
         size = min(chunk, num_particles - start)
         weights = mechanism.log_weights(value, parents, size)
         if len(weights) < size:  # exact: nothing is drawn, and one weight says it all
-            return weights[0]
+            return weights[0], weights[0]
         totals.append(weights.logsumexp(dim=0))
-    return torch.stack(totals).logsumexp(dim=0) - math.log(num_particles)
+        sums.append(weights.sum(dim=0))
+    bound = torch.stack(totals).logsumexp(dim=0) - math.log(num_particles)
+    return bound, torch.stack(sums).sum(dim=0) / num_particles
 
 
 def _check_particles(num_particles: int) -> None:

@@ -88,6 +88,17 @@ def test_bound_rises_to_the_log_probability(linear_image):
     assert (bounds[0] < exact - 0.5).all()
 
 
+def test_the_lower_bound_of_the_same_draws_is_the_evidence_lower_bound(linear_image):
+    scm, recorded, exact = linear_image
+    with torch.no_grad():
+        elbo = scm.elbo(recorded, 20000).evidence["image"].bound
+        found = scm.importance_weighted_bound(recorded, 40000, chunk=7000)
+    lower = found.evidence_lower_bounds["image"]
+    torch.testing.assert_close(lower, elbo, atol=0.1, rtol=0)
+    # The gap tends to the divergence of the guide from the posterior.
+    torch.testing.assert_close(found.gaps["image"], exact - elbo, atol=0.15, rtol=0)
+
+
 def test_evidence_and_weights_agree(linear_image):
     """The evidence's bound is that of the weights of the same draws."""
     scm, recorded, _ = linear_image
@@ -122,8 +133,13 @@ def test_chunks_change_nothing_but_memory(linear_image, chunk):
         scm["image"].log_weights(scm.dequantise(recorded)["image"], {"x": recorded["x"]}, size)
         for size in sizes
     ]
-    torch.testing.assert_close(found.bounds["image"], torch.cat(drawn).exp().mean(0).log())
+    weights = torch.cat(drawn)
+    torch.testing.assert_close(found.bounds["image"], weights.exp().mean(0).log())
     torch.testing.assert_close(found.bound, found.bounds["x"] + found.bounds["image"])
+    torch.testing.assert_close(found.evidence_lower_bounds["image"], weights.mean(0))
+    gap = found.bounds["image"] - found.evidence_lower_bounds["image"]
+    torch.testing.assert_close(found.gaps["image"], gap)
+    assert (gap > 0).all()
 
 
 def test_exact_mechanisms_give_their_log_probability(double):
@@ -134,6 +150,7 @@ def test_exact_mechanisms_give_their_log_probability(double):
         torch.testing.assert_close(found.bound, scm.log_prob(values))
         y = scm["y"].log_prob(values["y"], {"x": values["x"]})
         torch.testing.assert_close(found.bounds["y"], y)
+        torch.testing.assert_close(found.gaps["y"], torch.zeros(3))
     assert torch.equal(
         scm["x"].evidence(values["x"], {}).importance_weighted_bound,
         scm["x"].log_prob(values["x"], {}),

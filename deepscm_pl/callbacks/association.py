@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
+from deepscm_pl.callbacks.waiting import others_wait
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.evaluation import (
     AssociationRow,
@@ -81,8 +82,7 @@ class AssociationReport(pl.Callback):
             return
         scm: Any = pl_module.scm
         association_rows(scm.graph, scm.image_variables, {}, self.reference)
-        if self.importance_rows is not None:
-            self._subject(trainer, pl_module)
+        self._subject(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -115,10 +115,15 @@ class AssociationReport(pl.Callback):
         self._images = int(trainer.strategy.reduce(counted, reduce_op="sum"))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print and write the table."""
-        folder = run_folder(trainer)
-        if not trainer.is_global_zero:
+        """Print and write the table, unless it is of a few batches only."""
+        if _is_quick(trainer):
             return
+        folder = run_folder(trainer)
+        with others_wait():
+            if trainer.is_global_zero:
+                self._report(trainer, pl_module, folder)
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, folder: Path) -> None:
         model: Any = pl_module
         found = {
             name: Estimate(value.mean, value.standard_error, self._images)
@@ -146,7 +151,7 @@ class AssociationReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, Estimate]:
         subject = self._subject(trainer, pl_module)
-        if subject is None or not self.num_importance_samples or not subject.scm.image_variables:
+        if subject is None:
             return {}
         return evaluate_importance_weighted_bound(
             subject,
@@ -156,13 +161,15 @@ class AssociationReport(pl.Callback):
         )
 
     def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
-        """The rows of the importance-weighted bound."""
+        """The rows of the importance-weighted bound, if it is asked for and there is one."""
         data: Any = getattr(trainer, "datamodule", None)
+        scm: Any = pl_module.scm
+        if not self.num_importance_samples or not scm.image_variables or _is_quick(trainer):
+            return None
         if not isinstance(data, CausalDataModule):
             return None
         available = len(data.variables("test")["index"])
         rows = self.importance_rows
-        scm: Any = pl_module.scm
         return Subject.of(scm, data, min(_IMPORTANCE_ROWS, available) if rows is None else rows)
 
     def _write(self, path: Path, text: str) -> None:
@@ -170,6 +177,12 @@ class AssociationReport(pl.Callback):
         with new_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         self.written.append(path)
+
+
+def _is_quick(trainer: pl.Trainer) -> bool:
+    """Whether this is a trial run of a few batches, which must not replace results."""
+    quick: Any = getattr(trainer, "fast_dev_run", False)
+    return bool(quick)
 
 
 def _plain(

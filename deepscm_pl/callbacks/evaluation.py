@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepscm_pl.callbacks.association import AssociationReport
 from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
+from deepscm_pl.callbacks.waiting import others_wait
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.evaluation import (
     Report,
@@ -138,16 +139,23 @@ class EvaluationReport(pl.Callback):
         """Evaluate, print, write and log."""
         folder = run_folder(trainer) / "evaluation"
         subject = self._subject(trainer, pl_module)
-        if subject is not None and trainer.is_global_zero:
-            self.report = self._evaluate(trainer, subject)
-            self.written += [
-                path for path in self.report.write(folder) if path.suffix in (".json", ".md")
-            ]
-            _print(self.report)
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    _log(self.report, logger, dict(pl_module.hparams), trainer.global_step)
-        trainer.strategy.barrier("evaluation")
+        if subject is None:
+            return
+        with others_wait():
+            if trainer.is_global_zero:
+                self._report(trainer, pl_module, subject, folder)
+
+    def _report(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, subject: Subject, folder: Path
+    ) -> None:
+        self.report = self._evaluate(trainer, subject)
+        self.written += [
+            path for path in self.report.write(folder) if path.suffix in (".json", ".md")
+        ]
+        _print(self.report)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                _log(self.report, logger, dict(pl_module.hparams), trainer.global_step)
 
     def _evaluate(self, trainer: pl.Trainer, subject: Subject) -> Report:
         found = evaluate(

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from deepscm_pl.data import measure_attributes, render_truth
 from deepscm_pl.evaluation.estimate import Estimate, over_rows
+from deepscm_pl.evaluation.local import alone
 from deepscm_pl.evaluation.questions import Answer, Question, answer, true_attributes
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import (
@@ -218,14 +219,14 @@ class _Meter:
         self.classifier = classifier
         self.image = subject.scm.image_variables[0]
         device = subject.scm.fitted.device
-        self.error = GroundTruthError().to(device)
-        self.detailed_error = GroundTruthError(strangers=False).to(device)
-        self.minimality = Minimality().to(device)
-        self.coverage = IntervalCoverage(COVERAGE_LEVELS).to(device)
-        self.identity = IdentityPreservation().to(device)
-        self.true_identity = IdentityPreservation().to(device)
+        self.error = alone(GroundTruthError(), device)
+        self.detailed_error = alone(GroundTruthError(strangers=False), device)
+        self.minimality = alone(Minimality(), device)
+        self.coverage = alone(IntervalCoverage(COVERAGE_LEVELS), device)
+        self.identity = alone(IdentityPreservation(), device)
+        self.true_identity = alone(IdentityPreservation(), device)
         self.followers = _followers(subject, question)
-        self.attribute_error = PerImageStatistics(self.followers).to(device)
+        self.attribute_error = alone(PerImageStatistics(self.followers), device)
         self.inside: list[Tensor] = []
         self.images: list[Tensor] = []
         self.attributes: dict[str, list[Tensor]] = {name: [] for name in subject.attributes}
@@ -357,6 +358,6 @@ def _followers(subject: Subject, question: Question) -> list[str]:
 
 
 def _effectiveness(prefix: str, measured: Tensor, intended: Tensor) -> dict[str, Estimate]:
-    metric = Effectiveness()
+    metric = alone(Effectiveness(), measured.device)
     metric.update(measured[None, :, None], intended[:, None])
     return over_rows(metric.compute(), len(measured), prefix)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.evaluation.estimate import Estimate, over_rows
+from deepscm_pl.evaluation.local import alone
 from deepscm_pl.evaluation.questions import Question, answer
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import Composition, Reversibility
@@ -43,7 +44,7 @@ def evaluate_composition(
         progress: Whether to show a progress bar.
     """
     image = subject.scm.image_variables[0]
-    metric = Composition(repetitions).to(subject.scm.fitted.device)
+    metric = alone(Composition(repetitions), subject.scm.fitted.device)
     counted = 0
     with tqdm(total=rows, unit="image", desc="composition", disable=not progress) as bar:
         for _, factual in subject.batches(0, rows, batch_size):
@@ -85,7 +86,7 @@ def evaluate_reversibility(
     total = rows * len(questions)
     with tqdm(total=total, unit="image", desc="reversibility", disable=not progress) as bar:
         for question in questions:
-            metric = Reversibility(repetitions).to(subject.scm.fitted.device)
+            metric = alone(Reversibility(repetitions), subject.scm.fitted.device)
             counted = 0
             for _, factual in subject.batches(0, rows, batch_size):
                 cycle = _Cycle(question, factual)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from deepscm_pl.evaluation.local import alone
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import NoiseCalibration
 
@@ -90,7 +91,7 @@ def _result(subject: Subject, name: str, part: str, noise: Tensor) -> NoiseResul
     flat = noise.flatten(1)
     known = torch.isfinite(flat).all(dim=1)
     values = {cause: subject.variables[cause][: len(flat)].cpu()[known] for cause in parents}
-    metric = NoiseCalibration(parents)
+    metric = alone(NoiseCalibration(parents), flat.device)
     quantities: Mapping[str, float] = {}
     if int(known.sum()) > 1:
         metric.update(flat[known], values)

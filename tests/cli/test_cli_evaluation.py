@@ -14,9 +14,9 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepscm_pl.callbacks import EvaluationReport
+from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.cli import main
-from deepscm_pl.evaluation import Report
+from deepscm_pl.evaluation import Report, Subject, evaluate_importance_weighted_bound
 from deepscm_pl.training import DeepSCM
 
 from tiny import CONFIGURATION, KnownTinyDataModule, TinyDataModule
@@ -102,6 +102,75 @@ def test_association_has_the_reference_and_the_importance_weighted_bound(known):
     assert "paper" in printed
     embedded = json.loads((folder / "evaluation" / "evaluation.json").read_text())["association"]
     assert embedded["bound/thickness"]["reference"] == -1.5
+
+
+def test_the_gain_of_the_importance_weighted_bound_is_over_its_own_rows(known):
+    """The evidence lower bound of other rows says nothing beside it."""
+    subject = Subject.of(trained(known), KnownTinyDataModule(test_size=12), rows=5)
+    found = evaluate_importance_weighted_bound(subject, 4, batch_size=5, seed=1, progress=False)
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        expected = subject.scm.importance_weighted_bound(subject.rows(0, 5), 4)
+    lower = expected.evidence_lower_bounds["image"].double().mean()
+    gain = found["importance_weighted_gap/image"]
+    difference = found["importance_weighted_bound/image"].mean - lower.item()
+    assert gain.mean == pytest.approx(difference, abs=1e-3)
+    assert gain.mean > 0
+    assert gain.rows == 5
+    assert "importance_weighted_gap/thickness" not in found
+    single = evaluate_importance_weighted_bound(subject, 1, progress=False)
+    assert single["importance_weighted_gap/image"].mean == pytest.approx(0, abs=1e-3)
+
+
+def test_the_gain_is_in_the_table(known):
+    folder, printed = known
+    quantities = json.loads((folder / "association.json").read_text())["quantities"]
+    assert quantities["importance_weighted_gap/image"]["mean"] >= 0
+    assert quantities["importance_weighted_gap/image"]["rows"] == 12
+    assert "image, gain of K = 3 over the bound" in (folder / "association.md").read_text()
+    assert "image, gain of K = 3 over the bound" in printed
+
+
+def test_the_importance_weighted_bound_depends_on_its_seed_only(known):
+    subject = Subject.of(trained(known), KnownTinyDataModule(test_size=12))
+    before = torch.get_rng_state()
+    first, again, other = (
+        evaluate_importance_weighted_bound(subject, 2, seed=seed, progress=False)
+        for seed in (1, 1, 2)
+    )
+    assert first == again
+    name = "importance_weighted_bound/image"
+    assert first[name].mean != other[name].mean
+    torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+def trained(known):
+    return DeepSCM.load_from_checkpoint(next((known[0] / "checkpoints").glob("epoch=*.ckpt"))).scm
+
+
+def test_a_quick_run_leaves_the_results_as_they_are(known, known_checkpoint):
+    before = {path.name: path.read_bytes() for path in known[0].glob("association.*")}
+    assert before
+    words = ["test", "--ckpt_path", str(known_checkpoint), *QUIET]
+    assert main([*words, "--trainer.fast_dev_run", "true"]) == 0
+    assert {path.name: path.read_bytes() for path in known[0].glob("association.*")} == before
+
+
+def test_no_importance_samples_need_no_rows(known_checkpoint, tmp_path):
+    """Two images are too few for importance samples, and are told before the test; not without."""
+    model = DeepSCM.load_from_checkpoint(known_checkpoint)
+
+    def report(samples):
+        found = AssociationReport(num_importance_samples=samples)
+        trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[found],
+                             default_root_dir=tmp_path, enable_progress_bar=False,
+                             enable_model_summary=False)  # fmt: skip
+        trainer.test(model, datamodule=KnownTinyDataModule(test_size=2), verbose=False)
+        return {row.key for row in found.rows}
+
+    assert not any("importance" in key for key in report(0))
+    with pytest.raises(ValueError, match="rows: expected from 3 to 2"):
+        report(2)
 
 
 def test_tensorboard_has_scalars_pictures_and_real_hparams(known):
