@@ -226,7 +226,9 @@ class _Meter:
         self.identity = alone(IdentityPreservation(), device)
         self.true_identity = alone(IdentityPreservation(), device)
         self.followers = _followers(subject, question)
-        self.attribute_error = alone(PerImageStatistics(self.followers), device)
+        self.attribute_error = (
+            alone(PerImageStatistics(self.followers), device) if self.followers else None
+        )
         self.inside: list[Tensor] = []
         self.images: list[Tensor] = []
         self.attributes: dict[str, list[Tensor]] = {name: [] for name in subject.attributes}
@@ -268,7 +270,7 @@ class _Meter:
         strangers = truth.strangers[rows].to(images)[inside]
         self.error.update(images[:1], true_images, observed, strangers)
         self.minimality.update(images[:1], observed, true_images)
-        if self.followers:
+        if self.attribute_error is not None:
             self.attribute_error.update(
                 {
                     name: (
@@ -315,7 +317,7 @@ class _Meter:
         # One draw is all there is beyond the detail rows; its mean is itself.
         found = {name: value for name, value in found.items() if "particle_mean" not in name}
         found.update(over_rows(self.minimality.compute(), rows, "minimality/"))
-        if self.followers:
+        if self.attribute_error is not None:
             found.update(over_rows(self.attribute_error.compute(), rows, "attribute_error/"))
         if self.detail_rows:
             detailed = self.detailed_error.compute()

@@ -43,8 +43,11 @@ class IntervalCoverage(PerImageMetric):
         for level in levels:
             if not 0 < level < 1:
                 raise ValueError(f"levels: expected numbers between 0 and 1, but got {level}.")
-        if not levels or len(set(levels)) < len(levels):
-            raise ValueError(f"levels: expected different numbers, but got {list(levels)}.")
+        if not levels or len({f"{level:g}" for level in levels}) < len(levels):
+            raise ValueError(
+                "levels: expected at least one number, all different in the six digits that they "
+                f"are named by, but got {list(levels)}."
+            )
         self.levels = tuple(levels)
         kinds = [f"{kind}/{level:g}" for kind in ("all", "varying") for level in levels]
         super().__init__([*kinds, "varying"])

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from deepscm_pl.metrics.functional import wasserstein_distance
-from deepscm_pl.metrics.functional.checks import require_same_device, require_same_shape
-from deepscm_pl.metrics.state import joined, require_metric_device
+from deepscm_pl.metrics.functional.checks import (
+    require_finite,
+    require_same_device,
+    require_same_shape,
+)
+from deepscm_pl.metrics.state import CollectingMetric, joined, require_metric_device
 
 __all__ = ["DistributionDistance"]
 
 
-class DistributionDistance(Metric):
+class DistributionDistance(CollectingMetric):
     """The Wasserstein distance between a sample of a model and one of the true world.
 
     For observational, interventional or, by weights, conditional distributions of a scalar, such as
@@ -26,7 +29,6 @@ class DistributionDistance(Metric):
         tensor(2., dtype=torch.float64)
     """
 
-    full_state_update = False
     sample: list[Tensor]
     reference: list[Tensor]
 
@@ -51,19 +53,22 @@ class DistributionDistance(Metric):
             reference_weight: Weights of the true values, ``(M, 1)``.
 
         Raises:
-            ValueError: If a shape is not of this form or shapes or devices do not match.
+            ValueError: If a shape is not of this form, shapes or devices do not match, or a value
+                or weight is not finite.
         """
         require_same_device(sample=sample, reference=reference)
         require_metric_device(self, sample)
-        self.sample.append(_weighted("sample", sample, sample_weight))
-        self.reference.append(_weighted("reference", reference, reference_weight))
+        own = _weighted("sample", sample, sample_weight)
+        true = _weighted("reference", reference, reference_weight)
+        self.sample.append(own)
+        self.reference.append(true)
 
     def compute(self) -> Tensor:
         """The distance, a scalar in double precision.
 
         Raises:
             RuntimeError: If there was no value so far.
-            ValueError: If a value is not finite, or weights are negative or all zero.
+            ValueError: If weights are negative or all zero.
         """
         sample, reference = joined(self, self.sample), joined(self, self.reference)
         return wasserstein_distance(sample[:, 0], reference[:, 0], sample[:, 1], reference[:, 1])
@@ -75,4 +80,5 @@ def _weighted(name: str, values: Tensor, weight: Tensor | None) -> Tensor:
         raise ValueError(f"{name}: expected shape (N, 1), but got {tuple(values.shape)}.")
     weight = torch.ones_like(values) if weight is None else weight
     require_same_shape(**{f"{name}_weight": weight, name: values})
+    require_finite(**{name: values, f"{name}_weight": weight})
     return torch.cat([values.detach().double(), weight.detach().double()], dim=1)

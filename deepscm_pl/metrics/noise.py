@@ -6,25 +6,20 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from deepscm_pl.metrics.functional import (
     distance_correlation,
     kolmogorov_smirnov,
     pearson_correlation,
 )
-from deepscm_pl.metrics.functional.checks import (
-    at_least_single,
-    require_finite,
-    require_same_device,
-)
-from deepscm_pl.metrics.state import joined, require_metric_device
+from deepscm_pl.metrics.functional.checks import require_finite, require_same_device
+from deepscm_pl.metrics.state import CollectingMetric, joined, require_metric_device
 from deepscm_pl.types import Variables
 
 __all__ = ["NoiseCalibration"]
 
 
-class NoiseCalibration(Metric):
+class NoiseCalibration(CollectingMetric):
     r"""The abducted noise of one variable, over data, against its prior N(0, I).
 
     If the model is right, the noise :math:`u` that it infers from data is standard normal, each of
@@ -58,7 +53,6 @@ class NoiseCalibration(Metric):
         (True, True)
     """
 
-    full_state_update = False
     noise: list[Tensor]
     values: list[Tensor]
 
@@ -78,8 +72,8 @@ class NoiseCalibration(Metric):
             parents: For each parent its values, ``(B, 1)``; others are ignored.
 
         Raises:
-            ValueError: If a parent is missing, shapes or devices do not match, or a value is not
-                finite.
+            ValueError: If a parent is missing, shapes or devices do not match, the noise of a row
+                is of another size than before, or a value is not finite.
         """
         if noise.dim() < 2:
             raise ValueError(f"noise: expected shape (B, *event), but got {tuple(noise.shape)}.")
@@ -96,9 +90,16 @@ class NoiseCalibration(Metric):
                     f"{tuple(noise.shape)}, but got {tuple(value.shape)}."
                 )
         require_finite(noise=noise, **own)
+        flat = noise.detach().double().flatten(1)
+        if self.noise and self.noise[0].shape[1] != flat.shape[1]:
+            raise ValueError(
+                f"noise: expected {self.noise[0].shape[1]} numbers in each row, as before, but got "
+                f"{flat.shape[1]} in rows of shape {tuple(noise.shape[1:])}; take another metric "
+                "for the noise of another variable."
+            )
         columns = [value.detach().double() for value in own.values()]
         nothing = noise.new_empty(len(noise), 0, dtype=torch.float64)
-        self.noise.append(at_least_single(noise.detach()).flatten(1))
+        self.noise.append(flat)
         self.values.append(torch.cat([nothing, *columns], dim=1))
 
     def compute(self) -> dict[str, float]:
@@ -107,7 +108,7 @@ class NoiseCalibration(Metric):
         Raises:
             RuntimeError: If there were fewer than two observations so far.
         """
-        noise, values = joined(self, self.noise).double(), joined(self, self.values)
+        noise, values = joined(self, self.noise), joined(self, self.values)
         if len(noise) < 2:
             raise RuntimeError("NoiseCalibration: expected at least two observations, but got one.")
         test = kolmogorov_smirnov(noise.flatten())

@@ -32,6 +32,9 @@ class PerImageMetric(Metric):
 
     Args:
         names: The quantities.
+
+    Raises:
+        ValueError: If there is no name, or one is there twice.
     """
 
     full_state_update = False
@@ -39,6 +42,11 @@ class PerImageMetric(Metric):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"names: expected at least one, all different, but got {list(names)}; name each "
+                "quantity once."
+            )
         self.names = tuple(names)
         self.add_state("moments", no_moments(len(self.names)), dist_reduce_fx=merge_moments)
 
@@ -52,7 +60,8 @@ class PerImageMetric(Metric):
 
     def _add(self, quantities: Mapping[str, Tensor]) -> None:
         """Add a batch: for each quantity one value per image, ``(batch,)``."""
-        values = torch.stack([quantities[name].detach() for name in self.names], dim=1)
+        # Each in double precision first: in the one that they share, numbers may be infinite.
+        values = torch.stack([quantities[name].detach().double() for name in self.names], dim=1)
         require_metric_device(self, values)
         # Not in place: a state made in inference mode could not be changed outside of it.
         self.moments = merge_moments(torch.stack([self.moments, moments_of(values)]))

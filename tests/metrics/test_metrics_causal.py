@@ -218,7 +218,7 @@ def test_a_model_that_is_too_sure_shows_among_the_varying_pixels():
     assert found["all/0.9"].mean > 0.8
 
 
-@pytest.mark.parametrize("levels", [[], [0.5, 0.5], [1.0], [0.0]])
+@pytest.mark.parametrize("levels", [[], [0.5, 0.5], [1.0], [0.0], [0.9999991, 0.9999992]])
 def test_levels_that_make_no_sense_are_told(levels):
     with pytest.raises(ValueError, match="levels: expected"):
         IntervalCoverage(levels)
@@ -274,5 +274,20 @@ def test_noise_and_parents_that_do_not_match_are_told():
     with pytest.raises(ValueError, match="noise: expected finite numbers, but 4 of 4"):
         metric.update(torch.full((4, 1), torch.nan), {"a": torch.randn(4, 1)})
     metric.update(torch.randn(1, 1), {"a": torch.randn(1, 1)})
+    with pytest.raises(ValueError, match=r"noise: expected 1 numbers in each row.*but got 6"):
+        metric.update(torch.randn(4, 1, 2, 3), {"a": torch.randn(4, 1)})
     with pytest.raises(RuntimeError, match="at least two observations"):
         metric.compute()
+
+
+@pytest.mark.parametrize("name", ["sample", "reference", "sample_weight", "reference_weight"])
+def test_a_distance_of_numbers_that_are_not_finite_is_refused_at_once(name):
+    """And nothing of the batch is kept."""
+    metric = DistributionDistance()
+    metric.update(torch.zeros(2, 1), torch.ones(2, 1))
+    names = ("sample", "reference", "sample_weight", "reference_weight")
+    arguments = {each: torch.ones(3, 1) for each in names}
+    arguments[name][1] = torch.nan
+    with pytest.raises(ValueError, match=f"{name}: expected finite numbers, but 1 of 3"):
+        metric.update(**arguments)
+    assert metric.compute() == 1

@@ -58,3 +58,19 @@ def test_uniform_images_need_eight_bits():
     assert bits_per_dimension(log_prob, 28 * 28).item() == pytest.approx(8)
     with pytest.raises(ValueError, match="dimensions"):
         bits_per_dimension(log_prob, 0)
+
+
+def test_statistics_of_several_precisions_keep_each():
+    """In half precision, which the two would share, the larger number is infinite."""
+    statistics = PerImageStatistics(["a", "b"])
+    whole = torch.tensor([2**24 + 1, 2**24 + 3])
+    statistics.update({"a": torch.ones(2).half(), "b": whole})
+    found = statistics.compute()
+    assert found["a"].mean == 1
+    assert found["b"].mean == 2**24 + 2
+
+
+@pytest.mark.parametrize("names", [["a", "a"], []])
+def test_statistics_refuse_names_that_are_missing_or_there_twice(names):
+    with pytest.raises(ValueError, match="names: expected at least one, all different"):
+        PerImageStatistics(names)
