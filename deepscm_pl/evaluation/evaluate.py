@@ -22,7 +22,7 @@ from deepscm_pl.evaluation.densities import DensityResult, evaluate_densities
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
-from deepscm_pl.evaluation.questions import Question, default_questions
+from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -74,6 +74,9 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
     questions = default_questions(subject) if texts is None else [Question(text) for text in texts]
     for question in questions:
         question.check(subject)
+    twice = {each.text for each in questions if sum(each == other for other in questions) > 1}
+    if twice:
+        raise ValueError(f"interventions: expected each once, but {', '.join(twice)} came twice.")
     return questions
 
 
@@ -118,6 +121,7 @@ def check_density_values(
             )
         for value in values:
             subject.scm.act({name: value})
+            check_possible(subject, name, value)
 
 
 def evaluate(

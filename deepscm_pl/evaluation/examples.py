@@ -40,10 +40,13 @@ def take_examples(
     factual = subject.rows(0, rows)
     examples = [Example("factual", factual[image].cpu(), None)]
     for k, answered in enumerate(answer(subject.scm, factual, questions, 1)):
-        inside = answered.inside.cpu()[:, None, None, None]
-        drawn = torch.where(inside, answered.values[image][0].cpu(), 0)
+        inside = answered.inside.cpu()
+        if truths is not None:
+            inside = inside & truths[k].inside[:rows]
+        shown = inside[:, None, None, None]
+        drawn = torch.where(shown, answered.values[image][0].cpu(), 0)
         truth = None
         if truths is not None:
-            truth = torch.where(inside, truths[k].images[:rows].to(drawn), 0)
+            truth = torch.where(shown, truths[k].images[:rows].to(drawn), 0)
         examples.append(Example(format_do(questions[k].do), drawn, truth))
     return examples

@@ -16,7 +16,15 @@ from deepscm_pl.interventions import parse_do
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Domain
 
-__all__ = ["Answer", "Question", "answer", "default_questions", "true_attributes"]
+__all__ = [
+    "Answer",
+    "Question",
+    "answer",
+    "check_possible",
+    "default_questions",
+    "short_quantiles",
+    "true_attributes",
+]
 
 _DEFAULT_QUANTILES = (0.1, 0.9)
 
@@ -60,6 +68,7 @@ class Question:
                     f"do: the world {subject.world.name} has no attribute {name!r}, so there is no "
                     f"truth to compare with; intervene on {', '.join(subject.attributes)}."
                 )
+            check_possible(subject, name, self.do[name])
 
 
 @dataclass(frozen=True)
@@ -77,21 +86,75 @@ class Answer:
 
 
 def default_questions(subject: Subject) -> list[Question]:
-    """do(...) at a low and a high quantile of every cause of an image, and every category."""
+    """do(...) at a low and a high quantile of every cause of an image, and every category.
+
+    A cause is one by the graph of the model or, where it is known, in the world.
+    """
     causes = subject.scm.graph.ancestors(*subject.scm.image_variables) & set(subject.scalars)
-    known = causes if subject.world is None else causes & set(subject.attributes)
+    known = causes if subject.world is None else set(subject.attributes)
     return [
-        Question(f"{name}={value:.3g}")
+        Question(f"{name}={np.format_float_positional(value, trim='-')}")
         for name in subject.scalars
         if name in known
-        for value in _typical_values(subject.scm[name].domain, subject.variables[name])
+        for value in _typical_values(subject, name)
     ]
 
 
-def _typical_values(domain: Domain, values: Tensor) -> list[float]:
+def _typical_values(subject: Subject, name: str) -> list[float]:
+    domain = subject.scm[name].domain
     if domain.categories is not None:
         return [float(k) for k in range(domain.categories)]
-    return torch.quantile(values.double(), torch.tensor(_DEFAULT_QUANTILES).double()).tolist()
+    return short_quantiles(subject, name, _DEFAULT_QUANTILES)
+
+
+def short_quantiles(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:
+    """Quantiles of a variable in few digits: at least three, and as many as keep them apart.
+
+    What is left out is at most a hundredth of the range between the lowest and the highest, and
+    leads to no value that the model or the world holds impossible.
+
+    Args:
+        subject: The rows.
+        name: Of the variable.
+        levels: From 0 to 1, ascending.
+    """
+    values = subject.variables[name].double().flatten().cpu()
+    exact = torch.quantile(values, torch.tensor(levels, dtype=torch.float64)).tolist()
+    tolerance = 0.01 * (exact[-1] - exact[0])
+
+    def short(value: float) -> float:
+        for digits in range(3, 17):
+            rounded = float(f"{value:.{digits}g}")
+            if abs(rounded - value) <= tolerance and _is_possible(subject, name, rounded):
+                return rounded
+        return value
+
+    return [short(value) for value in exact]
+
+
+def check_possible(subject: Subject, name: str, value: Any) -> None:
+    """Raise where the world, if it is known, holds a constant value of an attribute impossible.
+
+    Raises:
+        ValueError: Naming the attribute, what the world's values are and what came.
+    """
+    if subject.world is None or callable(value) or name not in subject.world.domains:
+        return
+    domain = subject.world.domains[name]
+    if not bool(domain.contains(torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1)).all()):
+        raise ValueError(
+            f"do({name}): expected {domain}, as the world {subject.world.name} has it, "
+            f"but got {value:g}; there is no truth to compare with."
+        )
+
+
+def _is_possible(subject: Subject, name: str, value: float) -> bool:
+    world = subject.world
+    domains = [subject.scm[name].domain]
+    if world is not None and name in world.domains:
+        domains.append(world.domains[name])
+    number = torch.tensor([value], dtype=torch.float64)
+    return all(bool(domain.contains(number).all()) for domain in domains)
 
 
 def answer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,8 @@ class Subject:
         world: The world that the rows come from, if it is known.
         originals: What the world draws the images from, ``(N, H, W)``, if there is any.
         why_no_originals: The reason where there is none.
+        other_attributes: Attributes of the world that the model lacks, ``(N,)`` each: the truth
+            depends on them, too.
     """
 
     scm: StructuralCausalModel
@@ -37,6 +39,7 @@ class Subject:
     world: KnownWorld | None
     originals: NDArray[np.uint8] | None
     why_no_originals: str = ""
+    other_attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -60,10 +63,19 @@ class Subject:
         variables = {name: split[name][:size] for name in scm.graph.nodes}
         if data.world is None:
             return cls(scm, variables, None, None)
+        others = [name for name in data.world.attributes if name not in variables]
+        lacking = [name for name in others if name not in split]
+        if lacking:
+            reason = (
+                f"the test split lacks {', '.join(lacking)}, which the world draws images with."
+            )
+            return cls(scm, variables, data.world, None, reason)
+        columns = {name: _column(split[name][:size]) for name in others}
         try:
-            return cls(scm, variables, data.world, data.originals("test")[:size])
+            originals = data.originals("test")[:size]
         except ValueError as error:
-            return cls(scm, variables, data.world, None, str(error))
+            return cls(scm, variables, data.world, None, str(error), columns)
+        return cls(scm, variables, data.world, originals, "", columns)
 
     def __len__(self) -> int:
         """N, the rows."""
@@ -81,10 +93,9 @@ class Subject:
         return tuple(name for name in known if name in self.scalars)
 
     def columns(self) -> dict[str, NDArray[np.float64]]:
-        """The scalar variables as arrays, ``(N,)`` each."""
-        return {
-            name: self.variables[name].squeeze(-1).double().cpu().numpy() for name in self.scalars
-        }
+        """The scalar variables and other attributes of the world as arrays, ``(N,)`` each."""
+        scalars = {name: _column(self.variables[name]) for name in self.scalars}
+        return scalars | dict(self.other_attributes)
 
     def unit(self, name: str) -> str:
         """What a variable is measured in, as far as is known."""
@@ -101,6 +112,12 @@ class Subject:
         """Rows from ``start`` to ``stop`` in batches, each with its first row."""
         for first in range(start, stop, size):
             yield first, self.rows(first, min(first + size, stop))
+
+
+def _column(values: Tensor) -> NDArray[np.float64]:
+    """Values ``(N, 1)`` as an array ``(N,)``."""
+    column: NDArray[np.float64] = values.squeeze(-1).double().cpu().numpy()
+    return column
 
 
 def _check_variables(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,10 +15,22 @@ from deepscm_pl.evaluation.counterfactuals import (
     evaluate_counterfactuals,
     true_counterfactuals,
 )
-from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.evaluation.evaluate import check_questions
+from deepscm_pl.evaluation.questions import Question, default_questions, short_quantiles
+from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Domain
 
-from oracle import Black, Drifting, Intensity, IntensityAlone, Photograph, Timid, make
+from oracle import (
+    Black,
+    Drifting,
+    Intensity,
+    IntensityAlone,
+    Photograph,
+    Picture,
+    Thickness,
+    Timid,
+    make,
+)
 from tiny import KnownTinyDataModule
 
 KNOWN = ["thickness=1.5", "thickness=1.5, intensity=96", "intensity=224", "intensity+=1"]
@@ -275,6 +289,23 @@ def test_rows_that_are_left_out_leave_the_others_in_their_places():
         assert error.rows == floor.rows == found.rows
 
 
+class PictureWithoutIntensity(Picture):
+    """Draws every digit in the same intensity."""
+
+    def _seen(self, parents):
+        return {**parents, "intensity": torch.full_like(parents["thickness"], 160.0)}
+
+    def forward(self, noise, parents):
+        return super().forward(noise, self._seen(parents))
+
+
+class Alone(Photograph):
+    """Without parents."""
+
+    def forward(self, noise, parents):
+        return noise["u"]
+
+
 class AnyIntensity(Intensity):
     """Holds values possible that the world does not."""
 
@@ -355,6 +386,68 @@ def test_parts_do_not_share_their_chance():
     assert few.composition == more.composition
     for one, other in zip(few.noise, more.noise, strict=True):
         assert one.quantities == other.quantities, one.variable
+
+
+def test_a_model_that_lacks_an_attribute_of_the_world_is_evaluated():
+    """The truth depends on the intensity of each row, which the model does not know of."""
+    scm = StructuralCausalModel(
+        "thickness -> image", {"thickness": Thickness, "image": PictureWithoutIntensity}
+    )
+    found, answers = run(scm, None, test_size=30)
+    assert len(answers) == 2
+    for text, each in answers.items():
+        assert text.startswith("thickness=")
+        assert each.rows == 30
+        assert each.quantities["error/mean_absolute_error/particle"].mean > 1
+    assert found.densities == []
+
+
+def test_default_questions_are_about_causes_in_the_world():
+    """A model without edges is asked, too, and its values stay possible."""
+    subject = subject_of(make(Alone, graph="thickness; intensity; image"))
+    asked = [question.text for question in default_questions(subject)]
+    assert [text.partition("=")[0] for text in asked] == ["thickness"] * 2 + ["intensity"] * 2
+
+
+def test_values_in_few_digits_stay_apart_and_possible():
+    subject = subject_of(make())
+    for low, high, wanted in ((1000.0, 1001.0, [1000.1, 1000.9]), (254.7, 254.71, None)):
+        values = torch.linspace(low, high, 1001, dtype=torch.float64)[:, None]
+        moved = replace(subject, variables={**subject.variables, "intensity": values}, world=None)
+        wide = replace(moved, scm=make(intensity=AnyIntensity)) if wanted else moved
+        found = short_quantiles(wide, "intensity", (0.1, 0.9))
+        assert low < found[0] < found[1] < high
+        if wanted:
+            assert found == pytest.approx(wanted, abs=1e-2)
+            assert all(len(str(value)) <= 6 for value in found)
+    assert short_quantiles(subject, "thickness", (0.5,))[0] == pytest.approx(
+        float(torch.quantile(subject.variables["thickness"].double(), 0.5)), rel=5e-3
+    )
+
+
+def test_what_the_world_holds_impossible_is_refused_before_the_work():
+    subject = subject_of(make(intensity=AnyIntensity))
+    with pytest.raises(ValueError, match=r"do\(intensity\): .* the world .* but got 300"):
+        check_questions(subject, ["intensity=300"])
+    with pytest.raises(ValueError, match=r"do\(intensity\): .* the world .* but got 300"):
+        evaluate(subject, ["thickness=2"], density_values={"intensity": [300.0]}, progress=False)
+
+
+def test_an_intervention_that_comes_twice_is_refused():
+    with pytest.raises(ValueError, match="interventions: expected each once, but thickness=2"):
+        check_questions(subject_of(make()), ["thickness=2", "thickness=3", "thickness=2"])
+
+
+def test_examples_show_no_truth_where_there_is_none():
+    """Intensities that the model can have and the world cannot."""
+    found, _ = run(make(intensity=AnyIntensity), ["intensity+=100"])
+    example = found.examples[1]
+    intensity = KnownTinyDataModule(test_size=40).variables("test")["intensity"][:4, 0]
+    shown = intensity + 100 < 255
+    assert bool(shown.any())
+    assert not bool(shown.all())
+    assert torch.equal(example.truth.flatten(1).any(1), shown)
+    assert torch.equal(example.images.flatten(1).any(1), shown)
 
 
 def test_without_interventions_the_rest_is_evaluated():
