@@ -27,6 +27,7 @@ class NoiseResult:
         variable: Its name.
         part: Which noise of it, such as ``u`` or ``z``.
         rows: Rows that it was inferred from.
+        left_out: Rows of which some noise is infinite: values that the model holds impossible.
         entries: Numbers in the noise of one row.
         quantities: What :class:`~deepscm_pl.metrics.NoiseCalibration` found.
         sample: Some of the values, for a histogram.
@@ -35,6 +36,7 @@ class NoiseResult:
     variable: str
     part: str
     rows: int
+    left_out: int
     entries: int
     quantities: Mapping[str, float]
     sample: Tensor
@@ -98,4 +100,5 @@ def _result(subject: Subject, name: str, part: str, noise: Tensor) -> NoiseResul
         quantities = metric.compute()
     every = max(1, flat.numel() // _SHOWN)
     sample = flat[known].flatten()[::every]
-    return NoiseResult(name, part, int(known.sum()), flat.shape[1], quantities, sample)
+    rows = int(known.sum())
+    return NoiseResult(name, part, rows, len(known) - rows, flat.shape[1], quantities, sample)

@@ -39,6 +39,7 @@ from deepscm_pl.files import replaced_folder
 __all__ = ["Report"]
 
 _FORMAT = 1
+_NUMBERS = "evaluation.json"
 
 
 class Report:
@@ -85,14 +86,21 @@ class Report:
         self.pictures = dict(_pictures(evaluation))
 
     def write(self, folder: Path) -> list[Path]:
-        """Write everything into ``folder``, which is replaced as a whole or not at all.
+        """Write everything into ``folder``, a former report in which is replaced as a whole.
 
         Raises:
-            ValueError: If the folder cannot be written.
+            ValueError: If the folder cannot be written, or holds something else than a report.
         """
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / _NUMBERS).is_file():
+            raise ValueError(
+                f"folder: {folder} holds something else than an evaluation, which would be lost; "
+                "name a new folder."
+            )
         with replaced_folder(folder) as new:
-            document = json.dumps(self.as_plain_data(), indent=2, ensure_ascii=False)
-            (new / "evaluation.json").write_text(document + "\n", encoding="utf-8")
+            document = json.dumps(
+                self.as_plain_data(), indent=2, ensure_ascii=False, allow_nan=False
+            )
+            (new / _NUMBERS).write_text(document + "\n", encoding="utf-8")
             (new / "evaluation.md").write_text(self.as_markdown(), encoding="utf-8")
             for name, figure in self.pictures.items():
                 save_figure(figure, new / f"{name}.png")
@@ -109,7 +117,7 @@ class Report:
             "detail_rows": evaluation.detail_rows,
             "particles": evaluation.particles,
             "association": {
-                row.key: {**row.estimate.as_plain_data(), "reference": row.reference}
+                row.key: {**row.estimate.as_plain_data(), "reference": _finite(row.reference)}
                 for row in self.association
             },
             "intervention": [_plain_density(each) for each in evaluation.densities],
@@ -210,10 +218,20 @@ class Report:
                     f"do({each.question.text}): {each.left_out} of {total} images, for which it "
                     "leads to a value that is impossible."
                 )
-        if not any("identity/kept" in c.quantities for c in self.evaluation.counterfactuals):
+        for result in self.evaluation.noise:
+            if result.left_out:
+                reasons.append(
+                    f"Noise: {result.part} of {result.variable} is infinite for {result.left_out} "
+                    f"of {result.rows + result.left_out} images, whose values the model holds "
+                    "impossible."
+                )
+        answered = [each for each in self.evaluation.counterfactuals if each.rows]
+        if answered and not any("identity/kept" in each.quantities for each in answered):
             reasons.append("Identity: no predictor was given.")
         return reasons
 
+
+_SIGNS = {"+": "_plus_", "-": "_minus_", "*": "_times_"}
 
 _MAIN = (
     "particles/ratio/particle_mean",
@@ -250,11 +268,23 @@ def _pictures(evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
 
 
 def _tagged(found: dict[str, float]) -> dict[str, float]:
-    return {
-        "evaluation/" + re.sub(r"[^-/\w.]+", "_", name): value
-        for name, value in found.items()
-        if math.isfinite(value)
-    }
+    """Finite numbers by names of the characters that TensorBoard takes, no two alike."""
+    tagged: dict[str, float] = {}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            continue
+        readable = re.sub(r"([-+*])=", lambda sign: _SIGNS[sign[1]], name)
+        plain = tag = "evaluation/" + re.sub(r"[^-/\w.]+", "_", readable)
+        copies = 1
+        while tag in tagged:
+            copies += 1
+            tag = f"{plain}_{copies}"
+        tagged[tag] = value
+    return tagged
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _plain_density(result: DensityResult) -> dict[str, Any]:
@@ -281,9 +311,7 @@ def _plain_counterfactual(result: CounterfactualResult) -> dict[str, Any]:
 def _plain_noise(result: NoiseResult) -> dict[str, Any]:
     return {
         "rows": result.rows,
+        "left_out": result.left_out,
         "entries": result.entries,
-        "quantities": {
-            name: value if math.isfinite(value) else None
-            for name, value in result.quantities.items()
-        },
+        "quantities": {name: _finite(value) for name, value in result.quantities.items()},
     }

@@ -1,0 +1,200 @@
+"""What a report shows: each number under its heading, none lost, nothing of the user's deleted."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from deepscm_pl.evaluation import Report, Subject, evaluate
+from deepscm_pl.evaluation.association import AssociationRow
+from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
+from deepscm_pl.evaluation.densities import DensityResult, Sample
+from deepscm_pl.evaluation.estimate import Estimate
+from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.evaluation.tables import (
+    density_table,
+    effectiveness_table,
+    error_table,
+    noise_table,
+    soundness_table,
+)
+
+from oracle import Intensity, make
+from tiny import KnownTinyDataModule
+
+MEASURES = ("mean_absolute_error", "peak_signal_to_noise_ratio", "structural_similarity")
+
+
+class Numbers(dict):
+    """A quantity for every name, each another number."""
+
+    def __missing__(self, name):
+        rows = 500 if name.startswith(("particles", "reversibility", "coverage")) else 10_000
+        self[name] = Estimate(float(len(self) + 1), 0.1, rows)
+        return self[name]
+
+    def __contains__(self, name):
+        return True
+
+    def get(self, name, otherwise=None):
+        return self[name]
+
+
+def cells(table):
+    """The one row of a table, by heading."""
+    return dict(zip(table.columns, table.rows[0], strict=True))
+
+
+@pytest.fixture
+def result():
+    return CounterfactualResult(Question("thickness=3"), 10_000, 0, Numbers())
+
+
+def test_errors_are_under_their_headings(result):
+    shown = cells(error_table([result]))
+    for heading, key in {
+        "error of a draw": "error/mean_absolute_error/particle",
+        "factual unchanged": "error/mean_absolute_error/factual",
+        "another original": "error/mean_absolute_error/stranger",
+        "ratio to unchanged": "error/ratio/particle",
+        "PSNR (dB)": "error/peak_signal_to_noise_ratio/particle",
+        "SSIM": "error/structural_similarity/particle",
+        "error, mean of particles (first 500)": "particles/mean_absolute_error/particle_mean",
+        "ratio, mean of particles (first 500)": "particles/ratio/particle_mean",
+    }.items():
+        assert float(shown.pop(heading)) == result.quantities[key].mean, heading
+    assert shown == {"do": "thickness=3", "images": "10000"}
+
+
+def test_effectiveness_is_under_its_headings(result):
+    shown = cells(effectiveness_table([result], ["thickness"], lambda name: "pixels"))
+    prefix = "effectiveness/thickness"
+    assert float(shown.pop("unmeasurable").removesuffix(" %")) == (
+        100 * result.quantities[f"{prefix}/intended/unmeasurable"].mean
+    )
+    for heading, key in {
+        "error": "intended/absolute_error",
+        "bias": "intended/bias",
+        "error against the truth": "true/absolute_error",
+        "noise floor": "noise_floor/absolute_error",
+    }.items():
+        assert float(shown.pop(heading)) == result.quantities[f"{prefix}/{key}"].mean, heading
+    assert shown == {"do": "thickness=3", "attribute": "thickness", "unit": "pixels"}
+
+
+def test_soundness_is_under_its_headings(result):
+    shown = cells(soundness_table([result]))
+    for heading, key in {
+        "there and back": "reversibility/mean_absolute_error/1",
+        "10 times": "reversibility/mean_absolute_error/10",
+        "identity kept": "identity/kept",
+        "by the truth": "identity/truth",
+        "change": "minimality/counterfactual",
+        "true change": "minimality/truth",
+        "change ÷ true change": "minimality/ratio",
+        "coverage of 50 %": "coverage/varying/0.5",
+        "of 90 %": "coverage/varying/0.9",
+    }.items():
+        assert float(shown.pop(heading)) == result.quantities[key].mean, heading
+    assert shown == {"do": "thickness=3", "images": "10000"}
+
+
+def test_densities_and_noise_are_under_their_headings():
+    sample = torch.zeros(3)
+    nothing = Sample(sample, sample)
+    density = DensityResult("a", "b", 1.0, True, "pixels", nothing, nothing, 2.5, 1.5)
+    shown = cells(density_table([density]))
+    assert shown == {
+        "density": "p(a | do(b = 1))",
+        "unit": "pixels",
+        "distance": "2.5",
+        "two samples of the world": "1.5",
+    }
+    quantities = {
+        "kolmogorov_smirnov": 0.1,
+        "p_value": 0.2,
+        "mean": 0.3,
+        "standard_deviation": 0.4,
+        "correlation/b": 0.5,
+    }
+    shown = cells(noise_table([NoiseResult("a", "u", 30, 0, 1, quantities, sample)]))
+    assert shown == {
+        "noise": "u of a",
+        "correlation with parents": "b +0.500",
+        "images": "30",
+        "numbers": "1",
+        "Kolmogorov–Smirnov": "0.1000",
+        "p": "0.200",
+        "mean": "0.300",
+        "standard deviation": "0.400",
+    }
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    subject = Subject.of(make(), KnownTinyDataModule(test_size=20))
+    texts = ["thickness=2", "thickness+=2", "intensity*=1.1", "intensity-=3"]
+    found = evaluate(subject, texts, num_particles=2, density_size=50, workers=1, progress=False)
+    return subject, found
+
+
+def test_no_number_is_lost_on_the_way_to_tensorboard(evaluated):
+    """Interventions that look alike but for a sign have tags of their own."""
+    found = Report(*evaluated).scalars()
+    for name in ("thickness_2", "thickness_plus_2", "intensity_times_1.1", "intensity_minus_3"):
+        assert f"evaluation/{name}/error/mean_absolute_error/particle" in found
+    finite = sum(
+        math.isfinite(value.mean)
+        for each in evaluated[1].counterfactuals
+        for value in each.quantities.values()
+    )
+    of_questions = [tag for tag in found if tag.split("/")[1].startswith(("thick", "intens"))]
+    assert len(of_questions) == finite
+
+
+def test_a_folder_of_other_things_is_left_as_it_is(evaluated, tmp_path):
+    report = Report(*evaluated)
+    (tmp_path / "thesis.tex").write_text("two years of work")
+    with pytest.raises(ValueError, match="holds something else than an evaluation"):
+        report.write(tmp_path)
+    assert (tmp_path / "thesis.tex").read_text() == "two years of work"
+    for _ in range(2):
+        assert report.write(tmp_path / "report")
+
+
+def test_the_document_has_no_numbers_that_json_lacks(evaluated, tmp_path):
+    row = AssociationRow("bound", "log p", "nats", Estimate(-1.0, math.nan, 20), math.nan)
+    Report(*evaluated, association=[row]).write(tmp_path / "report")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (tmp_path / "report" / "evaluation.json").read_text()
+    found = json.loads(text, parse_constant=refuse)
+    assert found["association"]["bound"]["reference"] is None
+
+
+class Narrow(Intensity):
+    """Holds a part of the data impossible."""
+
+    def abduct(self, value, parents, sample_shape=()):
+        noise = super().abduct(value, parents, sample_shape)["u"]
+        return {"u": torch.where(value > 150, noise, -math.inf)}
+
+
+def test_rows_of_infinite_noise_are_said_to_be_left_out():
+    data = KnownTinyDataModule(test_size=60)
+    lost = int((data.variables("test")["intensity"] <= 150).sum())
+    subject = Subject.of(make(intensity=Narrow), data)
+    found = evaluate(subject, [], workers=1, density_size=50, progress=False)
+    report = Report(subject, found)
+    assert 0 < lost < 60
+    assert report.as_plain_data()["noise"]["intensity/u"]["left_out"] == lost
+    assert any(
+        f"u of intensity is infinite for {lost} of 60 images" in reason
+        for reason in report.left_out
+    )
