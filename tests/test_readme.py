@@ -14,6 +14,7 @@ from deepscm_pl.training import DeepSCM
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*/*.yaml"))
 
 
 def block(name: str) -> str:
@@ -36,7 +37,13 @@ def test_links_lead_somewhere():
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*/*.yaml")), ids=str)
+def test_every_experiment_is_in_the_table():
+    text = (ROOT / "experiments/README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(\w+/\w+\.yaml)` \| ", text, re.MULTILINE)
+    assert sorted(listed) == [str(path.relative_to(ROOT / "experiments")) for path in EXPERIMENTS]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
 def test_experiments_build_their_model(path):
     """Every configuration describes a model; a causal one samples."""
     settings = yaml.safe_load(path.read_text(encoding="utf-8"))
