@@ -154,8 +154,8 @@ def error_table(results: Sequence[CounterfactualResult]) -> Table:
         f"ratio, mean of particles{_of_first(results)}": ("particles/ratio/particle_mean", 3),
     }
     return _by_intervention(
-        "Counterfactual: mean absolute error against the truth in grey levels, its ratio to that "
-        "of the unchanged factual, PSNR and SSIM",
+        "Counterfactual: error against the truth (mean absolute, in grey levels), its ratio to "
+        "that of the unchanged factual, PSNR and SSIM",
         results,
         columns,
     )
