@@ -31,7 +31,7 @@ from oracle import (
     Timid,
     make,
 )
-from tiny import KnownTinyDataModule
+from tiny import KnownTinyDataModule, TinyWorld
 
 KNOWN = ["thickness=1.5", "thickness=1.5, intensity=96", "intensity=224", "intensity+=1"]
 """Interventions that show nothing that the factual hides: their truth is determined."""
@@ -393,6 +393,8 @@ def test_a_model_that_lacks_an_attribute_of_the_world_is_evaluated():
     scm = StructuralCausalModel(
         "thickness -> image", {"thickness": Thickness, "image": PictureWithoutIntensity}
     )
+    recorded = KnownTinyDataModule(test_size=30).variables("test")["intensity"].squeeze(-1)
+    assert subject_of(scm, 30).columns()["intensity"] == pytest.approx(recorded.numpy())
     found, answers = run(scm, None, test_size=30)
     assert len(answers) == 2
     for text, each in answers.items():
@@ -423,6 +425,34 @@ def test_values_in_few_digits_stay_apart_and_possible():
     assert short_quantiles(subject, "thickness", (0.5,))[0] == pytest.approx(
         float(torch.quantile(subject.variables["thickness"].double(), 0.5)), rel=5e-3
     )
+
+
+class DimWorld(TinyWorld):
+    """Draws no image as bright as 255."""
+
+    @property
+    def definitions(self):
+        found = super().definitions
+        return {
+            **found,
+            "intensity": replace(found["intensity"], domain=Domain(lower=0.0, upper=254.8)),
+        }
+
+
+@pytest.mark.parametrize(
+    ("intensity", "world"), [(Intensity, TinyWorld()), (AnyIntensity, DimWorld())]
+)
+def test_few_digits_do_not_leave_the_domain_of_the_model_or_the_world(intensity, world):
+    """Three digits make 255 of 254.7, which is close but impossible in one of the two."""
+    subject = replace(subject_of(make(intensity=intensity)), world=world)
+    values = torch.full_like(subject.variables["intensity"], 254.7)
+    values[:10] = 100
+    subject = replace(subject, variables={**subject.variables, "intensity": values})
+    assert short_quantiles(subject, "intensity", (0.1, 0.9)) == [100.0, 254.7]
+    assert [question.text for question in check_questions(subject, None)][2:] == [
+        "intensity=100",
+        "intensity=254.7",
+    ]
 
 
 def test_what_the_world_holds_impossible_is_refused_before_the_work():

@@ -90,9 +90,12 @@ def test_importance_weighted_objective_is_the_mean_weight(scm, batch):
         ({"warmup_steps": 10}, (99, 0), 1.0),
         ({"warmup_epochs": 4}, (99, 1), 0.25),
         ({"warmup_epochs": 4}, (0, 9), 1.0),
+        ({"divergence_weight": 0.3}, (0, 0), 0.3),
+        ({"divergence_weight": 0.3, "warmup_steps": 10}, (4, 0), 0.12),
+        ({"divergence_weight": 0.3, "warmup_steps": 10}, (99, 0), 0.3),
     ],
 )
-def test_warm_up_weighs_the_divergence_alone(scm, batch, settings, progress, expected):
+def test_weight_and_warm_up_are_of_the_divergence_alone(scm, batch, settings, progress, expected):
     objective = EvidenceLowerBoundObjective(**settings)
     value, elbo = evaluate(objective, scm, batch, TrainingProgress(*progress))
     assert value.logged["kl_weight"] == pytest.approx(expected)
@@ -190,6 +193,7 @@ def test_values_on_the_edge_are_left_out(scm, batch, monkeypatch):
         (partial(EvidenceLowerBoundObjective, 0), "num_particles: expected at least 1"),
         (partial(EvidenceLowerBoundObjective, 1, warmup_steps=-1), "warmup_steps: expected 0"),
         (partial(EvidenceLowerBoundObjective, 1, free_bits=math.nan), "free_bits: expected 0"),
+        (partial(EvidenceLowerBoundObjective, divergence_weight=0), "divergence_weight: expected"),
         (partial(EvidenceLowerBoundObjective, 1, 3, 4), "expected one of them, but got 3 and 4"),
         (partial(ImportanceWeightedObjective, 1), "set the model's num_particles"),
         (partial(CounterfactualObjective, 1, []), "lists of variables"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -20,21 +22,25 @@ class EvidenceLowerBoundObjective(Objective):
     Σ_j max(λ, KL_j) over the dimensions j of the latent, each averaged over the batch before it is
     compared: a dimension costs λ nats whether it is used or not, so that none is given up
     early (Kingma et al. 2016, arXiv:1606.04934, appendix C.8). With warm-up, β rises linearly from
-    0 to 1 over the first steps or epochs (Bowman et al. 2016, arXiv:1511.06349); within an epoch
-    it is constant if epochs are counted. By default β = 1 and λ = 0: the evidence lower bound.
+    0 to its final value over the first steps or epochs (Bowman et al. 2016, arXiv:1511.06349);
+    within an epoch it is constant if epochs are counted. By default β = 1 and λ = 0: the evidence
+    lower bound. With β < 1 the latent holds more of the image and the noise of its pixels less
+    (Alemi et al. 2018, arXiv:1711.00464), which a counterfactual carries further: noise of pixels
+    says nothing of a stroke that moves. What is reported of a model is always the bound itself.
 
     Args:
         num_particles: Draws of the latents.
-        warmup_steps: Steps until β = 1.
-        warmup_epochs: Epochs until β = 1, instead of steps.
+        warmup_steps: Steps until β has its final value.
+        warmup_epochs: Epochs until β has its final value, instead of steps.
         free_bits: λ, in nats.
+        divergence_weight: The final value of β.
 
     Raises:
-        ValueError: If a number is negative, or both steps and epochs are given.
+        ValueError: If a number is negative, β is not positive, or both steps and epochs are given.
 
     Example:
         >>> objective = EvidenceLowerBoundObjective(1, warmup_steps=100)
-        >>> objective.divergence_weight(TrainingProgress(step=25, epoch=0))
+        >>> objective.divergence_weight_at(TrainingProgress(step=25, epoch=0))
         0.25
     """
 
@@ -44,6 +50,7 @@ class EvidenceLowerBoundObjective(Objective):
         warmup_steps: int = 0,
         warmup_epochs: int = 0,
         free_bits: float = 0.0,
+        divergence_weight: float = 1.0,
     ) -> None:
         super().__init__(num_particles)
         for name, value in (
@@ -53,6 +60,10 @@ class EvidenceLowerBoundObjective(Objective):
         ):
             if not value >= 0:
                 raise ValueError(f"{name}: expected 0 or more, but got {value:g}.")
+        if not 0 < divergence_weight < math.inf:
+            raise ValueError(
+                f"divergence_weight: expected a positive number, but got {divergence_weight:g}."
+            )
         if warmup_steps and warmup_epochs:
             raise ValueError(
                 f"warmup_steps and warmup_epochs: expected one of them, but got {warmup_steps} and "
@@ -60,21 +71,26 @@ class EvidenceLowerBoundObjective(Objective):
             )
         self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
         self.free_bits = free_bits
+        self.divergence_weight = divergence_weight
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
         """The objective, and β as ``kl_weight``."""
         elbo = scm.elbo(batch, self.num_particles)
-        weight = self.divergence_weight(progress)
+        weight = self.divergence_weight_at(progress)
         terms = [
             each.log_prob.mean() - weight * self._divergence(each)
             for each in elbo.evidence.values()
         ]
         return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
 
-    def divergence_weight(self, progress: TrainingProgress) -> float:
+    def divergence_weight_at(self, progress: TrainingProgress) -> float:
         """β."""
+        return self.divergence_weight * self._warmed_up(progress)
+
+    def _warmed_up(self, progress: TrainingProgress) -> float:
+        """How much of the warm-up is done, from 0 to 1."""
         if self.warmup_steps:
             return min(progress.step / self.warmup_steps, 1.0)
         if self.warmup_epochs:
