@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 
 import torch
@@ -74,9 +75,12 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
     questions = default_questions(subject) if texts is None else [Question(text) for text in texts]
     for question in questions:
         question.check(subject)
-    twice = {each.text for each in questions if sum(each == other for other in questions) > 1}
-    if twice:
-        raise ValueError(f"interventions: expected each once, but {', '.join(twice)} came twice.")
+    for first, second in combinations(questions, 2):
+        if first.do == second.do:
+            raise ValueError(
+                f"interventions: expected each once, but {first.text!r} and {second.text!r} are "
+                "the same; leave one out."
+            )
     return questions
 
 

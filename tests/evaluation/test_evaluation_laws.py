@@ -463,9 +463,23 @@ def test_what_the_world_holds_impossible_is_refused_before_the_work():
         evaluate(subject, ["thickness=2"], density_values={"intensity": [300.0]}, progress=False)
 
 
-def test_an_intervention_that_comes_twice_is_refused():
-    with pytest.raises(ValueError, match="interventions: expected each once, but thickness=2"):
-        check_questions(subject_of(make()), ["thickness=2", "thickness=3", "thickness=2"])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("thickness=2", "thickness=2"),
+        ("thickness=2", "thickness=2.0"),
+        ("thickness-=1", "thickness+=-1"),
+        ("thickness=2,intensity=96", "intensity=96, thickness=2"),
+    ],
+)
+def test_an_intervention_that_comes_twice_is_refused(first, second):
+    with pytest.raises(ValueError, match="interventions: expected each once, but '.*' and '"):
+        check_questions(subject_of(make()), [first, "thickness=3", second])
+
+
+def test_setting_and_shifting_by_the_same_number_are_different_interventions():
+    texts = ["thickness=2", "thickness+=2", "thickness*=2"]
+    assert [each.text for each in check_questions(subject_of(make()), texts)] == texts
 
 
 def test_examples_show_no_truth_where_there_is_none():
