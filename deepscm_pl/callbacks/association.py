@@ -75,6 +75,7 @@ class AssociationReport(pl.Callback):
         self.rows: list[AssociationRow] = []
         self.written: list[Path] = []
         self._images = 0
+        self._texts: dict[Path, str] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop before the work where the settings do not fit the model or the data."""
@@ -115,7 +116,8 @@ class AssociationReport(pl.Callback):
         self._images = int(trainer.strategy.reduce(counted, reduce_op="sum"))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print and write the table, unless it is of a few batches only."""
+        """Print the table, unless it is of a few batches only."""
+        self._texts = {}
         if _is_quick(trainer):
             return
         folder = run_folder(trainer)
@@ -144,8 +146,20 @@ class AssociationReport(pl.Callback):
             **describe_origin(trainer),
             "quantities": _plain(found, self.reference),
         }
-        self._write(folder / "association.json", json.dumps(document, indent=2) + "\n")
-        self._write(folder / "association.md", table.as_markdown())
+        self._texts = {
+            folder / "association.json": json.dumps(document, indent=2) + "\n",
+            folder / "association.md": table.as_markdown(),
+        }
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the table, once the whole test has ended.
+
+        A test that is interrupted later, in its evaluation, leaves the former table beside the
+        former evaluation.
+        """
+        for path, text in self._texts.items():
+            self._write(path, text)
+        self._texts = {}
 
     def _importance_weighted(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

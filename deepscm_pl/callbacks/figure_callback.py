@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from deepscm_pl.callbacks.run_folder import checkpoint_folder
+from deepscm_pl.callbacks.run_folder import checkpoint_folder, trained_steps
 from deepscm_pl.data.base import require_count
 from deepscm_pl.figures import save_figure
 from deepscm_pl.scm import StructuralCausalModel
@@ -164,19 +164,20 @@ class FigureCallback(pl.Callback, ABC):
                 path = save_figure(figure, folder / f"{self.name}-{what}-{when}.png")
                 figure.clear()
                 self.written.append(path)
-                _log_picture(trainer, f"{self.name}/{what}/{split}", path)
+                tag, step = f"{self.name}/{what}/{split}", trained_steps(trainer, pl_module)
+                _log_picture(trainer, tag, path, step)
 
 
 def _first(variables: Variables) -> Tensor:
     return next(iter(variables.values()))
 
 
-def _log_picture(trainer: pl.Trainer, tag: str, path: Path) -> None:
+def _log_picture(trainer: pl.Trainer, tag: str, path: Path, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            logger.experiment.add_image(tag, pixels, trainer.global_step, dataformats="HWC")
+            logger.experiment.add_image(tag, pixels, step, dataformats="HWC")
 
 
 def _scm(pl_module: pl.LightningModule) -> StructuralCausalModel:

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 
 from deepscm_pl.configuration import describe
 
-__all__ = ["checkpoint_folder", "describe_origin", "run_folder"]
+__all__ = ["checkpoint_folder", "describe_origin", "run_folder", "trained_steps"]
 
 
 def _tested_checkpoint(trainer: pl.Trainer) -> Path | None:
@@ -38,6 +38,14 @@ def checkpoint_folder(trainer: pl.Trainer) -> Path:
         return tested.parent
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
     return Path(folder) if folder else run_folder(trainer)
+
+
+def trained_steps(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
+    """For how many steps the present weights were trained, as far as is known."""
+    loaded = getattr(pl_module, "loaded_steps", None)
+    if trainer.state.fn == "fit" or not isinstance(loaded, int):
+        return trainer.global_step
+    return loaded
 
 
 def describe_origin(trainer: pl.Trainer) -> dict[str, Any]:

@@ -117,20 +117,19 @@ class TrainingCommand(LightningCLI):
             ) from None
 
     def before_instantiate_classes(self) -> None:
-        """Make no log folder where nothing is trained: results go to the checkpoint's run."""
-        settings = self.config[self.config.subcommand].trainer
+        """Log a training to a new folder, and a test to the run of its checkpoint."""
+        command = self.config.subcommand
+        settings = self.config[command].trainer
         if settings.logger is not None:
             return
-        if self.config.subcommand != "fit":
-            settings.logger = False
+        if command == "fit":
+            settings.logger = _tensorboard(save_dir=settings.default_root_dir or ".")
             return
-        # Lightning's own choice would fill the HParams of TensorBoard with a metric of −1.
-        folder = settings.default_root_dir or "."
-        arguments = {"save_dir": str(folder), "default_hp_metric": False}
-        settings.logger = Namespace(
-            class_path="pytorch_lightning.loggers.TensorBoardLogger",
-            init_args=Namespace(arguments),
-        )
+        run = _run_of(self.config[command].get("ckpt_path"))
+        if command == "test" and run is not None:
+            settings.logger = _tensorboard(save_dir=run.parent, name="", version=run.name)
+            return
+        settings.logger = False  # and make no folder
 
     def fit(
         self,
@@ -239,6 +238,23 @@ def run_training_command(words: list[str]) -> None:
     if checkpoint is not None:
         model.load_from_checkpoint(checkpoint)  # whatever is wrong with it is said here
     TrainingCommand(words, model)
+
+
+def _tensorboard(**arguments: object) -> Namespace:
+    """A logger to TensorBoard; Lightning's own choice would list a metric of −1 in its HParams."""
+    texts = {name: str(value) for name, value in arguments.items()}
+    return Namespace(
+        class_path="pytorch_lightning.loggers.TensorBoardLogger",
+        init_args=Namespace({**texts, "default_hp_metric": False}),
+    )
+
+
+def _run_of(path: str | None) -> Path | None:
+    """The folder of the run that keeps a checkpoint in its folder ``checkpoints``."""
+    if path is None or path in _NO_FILES:
+        return None
+    folder = Path(path).resolve().parent
+    return folder.parent if folder.name == "checkpoints" else None
 
 
 def _has_configuration(words: list[str]) -> bool:

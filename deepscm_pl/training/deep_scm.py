@@ -86,6 +86,7 @@ class DeepSCM(pl.LightningModule):
         _check_learning_rates(self.learning_rates, self.scm.graph)
         self.objective = objective(num_particles)
         self.num_evaluation_particles = num_evaluation_particles
+        self.loaded_steps: int | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
 
@@ -130,8 +131,9 @@ class DeepSCM(pl.LightningModule):
             checkpoint["data"] = describe(datamodule.configuration())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Evaluate averaged weights, where the checkpoint holds them."""
+        """Evaluate averaged weights, where the checkpoint holds them; remember its steps."""
         evaluate_average(self.trainer, checkpoint)
+        self.loaded_steps = checkpoint.get("global_step")
 
     def setup(self, stage: str) -> None:
         """Fit the statistics that mechanisms standardise with, on the training split only.

@@ -7,6 +7,7 @@ import copy
 import io
 import json
 import math
+import shutil
 
 import pytest
 import pytorch_lightning as pl
@@ -192,6 +193,31 @@ def test_tensorboard_has_scalars_pictures_and_real_hparams(known):
     assert all(math.isfinite(events.Scalars(name)[-1].value) for name in names)
 
 
+def test_a_test_of_a_checkpoint_is_in_the_tensorboard_of_its_run(known, known_checkpoint, tmp_path):
+    run = tmp_path / "lightning_logs" / "version_3"
+    shutil.copytree(known[0], run)
+    checkpoint = run / "checkpoints" / known_checkpoint.name
+
+    def shifted():
+        events = EventAccumulator(str(run))
+        events.Reload()
+        tags = events.Tags()["scalars"]
+        return [
+            (e.step, e.value) for t in tags if "thickness_plus_1" in t for e in events.Scalars(t)
+        ]
+
+    assert shifted() == []
+    words = ["test", "--ckpt_path", str(checkpoint), *QUIET, "--evaluation.rows", "5"]
+    words += ["--evaluation.cache_dir", str(known[0] / "cache"), "--evaluation.workers", "1"]
+    assert main([*words, "--evaluation.interventions", "[thickness+=1]"]) == 0
+    trained = torch.load(checkpoint, weights_only=True)["global_step"]
+    assert trained > 0
+    assert {step for step, _ in shifted()} == {trained}
+    answers = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    assert len(shifted()) >= len(answers["counterfactual"]["thickness+=1"]["quantities"])
+    assert list(run.parent.iterdir()) == [run]
+
+
 def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
     folder = known[0] / "evaluation"
     before = json.loads((folder / "evaluation.json").read_text())
@@ -211,7 +237,13 @@ def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
 def test_an_interrupted_evaluation_leaves_the_former_report(known, known_checkpoint, monkeypatch):
     """Wherever it stops, the folder is the old one or the new one; then it starts afresh."""
     folder = known[0] / "evaluation"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def reports():
+        files = [*folder.iterdir(), *known[0].glob("association.*")]
+        return {path.name: path.read_bytes() for path in files}
+
+    before = reports()
+    assert {"association.json", "association.md", "evaluation.json"} <= before.keys()
     words = ["test", "--ckpt_path", str(known_checkpoint), *QUIET, "--evaluation.rows", "5"]
     words += ["--evaluation.cache_dir", str(known[0] / "cache"), "--evaluation.workers", "1"]
 
@@ -224,10 +256,15 @@ def test_an_interrupted_evaluation_leaves_the_former_report(known, known_checkpo
             patch.setattr(f"deepscm_pl.{place}", stop)
             with contextlib.suppress(SystemExit):
                 main(words)
-        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, place
+        assert reports() == before, place
         assert not list(known[0].glob(".evaluation*"))
-    assert main(words) == 0
-    assert json.loads((folder / "evaluation.json").read_text())["rows"] == 5
+    assert main([*words, "--association.num_importance_samples", "4"]) == 0
+    after = json.loads((folder / "evaluation.json").read_text())
+    assert after["rows"] == 5
+    association = json.loads((known[0] / "association.json").read_text())["quantities"]
+    for name, row in after["association"].items():
+        assert association[name]["mean"] == row["mean"], name
+    assert reports()["association.json"] != before["association.json"]
 
 
 def test_without_originals_the_truth_is_left_out_and_said_to_be(known_checkpoint, known):
