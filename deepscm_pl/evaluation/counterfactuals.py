@@ -26,6 +26,7 @@ from deepscm_pl.metrics import (
     Minimality,
     PerImageStatistics,
 )
+from deepscm_pl.metrics.functional import widest_level
 
 __all__ = [
     "COVERAGE_LEVELS",
@@ -40,7 +41,7 @@ Classifier: TypeAlias = Callable[[Tensor], Tensor]
 """From images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``."""
 
 COVERAGE_LEVELS = tuple(k / 10 for k in range(1, 10))
-"""The levels of intervals at which coverage is measured."""
+"""The levels of intervals at which coverage is measured, as far as the particles can tell."""
 
 _MISMATCH = 12.0
 """Grey levels that images and originals that belong together never differ by, on average."""
@@ -185,8 +186,9 @@ def evaluate_counterfactuals(
     Returns:
         A result for each intervention, in order.
     """
+    levels = [level for level in COVERAGE_LEVELS if level <= widest_level(num_particles)]
     meters = [
-        _Meter(subject, question, None if truths is None else truths[k], classifier)
+        _Meter(subject, question, None if truths is None else truths[k], classifier, levels)
         for k, question in enumerate(questions)
     ]
     with tqdm(
@@ -214,6 +216,7 @@ class _Meter:
         question: Question,
         truth: Truth | None,
         classifier: Classifier | None,
+        levels: Sequence[float],
     ) -> None:
         self.subject, self.question, self.truth = subject, question, truth
         self.classifier = classifier
@@ -222,7 +225,7 @@ class _Meter:
         self.error = alone(GroundTruthError(), device)
         self.detailed_error = alone(GroundTruthError(strangers=False), device)
         self.minimality = alone(Minimality(), device)
-        self.coverage = alone(IntervalCoverage(COVERAGE_LEVELS), device)
+        self.coverage = alone(IntervalCoverage(levels), device) if levels else None
         self.identity = alone(IdentityPreservation(), device)
         self.true_identity = alone(IdentityPreservation(), device)
         self.followers = _followers(subject, question)
@@ -282,7 +285,8 @@ class _Meter:
             )
         if detail:
             self.detailed_error.update(images, true_images, observed)
-            self.coverage.update(images, true_images)
+            if self.coverage is not None:
+                self.coverage.update(images, true_images)
 
     def _identify(self, rows: slice, inside: Tensor, images: Tensor, observed: Tensor) -> None:
         if self.classifier is None:
@@ -323,7 +327,8 @@ class _Meter:
             detailed = self.detailed_error.compute()
             kept = {n: v for n, v in detailed.items() if "particle" in n}
             found.update(over_rows(kept, self.detail_rows, "particles/"))
-            found.update(over_rows(self.coverage.compute(), self.detail_rows, "coverage/"))
+            if self.coverage is not None:
+                found.update(over_rows(self.coverage.compute(), self.detail_rows, "coverage/"))
         return found
 
     def _effectiveness(

@@ -28,7 +28,9 @@ class IntervalCoverage(PerImageMetric):
     - ``varying``: the share of these values.
 
     Args:
-        levels: The levels α, each strictly between 0 and 1.
+        levels: The levels α, each strictly between 0 and 1; beyond
+            :func:`~deepscm_pl.metrics.functional.widest_level` of the number of particles coverage
+            is never zero, and says little.
 
     Example:
         >>> import torch

@@ -114,7 +114,9 @@ def test_the_truth_is_as_effective_as_the_measurement_allows(oracle):
 def test_the_truth_is_covered_as_often_as_it_should():
     found = run(make(), ["thickness=7.5"], test_size=200, num_particles=7, detail_rows=200)[1]
     quantities = found["thickness=7.5"].quantities
-    for level in COVERAGE_LEVELS:
+    told_apart = [level for level in COVERAGE_LEVELS if f"coverage/varying/{level:g}" in quantities]
+    assert told_apart == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # 7 particles span 6/8
+    for level in told_apart:
         covered = quantities[f"coverage/varying/{level:g}"]
         assert covered.mean == pytest.approx(level, abs=4 * covered.standard_error)
         assert covered.standard_error < 0.02
@@ -126,8 +128,20 @@ def test_the_truth_is_covered_as_often_as_it_should():
 
 
 def test_particles_that_agree_are_too_sure():
-    found = run(make(Timid), ["thickness=7.5"], num_particles=7)[1]
-    assert found["thickness=7.5"].quantities["coverage/varying/0.9"].mean < 0.8
+    quantities = run(make(Timid), ["thickness=7.5"], num_particles=19)[1][
+        "thickness=7.5"
+    ].quantities
+    assert quantities["coverage/varying/0.9"].mean < 0.5
+
+
+def test_a_truth_beyond_all_particles_is_never_covered():
+    """At no level that is reported, whatever the number of particles."""
+    for particles in (2, 4, 19):
+        found = run(make(Photograph), ["thickness=7.5"], num_particles=particles)[1]
+        quantities = found["thickness=7.5"].quantities
+        covered = {n: q.mean for n, q in quantities.items() if n.startswith("coverage/varying/")}
+        assert len(covered) == {2: 3, 4: 6, 19: 9}[particles]
+        assert set(covered.values()) == {0.0}
 
 
 def test_a_model_that_ignores_the_intervention_is_worth_the_factual():

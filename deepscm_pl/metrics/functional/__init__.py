@@ -5,6 +5,7 @@ from deepscm_pl.metrics.functional.coverage import (
     RankInterval,
     central_interval_coverage,
     rank_interval,
+    widest_level,
 )
 from deepscm_pl.metrics.functional.image import (
     bits_per_dimension,
@@ -30,4 +31,5 @@ __all__ = [
     "rank_interval",
     "structural_similarity",
     "wasserstein_distance",
+    "widest_level",
 ]

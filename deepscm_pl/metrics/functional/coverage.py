@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepscm_pl.metrics.functional.checks import require_finite, require_particles
 
-__all__ = ["RankInterval", "central_interval_coverage", "rank_interval"]
+__all__ = ["RankInterval", "central_interval_coverage", "rank_interval", "widest_level"]
 
 
 class RankInterval(NamedTuple):
@@ -59,6 +59,20 @@ def rank_interval(particles: Tensor, truth: Tensor) -> RankInterval:
     count = len(particles) + 1
     below, not_above = (particles < truth).sum(dim=0), (particles <= truth).sum(dim=0)
     return RankInterval(below.double() / count, (not_above + 1).double() / count)
+
+
+def widest_level(num_particles: int) -> float:
+    """(P − 1)/(P + 1), the level of the interval from the least to the greatest of P particles.
+
+    Exchangeable with P particles, the truth lies beyond all of them with probability 2/(P + 1). A
+    wider interval reaches beyond the particles: part of it counts as covered wherever the truth is,
+    so that coverage would look better than it is.
+
+    Example:
+        >>> widest_level(19)
+        0.9
+    """
+    return (num_particles - 1) / (num_particles + 1)
 
 
 def central_interval_coverage(particles: Tensor, truth: Tensor, level: float) -> Tensor:
