@@ -487,7 +487,7 @@ def test_what_the_world_holds_impossible_is_refused_before_the_work():
     ],
 )
 def test_an_intervention_that_comes_twice_is_refused(first, second):
-    with pytest.raises(ValueError, match="interventions: expected each once, but '.*' and '"):
+    with pytest.raises(ValueError, match=r"interventions: expected each once, but '.*' and '"):
         check_questions(subject_of(make()), [first, "thickness=3", second])
 
 
