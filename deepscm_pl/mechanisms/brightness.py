@@ -10,14 +10,17 @@ from torch import Tensor, nn
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.types import Variables
 
-__all__ = ["Brightness"]
+__all__ = ["Brightness", "Exposure"]
 
 
 class Brightness(nn.Module):
-    """a(pa) = w·pa + b, the share of the range of grey levels that an image fills.
+    """β(pa) = w·pa + b, the share of the range of grey levels that an image fills.
 
-    Affine in the standardised parents, and fitted by least squares to the brightest pixel of every
-    training image; both numbers are learned further.
+    Affine in the standardised parents. It is fitted to the brightest pixel of every training image
+    and stays as it was fitted. That pixel depends on the content of the image, too, and the
+    content's causes may go along with the brightness: thin strokes are darker, and their brightest
+    pixel is further above what is asked for. So it is β(pa)·ρ(c) that is fitted, with a polynomial
+    ρ of mean 1 in each of the content's parents c, and ρ is forgotten.
 
     Args:
         context: The parents that act on the brightness.
@@ -28,43 +31,110 @@ class Brightness(nn.Module):
         >>> brightness = Brightness(Context({"intensity": Domain()}), levels=256)
         >>> intensity = torch.tensor([[64.0], [128.0]])
         >>> brightness.fit(torch.full((2, 1, 8, 8), 64.0) * torch.tensor([1, 2]).view(2, 1, 1, 1),
-        ...                {"intensity": intensity})
+        ...                {"intensity": intensity}, content=torch.ones(2, 0))
         >>> brightness({"intensity": torch.tensor([[127.5]])})
-        tensor([[0.5000]], grad_fn=<ClampBackward1>)
+        tensor([[0.5000]])
     """
+
+    weight: Tensor
+    bias: Tensor
 
     def __init__(self, context: Context, levels: int) -> None:
         super().__init__()
         self.context = context
         self.levels = levels
-        self.affine = nn.Linear(context.features, 1)
-        nn.init.zeros_(self.affine.weight)
-        nn.init.constant_(self.affine.bias, 0.5)
+        self.register_buffer("weight", torch.zeros(context.features, 1))
+        self.register_buffer("bias", torch.tensor([0.5]))
 
-    def fit(self, value: Tensor, parents: Variables) -> None:
+    def fit(self, value: Tensor, parents: Variables, content: Tensor) -> None:
         """Fit the context, and the affine map to the brightest pixel of every image.
 
         Args:
             value: Images of the training split, ``(N, C, H, W)``, in grey levels.
             parents: Their parents, ``(N, *event)``.
+            content: The standardised parents of the content, ``(N, features)``.
         """
         self.context.fit(parents)
         features = self.context(parents).double()
         design = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
         # The middle of the brightest level's cell.
-        target = (value.flatten(1).amax(dim=1).double() + 0.5) / self.levels
-        solution = torch.linalg.lstsq(design, target[:, None], driver="gelsd").solution
-        with torch.no_grad():
-            self.affine.weight.copy_(solution[:-1].T)
-            self.affine.bias.copy_(solution[-1])
+        target = (value.flatten(1).amax(dim=1, keepdim=True).double() + 0.5) / self.levels
+        solution = _alternating_least_squares(design, _powers(content.double()), target)
+        self.weight.copy_(solution[:-1])
+        self.bias.copy_(solution[-1])
 
     def forward(self, parents: Variables) -> Tensor:
-        """a(pa), ``(*batch, 1)``, at least one grey level."""
+        """β(pa), ``(*batch, 1)``, at least one grey level."""
         # In eight bits of a bfloat16, white would be a level off.
         context = self.context(parents)
         with torch.autocast(context.device.type, enabled=False):
-            brightness: Tensor = self.affine(context.to(self.affine.weight))
+            brightness: Tensor = context.to(self.weight) @ self.weight + self.bias
         return brightness.clamp(min=1 / self.levels)
+
+
+def _powers(content: Tensor, degree: int = 3) -> Tensor:
+    """1, c, c², …, ``(N, 1 + degree·features)``."""
+    constant = torch.ones_like(content.sum(dim=-1, keepdim=True))
+    return torch.cat([constant, *(content**k for k in range(1, degree + 1))], dim=-1)
+
+
+def _alternating_least_squares(
+    design: Tensor, content: Tensor, target: Tensor, rounds: int = 30
+) -> Tensor:
+    """w for the least-squares fit of (design·w)·(content·v) to the target, content·v of mean 1."""
+    ratio = torch.ones_like(target)
+    for _ in range(rounds):
+        solution = _least_squares(design * ratio, target)
+        brightness = design @ solution
+        ratio = content @ _least_squares(content * brightness, target)
+        mean = ratio.mean()
+        if not mean > 0:  # black images: there is nothing to tell apart
+            break
+        ratio = ratio / mean
+    return solution
+
+
+def _least_squares(design: Tensor, target: Tensor) -> Tensor:
+    # On a GPU there is no driver for designs that lack rank, such as those of constant parents.
+    found: Tensor = torch.linalg.lstsq(design.cpu(), target.cpu(), driver="gelsd").solution
+    return found.to(target)
+
+
+class Exposure(nn.Module):
+    """γ(z, pa) = exp(f(z, pa)) > 0, by which an image is brighter than its brightness says.
+
+    What is white in an image is often one level, the same for all white pixels, and depends on the
+    image: after its median has been scaled, say. A decoder that predicts each pixel on its own
+    would have to hit that level pixel by pixel, and in low precision cannot; what it misses by is
+    common to all white pixels, while their noise should be independent. So it is one number, in
+    full precision. γ = 1 at first.
+
+    Args:
+        latent: Size of z.
+        features: Size of what is seen of the parents.
+        hidden: Width of the one hidden layer of f.
+
+    Shape:
+        ``(*batch, latent)`` and ``(*batch, features)`` -> ``(*batch, 1)``.
+
+    Example:
+        >>> Exposure(latent=2, features=0)(torch.ones(3, 2), torch.ones(3, 0)).flatten().tolist()
+        [1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, latent: int, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        last = nn.Linear(hidden, 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(nn.Linear(latent + features, hidden), nn.SiLU(), last)
+
+    def forward(self, latent: Tensor, seen: Tensor) -> Tensor:
+        """γ(z, pa)."""
+        with torch.autocast(latent.device.type, enabled=False):
+            joint = torch.cat([latent, seen.to(latent)], dim=-1)
+            factor: Tensor = self.layers(joint).exp()
+        return factor
 
 
 def split_context(context: Context, names: Sequence[str]) -> tuple[Context, Context]:

@@ -13,7 +13,7 @@ from torch.distributions import Transform, constraints
 
 from deepscm_pl.likelihoods import DiscretisedLikelihood, FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
-from deepscm_pl.mechanisms.brightness import Brightness, split_context
+from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
@@ -53,11 +53,13 @@ class ConditionalVAE(ImageMechanism):
         likelihood: Factory, called with ``shape`` and ``levels``.
         alpha: α of the logit preprocessing.
         levels: L, the number of grey levels.
-        brightness: Parents whose only effect is to scale the grey levels: x = β(pa)·(what the
-            other parents, z and u give), with an affine β. The networks do not see them, and see
-            the image divided by β, so that an intervention on them is right for values, and
-            combinations with other parents, that the data never show. It is an assumption about
-            the mechanism, to be made where it holds. Needs a discretised likelihood.
+        brightness: Parents whose only effect is to scale the grey levels: x = β(pa)·γ·(what the
+            other parents, z and u give), with an affine β and a positive number γ that z and the
+            other parents determine (:class:`~deepscm_pl.mechanisms.brightness.Exposure`). The
+            networks do not see these parents, and see the image divided by β, so that an
+            intervention on them is right for values, and combinations with other parents, that
+            the data never show. It is an assumption about the mechanism, to be made where it
+            holds. Needs a discretised likelihood.
 
     Raises:
         ValueError: If a size is not positive, ``brightness`` names no continuous parent, or the
@@ -98,9 +100,10 @@ class ConditionalVAE(ImageMechanism):
         self.brightness = Brightness(shade, levels) if brightness else None
         self.content_context = content if brightness else None
         seen = content.features
+        self.exposure = Exposure(latent, seen) if brightness else None
         self.encoder = encoder(self.shape, seen)
         self.posterior_head = nn.Sequential(
-            nn.Linear(_out_features(self.encoder) + seen, hidden),
+            nn.Linear(_out_features(self.encoder) + seen + bool(brightness), hidden),
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, 2 * latent),
         )
@@ -116,18 +119,24 @@ class ConditionalVAE(ImageMechanism):
         """
         super().fit(value, parents)
         if self.brightness is not None and self.content_context is not None:
-            self.brightness.fit(value, parents)
             self.content_context.fit(parents)
+            self.brightness.fit(value, parents, self.content_context(parents))
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
         context = self._content(parents).to(value)
         # Grey levels to [-1, 1], a range that the initial weights are made for.
-        scaled = 2 * self._content_of(value, parents) / self.dequantisation.levels - 1
+        share = self._content_of(value, parents) / self.dequantisation.levels
+        scaled = 2 * share - 1
         batch = torch.broadcast_shapes(scaled.shape[:-3], context.shape[:-1])
         scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
         context = context.expand(*batch, -1).reshape(len(scaled), -1)
-        joint = torch.cat([self.encoder(scaled, context), context], dim=-1).view(*batch, -1)
+        features = [self.encoder(scaled, context), context]
+        if self.exposure is not None:
+            # What the exposure is read from, to more digits than an encoder may keep.
+            white = share.flatten(-3).amax(dim=-1).clamp(min=1 / self.dequantisation.levels).log()
+            features.append(white.expand(batch).reshape(-1, 1))
+        joint = torch.cat(features, dim=-1).view(*batch, -1)
         # Networks may run in low precision, densities do not.
         location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
         return _Posterior(location, log_scale)
@@ -140,9 +149,15 @@ class ConditionalVAE(ImageMechanism):
         context = context.expand(*batch, -1).reshape(len(flat), -1)
         decoded: Tensor = self.decoder(flat, context).to(latent)
         decoded = decoded.view(*batch, *decoded.shape[1:])
-        if self.brightness is None or not isinstance(self.likelihood, DiscretisedLikelihood):
+        if (
+            self.brightness is None
+            or self.exposure is None
+            or not isinstance(self.likelihood, DiscretisedLikelihood)
+        ):
             return decoded
-        return self.likelihood.dimmed(decoded, self.brightness(parents)[..., None, None])
+        exposure = self.exposure(flat, context).view(*batch, 1)
+        brightness = self.brightness(parents) * exposure
+        return self.likelihood.dimmed(decoded, brightness[..., None, None])
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x = h(g(z, pa), u), continuous grey levels."""

@@ -47,9 +47,25 @@ def data(size=64):
 def test_brightness_is_fitted_to_the_brightest_pixel(double):
     images, parents = data()
     brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
-    brightness.fit(images, parents)
+    brightness.fit(images, parents, content=torch.zeros(64, 0))
     expected = (parents["intensity"] + 0.5) / 256
     torch.testing.assert_close(brightness(parents), expected, atol=1e-9, rtol=0)
+
+
+def test_brightness_is_not_confounded_by_the_content(double):
+    """Thin strokes are darker and have brighter peaks; the effect of intensity alone is fitted."""
+    thickness = torch.linspace(-2, 2, 2000)[:, None]
+    intensity = 150 + 40 * thickness + torch.linspace(-20, 20, 2000)[torch.randperm(2000), None]
+    peak = intensity * (1.1 - 0.07 * thickness.tanh())
+    parents = {"intensity": intensity}
+    brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
+    images = peak[..., None, None].expand(-1, 1, 4, 4)
+    brightness.fit(images, parents, content=torch.zeros(2000, 0))
+    confounded = brightness(parents) / intensity
+    brightness.fit(images, parents, content=thickness)
+    ratio = brightness(parents) / intensity
+    assert confounded.std() / confounded.mean() > 0.02
+    assert ratio.std() / ratio.mean() < 0.005
 
 
 @pytest.mark.parametrize("constant", [False, True])
@@ -59,7 +75,7 @@ def test_brightness_of_constant_images_is_finite(double, constant):
     if constant:
         parents["intensity"] = torch.full_like(parents["intensity"], 77.0)
     brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
-    brightness.fit(torch.zeros_like(images), parents)
+    brightness.fit(torch.zeros_like(images), parents, content=torch.zeros(64, 0))
     torch.testing.assert_close(
         brightness(parents), torch.full((64, 1), 1 / 256), atol=1e-12, rtol=0
     )
@@ -83,6 +99,32 @@ def test_intensity_only_scales_the_image(double, likelihood):
     torch.testing.assert_close(two.inverse_scale, one.inverse_scale / ratio, atol=1e-6, rtol=1e-4)
     assert two.location.max() <= 256 * mechanism.brightness(bright).max()
     assert one.location.min() >= 0
+
+
+def test_exposure_scales_the_image_and_follows_the_latent(double):
+    mechanism = make(partial(LIKELIHOODS[1], smallest_scale=1e-6))
+    images, parents = data()
+    mechanism.fit(images, parents)
+    latent = mechanism.sample_noise((64,))["z"]
+    before = mechanism.likelihood.components(mechanism.decode(latent, parents))
+    with torch.no_grad():
+        mechanism.exposure.layers[-1].weight.fill_(0.3)
+    content = mechanism._content(parents)
+    factor = mechanism.exposure(latent, content)[..., None, None, None]
+    assert factor.std() > 0.01
+    after = mechanism.likelihood.components(mechanism.decode(latent, parents))
+    torch.testing.assert_close(after.location, before.location * factor, atol=1e-6, rtol=1e-6)
+
+
+def test_the_posterior_sees_the_brightest_pixel(double):
+    """To more digits than a network in low precision keeps of an image."""
+    mechanism = make()
+    images, parents = data()
+    mechanism.fit(images, parents)
+    with torch.no_grad():
+        mechanism.posterior_head[0].weight[:, :-1] = 0  # all but the brightest pixel
+    one, two = (mechanism.posterior(images * factor, parents).location for factor in (1, 1.01))
+    assert (one - two).abs().amax(dim=-1).min() > 1e-5
 
 
 def test_the_latent_does_not_see_the_brightness(double):
