@@ -11,7 +11,6 @@ from torch import Tensor
 from deepscm_pl.evaluation.counterfactuals import Truth
 from deepscm_pl.evaluation.questions import Question, answer
 from deepscm_pl.evaluation.subject import Subject
-from deepscm_pl.interventions import format_do
 
 __all__ = ["Example", "take_examples"]
 
@@ -48,5 +47,5 @@ def take_examples(
         truth = None
         if truths is not None:
             truth = torch.where(shown, truths[k].images[:rows].to(drawn), 0)
-        examples.append(Example(format_do(questions[k].do), drawn, truth))
+        examples.append(Example(questions[k].title, drawn, truth))
     return examples

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.evaluation.subject import Subject
-from deepscm_pl.interventions import parse_do
+from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Domain
 
@@ -45,6 +45,8 @@ class Question:
     Example:
         >>> Question("thickness=3, intensity=100").do
         {'thickness': 3.0, 'intensity': 100.0}
+        >>> Question("thickness=3, intensity=100").title
+        'do(thickness = 3, intensity = 100)'
     """
 
     text: str
@@ -52,6 +54,11 @@ class Question:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "do", parse_do(self.text))
+
+    @property
+    def title(self) -> str:
+        """As tables and pictures call it, such as ``do(thickness + 1)``."""
+        return format_do(self.do)
 
     def check(self, subject: Subject) -> None:
         """Raise unless the model, and the world if it is known, can be asked.

@@ -215,7 +215,7 @@ class Report:
             if each.left_out:
                 total = each.rows + each.left_out
                 reasons.append(
-                    f"do({each.question.text}): {each.left_out} of {total} images, for which it "
+                    f"{each.question.title}: {each.left_out} of {total} images, for which it "
                     "leads to a value that is impossible."
                 )
         for result in self.evaluation.noise:

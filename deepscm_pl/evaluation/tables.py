@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table as RichTable
@@ -72,17 +72,39 @@ class Table:
         lines = [_line(self.columns), f"|{'|'.join(rule)}|", *map(_line, self.rows)]
         return "\n".join(lines) + "\n"
 
-    def as_rich(self) -> RichTable:
-        """The table for a terminal."""
+    def as_rich(self, width: int) -> RichTable:
+        """The table for a terminal of ``width`` characters.
+
+        Where it is too wide, headings are broken between words; where that is not enough, words
+        are, after commas. Numbers stay whole.
+        """
+        columns = [max(len(self.columns[k]), least) for k, least in enumerate(self._least_widths())]
+        shown = self
+        if _total(columns) > width:
+            if _total(self._least_widths()) > width:
+                broken = [[cell.replace(", ", ",\n") for cell in row] for row in self.rows]
+                shown = replace(self, rows=broken)
+            columns = shown._least_widths()
         table = RichTable(title=self.title)
         for k, column in enumerate(self.columns):
-            # Headings may wrap between words; words, texts and numbers must not.
-            widest = max(map(len, [*column.split(), *(row[k] for row in self.rows)]))
             justify: Literal["left", "right"] = "left" if k < self.words else "right"
-            table.add_column(column, justify=justify, min_width=widest)
-        for row in self.rows:
+            table.add_column(column, justify=justify, width=columns[k])
+        for row in shown.rows:
             table.add_row(*row)
         return table
+
+    def _least_widths(self) -> list[int]:
+        """The width of each column if its heading has a line for each word."""
+        lines = [
+            [*column.split(), *(line for row in self.rows for line in row[k].splitlines())]
+            for k, column in enumerate(self.columns)
+        ]
+        return [max(map(len, each)) for each in lines]
+
+
+def _total(columns: Sequence[int]) -> int:
+    """The width of a table with its lines, and a space on both sides of every text."""
+    return sum(columns) + 3 * len(columns) + 1
 
 
 def print_table(table: Table) -> None:
@@ -90,7 +112,7 @@ def print_table(table: Table) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
-    console.print(table.as_rich())
+    console.print(table.as_rich(console.width))
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -102,9 +124,22 @@ def _number(value: float | None, digits: int) -> str:
     return _NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _mean(quantities: Mapping[str, Estimate], key: str, digits: int = 2) -> str:
-    found = quantities.get(key)
-    return _number(None if found is None else found.mean, digits)
+def _percent(share: float | None, digits: int) -> str:
+    percent = _number(None if share is None else 100 * share, digits)
+    return percent if percent == _NOTHING else f"{percent} %"
+
+
+class _Column(NamedTuple):
+    """Which quantity a column shows, and how."""
+
+    key: str
+    digits: int = 2
+    percent: bool = False
+
+    def text(self, quantities: Mapping[str, Estimate], prefix: str = "") -> str:
+        found = quantities.get(prefix + self.key)
+        write = _percent if self.percent else _number
+        return write(None if found is None else found.mean, self.digits)
 
 
 def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Table:
@@ -142,16 +177,16 @@ def error_table(results: Sequence[CounterfactualResult]) -> Table:
 
     Particles are of fewer rows than single draws, which their headings say.
     """
-    mae = "mean_absolute_error"
+    mae, of_first = "mean_absolute_error", _of_first(results)
     columns = {
-        "error of a draw": (f"error/{mae}/particle", 2),
-        "factual unchanged": (f"error/{mae}/factual", 2),
-        "another original": (f"error/{mae}/stranger", 2),
-        "ratio to unchanged": ("error/ratio/particle", 3),
-        "PSNR (dB)": ("error/peak_signal_to_noise_ratio/particle", 2),
-        "SSIM": ("error/structural_similarity/particle", 3),
-        f"error, mean of particles{_of_first(results)}": (f"particles/{mae}/particle_mean", 2),
-        f"ratio, mean of particles{_of_first(results)}": ("particles/ratio/particle_mean", 3),
+        "error of a draw": _Column(f"error/{mae}/particle"),
+        "factual unchanged": _Column(f"error/{mae}/factual"),
+        "another original": _Column(f"error/{mae}/stranger"),
+        "ratio to unchanged": _Column("error/ratio/particle", 3),
+        "PSNR (dB)": _Column("error/peak_signal_to_noise_ratio/particle"),
+        "SSIM": _Column("error/structural_similarity/particle", 3),
+        f"error, mean of particles{of_first}": _Column(f"particles/{mae}/particle_mean"),
+        f"ratio, mean of particles{of_first}": _Column("particles/ratio/particle_mean", 3),
     }
     return _by_intervention(
         "Counterfactual: error against the truth (mean absolute, in grey levels), its ratio to "
@@ -172,37 +207,23 @@ def effectiveness_table(
     results: Sequence[CounterfactualResult], attributes: Sequence[str], unit: Callable[[str], str]
 ) -> Table:
     """Measured attributes against what they should be."""
+    columns = {
+        "error": _Column("intended/absolute_error", 3),
+        "bias": _Column("intended/bias", 3),
+        "error against the truth": _Column("true/absolute_error", 3),
+        "noise floor": _Column("noise_floor/absolute_error", 3),
+        "unmeasurable": _Column("intended/unmeasurable", 2, percent=True),
+    }
     rows = []
     for each in results:
         for name in attributes:
-            prefix = f"effectiveness/{name}"
-            if f"{prefix}/intended/absolute_error" not in each.quantities:
-                continue
-            lost = each.quantities[f"{prefix}/intended/unmeasurable"].mean
-            rows.append(
-                [
-                    each.question.text,
-                    name,
-                    unit(name) or _NOTHING,
-                    _mean(each.quantities, f"{prefix}/intended/absolute_error", 3),
-                    _mean(each.quantities, f"{prefix}/intended/bias", 3),
-                    _mean(each.quantities, f"{prefix}/true/absolute_error", 3),
-                    _mean(each.quantities, f"{prefix}/noise_floor/absolute_error", 3),
-                    f"{100 * lost:.2f} %",
-                ]
-            )
+            prefix = f"effectiveness/{name}/"
+            if f"{prefix}intended/absolute_error" in each.quantities:
+                texts = (column.text(each.quantities, prefix) for column in columns.values())
+                rows.append([each.question.title, name, unit(name) or _NOTHING, *texts])
     return Table(
         "Effectiveness: attributes measured in counterfactual images",
-        [
-            "do",
-            "attribute",
-            "unit",
-            "error",
-            "bias",
-            "error against the truth",
-            "noise floor",
-            "unmeasurable",
-        ],
+        ["intervention", "attribute", "unit", *columns],
         rows,
         words=3,
     ).without_empty_columns()
@@ -211,36 +232,36 @@ def effectiveness_table(
 def soundness_table(results: Sequence[CounterfactualResult]) -> Table:
     """Reversibility, identity, minimality, coverage."""
     columns = {
-        "there and back": ("reversibility/mean_absolute_error/1", 2),
-        "10 times": ("reversibility/mean_absolute_error/10", 2),
-        "identity kept": ("identity/kept", 4),
-        "by the truth": ("identity/truth", 4),
-        "change": ("minimality/counterfactual", 2),
-        "true change": ("minimality/truth", 2),
-        "change ÷ true change": ("minimality/ratio", 3),
-        "coverage of 50 %": ("coverage/varying/0.5", 3),
-        "of 90 %": ("coverage/varying/0.9", 3),
+        "there and back": _Column("reversibility/mean_absolute_error/1"),
+        "10 times": _Column("reversibility/mean_absolute_error/10"),
+        "identity kept": _Column("identity/kept", 1, percent=True),
+        "by the truth": _Column("identity/truth", 1, percent=True),
+        "change": _Column("minimality/counterfactual"),
+        "true change": _Column("minimality/truth"),
+        "change ÷ true change": _Column("minimality/ratio", 3),
+        "coverage of 50 %": _Column("coverage/varying/0.5", 1, percent=True),
+        "of 90 %": _Column("coverage/varying/0.9", 1, percent=True),
     }
     return _by_intervention(
-        "Soundness: reversibility and change in grey levels, identity and coverage as shares",
+        "Soundness: reversibility and change in grey levels, identity and coverage in percent",
         results,
         columns,
     )
 
 
 def _by_intervention(
-    title: str, results: Sequence[CounterfactualResult], columns: Mapping[str, tuple[str, int]]
+    title: str, results: Sequence[CounterfactualResult], columns: Mapping[str, _Column]
 ) -> Table:
     """A line for each intervention; columns are quantities with their digits."""
     rows = [
         [
-            each.question.text,
+            each.question.title,
             str(each.rows),
-            *(_mean(each.quantities, key, digits) for key, digits in columns.values()),
+            *(column.text(each.quantities) for column in columns.values()),
         ]
         for each in results
     ]
-    return Table(title, ["do", "images", *columns], rows).without_empty_columns()
+    return Table(title, ["intervention", "images", *columns], rows).without_empty_columns()
 
 
 def noise_table(results: Sequence[NoiseResult]) -> Table:

@@ -20,6 +20,7 @@ from deepscm_pl.evaluation.tables import (
     effectiveness_table,
     error_table,
     noise_table,
+    print_table,
     soundness_table,
 )
 
@@ -67,7 +68,19 @@ def test_errors_are_under_their_headings(result):
         "ratio, mean of particles (first 500)": "particles/ratio/particle_mean",
     }.items():
         assert float(shown.pop(heading)) == result.quantities[key].mean, heading
-    assert shown == {"do": "thickness=3", "images": "10000"}
+    assert shown == {"intervention": "do(thickness = 3)", "images": "10000"}
+
+
+def test_no_column_is_cut_off_where_the_terminal_is_narrow(capsys):
+    both = CounterfactualResult(Question("thickness=1.5, intensity=224"), 10_000, 0, Numbers())
+    for table in (error_table([both]), soundness_table([both])):
+        print_table(table)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 120
+        assert table.rows[0][-1] in " ".join(lines)
+        assert all("…" not in line for line in lines)
+        assert any("do(thickness = 1.5, " in line for line in lines)
+        assert any("│ intensity = 224)" in line for line in lines)
 
 
 def test_effectiveness_is_under_its_headings(result):
@@ -83,7 +96,11 @@ def test_effectiveness_is_under_its_headings(result):
         "noise floor": "noise_floor/absolute_error",
     }.items():
         assert float(shown.pop(heading)) == result.quantities[f"{prefix}/{key}"].mean, heading
-    assert shown == {"do": "thickness=3", "attribute": "thickness", "unit": "pixels"}
+    assert shown == {
+        "intervention": "do(thickness = 3)",
+        "attribute": "thickness",
+        "unit": "pixels",
+    }
 
 
 def test_soundness_is_under_its_headings(result):
@@ -91,16 +108,32 @@ def test_soundness_is_under_its_headings(result):
     for heading, key in {
         "there and back": "reversibility/mean_absolute_error/1",
         "10 times": "reversibility/mean_absolute_error/10",
-        "identity kept": "identity/kept",
-        "by the truth": "identity/truth",
         "change": "minimality/counterfactual",
         "true change": "minimality/truth",
         "change ÷ true change": "minimality/ratio",
+    }.items():
+        assert float(shown.pop(heading)) == result.quantities[key].mean, heading
+    for heading, key in {
+        "identity kept": "identity/kept",
+        "by the truth": "identity/truth",
         "coverage of 50 %": "coverage/varying/0.5",
         "of 90 %": "coverage/varying/0.9",
     }.items():
-        assert float(shown.pop(heading)) == result.quantities[key].mean, heading
-    assert shown == {"do": "thickness=3", "images": "10000"}
+        percent = shown.pop(heading)
+        assert percent.endswith(" %"), heading
+        assert float(percent.removesuffix(" %")) == 100 * result.quantities[key].mean, heading
+    assert shown == {"intervention": "do(thickness = 3)", "images": "10000"}
+
+
+def test_percentages_and_interventions_are_written_as_everywhere():
+    quantities = {"identity/kept": Estimate(0.98765, 0.01, 50)}
+    result = CounterfactualResult(Question("intensity-=30, thickness*=2"), 50, 0, quantities)
+    shown = cells(soundness_table([result]))
+    assert shown == {
+        "intervention": "do(intensity − 30, thickness × 2)",
+        "images": "50",
+        "identity kept": "98.8 %",
+    }
 
 
 def test_densities_and_noise_are_under_their_headings():
