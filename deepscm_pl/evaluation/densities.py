@@ -49,6 +49,7 @@ class DensityResult:
         world: Draws of the world.
         distance: Wasserstein distance of both.
         floor: The distance of two samples of the world, which no model can be blamed for.
+        given_unit: Of ``given``.
     """
 
     variable: str
@@ -60,6 +61,7 @@ class DensityResult:
     world: Sample
     distance: float
     floor: float
+    given_unit: str = ""
 
     @property
     def title(self) -> str:
@@ -196,6 +198,7 @@ def _compare(
         world,
         _distance(own, world),
         _distance(world, other),
+        subject.unit(asked.given),
     )
 
 

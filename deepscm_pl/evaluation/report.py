@@ -15,6 +15,7 @@ from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.evaluate import Evaluation
+from deepscm_pl.evaluation.examples import describe_rows
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.pictures import (
     draw_coverage,
@@ -22,6 +23,7 @@ from deepscm_pl.evaluation.pictures import (
     draw_errors,
     draw_examples,
     draw_noise,
+    has_coverage,
 )
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.evaluation.tables import (
@@ -83,7 +85,7 @@ class Report:
             self.tables["soundness"] = soundness_table(answered)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
-        self.pictures = dict(_pictures(evaluation))
+        self.pictures = dict(_pictures(subject, evaluation))
 
     def write(self, folder: Path) -> list[Path]:
         """Write everything into ``folder``, a former report in which is replaced as a whole.
@@ -137,24 +139,26 @@ class Report:
         """The report for people; pictures lie beside it."""
         evaluation = self.evaluation
         parts = ["# Evaluation", self._introduction()]
-        for title, names, picture in (
-            ("Association", ["association"], ""),
-            ("Intervention", ["densities"], "densities"),
-            ("Counterfactual", ["errors"], "errors"),
-            ("Counterfactual images", [], "examples"),
-            ("Effectiveness", ["effectiveness"], ""),
-            ("Soundness", ["soundness"], "coverage"),
-            ("Noise", ["noise"], "noise"),
+        for title, name, picture in (
+            ("Association", "association", ""),
+            ("Intervention", "densities", "densities"),
+            ("Counterfactual", "errors", "errors"),
+            ("Counterfactual images", "", "examples"),
+            ("Effectiveness", "effectiveness", ""),
+            ("Soundness", "soundness", "coverage"),
+            ("Noise", "noise", "noise"),
         ):
-            tables = [self.tables[name] for name in names if name in self.tables]
-            if not tables and picture not in self.pictures:
+            table = self.tables.get(name)
+            if table is None and picture not in self.pictures:
                 continue
             parts.append(f"## {title}")
-            parts += [f"{table.title}.\n\n{table.as_markdown()}" for table in tables]
+            if table is not None:
+                parts += [f"{table.title}.", table.as_markdown()]
             if title == "Soundness" and evaluation.composition:
                 parts.append(self._composition())
             if picture in self.pictures:
-                parts.append(f"![{_CAPTIONS[picture]}]({picture}.png)\n\n*{_CAPTIONS[picture]}*")
+                caption = self._caption(picture)
+                parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
         left_out = self.left_out
         if left_out:
             parts.append("## Left out\n\n" + "\n".join(f"- {reason}" for reason in left_out))
@@ -200,6 +204,10 @@ class Report:
         ]  # fmt: skip
         return "\n\n".join(lines)
 
+    def _caption(self, picture: str) -> str:
+        compared = any(example.truth is not None for example in self.evaluation.examples)
+        return _CAPTIONS[picture].format(compared=_COMPARED if compared else "")
+
     def _composition(self) -> str:
         found = [
             f"{value.mean:.3f} grey levels after {key.rsplit('/', 1)[1]}"
@@ -242,29 +250,38 @@ _MAIN = (
 
 _CAPTIONS = {
     "densities": "Densities of the model (solid) and of the world (dashed)",
-    "errors": "Error against the true counterfactual, as a share of that of the unchanged "
-    "factual, with two standard errors",
-    "examples": "Single draws of counterfactuals of the first test images, the truth, and the "
-    "difference (red: the model is brighter)",
-    "coverage": "How often the truth lies between particles, over pixels that vary",
+    "errors": "Error against the true counterfactual, as a share of that of the factual "
+    "unchanged, with two standard errors; diamonds: another original with the same attributes",
+    "examples": "Single draws of counterfactuals of the first test images{compared}; hatched: "
+    "impossible",
+    "coverage": "How often the truth lies in central intervals of the particles, over pixels that "
+    "vary; on the grey line it is as often as it should be",
     "noise": "Abducted noise and its prior N(0, 1)",
 }
+_COMPARED = ", below each the truth, and the difference (red: the model is brighter)"
 
 
-def _pictures(evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+def _pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
     true = [e for e in evaluation.counterfactuals if "error/ratio/particle" in e.quantities]
-    covered = [e for e in true if "coverage/varying" in e.quantities]
+    covered = [e for e in true if has_coverage(e)]
+    particles = _particles(evaluation) if evaluation.particles > 1 else ""
     if evaluation.densities:
         yield "densities", draw_densities(evaluation.densities)
     if true:
-        yield "errors", draw_errors(true)
+        yield "errors", draw_errors(true, particles)
     if evaluation.examples:
-        labels = [f"test {row}" for row in range(len(evaluation.examples[0].images))]
+        labels = describe_rows(subject, len(evaluation.examples[0].images))
         yield "examples", draw_examples(evaluation.examples, labels)
-    if covered and evaluation.particles > 1:
-        yield "coverage", draw_coverage(covered)
+    if covered and particles:
+        yield "coverage", draw_coverage(covered, particles)
     if evaluation.noise:
         yield "noise", draw_noise(evaluation.noise)
+
+
+def _particles(evaluation: Evaluation) -> str:
+    """Such as ``19 particles, first 500 images``."""
+    first = "first " if evaluation.detail_rows < evaluation.rows else ""
+    return f"{evaluation.particles} particles, {first}{evaluation.detail_rows} images"
 
 
 def _tagged(found: dict[str, float]) -> dict[str, float]:

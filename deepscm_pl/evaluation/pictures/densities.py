@@ -1,0 +1,119 @@
+"""Densities of the model beside those of the world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+from numpy.typing import NDArray
+
+from deepscm_pl.evaluation.densities import DensityResult, Sample
+from deepscm_pl.evaluation.pictures.text import width_of
+
+__all__ = ["draw_densities"]
+
+_COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
+_PLACES = 200
+_WIDTH, _HEIGHT = 3.4, 2.5
+"""Of a panel without its legend, in inches, unless its texts need more."""
+
+
+def draw_densities(results: Sequence[DensityResult]) -> Figure:
+    """A panel for each kind of question; a colour for each value; the world dashed.
+
+    Args:
+        results: At least one.
+    """
+    panels = [list(group) for _, group in groupby(results, _panel)]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    texts = [*(_title(result) for result in results), *(_label(result) for result in results)]
+    width = max(_WIDTH, width_of(texts, 9) + 0.8)
+    lines = max(len(panel) for panel in panels)
+    size = (width * columns, (_HEIGHT + 0.17 * lines) * rows + 0.3)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel, results_of_panel in zip(axes, panels, strict=False):
+        _draw_density_panel(figure, panel, results_of_panel)
+    for panel in axes[len(panels) :]:
+        panel.set_axis_off()
+    figure.legend(
+        handles=[
+            Line2D([], [], color="0.4", label="model"),
+            Line2D([], [], color="0.4", linestyle="--", label="world"),
+        ],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+    )
+    return figure
+
+
+def _panel(result: DensityResult) -> tuple[str, str, bool]:
+    return result.variable, result.given, result.done
+
+
+def _title(result: DensityResult) -> str:
+    given = f"do({result.given})" if result.done else result.given
+    return f"p({result.variable} | {given})"
+
+
+def _label(result: DensityResult) -> str:
+    return f"{result.given} = {result.value:.4g} {result.given_unit}".rstrip()
+
+
+def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityResult]) -> None:
+    first = results[0]
+    places = _places([sample for result in results for sample in (result.model, result.world)])
+    for k, result in enumerate(results):
+        colour = _COLOURS[k % len(_COLOURS)]
+        axes.plot(places, _density(result.model, places), color=colour, label=_label(result))
+        axes.plot(places, _density(result.world, places), color=colour, linestyle="--")
+    axes.set_title(_title(first), fontsize=9)
+    axes.set_xlabel(
+        f"{first.variable} ({first.unit})" if first.unit else first.variable, fontsize=8
+    )
+    axes.set_ylabel(f"density (1/{first.unit})" if first.unit else "density", fontsize=8)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=8)
+    # What the colours mean, below the name of the axis, where no curve can be.
+    below = ScaledTranslation(0, -0.41, figure.dpi_scale_trans)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8, frameon=False,
+                bbox_transform=axes.transAxes + below, borderaxespad=0)  # fmt: skip
+
+
+def _places(samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Where densities are drawn: over all but the outermost draws, and a little beyond."""
+    ends = [_weighted_quantile(sample, share) for sample in samples for share in (0.001, 0.999)]
+    margin = 0.05 * (max(ends) - min(ends)) or 1.0
+    return np.linspace(min(ends) - margin, max(ends) + margin, _PLACES)
+
+
+def _weighted_quantile(sample: Sample, share: float) -> float:
+    values, order = sample.values.sort()
+    cumulative = sample.weights[order].cumsum(dim=0)
+    place = int(torch.searchsorted(cumulative, share * float(cumulative[-1])))
+    return float(values[min(place, len(values) - 1)])
+
+
+def _density(sample: Sample, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A histogram on a fine grid, smoothed by a Gaussian of the width of Silverman's rule."""
+    values, weights = sample.values.numpy(), sample.weights.numpy()
+    mean = float(weights @ values)
+    spread = max(float(weights @ (values - mean) ** 2), 0.0) ** 0.5
+    step = float(places[1] - places[0])
+    effective = 1 / float(weights @ weights)
+    width = max(0.9 * spread * effective**-0.2, step)
+    edges: NDArray[np.float64] = np.append(places - step / 2, places[-1] + step / 2)
+    counts, _ = np.histogram(values, edges, weights=weights)
+    kernel = np.exp(-0.5 * ((places[:, None] - places) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+    smoothed: NDArray[np.float64] = kernel @ counts
+    return smoothed

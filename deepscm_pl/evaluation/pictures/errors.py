@@ -1,0 +1,146 @@
+"""The errors of counterfactuals, beside those of the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
+from deepscm_pl.evaluation.estimate import Estimate
+from deepscm_pl.evaluation.pictures.text import width_of, wrapped
+
+__all__ = ["draw_errors"]
+
+_MODEL, _OTHER, _LINE = "#1b6ca8", "#c8502d", "#333333"
+_BANDS = ("0.955", "white")
+_AXIS = (
+    "error against the true counterfactual ÷ that of the factual unchanged\n"
+    "(logarithmic, ± 2 standard errors; at 1 the model is no better than doing nothing)"
+)
+
+
+@dataclass(frozen=True)
+class _Series:
+    """One kind of answer: a dot for each intervention, those that are known."""
+
+    label: str
+    marker: str
+    colour: str
+    filled: bool
+    below: float
+    """How far below the middle of the row of its intervention, in rows."""
+    estimates: Sequence[Estimate | None]
+
+
+def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") -> Figure:
+    """The error of each intervention as a share of that of the factual unchanged.
+
+    Args:
+        results: At least one, with truth.
+        particles: How many particles their mean is of, and of which images; empty leaves it out.
+    """
+    titles = [wrapped(result.question.title, 40) for result in results]
+    size = (width_of(titles, 8) + 5.2, 0.56 * len(results) + 1.5)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots()
+    series = _series(results, particles)
+    _scale(axes, series)
+    for row in range(len(results)):
+        axes.axhspan(row - 0.5, row + 0.5, color=_BANDS[row % 2], linewidth=0, zorder=0)
+    axes.axvline(1, color=_LINE, linestyle="--", linewidth=1, label="factual unchanged", zorder=1)
+    for each in series:
+        _draw_series(axes, each)
+    axes.set_yticks(range(len(results)), titles, fontsize=8)
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0, pad=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel(_AXIS, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def _series(results: Sequence[CounterfactualResult], particles: str) -> list[_Series]:
+    found = [result.quantities for result in results]
+    means = [each.get("particles/ratio/particle_mean") for each in found]
+    draws = [each.get("error/ratio/particle") for each in found]
+    others = [_another_original(result) for result in results]
+    images = max(result.rows + result.left_out for result in results)
+    series = [
+        _Series(f"mean of {particles}", "o", _MODEL, True, -0.27, means),
+        _Series(f"single draw, {images} images", "o", _MODEL, False, 0.0, draws),
+        _Series("another original, same attributes", "D", _OTHER, True, 0.27, others),
+    ]
+    return series if particles else series[1:]
+
+
+def _another_original(result: CounterfactualResult) -> Estimate | None:
+    other = result.quantities.get("error/mean_absolute_error/stranger")
+    factual = result.quantities.get("error/mean_absolute_error/factual")
+    if other is None or factual is None or not factual.mean > 0:
+        return None
+    return Estimate(other.mean / factual.mean, float("nan"), other.rows)
+
+
+def _scale(axes: Axes, series: Sequence[_Series]) -> None:
+    """A logarithmic axis with room for all dots and, on their right, for their values."""
+    ends = [1.0]
+    for each in series:
+        known = [estimate for estimate in each.estimates if estimate is not None]
+        ends += [estimate.mean for estimate in known]
+        ends += [estimate.mean + _half_width(estimate) for estimate in known]
+    positive = [end for end in ends if 0 < end < np.inf]
+    low, high = min(positive), max(positive)
+    span = max(high / low, 2.0)
+    axes.set_xscale("log")
+    axes.set_xlim(low / span ** (0.25 if 0 in ends else 0.06), high * span**0.16)
+    steps = (1.0, 2.0, 5.0) if span < 300 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _half_width(estimate: Estimate) -> float:
+    """Two standard errors, or nothing where there are none."""
+    return float(np.nan_to_num(2 * estimate.standard_error, posinf=0.0))
+
+
+def _draw_series(axes: Axes, series: _Series) -> None:
+    face = series.colour if series.filled else "white"
+    style: dict[str, Any] = {
+        "color": series.colour,
+        "markerfacecolor": face,
+        "markersize": 5,
+        "linewidth": 1,
+    }
+    axes.plot([], [], series.marker, label=series.label, **style)
+    for row, estimate in enumerate(series.estimates):
+        if estimate is None or not np.isfinite(estimate.mean):
+            continue
+        height, width = row + series.below, _half_width(estimate)
+        # No error at all has no place on the axis: an arrow at its left end stands for it.
+        at = estimate.mean if estimate.mean > 0 else axes.get_xlim()[0]
+        marker = series.marker if estimate.mean > 0 else "<"
+        ends = [max(at - width, axes.get_xlim()[0]), at + width]
+        axes.plot(ends, [height, height], color=series.colour, linewidth=1.2)
+        axes.plot([at], [height], marker, clip_on=False, **style)
+        text = axes.annotate(_number(estimate.mean), (ends[1], height), (5, -0.5), fontsize=7,
+                             textcoords="offset points", va="center_baseline")  # fmt: skip
+        # So that the line at 1 does not cross it out.
+        text.set_path_effects([withStroke(linewidth=3, foreground=_BANDS[row % 2])])
+
+
+def _number(value: float) -> str:
+    """Three digits.
+
+    Example:
+        >>> _number(0.16), _number(12), _number(0.00123456), _number(123.4)
+        ('0.160', '12.0', '0.00123', '123')
+    """
+    return f"{value:#.3g}".rstrip(".") if value else "0"
