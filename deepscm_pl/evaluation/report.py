@@ -25,6 +25,7 @@ from deepscm_pl.evaluation.pictures import (
     draw_noise,
     has_coverage,
 )
+from deepscm_pl.evaluation.reading import how_to_read
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.evaluation.tables import (
     Table,
@@ -153,7 +154,7 @@ class Report:
                 continue
             parts.append(f"## {title}")
             if table is not None:
-                parts += [f"{table.title}.", table.as_markdown()]
+                parts += [how_to_read(name, table), f"{table.title}.", table.as_markdown()]
             if title == "Soundness" and evaluation.composition:
                 parts.append(self._composition())
             if picture in self.pictures:
@@ -198,7 +199,8 @@ class Report:
         lines = [
             f"{evaluation.rows} images of the test split, {truth}; quantities of particles, "
             f"repetitions and pixel noise, and the noise floor, from the first "
-            f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each.",
+            f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
+            "Numbers are means over images; grey levels go from 0 to 255.",
             *(f"{name.capitalize()}: `{value}`." for name, value in self.origin.items() if value
               and isinstance(value, str)),
         ]  # fmt: skip
@@ -213,7 +215,7 @@ class Report:
             f"{value.mean:.3f} grey levels after {key.rsplit('/', 1)[1]}"
             for key, value in self.evaluation.composition.items()
         ]
-        return f"Composition, error of null interventions: {', '.join(found)}."
+        return f"Composition, error of null interventions (0 is perfect): {', '.join(found)}."
 
     @property
     def left_out(self) -> list[str]:

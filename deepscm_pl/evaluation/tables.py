@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 from rich.console import Console
@@ -190,7 +191,7 @@ def error_table(results: Sequence[CounterfactualResult]) -> Table:
     }
     return _by_intervention(
         "Counterfactual: error against the truth (mean absolute, in grey levels), its ratio to "
-        "that of the unchanged factual, PSNR and SSIM",
+        "that of the factual unchanged, PSNR and SSIM",
         results,
         columns,
     )
@@ -271,6 +272,7 @@ def noise_table(results: Sequence[NoiseResult]) -> Table:
         [
             "noise",
             "correlation with parents",
+            "by chance up to",
             "images",
             "numbers",
             "Kolmogorov–Smirnov",
@@ -282,6 +284,7 @@ def noise_table(results: Sequence[NoiseResult]) -> Table:
             [
                 f"{each.part} of {each.variable}",
                 _correlations(each.quantities),
+                _number(_by_chance(each), 3),
                 str(each.rows),
                 str(each.entries),
                 _number(each.quantities.get("kolmogorov_smirnov"), 4),
@@ -294,6 +297,15 @@ def noise_table(results: Sequence[NoiseResult]) -> Table:
         ],
         words=2,
     )
+
+
+def _by_chance(result: NoiseResult) -> float | None:
+    """What the largest correlation with an independent parent stays below in 95 % of samples."""
+    if result.rows < 2 or not any(key.startswith("correlation/") for key in result.quantities):
+        return None
+    # A correlation of n independent pairs is about N(0, 1/n), the largest of m the m-th power.
+    single = 0.95 ** (1 / result.entries)
+    return min(1.0, NormalDist().inv_cdf((1 + single) / 2) / math.sqrt(result.rows))
 
 
 def _correlations(quantities: Mapping[str, float]) -> str:

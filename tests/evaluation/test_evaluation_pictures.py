@@ -26,6 +26,8 @@ from deepscm_pl.evaluation.pictures import (
     has_coverage,
 )
 from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.evaluation.reading import how_to_read
+from deepscm_pl.evaluation.tables import noise_table, soundness_table
 
 from oracle import make
 from tiny import KnownTinyDataModule, TinyDataModule
@@ -364,3 +366,49 @@ def test_interventions_have_one_name_in_tables_and_pictures():
     for picture in ("errors", "examples", "coverage"):
         assert name in {text.get_text() for text, _ in written(report.pictures[picture])}
     assert list(report.as_plain_data()["counterfactual"]) == ["thickness+=0.5"]
+
+
+def test_tables_are_explained_as_far_as_there_is_something_to_explain():
+    known = Subject.of(make(), KnownTinyDataModule(test_size=12))
+    found = evaluate(known, ["thickness=7.5"], 19, density_size=50, workers=1, progress=False)
+    markdown = Report(known, found).as_markdown()
+    for said in ("*Two samples of the world* is", "*another original*, the error", "noise floor*",
+                 "*Change ÷ true change*", "*Coverage* is", "*by chance up to*"):  # fmt: skip
+        assert said in markdown, said
+    assert "*Identity kept*" not in markdown
+    alone = Subject.of(make(), TinyDataModule())
+    found = evaluate(alone, ["thickness=2"], 19, workers=1, progress=False)
+    markdown = Report(alone, found).as_markdown()
+    assert "*There and back*" in markdown
+    for said in ("another original", "*Coverage*", "*Change ÷ true change*", "the truth, and the"):
+        assert said not in markdown, said
+
+
+def test_explanations_name_columns_that_there_are():
+    quantities = {
+        "identity/kept": Estimate(0.9, 0.1, 9),
+        "coverage/varying/0.5": Estimate(0.5, 0, 9),
+    }
+    table = soundness_table([CounterfactualResult(Question("a=1"), 9, 0, quantities)])
+    said = how_to_read("soundness", table)
+    assert "*Identity kept*" in said
+    assert "*Coverage*" in said
+    assert "*By the truth*" not in said
+    assert "*There and back*" not in said
+
+
+@pytest.mark.parametrize(("entries", "about"), [(1, 2 / 10), (60, None)])
+def test_independent_noise_stays_below_what_chance_gives(entries, about):
+    """In 95 % of samples of 100 rows, by drawing them."""
+    generator = torch.Generator().manual_seed(0)
+    noises = torch.randn(2000, 100, entries, dtype=torch.float64, generator=generator)
+    parents = torch.rand(2000, 100, 1, dtype=torch.float64, generator=generator)
+    centred = [each - each.mean(dim=1, keepdim=True) for each in (noises, parents)]
+    scaled = [each / each.norm(dim=1, keepdim=True) for each in centred]
+    largest = (scaled[0] * scaled[1]).sum(dim=1).abs().amax(dim=1)
+    result = replace(noise(torch.zeros(3), entries), rows=100, quantities={"correlation/b": 0.1})
+    table = noise_table([result])
+    limit = float(table.rows[0][list(table.columns).index("by chance up to")])
+    assert (largest < limit).double().mean() == pytest.approx(0.95, abs=0.02)
+    if about is not None:
+        assert limit == pytest.approx(about, rel=0.03)

@@ -158,6 +158,7 @@ def test_densities_and_noise_are_under_their_headings():
     assert shown == {
         "noise": "u of a",
         "correlation with parents": "b +0.500",
+        "by chance up to": "0.358",
         "images": "30",
         "numbers": "1",
         "Kolmogorov–Smirnov": "0.1000",
