@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.evaluation.examples import Example
@@ -144,13 +146,16 @@ def _draw_cells(
     if not bool(example.possible[row]):
         _draw_impossible(axes, layout, column, row)
         return
-    axes.imshow(to_rgb(example.images[row]), extent=layout.box(column, row, 0), aspect="auto")
-    if example.truth is None:
-        return
-    axes.imshow(to_rgb(example.truth[row]), extent=layout.box(column, row, 1), aspect="auto")
-    change = _differences(example)[row].numpy()
-    axes.imshow(change, _DIFFERENCES, vmin=-limit, vmax=limit, aspect="auto",
-                extent=layout.box(column, row, 2))  # fmt: skip
+    shown: list[tuple[NDArray[np.float64], dict[str, Any]]] = [(to_rgb(example.images[row]), {})]
+    if example.truth is not None:
+        scale = {"cmap": _DIFFERENCES, "vmin": -limit, "vmax": limit}
+        shown += [
+            (to_rgb(example.truth[row]), {}),
+            (_differences(example)[row].numpy(), scale),
+        ]
+    for line, (image, colours) in enumerate(shown):
+        place = layout.box(column, row, line)
+        axes.imshow(image, extent=place, aspect="auto", interpolation="nearest", **colours)
 
 
 def _draw_impossible(axes: Axes, layout: _Layout, column: int, row: int) -> None:
