@@ -44,8 +44,14 @@ _SENTENCES: Mapping[str, Sequence[tuple[str, str]]] = {
             "of doing nothing, and *another original*, the error of the true image of another "
             "original with the same attributes, which is the intervention done perfectly on "
             "someone else; a model above that has lost the identity. *Ratio to unchanged*: 0 is "
-            "perfect, and at 1 the model is no better than doing nothing. PSNR and SSIM, which is "
-            "1 at best, are better when higher.",
+            "perfect, and at 1 the model is no better than doing nothing.",
+        ),
+    ],
+    "similarity": [
+        (
+            "",
+            "Peak signal-to-noise ratio (PSNR) and structural similarity (SSIM, 1 at best) are the "
+            "better, the higher; the baselines are those above.",
         ),
     ],
     "effectiveness": [

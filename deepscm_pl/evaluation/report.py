@@ -34,6 +34,7 @@ from deepscm_pl.evaluation.tables import (
     effectiveness_table,
     error_table,
     noise_table,
+    similarity_table,
     soundness_table,
 )
 from deepscm_pl.figures import save_figure
@@ -79,6 +80,7 @@ class Report:
             self.tables["densities"] = density_table(evaluation.densities)
         if any("error/ratio/particle" in each.quantities for each in answered):
             self.tables["errors"] = error_table(answered)
+            self.tables["similarity"] = similarity_table(answered)
             self.tables["effectiveness"] = effectiveness_table(
                 answered, subject.attributes, subject.unit
             )
@@ -144,6 +146,7 @@ class Report:
             ("Association", "association", ""),
             ("Intervention", "densities", "densities"),
             ("Counterfactual", "errors", "errors"),
+            ("Similarity", "similarity", ""),
             ("Counterfactual images", "", "examples"),
             ("Effectiveness", "effectiveness", ""),
             ("Soundness", "soundness", "coverage"),

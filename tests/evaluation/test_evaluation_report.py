@@ -21,6 +21,7 @@ from deepscm_pl.evaluation.tables import (
     error_table,
     noise_table,
     print_table,
+    similarity_table,
     soundness_table,
 )
 
@@ -62,8 +63,6 @@ def test_errors_are_under_their_headings(result):
         "factual unchanged": "error/mean_absolute_error/factual",
         "another original": "error/mean_absolute_error/stranger",
         "ratio to unchanged": "error/ratio/particle",
-        "PSNR (dB)": "error/peak_signal_to_noise_ratio/particle",
-        "SSIM": "error/structural_similarity/particle",
         "error, mean of particles (first 500)": "particles/mean_absolute_error/particle_mean",
         "ratio, mean of particles (first 500)": "particles/ratio/particle_mean",
     }.items():
@@ -81,6 +80,25 @@ def test_no_column_is_cut_off_where_the_terminal_is_narrow(capsys):
         assert all("…" not in line for line in lines)
         assert any("do(thickness = 1.5, " in line for line in lines)
         assert any("│ intensity = 224)" in line for line in lines)
+
+
+def test_similarity_is_under_its_headings(result):
+    table = similarity_table([result])
+    for row, (name, measure) in zip(
+        table.rows,
+        (("PSNR (dB)", "peak_signal_to_noise_ratio"), ("SSIM", "structural_similarity")),
+        strict=True,
+    ):
+        shown = dict(zip(table.columns, row, strict=True))
+        for heading, key in {
+            "a draw": f"error/{measure}/particle",
+            "mean of particles (first 500)": f"particles/{measure}/particle_mean",
+            "factual unchanged": f"error/{measure}/factual",
+            "another original": f"error/{measure}/stranger",
+        }.items():
+            assert float(shown.pop(heading)) == result.quantities[key].mean, heading
+        title = "do(thickness = 3)"
+        assert shown == {"intervention": title, "measure": name, "images": "10000"}
 
 
 def test_effectiveness_is_under_its_headings(result):
