@@ -43,6 +43,34 @@ def test_every_experiment_is_in_the_table():
     assert sorted(listed) == [str(path.relative_to(ROOT / "experiments")) for path in EXPERIMENTS]
 
 
+def run_folders() -> dict[str, str]:
+    """Where the runs of each experiment go."""
+    return {
+        str(path.relative_to(ROOT / "experiments").with_suffix("")): yaml.safe_load(
+            path.read_text(encoding="utf-8")
+        )["trainer"]["default_root_dir"]
+        for path in EXPERIMENTS
+    }
+
+
+def test_every_experiment_has_a_folder_of_its_own():
+    folders = run_folders()
+    assert len(set(folders.values())) == len(folders)
+    assert folders.pop("digits/full") == "runs/digits"
+    assert folders == {name: f"runs/{name}" for name in folders}
+
+
+def test_run_folders_in_the_texts_are_those_of_experiments():
+    texts = [ROOT / "README.md", ROOT / "experiments/README.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        folder
+        for text in texts
+        for folder in re.findall(r"(runs/\S+?)/lightning_logs", text.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named <= set(run_folders().values())
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
 def test_experiments_build_their_model(path):
     """Every configuration describes a model; a causal one samples."""
