@@ -1,38 +1,74 @@
-"""The notebooks run from top to bottom, on a model that is trained for an epoch."""
+"""The notebooks run from top to bottom, on models that are trained for an epoch."""
 
 from __future__ import annotations
 
+import copy
+import os
 from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
 
 from deepscm_pl.cli import main
+
+from tiny import CONFIGURATION
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-@pytest.fixture(scope="module")
-def digits_checkpoint(tmp_path_factory):
-    """The model of the notebooks, after one epoch."""
-    folder = tmp_path_factory.mktemp("digits")
-    configuration = ROOT / "experiments" / "digits" / "full.yaml"
+def train(configuration, folder):
+    """The checkpoint of a run of one epoch, without pictures or evaluation."""
     words = ["fit", "--config", str(configuration), "--trainer.default_root_dir", str(folder)]
-    assert main([*words, "--trainer.max_epochs", "1", "--trainer.callbacks", "[]"]) == 0
+    words += ["--trainer.max_epochs", "1", "--trainer.callbacks", "[]"]
+    words += ["--evaluation.enabled", "false", "--association.num_importance_samples", "0"]
+    assert main(words) == 0
     return next(folder.rglob("epoch=*.ckpt"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path, monkeypatch, digits_checkpoint):
-    monkeypatch.setenv("DEEPSCM_CHECKPOINT", str(digits_checkpoint))
+@pytest.fixture(scope="module")
+def digits_checkpoint(tmp_path_factory):
+    """The model of the notebooks."""
+    configuration = ROOT / "experiments" / "digits" / "full.yaml"
+    return train(configuration, tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory):
+    """A model of another known world, whose images are of another size."""
+    folder = tmp_path_factory.mktemp("tiny")
+    settings = copy.deepcopy(CONFIGURATION)
+    settings["data"] = {"class_path": "tiny.KnownTinyDataModule", "init_args": {"test_size": 64}}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings))
+    return train(folder / "tiny.yaml", folder)
+
+
+def check_that_it_runs(path, checkpoint, folder, monkeypatch):
+    monkeypatch.setenv("DEEPSCM_CHECKPOINT", str(checkpoint))
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    folder = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=300, resources=folder).execute()
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
     assert any(
         "image/png" in output.get("data", {})
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path, monkeypatch, digits_checkpoint):
+    check_that_it_runs(path, digits_checkpoint, tmp_path, monkeypatch)
+
+
+def test_data_are_those_of_the_checkpoint(tmp_path, monkeypatch, tiny_checkpoint):
+    """The notebook that asks for most: observations, originals and the world."""
+    folders = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
+    check_that_it_runs(NOTEBOOKS[-1], tiny_checkpoint, tmp_path, monkeypatch)
+
+
+def test_no_notebook_chooses_data_of_its_own():
+    for path in NOTEBOOKS:
+        assert "DataModule" not in path.read_text(encoding="utf-8"), path.stem

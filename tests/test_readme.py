@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from pytorch_lightning import LightningModule
 
+from deepscm_pl.data import known_world
+from deepscm_pl.evaluation import Subject, check_density_values, check_questions
 from deepscm_pl.training import DeepSCM
 
 ROOT = Path(__file__).parent.parent
@@ -43,18 +47,72 @@ def test_every_experiment_is_in_the_table():
     assert sorted(listed) == [str(path.relative_to(ROOT / "experiments")) for path in EXPERIMENTS]
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
-def test_experiments_build_their_model(path):
-    """Every configuration describes a model; a causal one samples."""
-    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    from jsonargparse import ArgumentParser
+def run_folders() -> dict[str, str]:
+    """Where the runs of each experiment go."""
+    return {
+        str(path.relative_to(ROOT / "experiments").with_suffix("")): yaml.safe_load(
+            path.read_text(encoding="utf-8")
+        )["trainer"]["default_root_dir"]
+        for path in EXPERIMENTS
+    }
 
+
+def test_every_experiment_has_a_folder_of_its_own():
+    folders = run_folders()
+    assert len(set(folders.values())) == len(folders)
+    assert folders.pop("digits/full") == "runs/digits"
+    assert folders == {name: f"runs/{name}" for name in folders}
+
+
+def test_run_folders_in_the_texts_are_those_of_experiments():
+    texts = [ROOT / "README.md", ROOT / "experiments/README.md", *(ROOT / "docs").glob("*.md")]
+    named = {
+        folder
+        for text in texts
+        for folder in re.findall(r"(runs/\S+?)/lightning_logs", text.read_text(encoding="utf-8"))
+    }
+    assert named
+    assert named <= set(run_folders().values())
+
+
+def model_of(settings: dict[str, Any]) -> LightningModule:
+    """What the section ``model`` of a configuration describes."""
     parser = ArgumentParser(exit_on_error=False)
     if "class_path" in settings["model"]:
         parser.add_subclass_arguments(LightningModule, "model")
-        parser.instantiate_classes(parser.parse_object({"model": settings["model"]}))
-        return
-    parser.add_class_arguments(DeepSCM, "model")
-    model = parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
-    with torch.no_grad():
-        assert model.scm.sample(2)["image"].shape[0] == 2
+    else:
+        parser.add_class_arguments(DeepSCM, "model")
+    return parser.instantiate_classes(parser.parse_object({"model": settings["model"]})).model
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
+def test_experiments_build_their_model(path):
+    """Every configuration describes a model; a causal one samples."""
+    model = model_of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    if isinstance(model, DeepSCM):
+        with torch.no_grad():
+            assert model.scm.sample(2)["image"].shape[0] == 2
+
+
+def is_causal(path: Path) -> bool:
+    return "graph" in yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+
+
+MORPHOMNIST = [path for path in EXPERIMENTS if path.parent.name == "morphomnist"]
+
+
+@pytest.mark.parametrize("path", filter(is_causal, MORPHOMNIST), ids=str)
+def test_experiments_ask_what_model_and_world_can_answer(path):
+    """Of each attribute alone, of both together, and of shifts; densities of each attribute."""
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    name = Path(settings["data"]["init_args"]["root"]).name
+    world = known_world("thickness-intensity" if name == "morphomnist" else name)
+    subject = Subject(model_of(settings).scm, {}, world, None)
+    asked = settings["evaluation"]
+    dos = [question.do for question in check_questions(subject, asked["interventions"])]
+    for attributes in ([each] for each in world.attributes):
+        assert sum(list(do) == attributes for do in dos) > 1
+    assert sum(set(do) == set(world.attributes) for do in dos) > 1
+    assert any(callable(value) for do in dos for value in do.values())
+    check_density_values(subject, asked["density_values"])
+    assert set(asked["density_values"]) == set(world.attributes)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from deepscm_pl.configuration import restore
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.training import load_data
 
 __all__ = ["observations_from_csv", "observations_from_test_split"]
 
 
 def observations_from_test_split(
     scm: StructuralCausalModel,
-    checkpoint: dict[str, Any],
+    path: Path,
     rows: Sequence[int],
     root: Path | None = None,
 ) -> tuple[dict[str, Tensor], list[str]]:
@@ -29,7 +27,7 @@ def observations_from_test_split(
 
     Args:
         scm: The model.
-        checkpoint: The checkpoint, which remembers its data.
+        path: The checkpoint, which remembers its data.
         rows: Row numbers, from 0.
         root: Folder of the data, where it has moved since.
 
@@ -37,21 +35,10 @@ def observations_from_test_split(
         Values ``(len(rows), *event)`` of every variable, and a name for each row.
 
     Raises:
-        ValueError: If the checkpoint does not remember its data, or a row does not exist.
+        ValueError: If the checkpoint does not remember its data, they have no root but one is
+            given, or a row does not exist.
     """
-    if "data" not in checkpoint:
-        raise ValueError(
-            "index: the checkpoint does not say which data it was trained on; give your own "
-            "observations with --observations FILE.csv."
-        )
-    description = dict(checkpoint["data"])
-    if root is not None:
-        if "root" not in description.get("init_args", {}):
-            raise ValueError(
-                f"data.root: {description['class_path']} has no root; leave the option out."
-            )
-        description["init_args"] = {**description.get("init_args", {}), "root": str(root)}
-    datamodule = restore(description, allowed=(pl.LightningDataModule,))()
+    datamodule = load_data(path, root)
     datamodule.prepare_data()
     datamodule.setup("test")
     variables = datamodule.variables("test")

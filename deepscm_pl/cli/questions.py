@@ -14,7 +14,7 @@ from deepscm_pl.cli.parser import FriendlyArgumentParser
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training import DeepSCM, read_checkpoint
+from deepscm_pl.training import DeepSCM
 
 __all__ = ["run_question"]
 
@@ -34,14 +34,13 @@ def run_question(words: list[str]) -> None:
             folder is not empty or cannot be written.
     """
     options = _parser(words[0]).parse_args(words[1:])
-    checkpoint = read_checkpoint(options.ckpt_path)
     scm = DeepSCM.load_from_checkpoint(options.ckpt_path).scm
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     torch.manual_seed(options.seed)
     with torch.no_grad():
         if words[0] == "counterfactual":
-            answers = _counterfactual(scm, checkpoint, options)
+            answers = _counterfactual(scm, options)
         else:
             answers = _draw(scm, options)
     for path in write_answers(scm, answers, options.out, npz=options.npz):
@@ -140,13 +139,13 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
         likelihood.temperature = temperature
 
 
-def _counterfactual(
-    scm: StructuralCausalModel, checkpoint: dict[str, object], options: argparse.Namespace
-) -> list[Answer]:
+def _counterfactual(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answer]:
     """The factual, then a counterfactual for each intervention."""
     dos = [parse_do(text) for text in options.do]
     if options.index is not None:
-        factual, rows = observations_from_test_split(scm, checkpoint, options.index, options.root)
+        factual, rows = observations_from_test_split(
+            scm, options.ckpt_path, options.index, options.root
+        )
     else:
         factual, rows = observations_from_csv(scm, options.observations)
     values = scm.counterfactual(factual, dos, options.num_particles)

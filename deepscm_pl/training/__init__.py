@@ -1,6 +1,6 @@
 """Lightning modules: how models are trained, tested, saved and loaded."""
 
-from deepscm_pl.training.checkpoint import read_checkpoint
+from deepscm_pl.training.checkpoint import load_data, read_checkpoint
 from deepscm_pl.training.deep_scm import DeepSCM
 from deepscm_pl.training.image_classifier import ImageClassifier
 from deepscm_pl.training.objectives import (
@@ -19,5 +19,6 @@ __all__ = [
     "ImportanceWeightedObjective",
     "Objective",
     "OneCycle",
+    "load_data",
     "read_checkpoint",
 ]

@@ -13,8 +13,9 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from deepscm_pl.configuration import restore
+from deepscm_pl.data import CausalDataModule
 
-__all__ = ["evaluate_average", "load_model", "read_checkpoint"]
+__all__ = ["evaluate_average", "load_data", "load_model", "read_checkpoint"]
 
 _Model = TypeVar("_Model", bound=pl.LightningModule)
 
@@ -61,6 +62,42 @@ def _check_factories(arguments: Mapping[str, Any], names: Sequence[str]) -> None
         for factory in found.values() if isinstance(found, Mapping) else [found]:
             if factory is not None and not isinstance(factory, partial):
                 raise ValueError(f"expected a class with its arguments, but got {factory!r}.")
+
+
+def load_data(path: str | Path, root: str | Path | None = None) -> CausalDataModule:
+    """The data module that the model in a checkpoint was trained with, made again.
+
+    Nothing in the file is executed, and nothing but a data module may be named. The data themselves
+    stay where they were in training, and are read once they are asked for, as by
+    ``load_data(path).variables("test")``.
+
+    Args:
+        path: The ``.ckpt`` file.
+        root: Folder of the data, where it has moved since.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated, foreign or hostile, or does not say which data it was
+            trained on; or if a root is given for data that have none.
+    """
+    description = read_checkpoint(path, settings=()).get("data")
+    if not isinstance(description, Mapping) or "class_path" not in description:
+        raise ValueError(
+            f"data: the checkpoint {path} does not say which data it was trained on; make the data "
+            "module yourself, or give your own observations (--observations FILE.csv)."
+        )
+    arguments = description.get("init_args") or {}
+    if root is not None and "root" not in arguments:
+        raise ValueError(f"data.root: {description['class_path']} has no root; leave it out.")
+    factory = restore(description, allowed=(CausalDataModule,))
+    try:
+        module: CausalDataModule = factory() if root is None else factory(root=str(root))
+    except TypeError as error:
+        raise ValueError(
+            f"data: the checkpoint {path} does not fit this version of {description['class_path']}:"
+            f" {error}"
+        ) from None
+    return module
 
 
 def read_checkpoint(

@@ -14,11 +14,12 @@ import pytorch_lightning as pl
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.cli import main
 from deepscm_pl.evaluation import Report, Subject, evaluate_importance_weighted_bound
-from deepscm_pl.training import DeepSCM
+from deepscm_pl.training import DeepSCM, ImageClassifier
 
 from tiny import CONFIGURATION, KnownTinyDataModule, TinyDataModule
 
@@ -356,6 +357,52 @@ def test_a_classifier_set_in_python_judges_identity(known_checkpoint, tmp_path):
     assert found["identity/truth"]["mean"] == 1
     assert 0 <= found["identity/kept"]["mean"] <= 1
     assert (tmp_path / "evaluation" / "evaluation.json").is_file()
+
+
+class NearestLevel(nn.Module):
+    """The class is the level that the brightness of the top left pixel is nearest to."""
+
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.levels = nn.Parameter(torch.zeros(classes))
+
+    def forward(self, image):
+        return -(image[:, 0, 0, :1] - self.levels).square()
+
+
+LEVELS = torch.tensor([90.0, 130.0, 230.0])
+
+
+def nearest_level(images):
+    return (images[:, 0, 0, :1].float() - LEVELS).abs().argmin(dim=1)
+
+
+@pytest.fixture
+def predictor(tmp_path):
+    """A checkpoint of a classifier that sees the nearest of three levels."""
+    model = ImageClassifier((1, 8, 8), classes=3, network=NearestLevel)
+    model.network.levels.data = 2 * LEVELS / 255 - 1
+    trainer = pl.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path,
+                         enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    trainer.validate(model, datamodule=KnownTinyDataModule(), verbose=False)
+    trainer.save_checkpoint(tmp_path / "predictor.ckpt")
+    return tmp_path / "predictor.ckpt"
+
+
+def test_a_predictor_judges_identity_by_its_most_likely_class(known, known_checkpoint, predictor):
+    """As classifying the true images by hand does."""
+    words = ["test", "--ckpt_path", str(known_checkpoint), *QUIET, "--evaluation.workers", "1"]
+    assert main([*words, "--evaluation.predictor", str(predictor)]) == 0
+    document = json.loads((known[0] / "evaluation" / "evaluation.json").read_text())
+    found = document["counterfactual"]["thickness=2"]["quantities"]
+
+    subject = Subject.of(trained(known), KnownTinyDataModule(test_size=12))
+    attributes = subject.world.counterfactual(subject.columns(), {"thickness": 2.0})
+    truth = torch.from_numpy(subject.world.render(subject.originals, attributes))[:, None]
+    kept = nearest_level(truth) == nearest_level(subject.variables["image"])
+    assert 0 < kept.sum() < 12
+    assert found["identity/truth"]["mean"] == pytest.approx(kept.double().mean().item())
+    assert 0 <= found["identity/kept"]["mean"] <= 1
 
 
 def test_nothing_is_evaluated_when_disabled(known_checkpoint, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -266,19 +266,31 @@ def test_other_precisions(case, dtype):
     )
 
 
-@every_metric
-def test_tensors_on_another_device_are_told(case):
-    def moved(value):
+def elsewhere(batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The batch with one of its tensors on another device, for each of them."""
+    for name, value in batch.items():
         if isinstance(value, Mapping):
-            return {key: moved(each) for key, each in value.items()}
-        return value.to("meta")
+            yield from ({**batch, name: moved} for moved in elsewhere(value))
+        else:
+            yield {**batch, name: value.to("meta")}
 
-    batch = case.batch(torch.arange(ROWS))
-    for name in batch:
-        for other in set(batch) - {name}:
-            metric = case.make()
-            with pytest.raises(ValueError, match=r"cpu.*meta|meta.*cpu"):
-                metric.update(**{**batch, name: moved(batch[name]), other: batch[other]})
+
+@every_metric
+def test_tensors_on_different_devices_are_told(case):
+    batches = list(elsewhere(case.batch(torch.arange(ROWS))))
+    assert len(batches) > 1
+    for batch in batches:
+        with pytest.raises(ValueError, match=r"cpu.*meta|meta.*cpu"):
+            case.make().update(**batch)
+
+
+@every_metric
+def test_a_metric_on_another_device_is_told(case):
+    """All tensors agree, but the metric is elsewhere."""
+    metric = case.make().to("meta")
+    expected = r"expected tensors on meta, where the metric is, but got cpu; move the metric with"
+    with pytest.raises(ValueError, match=rf"{type(metric).__name__}: {expected}"):
+        metric.update(**case.batch(torch.arange(ROWS)))
 
 
 @every_metric

@@ -1,0 +1,72 @@
+"""What a checkpoint says of its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepscm_pl.data import MorphoMNISTDataModule
+from deepscm_pl.training import load_data
+
+from tiny import TinyDataModule
+
+
+@pytest.fixture
+def altered(checkpoint, tmp_path):
+    """The checkpoint with something else said of its data; None for nothing."""
+
+    def write(description):
+        saved = torch.load(checkpoint, weights_only=True)
+        del saved["data"]
+        if description is not None:
+            saved["data"] = description
+        torch.save(saved, tmp_path / "altered.ckpt")
+        return tmp_path / "altered.ckpt"
+
+    return write
+
+
+def test_data_are_those_of_the_training(checkpoint):
+    data, expected = load_data(checkpoint), TinyDataModule(batch_size=16)
+    assert isinstance(data, TinyDataModule)
+    assert data.configuration() == expected.configuration()
+    for split in ("train", "validation", "test"):
+        for name, values in expected.variables(split).items():
+            assert torch.equal(data.variables(split)[name], values)
+
+
+def test_data_that_have_moved(altered, tmp_path):
+    description = MorphoMNISTDataModule("somewhere", batch_size=7).configuration()
+    path = altered(description)
+    assert load_data(path).root == Path("somewhere").resolve()
+    moved = load_data(str(path), root=tmp_path)
+    assert (moved.root, moved.batch_size) == (tmp_path, 7)
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        (None, "does not say which data it was trained on; make the data module yourself"),
+        ("tiny.TinyDataModule", "does not say which data"),
+        ({"init_args": {}}, "does not say which data"),
+        ({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}, "is refused"),
+        ({"class_path": "torch.nn.Identity"}, "is refused: expected a class derived from Causal"),
+        ({"class_path": "tiny.NoSuchDataModule"}, "cannot import"),
+        ({"class_path": "tiny.TinyDataModule", "init_args": {"size": 1}}, "does not fit this ver"),
+    ],
+)
+def test_bad_descriptions_of_data_are_refused(altered, description, message):
+    with pytest.raises(ValueError, match=message):
+        load_data(altered(description))
+
+
+def test_data_without_a_root_cannot_have_moved(checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"data\.root: tiny\.TinyDataModule has no root"):
+        load_data(checkpoint, root=tmp_path)
+
+
+def test_a_missing_checkpoint_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_data(tmp_path / "none.ckpt")
