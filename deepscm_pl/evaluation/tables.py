@@ -203,10 +203,15 @@ def similarity_table(results: Sequence[CounterfactualResult]) -> Table:
             each.question.title,
             name,
             str(each.rows),
-            _mean(each.quantities, f"error/{measure}/particle", digits),
-            _mean(each.quantities, f"error/{measure}/factual", digits),
-            _mean(each.quantities, f"error/{measure}/stranger", digits),
-            _mean(each.quantities, f"particles/{measure}/particle_mean", digits),
+            *(
+                _Column(f"{of}/{measure}/{answer}", digits).text(each.quantities)
+                for of, answer in (
+                    ("error", "particle"),
+                    ("error", "factual"),
+                    ("error", "stranger"),
+                    ("particles", "particle_mean"),
+                )
+            ),
         ]
         for each in results
         for measure, name, digits in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,15 @@ from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.types import Variables
 
 __all__ = ["Brightness", "Exposure"]
+
+_DEGREE = 3
+"""Of the polynomials in the parents of the content."""
+
+_REACH = 2.5
+"""Standard deviations from the mean of a parent beyond which polynomials are not trusted."""
+
+_SMALLEST_SPREAD = 1e-3
+"""A quarter of a grey level of 256."""
 
 
 class Brightness(nn.Module):
@@ -72,10 +82,10 @@ class Brightness(nn.Module):
         return brightness.clamp(min=1 / self.levels)
 
 
-def _powers(content: Tensor, degree: int = 3) -> Tensor:
-    """1, c, c², …, ``(N, 1 + degree·features)``."""
+def _powers(content: Tensor) -> Tensor:
+    """1, c, c², …, ``(*batch, 1 + degree·features)``."""
     constant = torch.ones_like(content.sum(dim=-1, keepdim=True))
-    return torch.cat([constant, *(content**k for k in range(1, degree + 1))], dim=-1)
+    return torch.cat([constant, *(content**k for k in range(1, _DEGREE + 1))], dim=-1)
 
 
 def _alternating_least_squares(
@@ -101,40 +111,81 @@ def _least_squares(design: Tensor, target: Tensor) -> Tensor:
 
 
 class Exposure(nn.Module):
-    """γ(z, pa) = exp(f(z, pa)) > 0, by which an image is brighter than its brightness says.
+    """γ = exp(m(c) + s(c)·h(z, c)) > 0, by which an image is brighter than its brightness says.
 
     What is white in an image is often one level, the same for all white pixels, and depends on the
     image: after its median has been scaled, say. A decoder that predicts each pixel on its own
     would have to hit that level pixel by pixel, and in low precision cannot; what it misses by is
     common to all white pixels, while their noise should be independent. So it is one number, in
-    full precision. γ = 1 at first.
+    full precision.
+
+    m and s, polynomials in each of the content's parents c, are the mean and the spread of the log
+    of what white is in the training images; they stay as they were fitted, and level off beyond
+    2.5 standard deviations. h is learned and starts at 0, on a scale on which 1 is common.
 
     Args:
         latent: Size of z.
-        features: Size of what is seen of the parents.
-        hidden: Width of the one hidden layer of f.
+        content: Size of c, the standardised parents of the content.
+        hidden: Width of the one hidden layer of h, beside which z has an affine path.
 
     Shape:
-        ``(*batch, latent)`` and ``(*batch, features)`` -> ``(*batch, 1)``.
+        ``(*batch, latent)`` and ``(*batch, content)`` -> ``(*batch, 1)``.
 
     Example:
-        >>> Exposure(latent=2, features=0)(torch.ones(3, 2), torch.ones(3, 0)).flatten().tolist()
+        >>> Exposure(latent=2, content=0)(torch.ones(3, 2), torch.ones(3, 0)).flatten().tolist()
         [1.0, 1.0, 1.0]
     """
 
-    def __init__(self, latent: int, features: int, hidden: int = 64) -> None:
-        super().__init__()
-        last = nn.Linear(hidden, 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(nn.Linear(latent + features, hidden), nn.SiLU(), last)
+    mean: Tensor
+    spread: Tensor
 
-    def forward(self, latent: Tensor, seen: Tensor) -> Tensor:
-        """γ(z, pa)."""
+    def __init__(self, latent: int, content: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.direct = nn.Linear(latent, 1)
+        last = nn.Linear(hidden, 1)
+        for layer in (self.direct, last):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.layers = nn.Sequential(nn.Linear(latent + content, hidden), nn.SiLU(), last)
+        constant = torch.zeros(1 + _DEGREE * content, 1)
+        self.register_buffer("mean", constant.clone())
+        self.register_buffer("spread", constant)
+        self.spread[0] = 1.0
+
+    def fit(self, white: Tensor, content: Tensor) -> None:
+        """Fit m and s.
+
+        Args:
+            white: Of each training image the log of its brightest pixel over its brightness,
+                ``(N, 1)``.
+            content: ``(N, content)``.
+        """
+        powers = _powers(content.clamp(-_REACH, _REACH).double())
+        mean = _least_squares(powers, white.double())
+        deviation = (white - powers @ mean).abs()
+        self.mean.copy_(mean)
+        # The mean deviation of a normal law is √(2/π) of the standard deviation.
+        self.spread.copy_(math.sqrt(math.pi / 2) * _least_squares(powers, deviation))
+
+    def standardise(self, white: Tensor, content: Tensor) -> Tensor:
+        """(log white − m(c)) / s(c), what h has to be for γ to be white; as :meth:`fit`."""
+        mean, spread = self._mean_and_spread(content.to(white))
+        return (white - mean) / spread
+
+    def forward(self, latent: Tensor, content: Tensor) -> Tensor:
+        """γ(z, c)."""
         with torch.autocast(latent.device.type, enabled=False):
-            joint = torch.cat([latent, seen.to(latent)], dim=-1)
-            factor: Tensor = self.layers(joint).exp()
+            content = content.to(latent)
+            mean, spread = self._mean_and_spread(content)
+            standardised = self.direct(latent) + self.layers(torch.cat([latent, content], dim=-1))
+            factor: Tensor = (mean + spread * standardised).exp()
         return factor
+
+    def _mean_and_spread(self, content: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(content.device.type, enabled=False):
+            powers = _powers(content.clamp(-_REACH, _REACH))
+            spread = (powers @ self.spread.to(content)).clamp(min=_SMALLEST_SPREAD)
+            return powers @ self.mean.to(content), spread
 
 
 def split_context(context: Context, names: Sequence[str]) -> tuple[Context, Context]:

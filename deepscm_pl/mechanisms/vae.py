@@ -120,22 +120,26 @@ class ConditionalVAE(ImageMechanism):
         super().fit(value, parents)
         if self.brightness is not None and self.content_context is not None:
             self.content_context.fit(parents)
-            self.brightness.fit(value, parents, self.content_context(parents))
+            content = self.content_context(parents).expand(len(value), -1)
+            self.brightness.fit(value, parents, content)
+            if self.exposure is not None:
+                white = self._white(self._content_of(value.to(content) + 0.5, parents))
+                self.exposure.fit(white, content)
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
         context = self._content(parents).to(value)
         # Grey levels to [-1, 1], a range that the initial weights are made for.
-        share = self._content_of(value, parents) / self.dequantisation.levels
-        scaled = 2 * share - 1
+        content = self._content_of(value, parents)
+        scaled = 2 * content / self.dequantisation.levels - 1
         batch = torch.broadcast_shapes(scaled.shape[:-3], context.shape[:-1])
         scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
         context = context.expand(*batch, -1).reshape(len(scaled), -1)
         features = [self.encoder(scaled, context), context]
         if self.exposure is not None:
             # What the exposure is read from, to more digits than an encoder may keep.
-            white = share.flatten(-3).amax(dim=-1).clamp(min=1 / self.dequantisation.levels).log()
-            features.append(white.expand(batch).reshape(-1, 1))
+            white = self._white(content).expand(*batch, 1).reshape(-1, 1)
+            features.append(self.exposure.standardise(white, context))
         joint = torch.cat(features, dim=-1).view(*batch, -1)
         # Networks may run in low precision, densities do not.
         location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
@@ -249,6 +253,11 @@ class ConditionalVAE(ImageMechanism):
         if self.brightness is None:
             return value
         return value / self.brightness(parents)[..., None, None].to(value)
+
+    def _white(self, content: Tensor) -> Tensor:
+        """The log of the brightest pixel's share of the range, ``(*batch, 1)``."""
+        levels = self.dequantisation.levels
+        return (content.flatten(-3).amax(dim=-1, keepdim=True) / levels).clamp(min=1 / levels).log()
 
     @staticmethod
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:

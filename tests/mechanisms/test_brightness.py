@@ -13,6 +13,7 @@ from deepscm_pl.likelihoods import (
     FixedVarianceGaussian,
 )
 from deepscm_pl.mechanisms import Brightness, ConditionalVAE, Context
+from deepscm_pl.mechanisms.brightness import Exposure
 from deepscm_pl.nn import ResidualDecoder, ResidualEncoder
 from deepscm_pl.types import Domain
 
@@ -109,11 +110,33 @@ def test_exposure_scales_the_image_and_follows_the_latent(double):
     before = mechanism.likelihood.components(mechanism.decode(latent, parents))
     with torch.no_grad():
         mechanism.exposure.layers[-1].weight.fill_(0.3)
+        mechanism.exposure.direct.weight.fill_(0.1)
+        mechanism.exposure.spread[0] = 0.2
     content = mechanism._content(parents)
     factor = mechanism.exposure(latent, content)[..., None, None, None]
     assert factor.std() > 0.01
     after = mechanism.likelihood.components(mechanism.decode(latent, parents))
     torch.testing.assert_close(after.location, before.location * factor, atol=1e-6, rtol=1e-6)
+
+
+def test_exposure_is_standardised_given_the_content(double):
+    """White that rises with the cause of the content, and spreads less where it is higher."""
+    content = torch.randn(20_000, 1)
+    noise = torch.randn_like(content)
+    white = 0.02 * content.clamp(-2, 2) + (0.03 - 0.01 * content.clamp(-2, 2)) * noise
+    exposure = Exposure(latent=1, content=1)
+    exposure.fit(white, content)
+    found = exposure.standardise(white, content)
+    for inside in (content < -1, content.abs() < 1, content > 1):
+        assert found[inside].mean().abs() < 0.15
+        assert found[inside].std() == pytest.approx(1, abs=0.15)
+    # What it says of the content it has not seen is what it says at the edge of what it has.
+    edge, far = (exposure(torch.zeros(1, 1), torch.full((1, 1), c)) for c in (2.5, 40.0))
+    assert torch.equal(edge, far)
+    # The noise that standardises to h gives the white that it was.
+    with torch.no_grad():
+        exposure.direct.weight.fill_(1.0)
+    torch.testing.assert_close(exposure(found, content).log(), white)
 
 
 def test_the_posterior_sees_the_brightest_pixel(double):
