@@ -138,6 +138,7 @@ class AssociationReport(pl.Callback):
             found,
             self.reference,
             self.num_importance_samples,
+            model.num_evaluation_particles,
         )
         table = association_table(self.rows, self.reference_name)
         print_table(table)

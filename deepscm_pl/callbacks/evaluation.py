@@ -196,6 +196,7 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 
 
 def _print(report: Report) -> None:
+    print(f"Evaluated: {report.rows}.")
     for name, table in report.tables.items():
         if name != "association":
             print_table(table)

@@ -101,6 +101,7 @@ def association_rows(
     quantities: Mapping[str, Estimate],
     reference: Mapping[str, float] | None = None,
     num_samples: int = 100,
+    num_particles: int = 1,
 ) -> list[AssociationRow]:
     """The lines of the association table, as far as there are quantities for them.
 
@@ -110,11 +111,12 @@ def association_rows(
         quantities: What was found, by key.
         reference: Numbers to compare with, by key.
         num_samples: K of the importance-weighted bound.
+        num_particles: Draws of the latents for the evidence lower bound.
 
     Raises:
         ValueError: If a reference is of no quantity.
     """
-    labels = list(_labels(graph, images, num_samples))
+    labels = list(_labels(graph, images, num_samples, num_particles))
     unknown = [key for key in reference or {} if key not in {key for key, _, _ in labels}]
     if unknown:
         raise ValueError(
@@ -129,13 +131,14 @@ def association_rows(
 
 
 def _labels(
-    graph: CausalGraph, images: tuple[str, ...], num_samples: int
+    graph: CausalGraph, images: tuple[str, ...], num_samples: int, num_particles: int
 ) -> Iterator[tuple[str, str, str]]:
     """Key, label and unit of every quantity."""
+    bound = f" ≥, {num_particles} draw{'s' if num_particles > 1 else ''}"
     for name, parents in graph.parents.items():
         given = f" | {', '.join(parents)}" if parents else ""
-        yield f"bound/{name}", f"log p({name}{given}){' ≥' if name in images else ''}", "nats"
-    yield "bound", f"log p(joint){' ≥' if images else ''}", "nats"
+        yield f"bound/{name}", f"log p({name}{given}){bound if name in images else ''}", "nats"
+    yield "bound", f"log p(joint){bound if images else ''}", "nats"
     weighted = f"K = {num_samples}"
     for name in images:
         given = f" | {', '.join(graph.parents[name])}" if graph.parents[name] else ""

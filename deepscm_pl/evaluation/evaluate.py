@@ -44,6 +44,7 @@ class Evaluation:
         detail_rows: The first of them, on which the costlier quantities were computed.
         particles: Draws of the noise of each detail row.
         world: Name of the known world; None without one.
+        available: How many rows the test split has; None where that is not known.
         densities: Rung 2.
         counterfactuals: Rung 3, for each intervention.
         composition: After null interventions.
@@ -57,6 +58,7 @@ class Evaluation:
     detail_rows: int
     particles: int
     world: str | None
+    available: int | None = None
     densities: list[DensityResult] = field(default_factory=list)
     counterfactuals: list[CounterfactualResult] = field(default_factory=list)
     composition: Mapping[str, Estimate] = field(default_factory=dict)
@@ -172,7 +174,7 @@ def evaluate(
     check_density_values(subject, density_values)
     detail = min(DETAIL_ROWS, len(subject)) if detail_rows is None else detail_rows
     world = None if subject.world is None else subject.world.name
-    result = Evaluation(len(subject), detail, num_particles, world)
+    result = Evaluation(len(subject), detail, num_particles, world, subject.available)
     devices = [subject.scm.fitted.device] if subject.scm.fitted.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode(), _evaluation_mode(subject.scm):
         with _part(result, "densities", seed):

@@ -13,7 +13,7 @@ _SENTENCES: Mapping[str, Sequence[tuple[str, str]]] = {
         (
             "",
             "The higher log p, the better the model explains the images; ≥ marks a lower bound of "
-            "it.",
+            "it, the evidence lower bound with its draws of the latent for each image.",
         ),
         (
             "bits per dimension",

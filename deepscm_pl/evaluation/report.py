@@ -119,6 +119,7 @@ class Report:
             **self.origin,
             "world": evaluation.world,
             "rows": evaluation.rows,
+            "available_rows": evaluation.available,
             "detail_rows": evaluation.detail_rows,
             "particles": evaluation.particles,
             "association": {
@@ -196,11 +197,19 @@ class Report:
                 found[f"noise/{result.variable}/{result.part}/{key}"] = number
         return _tagged(found)
 
+    @property
+    def rows(self) -> str:
+        """What was evaluated, such as ``The first 100 of 500 images of the test split``."""
+        evaluation = self.evaluation
+        if evaluation.available is None or evaluation.rows == evaluation.available:
+            return f"{evaluation.rows} images of the test split"
+        return f"The first {evaluation.rows} of {evaluation.available} images of the test split"
+
     def _introduction(self) -> str:
         evaluation = self.evaluation
         truth = "of no known world" if evaluation.world is None else f"of {evaluation.world}"
         lines = [
-            f"{evaluation.rows} images of the test split, {truth}; quantities of particles, "
+            f"{self.rows}, {truth}; quantities of particles, "
             f"repetitions and pixel noise, and the noise floor, from the first "
             f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
             "Numbers are means over images; grey levels go from 0 to 255.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ class Subject:
         why_no_originals: The reason where there is none.
         other_attributes: Attributes of the world that the model lacks, ``(N,)`` each: the truth
             depends on them, too.
+        available: How many rows the test split has; None where that is not known.
     """
 
     scm: StructuralCausalModel
@@ -40,6 +41,7 @@ class Subject:
     originals: NDArray[np.uint8] | None
     why_no_originals: str = ""
     other_attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    available: int | None = None
 
     @classmethod
     def of(
@@ -61,21 +63,22 @@ class Subject:
                 f"got {size}; ask for other rows, or test on more."
             )
         variables = {name: split[name][:size] for name in scm.graph.nodes}
+        known = cls(scm, variables, data.world, None, available=available)
         if data.world is None:
-            return cls(scm, variables, None, None)
+            return known
         others = [name for name in data.world.attributes if name not in variables]
         lacking = [name for name in others if name not in split]
         if lacking:
             reason = (
                 f"the test split lacks {', '.join(lacking)}, which the world draws images with."
             )
-            return cls(scm, variables, data.world, None, reason)
+            return replace(known, why_no_originals=reason)
         columns = {name: _column(split[name][:size]) for name in others}
         try:
             originals = data.originals("test")[:size]
         except ValueError as error:
-            return cls(scm, variables, data.world, None, str(error), columns)
-        return cls(scm, variables, data.world, originals, "", columns)
+            return replace(known, why_no_originals=str(error), other_attributes=columns)
+        return replace(known, originals=originals, other_attributes=columns)
 
     def __len__(self) -> int:
         """N, the rows."""

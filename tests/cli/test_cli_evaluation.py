@@ -228,11 +228,14 @@ def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
     after = json.loads((folder / "evaluation.json").read_text())
     assert after["counterfactual"] == before["counterfactual"]
     assert after["association"]["bound/thickness"]["reference"] == -1.5
+    assert "| log p(joint) ≥, 1 draw |" in (folder / "evaluation.md").read_text()
     more = ["--evaluation.interventions", "[intensity+=1]", "--evaluation.rows", "6"]
     assert main([*words, *cache, *more]) == 0
     changed = json.loads((folder / "evaluation.json").read_text())
     assert list(changed["counterfactual"]) == ["intensity+=1"]
     assert changed["rows"] == 6
+    assert "Evaluated: The first 6 of 12 images of the test split." in capsys.readouterr().out
+    assert "The first 6 of 12 images" in (folder / "evaluation.md").read_text()
 
 
 def test_an_interrupted_evaluation_leaves_the_former_report(known, known_checkpoint, monkeypatch):
