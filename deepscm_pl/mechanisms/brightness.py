@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.types import Variables
 
-__all__ = ["Brightness", "Exposure"]
+__all__ = ["Brightness", "Exposure", "white_level"]
+
+_WHITE = 0.005
+"""The share of the pixels that may be brighter than white: those that noise has made so."""
+
+_LARGEST = 4.0
+"""Spreads of white that are told apart, in both directions."""
 
 _DEGREE = 3
 """Of the polynomials in the parents of the content."""
@@ -23,14 +29,31 @@ _SMALLEST_SPREAD = 1e-3
 """A quarter of a grey level of 256."""
 
 
+def white_level(images: Tensor) -> Tensor:
+    """What is white in each image: of 1,000 pixels the fifth brightest, ``(*batch, 1)``.
+
+    The brightest one is often an outlier, in images that a model has drawn.
+
+    Args:
+        images: ``(*batch, C, H, W)``.
+
+    Example:
+        >>> white_level(torch.arange(784.0).view(1, 1, 28, 28))
+        tensor([[780.]])
+    """
+    pixels = images.flatten(-3)
+    rank = math.ceil(_WHITE * pixels.shape[-1])
+    return pixels.topk(rank, dim=-1).values[..., -1:]
+
+
 class Brightness(nn.Module):
     """β(pa) = w·pa + b, the share of the range of grey levels that an image fills.
 
-    Affine in the standardised parents. It is fitted to the brightest pixel of every training image
-    and stays as it was fitted. That pixel depends on the content of the image, too, and the
-    content's causes may go along with the brightness: thin strokes are darker, and their brightest
-    pixel is further above what is asked for. So it is β(pa)·ρ(c) that is fitted, with a polynomial
-    ρ of mean 1 in each of the content's parents c, and ρ is forgotten.
+    Affine in the standardised parents. It is fitted to what is white in every training image, see
+    :func:`white_level`, and stays as it was fitted. White depends on the content of the image, too,
+    and the content's causes may go along with the brightness: thin strokes are darker, and what is
+    white in them is further above what is asked for. So it is β(pa)·ρ(c) that is fitted, with a
+    polynomial ρ of mean 1 in each of the content's parents c, and ρ is forgotten.
 
     Args:
         context: The parents that act on the brightness.
@@ -57,7 +80,7 @@ class Brightness(nn.Module):
         self.register_buffer("bias", torch.tensor([0.5]))
 
     def fit(self, value: Tensor, parents: Variables, content: Tensor) -> None:
-        """Fit the context, and the affine map to the brightest pixel of every image.
+        """Fit the context, and the affine map to what is white in every image.
 
         Args:
             value: Images of the training split, ``(N, C, H, W)``, in grey levels.
@@ -67,8 +90,8 @@ class Brightness(nn.Module):
         self.context.fit(parents)
         features = self.context(parents).double()
         design = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
-        # The middle of the brightest level's cell.
-        target = (value.flatten(1).amax(dim=1, keepdim=True).double() + 0.5) / self.levels
+        # The middle of the level's cell.
+        target = (white_level(value.float()).double() + 0.5) / self.levels
         solution = _alternating_least_squares(design, _powers(content.double()), target)
         self.weight.copy_(solution[:-1])
         self.bias.copy_(solution[-1])
@@ -80,6 +103,10 @@ class Brightness(nn.Module):
         with torch.autocast(context.device.type, enabled=False):
             brightness: Tensor = context.to(self.weight) @ self.weight + self.bias
         return brightness.clamp(min=1 / self.levels)
+
+
+def _bounded(value: Tensor) -> Tensor:
+    return _LARGEST * (value / _LARGEST).tanh()
 
 
 def _powers(content: Tensor) -> Tensor:
@@ -121,7 +148,8 @@ class Exposure(nn.Module):
 
     m and s, polynomials in each of the content's parents c, are the mean and the spread of the log
     of what white is in the training images; they stay as they were fitted, and level off beyond
-    2.5 standard deviations. h is learned and starts at 0, on a scale on which 1 is common.
+    2.5 standard deviations. h is learned, starts at 0, and lies in (−4, 4), so that no latent makes
+    an image explode; 1 is common.
 
     Args:
         latent: Size of z.
@@ -156,7 +184,7 @@ class Exposure(nn.Module):
         """Fit m and s.
 
         Args:
-            white: Of each training image the log of its brightest pixel over its brightness,
+            white: Of each training image the log of its white level over its brightness,
                 ``(N, 1)``.
             content: ``(N, content)``.
         """
@@ -168,9 +196,9 @@ class Exposure(nn.Module):
         self.spread.copy_(math.sqrt(math.pi / 2) * _least_squares(powers, deviation))
 
     def standardise(self, white: Tensor, content: Tensor) -> Tensor:
-        """(log white − m(c)) / s(c), what h has to be for γ to be white; as :meth:`fit`."""
+        """What h has to be for γ to be white: (log white − m(c)) / s(c), bounded as h is."""
         mean, spread = self._mean_and_spread(content.to(white))
-        return (white - mean) / spread
+        return _bounded((white - mean) / spread)
 
     def forward(self, latent: Tensor, content: Tensor) -> Tensor:
         """γ(z, c)."""
@@ -178,7 +206,7 @@ class Exposure(nn.Module):
             content = content.to(latent)
             mean, spread = self._mean_and_spread(content)
             standardised = self.direct(latent) + self.layers(torch.cat([latent, content], dim=-1))
-            factor: Tensor = (mean + spread * standardised).exp()
+            factor: Tensor = (mean + spread * _bounded(standardised)).exp()
         return factor
 
     def _mean_and_spread(self, content: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from torch.distributions import Transform, constraints
 
 from deepscm_pl.likelihoods import DiscretisedLikelihood, FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
-from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context
+from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context, white_level
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
@@ -255,9 +255,9 @@ class ConditionalVAE(ImageMechanism):
         return value / self.brightness(parents)[..., None, None].to(value)
 
     def _white(self, content: Tensor) -> Tensor:
-        """The log of the brightest pixel's share of the range, ``(*batch, 1)``."""
+        """The log of the white level's share of the range, ``(*batch, 1)``."""
         levels = self.dequantisation.levels
-        return (content.flatten(-3).amax(dim=-1, keepdim=True) / levels).clamp(min=1 / levels).log()
+        return (white_level(content) / levels).clamp(min=1 / levels).log()
 
     @staticmethod
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:
