@@ -22,6 +22,11 @@ from deepscm_pl.types import Noise, Variables
 __all__ = ["ConditionalVAE", "ImageDistribution"]
 
 
+_LARGEST_LOG_SCALE = 2.0
+"""Of q(z | x, pa). A posterior is hardly ever wider than its prior, of scale 1; an image unlike any
+in training could make it infinite, and what is drawn from it no number."""
+
+
 class _Posterior(NamedTuple):
     """Mean and log standard deviation of q(z | x, pa), ``(*batch, latent)``."""
 
@@ -143,7 +148,7 @@ class ConditionalVAE(ImageMechanism):
         joint = torch.cat(features, dim=-1).view(*batch, -1)
         # Networks may run in low precision, densities do not.
         location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
-        return _Posterior(location, log_scale)
+        return _Posterior(location, log_scale.clamp(max=_LARGEST_LOG_SCALE))
 
     def decode(self, latent: Tensor, parents: Variables) -> Tensor:
         """g(z, pa): the decoder on one flat batch, ``(*batch, outputs, H, W)``."""

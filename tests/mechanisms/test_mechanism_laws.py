@@ -204,6 +204,19 @@ def test_vae_encodes_once_for_all_particles(double):
     assert batches == [4, 4]
 
 
+def test_the_posterior_of_an_image_unlike_any_other_is_finite(double):
+    """However wide the encoder says it is, draws from it and what follows are numbers."""
+    mechanism = ConditionalVAE(Context(), **SMALL)
+    with torch.no_grad():
+        mechanism.posterior_head[2].bias[3:] = 1e4
+    value = mechanism.dequantise(torch.randint(0, 256, (4, 1, 9, 10)).double())
+    posterior = mechanism.posterior(value, {})
+    assert posterior.log_scale.max() <= 2
+    noise = mechanism.abduct(value, {})
+    assert all(torch.isfinite(part).all() for part in noise.values())
+    assert torch.isfinite(mechanism(noise, {})).all()
+
+
 def test_vae_refuses_images_scaled_to_one():
     mechanism = ConditionalVAE(Context(), **SMALL)
     with pytest.raises(ValueError, match="multiply images"):
