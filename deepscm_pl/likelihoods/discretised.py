@@ -201,14 +201,47 @@ class DiscretisedLikelihood(Likelihood):
     def _level_of_noise(self, components: _Components, noise: Tensor) -> Tensor:
         """The largest level whose lower edge, as noise, is at most ``noise``."""
         shape = torch.broadcast_shapes(noise.shape, components.location[..., 0, :, :, :].shape)
-        low = noise.new_zeros(shape)
-        high = torch.full_like(low, self.levels)
+        noise = noise.expand(shape)
+        # Most pixels of most images are black: whatever is above is looked for in the others.
+        bright = self._edge(components, torch.ones_like(noise)).to(noise) <= noise
+        level = torch.zeros_like(noise)
+        if bool(bright.any()):
+            parts = torch.broadcast_tensors(*components, noise.unsqueeze(-4))[:3]
+            # One row of pixels, so that components are where _tails expects them.
+            chosen = _Components(*(part.movedim(-4, 0)[:, bright][:, None, None] for part in parts))
+            level[bright] = self._search(chosen, noise[bright][None, None]).flatten()
+        return level
+
+    def _search(self, components: _Components, noise: Tensor) -> Tensor:
+        """As :meth:`_level_of_noise`: bisection in single precision, then exact steps."""
+        level = self._approximate_level(components, noise)
+        while True:
+            above = self._edge(components, level + 1).to(noise) <= noise
+            below = self._edge(components, level).to(noise) > noise
+            step = (above & (level < self.levels - 1)).to(level) - (below & (level > 0)).to(level)
+            if not bool(step.any()):
+                return level
+            level = level + step
+
+    def _approximate_level(self, components: _Components, noise: Tensor) -> Tensor:
+        """By the distribution function of the side on which the noise is, where it is small."""
+        weight, location, inverse_scale = (part.float() for part in components)
+        side = torch.where(noise > 0, -1.0, 1.0).to(weight)
+        wanted = _normal_distribution(side * noise.to(weight))
+        low = torch.zeros_like(wanted)
+        high = torch.full_like(wanted, self.levels)
         for _ in range(math.ceil(math.log2(self.levels))):
             middle = ((low + high) / 2).floor()
-            edge = _normal_quantile(*self._tails(components, middle))
-            beyond = edge.to(noise) <= noise
+            z = (middle.unsqueeze(-4) - location) * inverse_scale
+            found = (weight * self.distribution(side.unsqueeze(-4) * z)).sum(-4)
+            count = torch.where(side > 0, middle, self.levels - middle)
+            beyond = side * (self._with_uniform(found, count) - wanted) <= 0
             low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
-        return low
+        return low.to(noise)
+
+    def _edge(self, components: _Components, edge: Tensor) -> Tensor:
+        """The noise at which a level begins."""
+        return _normal_quantile(*self._tails(components, edge))
 
 
 class DiscretisedGaussian(DiscretisedLikelihood):
