@@ -168,12 +168,13 @@ class AssociationReport(pl.Callback):
         subject = self._subject(trainer, pl_module)
         if subject is None:
             return {}
-        return evaluate_importance_weighted_bound(
-            subject,
-            self.num_importance_samples,
-            seed=self.seed,
-            progress=trainer.progress_bar_callback is not None,
-        )
+        with trainer.precision_plugin.forward_context():
+            return evaluate_importance_weighted_bound(
+                subject,
+                self.num_importance_samples,
+                seed=self.seed,
+                progress=trainer.progress_bar_callback is not None,
+            )
 
     def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
         """The rows of the importance-weighted bound, if it is asked for and there is one."""

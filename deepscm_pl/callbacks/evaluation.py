@@ -41,6 +41,8 @@ _SETTINGS = (
 class EvaluationReport(pl.Callback):
     """After a test, evaluate the answers of the model on all three rungs of Pearl's ladder.
 
+    The model runs in the precision of the trainer, as in the test itself.
+
     Writes ``evaluation.json`` and ``evaluation.md`` with pictures into the folder ``evaluation`` of
     the run, prints the tables, and logs to TensorBoard, its HParams included. The folder is
     replaced as a whole when everything is there: an evaluation that is interrupted leaves the
@@ -161,20 +163,21 @@ class EvaluationReport(pl.Callback):
                 )
 
     def _evaluate(self, trainer: pl.Trainer, subject: Subject) -> Report:
-        found = evaluate(
-            subject,
-            self.interventions,
-            self.num_particles,
-            self.detail_rows,
-            self.batch_size,
-            self.density_values,
-            self.density_size,
-            self.classifier,
-            self.seed,
-            self.workers,
-            progress=trainer.progress_bar_callback is not None,
-            cache_dir=self.cache_dir,
-        )
+        with trainer.precision_plugin.forward_context():
+            found = evaluate(
+                subject,
+                self.interventions,
+                self.num_particles,
+                self.detail_rows,
+                self.batch_size,
+                self.density_values,
+                self.density_size,
+                self.classifier,
+                self.seed,
+                self.workers,
+                progress=trainer.progress_bar_callback is not None,
+                cache_dir=self.cache_dir,
+            )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
         origin = {"graph": str(subject.scm.graph), **describe_origin(trainer)}
         rows = tables[0].rows if tables else []

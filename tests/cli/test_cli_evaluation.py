@@ -418,3 +418,18 @@ def test_nothing_is_evaluated_when_disabled(known_checkpoint, tmp_path):
     assert report.report is None
     assert not (tmp_path / "evaluation").exists()
     assert torch.is_inference_mode_enabled() is False
+
+
+def test_the_evaluation_runs_in_the_precision_of_the_trainer(known, known_checkpoint, monkeypatch):
+    seen = []
+
+    def look(*_, **__):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("deepscm_pl.callbacks.evaluation.evaluate", look)
+    for precision in ("32-true", "bf16-mixed"):
+        words = ["test", "--ckpt_path", str(known_checkpoint), *QUIET]
+        with contextlib.suppress(SystemExit):
+            main([*words, "--trainer.precision", precision])
+    assert seen == [False, True]

@@ -275,3 +275,10 @@ def test_minimality_ratio_is_one_for_the_truth_and_zero_for_no_change():
     assert torch.equal(minimality_ratio(factual, factual, truth), torch.zeros(3))
     assert minimality_ratio(truth, factual, factual).isinf().all()
     assert minimality_ratio(factual, factual, factual).isnan().all()
+
+
+def test_structural_similarity_keeps_its_precision_under_autocast():
+    image, target = 255 * torch.rand(2, 4, 1, 16, 16)
+    expected = structural_similarity(image, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(structural_similarity(image, target), expected)

@@ -62,7 +62,9 @@ def structural_similarity(image: Tensor, target: Tensor, data_range: float = 255
 def _smooth(images: Tensor) -> Tensor:
     """Weighted means around every pixel, ``(*batch, C, H, W)``; the window is separable."""
     rows, columns = (_averages(length).to(images) for length in images.shape[-2:])
-    return rows @ (images @ columns.T)
+    with torch.autocast(images.device.type, enabled=False):  # differences of large squares follow
+        smooth: Tensor = rows @ (images @ columns.T)
+    return smooth
 
 
 def _averages(length: int) -> Tensor:
