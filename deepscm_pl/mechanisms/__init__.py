@@ -1,6 +1,7 @@
 """Mechanisms: how each variable is generated from its parents and its exogenous noise."""
 
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence, Mechanism
+from deepscm_pl.mechanisms.bernoulli import Bernoulli
 from deepscm_pl.mechanisms.brightness import Brightness
 from deepscm_pl.mechanisms.constant import Constant
 from deepscm_pl.mechanisms.context import Context
@@ -12,6 +13,7 @@ from deepscm_pl.mechanisms.vae import ConditionalVAE
 
 __all__ = [
     "AffineFlow",
+    "Bernoulli",
     "Brightness",
     "ConditionalVAE",
     "Constant",
