@@ -1,0 +1,8 @@
+"""Heads to draw and to measure: phantoms of brains with known volumes; no causal words in here."""
+
+from deepscm_pl.phantom.anatomy import TRAITS, Anatomy
+from deepscm_pl.phantom.grid import HeadGrid
+from deepscm_pl.phantom.head import draw_heads, draw_labels
+from deepscm_pl.phantom.tissue import TISSUES
+
+__all__ = ["TISSUES", "TRAITS", "Anatomy", "HeadGrid", "draw_heads", "draw_labels"]

@@ -1,0 +1,106 @@
+"""The shape of one head among many: what varies from person to person, and by how much."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["TRAITS", "Anatomy"]
+
+_Array = NDArray[np.float32]
+
+_FOLDS = 3
+"""Waves over the surface of the brain whose zeros are its sulci."""
+
+_BIAS = 5
+"""Coefficients of the bias field."""
+
+TRAITS = 23 + 4 * _FOLDS + _BIAS
+"""Numbers that describe a head, each standard normal."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Traits of N heads, ``(N, 1)`` each unless said otherwise; lengths in mm.
+
+    Attributes:
+        half_axes: Of the brain, right, forward and up, before it is scaled to its volume,
+            ``(N, 3, 1)``.
+        squareness: Exponent of the superellipse; 2 is an ellipse.
+        taper: How much narrower the front is than the back.
+        dent: Amplitudes of slow waves of the outline, ``(N, 2, 1)``.
+        turn: Rotation in the plane, in radians.
+        shift: Of the middle, right and forward, ``(N, 2, 1)``.
+        fold_directions: Of the waves of the surface, ``(N, 3, folds, 1)``.
+        fold_phases: Of the same, in radians, ``(N, folds, 1)``.
+        fold_depth: How deep sulci are, as a share of the radius.
+        ribbon: Thickness of the cortex.
+        spread: How far apart the horns of the ventricles are, as a factor.
+        asymmetry: How much wider the left ventricle is than the right.
+        gap: Of fluid between brain and skull, as a share of the radius.
+        skull: Thickness of the skull, likewise.
+        scalp: Thickness of the scalp, likewise.
+        levels: Grey levels of fluid, grey matter, white matter, skull, scalp, ``(N, 5, 1)``.
+        bias: Coefficients of the bias field, ``(N, 5, 1)``.
+        noise: Standard deviation of the noise, in grey levels.
+    """
+
+    half_axes: _Array
+    squareness: _Array
+    taper: _Array
+    dent: _Array
+    turn: _Array
+    shift: _Array
+    fold_directions: _Array
+    fold_phases: _Array
+    fold_depth: _Array
+    ribbon: _Array
+    spread: _Array
+    asymmetry: _Array
+    gap: _Array
+    skull: _Array
+    scalp: _Array
+    levels: _Array
+    bias: _Array
+    noise: _Array
+
+    @classmethod
+    def of(cls, traits: _Array) -> Anatomy:
+        """Anatomies from standard normal traits, ``(N, TRAITS)``."""
+        soft = np.tanh(traits.astype(np.float32) / 2) * 2  # nobody is a monster
+        columns = iter(np.split(soft, TRAITS, axis=1))
+
+        def one(mean: float, deviation: float) -> _Array:
+            return (mean + deviation * next(columns)).astype(np.float32)
+
+        def several(*means: float, deviation: float) -> _Array:
+            return np.stack([one(mean, deviation) for mean in means], axis=1)
+
+        half_axes = np.stack([one(66, 2), one(84, 2.5), one(62, 2)], axis=1)
+        directions = several(*[0.0] * 3 * _FOLDS, deviation=1.0).reshape(len(traits), 3, _FOLDS, 1)
+        # Waves of one length, in any direction; never of none.
+        norm = np.linalg.norm(directions, axis=1, keepdims=True) + 0.1
+        return cls(
+            half_axes=half_axes,
+            squareness=one(2.25, 0.08),
+            taper=one(0.1, 0.03),
+            dent=several(0.0, 0.0, deviation=0.012),
+            turn=one(0, 0.03),
+            shift=several(0.0, 0.0, deviation=1.5),
+            fold_directions=(11 * directions / norm).astype(np.float32),
+            fold_phases=several(*[0.0] * _FOLDS, deviation=np.pi / 2),
+            fold_depth=one(0.07, 0.01),
+            ribbon=one(5.0, 0.3),
+            spread=one(1, 0.08),
+            asymmetry=one(0, 0.08),
+            gap=one(0.055, 0.012),
+            skull=one(0.07, 0.008),
+            scalp=one(0.06, 0.01),
+            levels=np.stack(
+                [one(42, 2), one(104, 3), one(172, 3), one(24, 2), one(200, 8)], axis=1
+            ),
+            bias=several(*[0.0] * _BIAS, deviation=0.03),
+            noise=np.exp(one(np.log(2.5), 0.15)).astype(np.float32),
+        )
