@@ -31,7 +31,7 @@ def render_truth(
     progress: bool = True,
     cache_dir: str | Path | None = None,
 ) -> NDArray[np.uint8]:
-    """Draws many digits with given attributes, as :meth:`KnownWorld.render` does.
+    """Draws many images with given attributes, as :meth:`KnownWorld.render` does.
 
     The costly part of the drawing, :meth:`KnownWorld.shape`, is kept in ``cache_dir``: drawing the
     same originals again, in another intensity or in another run, takes no time. A file there that
@@ -39,17 +39,17 @@ def render_truth(
 
     Args:
         world: Whose mechanism of the image is used.
-        originals: Digits, uint8 grey levels ``(N, H, W)``.
+        originals: What the world draws from, N of them.
         attributes: ``(N,)`` each.
         workers: Processes; None takes one for each processor.
         progress: Whether to show a progress bar.
         cache_dir: A folder, made if it does not exist; None keeps nothing.
 
     Returns:
-        Grey levels 0 to 255, ``(N, H, W)``.
+        Grey levels 0 to 255, ``(N, *image)``.
 
     Raises:
-        ValueError: If an image or an attribute is of another shape or outside of its domain, or
+        ValueError: If an original or an attribute is of another shape or outside of its domain, or
             ``workers`` is below 1.
 
     Example:
@@ -63,11 +63,11 @@ def render_truth(
         >>> round(float(world.measure(image)["thickness"][0]))
         5
     """
-    images, values = world.check_drawing(originals, attributes)
-    path = None if cache_dir is None else _shape_path(Path(cache_dir), world, images, values)
-    shapes = _cached_shapes(path, images.shape)
+    rows, values = world.check_drawing(originals, attributes)
+    path = None if cache_dir is None else _shape_path(Path(cache_dir), world, rows, values)
+    shapes = _cached_shapes(path, world.drawn_shape(rows))
     if shapes is None:
-        shapes = _draw_shapes(world, images, values, workers, progress)
+        shapes = _draw_shapes(world, rows, values, workers, progress)
         _keep_shapes(path, shapes)
     return world.shade(shapes, values)
 
@@ -79,7 +79,7 @@ def measure_attributes(
 
     Args:
         world: Whose attributes are measured.
-        images: Grey levels 0 to 255, ``(N, H, W)``, whole or not.
+        images: Grey levels 0 to 255, ``(N, *image)``, whole or not.
         workers: Processes; None takes one for each processor.
         progress: Whether to show a progress bar.
 
@@ -94,7 +94,7 @@ def measure_attributes(
 
 
 class _Measure:
-    """Measures images ``(M, H, W)`` as a table ``(M, K)`` of the K attributes of a world."""
+    """Measures images ``(M, *image)`` as a table ``(M, K)`` of the K attributes of a world."""
 
     def __init__(self, world: KnownWorld) -> None:
         self.world = world
@@ -104,19 +104,19 @@ class _Measure:
 
 
 class _Shape:
-    """Draws shapes ``(M, H, W)`` of originals and the columns of the attributes of a world."""
+    """Draws shapes ``(M, *image)`` of originals and the columns of the attributes of a world."""
 
     def __init__(self, world: KnownWorld) -> None:
         self.world = world
 
-    def __call__(self, originals: NDArray[np.uint8], *columns: Column) -> NDArray[np.uint8]:
+    def __call__(self, originals: NDArray[Any], *columns: Column) -> NDArray[np.uint8]:
         attributes = dict(zip(self.world.shape_attributes, columns, strict=True))
         return self.world.shape(originals, attributes)
 
 
 def _draw_shapes(
     world: KnownWorld,
-    originals: NDArray[np.uint8],
+    originals: NDArray[Any],
     attributes: Columns,
     workers: int | None,
     progress: bool,
@@ -127,7 +127,7 @@ def _draw_shapes(
 
 
 def _shape_path(
-    folder: Path, world: KnownWorld, originals: NDArray[np.uint8], attributes: Columns
+    folder: Path, world: KnownWorld, originals: NDArray[Any], attributes: Columns
 ) -> Path:
     """The file of shapes, named by a hash of everything that they depend on."""
     names = world.shape_attributes
@@ -136,14 +136,15 @@ def _shape_path(
     digest.update(np.ascontiguousarray(originals).tobytes())
     for name in names:
         digest.update(attributes[name].tobytes())
-    return folder.expanduser() / f"shapes-{digest.hexdigest()[:32]}-idx3-ubyte.gz"
+    dimensions = len(world.drawn_shape(originals))
+    return folder.expanduser() / f"shapes-{digest.hexdigest()[:32]}-idx{dimensions}-ubyte.gz"
 
 
 def _cached_shapes(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """What the file holds, unless it is missing or broken."""
     # Whatever is wrong with a cache, the shapes can be drawn again.
     with suppress(OSError, ValueError):
-        if path is not None and (shapes := read_idx(path, dimensions=3)).shape == shape:
+        if path is not None and (shapes := read_idx(path, len(shape))).shape == shape:
             return shapes
     return None
 

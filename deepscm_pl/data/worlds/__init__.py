@@ -2,6 +2,7 @@
 
 from deepscm_pl.data.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
 from deepscm_pl.data.worlds.catalogue import WORLDS, known_world, read_world, write_world
+from deepscm_pl.data.worlds.digits import DigitWorld
 from deepscm_pl.data.worlds.thickness_intensity import ThicknessIntensityWorld
 from deepscm_pl.data.worlds.thickness_intensity_falling import ThicknessIntensityFallingWorld
 from deepscm_pl.data.worlds.thickness_slant import ThicknessSlantWorld
@@ -9,6 +10,7 @@ from deepscm_pl.data.worlds.thickness_width import ThicknessWidthWorld
 
 __all__ = [
     "WORLDS",
+    "DigitWorld",
     "KnownAttribute",
     "KnownDo",
     "KnownWorld",

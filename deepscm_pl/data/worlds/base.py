@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.data.worlds.mechanisms import Column, Columns, KnownMechanism
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.morphology import measure
 from deepscm_pl.types import Domain
 
 __all__ = ["KnownAttribute", "KnownDo", "KnownWorld", "within"]
@@ -41,13 +40,14 @@ class KnownWorld(ABC):
     """A causal model of images that is known: it answers every causal question by the truth.
 
     Attributes cause each other by x := f(u; pa) with standard normal noise u that can be inferred
-    exactly, and all of them cause the image, which redraws an original digit: the original is the
-    noise of the image. Attributes are mappings from names to arrays ``(N,)`` in the units of
+    exactly, and all of them may cause the image, which is drawn from an original: a digit that is
+    redrawn, say, or what makes a head itself. The original is the noise of the image. Attributes
+    are mappings from names to arrays ``(N,)`` in the units of
     :attr:`units`; names that are not attributes of the world are ignored where values are read.
 
     A subclass is a frozen dataclass whose fields are the numbers of the equations. It implements
-    :attr:`definitions`, :attr:`shape_attributes` and :meth:`shape`, and :meth:`shade` if a part of
-    the drawing is cheap.
+    :attr:`definitions`, :attr:`shape_attributes`, :meth:`check_originals`, :meth:`drawn_shape`,
+    :meth:`shape` and :meth:`measure`, and :meth:`shade` if a part of the drawing is cheap.
 
     Attributes:
         name: Of the world, as on the command line.
@@ -66,26 +66,53 @@ class KnownWorld(ABC):
         """The attributes that :meth:`shape` depends on."""
 
     @abstractmethod
-    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+    def check_originals(self, originals: ArrayLike) -> NDArray[Any]:
+        """The originals as an array of N rows.
+
+        Raises:
+            ValueError: If they are no originals of this world.
+        """
+
+    @abstractmethod
+    def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
+        """The shape of the images that are drawn from originals, ``(N, *image)``."""
+
+    @abstractmethod
+    def shape(self, originals: NDArray[Any], attributes: Columns) -> NDArray[np.uint8]:
         """The costly first step of :meth:`render`, which depends on :attr:`shape_attributes` only.
 
         Args:
-            originals: Digits, grey levels ``(N, H, W)``.
+            originals: N of them.
             attributes: At least those that it depends on, ``(N,)`` each.
 
         Returns:
-            Grey levels ``(N, H, W)``.
+            Grey levels ``(N, *image)``.
+        """
+
+    @abstractmethod
+    def measure(self, images: ArrayLike) -> dict[str, Column]:
+        """Measures the attributes that images show.
+
+        Args:
+            images: Grey levels 0 to 255, ``(N, *image)``.
+
+        Returns:
+            Each attribute that can be measured, as it is found in the images, ``(N,)``; nan where
+            an image shows nothing.
+
+        Raises:
+            ValueError: If the images are of another shape or not finite.
         """
 
     def shade(self, shapes: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
         """The cheap second step of :meth:`render`, for the attributes that are no shape.
 
         Args:
-            shapes: What :meth:`shape` returned, ``(N, H, W)``.
+            shapes: What :meth:`shape` returned, ``(N, *image)``.
             attributes: All of them, ``(N,)`` each.
 
         Returns:
-            Grey levels ``(N, H, W)``.
+            Grey levels ``(N, *image)``.
         """
         return shapes
 
@@ -96,9 +123,14 @@ class KnownWorld(ABC):
 
     @property
     def graph(self) -> CausalGraph:
-        """Who causes whom, with ``image``, which every attribute causes."""
+        """Who causes whom, with ``image``."""
         parents = {name: each.mechanism.parents for name, each in self.definitions.items()}
-        return CausalGraph({**parents, "image": self.attributes})
+        return CausalGraph({**parents, "image": self.image_attributes})
+
+    @property
+    def image_attributes(self) -> tuple[str, ...]:
+        """The attributes that cause the image; all of them, unless a world says otherwise."""
+        return self.attributes
 
     @property
     def units(self) -> dict[str, str]:
@@ -118,7 +150,7 @@ class KnownWorld(ABC):
         """Draws attributes.
 
         Args:
-            size: N, the number of digits.
+            size: N.
             generator: Where randomness comes from.
 
         Returns:
@@ -210,24 +242,24 @@ class KnownWorld(ABC):
     def render(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
     ) -> NDArray[np.uint8]:
-        """Draws digits with given attributes: the true mechanism of the image.
+        """Draws images with given attributes: the true mechanism of the image.
 
         Args:
-            originals: Digits, grey levels 0 to 255, ``(N, H, W)``.
+            originals: N of them.
             attributes: ``(N,)`` each.
 
         Returns:
-            Grey levels 0 to 255, ``(N, H, W)``.
+            Grey levels 0 to 255, ``(N, *image)``.
 
         Raises:
-            ValueError: If an image or an attribute is of another shape or outside of its domain.
+            ValueError: If an original or an attribute is of another shape or outside of its domain.
         """
-        images, values = self.check_drawing(originals, attributes)
-        return self.shade(self.shape(images, values), values)
+        rows, values = self.check_drawing(originals, attributes)
+        return self.shade(self.shape(rows, values), values)
 
     def check_drawing(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
-    ) -> tuple[NDArray[np.uint8], dict[str, Column]]:
+    ) -> tuple[NDArray[Any], dict[str, Column]]:
         """Checks what is to be drawn.
 
         Args:
@@ -235,41 +267,21 @@ class KnownWorld(ABC):
             attributes: As for :meth:`render`.
 
         Returns:
-            The originals ``(N, H, W)``, and the attributes of this world, ``(N,)`` each.
+            The originals, and the attributes of this world, ``(N,)`` each.
 
         Raises:
             ValueError: As for :meth:`render`.
         """
-        images = np.asarray(originals)
-        if images.ndim != 3 or images.dtype != np.uint8:
-            raise ValueError(
-                f"originals must be uint8 grey levels of shape (N, H, W), got {images.dtype} of "
-                f"shape {images.shape}; convert them, or drop the channel dimension."
-            )
+        rows = self.check_originals(originals)
         values = _columns(attributes, self.attributes)
         for name, column in values.items():
-            if len(column) != len(images):
+            if len(column) != len(rows):
                 raise ValueError(
-                    f"{name} must have a value for each of the {len(images)} originals, got "
+                    f"{name} must have a value for each of the {len(rows)} originals, got "
                     f"{len(column)}."
                 )
             self._check_domain(name, column, name)
-        return images, values
-
-    def measure(self, images: ArrayLike) -> dict[str, Column]:
-        """Measures the attributes of images.
-
-        Args:
-            images: Grey levels 0 to 255, ``(N, H, W)``.
-
-        Returns:
-            Each attribute as it is found in the images, ``(N,)``; nan for a black image.
-
-        Raises:
-            ValueError: If the images are of another shape or not finite.
-        """
-        found = measure(images)
-        return {name: getattr(found, name) for name in self.attributes}
+        return rows, values
 
     def _mechanisms(self) -> list[tuple[str, KnownMechanism]]:
         return [(name, each.mechanism) for name, each in self.definitions.items()]

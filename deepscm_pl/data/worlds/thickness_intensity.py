@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.data.worlds.base import KnownAttribute, KnownWorld
+from deepscm_pl.data.worlds.base import KnownAttribute
+from deepscm_pl.data.worlds.digits import DigitWorld
 from deepscm_pl.data.worlds.mechanisms import Columns, LogitNormal, ShiftedGamma, check_linear
 from deepscm_pl.morphology import set_intensity, set_thickness
 from deepscm_pl.types import Domain
@@ -18,7 +19,7 @@ __all__ = ["ThicknessIntensityWorld"]
 
 
 @dataclass(frozen=True)
-class ThicknessIntensityWorld(KnownWorld):
+class ThicknessIntensityWorld(DigitWorld):
     r"""Digits that are brighter the thicker they are.
 
     The world of Pawlowski et al. (2020, arXiv:2006.06485, section 4.1):

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.data.worlds.base import KnownAttribute, KnownWorld
+from deepscm_pl.data.worlds.base import KnownAttribute
+from deepscm_pl.data.worlds.digits import DigitWorld
 from deepscm_pl.data.worlds.mechanisms import Columns, LinearNormal, ShiftedGamma, check_linear
 from deepscm_pl.morphology import set_slant, set_thickness
 from deepscm_pl.types import Domain
@@ -22,7 +23,7 @@ it leans, and nothing at a right angle."""
 
 
 @dataclass(frozen=True)
-class ThicknessSlantWorld(KnownWorld):
+class ThicknessSlantWorld(DigitWorld):
     r"""Digits that lean further to the right the thicker they are.
 
     The world of thickness and slant of the public generator of Pawlowski et al. (2020,

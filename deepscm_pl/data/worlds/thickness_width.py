@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.data.worlds.base import KnownAttribute, KnownWorld
+from deepscm_pl.data.worlds.base import KnownAttribute
+from deepscm_pl.data.worlds.digits import DigitWorld
 from deepscm_pl.data.worlds.mechanisms import Columns, LogitNormal, ShiftedGamma, check_linear
 from deepscm_pl.morphology import set_thickness, set_width
 from deepscm_pl.types import Domain
@@ -18,7 +19,7 @@ __all__ = ["ThicknessWidthWorld"]
 
 
 @dataclass(frozen=True)
-class ThicknessWidthWorld(KnownWorld):
+class ThicknessWidthWorld(DigitWorld):
     r"""Digits that are wider the thicker they are.
 
     The world of thickness and width of the public generator of Pawlowski et al. (2020,
