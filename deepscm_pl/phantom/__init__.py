@@ -3,6 +3,16 @@
 from deepscm_pl.phantom.anatomy import TRAITS, Anatomy
 from deepscm_pl.phantom.grid import HeadGrid
 from deepscm_pl.phantom.head import draw_heads, draw_labels
+from deepscm_pl.phantom.measure import HeadMeasurements, measure_heads
 from deepscm_pl.phantom.tissue import TISSUES
 
-__all__ = ["TISSUES", "TRAITS", "Anatomy", "HeadGrid", "draw_heads", "draw_labels"]
+__all__ = [
+    "TISSUES",
+    "TRAITS",
+    "Anatomy",
+    "HeadGrid",
+    "HeadMeasurements",
+    "draw_heads",
+    "draw_labels",
+    "measure_heads",
+]

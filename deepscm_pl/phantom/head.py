@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepscm_pl.phantom.anatomy import TRAITS, Anatomy
+from deepscm_pl.phantom.anatomy import Anatomy
 from deepscm_pl.phantom.grid import HeadGrid
 from deepscm_pl.phantom.tissue import draw_tissues
 
@@ -29,8 +29,9 @@ def draw_labels(
         ``(N, tissues, *grid.shape)``, of sum 1 over tissues.
     """
     table = np.asarray(traits, dtype=np.float32)
-    volumes = [np.asarray(v, dtype=np.float64)[:, None] for v in (brain_volume, ventricle_volume)]
-    tissues = draw_tissues(Anatomy.of(table), *volumes, grid)
+    brain = np.asarray(brain_volume, dtype=np.float64)[:, None]
+    ventricles = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
+    tissues = draw_tissues(Anatomy.of(table), brain, ventricles, grid)
     return tissues.reshape(*tissues.shape[:2], *grid.shape)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,7 @@ from deepscm_pl.phantom.grid import HeadGrid
 __all__ = ["TISSUES", "draw_tissues"]
 
 _Array = NDArray[np.float32]
+_Exact = NDArray[np.float64]
 
 TISSUES = ("background", "scalp", "skull", "fluid", "grey matter", "white matter", "ventricles")
 """What an element can consist of, in the order of the fractions."""
@@ -35,7 +35,7 @@ _IN_PLANE = 3
 
 
 def draw_tissues(
-    anatomy: Anatomy, brain_volume: _Array, ventricle_volume: _Array, grid: HeadGrid
+    anatomy: Anatomy, brain_volume: _Exact, ventricle_volume: _Exact, grid: HeadGrid
 ) -> _Array:
     """Fractions of each tissue in every element, of heads with the given volumes.
 
@@ -52,19 +52,20 @@ def draw_tissues(
     Returns:
         ``(N, len(TISSUES), E)``, of sum 1 over tissues.
     """
-    scale = (brain_volume / _STANDARD_VOLUME) ** (1 / grid.dimensions)
-    place = _Place.of(anatomy, scale.astype(np.float32), grid)
+    scale = ((brain_volume / _STANDARD_VOLUME) ** (1 / grid.dimensions)).astype(np.float32)
+    place = _Place.of(anatomy, scale, grid)
     level = _level(
         place.brain, place.steepness, brain_volume / grid.brain_element, grid.spacing, start=1.0
     )
     brain = _cover(level, place.brain, place.steepness, grid.spacing)
     cortex = (anatomy.ribbon * scale) * place.steepness
     white = _cover(level, place.white + cortex, place.steepness, grid.spacing)
+    millimetres = np.ones((1, 1), dtype=np.float32)
     reach = _level(
-        place.ventricle, np.float32(1), ventricle_volume / grid.ventricle_element, grid.spacing,
+        place.ventricle, millimetres, ventricle_volume / grid.ventricle_element, grid.spacing,
         start=6.0, inside=brain,
     )  # fmt: skip
-    ventricle = brain * _cover(reach, place.ventricle, np.float32(1), grid.spacing)
+    ventricle = brain * _cover(reach, place.ventricle, millimetres, grid.spacing)
     shells = [
         np.maximum(_cover(level * share, place.smooth, place.steepness, grid.spacing), brain)
         for share in _shares(anatomy)
@@ -156,8 +157,7 @@ def _outline(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array) -> _A
 def _grooves(anatomy: Anatomy, direction: tuple[_Array, _Array, _Array], smooth: _Array) -> _Array:
     """1 in sulci and in the fissure between the hemispheres, 0 between them."""
     waves = sum(
-        component[:, None] * anatomy.fold_directions[:, k]
-        for k, component in enumerate(direction)
+        component[:, None] * anatomy.fold_directions[:, k] for k, component in enumerate(direction)
     )
     crossing = np.cos(waves + anatomy.fold_phases).mean(axis=1)
     sulci = np.exp(-((crossing / np.float32(0.13)) ** 2))
@@ -166,13 +166,11 @@ def _grooves(anatomy: Anatomy, direction: tuple[_Array, _Array, _Array], smooth:
     return grooves
 
 
-def _horns(
-    anatomy: Anatomy, right: _Array, forward: _Array, up: _Array, grid: HeadGrid
-) -> _Array:
+def _horns(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array, grid: HeadGrid) -> _Array:
     """Distance from the middle lines of both lateral ventricles, less how thick they are."""
     left = right < 0
     width = anatomy.spread * np.where(left, 1 + anatomy.asymmetry, 1 - anatomy.asymmetry)
-    outward = np.abs(right) / width
+    outward = (np.abs(right) / width).astype(np.float32)
     horns = _HORNS if grid.dimensions == 3 else _HORNS[:_IN_PLANE]
     distances = [_distance((outward, forward, up), *horn, flat=grid.dimensions == 2)
                  for horn in horns]  # fmt: skip
@@ -206,7 +204,7 @@ def _cover(level: _Array, field: _Array, steepness: _Array, spacing: float) -> _
 def _level(
     field: _Array,
     steepness: _Array,
-    size: NDArray[np.floating],
+    size: _Exact,
     spacing: float,
     start: float,
     inside: _Array | None = None,

@@ -109,5 +109,5 @@ def test_fit_starts_from_the_share_and_refuses_a_constant():
     mechanism = make(False)
     mechanism.fit(torch.tensor([[1.0], [0.0], [0.0], [0.0]]), {})
     assert mechanism.log_prob(torch.ones(1, 1), {}).exp().item() == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="both 0 and 1 .* all values are 1; leave the variable"):
+    with pytest.raises(ValueError, match=r"both 0 and 1 .* all values are 1; leave the variable"):
         mechanism.fit(torch.ones(4, 1), {})

@@ -1,6 +1,7 @@
 """Synthetic worlds: causal models that are known, attributes and images included."""
 
 from deepscm_pl.data.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
+from deepscm_pl.data.worlds.brain import BrainWorld
 from deepscm_pl.data.worlds.catalogue import WORLDS, known_world, read_world, write_world
 from deepscm_pl.data.worlds.digits import DigitWorld
 from deepscm_pl.data.worlds.thickness_intensity import ThicknessIntensityWorld
@@ -10,6 +11,7 @@ from deepscm_pl.data.worlds.thickness_width import ThicknessWidthWorld
 
 __all__ = [
     "WORLDS",
+    "BrainWorld",
     "DigitWorld",
     "KnownAttribute",
     "KnownDo",

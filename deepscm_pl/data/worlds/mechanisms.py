@@ -20,7 +20,18 @@ from scipy.special import (
     ndtri,
 )
 
-__all__ = ["Column", "Columns", "KnownMechanism", "LinearNormal", "LogitNormal", "ShiftedGamma"]
+__all__ = [
+    "BoundedRoot",
+    "Coin",
+    "Column",
+    "Columns",
+    "Effect",
+    "KnownMechanism",
+    "LinearNormal",
+    "LogLinearNormal",
+    "LogitNormal",
+    "ShiftedGamma",
+]
 
 Column = NDArray[np.float64]
 """The values of one attribute, ``(N,)``."""
@@ -241,3 +252,146 @@ class LogitNormal(KnownMechanism):
         above, below = np.log(value - self.low), np.log(self.high - value)
         log_prob = self._logit.log_prob(above - below, parents)
         return np.where(inside, log_prob + np.log(self.high - self.low) - above - below, -np.inf)
+
+
+@dataclass(frozen=True)
+class BoundedRoot(KnownMechanism):
+    r"""x = low + (high − low) · σ(centre + spread · u), without parents.
+
+    Args:
+        low: The lower bound, which is outside.
+        high: The upper bound, which is outside.
+        centre: Logit of the median's share of the range.
+        spread: Standard deviation of the logit.
+
+    Example:
+        >>> BoundedRoot(40.0, 80.0, 0.0, 1.0).value(np.array([0.0]), {})
+        array([60.])
+    """
+
+    low: float
+    high: float
+    centre: float
+    spread: float
+
+    parents = ()
+
+    def value(self, noise: Column, parents: Columns) -> Column:
+        """The share of the range that the logit stands for."""
+        return self.low + (self.high - self.low) * expit(self.centre + self.spread * noise)
+
+    def noise(self, value: Column, parents: Columns) -> Column:
+        """Standard deviations of the logit above its centre."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logit = np.log(value - self.low) - np.log(self.high - value)
+        return (logit - self.centre) / self.spread
+
+    def log_prob(self, value: Column, parents: Columns) -> Column:
+        """The log-density of the value."""
+        inside = (value > self.low) & (value < self.high)
+        value = np.where(inside, value, (self.low + self.high) / 2)
+        above, below = np.log(value - self.low), np.log(self.high - value)
+        noise = (above - below - self.centre) / self.spread
+        normal = -0.5 * noise**2 - _HALF_LOG_TWO_PI - np.log(self.spread)
+        return np.where(inside, normal + np.log(self.high - self.low) - above - below, -np.inf)
+
+
+@dataclass(frozen=True)
+class Coin(KnownMechanism):
+    """x = [u > t], 1 with a given probability, without parents.
+
+    A value does not determine its noise; the median of what it leaves open stands for it. Nothing
+    follows from which: without parents, the value changes by intervention only.
+
+    Args:
+        probability: Of 1.
+
+    Example:
+        >>> Coin(0.5).value(np.array([-1.0, 0.1]), {})
+        array([0., 1.])
+    """
+
+    probability: float
+
+    parents = ()
+
+    def value(self, noise: Column, parents: Columns) -> Column:
+        """0 or 1."""
+        return (noise > -ndtri(self.probability)).astype(np.float64)
+
+    def noise(self, value: Column, parents: Columns) -> Column:
+        """The median noise behind the value; nan where it is neither 0 nor 1."""
+        one, zero = -ndtri(self.probability / 2), ndtri((1 - self.probability) / 2)
+        return np.where(value == 1, one, np.where(value == 0, zero, np.nan))
+
+    def log_prob(self, value: Column, parents: Columns) -> Column:
+        """The log-probability of the value."""
+        chances = [np.log(self.probability), np.log1p(-self.probability)]
+        return np.select([value == 1, value == 0], chances, -np.inf)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """slope · (parent − centre), or of the parent's logarithm.
+
+    Args:
+        parent: The attribute that acts.
+        slope: Per unit of the parent, or of its logarithm.
+        centre: Value, or logarithm, at which the effect is zero.
+        log: Whether the logarithm acts.
+    """
+
+    parent: str
+    slope: float
+    centre: float
+    log: bool = False
+
+    def of(self, parents: Columns) -> Column:
+        """The effect, ``(N,)``."""
+        value = parents[self.parent]
+        return self.slope * ((np.log(value) if self.log else value) - self.centre)
+
+
+@dataclass(frozen=True)
+class LogLinearNormal(KnownMechanism):
+    r"""x = exp(centre + Σ effects of the parents + spread · u).
+
+    Args:
+        centre: Mean of the logarithm where no parent has an effect.
+        effects: Of the parents.
+        spread: Standard deviation of the logarithm given the parents.
+
+    Example:
+        >>> volume = LogLinearNormal(0.0, (Effect("age", 0.5, centre=60.0),), spread=0.1)
+        >>> volume.value(np.array([0.0]), {"age": np.array([62.0])}).round(3)
+        array([2.718])
+    """
+
+    centre: float
+    effects: tuple[Effect, ...]
+    spread: float
+
+    @property
+    def parents(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Those that have effects."""
+        return tuple(effect.parent for effect in self.effects)
+
+    def _mean(self, parents: Columns) -> Column:
+        """Of the logarithm."""
+        return np.sum([effect.of(parents) for effect in self.effects], axis=0) + self.centre
+
+    def value(self, noise: Column, parents: Columns) -> Column:
+        """The exponential of the mean plus the noise in its scale."""
+        return np.exp(self._mean(parents) + self.spread * noise)
+
+    def noise(self, value: Column, parents: Columns) -> Column:
+        """Standard deviations of the logarithm above its mean."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (np.log(value) - self._mean(parents)) / self.spread
+
+    def log_prob(self, value: Column, parents: Columns) -> Column:
+        """The log-density of the value given the parents."""
+        positive = value > 0
+        noise = self.noise(np.where(positive, value, 1.0), parents)
+        normal = -0.5 * noise**2 - _HALF_LOG_TWO_PI - np.log(self.spread)
+        return np.where(positive, normal - np.log(np.where(positive, value, 1.0)), -np.inf)
