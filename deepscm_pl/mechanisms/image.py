@@ -23,7 +23,8 @@ class ImageMechanism(Mechanism):
 
     Args:
         context: What the mechanism sees of its parents.
-        shape: Shape of one image, (channels, height, width), in pixels.
+        shape: Shape of one image, (channels, height, width), in pixels, or of one volume,
+            (channels, depth, height, width), in voxels.
         alpha: α of the preprocessing x ↦ logit(α + (1 − α)·x/L).
         levels: L, the number of grey levels.
 
@@ -31,15 +32,18 @@ class ImageMechanism(Mechanism):
         preprocessing: From grey levels to where the density is modelled, the real line by default.
 
     Raises:
-        ValueError: If ``shape`` does not have three positive sizes.
+        ValueError: If ``shape`` does not have three or four positive sizes.
     """
 
     def __init__(
         self, context: Context, shape: Sequence[int], alpha: float = 0.05, levels: int = 256
     ) -> None:
         super().__init__(context)
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
+        if len(shape) not in (3, 4) or min(shape) < 1:
+            raise ValueError(
+                "shape: expected (channels, height, width) or (channels, depth, height, width), "
+                f"but got {tuple(shape)}."
+            )
         self.shape = tuple(shape)
         self.dequantisation = Dequantise(levels)
         self.preprocessing: Transform = Logit(alpha, levels)

@@ -6,12 +6,15 @@ from deepscm_pl.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncod
 from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
 from deepscm_pl.nn.parameters import ParameterNetwork
 from deepscm_pl.nn.precision import call_in_precision
+from deepscm_pl.nn.pyramid import PyramidDecoder, PyramidEncoder
 
 __all__ = [
     "ConvolutionalConditioner",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
     "ParameterNetwork",
+    "PyramidDecoder",
+    "PyramidEncoder",
     "ResidualBlock",
     "ResidualClassifier",
     "ResidualDecoder",
