@@ -47,7 +47,8 @@ def abduction_recovers_noise(mechanism: Mechanism, parents, size: int) -> None:
     value = mechanism(noise, parents)
     if "z" in noise:  # u is exact given z
         decoded = mechanism.decode(noise["z"], parents)
-        found = mechanism.likelihood.abduct(decoded, mechanism.preprocessing(value))
+        processed = mechanism.preprocessing(mechanism.in_plane(value))
+        found = mechanism.in_space(mechanism.likelihood.abduct(decoded, processed))
     else:
         found = mechanism.abduct(value, parents)["u"]
     torch.testing.assert_close(found, noise["u"], atol=1e-6, rtol=1e-6)

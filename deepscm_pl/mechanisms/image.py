@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -29,6 +30,7 @@ class ImageMechanism(Mechanism):
         levels: L, the number of grey levels.
 
     Attributes:
+        plane: ``shape``, with the slices of a volume below each other in one image.
         preprocessing: From grey levels to where the density is modelled, the real line by default.
 
     Raises:
@@ -45,6 +47,8 @@ class ImageMechanism(Mechanism):
                 f"but got {tuple(shape)}."
             )
         self.shape = tuple(shape)
+        channels, *sizes, width = shape
+        self.plane = (channels, math.prod(sizes), width)
         self.dequantisation = Dequantise(levels)
         self.preprocessing: Transform = Logit(alpha, levels)
 
@@ -52,6 +56,17 @@ class ImageMechanism(Mechanism):
     def domain(self) -> Domain:
         """A recorded image, of whole grey levels."""
         return Domain(self.shape, lower=0.0, upper=self.dequantisation.levels - 1.0, whole=True)
+
+    def in_plane(self, value: Tensor) -> Tensor:
+        """Volumes ``(*batch, C, D, H, W)`` as images ``(*batch, C, D·H, W)``; images as they are.
+
+        What treats every element alone need not know of volumes.
+        """
+        return value.reshape(*self.domain.batch_shape(value), *self.plane)
+
+    def in_space(self, value: Tensor) -> Tensor:
+        """The inverse of :meth:`in_plane`."""
+        return value.reshape(*value.shape[:-3], *self.shape)
 
     def dequantise(self, value: Tensor) -> Tensor:
         """Add uniform noise to whole grey levels."""

@@ -95,7 +95,7 @@ class ConditionalVAE(ImageMechanism):
         if latent < 1:
             raise ValueError(f"latent: expected at least 1, but got {latent}.")
         self.latent = latent
-        self.likelihood = likelihood(self.shape, levels)
+        self.likelihood = likelihood(self.plane, levels)
         if brightness and not isinstance(self.likelihood, DiscretisedLikelihood):
             raise ValueError(
                 "brightness: expected a likelihood of grey levels, DiscretisedGaussian or "
@@ -112,7 +112,8 @@ class ConditionalVAE(ImageMechanism):
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, 2 * latent),
         )
-        outputs = (self.shape[0] * self.likelihood.outputs_per_channel, *self.shape[1:])
+        self.outputs = self.shape[0] * self.likelihood.outputs_per_channel
+        outputs = (self.outputs, *self.shape[1:])
         self.decoder = decoder(latent, seen, outputs)
         self.preprocessing = self.likelihood.preprocessing(alpha)
 
@@ -126,7 +127,7 @@ class ConditionalVAE(ImageMechanism):
         if self.brightness is not None and self.content_context is not None:
             self.content_context.fit(parents)
             content = self.content_context(parents).expand(len(value), -1)
-            self.brightness.fit(value, parents, content)
+            self.brightness.fit(self.in_plane(value), parents, content)
             if self.exposure is not None:
                 white = self._white(self._content_of(value.to(content) + 0.5, parents))
                 self.exposure.fit(white, content)
@@ -137,7 +138,7 @@ class ConditionalVAE(ImageMechanism):
         # Grey levels to [-1, 1], a range that the initial weights are made for.
         content = self._content_of(value, parents)
         scaled = 2 * content / self.dequantisation.levels - 1
-        batch = torch.broadcast_shapes(scaled.shape[:-3], context.shape[:-1])
+        batch = torch.broadcast_shapes(self.domain.batch_shape(scaled), context.shape[:-1])
         scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
         context = context.expand(*batch, -1).reshape(len(scaled), -1)
         features = [self.encoder(scaled, context), context]
@@ -151,13 +152,16 @@ class ConditionalVAE(ImageMechanism):
         return _Posterior(location, log_scale.clamp(max=_LARGEST_LOG_SCALE))
 
     def decode(self, latent: Tensor, parents: Variables) -> Tensor:
-        """g(z, pa): the decoder on one flat batch, ``(*batch, outputs, H, W)``."""
+        """g(z, pa): the decoder on one flat batch, ``(*batch, outputs, H, W)``.
+
+        The slices of a volume lie below each other in a plane, ``(*batch, outputs, D·H, W)``.
+        """
         context = self._content(parents).to(latent)
         batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
         flat = latent.expand(*batch, -1).reshape(-1, self.latent)
         context = context.expand(*batch, -1).reshape(len(flat), -1)
         decoded: Tensor = self.decoder(flat, context).to(latent)
-        decoded = decoded.view(*batch, *decoded.shape[1:])
+        decoded = decoded.reshape(*batch, self.outputs, *self.plane[1:])
         if (
             self.brightness is None
             or self.exposure is None
@@ -171,8 +175,8 @@ class ConditionalVAE(ImageMechanism):
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x = h(g(z, pa), u), continuous grey levels."""
         decoded = self.decode(noise["z"], parents)
-        image: Tensor = self.preprocessing.inv(self.likelihood(decoded, noise["u"]))
-        return image
+        processed = self.likelihood(decoded, self.in_plane(noise["u"]))
+        return self.in_space(self.preprocessing.inv(processed))
 
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
         """z ~ N(0, I) ``(*shape, latent)`` and u ~ N(0, τ² I) ``(*shape, C, H, W)``.
@@ -182,7 +186,7 @@ class ConditionalVAE(ImageMechanism):
         weight = next(self.posterior_head.parameters())
         return {
             "z": weight.new_empty(*shape, self.latent).normal_(),
-            "u": self.likelihood.sample_noise(shape, weight),
+            "u": self.in_space(self.likelihood.sample_noise(shape, weight)),
         }
 
     def abduct(
@@ -190,8 +194,7 @@ class ConditionalVAE(ImageMechanism):
     ) -> dict[str, Tensor]:
         """Draws of z from q(z | x, pa), and u exactly given each; the encoder runs once."""
         latent = self._draw(self.posterior(value, parents), sample_shape)
-        decoded = self.decode(latent, parents)
-        return {"z": latent, "u": self.likelihood.abduct(decoded, self.preprocessing(value))}
+        return {"z": latent, "u": self._pixel_noise(latent, value, parents)}
 
     def abduct_recorded(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
@@ -202,8 +205,12 @@ class ConditionalVAE(ImageMechanism):
         """
         latent = self._draw(self.posterior(self.dequantise(value), parents), sample_shape)
         image = self.dequantise(value.expand(*sample_shape, *value.shape))
-        decoded = self.decode(latent, parents)
-        return {"z": latent, "u": self.likelihood.abduct(decoded, self.preprocessing(image))}
+        return {"z": latent, "u": self._pixel_noise(latent, image, parents)}
+
+    def _pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+        """u of an image, exactly, given z."""
+        processed = self.preprocessing(self.in_plane(value))
+        return self.in_space(self.likelihood.abduct(self.decode(latent, parents), processed))
 
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
         """E_q[log p(x | z, pa)] by ``num_particles`` draws, and KL(q ‖ N(0, I)) in closed form."""
@@ -228,11 +235,12 @@ class ConditionalVAE(ImageMechanism):
         continuous = value.to(next(self.posterior_head.parameters())) + 0.5
         latent = self.posterior(continuous, parents).location
         noise_free = self.likelihood.noise_free(self.decode(latent, parents))
-        return self.quantise(self.preprocessing.inv(noise_free))
+        return self.in_space(self.quantise(self.preprocessing.inv(noise_free)))
 
     def image_distribution(self, latent: Tensor, parents: Variables) -> ImageDistribution:
         """p(x | z, pa) of the continuous image."""
-        return ImageDistribution(self.decode(latent, parents), self.likelihood, self.preprocessing)
+        decoded = self.decode(latent, parents)
+        return ImageDistribution(decoded, self.likelihood, self.preprocessing, self.shape)
 
     def model(self, name: str, parents: Variables) -> Tensor:
         """The sites ``name.z`` and ``name``, the continuous image."""
@@ -257,12 +265,13 @@ class ConditionalVAE(ImageMechanism):
         """The image at full brightness."""
         if self.brightness is None:
             return value
-        return value / self.brightness(parents)[..., None, None].to(value)
+        share = self.brightness(parents).to(value)
+        return value / share.view(*share.shape, *[1] * (len(self.shape) - 1))
 
     def _white(self, content: Tensor) -> Tensor:
         """The log of the white level's share of the range, ``(*batch, 1)``."""
         levels = self.dequantisation.levels
-        return (white_level(content) / levels).clamp(min=1 / levels).log()
+        return (white_level(self.in_plane(content)) / levels).clamp(min=1 / levels).log()
 
     @staticmethod
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:
@@ -300,37 +309,48 @@ class ImageDistribution(TorchDistribution):
 
     Args:
         decoded: The decoder's output, ``(*batch, outputs, H, W)``.
-        likelihood: The noise of the preprocessed image.
+        likelihood: The noise of the preprocessed image, or of the slices of a volume in a plane.
         preprocessing: From grey levels to where the likelihood lives.
+        shape: Of an image or volume, as it is drawn.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    support = constraints.independent(constraints.real, 3)
     has_rsample = True
 
-    def __init__(self, decoded: Tensor, likelihood: Likelihood, preprocessing: Transform) -> None:
+    def __init__(
+        self,
+        decoded: Tensor,
+        likelihood: Likelihood,
+        preprocessing: Transform,
+        shape: Sequence[int],
+    ) -> None:
         self.decoded = decoded
         self.likelihood = likelihood
         self.preprocessing = preprocessing
-        super().__init__(decoded.shape[:-3], torch.Size(likelihood.shape), validate_args=False)
+        super().__init__(decoded.shape[:-3], torch.Size(shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The reals, element by element."""
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     def expand(
         self, batch_shape: torch.Size, _instance: ImageDistribution | None = None
     ) -> ImageDistribution:
         """The same distribution over broadcast batch dimensions."""
         decoded = self.decoded.expand(*batch_shape, *self.decoded.shape[-3:])
-        return ImageDistribution(decoded, self.likelihood, self.preprocessing)
+        return ImageDistribution(decoded, self.likelihood, self.preprocessing, self.event_shape)
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Draws of the continuous image, ``(*sample_shape, *batch, C, H, W)``."""
+        """Draws of the continuous image, ``(*sample_shape, *batch, *shape)``."""
         noise = self.likelihood.sample_noise((*sample_shape, *self.batch_shape), self.decoded)
         image: Tensor = self.preprocessing.inv(self.likelihood(self.decoded, noise))
-        return image
+        return image.reshape(*image.shape[:-3], *self.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(x | decoder output) in nats per image."""
-        processed = self.preprocessing(value)
-        log_determinant = self.preprocessing.log_abs_det_jacobian(value, processed)
-        return self.likelihood.log_prob(self.decoded, processed) + log_determinant.flatten(-3).sum(
-            -1
-        )
+        batch = value.shape[: value.dim() - len(self.event_shape)]
+        plane = value.reshape(*batch, *self.likelihood.shape)
+        processed = self.preprocessing(plane)
+        jacobian = self.preprocessing.log_abs_det_jacobian(plane, processed)
+        return self.likelihood.log_prob(self.decoded, processed) + jacobian.flatten(-3).sum(-1)

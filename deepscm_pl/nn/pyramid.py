@@ -176,4 +176,6 @@ def _spatial_dimensions(shape: Sequence[int]) -> int:
 
 def _check_convolutions(convolutions: int) -> None:
     if convolutions < 1:
-        raise ValueError(f"convolutions: expected at least 1 at each scale, but got {convolutions}.")
+        raise ValueError(
+            f"convolutions: expected at least 1 at each scale, but got {convolutions}."
+        )

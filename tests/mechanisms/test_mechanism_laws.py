@@ -19,6 +19,8 @@ from deepscm_pl.nn import (
     ConvolutionalConditioner,
     ConvolutionalDecoder,
     ConvolutionalEncoder,
+    PyramidDecoder,
+    PyramidEncoder,
     ResidualDecoder,
     ResidualEncoder,
 )
@@ -67,6 +69,36 @@ CASES |= {
 } | {
     f"vae-residual-{parents}": (partial(ConditionalVAE, **(SMALL | RESIDUAL), **more), parents)
     for parents, more in {"none": {}, "two": {"brightness": ("age",)}}.items()
+}
+
+
+SMALL_PYRAMID = {
+    "encoder": partial(PyramidEncoder, features=6, channels=(3, 4), convolutions=2),
+    "decoder": partial(PyramidDecoder, channels=(4, 3), convolutions=2),
+}
+CASES |= {
+    "vae-pyramid-two": (partial(ConditionalVAE, **(SMALL | SMALL_PYRAMID)), "two"),
+    "vae-volume-two": (
+        partial(ConditionalVAE, **(SMALL | SMALL_PYRAMID | {"shape": (1, 5, 6, 4)})),
+        "two",
+    ),
+    "vae-volume-mixture-none": (
+        partial(
+            ConditionalVAE,
+            likelihood=LIKELIHOODS["mixture"],
+            **(SMALL | SMALL_PYRAMID | {"shape": (2, 5, 6, 4)}),
+        ),
+        "none",
+    ),
+    "vae-volume-brightness-two": (
+        partial(
+            ConditionalVAE,
+            likelihood=LIKELIHOODS["mixture"],
+            brightness=("age",),
+            **(SMALL | SMALL_PYRAMID | {"shape": (1, 5, 6, 4)}),
+        ),
+        "two",
+    ),
 }
 
 

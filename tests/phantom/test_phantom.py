@@ -1,4 +1,4 @@
-"""Phantoms of heads: the volumes are exact, heads stay themselves, and what is drawn is measured."""
+"""Phantoms of heads: volumes are exact, heads stay themselves, and what is drawn is measured."""
 
 from __future__ import annotations
 
