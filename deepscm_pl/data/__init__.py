@@ -9,8 +9,10 @@ from deepscm_pl.data.morphomnist import (
     read_attributes,
     write_attributes,
 )
+from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
 from deepscm_pl.data.truth import measure_attributes, render_truth
 from deepscm_pl.data.worlds import (
+    BrainWorld,
     KnownWorld,
     ThicknessIntensityFallingWorld,
     ThicknessIntensityWorld,
@@ -20,6 +22,7 @@ from deepscm_pl.data.worlds import (
 )
 
 __all__ = [
+    "BrainWorld",
     "CausalDataModule",
     "DigitsDataModule",
     "InMemoryDataset",
@@ -27,6 +30,7 @@ __all__ = [
     "MorphoMNISTDataModule",
     "SourceSplits",
     "Split",
+    "SyntheticBrainDataModule",
     "ThicknessIntensityFallingWorld",
     "ThicknessIntensityWorld",
     "ThicknessSlantWorld",

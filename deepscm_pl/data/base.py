@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
@@ -140,14 +139,14 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """The world that the data come from, if it is known."""
         return None
 
-    def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
+    def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """Loads the originals from which the images of a published split were drawn.
 
         Args:
             split: ``"train"`` or ``"test"``, in the order of :meth:`load`.
 
         Returns:
-            Grey levels, ``(N, H, W)``.
+            What the world draws from, N rows: grey levels ``(N, H, W)`` for worlds of digits.
 
         Raises:
             ValueError: If there are none.
@@ -157,7 +156,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             "world; ask for truth where data.world is not None, as of MorphoMNISTDataModule."
         )
 
-    def originals(self, split: Split) -> NDArray[np.uint8]:
+    def originals(self, split: Split) -> NDArray[Any]:
         """The originals from which the images were drawn, row by row those of :meth:`variables`.
 
         With them ``world.render`` draws true counterfactuals.
@@ -166,7 +165,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             split: ``"train"``, ``"validation"`` or ``"test"``.
 
         Returns:
-            Grey levels, ``(N, H, W)``.
+            N rows, as :meth:`load_originals` gives them.
 
         Raises:
             ValueError: If there is no such split, there are no originals, or not as many as images.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class Subject:
         scm: The model.
         variables: Recorded values of every variable of the model, ``(N, *event)``, images as bytes.
         world: The world that the rows come from, if it is known.
-        originals: What the world draws the images from, ``(N, H, W)``, if there is any.
+        originals: What the world draws the images from, N rows, if there is any.
         why_no_originals: The reason where there is none.
         other_attributes: Attributes of the world that the model lacks, ``(N,)`` each: the truth
             depends on them, too.
@@ -38,7 +39,7 @@ class Subject:
     scm: StructuralCausalModel
     variables: Mapping[str, Tensor]
     world: KnownWorld | None
-    originals: NDArray[np.uint8] | None
+    originals: NDArray[Any] | None
     why_no_originals: str = ""
     other_attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     available: int | None = None
