@@ -84,13 +84,13 @@ def measure_attributes(
         progress: Whether to show a progress bar.
 
     Returns:
-        Each attribute as it is found in the images, ``(N,)``; nan for a black image.
+        Each attribute that causes the image, as it is found there, ``(N,)``; nan for a black image.
 
     Raises:
         ValueError: If the images are of another shape or not finite, or ``workers`` is below 1.
     """
     found = map_rows(_Measure(world), [np.asarray(images)], workers, progress, "measuring")
-    return dict(zip(world.attributes, found.T, strict=True))
+    return dict(zip(world.image_attributes, found.T, strict=True))
 
 
 class _Measure:
@@ -100,7 +100,8 @@ class _Measure:
         self.world = world
 
     def __call__(self, images: NDArray[np.generic]) -> NDArray[np.float64]:
-        return np.stack(list(self.world.measure(images).values()), axis=-1)
+        found = self.world.measure(images)
+        return np.stack([found[name] for name in self.world.image_attributes], axis=-1)
 
 
 class _Shape:

@@ -234,7 +234,7 @@ class _Meter:
         )
         self.inside: list[Tensor] = []
         self.images: list[Tensor] = []
-        self.attributes: dict[str, list[Tensor]] = {name: [] for name in subject.attributes}
+        self.attributes: dict[str, list[Tensor]] = {name: [] for name in subject.measured}
         self.detail_rows = 0
 
     def update(

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.data import KnownWorld
-from deepscm_pl.evaluation.questions import short_quantiles
+from deepscm_pl.evaluation.questions import typical_values
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics.functional import wasserstein_distance
@@ -128,7 +128,7 @@ def _asked(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_A
 def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> list[float]:
     if values.get(name):
         return list(values[name])
-    return short_quantiles(subject, name, _QUANTILES)
+    return typical_values(subject, name, _QUANTILES)
 
 
 def _attribute_model(subject: Subject) -> StructuralCausalModel:

@@ -24,6 +24,7 @@ __all__ = [
     "default_questions",
     "short_quantiles",
     "true_attributes",
+    "typical_values",
 ]
 
 _DEFAULT_QUANTILES = (0.1, 0.9)
@@ -103,15 +104,16 @@ def default_questions(subject: Subject) -> list[Question]:
         Question(f"{name}={np.format_float_positional(value, trim='-')}")
         for name in subject.scalars
         if name in known
-        for value in _typical_values(subject, name)
+        for value in typical_values(subject, name, _DEFAULT_QUANTILES)
     ]
 
 
-def _typical_values(subject: Subject, name: str) -> list[float]:
-    domain = subject.scm[name].domain
-    if domain.categories is not None:
-        return [float(k) for k in range(domain.categories)]
-    return short_quantiles(subject, name, _DEFAULT_QUANTILES)
+def typical_values(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:
+    """Every category of a variable, or quantiles as :func:`short_quantiles` gives them."""
+    categories = subject.scm[name].domain.categories
+    if categories is not None:
+        return [float(k) for k in range(categories)]
+    return short_quantiles(subject, name, levels)
 
 
 def short_quantiles(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:

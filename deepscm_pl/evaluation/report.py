@@ -82,7 +82,7 @@ class Report:
             self.tables["errors"] = error_table(answered)
             self.tables["similarity"] = similarity_table(answered)
             self.tables["effectiveness"] = effectiveness_table(
-                answered, subject.attributes, subject.unit
+                answered, subject.measured, subject.unit
             )
         if answered:
             self.tables["soundness"] = soundness_table(answered)

@@ -96,6 +96,12 @@ class Subject:
         known = () if self.world is None else self.world.attributes
         return tuple(name for name in known if name in self.scalars)
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Those of :attr:`attributes` that images show, and that can be measured in them."""
+        shown = () if self.world is None else self.world.image_attributes
+        return tuple(name for name in self.attributes if name in shown)
+
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """The scalar variables and other attributes of the world as arrays, ``(N,)`` each."""
         scalars = {name: _column(self.variables[name]) for name in self.scalars}
