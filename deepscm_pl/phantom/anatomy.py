@@ -95,8 +95,8 @@ class Anatomy:
             ribbon=one(5.0, 0.3),
             spread=one(1, 0.08),
             asymmetry=one(0, 0.08),
-            gap=one(0.055, 0.012),
-            skull=one(0.07, 0.008),
+            gap=one(0.07, 0.012),
+            skull=one(0.09, 0.008),
             scalp=one(0.06, 0.01),
             levels=np.stack(
                 [one(42, 2), one(104, 3), one(172, 3), one(24, 2), one(200, 8)], axis=1

@@ -31,11 +31,11 @@ class HeadGrid:
 
     Example:
         >>> HeadGrid((64, 64)).spacing
-        3.5
+        3.75
     """
 
     shape: tuple[int, ...] = (64, 64)
-    extent: float = 224.0
+    extent: float = 240.0
     brain_height: float = 64.0
     ventricle_height: float = 40.0
 

@@ -11,7 +11,7 @@ GRIDS = {
     "64": HeadGrid((64, 64)),
     "odd": HeadGrid((77, 91)),
     "192": HeadGrid((192, 192)),
-    "volume": HeadGrid((32, 40, 32), extent=240.0),
+    "volume": HeadGrid((32, 40, 32)),
 }
 WITHIN_BRAIN = [TISSUES.index(name) for name in ("grey matter", "white matter", "ventricles")]
 

@@ -78,9 +78,7 @@ class BrainWorld(KnownWorld):
     @property
     def grid(self) -> HeadGrid:
         """Where the elements of an image lie."""
-        if self.depth:
-            return HeadGrid((self.height, self.width, self.depth), extent=240.0)
-        return HeadGrid((self.height, self.width))
+        return HeadGrid((self.height, self.width, *([self.depth] if self.depth else [])))
 
     @property
     def definitions(self) -> Mapping[str, KnownAttribute]:
