@@ -23,6 +23,8 @@ def test_magnitudes_are_those_of_adults():
     assert values["sex"].mean() == pytest.approx(0.5, abs=0.02)
     assert values["brain_volume"].mean() == pytest.approx(1.16e6, rel=0.02)
     assert values["brain_volume"].std() == pytest.approx(0.11e6, rel=0.1)
+    originals = WORLD.draw_originals(20_000, np.random.default_rng(0))
+    WORLD.check_drawing(originals, values)  # all of them can be drawn
     ventricles = values["ventricle_volume"]
     assert ventricles.mean() == pytest.approx(36e3, rel=0.05)
     assert ventricles.std() == pytest.approx(20e3, rel=0.1)

@@ -97,7 +97,7 @@ class BrainWorld(KnownWorld):
             ),
             "sex": KnownAttribute(Coin(0.5), "", Domain(categories=2)),
             "brain_volume": KnownAttribute(brain, "mm³", Domain(lower=4e5, upper=2.2e6)),
-            "ventricle_volume": KnownAttribute(ventricles, "mm³", Domain(lower=2e3, upper=2e5)),
+            "ventricle_volume": KnownAttribute(ventricles, "mm³", Domain(lower=1e3, upper=4e5)),
         }
 
     @property
