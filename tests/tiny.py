@@ -11,7 +11,7 @@ import torch
 import yaml
 from scipy.special import ndtr, ndtri
 
-from deepscm_pl.data import CausalDataModule, KnownWorld, SourceSplits
+from deepscm_pl.data import CausalDataModule, DigitWorld, SourceSplits
 from deepscm_pl.data.worlds import KnownAttribute
 from deepscm_pl.data.worlds.mechanisms import KnownMechanism, LogitNormal
 from deepscm_pl.types import Domain
@@ -157,7 +157,7 @@ class Uniform(KnownMechanism):
 
 
 @dataclass(frozen=True)
-class TinyWorld(KnownWorld):
+class TinyWorld(DigitWorld):
     """The first row of pixels is a ruler of thickness and intensity; below it is a texture.
 
     Columns of the texture are shown as far as the thickness reaches. What is beyond is hidden, so

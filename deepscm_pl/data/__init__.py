@@ -13,6 +13,7 @@ from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
 from deepscm_pl.data.truth import measure_attributes, render_truth
 from deepscm_pl.data.worlds import (
     BrainWorld,
+    DigitWorld,
     KnownWorld,
     ThicknessIntensityFallingWorld,
     ThicknessIntensityWorld,
@@ -24,6 +25,7 @@ from deepscm_pl.data.worlds import (
 __all__ = [
     "BrainWorld",
     "CausalDataModule",
+    "DigitWorld",
     "DigitsDataModule",
     "InMemoryDataset",
     "KnownWorld",
