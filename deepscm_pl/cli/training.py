@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from torch import Tensor
+from torch import Tensor, distributed
 
 from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid, EvaluationReport
 from deepscm_pl.callbacks.run_folder import run_folder
@@ -237,7 +237,16 @@ def run_training_command(words: list[str]) -> None:
     model = _model_class(words)
     if checkpoint is not None:
         model.load_from_checkpoint(checkpoint)  # whatever is wrong with it is said here
-    TrainingCommand(words, model)
+    try:
+        TrainingCommand(words, model)
+    finally:
+        _leave_processes()
+
+
+def _leave_processes() -> None:
+    """End the connections between processes: left to the end of Python, they can abort it."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _tensorboard(**arguments: object) -> Namespace:

@@ -84,7 +84,7 @@ def test_temperature_scales_drawn_noise_only(likelihood, temperature):
     likelihood.temperature = temperature
     assert torch.equal(likelihood.log_prob(decoded, value), log_prob)
     assert torch.equal(likelihood.abduct(decoded, value), noise)
-    distribution = ImageDistribution(decoded, likelihood, likelihood.preprocessing(0.05))
+    distribution = ImageDistribution(decoded, likelihood, likelihood.preprocessing(0.05), SHAPE)
     drawn = distribution.preprocessing(distribution.rsample((500,)))
     spread = likelihood.abduct(decoded, drawn).detach().std()
     if temperature == 0:
