@@ -16,6 +16,7 @@ from deepscm_pl.mechanisms.base import Evidence
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalConditioner, call_in_precision
+from deepscm_pl.nn.shapes import image_sizes
 from deepscm_pl.transforms import (
     ConditionerFactory,
     Inverse,
@@ -77,6 +78,7 @@ class MultiscaleFlow(ImageMechanism):
         alpha: float = 0.05,
         levels: int = 256,
     ) -> None:
+        image_sizes("shape", shape)
         super().__init__(context, shape, alpha, levels)
         self.bijection = MultiscaleBijection(
             self.shape, steps, context.features, conditioner, log_scale_bound

@@ -15,6 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from deepscm_pl.nn.shapes import image_sizes
+
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
 
 
@@ -44,7 +46,7 @@ class ConvolutionalEncoder(nn.Module):
         channels: Sequence[int] = (64, 128),
     ) -> None:
         super().__init__()
-        image_channels, height, width = image_shape
+        image_channels, height, width = image_sizes("image_shape", image_shape)
         factor = 2 ** len(channels)
         # Sizes that do not halve evenly are padded on the right and below.
         self.pad = nn.ZeroPad2d((0, -width % factor, 0, -height % factor))
@@ -91,7 +93,7 @@ class ConvolutionalDecoder(nn.Module):
         channels: Sequence[int] = (128, 64),
     ) -> None:
         super().__init__()
-        out_channels, self.height, self.width = output_shape
+        out_channels, self.height, self.width = image_sizes("output_shape", output_shape)
         factor = 2 ** len(channels)
         start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
         self.head = nn.Sequential(

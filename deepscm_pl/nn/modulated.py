@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepscm_pl.nn.shapes import image_sizes
+
 __all__ = ["ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
 
 
@@ -82,7 +84,7 @@ class ResidualEncoder(nn.Module):
         embedding: int = 64,
     ) -> None:
         super().__init__()
-        image_channels, height, width = image_shape
+        image_channels, height, width = image_sizes("image_shape", image_shape)
         factor = 2 ** len(channels)
         # Sizes that do not halve evenly are padded on the right and below.
         self.pad = nn.ZeroPad2d((0, -width % factor, 0, -height % factor))
@@ -140,7 +142,7 @@ class ResidualDecoder(nn.Module):
         embedding: int = 64,
     ) -> None:
         super().__init__()
-        out_channels, self.height, self.width = output_shape
+        out_channels, self.height, self.width = image_sizes("output_shape", output_shape)
         factor = 2 ** len(channels)
         start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
         self.embed = _Embedding(condition_features, embedding)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from deepscm_pl.mechanisms import Context, MultiscaleFlow
 from deepscm_pl.nn import (
     ConvolutionalDecoder,
     ConvolutionalEncoder,
     ParameterNetwork,
+    PyramidDecoder,
+    PyramidEncoder,
     ResidualBlock,
     ResidualDecoder,
     ResidualEncoder,
@@ -79,3 +82,38 @@ def test_a_residual_block_is_near_the_identity_and_modulated_by_channel():
     # h·(1 − 1) + 0 leaves the bias of the second convolution alone.
     expected = features + block.second.bias[:, None, None]
     torch.testing.assert_close(block(features, torch.zeros(2, 2)), expected)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ConvolutionalEncoder((1, 8, 8, 8), 0),
+        lambda: ConvolutionalDecoder(2, 0, (1, 8, 8, 8)),
+        lambda: ResidualEncoder((1, 8, 8, 8), 0),
+        lambda: ResidualDecoder(2, 0, (1, 8, 8, 8)),
+        lambda: MultiscaleFlow(Context(), shape=(1, 8, 8, 8)),
+    ],
+)
+def test_volumes_are_refused_where_images_are_expected(make):
+    with pytest.raises(ValueError, match=r"expected \(channels, height, width\), but got \(1, 8"):
+        make()
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+@pytest.mark.parametrize("shape", [(1, 19, 23), (2, 9, 10, 7)])
+def test_pyramids_take_any_size(shape, upsample):
+    encoder = PyramidEncoder(shape, 2, features=5, channels=(4, 6), convolutions=2)
+    decoder = PyramidDecoder(3, 2, shape, channels=(6, 4), convolutions=2, upsample=upsample)
+    image, condition = torch.randn(3, *shape), torch.randn(3, 2)
+    assert encoder(image, condition).shape == (3, 5)
+    drawn = decoder(torch.randn(3, 3), condition)
+    assert drawn.shape == (3, *shape)
+    # What is said of an image does not depend on those beside it.
+    torch.testing.assert_close(encoder(image[1:2], condition[1:2]), encoder(image, condition)[1:2])
+
+
+def test_bad_pyramids_are_refused():
+    with pytest.raises(ValueError, match=r"shape: expected .* or .*depth.* but got \(1, 8\)"):
+        PyramidEncoder((1, 8), 0)
+    with pytest.raises(ValueError, match="convolutions: expected at least 1"):
+        PyramidDecoder(2, 0, (1, 8, 8), convolutions=0)
