@@ -201,8 +201,10 @@ def evaluate_counterfactuals(
             for first, factual in subject.batches(start, stop, batch_size):
                 particles = num_particles if detail else 1
                 answers = answer(subject.scm, factual, questions, particles)
+                image = factual[subject.scm.image_variables[0]]
+                classes = None if classifier is None else classifier(image)
                 for meter, each in zip(meters, answers, strict=True):
-                    meter.update(first, factual, each, detail)
+                    meter.update(first, factual, each, detail, classes)
                 bar.update(len(next(iter(factual.values()))))
     return [meter.result(workers, progress) for meter in meters]
 
@@ -238,9 +240,14 @@ class _Meter:
         self.detail_rows = 0
 
     def update(
-        self, first: int, factual: Mapping[str, Tensor], answered: Answer, detail: bool
+        self,
+        first: int,
+        factual: Mapping[str, Tensor],
+        answered: Answer,
+        detail: bool,
+        classes: Tensor | None = None,
     ) -> None:
-        """Add a batch of rows that begins with the row ``first``."""
+        """Add a batch of rows that begins with the row ``first``, with the factual classes."""
         rows = slice(first, first + len(answered.inside))
         inside = answered.inside
         if self.truth is not None:
@@ -256,8 +263,8 @@ class _Meter:
         self.detail_rows += len(observed) if detail else 0
         if self.truth is not None:
             self._compare(self.truth, rows, inside, images, observed, answered, detail)
-        if self.classifier is not None:
-            self._identify(rows, inside, images, observed)
+        if classes is not None:
+            self._identify(rows, inside, images, classes[inside])
 
     def _compare(
         self,
@@ -288,10 +295,10 @@ class _Meter:
             if self.coverage is not None:
                 self.coverage.update(images, true_images)
 
-    def _identify(self, rows: slice, inside: Tensor, images: Tensor, observed: Tensor) -> None:
+    def _identify(self, rows: slice, inside: Tensor, images: Tensor, classes: Tensor) -> None:
         if self.classifier is None:
             return
-        before = self.classifier(observed)[:, None]
+        before = classes[:, None]
         after = self.classifier(images[0])[None, :, None]
         self.identity.update(after, before, before)
         if self.truth is not None:
