@@ -28,10 +28,7 @@ def draw_labels(
     Returns:
         ``(N, tissues, *grid.shape)``, of sum 1 over tissues.
     """
-    table = np.asarray(traits, dtype=np.float32)
-    brain = np.asarray(brain_volume, dtype=np.float64)[:, None]
-    ventricles = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
-    tissues = draw_tissues(Anatomy.of(table), brain, ventricles, grid)
+    tissues = _tissues(Anatomy.of(_table(traits)), brain_volume, ventricle_volume, grid)
     return tissues.reshape(*tissues.shape[:2], *grid.shape)
 
 
@@ -49,11 +46,9 @@ def draw_heads(
     Returns:
         Grey levels, ``(N, *grid.shape)``.
     """
-    table = np.asarray(traits, dtype=np.float32)
+    table = _table(traits)
     anatomy = Anatomy.of(table)
-    tissues = draw_labels(table, brain_volume, ventricle_volume, grid).reshape(
-        len(table), -1, int(np.prod(grid.shape))
-    )
+    tissues = _tissues(anatomy, brain_volume, ventricle_volume, grid)
     fluid, grey, white, skull, scalp = (anatomy.levels[:, k] for k in range(5))
     levels = [np.zeros_like(fluid), scalp, skull, fluid, grey, white, fluid * 0.85]
     clean = sum(level * tissues[:, k] for k, level in enumerate(levels))
@@ -62,6 +57,19 @@ def draw_heads(
     real, imaginary = _noise(table, 2 * tissues.shape[-1]).reshape(len(table), 2, -1).swapaxes(0, 1)
     magnitude = np.hypot(biased + anatomy.noise * real, anatomy.noise * imaginary)
     return np.clip(np.rint(magnitude), 0, 255).astype(np.uint8).reshape(-1, *grid.shape)
+
+
+def _table(traits: ArrayLike) -> _Array:
+    return np.asarray(traits, dtype=np.float32)
+
+
+def _tissues(
+    anatomy: Anatomy, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
+) -> _Array:
+    """Fractions of each tissue, ``(N, tissues, E)``."""
+    brain = np.asarray(brain_volume, dtype=np.float64)[:, None]
+    ventricles = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
+    return draw_tissues(anatomy, brain, ventricles, grid)
 
 
 def _bias(anatomy: Anatomy, grid: HeadGrid) -> _Array:

@@ -45,7 +45,7 @@ class BrainWorld(KnownWorld):
 
     with volumes in mm³; the image is a phantom of a head in which the brain, ventricles included,
     has the volume b, and the ventricles v, exactly. What makes a head itself, from the folds of its
-    cortex to the noise of its image, is the noise of the image: 37 standard normal numbers, its
+    cortex to the noise of its image, is the noise of the image: 40 standard normal numbers, its
     original.
 
     Args:
