@@ -111,3 +111,14 @@ def test_fit_starts_from_the_share_and_refuses_a_constant():
     assert mechanism.log_prob(torch.ones(1, 1), {}).exp().item() == pytest.approx(0.25)
     with pytest.raises(ValueError, match=r"both 0 and 1 .* all values are 1; leave the variable"):
         mechanism.fit(torch.ones(4, 1), {})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_at_the_threshold_is_on_the_side_of_its_value(dtype, monkeypatch):
+    """The draw nearest to the threshold, which rounding can carry across it."""
+    monkeypatch.setattr(torch, "rand", lambda *size, **kind: torch.ones(*size, **kind))
+    for logit in torch.linspace(-4, 4, 41).tolist():
+        mechanism = make(False).to(dtype)
+        mechanism.initial_logit.fill_(logit)
+        value = torch.tensor([[0.0], [1.0]], dtype=dtype)
+        assert torch.equal(mechanism(mechanism.abduct(value, {}), {}), value)

@@ -103,3 +103,14 @@ def test_an_empty_image_has_no_volumes():
 def test_bad_input_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_ventricles_that_fill_the_brain_stay_within_it():
+    traits = heads(6)[0]
+    grid = GRIDS["64"]
+    brain, ventricles = np.full(6, 5.5e5), np.full(6, 3e5)
+    labels = draw_labels(traits, brain, ventricles, grid)
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
+    assert labels.min() >= 0
+    found = labels[:, -1].sum(axis=(1, 2), dtype=float) * grid.ventricle_element
+    np.testing.assert_allclose(found, ventricles, rtol=2e-3)
