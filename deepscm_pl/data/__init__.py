@@ -9,6 +9,7 @@ from deepscm_pl.data.morphomnist import (
     read_attributes,
     write_attributes,
 )
+from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
 from deepscm_pl.data.truth import measure_attributes, render_truth
 from deepscm_pl.data.worlds import (
@@ -30,6 +31,7 @@ __all__ = [
     "InMemoryDataset",
     "KnownWorld",
     "MorphoMNISTDataModule",
+    "Placement",
     "SourceSplits",
     "Split",
     "SyntheticBrainDataModule",

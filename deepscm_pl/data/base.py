@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.worlds import KnownWorld
 
 __all__ = [
@@ -179,6 +180,18 @@ class CausalDataModule(pl.LightningDataModule, ABC):
                 f"was taken from, but there are {len(source)}; generate the data set again."
             )
         return source[rows]
+
+    def placement(self, split: Split, row: int) -> Placement | None:
+        """Where the elements of an image lie in the scanner, for files that keep it.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+            row: Of :meth:`variables`.
+
+        Returns:
+            None where images have no place, as drawings of digits.
+        """
+        return None
 
     def configuration(self) -> dict[str, Any]:
         """How this module was made, as plain data for a checkpoint.
