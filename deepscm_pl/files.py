@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["new_file", "new_folder", "replaced_folder"]
+__all__ = ["exit_on_termination", "new_file", "new_folder", "replaced_folder"]
+
+
+@contextmanager
+def exit_on_termination() -> Iterator[None]:
+    """Turns a request to terminate into SystemExit, so that what is half done is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 @contextmanager

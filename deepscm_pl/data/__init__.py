@@ -3,6 +3,7 @@
 from deepscm_pl.data.base import CausalDataModule, InMemoryDataset, SourceSplits, Split
 from deepscm_pl.data.digits import DigitsDataModule
 from deepscm_pl.data.generate import generate_morphomnist
+from deepscm_pl.data.generate_brain import generate_brain
 from deepscm_pl.data.idx import read_idx, write_idx
 from deepscm_pl.data.morphomnist import (
     MorphoMNISTDataModule,
@@ -10,6 +11,7 @@ from deepscm_pl.data.morphomnist import (
     write_attributes,
 )
 from deepscm_pl.data.placement import Placement
+from deepscm_pl.data.scans import BrainMRIDataModule
 from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
 from deepscm_pl.data.truth import measure_attributes, render_truth
 from deepscm_pl.data.worlds import (
@@ -24,6 +26,7 @@ from deepscm_pl.data.worlds import (
 )
 
 __all__ = [
+    "BrainMRIDataModule",
     "BrainWorld",
     "CausalDataModule",
     "DigitWorld",
@@ -39,6 +42,7 @@ __all__ = [
     "ThicknessIntensityWorld",
     "ThicknessSlantWorld",
     "ThicknessWidthWorld",
+    "generate_brain",
     "generate_morphomnist",
     "known_world",
     "measure_attributes",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +19,7 @@ from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.worlds import KnownWorld
 
 __all__ = [
+    "Augmentation",
     "CausalDataModule",
     "InMemoryDataset",
     "PublishedSplit",
@@ -29,8 +30,15 @@ __all__ = [
 
 Split = Literal["train", "validation", "test"]
 
+Augmentation: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""What is made of a batch of training rows, such as random crops of its images."""
+
 PublishedSplit = Literal["train", "test"]
 """A split in which a data set is published; validation rows are held out of its ``"train"``."""
+
+
+Rows: TypeAlias = Tensor | slice
+"""Some rows of a split: their numbers, or from where to where."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,9 @@ class InMemoryDataset(Dataset[dict[str, Tensor]]):
     become float32 grey levels 0 to 255 when they are gathered; other types stay.
 
     Args:
-        variables: Name to tensor ``(N, ...)``, of equal lengths.
+        variables: Name to tensor ``(N, ...)``, of equal lengths. Only the rows that are asked for
+            are read of a tensor that is mapped from a file.
+        augmentation: What is made of a batch before it is used; None leaves it as it is.
 
     Raises:
         ValueError: If there is no variable or their lengths differ.
@@ -65,11 +75,14 @@ class InMemoryDataset(Dataset[dict[str, Tensor]]):
                 [1.]])
     """
 
-    def __init__(self, variables: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, variables: Mapping[str, Tensor], augmentation: Augmentation | None = None
+    ) -> None:
         lengths = {name: len(tensor) for name, tensor in variables.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"variables must be of one length, at least one, got {lengths}.")
         self.variables = dict(variables)
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -82,7 +95,8 @@ class InMemoryDataset(Dataset[dict[str, Tensor]]):
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """The variables of several rows, with a leading batch dimension."""
         rows = torch.as_tensor(indices)
-        return {name: _as_values(tensor[rows]) for name, tensor in self.variables.items()}
+        batch = {name: _as_values(tensor[rows]) for name, tensor in self.variables.items()}
+        return batch if self.augmentation is None else self.augmentation(batch)
 
 
 class CausalDataModule(pl.LightningDataModule, ABC):
@@ -95,9 +109,10 @@ class CausalDataModule(pl.LightningDataModule, ABC):
 
     The published training split is divided at random, but always alike for one ``split_seed``,
     into training and validation; the published test split is never touched until it is tested
-    on. Everything stays in memory, so use :meth:`variables` for statistics of the training split.
+    on. Use :meth:`variables` for statistics of the training split.
 
-    Subclasses implement :meth:`load`.
+    Subclasses implement :meth:`load`, :meth:`divide` if the training split is not to be divided at
+    random, and :meth:`training_dataset` if its rows are to be augmented.
 
     Args:
         batch_size: Rows per batch.
@@ -227,7 +242,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         if self._datasets is None:
             source = self.load()
             train, test = _with_index(source.train), _with_index(source.test)
-            training_rows, validation_rows = self._divide(len(train["index"]))
+            training_rows, validation_rows = self.divide(len(train["index"]))
             self._datasets = {
                 "train": InMemoryDataset(_take(train, training_rows)),
                 "validation": InMemoryDataset(_take(train, validation_rows)),
@@ -252,27 +267,31 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         return dict(self._dataset(split).variables)
 
+    def training_dataset(self) -> InMemoryDataset:
+        """The rows that batches of the training split are gathered from; for augmentation."""
+        return self._dataset("train")
+
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the training split, shuffled anew in each epoch."""
-        return self._loader("train", shuffle=True, drop_last=self.drop_last)
+        return self._loader(self.training_dataset(), shuffle=True, drop_last=self.drop_last)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the validation split, in order."""
-        return self._loader("validation")
+        return self._loader(self._dataset("validation"))
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the test split, in order."""
-        return self._loader("test")
+        return self._loader(self._dataset("test"))
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the test split, in order."""
-        return self._loader("test")
+        return self._loader(self._dataset("test"))
 
     def _loader(
-        self, split: Split, shuffle: bool = False, drop_last: bool = False
+        self, dataset: InMemoryDataset, shuffle: bool = False, drop_last: bool = False
     ) -> DataLoader[dict[str, Tensor]]:
         return DataLoader(
-            self._dataset(split),
+            dataset,
             batch_size=self.batch_size,
             shuffle=shuffle,
             drop_last=drop_last,
@@ -288,8 +307,19 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"split must be one of {', '.join(datasets)}, got {split!r}.")
         return datasets[split]
 
-    def _divide(self, size: int) -> tuple[Tensor, Tensor]:
-        """Rows to train on and rows to validate on, each in ascending order."""
+    def divide(self, size: int) -> tuple[Rows, Rows]:
+        """Divides the published training split into training and validation.
+
+        Args:
+            size: The rows of the published split.
+
+        Returns:
+            Rows to train on and rows to validate on, each in ascending order; as slices where they
+            are consecutive, which take nothing out of the tensors that :meth:`load` gives.
+
+        Raises:
+            ValueError: If ``validation_size`` leaves no row to train on.
+        """
         if self.validation_size >= size:
             raise ValueError(
                 f"validation_size must be below {size}, the rows of the training split, "
@@ -335,5 +365,5 @@ def _with_index(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**variables, "index": torch.arange(size).unsqueeze(-1)}
 
 
-def _take(variables: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+def _take(variables: Mapping[str, Tensor], rows: Rows) -> dict[str, Tensor]:
     return {name: tensor[rows] for name, tensor in variables.items()}

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +19,7 @@ from deepscm_pl.data.morphomnist import (
 )
 from deepscm_pl.data.truth import render_truth
 from deepscm_pl.data.worlds import KnownWorld, ThicknessIntensityWorld, write_world
-from deepscm_pl.files import new_folder
+from deepscm_pl.files import exit_on_termination, new_folder
 
 __all__ = ["generate_morphomnist"]
 
@@ -84,7 +80,7 @@ def generate_morphomnist(
         require_count("workers", workers, minimum=1)
     limit = sys.maxsize if limit is None else require_count("limit", limit, minimum=1)
     world = world or ThicknessIntensityWorld()
-    with _exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
+    with exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
         root = _find_mnist(Path(mnist).expanduser(), download)
         splits = [_load_split(root, prefix, world, attributes, seed, limit) for prefix in _PREFIXES]
         drawn = render_truth(
@@ -101,19 +97,6 @@ def generate_morphomnist(
         for split in splits:
             _write_split(folder, split, drawn[: len(split.labels)])
             drawn = drawn[len(split.labels) :]
-
-
-@contextmanager
-def _exit_on_termination() -> Iterator[None]:
-    """Turns a request to terminate into SystemExit, so that what is half done is removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _find_mnist(folder: Path, download: bool) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence, Sized
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from multiprocessing import get_all_start_methods, get_context
@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from deepscm_pl.data.base import require_count
 
-__all__ = ["map_rows"]
+__all__ = ["map_rows", "stream_rows"]
 
 _CHUNK = 64
 """Rows that a worker takes at a time."""
 
 Scalar = TypeVar("Scalar", bound=np.generic)
+Rows = TypeVar("Rows", bound=Sized)
 Arrays = tuple[NDArray[Any], ...]
 
 
@@ -54,23 +55,48 @@ def map_rows(
         >>> map_rows(np.add, [np.arange(3), np.ones(3)], workers=1, progress=False)
         array([1., 2., 3.])
     """
+    return np.concatenate(list(stream_rows(function, columns, workers, progress, description)))
+
+
+def stream_rows(
+    function: Callable[..., Rows],
+    columns: Sequence[NDArray[Any]],
+    workers: int | None = None,
+    progress: bool = True,
+    description: str | None = None,
+    chunk: int = _CHUNK,
+) -> Iterator[Rows]:
+    """Applies a function of rows to many rows and yields what it returns, some rows at a time.
+
+    Args:
+        function: As for :func:`map_rows`; it may return anything with the length of its rows.
+        columns: As for :func:`map_rows`.
+        workers: As for :func:`map_rows`.
+        progress: As for :func:`map_rows`.
+        description: As for :func:`map_rows`.
+        chunk: How many rows the function takes at a time, fewer for large ones.
+
+    Yields:
+        What the function returns, in order.
+
+    Raises:
+        ValueError: As for :func:`map_rows`.
+    """
     workers = _processors() if workers is None else require_count("workers", workers, minimum=1)
     total = len(columns[0])
     if not total:
         raise ValueError("expected at least one row, got none.")
     chunks = [
-        tuple(column[start : start + _CHUNK] for column in columns)
-        for start in range(0, total, _CHUNK)
+        tuple(column[start : start + chunk] for column in columns)
+        for start in range(0, total, chunk)
     ]
-    parts = []
     with (
         tqdm(total=total, unit="image", desc=description, disable=not progress) as bar,
         closing(_results(function, chunks, min(workers, len(chunks)))) as results,
     ):
         for rows in results:
-            parts.append(rows)
             bar.update(len(rows))
-    return np.concatenate(parts)
+            yield rows
 
 
 def _processors() -> int:
@@ -81,8 +107,8 @@ def _processors() -> int:
 
 
 def _results(
-    function: Callable[..., NDArray[Scalar]], chunks: list[Arrays], workers: int
-) -> Generator[NDArray[Scalar], None, None]:
+    function: Callable[..., Rows], chunks: list[Arrays], workers: int
+) -> Generator[Rows, None, None]:
     """The results chunk by chunk, in order."""
     if workers == 1:
         for chunk in chunks:

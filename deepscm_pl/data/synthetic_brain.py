@@ -11,7 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits, require_count
+from deepscm_pl.data.base import (
+    CausalDataModule,
+    PublishedSplit,
+    SourceSplits,
+    Split,
+    require_count,
+)
+from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.truth import render_truth
 from deepscm_pl.data.worlds import BrainWorld
 
@@ -87,6 +94,10 @@ class SyntheticBrainDataModule(CausalDataModule):
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """What makes the heads of a split themselves, ``(N, TRAITS)``."""
         return self._sample(split)[1]
+
+    def placement(self, split: Split, row: int) -> Placement:
+        """Where the elements of every image lie, in mm from the middle of the head."""
+        return Placement(self.world.grid.affine)
 
     def _sample(
         self, split: PublishedSplit

@@ -74,6 +74,25 @@ class HeadGrid:
         flat = self.dimensions == 2
         return float(self.spacing**self.dimensions * (self.ventricle_height if flat else 1.0))
 
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """From an element to mm to the right, forward and up of the middle, ``(4, 4)``.
+
+        Of a volume from (i, j, k, 1), of a slice from (row, column, 0, 1).
+
+        Example:
+            >>> HeadGrid((64, 64)).affine @ [0, 0, 0, 1]  # the first pixel: in front, to the left
+            array([-118.125,  118.125,    0.   ,    1.   ])
+        """
+        middle = [(size - 1) / 2 * self.spacing for size in self.shape]
+        affine = np.diag([self.spacing] * 3 + [1.0])
+        if self.dimensions == 2:
+            affine[:2, :2] = [[0.0, self.spacing], [-self.spacing, 0.0]]
+            affine[:2, 3] = -middle[1], middle[0]
+        else:
+            affine[:3, 3] = np.negative(middle)
+        return affine
+
     def coordinates(self) -> NDArray[np.float32]:
         """Right, forward and (of volumes) up of every element, in mm from the middle, ``(d, E)``.
 

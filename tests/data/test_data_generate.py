@@ -22,7 +22,7 @@ from deepscm_pl.data import (
     write_attributes,
     write_idx,
 )
-from deepscm_pl.data.worlds import WORLDS
+from deepscm_pl.data.worlds import DIGIT_WORLDS
 
 SIZES = {"train": 70, "t10k": 30}
 WORLD = ThicknessIntensityWorld()
@@ -212,7 +212,7 @@ def test_imposed_attributes_of_another_world(mnist: Path, tmp_path: Path) -> Non
         generate_morphomnist(mnist, tmp_path / "out", tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("name", [each.name for each in WORLDS])
+@pytest.mark.parametrize("name", [each.name for each in DIGIT_WORLDS])
 def test_the_program_makes_every_world(name: str, mnist: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["--mnist", str(mnist), "--out", str(out), "--world", name, "--workers", "1"]

@@ -20,12 +20,15 @@ from deepscm_pl.data import (
     read_attributes,
     read_idx,
 )
-from deepscm_pl.data.worlds import WORLDS, read_world, write_world
+from deepscm_pl.data.worlds import DIGIT_WORLDS, read_world, write_world
 from deepscm_pl.data.worlds.mechanisms import LogitNormal, ShiftedGamma
 from deepscm_pl.interventions import parse_do
 from deepscm_pl.morphology import measure_intensity
 
-EVERY = [*(each() for each in WORLDS), ThicknessIntensityWorld(slope=-1, centre=3, spread=0.3)]
+EVERY = [
+    *(each() for each in DIGIT_WORLDS),
+    ThicknessIntensityWorld(slope=-1, centre=3, spread=0.3),
+]
 
 worlds = pytest.mark.parametrize("world", EVERY, ids=lambda world: world.name)
 
@@ -322,7 +325,7 @@ def test_broken_drawings() -> None:
         world.render(images, {**attributes, "intensity": [100, 256]})
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", DIGIT_WORLDS)
 def test_spread_must_be_positive(world: type[KnownWorld]) -> None:
     with pytest.raises(ValueError, match="spread must be positive, got 0"):
         known_world(world.name, {"spread": 0})

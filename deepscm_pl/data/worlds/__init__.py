@@ -2,7 +2,13 @@
 
 from deepscm_pl.data.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
 from deepscm_pl.data.worlds.brain import BrainWorld
-from deepscm_pl.data.worlds.catalogue import WORLDS, known_world, read_world, write_world
+from deepscm_pl.data.worlds.catalogue import (
+    DIGIT_WORLDS,
+    WORLDS,
+    known_world,
+    read_world,
+    write_world,
+)
 from deepscm_pl.data.worlds.digits import DigitWorld
 from deepscm_pl.data.worlds.thickness_intensity import ThicknessIntensityWorld
 from deepscm_pl.data.worlds.thickness_intensity_falling import ThicknessIntensityFallingWorld
@@ -10,6 +16,7 @@ from deepscm_pl.data.worlds.thickness_slant import ThicknessSlantWorld
 from deepscm_pl.data.worlds.thickness_width import ThicknessWidthWorld
 
 __all__ = [
+    "DIGIT_WORLDS",
     "WORLDS",
     "BrainWorld",
     "DigitWorld",

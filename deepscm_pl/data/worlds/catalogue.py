@@ -7,20 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deepscm_pl.data.worlds.base import KnownWorld
+from deepscm_pl.data.worlds.brain import BrainWorld
 from deepscm_pl.data.worlds.thickness_intensity import ThicknessIntensityWorld
 from deepscm_pl.data.worlds.thickness_intensity_falling import ThicknessIntensityFallingWorld
 from deepscm_pl.data.worlds.thickness_slant import ThicknessSlantWorld
 from deepscm_pl.data.worlds.thickness_width import ThicknessWidthWorld
 from deepscm_pl.files import new_file
 
-__all__ = ["WORLDS", "known_world", "read_world", "write_world"]
+__all__ = ["DIGIT_WORLDS", "WORLDS", "known_world", "read_world", "write_world"]
 
-WORLDS: tuple[type[KnownWorld], ...] = (
+DIGIT_WORLDS: tuple[type[KnownWorld], ...] = (
     ThicknessIntensityWorld,
     ThicknessIntensityFallingWorld,
     ThicknessSlantWorld,
     ThicknessWidthWorld,
 )
+"""Those that digits of MNIST are drawn in."""
+
+WORLDS: tuple[type[KnownWorld], ...] = (*DIGIT_WORLDS, BrainWorld)
 """All known worlds."""
 
 
@@ -89,5 +93,5 @@ def read_world(path: str | Path) -> KnownWorld:
         raise ValueError(
             f'{path} should describe a world as JSON, {{"world": name, "parameters": '
             f"{{name: number}}}}, but it does not ({type(error).__name__}: {error}); generate the "
-            "data set again with `deepscm data morphomnist`."
+            "data set again with `deepscm data`."
         ) from None

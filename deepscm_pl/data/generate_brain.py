@@ -1,0 +1,164 @@
+"""The generator of a folder of heads: a table of subjects and an image file for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscm_pl.data.base import require_count
+from deepscm_pl.data.parallel import stream_rows
+from deepscm_pl.data.scans.splits import SPLITS, divide_subjects
+from deepscm_pl.data.scans.table import Table
+from deepscm_pl.data.scans.truth import ORIGINALS_FILE, WORLD_FILE, write_originals
+from deepscm_pl.data.worlds import BrainWorld, write_world
+from deepscm_pl.files import exit_on_termination, new_folder
+
+__all__ = ["ImageFormat", "generate_brain"]
+
+ImageFormat = Literal["png", "nifti"]
+"""How images are stored."""
+
+_SUFFIXES: dict[str, str] = {"png": ".png", "nifti": ".nii.gz"}
+
+_FIRST = 1000000
+"""The first identifier."""
+
+_ELEMENTS = 2**18
+"""Elements of the images that are drawn at a time."""
+
+
+def generate_brain(
+    out: str | Path,
+    size: int = 1000,
+    shape: Sequence[int] = (64, 64),
+    image_format: ImageFormat | None = None,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Draws heads in the world of brains.
+
+    ``out`` receives ``subjects.csv`` with the columns eid, age (years), sex (1 is male),
+    ventricle_volume and brain_volume (mm³) and split, and for each row an image
+    ``{eid}_T1_unbiased_brain_rigid_to_mni.png`` or ``.nii.gz``. ``world.json`` describes the world,
+    and ``originals.npz`` holds what makes heads themselves, so that every counterfactual has a
+    truth. The folder appears when it is complete; a run that fails or is interrupted leaves
+    nothing. Equal arguments give equal bytes, whatever the number of workers.
+
+    Args:
+        out: The folder to make; it may exist if it is empty.
+        size: How many heads.
+        shape: Of their images: (rows, columns) of axial slices, or (left to right, back to front,
+            bottom to top) of volumes.
+        image_format: ``"png"``, for slices only, or ``"nifti"``, which says where elements lie;
+            None takes PNG for slices and NIfTI for volumes.
+        seed: Of the heads and of their splits.
+        fractions: Shares of training, validation and test.
+        workers: Processes; None takes one for each processor.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``out`` cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "heads"
+        >>> generate_brain(folder, size=10, shape=(32, 32), workers=1, progress=False)
+        >>> sorted(path.name for path in folder.iterdir())[0]
+        '1000000_T1_unbiased_brain_rigid_to_mni.png'
+    """
+    require_count("size", size, minimum=1)
+    require_count("seed", seed, minimum=0)
+    if len(shape) not in (2, 3):
+        raise ValueError(f"shape: expected two or three sizes, but got {list(shape)}.")
+    world = BrainWorld(*shape)
+    suffix = _SUFFIXES[_checked_format(image_format, world)]
+    identifiers = np.array([str(_FIRST + number) for number in range(size)])
+    splits = _splits(identifiers, fractions, seed)
+    generator = np.random.default_rng(seed)
+    # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+    attributes = {n: c.astype(np.float32) for n, c in world.sample(size, generator).items()}
+    originals = world.draw_originals(size, generator)
+    world.check_drawing(originals, attributes)
+    with exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
+        write_world(folder / WORLD_FILE, world)
+        write_originals(folder / ORIGINALS_FILE, identifiers, originals)
+        _write_table(folder / "subjects.csv", identifiers, attributes, splits)
+        chunk = max(1, min(64, _ELEMENTS // int(np.prod(shape))))
+        columns = [identifiers, originals, *attributes.values()]
+        draw = _Draw(world, folder, suffix)
+        for _ in stream_rows(draw, columns, workers, progress, "drawing", chunk):
+            pass
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws the images of some subjects and writes them."""
+
+    world: BrainWorld
+    folder: Path
+    suffix: str
+
+    def __call__(
+        self, identifiers: NDArray[np.str_], originals: NDArray[Any], *columns: NDArray[np.float32]
+    ) -> NDArray[np.str_]:
+        attributes = dict(zip(self.world.attributes, columns, strict=True))
+        images = self.world.render(originals, attributes)
+        for identifier, image in zip(identifiers, images, strict=True):
+            name = f"{identifier}_T1_unbiased_brain_rigid_to_mni{self.suffix}"
+            self._write(self.folder / name, image)
+        return identifiers
+
+    def _write(self, path: Path, image: NDArray[np.uint8]) -> None:
+        if self.suffix == ".png":
+            from PIL import Image
+
+            Image.fromarray(image).save(path)
+        else:
+            import nibabel
+
+            volume = image.reshape((*image.shape, 1)[:3])
+            scan = nibabel.Nifti1Image(volume, self.world.grid.affine)
+            scan.header.set_xyzt_units("mm")
+            nibabel.save(scan, path)
+
+
+def _checked_format(image_format: str | None, world: BrainWorld) -> str:
+    flat = world.grid.dimensions == 2
+    if image_format is None:
+        return "png" if flat else "nifti"
+    if image_format not in get_args(ImageFormat):
+        raise ValueError(f"image_format: expected png or nifti, but got {image_format!r}.")
+    if image_format == "png" and not flat:
+        raise ValueError("image_format: png is for slices; choose nifti for volumes.")
+    return image_format
+
+
+def _splits(identifiers: NDArray[np.str_], fractions: Sequence[float], seed: int) -> list[str]:
+    table = Table(Path("subjects.csv"), {"eid": identifiers.astype(object)}, "eid")
+    return [SPLITS[number] for number in divide_subjects(table, fractions, seed)]
+
+
+def _write_table(
+    path: Path,
+    identifiers: NDArray[np.str_],
+    attributes: dict[str, NDArray[np.float32]],
+    splits: list[str],
+) -> None:
+    import pandas as pd
+
+    names = ("age", "sex", "ventricle_volume", "brain_volume")
+    columns = {name: [_shortest(value) for value in attributes[name]] for name in names}
+    frame = pd.DataFrame({"eid": identifiers, **columns, "split": splits})
+    frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def _shortest(value: np.float32) -> str:
+    """The shortest decimal that reads back as the same float32."""
+    return np.format_float_positional(value, trim="-")

@@ -1,0 +1,211 @@
+"""Columns of a table as variables: of which kind they are, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscm_pl.data.scans.table import Table, Text
+
+__all__ = ["Attribute", "AttributeKind", "read_attribute", "select_columns"]
+
+AttributeKind = Literal["continuous", "positive", "binary", "categorical"]
+"""What the values of an attribute may be: numbers, positive numbers, one of two or of more."""
+
+Numbers = NDArray[np.float64]
+
+_RESERVED = ("image", "label", "index")
+_MISSING = ("", "na", "nan", "n/a", "null", "none")
+_FEW_LEVELS = 20
+"""A column of more different texts is hardly a category."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A variable that comes from a column of a table.
+
+    Attributes:
+        name: Of the variable.
+        column: Of the table.
+        kind: What its values may be.
+        declared: Whether the kind was declared, not inferred.
+        levels: What the class indices 0, 1, … stand for; empty for numbers.
+        values: ``(N,)`` float32, a row for each of the table: in the column's own units, or class
+            indices.
+    """
+
+    name: str
+    column: str
+    kind: AttributeKind
+    declared: bool
+    levels: tuple[str, ...]
+    values: NDArray[np.float32]
+
+    def reordered(self, rows: NDArray[np.int64]) -> Attribute:
+        """The same with its values in another order."""
+        return replace(self, values=self.values[rows])
+
+    def __str__(self) -> str:
+        if self.levels:
+            shown = ", ".join(f"{number} = {level}" for number, level in enumerate(self.levels))
+        else:
+            shown = f"from {self.values.min():g} to {self.values.max():g}"
+        source = "declared" if self.declared else "inferred"
+        return f"{self.name}: {self.kind} ({source}), column {self.column}, {shown}"
+
+
+def select_columns(
+    table: Table,
+    columns: Mapping[str, str] | Sequence[str] | None,
+    kinds: Mapping[str, str],
+    others: Sequence[str],
+) -> dict[str, str]:
+    """Which variable comes from which column.
+
+    Args:
+        table: The table.
+        columns: Variable to column, or columns that keep their name; None takes every column but
+            ``others``.
+        kinds: Variable to kind, checked to be of these variables.
+        others: Columns that are no variables: identifiers, splits, parts of file names.
+
+    Returns:
+        Variable to column.
+
+    Raises:
+        ValueError: If a column or a variable is unknown or reserved, a kind is unknown, or there is
+            no variable.
+    """
+    if columns is None:
+        columns = [name for name in table.columns if name not in others]
+    selected = dict(columns if isinstance(columns, Mapping) else zip(columns, columns, strict=True))
+    table.require("columns", list(selected.values()))
+    if not selected:
+        raise ValueError(f"columns: expected a column of {table.path} at least, but got none.")
+    reserved = [name for name in selected if name in _RESERVED]
+    if reserved:
+        raise ValueError(
+            f"columns: the name {reserved[0]} is taken; give the column another, as in "
+            f"{{my_{reserved[0]}: {selected[reserved[0]]}}}."
+        )
+    for name, kind in kinds.items():
+        if name not in selected:
+            raise ValueError(f"kinds: {name!r} is not one of the variables {', '.join(selected)}.")
+        if kind not in get_args(AttributeKind):
+            raise ValueError(
+                f"kinds: {name}: expected one of {', '.join(get_args(AttributeKind))}, but got "
+                f"{kind!r}."
+            )
+    return selected
+
+
+def read_attribute(
+    table: Table, name: str, column: str, kind: AttributeKind | None, training: NDArray[np.bool_]
+) -> Attribute:
+    """Reads a column, and checks it.
+
+    Args:
+        table: The table.
+        name: The variable.
+        column: Its column.
+        kind: What its values may be; None infers it.
+        training: ``(N,)``, which rows are trained on. Class indices count the levels that are seen
+            there, in the order of numbers or of the alphabet.
+
+    Returns:
+        The attribute.
+
+    Raises:
+        ValueError: If a cell is empty, no number where the kind demands one, or outside of its
+            kind; if a level does not occur in training, or all values there are equal.
+    """
+    texts = table[column]
+    for row, text in enumerate(texts):
+        if text.lower() in _MISSING:
+            raise ValueError(
+                f"columns: {table.where(row)}: expected a value in {column}, but got {text!r}; "
+                "fill it in or remove the row."
+            )
+    numbers = _numbers(texts)
+    found = kind or _infer(table, column, texts, numbers)
+    if found in ("binary", "categorical"):
+        levels, values = _classes(table, column, texts, numbers, training, found)
+    else:
+        levels, values = (), _check_numbers(table, column, texts, numbers, found)
+    if len(set(values[training].tolist())) == 1:
+        raise ValueError(
+            f"columns: {column} of {table.path} is {texts[training.argmax()]} in every row that is "
+            f"trained on, and a constant tells nothing; leave {name} out."
+        )
+    return Attribute(name, column, found, kind is not None, levels, values.astype(np.float32))
+
+
+def _numbers(texts: Text) -> Numbers:
+    """Each text as a number, nan where it is none, ``(N,)``."""
+    # Imported here, because it is slow to import.
+    import pandas as pd
+
+    return np.asarray(pd.to_numeric(pd.Series(texts), errors="coerce"), dtype=np.float64)
+
+
+def _infer(table: Table, column: str, texts: Text, numbers: Numbers) -> AttributeKind:
+    levels = len(set(texts)) if np.isnan(numbers).any() else len(set(numbers.tolist()))
+    if levels <= 2:
+        return "binary"
+    share = np.isfinite(numbers).mean()
+    if share > 0.5:  # a text among numbers is a mistake, no category
+        return "positive" if (numbers[np.isfinite(numbers)] > 0).all() else "continuous"
+    if levels > _FEW_LEVELS:
+        raise ValueError(
+            f"columns: {column} of {table.path} holds {levels} different texts, such as "
+            f"{texts[0]!r}; declare it categorical in kinds, or name the columns to read in "
+            "columns, without it."
+        )
+    return "categorical"
+
+
+def _check_numbers(
+    table: Table, column: str, texts: Text, numbers: Numbers, kind: AttributeKind
+) -> Numbers:
+    valid = np.isfinite(numbers) & ((numbers > 0) if kind == "positive" else True)
+    if not valid.all():
+        row = int(valid.argmin())
+        expected = "a positive number" if kind == "positive" else "a number"
+        raise ValueError(
+            f"columns: {table.where(row)}: expected {expected} in {column}, but got "
+            f"{texts[row]!r}; correct it, or declare {column} of another kind in kinds."
+        )
+    return numbers
+
+
+def _classes(
+    table: Table,
+    column: str,
+    texts: Text,
+    numbers: Numbers,
+    training: NDArray[np.bool_],
+    kind: AttributeKind,
+) -> tuple[tuple[str, ...], Numbers]:
+    """The levels and, for each row, the position of its level."""
+    cells = texts.astype(str) if np.isnan(numbers).any() else numbers
+    levels = np.unique(cells[training])
+    if kind == "binary" and len(levels) > 2:
+        raise ValueError(
+            f"kinds: {column} of {table.path} should be binary, but it holds {len(levels)} "
+            f"different values, {levels[0]}, {levels[1]} and {levels[2]} among them; declare it "
+            "categorical."
+        )
+    seen = np.isin(cells, levels)
+    if not seen.all():
+        row = int(seen.argmin())
+        raise ValueError(
+            f"columns: {table.where(row)}: {texts[row]!r} in {column} does not occur in any row "
+            "that is trained on, so nothing can be learned of it; remove the row, or stratify the "
+            "split by this column."
+        )
+    shown = tuple(str(each) if cells.dtype.kind == "U" else f"{each:g}" for each in levels)
+    return shown, np.searchsorted(levels, cells).astype(np.float64)

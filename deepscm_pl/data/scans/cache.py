@@ -1,0 +1,254 @@
+"""Prepared images on disk: made once, whole or not at all, and read as far as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepscm_pl.data.parallel import stream_rows
+from deepscm_pl.data.scans.preprocessing import PreparedScan, Preprocessing
+from deepscm_pl.data.scans.reading import HEADER_BYTES
+from deepscm_pl.data.scans.sources import Source
+from deepscm_pl.files import new_folder
+
+__all__ = ["PreparedImages", "cached_images"]
+
+_VERSION = 1
+"""Counts changes of the preprocessing, so that images of another one are not reused."""
+
+_IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
+
+_MUCH = 64 * 2**20
+"""Bytes of files from which on several processes are quicker than one, starting them included."""
+
+_SMALL = 128 * 2**10
+"""Bytes of a file below which a worker takes several at a time."""
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """The images of some sources, in their order, K for each.
+
+    Attributes:
+        images: ``(N K, 1, *sizes)`` uint8.
+        affines: ``(N K, 4, 4)``, nan where that is not known.
+        headers: ``(N K, 348)`` uint8, NIfTI headers; zero where there is none.
+        per_source: K.
+    """
+
+    images: Tensor
+    affines: NDArray[np.float64]
+    headers: NDArray[np.uint8]
+    per_source: int
+
+
+def cached_images(
+    sources: Sequence[Source],
+    preprocessing: Preprocessing,
+    cache_dir: Path,
+    workers: int | None = None,
+    progress: bool = True,
+    memory: float = 4.0,
+) -> PreparedImages:
+    """Prepares images, unless that has been done before.
+
+    The cache is named by a hash of the settings and of the names, sizes and times of the files. It
+    appears when it is complete: of several processes that prepare at once one wins and the others
+    take its images, and what a killed one has left behind is removed by the next.
+
+    Args:
+        sources: The files, N at least one.
+        preprocessing: What is done to them.
+        cache_dir: The folder of caches, made if it does not exist.
+        workers: Processes; None takes one for each processor if there is much to read.
+        progress: Whether to show a progress bar.
+        memory: How large images may be to be held in memory, in GiB; larger ones are mapped from
+            the file, and only what is used of them is read.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: If a file cannot be prepared, images are of different shapes, or the folder
+            cannot be written.
+    """
+    folder = cache_dir / _name(sources, preprocessing)
+    stale = folder.exists()  # asked before, for another process may be about to complete it
+    found = _opened(folder, len(sources), memory)
+    if found is not None:
+        return found
+    if stale:
+        shutil.rmtree(folder, ignore_errors=True)
+    _make_room(cache_dir)
+    try:
+        with new_folder(folder) as temporary, _locked(temporary):
+            _fill(temporary, sources, preprocessing, workers, progress)
+    except (OSError, ValueError) as error:
+        # Another process may have been quicker.
+        found = _opened(folder, len(sources), memory)
+        if found is None and isinstance(error, OSError):
+            raise _unwritable(cache_dir, error) from error
+        if found is None:
+            raise
+        return found
+    found = _opened(folder, len(sources), memory)
+    if found is None:
+        raise ValueError(f"cache_dir: {folder} was changed while it was written; try again.")
+    return found
+
+
+def _name(sources: Sequence[Source], preprocessing: Preprocessing) -> str:
+    stamps = [[source.name, source.size, source.modified] for source in sources]
+    described = json.dumps([_VERSION, asdict(preprocessing), stamps], sort_keys=True)
+    return f"scans-{hashlib.sha256(described.encode()).hexdigest()[:32]}"
+
+
+def _opened(folder: Path, sources: int, memory: float) -> PreparedImages | None:
+    """What a cache holds, unless it is missing or broken."""
+    # Whatever is wrong with a cache, the images can be prepared again.
+    with suppress(OSError, ValueError):
+        images = np.load(folder / _IMAGES, mmap_mode="r")
+        affines, headers = np.load(folder / _AFFINES), np.load(folder / _HEADERS)
+        if images.nbytes <= memory * 2**30:
+            images = np.array(images)
+        if len(images) == len(affines) == len(headers):
+            return PreparedImages(_tensor(images), affines, headers, len(images) // sources)
+    return None
+
+
+def _tensor(images: NDArray[np.uint8]) -> Tensor:
+    # A writable private map would count as memory in use, and the system would refuse one that is
+    # larger than its memory.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(images)
+
+
+def _make_room(cache_dir: Path) -> None:
+    """Makes the folder of caches, and removes what killed processes have left behind in it."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(cache_dir, error) from error
+    for leftover in cache_dir.glob(".scans-*.partial"):
+        if _is_abandoned(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds a lock in a folder while it is written, which ends with the process at the latest."""
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    unlocked = folder / f".{_LOCK}"
+    with unlocked.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        lock = unlocked.rename(folder / _LOCK)  # so that it is never seen without being held
+        yield
+        lock.unlink()
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether the process that wrote a folder has ended."""
+    if sys.platform == "win32":
+        return False
+    import fcntl
+
+    with suppress(OSError), (folder / _LOCK).open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def _fill(
+    folder: Path,
+    sources: Sequence[Source],
+    preprocessing: Preprocessing,
+    workers: int | None,
+    progress: bool,
+) -> None:
+    """Writes all images and where they lie."""
+    first = preprocessing(sources[0].path).images
+    shape = (len(sources) * len(first), *first.shape[1:])
+    path = folder / _IMAGES
+    table = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    writer = _Writer(preprocessing, path, table.offset, first.shape, sources[0].path)
+    del table
+    total = sum(source.size for source in sources)
+    several = workers if workers is not None else None if total > _MUCH else 1
+    chunk = 32 if total / len(sources) < _SMALL else 1
+    paths = np.array([str(source.path) for source in sources])
+    columns = [np.arange(len(sources)), paths]
+    parts = stream_rows(writer, columns, several, progress, "preparing", chunk)
+    placed = [row for part in parts for row in part]
+    np.save(folder / _AFFINES, np.concatenate([affines for affines, _ in placed]))
+    headers = np.stack([_header_row(header) for _, header in placed])
+    np.save(folder / _HEADERS, np.repeat(headers, len(first), axis=0))
+
+
+class _Writer:
+    """Prepares some files and writes their images to their place in one file of all."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        images: Path,
+        offset: int,
+        shape: tuple[int, ...],
+        example: Path,
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.images = images
+        self.offset = offset
+        self.shape = shape
+        self.example = example
+
+    def __call__(
+        self, rows: NDArray[np.int64], paths: NDArray[np.str_]
+    ) -> list[tuple[NDArray[np.float64], bytes | None]]:
+        """The affines and the header of each file."""
+        placed = []
+        # Ordinary writing fails cleanly where a disk is full, a memory map does not.
+        with self.images.open("r+b") as file:
+            for row, path in zip(rows.tolist(), paths.tolist(), strict=True):
+                prepared = self._prepare(Path(path))
+                file.seek(self.offset + row * prepared.images.nbytes)
+                file.write(prepared.images.tobytes())
+                placed.append((prepared.affines, prepared.header))
+        return placed
+
+    def _prepare(self, path: Path) -> PreparedScan:
+        prepared = self.preprocessing(path)
+        if prepared.images.shape != self.shape:
+            raise ValueError(
+                f"shape: expected images of one shape, but got {prepared.images.shape[2:]} from "
+                f"{path} and {self.shape[2:]} from {self.example}; give the shape that all of them "
+                "are to have."
+            )
+        return prepared
+
+
+def _header_row(header: bytes | None) -> NDArray[np.uint8]:
+    return np.frombuffer(header or bytes(HEADER_BYTES), dtype=np.uint8)
+
+
+def _unwritable(folder: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"cache_dir: {folder} cannot be written ({error}); name a folder that you may write and "
+        "that has space."
+    )

@@ -1,0 +1,293 @@
+"""From a file to whole grey levels of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from deepscm_pl.data.scans.reading import Scan, read_scan
+from deepscm_pl.data.scans.slices import PLANES, slice_index
+
+__all__ = ["Normalisation", "PreparedScan", "Preprocessing"]
+
+Normalisation = Literal["none", "percentiles", "window"]
+"""How numbers become grey levels; see :class:`Preprocessing`."""
+
+
+@dataclass(frozen=True)
+class PreparedScan:
+    """The images of one file.
+
+    Attributes:
+        images: ``(K, 1, *sizes)``, grey levels.
+        affines: ``(K, 4, 4)``, where their elements lie; nan where that is not known.
+        header: The NIfTI header of the file, if it has one.
+    """
+
+    images: NDArray[np.uint8]
+    affines: NDArray[np.float64]
+    header: bytes | None
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to every image before training, in the order of the arguments.
+
+    Args:
+        normalisation: ``"none"`` takes 8-bit images as they are. ``"percentiles"`` makes the first
+            of two percentiles of the foreground black and the second white, ``"window"`` does so
+            with two given numbers.
+        percentiles: For ``"percentiles"``, of 0 to 100.
+        window: For ``"window"``, in the numbers of the file.
+        foreground_above: Elements above it are foreground, in the numbers of the file.
+        crop_foreground: Whether to cut away what is around the foreground of the scan.
+        margin: Elements that are left around the foreground.
+        axis: The direction in which volumes are cut into slices; None leaves volumes whole.
+        slices: Which slices: indices, or fractions from 0.0 to 1.0.
+        voxel_size: What the images are resampled to, in mm: for each axis of an image.
+        shape: What the images are resized to: sizes of an image. With ``voxel_size``, they are cut
+            and padded to it instead.
+
+    Raises:
+        ValueError: If an argument is out of range, or two do not go together.
+    """
+
+    normalisation: Normalisation = "none"
+    percentiles: tuple[float, ...] = (0.5, 99.5)
+    window: tuple[float, ...] | None = None
+    foreground_above: float = 0.0
+    crop_foreground: bool = False
+    margin: int = 0
+    axis: str | None = None
+    slices: tuple[float, ...] = ()
+    voxel_size: tuple[float, ...] | None = None
+    shape: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the arguments."""
+        _check_choice("normalisation", self.normalisation, get_args(Normalisation))
+        low, high = _pair("percentiles", self.percentiles)
+        if not 0 <= low < high <= 100:
+            raise ValueError(
+                f"percentiles: expected two ascending ones of 0 to 100, but got {[low, high]}."
+            )
+        if (self.window is not None) != (self.normalisation == "window"):
+            raise ValueError(
+                "window: expected two numbers with normalisation: window and none without, but got "
+                f"{self.window} with normalisation: {self.normalisation}."
+            )
+        if self.window is not None:
+            low, high = _pair("window", self.window)
+            if not low < high:
+                raise ValueError(f"window: expected ascending numbers, but got {[low, high]}.")
+        if self.margin < 0:
+            raise ValueError(f"margin: expected at least 0 elements, but got {self.margin}.")
+        if self.axis is not None:
+            _check_choice("axis", self.axis, tuple(PLANES))
+        if (self.axis is None) != (not self.slices):
+            raise ValueError(
+                "slices: expected some with an axis and none without, but got "
+                f"{list(self.slices)} with axis: {self.axis}."
+            )
+        for name, sizes in (("voxel_size", self.voxel_size), ("shape", self.shape)):
+            if sizes is not None and (len(sizes) not in (2, 3) or min(sizes) <= 0):
+                raise ValueError(
+                    f"{name}: expected two (slices) or three (volumes) positive numbers, but got "
+                    f"{list(sizes)}."
+                )
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether images stay as they are."""
+        changes = (self.crop_foreground, self.axis, self.voxel_size, self.shape)
+        return self.normalisation == "none" and not any(changes)
+
+    def __call__(self, path: Path) -> PreparedScan:
+        """Reads and prepares a file.
+
+        Args:
+            path: The file.
+
+        Returns:
+            An image for each slice, or one volume.
+
+        Raises:
+            ValueError: If the file cannot be read, or does not fit what is to be done to it.
+        """
+        scan = read_scan(path)
+        try:
+            levels = self._levels(scan)
+            images = [self._image(each, levels) for each in self._cut(self._crop(scan))]
+        except ValueError as error:
+            raise ValueError(f"images: {path}: {error}") from None
+        unknown = np.full((4, 4), np.nan)
+        return PreparedScan(
+            images=np.stack([_grey_levels(each)[None] for each in images]),
+            affines=np.stack([unknown if s.affine is None else s.affine for s in images]),
+            header=scan.header,
+        )
+
+    def _levels(self, scan: Scan) -> tuple[float, float]:
+        """The numbers that become black and white."""
+        array = scan.array
+        if array.min() == array.max():
+            raise ValueError(f"every element is {array.min()}; get it again, or remove its row.")
+        if self.normalisation == "none":
+            if array.dtype != np.uint8:
+                raise ValueError(
+                    "normalisation: none takes 8-bit images as they are, but this one holds "
+                    f"{array.dtype} from {array.min():g} to {array.max():g}; choose percentiles or "
+                    "window."
+                )
+            return 0.0, 255.0
+        if self.window is not None:
+            return _pair("window", self.window)
+        foreground = array[array > self.foreground_above]
+        low, high = np.percentile(foreground, self.percentiles) if foreground.size else (0.0, 0.0)
+        if low >= high:
+            raise ValueError(
+                f"percentiles: those of the elements above {self.foreground_above:g} are {low:g} "
+                f"and {high:g}; choose a lower foreground_above or other percentiles."
+            )
+        return float(low), float(high)
+
+    def _crop(self, scan: Scan) -> Scan:
+        """The scan without what is around its foreground, except across slices."""
+        if not self.crop_foreground:
+            return scan
+        from monai.transforms import CropForeground, SpatialCrop
+
+        finder = CropForeground(self._is_foreground, margin=self.margin, allow_smaller=True)
+        start, end = finder.compute_bounding_box(scan.array[None])
+        if not (end > start).all():
+            raise ValueError(
+                f"crop_foreground: no element is above {self.foreground_above:g}; choose a lower "
+                "foreground_above."
+            )
+        kept = PLANES[self.axis].normal if self.axis else 2 if scan.flat else None
+        if kept is not None:  # so that the index of a slice is that of the whole scan
+            start[kept], end[kept] = 0, scan.array.shape[kept]
+        return _transformed(scan, SpatialCrop(roi_start=start, roi_end=end))
+
+    def _is_foreground(self, array: Any) -> Any:
+        return array > self.foreground_above
+
+    def _cut(self, scan: Scan) -> list[Scan]:
+        """The slices of a volume, or what is to be left whole."""
+        if self.axis is None:
+            return [scan]
+        if scan.flat:
+            raise ValueError("axis: expected a volume to cut, but it is a slice; leave axis out.")
+        plane = PLANES[self.axis]
+        size = scan.array.shape[plane.normal]
+        images = []
+        for position in self.slices:
+            image, affine = plane.cut(scan.array, scan.affine, slice_index(position, size))
+            images.append(replace(scan, array=image, affine=affine, flat=True))
+        return images
+
+    def _image(self, scan: Scan, levels: tuple[float, float]) -> Scan:
+        """An image in its size, of grey levels in floating point."""
+        scan = self._resample(scan)
+        low, high = levels
+        if self.normalisation == "none":
+            return scan
+        from monai.transforms import ScaleIntensityRange
+
+        scale = ScaleIntensityRange(low, high, 0.0, 255.0, clip=True)
+        return replace(scan, array=np.asarray(scale(scan.array.astype(np.float32))))
+
+    def _resample(self, scan: Scan) -> Scan:
+        dimensions = 2 if scan.flat else 3
+        for name, sizes in (("voxel_size", self.voxel_size), ("shape", self.shape)):
+            if sizes is not None and len(sizes) != dimensions:
+                raise ValueError(
+                    f"{name}: expected {dimensions} numbers for an image of {dimensions} "
+                    f"dimensions, but got {list(sizes)}."
+                )
+        if self.voxel_size is not None:
+            scan = _to_voxel_size(scan, self.voxel_size)
+            return scan if self.shape is None else _to_field_of_view(scan, self.shape)
+        return scan if self.shape is None else _to_shape(scan, self.shape)
+
+
+def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
+    from monai.transforms import Spacing
+
+    if scan.affine is None:
+        raise ValueError(
+            "voxel_size: the file does not say how large its elements are; use NIfTI, or shape "
+            "instead of voxel_size."
+        )
+    sizes = np.linalg.norm(scan.affine[:3, :3], axis=0)
+    wanted = (*voxel_size, sizes[2])[:3]
+    smooth = _smoothed(scan, wanted / sizes)
+    return _transformed(smooth, Spacing(wanted, scale_extent=True))
+
+
+def _to_field_of_view(scan: Scan, shape: Sequence[int]) -> Scan:
+    """Cut or padded around its middle."""
+    from monai.transforms import ResizeWithPadOrCrop
+
+    background = float(scan.array.min())
+    transform = ResizeWithPadOrCrop((*shape, 1)[:3], constant_values=background)
+    return _transformed(scan, transform)
+
+
+def _to_shape(scan: Scan, shape: Sequence[int]) -> Scan:
+    from monai.transforms import Resize
+
+    target = (*shape, 1)[:3]
+    if scan.array.shape == target:
+        return scan
+    smooth = _smoothed(scan, np.divide(scan.array.shape, target))
+    return _transformed(smooth, Resize(target, mode="trilinear"))
+
+
+def _smoothed(scan: Scan, factors: NDArray[np.float64]) -> Scan:
+    """Without what is too fine for elements that are larger by some factors."""
+    # MONAI's own smoothing takes what is beyond the border for zero.
+    sigma = np.maximum(0.0, (factors - 1) / 2)
+    array = gaussian_filter(scan.array.astype(np.float32), sigma, mode="nearest")
+    return replace(scan, array=array)
+
+
+def _transformed(scan: Scan, transform: Callable[[Any], Any]) -> Scan:
+    """What a transform of MONAI makes of a scan, and of its place."""
+    import torch
+    from monai.data import MetaTensor
+
+    affine = np.eye(4) if scan.affine is None else scan.affine
+    array = np.ascontiguousarray(scan.array, dtype=np.float32)
+    found = transform(MetaTensor(torch.from_numpy(array)[None], affine=torch.from_numpy(affine)))
+    place = None if scan.affine is None else found.affine.numpy().astype(np.float64)
+    return replace(scan, array=found[0].numpy(), affine=place)
+
+
+def _grey_levels(scan: Scan) -> NDArray[np.uint8]:
+    """Whole grey levels, without the axis that a slice does not have."""
+    levels = np.clip(np.rint(scan.array), 0, 255).astype(np.uint8)
+    levels = levels[..., 0] if scan.flat else levels
+    if levels.min() == levels.max():
+        raise ValueError(
+            f"it is {levels.min()} everywhere once prepared; choose other slices or another "
+            "normalisation, or remove its row."
+        )
+    return levels
+
+
+def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:
+    if len(values) != 2:
+        raise ValueError(f"{name}: expected two numbers, but got {list(values)}.")
+    return values[0], values[1]
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(choices)}, but got {value!r}.")
