@@ -174,7 +174,7 @@ def _check_numbers(
     valid = np.isfinite(numbers) & ((numbers > 0) if kind == "positive" else True)
     if not valid.all():
         row = int(valid.argmin())
-        expected = "a positive number" if kind == "positive" else "a number"
+        expected = "a positive number" if np.isfinite(numbers[row]) else "a number"
         raise ValueError(
             f"columns: {table.where(row)}: expected {expected} in {column}, but got "
             f"{texts[row]!r}; correct it, or declare {column} of another kind in kinds."

@@ -124,11 +124,12 @@ class Preprocessing:
         try:
             levels = self._levels(scan)
             images = [self._image(each, levels) for each in self._cut(self._crop(scan))]
+            pictures = np.stack([_grey_levels(each)[None] for each in images])
         except ValueError as error:
             raise ValueError(f"images: {path}: {error}") from None
         unknown = np.full((4, 4), np.nan)
         return PreparedScan(
-            images=np.stack([_grey_levels(each)[None] for each in images]),
+            images=pictures,
             affines=np.stack([unknown if s.affine is None else s.affine for s in images]),
             header=scan.header,
         )

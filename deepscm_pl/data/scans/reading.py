@@ -64,7 +64,7 @@ def read_scan(path: Path) -> Scan:
     except _RefusedError as error:
         raise ValueError(f"images: {path}: {error}") from None
     except Exception as error:  # a broken file breaks its reader in many ways
-        reason = str(error).strip() or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"images: {path} cannot be read ({reason}); it is truncated or of another format. "
             "Get it again, or remove its row."

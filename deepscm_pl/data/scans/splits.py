@@ -72,7 +72,7 @@ def divide_subjects(
         >>> subjects = np.array(["a", "a", "b", "c", "d"], dtype=object)
         >>> table = Table(Path("subjects.csv"), {"id": subjects}, "id")
         >>> divide_subjects(table, (0.5, 0.25, 0.25), seed=0).tolist()
-        [0, 0, 2, 1, 0]
+        [1, 1, 2, 0, 0]
     """
     check_fractions(fractions)
     table.require("stratify", stratify)

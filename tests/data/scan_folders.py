@@ -1,0 +1,83 @@
+"""Small folders of scans to read: tables, pictures and volumes whose place is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from PIL import Image
+
+from deepscm_pl.data import BrainMRIDataModule
+
+AFFINE = np.array([[1.5, 0, 0, -20], [0, 2.0, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1.0]])
+"""From an element of :func:`volume` to mm."""
+
+
+def volume(seed: int = 0, shape=(16, 18, 20)) -> np.ndarray:
+    """Grey levels without any symmetry, black at the border."""
+    inner = np.random.default_rng(seed).integers(1, 256, [size - 4 for size in shape])
+    return np.pad(inner, 2).astype(np.uint8)
+
+
+def picture(seed: int = 0, shape=(16, 18)) -> np.ndarray:
+    return volume(seed, (*shape, 5))[..., 2]
+
+
+def write_nifti(path: Path, array: np.ndarray, codes: str = "RAS", affine=AFFINE) -> None:
+    """Stores a volume (left to right, back to front, bottom to top) in another orientation."""
+    target = nibabel.orientations.axcodes2ornt(tuple(codes))
+    nibabel.save(nibabel.Nifti1Image(array, affine).as_reoriented(inverse_of(target)), path)
+
+
+def inverse_of(target):
+    start = nibabel.orientations.axcodes2ornt(("R", "A", "S"))
+    return nibabel.orientations.ornt_transform(start, target)
+
+
+def write_picture(path: Path, array: np.ndarray) -> None:
+    if path.suffix == ".npy":
+        np.save(path, array)
+    else:
+        Image.fromarray(array).save(path)
+
+
+def write_table(root: Path, rows: list[dict], name: str = "subjects.csv") -> None:
+    separator = "\t" if name.endswith(".tsv") else ","
+    lines = [separator.join(rows[0]), *(separator.join(map(str, r.values())) for r in rows)]
+    (root / name).write_text("\n".join(lines) + "\n")
+
+
+def subjects(size: int = 10) -> list[dict]:
+    """Rows of subjects whose identifiers begin with zeros."""
+    splits = ["train"] * (size - 4) + ["validation"] * 2 + ["test"] * 2
+    return [
+        {"eid": f"{n:04d}", "age": 40.5 + n, "sex": n % 2, "split": split}
+        for n, split in enumerate(splits)
+    ]
+
+
+def write_folder(root: Path, size: int = 10, suffix: str = ".png", **images) -> list[dict]:
+    """A table and an image for each subject."""
+    rows = subjects(size)
+    write_table(root, rows)
+    for seed, row in enumerate(rows):
+        path = root / f"{row['eid']}{suffix}"
+        if suffix in (".png", ".npy"):
+            write_picture(path, picture(seed, **images))
+        else:
+            write_nifti(path, volume(seed, **images))
+    return rows
+
+
+def make(root: Path, **more) -> BrainMRIDataModule:
+    """A data module of such a folder, with its cache beside it."""
+    settings = {
+        "images": "{eid}.png",
+        "split_column": "split",
+        "batch_size": 4,
+        "cache_dir": root / "cache",
+        "progress": False,
+        "workers": 1,
+    }
+    return BrainMRIDataModule(root, **{**settings, **more})

@@ -1,0 +1,390 @@
+"""Images of every format, orientation and size are read alike, and their place is kept."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import map_coordinates
+
+from deepscm_pl.data.scans.preprocessing import Preprocessing
+from deepscm_pl.data.scans.reading import read_header, read_scan
+
+from scan_folders import (
+    AFFINE,
+    make,
+    picture,
+    volume,
+    write_folder,
+    write_nifti,
+    write_picture,
+    write_table,
+)
+
+ORIENTATIONS = ["RAS", "LAS", "PIR", "ASL", "SPL", "IRP"]
+
+
+def looked_at(array, axis, index):
+    """A slice, element by element, as the documentation says."""
+    x, y, z = array.shape
+    if axis == "axial":
+        rows = [[array[c, y - 1 - r, index] for c in range(x)] for r in range(y)]
+    elif axis == "coronal":
+        rows = [[array[c, index, z - 1 - r] for c in range(x)] for r in range(z)]
+    else:
+        rows = [[array[index, c, z - 1 - r] for c in range(y)] for r in range(z)]
+    return np.array(rows)
+
+
+def ramp(shape=(24, 26, 28), affine=AFFINE):
+    """A volume whose grey levels are a linear function of the place in mm."""
+    index = np.stack([*np.indices(shape).reshape(3, -1), np.ones(np.prod(shape))])
+    return value_at(affine @ index).reshape(shape).astype(np.float32)
+
+
+def value_at(place):
+    return 100 + 1.5 * place[0] - 1.0 * place[1] + 0.7 * place[2]
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_a_slice_is_the_same_in_every_orientation(tmp_path, axis, codes):
+    array = volume()
+    write_nifti(tmp_path / "a.nii.gz", array, codes)
+    prepared = Preprocessing(axis=axis, slices=(7, 0.5))(tmp_path / "a.nii.gz")
+    middle = {"axial": 10, "coronal": 9, "sagittal": 8}[axis]
+    for image, index in zip(prepared.images, (7, middle), strict=True):
+        assert np.array_equal(image[0], looked_at(array, axis, index))
+
+
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_pictures_of_slices_and_volumes_say_the_same(tmp_path, axis):
+    array = volume()
+    write_nifti(tmp_path / "a.nii", array, "LPI")
+    write_picture(tmp_path / "a.png", looked_at(array, axis, 7))
+    write_picture(tmp_path / "a.npy", looked_at(array, axis, 7))
+    expected = Preprocessing(axis=axis, slices=(7,))(tmp_path / "a.nii").images
+    for name in ("a.png", "a.npy"):
+        assert np.array_equal(Preprocessing()(tmp_path / name).images, expected)
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_volumes_are_turned(tmp_path, codes):
+    array = volume()
+    write_nifti(tmp_path / "a.nii", array, codes)
+    prepared = Preprocessing()(tmp_path / "a.nii")
+    assert np.array_equal(prepared.images, array[None, None])
+    np.testing.assert_allclose(prepared.affines, AFFINE[None])
+
+
+def test_oblique_volumes_are_turned_and_keep_their_place(tmp_path):
+    angle = np.deg2rad(20)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    write_nifti(tmp_path / "a.nii", ramp(affine=turn @ AFFINE), "PIR", turn @ AFFINE)
+    settings = Preprocessing(normalisation="window", window=(0.0, 255.0))
+    prepared = settings(tmp_path / "a.nii")
+    np.testing.assert_allclose(prepared.affines[0], turn @ AFFINE, atol=1e-5)
+    check_places(prepared)
+
+
+def check_places(prepared, border=0):
+    """Each element has the grey level of the place where it is said to lie."""
+    for image, affine in zip(prepared.images, prepared.affines, strict=True):
+        sizes = (*image.shape[1:], 1)[:3]
+        index = np.indices(sizes).reshape(3, -1)
+        expected = np.clip(value_at(affine @ np.stack([*index, np.ones(index.shape[1])])), 0, 255)
+        inside = np.ones(sizes, dtype=bool)
+        if border:
+            inside[:] = False
+            inside[tuple(slice(border, -border) if s > 1 else slice(None) for s in sizes)] = True
+        error = np.abs(image.reshape(-1) - expected)[inside.ravel()]
+        assert error.max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [
+        ({}, (24, 26, 28)),
+        ({"axis": "axial", "slices": (3, 20)}, (26, 24)),
+        ({"axis": "coronal", "slices": (3,)}, (28, 24)),
+        ({"axis": "sagittal", "slices": (0.25,)}, (28, 26)),
+        ({"shape": (12, 13, 10)}, (12, 13, 10)),
+        ({"shape": (30, 30, 30)}, (30, 30, 30)),
+        ({"axis": "axial", "slices": (9,), "shape": (17, 33)}, (17, 33)),
+        ({"voxel_size": (3.0, 3.0, 3.0)}, (12, 17, 23)),
+        ({"voxel_size": (1.0, 1.0, 1.0)}, (36, 52, 70)),
+        ({"axis": "coronal", "slices": (5,), "voxel_size": (4.0, 2.0)}, (18, 18)),
+        ({"voxel_size": (3.0, 3.0, 3.0), "shape": (8, 10, 30)}, (8, 10, 30)),
+        ({"crop_foreground": True, "foreground_above": 190.0, "margin": 1}, None),
+        ({"crop_foreground": True, "foreground_above": 150, "axis": "axial", "slices": (9,)}, None),
+    ],
+)
+def test_every_element_lies_where_the_affine_says(tmp_path, settings, sizes):
+    write_nifti(tmp_path / "a.nii", ramp(), "LIP")
+    settings = {"normalisation": "window", "window": (0.0, 255.0), **settings}
+    prepared = Preprocessing(**settings)(tmp_path / "a.nii")
+    if sizes is None:
+        assert prepared.images[0, 0].size < 24 * 26 * 28
+    else:
+        assert prepared.images.shape[2:] == sizes
+    padded = "voxel_size" in settings and "shape" in settings
+    if padded:
+        prepared = type(prepared)(prepared.images[..., 5:25], shifted(prepared.affines, 5), None)
+    check_places(prepared, border=2)
+
+
+def shifted(affines, by):
+    step = np.eye(4)
+    step[2, 3] = by
+    return affines @ step
+
+
+def test_resampling_keeps_the_physical_extent(tmp_path):
+    write_nifti(tmp_path / "a.nii", volume())
+    prepared = Preprocessing(voxel_size=(2.0, 2.0, 2.0))(tmp_path / "a.nii")
+    sizes = np.array(prepared.images.shape[2:])
+    spacing = np.linalg.norm(prepared.affines[0][:3, :3], axis=0)
+    np.testing.assert_allclose(spacing, 2)
+    before = np.array([16, 18, 20]) * [1.5, 2, 2.5]
+    np.testing.assert_allclose(sizes * spacing, before, atol=1)
+    corners = [prepared.affines[0] @ [*c, 1] for c in ([-0.5] * 3, sizes - 0.5)]
+    expected = [AFFINE @ [-0.5, -0.5, -0.5, 1], AFFINE @ [15.5, 17.5, 19.5, 1]]
+    np.testing.assert_allclose(corners, expected, atol=1)
+    resized = Preprocessing(shape=(8, 9, 5))(tmp_path / "a.nii")
+    corners = [resized.affines[0] @ [*c, 1] for c in ([-0.5] * 3, (7.5, 8.5, 4.5))]
+    np.testing.assert_allclose(corners, expected, atol=1e-6)
+
+
+def test_shrinking_averages_instead_of_skipping(tmp_path):
+    stripes = np.zeros((32, 32), dtype=np.uint8)
+    stripes[::2] = 200
+    stripes[:, :4] = 100
+    write_picture(tmp_path / "a.png", stripes)
+    image = Preprocessing(shape=(8, 8))(tmp_path / "a.png").images[0, 0]
+    assert np.abs(image[1:-1, 2:].astype(float) - 100).max() < 25
+
+
+def test_place_is_that_of_the_source(tmp_path):
+    """By interpolation of the source at the place of each element."""
+    smooth = np.clip(ramp() + 20 * np.sin(np.indices((24, 26, 28)).sum(0) / 6), 0, 255)
+    write_nifti(tmp_path / "a.nii", smooth.astype(np.float32), "PSL")
+    window = {"normalisation": "window", "window": (0.0, 255.0)}
+    prepared = Preprocessing(axis="sagittal", slices=(11,), voxel_size=(2, 2), **window)
+    found = prepared(tmp_path / "a.nii")
+    image, affine = found.images[0, 0], found.affines[0]
+    index = np.stack([*np.indices((*image.shape, 1)).reshape(3, -1), np.ones(image.size)])
+    source = (np.linalg.inv(AFFINE) @ affine @ index)[:3]
+    expected = map_coordinates(smooth, source, order=1, mode="nearest").reshape(image.shape)
+    assert np.abs(image - expected)[2:-2, 2:-2].max() < 2
+
+
+def test_headers_are_those_of_the_source(tmp_path):
+    write_nifti(tmp_path / "a.nii.gz", volume(), "LAS")
+    source = nibabel.load(tmp_path / "a.nii.gz").header
+    kept = Preprocessing(shape=(8, 8, 8))(tmp_path / "a.nii.gz").header
+    assert read_header(kept) == source
+    write_picture(tmp_path / "a.png", picture())
+    prepared = Preprocessing()(tmp_path / "a.png")
+    assert prepared.header is None
+    assert np.isnan(prepared.affines).all()
+
+
+def test_flat_volumes_are_slices(tmp_path):
+    array = volume()[:, :, 7:8]
+    for name, stored in (("a.nii", array), ("b.nii", array[..., 0])):
+        nibabel.save(nibabel.Nifti1Image(stored, AFFINE), tmp_path / name)
+        prepared = Preprocessing()(tmp_path / name)
+        assert np.array_equal(prepared.images[0, 0], looked_at(array, "axial", 0))
+        np.testing.assert_allclose(prepared.affines[0] @ [17, 0, 0, 1], AFFINE[:, 3])
+
+
+@pytest.mark.parametrize("channel", [False, True])
+def test_arrays_may_have_a_channel(tmp_path, channel):
+    for name, array in (("a.npy", picture()), ("b.npy", volume())):
+        np.save(tmp_path / name, array[None] if channel else array)
+        assert np.array_equal(Preprocessing()(tmp_path / name).images[0, 0], array)
+
+
+def test_grey_pictures_of_other_modes(tmp_path):
+    array = picture()
+    Image.fromarray(np.stack([array] * 3, axis=-1)).save(tmp_path / "grey.png")
+    assert np.array_equal(Preprocessing()(tmp_path / "grey.png").images[0, 0], array)
+    Image.fromarray(array).save(tmp_path / "a.jpg", quality=100)
+    found = Preprocessing()(tmp_path / "a.jpg").images[0, 0]
+    assert np.abs(found.astype(float) - array).max() < 10
+
+
+@pytest.mark.parametrize("suffix", [".png", ".npy"])
+def test_sixteen_bits_become_grey_levels(tmp_path, suffix):
+    deep = picture().astype(np.uint16) * 100
+    write_picture(tmp_path / f"a{suffix}", deep)
+    with pytest.raises(ValueError, match=r"a\.\w+: normalisation: none takes 8-bit .* uint16 from"):
+        Preprocessing()(tmp_path / f"a{suffix}")
+    window = Preprocessing(normalisation="window", window=(0.0, 25500.0))
+    assert np.array_equal(window(tmp_path / f"a{suffix}").images[0, 0], picture())
+
+
+def test_percentiles_are_those_of_the_foreground_of_the_whole_scan(tmp_path):
+    array = volume().astype(np.int16) * 7
+    write_nifti(tmp_path / "a.nii", array)
+    low, high = np.percentile(array[array > 0], [5, 90])
+    settings = {"normalisation": "percentiles", "percentiles": (5, 90)}
+    expected = np.rint(np.clip(255 * (array - low) / (high - low), 0, 255))
+    whole = Preprocessing(**settings)(tmp_path / "a.nii").images[0, 0]
+    assert np.abs(whole - expected).max() <= 1
+    cut = Preprocessing(**settings, axis="axial", slices=(4,))(tmp_path / "a.nii").images[0, 0]
+    assert np.array_equal(cut, looked_at(whole, "axial", 4))
+
+
+def test_cropping_leaves_the_foreground(tmp_path):
+    array = np.pad(volume(), 3)
+    write_nifti(tmp_path / "a.nii", array, "LPS")
+    crop = Preprocessing(crop_foreground=True)(tmp_path / "a.nii").images[0, 0]
+    assert np.array_equal(crop, volume()[2:-2, 2:-2, 2:-2])
+    wider = Preprocessing(crop_foreground=True, margin=2)(tmp_path / "a.nii").images[0, 0]
+    assert np.array_equal(wider, volume())
+    # The index of a slice stays that of the whole scan.
+    cut = Preprocessing(crop_foreground=True, axis="axial", slices=(9,))(tmp_path / "a.nii")
+    assert np.array_equal(cut.images[0, 0], looked_at(volume()[2:-2, 2:-2], "axial", 6))
+    write_picture(tmp_path / "a.png", np.pad(picture(), 3))
+    flat = Preprocessing(crop_foreground=True)(tmp_path / "a.png").images[0, 0]
+    assert np.array_equal(flat, picture()[2:-2, 2:-2])
+
+
+def truncate(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.npy", "a.nii", "a.nii.gz"])
+def test_truncated_files_are_named(tmp_path, name):
+    path = tmp_path / name
+    write_nifti(path, volume()) if ".nii" in name else write_picture(path, picture())
+    truncate(path)
+    with pytest.raises(ValueError, match=rf"images: .*{name} cannot be read .* truncated or of an"):
+        read_scan(path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=rf"images: .*{name} cannot be read"):
+        read_scan(path)
+
+
+def test_files_that_are_not_what_is_expected(tmp_path):
+    colour = np.stack([picture(), picture(1), picture(2)], axis=-1)
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    nibabel.save(nibabel.Nifti1Image(np.stack([volume()] * 2, -1), AFFINE), tmp_path / "four.nii")
+    nibabel.save(nibabel.Nifti1Image(volume()[..., None], AFFINE), tmp_path / "one.nii")
+    np.save(tmp_path / "one.npy", np.arange(5))
+    np.save(tmp_path / "nan.npy", np.full((4, 5), np.nan))
+    (tmp_path / "a.bmp").touch()
+    for name, message in [
+        ("colour.png", "expected grey levels, but it is in colour"),
+        ("four.nii", r"three dimensions, but got shape \(16, 18, 20, 2\); store one volume"),
+        ("one.npy", r"expected two or three dimensions, but got shape \(5,\)"),
+        ("nan.npy", r"expected finite numbers"),
+        ("a.bmp", r"expected one of .png, .jpg, .jpeg, .npy, .nii, .nii.gz"),
+    ]:
+        with pytest.raises(ValueError, match=rf"images: .*{name}: .*{message}"):
+            read_scan(tmp_path / name)
+    assert read_scan(tmp_path / "one.nii").array.shape == volume().shape
+
+
+@pytest.mark.parametrize(
+    ("array", "settings", "message"),
+    [
+        (np.zeros((8, 9), np.uint8), {}, "every element is 0"),
+        (np.full((8, 9), 7, np.uint8), {}, "every element is 7"),
+        (volume(), {"axis": "axial", "slices": (20,)}, "slices: .* from 0 to 19 .* but got 20"),
+        (volume(), {"axis": "axial", "slices": (-1,)}, "slices: .* from 0 to 19 .* but got -1"),
+        (volume(), {"axis": "sagittal", "slices": (1.5,)}, "slices: .* from 0 to 15 .* 1.5"),
+        (
+            volume(),
+            {"axis": "axial", "slices": (0,)},
+            "it is 0 everywhere once prepared; choose other",
+        ),
+        (picture(), {"axis": "axial", "slices": (0,)}, "axis: expected a volume to cut"),
+        (picture(), {"voxel_size": (1.0, 1.0)}, "voxel_size: the file does not say how large"),
+        (picture(), {"shape": (8, 8, 8)}, "shape: expected 2 numbers for an image of 2"),
+        (volume(), {"shape": (8, 8)}, "shape: expected 3 numbers for an image of 3"),
+        (picture() / 1.0, {}, "normalisation: none takes 8-bit images .* float64 from 0 to 255"),
+        (
+            picture(),
+            {"crop_foreground": True, "foreground_above": 255},
+            "crop_foreground: no element is above 255",
+        ),
+        (
+            picture(),
+            {"normalisation": "percentiles", "foreground_above": 255},
+            "percentiles: those of the elements above 255",
+        ),
+    ],
+)
+def test_images_that_do_not_fit_the_settings(tmp_path, array, settings, message):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=rf"images: .*a.npy: {message}"):
+        Preprocessing(**settings)(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"normalisation": "zscore"}, "normalisation: expected one of none, percentiles, window"),
+        ({"percentiles": [99, 1]}, "percentiles: expected two ascending ones"),
+        ({"percentiles": [1]}, "percentiles: expected two numbers"),
+        ({"normalisation": "window"}, "window: expected two numbers with"),
+        ({"window": [0, 1]}, "window: expected two numbers with"),
+        ({"normalisation": "window", "window": [2, 1]}, "window: expected ascending"),
+        ({"margin": -1}, "margin: expected at least 0"),
+        ({"axis": "frontal", "slices": [1]}, "axis: expected one of axial, coronal, sagittal"),
+        ({"axis": "axial"}, "slices: expected some with an axis"),
+        ({"slices": [1]}, "slices: expected some with an axis and none without"),
+        ({"shape": [64]}, "shape: expected two .* or three"),
+        ({"voxel_size": [1, 0, 1]}, "voxel_size: expected two .* or three .* positive"),
+    ],
+)
+def test_settings_out_of_range(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, **settings)
+
+
+def test_mixed_shapes_need_a_target(tmp_path):
+    rows = write_folder(tmp_path)
+    write_picture(tmp_path / "0003.png", picture(3, (20, 18)))
+    with pytest.raises(
+        ValueError, match=r"shape: .* \(20, 18\) from .*0003.png and \(16, 18\) from"
+    ):
+        make(tmp_path).setup()
+    data = make(tmp_path, shape=[16, 16])
+    assert data.variables("train")["image"].shape == (6, 1, 16, 16)
+    write_table(tmp_path, rows)
+
+
+def test_slices_of_a_subject_are_rows_of_its_split(tmp_path):
+    write_folder(tmp_path, suffix=".nii.gz")
+    data = make(tmp_path, images="{eid}.nii.gz", axis="axial", slices=[5, 9])
+    variables = data.variables("test")
+    assert data.identifiers("test") == ["0008", "0008", "0009", "0009"]
+    assert variables["age"].flatten().tolist() == [48.5, 48.5, 49.5, 49.5]
+    assert variables["index"].flatten().tolist() == [0, 1, 2, 3]
+    expected = [looked_at(volume(seed), "axial", index) for seed in (8, 9) for index in (5, 9)]
+    assert torch.equal(variables["image"][:, 0], torch.from_numpy(np.stack(expected)))
+    assert len(data.variables("train")["image"]) == 12
+
+
+def test_placements_follow_rows(tmp_path):
+    write_folder(tmp_path, suffix=".nii.gz")
+    for seed in range(10):
+        moved = AFFINE.copy()
+        moved[0, 3] += seed
+        write_nifti(tmp_path / f"{seed:04d}.nii.gz", volume(seed), "LAS", moved)
+    data = make(tmp_path, images="{eid}.nii.gz", axis="axial", slices=[5, 9], random_crop=[10, 13])
+    placement = data.placement("validation", 3)  # the second slice of the subject 7
+    moved = AFFINE.copy()
+    moved[0, 3] += 7
+    # The middle of (18, 16) begins at row 4 and column 1; rows go from front to back.
+    np.testing.assert_allclose(placement.affine @ [0, 0, 0, 1], moved @ [1, 18 - 1 - 4, 9, 1])
+    assert placement.header == nibabel.load(tmp_path / "0007.nii.gz").header
+    write_folder(tmp_path)
+    assert make(tmp_path).placement("test", 0) is None

@@ -1,0 +1,223 @@
+"""Tables of subjects: what is read of them, and what is refused."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+from scan_folders import make, subjects, write_folder, write_table
+
+SPLITS = ("train", "validation", "test")
+
+
+def changed(root, **cells):
+    """The folder's table with some cells of its rows replaced, {column: {row: value}}."""
+    rows = subjects()
+    for column, values in cells.items():
+        for row, each in enumerate(rows):
+            each[column] = values.get(row, each.get(column, values.get("else")))
+    write_table(root, rows)
+
+
+def column(data, name, split="train"):
+    return data.variables(split)[name].squeeze(-1).tolist()
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_tables_of_every_format_say_the_same(tmp_path, suffix):
+    rows = write_folder(tmp_path)
+    if suffix == "parquet":
+        pd.DataFrame(rows).to_parquet(tmp_path / "table.parquet")
+    else:
+        write_table(tmp_path, rows, f"table.{suffix}")
+    data = make(tmp_path, table=f"table.{suffix}")
+    assert data.identifiers("test") == ["0008", "0009"]
+    assert column(data, "age", "test") == [48.5, 49.5]
+    assert data.variables("train")["age"].dtype == torch.float32
+    assert set(data.variables("train")) == {"age", "sex", "image", "index"}
+
+
+def test_identifiers_are_texts_or_whole_numbers(tmp_path):
+    rows = write_folder(tmp_path)
+    numbered = [{**row, "eid": 2**53 + 1 + n} for n, row in enumerate(rows)]
+    for row, source in zip(numbered, rows, strict=True):
+        (tmp_path / f"{source['eid']}.png").rename(tmp_path / f"{row['eid']}.png")
+    pd.DataFrame(numbered).to_parquet(tmp_path / "table.parquet")
+    data = make(tmp_path, table="table.parquet")
+    assert data.identifiers("train")[:2] == ["9007199254740993", "9007199254740994"]
+    pd.DataFrame(numbered).astype({"eid": float}).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(ValueError, match=r"identifier: .*floating-point numbers, which cannot"):
+        make(tmp_path, table="table.parquet").setup()
+
+
+def test_columns_are_chosen_renamed_and_described(tmp_path, caplog):
+    write_folder(tmp_path)
+    sites = {n: "abc"[n % 3] for n in range(10)}
+    balance = {n: n - 5 for n in range(10)}
+    changed(tmp_path, sex={n: "FM"[n % 2] for n in range(10)}, f_1=sites, f_2=balance)
+    columns = {"sex": "sex", "site": "f_1", "balance": "f_2", "years": "age"}
+    data = make(tmp_path, columns=columns, kinds={"years": "continuous"})
+    with caplog.at_level("INFO"):
+        data.setup()
+    assert [(each.name, each.kind, each.declared) for each in data.attributes] == [
+        ("sex", "binary", False),
+        ("site", "categorical", False),
+        ("balance", "continuous", False),
+        ("years", "continuous", True),
+    ]
+    assert "10 subjects in 10 rows: 6 train, 2 validation, 2 test" in caplog.text
+    assert "sex: binary (inferred), column sex, 0 = F, 1 = M" in caplog.text
+    assert "years: continuous (declared), column age, from 40.5 to 49.5" in caplog.text
+    assert column(data, "sex") == [0, 1, 0, 1, 0, 1]
+    assert column(data, "site") == [0, 1, 2, 0, 1, 2]
+    assert make(tmp_path, columns=["age"]).variables("test").keys() == {"age", "image", "index"}
+
+
+def test_levels_of_numbers_are_ordered_as_numbers(tmp_path):
+    write_folder(tmp_path)
+    changed(tmp_path, site={n: ("2.0", "10", "2")[n % 3] for n in range(10)})
+    data = make(tmp_path, kinds={"site": "categorical"})
+    assert data.attributes[-1].levels == ("2", "10")
+    assert column(data, "site") == [0, 1, 0, 0, 1, 0]
+
+
+def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
+    rows = [{**row, "visit": v} for row in write_folder(tmp_path) for v in ("a", "b")]
+    write_table(tmp_path, rows)
+    for row in rows:
+        source = tmp_path / f"{row['eid']}.png"
+        (tmp_path / f"{row['eid']}-{row['visit']}.png").write_bytes(source.read_bytes())
+    data = make(tmp_path, visits=["visit"], images="{eid}-{visit}.png", split_column=None)
+    found = [set(data.identifiers(split)) for split in SPLITS]
+    assert not found[0] & found[1] | found[0] & found[2] | found[1] & found[2]
+    assert sum(len(data.identifiers(split)) for split in SPLITS) == 20
+    with pytest.raises(ValueError, match=r"row 2 of subjects.csv \(eid 0000\) has the same eid as"):
+        make(tmp_path, images="{eid}-{visit}.png").setup()
+
+
+@pytest.mark.parametrize(
+    ("cells", "settings", "message"),
+    [
+        ({"eid": {3: "0002"}}, {}, r"row 4 of .* \(eid 0002\) has the same eid as row 3; remove"),
+        ({"eid": {3: ""}}, {}, "row 4 of .* expected an identifier, but the cell is empty"),
+        ({"age": {3: ""}}, {}, r"row 4 of .* \(eid 0003\): expected a value in age, but got ''"),
+        ({"age": {3: "NaN"}}, {}, "row 4 of .* expected a value in age, but got 'NaN'"),
+        ({"age": {3: "old"}}, {}, "row 4 of .* expected a number in age, but got 'old'"),
+        ({"age": {3: "inf"}}, {}, "row 4 of .* expected a number in age, but got 'inf'"),
+        ({"age": {3: -2}}, {"kinds": {"age": "positive"}}, "row 4 .* positive number .* got '-2'"),
+        ({"age": {3: 0}}, {"kinds": {"age": "positive"}}, "row 4 .* positive number .* got '0'"),
+        ({"age": dict.fromkeys(range(6), 50)}, {}, "age of .* is 50 in every row .* leave age out"),
+        (
+            {"sex": {9: 2}},
+            {"kinds": {"sex": "categorical"}},
+            r"row 10 .* '2' in sex does not occur",
+        ),
+        (
+            {"sex": {7: "x"}},
+            {"kinds": {"sex": "categorical"}},
+            "row 8 .* 'x' in sex does not occur",
+        ),
+        ({"sex": {3: 2}}, {"kinds": {"sex": "binary"}}, "sex of .* should be binary, .* 3 differ"),
+        (
+            {"split": {3: "valid"}},
+            {},
+            "row 4 .* expected one of train, validation, test .* 'valid'",
+        ),
+        (
+            {"split": {8: "train", 9: "train"}},
+            {},
+            "every split a subject, but test would have none",
+        ),
+        ({}, {"columns": ["agee"]}, "columns: .* has no column 'agee'; .* did you mean 'age'?"),
+        ({}, {"columns": []}, "columns: expected a column of .* at least"),
+        ({}, {"columns": {"image": "age"}}, "columns: the name image is taken"),
+        ({}, {"kinds": {"agee": "binary"}}, "kinds: 'agee' is not one of the variables age, sex"),
+        ({}, {"kinds": {"age": "number"}}, "kinds: age: expected one of continuous, .* 'number'"),
+        ({}, {"identifier": "id"}, "identifier: .* has no column 'id'"),
+        ({}, {"visits": ["visit"]}, "visits: .* has no column 'visit'"),
+        ({}, {"split_column": "fold"}, "split_column: .* has no column 'fold'"),
+        ({}, {"split_column": None, "stratify": ["site"]}, "stratify: .* has no column 'site'"),
+        ({}, {"images": "{id}.png"}, "images: .* has no column 'id'; it has eid, age, sex, split"),
+        ({}, {"images": "image.png"}, "images: expected a pattern that names a column"),
+        ({}, {"images": "{sex}.png"}, "row 3 .* has the same file .* as row 1"),
+    ],
+)
+def test_bad_tables_are_refused(tmp_path, cells, settings, message):
+    write_folder(tmp_path)
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).write_bytes((tmp_path / "0000.png").read_bytes())
+    changed(tmp_path, **cells)
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, **settings).setup()
+
+
+def test_a_subject_in_two_splits(tmp_path):
+    rows = [{**row, "visit": v} for row in write_folder(tmp_path) for v in ("a", "b")]
+    rows[1]["split"] = "test"
+    write_table(tmp_path, rows)
+    with pytest.raises(ValueError, match=r"row 2 of .* \(eid 0000\) is in test, but .* in train"):
+        make(tmp_path, visits=["visit"]).setup()
+
+
+def test_a_column_of_remarks_is_no_category(tmp_path):
+    write_folder(tmp_path, size=30)
+    rows = [{**row, "remark": f"text {row['eid']}"} for row in subjects(30)]
+    write_table(tmp_path, rows)
+    with pytest.raises(ValueError, match=r"remark of .* holds 30 different texts"):
+        make(tmp_path).setup()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "cannot be read as a table"),
+        ("eid,age\n", "should have a row for each subject, but has none"),
+        ("eid,age\n1,2\n3,4,5,6\n", "cannot be read as a table"),
+        (b"eid,age\n\xff\xfe,1\n", "cannot be read as a table"),
+    ],
+)
+def test_what_is_no_table(tmp_path, content, message):
+    path = tmp_path / "subjects.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=f"table: .*{message}"):
+        make(tmp_path).setup()
+
+
+def test_missing_tables_and_formats(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"table: .*subjects.csv is missing"):
+        make(tmp_path).setup()
+    (tmp_path / "subjects.xlsx").touch()
+    with pytest.raises(ValueError, match=r"table: expected a .csv, .tsv or .parquet file"):
+        make(tmp_path, table="subjects.xlsx").setup()
+
+
+def test_missing_images_are_named_before_training(tmp_path):
+    write_folder(tmp_path)
+    for name in ("0003", "0005", "0007"):
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"row 4 .*0003\.png, and 2 more are missing"):
+        make(tmp_path).setup()
+    with pytest.raises(FileNotFoundError, match=r"root: .* is missing"):
+        make(tmp_path / "other", table=str(tmp_path / "subjects.csv")).setup()
+
+
+def test_globs_match_one_file(tmp_path):
+    rows = write_folder(tmp_path)
+    for row in rows:
+        folder = tmp_path / f"sub-{row['eid']}" / "anat"
+        folder.mkdir(parents=True)
+        (tmp_path / f"{row['eid']}.png").rename(folder / f"x{row['age']}.png")
+    data = make(tmp_path, images="sub-{eid}/*/x*.png")
+    assert len(data.variables("train")["image"]) == 6
+    (folder / "x2.png").touch()
+    with pytest.raises(ValueError, match=r"row 10 .* expected one file, but 2 match sub-0009/\*/x"):
+        make(tmp_path, images="sub-{eid}/*/x*.png").setup()
+
+
+def test_what_a_row_says_is_no_glob(tmp_path):
+    write_folder(tmp_path)
+    changed(tmp_path, eid={0: "[0]*"})
+    (tmp_path / "0000.png").rename(tmp_path / "[0]*.png")
+    data = make(tmp_path)
+    assert data.identifiers("train")[0] == "[0]*"
