@@ -3,7 +3,7 @@
 from deepscm_pl.data.base import CausalDataModule, InMemoryDataset, SourceSplits, Split
 from deepscm_pl.data.digits import DigitsDataModule
 from deepscm_pl.data.generate import generate_morphomnist
-from deepscm_pl.data.generate_brain import generate_brain
+from deepscm_pl.data.generate_heads import generate_brain
 from deepscm_pl.data.idx import read_idx, write_idx
 from deepscm_pl.data.morphomnist import (
     MorphoMNISTDataModule,

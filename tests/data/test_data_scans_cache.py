@@ -1,0 +1,277 @@
+"""Prepared images are kept on disk: whole or not at all, reused, and read as they are needed."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deepscm_pl.data.scans import cache, preprocessing
+from deepscm_pl.data.scans.preprocessing import Preprocessing
+
+from scan_folders import make, picture, write_folder, write_picture, write_table
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The files that are read."""
+    paths = []
+    read = preprocessing.read_scan
+
+    def recorded(path):
+        paths.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(preprocessing, "read_scan", recorded)
+    return paths
+
+
+def images(root, **settings):
+    return make(root, **settings).variables("train")["image"]
+
+
+def test_images_are_prepared_once(tmp_path, reads):
+    rows = write_folder(tmp_path)
+    first = images(tmp_path)
+    assert len(set(reads)) == 10
+    reads.clear()
+    write_table(tmp_path, [{**row, "age": row["age"] + 1} for row in rows])
+    assert torch.equal(images(tmp_path), first)
+    assert reads == []
+
+
+def test_prepare_data_leaves_nothing_to_setup(tmp_path, reads):
+    write_folder(tmp_path)
+    make(tmp_path).prepare_data()
+    reads.clear()
+    make(tmp_path).setup("fit")
+    assert reads == []
+
+
+@pytest.mark.parametrize("change", ["time", "content", "settings", "order"])
+def test_what_changes_is_prepared_anew(tmp_path, reads, change):
+    rows = write_folder(tmp_path)
+    images(tmp_path)
+    reads.clear()
+    settings = {}
+    path = tmp_path / "0003.png"
+    if change == "time":
+        os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    elif change == "content":
+        stamp = path.stat()
+        write_picture(path, picture(77))
+        os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    elif change == "settings":
+        settings = {"shape": [8, 8]}
+    else:
+        write_table(tmp_path, [rows[1], rows[0], *rows[2:]])
+    found = images(tmp_path, **settings)
+    assert len(set(reads)) == 10
+    if change == "content":
+        assert np.array_equal(found[3, 0], picture(77))
+    if change == "order":
+        assert np.array_equal(found[0, 0], picture(1))
+
+
+@pytest.mark.parametrize("memory", [0.0, 1.0])
+def test_what_is_mapped_and_what_is_held_is_the_same(tmp_path, memory):
+    write_folder(tmp_path)
+    data = make(tmp_path, memory=memory)
+    for split, seeds in (("train", range(6)), ("validation", (6, 7)), ("test", (8, 9))):
+        expected = torch.from_numpy(np.stack([picture(seed)[None] for seed in seeds]))
+        assert torch.equal(data.variables(split)["image"], expected)
+    batch = next(iter(data.test_dataloader()))
+    assert batch["image"].dtype == torch.float32
+    assert torch.equal(batch["image"], expected.float())
+
+
+def test_splits_are_views_of_one_file(tmp_path):
+    write_folder(tmp_path)
+    data = make(tmp_path, memory=0)
+    starts = [data.variables(s)["image"].data_ptr() for s in ("train", "validation", "test")]
+    size = 16 * 18
+    assert [start - starts[0] for start in starts] == [0, 6 * size, 8 * size]
+
+
+def test_several_workers_write_the_same(tmp_path):
+    write_folder(tmp_path)
+    one = images(tmp_path)
+    two = images(tmp_path, cache_dir=tmp_path / "other", workers=2)
+    assert torch.equal(one, two)
+
+
+def test_a_broken_cache_is_made_again(tmp_path, reads):
+    write_folder(tmp_path)
+    expected = images(tmp_path)
+    (folder,) = (tmp_path / "cache").iterdir()
+    content = (folder / "images.npy").read_bytes()
+    (folder / "images.npy").write_bytes(content[:1000])
+    reads.clear()
+    assert torch.equal(images(tmp_path), expected)
+    assert len(reads) > 0
+
+
+def test_a_failure_leaves_nothing(tmp_path):
+    write_folder(tmp_path)
+    (tmp_path / "0007.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"images: .*0007.png cannot be read"):
+        images(tmp_path)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def die_at(root, number):
+    """Prepare images, and be killed at one of them."""
+    prepare = Preprocessing.__call__
+
+    def deadly(self, path):
+        if path.name == f"{number:04d}.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prepare(self, path)
+
+    Preprocessing.__call__ = deadly
+    make(root).prepare_data()
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    write_folder(tmp_path)
+    killed = FORK.Process(target=die_at, args=(tmp_path, 5))
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    (leftover,) = (tmp_path / "cache").iterdir()
+    assert leftover.name.endswith(".partial")
+    assert np.array_equal(images(tmp_path)[5, 0], picture(5))
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert folder.name.startswith("scans-")
+
+
+def test_what_a_living_process_writes_stays(tmp_path):
+    write_folder(tmp_path)
+    written = tmp_path / "cache" / ".scans-x.y.partial"
+    written.mkdir(parents=True)
+    with (written / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        images(tmp_path)
+        assert written.is_dir()
+
+
+def test_the_quicker_of_two_wins(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    fill, folders = cache._fill, []
+
+    def slow(folder, *rest):
+        fill(folder, *rest)
+        if not folders:
+            folders.append(folder)
+            images(tmp_path)
+
+    monkeypatch.setattr(cache, "_fill", slow)
+    assert np.array_equal(images(tmp_path)[5, 0], picture(5))
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"images.npy", "affines.npy", "headers.npy"}
+
+
+def prepare_at_once(root, barrier, results):
+    barrier.wait()
+    found = images(root)
+    results.put(int(found.long().sum()))
+
+
+def test_processes_prepare_at_once(tmp_path):
+    write_folder(tmp_path, size=40)
+    barrier, results = FORK.Barrier(4), FORK.Queue()
+    processes = [
+        FORK.Process(target=prepare_at_once, args=(tmp_path, barrier, results)) for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert found == [int(images(tmp_path).long().sum())] * 4
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("below", ["", "cache"])
+def test_a_cache_folder_that_cannot_be_written(tmp_path, below):
+    write_folder(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cache_dir: .*file.* cannot be written"):
+        images(tmp_path, cache_dir=tmp_path / "file" / below)
+
+
+def fill_the_disk(root, results):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    try:
+        images(root)
+    except ValueError as error:
+        results.put((str(error), len(list((root / "cache").iterdir()))))
+
+
+def test_a_full_disk(tmp_path):
+    write_folder(tmp_path)
+    results = FORK.Queue()
+    process = FORK.Process(target=fill_the_disk, args=(tmp_path, results))
+    process.start()
+    message, left = results.get(timeout=60)
+    process.join()
+    assert "cache_dir:" in message
+    assert "cannot be written (" in message
+    assert left == 0
+
+
+PROGRAM = """
+import sys
+from scan_folders import make
+
+def anonymous():
+    lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return int(lines["RssAnon"].split()[0]) / 1024
+
+import numpy, pandas, PIL.Image, torch
+from pathlib import Path
+root, memory = Path(sys.argv[1]), float(sys.argv[2])
+data = make(root, images="{eid}.npy", memory=memory)
+torch.zeros(2**24).sum()  # so that what every program allocates is there
+before = anonymous()
+data.prepare_data()
+data.setup("fit")
+total = 0
+for split in ("train", "validation", "test"):
+    total += int(data.variables(split)["image"].sum(dtype=torch.int64))
+for batches in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+    total -= sum(int(batch["image"].sum(dtype=torch.float64)) for batch in batches)
+print(total, anonymous() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+def test_memory_stays_flat_on_more_than_is_to_be_held(tmp_path):
+    rows = write_folder(tmp_path, size=128)
+    block = np.random.default_rng(0).integers(0, 256, (96, 128, 128), dtype=np.uint8)
+    for number, row in enumerate(rows):
+        np.save(tmp_path / f"{row['eid']}.npy", np.roll(block, number))
+    megabytes = 128 * block.nbytes / 2**20
+    grown = {}
+    for memory in ("0.1", "1"):
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        words = [sys.executable, "-c", PROGRAM, str(tmp_path), memory]
+        done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
+        total, megabytes_more = done.stdout.split()[-2:]
+        assert int(total) == 0
+        grown[memory] = float(megabytes_more)
+    print(grown, megabytes)
+    assert grown["0.1"] < 0.3 * megabytes
+    assert grown["1"] > 0.9 * megabytes
