@@ -7,10 +7,13 @@ import sys
 from doctest import DocTestParser
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import yaml
 
 from deepscm_pl.cli import main
+from deepscm_pl.data import BrainWorld, generate_brain
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "experiments" / "digits" / "full.yaml"
@@ -31,19 +34,56 @@ def write_own_data(folder: Path) -> None:
     (folder / "hearts.py").write_text("".join(kept), encoding="utf-8")
 
 
-@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
-def test_yaml_in_the_documentation_is_a_configuration(block, tmp_path, monkeypatch):
-    """On top of the example of the README, unless it brings its own data; six batches suffice."""
+def write_scans(folder: Path) -> None:
+    """The folders ``brain`` and ``scans`` that the documentation names, with a few heads each."""
+    generate_brain(folder / "brain", size=20, workers=1, progress=False)
+    world = BrainWorld(32, 40, 32)
+    generator = np.random.default_rng(0)
+    values = world.sample(20, generator)
+    images = world.render(world.draw_originals(20, generator), values)
+    lines = ["participant_id\tage_at_scan\tsex\tbrain_mm3\tventricles_mm3"]
+    for number, image in enumerate(images):
+        name = f"sub-{number:03d}"
+        (folder / "scans" / name / "anat").mkdir(parents=True)
+        path = folder / "scans" / name / "anat" / f"{name}_T1w.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(image.astype(np.int16) * 9, world.grid.affine), path)
+        lines.append("\t".join([name, *(str(values[each][number]) for each in world.attributes)]))
+    (folder / "scans" / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def base_of(name: str) -> list[str]:
+    """What a block is read on top of: a model and data, unless it brings its own."""
+    block = yaml.safe_load(BLOCKS[name])
+    if "data" not in block:
+        return [DIGITS.read_text(encoding="utf-8")]
+    first = yaml.safe_load(BLOCKS[f"{name.split()[0]} 0"])
+    return [] if "model" in block else [yaml.safe_dump({"model": first["model"]})]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_yaml_in_the_documentation_is_a_configuration(name, tmp_path, monkeypatch):
+    """On top of the README's example, or the first model of its page; six batches suffice."""
     write_own_data(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "hearts", raising=False)
-    (tmp_path / "block.yaml").write_text(block, encoding="utf-8")
-    whole = "data" in yaml.safe_load(block)
-    words = ["fit", *([] if whole else ["--config", str(DIGITS)])]
+    if "BrainMRIDataModule" in BLOCKS[name]:
+        write_scans(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path))  # where prepared images are kept
+    words = ["fit"]
+    for number, base in enumerate(base_of(name)):
+        (tmp_path / f"base{number}.yaml").write_text(base, encoding="utf-8")
+        words += ["--config", str(tmp_path / f"base{number}.yaml")]
+    (tmp_path / "block.yaml").write_text(BLOCKS[name], encoding="utf-8")
     words += ["--config", str(tmp_path / "block.yaml"), "--trainer.default_root_dir", str(tmp_path)]
     words += ["--trainer.fast_dev_run", "6", "--trainer.accelerator", "cpu"]
     assert main([*words, "--trainer.enable_progress_bar", "false"]) == 0
 
 
 def test_the_documentation_has_yaml():
-    assert {name.split()[0] for name in BLOCKS} >= {"training.md", "callbacks.md", "own-data.md"}
+    assert {name.split()[0] for name in BLOCKS} >= {
+        "training.md",
+        "callbacks.md",
+        "own-data.md",
+        "brain-mri.md",
+    }

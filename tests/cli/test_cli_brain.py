@@ -1,0 +1,127 @@
+"""From nothing to a counterfactual head: the program draws a folder, fits and answers."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from deepscm_pl.cli import main
+from deepscm_pl.training import load_data
+
+POSITIVE = {
+    "class_path": "deepscm_pl.AffineFlow",
+    "init_args": {"constraint": "deepscm_pl.Positive"},
+}
+CONFIGURATION = {
+    "seed_everything": 1,
+    "model": {
+        "graph": "age, sex -> brain_volume; age, brain_volume -> ventricle_volume; "
+        "brain_volume, ventricle_volume -> image",
+        "mechanisms": {
+            "age": POSITIVE,
+            "sex": {"class_path": "deepscm_pl.mechanisms.Bernoulli"},
+            "brain_volume": POSITIVE,
+            "ventricle_volume": POSITIVE,
+            "image": {
+                "class_path": "deepscm_pl.ConditionalVAE",
+                "init_args": {
+                    "shape": [1, 16, 20],
+                    "latent": 2,
+                    "hidden": 8,
+                    "encoder": {
+                        "class_path": "deepscm_pl.nn.ConvolutionalEncoder",
+                        "init_args": {"features": 8, "channels": [4, 8]},
+                    },
+                    "decoder": {
+                        "class_path": "deepscm_pl.nn.ConvolutionalDecoder",
+                        "init_args": {"hidden": 16, "channels": [8, 4]},
+                    },
+                },
+            },
+        },
+    },
+    "trainer": {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "log_every_n_steps": 1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Small heads as NIfTI slices, drawn by the program."""
+    out = tmp_path_factory.mktemp("brain") / "heads"
+    words = ["data", "brain", "--out", str(out), "--size", "40", "--shape", "16", "20"]
+    assert main([*words, "--format", "nifti", "--workers", "1"]) == 0
+    return out
+
+
+def data_settings(folder: Path, **more) -> dict:
+    settings = {
+        "root": str(folder),
+        "images": "{eid}_T1_unbiased_brain_rigid_to_mni.nii.gz",
+        "split_column": "split",
+        "batch_size": 8,
+        "cache_dir": str(folder.parent / "cache"),
+        **more,
+    }
+    return {"class_path": "deepscm_pl.data.BrainMRIDataModule", "init_args": settings}
+
+
+def fit(tmp_path: Path, **data) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**CONFIGURATION, "data": data}))
+    assert main(["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    return tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def test_a_model_is_fitted_and_asked(folder, tmp_path, capsys):
+    checkpoint = fit(tmp_path, **data_settings(folder))
+    assert "log p(ventricle_volume | age, brain_volume)" in capsys.readouterr().out
+    words = ["counterfactual", "--ckpt_path", str(checkpoint), "--do", "ventricle_volume=60000"]
+    assert main([*words, "--index", "0", "2", "--out", str(tmp_path / "answers")]) == 0
+    (table,) = (tmp_path / "answers").glob("*.csv")
+    with table.open() as file:
+        assert len(list(csv.DictReader(file))) >= 2
+
+
+def test_a_checkpoint_finds_its_data_where_they_have_moved(folder, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, tmp_path / "first")
+    checkpoint = fit(tmp_path, **data_settings(tmp_path / "first"))
+    expected = load_data(checkpoint).variables("test")
+    (tmp_path / "first").rename(moved)
+    found = load_data(checkpoint, root=moved).variables("test")
+    assert all(torch.equal(found[name], values) for name, values in expected.items())
+
+
+def test_slices_and_fractions_are_told_apart_in_yaml(tmp_path):
+    out = tmp_path / "heads"
+    words = ["data", "brain", "--out", str(out), "--size", "20", "--shape", "16", "16", "20"]
+    assert main([*words, "--workers", "1"]) == 0
+    settings = {"axis": "axial", "slices": [9, 0.5, 1], "shape": [16, 20], "memory": 0}
+    data = load_data(fit(tmp_path, **data_settings(out, **settings)))
+    assert data.slices == [9, 0.5, 1]
+    assert [type(each) for each in data.slices] == [int, float, int]
+
+
+def test_a_missing_image_stops_the_program_before_training(folder, tmp_path, capsys):
+    copied = tmp_path / "heads"
+    shutil.copytree(folder, copied)
+    for path in sorted(copied.glob("*.nii.gz"))[3:5]:
+        path.unlink()
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**CONFIGURATION, "data": data_settings(copied)}))
+    words = ["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path)]
+    assert main(words) != 0
+    message = capsys.readouterr().err
+    assert "images: row 4 of subjects.csv (eid 1000003): there is no file" in message
+    assert "and 1 more are missing" in message
