@@ -28,6 +28,9 @@ def run_data_command(words: list[str]) -> None:
 
 
 def _make_morphomnist(options: argparse.Namespace) -> None:
+    names = [each.name for each in DIGIT_WORLDS]
+    if options.world not in names:
+        raise ValueError(f"world must be one of {', '.join(names)}, got {options.world!r}.")
     generate_morphomnist(
         options.mnist,
         options.out,
@@ -113,7 +116,6 @@ def _add_morphomnist_options(parser: FriendlyArgumentParser) -> None:
     )
     add(
         "--world",
-        choices=[each.name for each in DIGIT_WORLDS],
         default="thickness-intensity",
         metavar="NAME",
         help=f"one of {', '.join(each.name for each in DIGIT_WORLDS)} (default: %(default)s)",

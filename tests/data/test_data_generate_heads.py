@@ -38,6 +38,10 @@ def test_a_table_with_a_row_per_image(tmp_path):
     folder = generate(tmp_path / "heads", size=50, fractions=(0.6, 0.2, 0.2))
     frame = pd.read_csv(folder / "subjects.csv", dtype={"eid": str})
     assert list(frame) == ["eid", "age", "sex", "ventricle_volume", "brain_volume", "split"]
+    texts = pd.read_csv(folder / "subjects.csv", dtype=str)
+    for name in ("age", "brain_volume"):  # no more digits than what was drawn with has
+        shortest = [np.format_float_positional(np.float32(cell), trim="-") for cell in texts[name]]
+        assert texts[name].tolist() == shortest
     assert frame["split"].value_counts().to_dict() == {"train": 30, "validation": 10, "test": 10}
     names = {NAME.format(eid) + ".png" for eid in frame["eid"]}
     assert {*names, "subjects.csv", "world.json", "originals.npz"} == set(content(folder))

@@ -219,5 +219,5 @@ def test_what_a_row_says_is_no_glob(tmp_path):
     write_folder(tmp_path)
     changed(tmp_path, eid={0: "[0]*"})
     (tmp_path / "0000.png").rename(tmp_path / "[0]*.png")
-    data = make(tmp_path)
-    assert data.identifiers("train")[0] == "[0]*"
+    for pattern in ("{eid}.png", "{eid}*png"):
+        assert make(tmp_path, images=pattern).identifiers("train")[0] == "[0]*"
