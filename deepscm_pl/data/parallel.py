@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable, Generator, Iterator, Sequence, Sized
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from multiprocessing import get_all_start_methods, get_context
-from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 import numpy as np
+from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -111,28 +108,8 @@ def _results(
 ) -> Generator[Rows, None, None]:
     """The results chunk by chunk, in order."""
     if workers == 1:
-        for chunk in chunks:
-            yield function(*chunk)
+        yield from (function(*chunk) for chunk in chunks)
         return
-    executor = ProcessPoolExecutor(workers, _context(), _ignore_interrupts)
-    try:
-        yield from executor.map(function, *zip(*chunks, strict=True))
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _context() -> BaseContext:
-    """How processes are started: not by forking this one, whose threads would not survive.
-
-    A fork server imports this package once, so that the second pool of workers starts at once.
-    """
-    if "forkserver" not in get_all_start_methods():
-        return get_context("spawn")
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _ignore_interrupts() -> None:
-    """Leaves Ctrl-C to the parent, which stops its workers in order."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Workers that do not import the user's script again, which would start workers in its turn.
+    parallel = Parallel(workers, backend="loky", return_as="generator", max_nbytes=None)
+    yield from parallel(delayed(function)(*chunk) for chunk in chunks)

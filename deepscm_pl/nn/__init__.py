@@ -7,6 +7,7 @@ from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEnco
 from deepscm_pl.nn.parameters import ParameterNetwork
 from deepscm_pl.nn.precision import call_in_precision
 from deepscm_pl.nn.pyramid import PyramidDecoder, PyramidEncoder
+from deepscm_pl.nn.template import TemplateDecoder
 
 __all__ = [
     "ConvolutionalConditioner",
@@ -19,5 +20,6 @@ __all__ = [
     "ResidualClassifier",
     "ResidualDecoder",
     "ResidualEncoder",
+    "TemplateDecoder",
     "call_in_precision",
 ]

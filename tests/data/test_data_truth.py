@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -216,3 +218,15 @@ def test_rendering_is_fast(originals, attributes) -> None:
     start = time.process_time()
     render(originals, attributes)
     assert (time.process_time() - start) / len(originals) < 0.02
+
+
+def test_a_plain_script_may_use_several_processes(tmp_path):
+    """Workers do not import the script that started them, so it needs no guard."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import numpy as np\n"
+        "from deepscm_pl.data.parallel import map_rows\n"
+        "print(map_rows(np.add, [np.arange(200), np.ones(200)], 2, progress=False).sum())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "20100.0", done.stderr

@@ -1,0 +1,93 @@
+"""A decoder that draws in the frame of a template, and then places the drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from deepscm_pl.nn.pyramid import PyramidDecoder
+
+__all__ = ["TemplateDecoder"]
+
+
+class TemplateDecoder(nn.Module):
+    r"""A template and what differs from it, placed by an affine warp (spatial transformer).
+
+    The output is :math:`(t + d(z, c)) \circ A(z, c)` with a learned template t, a decoder d, and an
+    affine map A of the coordinates of the output to those of the template (Jaderberg et al. 2015,
+    arXiv:1506.02025). Latent z and condition c determine the warp, so that it is a part of the
+    deterministic map: where a cause moves, turns or scales what an image shows, the network need
+    not draw it anew at every place. Every channel of the output is warped, whatever it means to a
+    likelihood. At first t is 0 and A the identity.
+
+    Coordinates run from −1 to 1 over the edges of the image; values are interpolated linearly, and
+    beyond the edges those of the edge go on.
+
+    Args:
+        latent_features: Size of the latent.
+        condition_features: Size of the condition.
+        output_shape: Shape of one output, (channels, *sizes), with two or three sizes.
+        decoder: Factory of d, called with the three arguments before.
+        hidden: Width of the hidden layer of the network of A.
+
+    Shape:
+        ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
+        ``(batch, *output_shape)``.
+
+    Raises:
+        ValueError: If there are not two or three sizes.
+
+    Example:
+        >>> decoder = TemplateDecoder(16, 2, (2, 9, 8, 8))
+        >>> decoder(torch.zeros(3, 16), torch.zeros(3, 2)).shape
+        torch.Size([3, 2, 9, 8, 8])
+        >>> decoder.warp(torch.zeros(3, 16), torch.zeros(3, 2)).shape
+        torch.Size([3, 3, 4])
+    """
+
+    def __init__(
+        self,
+        latent_features: int,
+        condition_features: int,
+        output_shape: Sequence[int],
+        decoder: Callable[[int, int, Sequence[int]], nn.Module] = PyramidDecoder,
+        hidden: int = 64,
+    ) -> None:
+        super().__init__()
+        self.dimensions = len(output_shape) - 1
+        if self.dimensions not in (2, 3):
+            raise ValueError(
+                f"output_shape: expected (channels, *sizes) with two or three sizes, but got "
+                f"{tuple(output_shape)}."
+            )
+        self.decoder = decoder(latent_features, condition_features, output_shape)
+        self.template = nn.Parameter(torch.zeros(*output_shape))
+        last = nn.Linear(hidden, self.dimensions * (self.dimensions + 1))
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.locator = nn.Sequential(
+            nn.Linear(latent_features + condition_features, hidden), nn.SiLU(), last
+        )
+
+    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """The image for ``latent``."""
+        drawing = self.template + self.decoder(latent, condition)
+        warp = self.warp(latent, condition)
+        # Coordinates in low precision would be off by whole pixels.
+        with torch.autocast(drawing.device.type, enabled=False):
+            drawing = drawing.to(warp)
+            grid = functional.affine_grid(warp, list(drawing.shape), align_corners=False)
+            placed: Tensor = functional.grid_sample(
+                drawing, grid, padding_mode="border", align_corners=False
+            )
+        return placed
+
+    def warp(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """A of each image, ``(batch, d, d + 1)`` for d sizes, the last size's coordinate first."""
+        offset = self.locator(torch.cat([latent, condition], dim=-1)).to(self.template)
+        identity = torch.eye(self.dimensions, self.dimensions + 1).to(offset)
+        matrix: Tensor = identity + offset.unflatten(-1, identity.shape)
+        return matrix

@@ -1,0 +1,88 @@
+"""A template is placed by an affine warp, and gradients reach all of it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from deepscm_pl.nn import PyramidDecoder, TemplateDecoder
+
+SMALL = partial(PyramidDecoder, channels=(8, 4))
+
+
+def placed(shape, warp):
+    """A decoder of a random template, nothing else, with one warp for every latent."""
+    decoder = TemplateDecoder(3, 2, shape, SMALL, hidden=4)
+    for parameter in decoder.decoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    torch.nn.init.normal_(decoder.template)
+    with torch.no_grad():
+        identity = torch.eye(*warp.shape)
+        decoder.locator[-1].bias.copy_((warp - identity).flatten())
+    return decoder, decoder(torch.randn(2, 3), torch.randn(2, 2))
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 10), (1, 5, 6, 8)])
+def test_the_template_stays_where_it_is_at_first(shape):
+    size = len(shape) - 1
+    decoder, image = placed(shape, torch.eye(size, size + 1))
+    torch.testing.assert_close(image, decoder.template.expand(2, *shape), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 10), (1, 5, 6, 8)])
+def test_a_shift_moves_the_template_by_whole_elements(shape):
+    """x ↦ x + 2k/W reads k elements further to the right: the template moves to the left."""
+    size = len(shape) - 1
+    warp = torch.eye(size, size + 1)
+    warp[0, -1] = 2 * 3 / shape[-1]  # the first coordinate is that of the last dimension
+    warp[1, -1] = -2 * 1 / shape[-2]
+    decoder, image = placed(shape, warp)
+    expected = decoder.template[..., :-1, 3:]
+    torch.testing.assert_close(image[0][..., 1:, :-3], expected, atol=1e-5, rtol=0)
+
+
+def test_a_warp_of_one_half_doubles_what_is_drawn():
+    decoder, image = placed((1, 8, 8), torch.eye(2, 3) * 0.5)
+    # Element (4, 5) lies 0.5 and 1.5 from the middle at 3.5, so it shows what is at 3.75 and 4.25.
+    expected = (decoder.template[0] * _between(3.75, 4.25)).sum()
+    torch.testing.assert_close(image[0, 0, 4, 5], expected, atol=1e-5, rtol=0)
+
+
+def _between(row, column):
+    """Weights of linear interpolation at a place of an 8 × 8 image, in elements."""
+    places = torch.arange(8.0)
+    weights = [(1 - (places - place).abs()).clamp(min=0) for place in (row, column)]
+    return weights[0][:, None] * weights[1][None, :]
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 10), (1, 5, 6, 8)])
+def test_latent_and_condition_place_and_draw(shape):
+    decoder = TemplateDecoder(3, 2, shape, SMALL, hidden=4)
+    torch.nn.init.normal_(decoder.locator[-1].weight, std=0.1)
+    torch.nn.init.normal_(decoder.template)
+    latent = torch.randn(4, 3, requires_grad=True)
+    condition = torch.randn(4, 2, requires_grad=True)
+    warps = decoder.warp(latent, condition)
+    assert warps.shape == (4, len(shape) - 1, len(shape))
+    for given in (latent, condition):
+        (gradient,) = torch.autograd.grad(warps.sum(), given, retain_graph=True)
+        assert (gradient.abs().sum(-1) > 0).all()
+    decoder(latent, condition).square().sum().backward()
+    assert all((p.grad is not None and p.grad.abs().sum() > 0) for p in decoder.parameters())
+
+
+def test_images_are_placed_precisely_where_networks_run_in_low_precision():
+    decoder = TemplateDecoder(3, 2, (1, 64, 64), SMALL, hidden=4)
+    torch.nn.init.normal_(decoder.template)
+    given = torch.randn(2, 3), torch.randn(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        image = decoder(*given)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image, decoder(*given), atol=0.05, rtol=0)
+
+
+def test_sizes_are_checked():
+    with pytest.raises(ValueError, match="two or three sizes"):
+        TemplateDecoder(3, 2, (1, 8))
