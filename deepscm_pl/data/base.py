@@ -140,6 +140,12 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """The world that the data come from, if it is known."""
         return None
 
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each variable that has one: those of the world, if it is known."""
+        known = {} if self.world is None else self.world.units
+        return {name: unit for name, unit in known.items() if unit}
+
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """Loads the originals from which the images of a published split were drawn.
 

@@ -15,6 +15,7 @@ from deepscm_pl.evaluation.questions import typical_values
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics.functional import wasserstein_distance
+from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["DensityResult", "Sample", "evaluate_densities"]
@@ -66,7 +67,7 @@ class DensityResult:
     @property
     def title(self) -> str:
         """p(intensity | do(thickness = 3))."""
-        what = f"{self.given} = {self.value:.4g}"
+        what = f"{self.given} = {format_number(self.value, 4)}"
         return f"p({self.variable} | {f'do({what})' if self.done else what})"
 
 

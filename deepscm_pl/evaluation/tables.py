@@ -16,6 +16,7 @@ from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.numerals import format_number
 
 __all__ = [
     "Table",
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 _NOTHING = "–"
+_LARGE = 1e3
+"""From here on digits behind the point would only hide those before it."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +143,12 @@ class _Column(NamedTuple):
 
     def text(self, quantities: Mapping[str, Estimate], prefix: str = "") -> str:
         found = quantities.get(prefix + self.key)
-        write = _percent if self.percent else _number
-        return write(None if found is None else found.mean, self.digits)
+        value = None if found is None else found.mean
+        if self.percent:
+            return _percent(value, self.digits)
+        if value is not None and _LARGE <= abs(value) < math.inf:
+            return f"{value:,.0f}"
+        return _number(value, self.digits)
 
 
 def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Table:
@@ -169,7 +176,7 @@ def density_table(results: Sequence[DensityResult]) -> Table:
     return Table(
         "Intervention: Wasserstein distance of model and world",
         ["density", "unit", "distance", "two samples of the world"],
-        [[each.title, each.unit, f"{each.distance:.3g}", f"{each.floor:.3g}"] for each in results],
+        [[each.title, each.unit, format_number(each.distance), format_number(each.floor)] for each in results],
         words=2,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,14 +15,19 @@ from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
     colour_differences,
-    inches_per_pixel,
     to_rgb,
 )
+from deepscm_pl.figures.planes import as_pictures, inches_per_element
+from deepscm_pl.figures.text import width_of
 
 __all__ = ["ImageColumn", "draw_grid"]
 
 _CAPTION_LINE = 0.12
 """Height of a line of a caption, in inches."""
+_TITLE_SIZE, _CAPTION_SIZE = 7.0, 6.5
+"""Of texts, in points."""
+_BETWEEN_TEXTS = 0.08
+"""Between the texts of two columns at least, in inches."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,8 @@ class ImageColumn:
 
     Attributes:
         title: What was done, such as ``do(thickness = 3)``.
-        images: ``(N, C, H, W)`` in grey levels, C of 1 or 3.
+        images: ``(N, C, H, W)`` in grey levels, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``, which
+            are shown as their :func:`~deepscm_pl.figures.middle_planes`.
         captions: A line for each image, or none.
     """
 
@@ -66,17 +72,18 @@ def draw_grid(
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
     layout = _layout(columns, differences)
+    columns = [replace(each, images=_pictures(each.images)) for each in columns]
     figure = _new_figure(layout, title)
     axes = figure.axes[0]
     axes.imshow(_canvas(columns, layout, differences, levels), interpolation="nearest")
     axes.set_xticks([layout.centre(k) for k in range(len(columns))])
-    axes.set_xticklabels([column.title.replace(", ", ",\n") for column in columns], fontsize=7)
+    axes.set_xticklabels([_broken(column.title) for column in columns], fontsize=_TITLE_SIZE)
     axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
     axes.set_yticklabels(list(row_labels), fontsize=8)
     for k, column in enumerate(columns):
         for n, caption in enumerate(column.captions):
             below = layout.top(n) + layout.row_height + 1
-            axes.text(layout.centre(k), below, caption, ha="center", va="top", fontsize=6.5)
+            axes.text(layout.centre(k), below, caption, ha="center", va="top", fontsize=_CAPTION_SIZE)
     if differences:
         add_difference_bar(figure, axes, levels)
     return figure
@@ -93,6 +100,8 @@ class _Layout:
     row_height: int
     pitch_x: int
     pitch_y: int
+    scale: float
+    """Inches of a pixel."""
 
     def top(self, row: int) -> int:
         return row * self.pitch_y
@@ -113,9 +122,13 @@ def _layout(columns: Sequence[ImageColumn], differences: bool) -> _Layout:
     shapes = {tuple(column.images.shape) for column in columns}
     if len(shapes) != 1:
         raise ValueError(f"columns: expected images of one shape, but got {sorted(shapes)}.")
-    rows, _, height, width = shapes.pop()
+    rows, *event = shapes.pop()
+    height, width = _pictures(columns[0].images).shape[-2:]
+    scale = inches_per_element(event)
     lines = [1 + caption.count("\n") for column in columns for caption in column.captions]
-    below = math.ceil(max(lines, default=0) * _CAPTION_LINE / inches_per_pixel(width))
+    below = math.ceil(max(lines, default=0) * _CAPTION_LINE / scale)
+    texts = math.ceil(_width_of_texts(columns) / scale)
+    pitch = width + GAP + (width // 2 if lines and len(event) == 3 else 0)
     row_height = 2 * height + GAP if differences else height
     return _Layout(
         rows,
@@ -123,9 +136,26 @@ def _layout(columns: Sequence[ImageColumn], differences: bool) -> _Layout:
         height,
         width,
         row_height,
-        pitch_x=width + GAP + (width // 2 if lines else 0),
+        pitch_x=max(pitch, texts),
         pitch_y=row_height + GAP + below,
+        scale=scale,
     )
+
+
+def _width_of_texts(columns: Sequence[ImageColumn]) -> float:
+    """What the widest column of texts takes, in inches."""
+    titles = width_of([_broken(column.title) for column in columns], _TITLE_SIZE)
+    captions = [caption for column in columns for caption in column.captions]
+    return max(titles, width_of(captions, _CAPTION_SIZE)) + _BETWEEN_TEXTS
+
+
+def _broken(title: str) -> str:
+    """A line for each of several interventions."""
+    return title.replace(", ", ",\n")
+
+
+def _pictures(images: Tensor) -> Tensor:
+    return as_pictures(images, images.dim() - 1)
 
 
 def _canvas(
@@ -148,8 +178,8 @@ def _canvas(
 
 
 def _new_figure(layout: _Layout, title: str) -> Figure:
-    scale, (height, width) = inches_per_pixel(layout.width), layout.shape
-    figure = Figure(figsize=(width * scale + 1.6, height * scale + 0.9), dpi=150)
+    height, width = (size * layout.scale for size in layout.shape)
+    figure = Figure(figsize=(width + 1.6, height + 0.9), dpi=150)
     axes = figure.add_subplot()
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -15,7 +15,9 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from deepscm_pl.evaluation.densities import DensityResult, Sample
-from deepscm_pl.evaluation.pictures.text import width_of
+from deepscm_pl.figures.text import width_of
+from deepscm_pl.figures.ticks import make_ticks_readable
+from deepscm_pl.numerals import format_number
 
 __all__ = ["draw_densities"]
 
@@ -67,7 +69,7 @@ def _title(result: DensityResult) -> str:
 
 
 def _label(result: DensityResult) -> str:
-    return f"{result.given} = {result.value:.4g} {result.given_unit}".rstrip()
+    return f"{result.given} = {format_number(result.value, 4)} {result.given_unit}".rstrip()
 
 
 def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityResult]) -> None:
@@ -84,6 +86,8 @@ def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityRes
     axes.set_ylabel(f"density (1/{first.unit})" if first.unit else "density", fontsize=8)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=8)
+    axes.yaxis.get_offset_text().set_fontsize(8)
+    make_ticks_readable(axes)
     # What the colours mean, below the name of the axis, where no curve can be.
     below = ScaledTranslation(0, -0.41, figure.dpi_scale_trans)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8, frameon=False,

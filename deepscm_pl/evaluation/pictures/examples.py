@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.evaluation.examples import Example
-from deepscm_pl.evaluation.pictures.text import height_of, width_of, wrapped
-from deepscm_pl.figures.pixels import inches_per_pixel, to_rgb
+from deepscm_pl.figures.text import height_of, width_of, wrapped
+from deepscm_pl.figures import as_pictures
+from deepscm_pl.figures.pixels import to_rgb
+from deepscm_pl.figures.planes import inches_per_element
 
 __all__ = ["draw_examples"]
 
@@ -35,6 +37,8 @@ _LEAST_LIMIT, _STEP, _COLOURED = 16, 8, 0.99
 def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
     """Some rows under every intervention: counterfactual, truth, and their difference below.
 
+    Volumes are shown as their middle planes.
+
     Where an intervention is impossible there is a hatched field.
 
     Args:
@@ -42,7 +46,9 @@ def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
         labels: Of the rows, in as many lines as they like.
     """
     titles = [wrapped(example.title, 20) for example in examples]
-    layout = _Layout.of(examples, titles, labels)
+    scale = inches_per_element(examples[0].images.shape[1:])
+    examples = [_in_pictures(example) for example in examples]
+    layout = _Layout.of(examples, titles, labels, scale)
     figure = Figure(figsize=(layout.width, layout.height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -87,10 +93,13 @@ class _Layout:
 
     @classmethod
     def of(
-        cls, examples: Sequence[Example], titles: Sequence[str], labels: Sequence[str]
+        cls,
+        examples: Sequence[Example],
+        titles: Sequence[str],
+        labels: Sequence[str],
+        scale: float,
     ) -> _Layout:
         height, width = examples[0].images.shape[-2:]
-        scale = inches_per_pixel(width)
         lines = 1 if all(example.truth is None for example in examples) else len(_LINES)
         cells = lines * (height * scale + _GAP)
         return cls(
@@ -137,6 +146,12 @@ class _Layout:
         """Left, right, lower and upper end of an image."""
         left, top = self.left(column), self.top(row, line)
         return left, left + self.cell_width, top + self.cell_height, top
+
+
+def _in_pictures(example: Example) -> Example:
+    event = example.images.dim() - 1
+    truth = None if example.truth is None else as_pictures(example.truth, event)
+    return replace(example, images=as_pictures(example.images, event), truth=truth)
 
 
 def _draw_cells(
