@@ -87,7 +87,8 @@ def format_do(do: Do | Mapping[str, object]) -> str:
 
 def _format_one(name: str, value: object) -> str:
     if isinstance(value, Increase):
-        return f"{name} {'+' if value.amount >= 0 else '−'} {format_number(abs(value.amount), _DIGITS)}"
+        sign = "+" if value.amount >= 0 else "−"
+        return f"{name} {sign} {format_number(abs(value.amount), _DIGITS)}"
     if isinstance(value, Multiply):
         return f"{name} × {format_number(value.factor, _DIGITS)}"
     if isinstance(value, int | float):

@@ -51,6 +51,7 @@ class DensityResult:
         distance: Wasserstein distance of both.
         floor: The distance of two samples of the world, which no model can be blamed for.
         given_unit: Of ``given``.
+        categories: How many classes ``variable`` has; None if it is continuous.
     """
 
     variable: str
@@ -63,6 +64,7 @@ class DensityResult:
     distance: float
     floor: float
     given_unit: str = ""
+    categories: int | None = None
 
     @property
     def title(self) -> str:
@@ -200,6 +202,7 @@ def _compare(
         _distance(own, world),
         _distance(world, other),
         subject.unit(asked.given),
+        subject.scm[asked.variable].domain.categories,
     )
 
 

@@ -176,7 +176,10 @@ def density_table(results: Sequence[DensityResult]) -> Table:
     return Table(
         "Intervention: Wasserstein distance of model and world",
         ["density", "unit", "distance", "two samples of the world"],
-        [[each.title, each.unit, format_number(each.distance), format_number(each.floor)] for each in results],
+        [
+            [each.title, each.unit, format_number(each.distance), format_number(each.floor)]
+            for each in results
+        ],
         words=2,
     )
 

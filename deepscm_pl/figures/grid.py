@@ -15,6 +15,7 @@ from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
     colour_differences,
+    limit_to_reference,
     to_rgb,
 )
 from deepscm_pl.figures.planes import as_pictures, inches_per_element
@@ -60,7 +61,8 @@ def draw_grid(
         row_labels: A label for each row.
         title: Title of the whole picture.
         differences: Whether to draw, under each image after the first column, its signed difference
-            to the first column, in a diverging colour map centred at zero.
+            to the first column, in a diverging colour map centred at zero. Its darkest colours
+            stand for the whole range, or for less where nearly all differences are smaller.
         levels: Number of grey levels; black is 0, white is ``levels`` − 1.
 
     Raises:
@@ -73,9 +75,12 @@ def draw_grid(
     """
     layout = _layout(columns, differences)
     columns = [replace(each, images=_pictures(each.images)) for each in columns]
+    reference = columns[0].images
+    limit = limit_to_reference([each.images for each in columns[1:]], reference, levels)
     figure = _new_figure(layout, title)
     axes = figure.axes[0]
-    axes.imshow(_canvas(columns, layout, differences, levels), interpolation="nearest")
+    canvas = _canvas(columns, layout, limit if differences else None, levels)
+    axes.imshow(canvas, interpolation="nearest")
     axes.set_xticks([layout.centre(k) for k in range(len(columns))])
     axes.set_xticklabels([_broken(column.title) for column in columns], fontsize=_TITLE_SIZE)
     axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
@@ -83,9 +88,11 @@ def draw_grid(
     for k, column in enumerate(columns):
         for n, caption in enumerate(column.captions):
             below = layout.top(n) + layout.row_height + 1
-            axes.text(layout.centre(k), below, caption, ha="center", va="top", fontsize=_CAPTION_SIZE)
+            axes.text(
+                layout.centre(k), below, caption, ha="center", va="top", fontsize=_CAPTION_SIZE
+            )
     if differences:
-        add_difference_bar(figure, axes, levels)
+        add_difference_bar(figure, axes, levels, limit)
     return figure
 
 
@@ -159,19 +166,23 @@ def _pictures(images: Tensor) -> Tensor:
 
 
 def _canvas(
-    columns: Sequence[ImageColumn], layout: _Layout, differences: bool, levels: int
+    columns: Sequence[ImageColumn], layout: _Layout, limit: float | None, levels: int
 ) -> NDArray[np.float64]:
-    """All images in their places, ``(height, width, 3)`` from 0 to 1."""
+    """All images in their places, ``(height, width, 3)`` from 0 to 1.
+
+    Below each but the first are its differences, whose darkest colours stand for ``limit``, if one
+    is given.
+    """
     canvas = np.ones((*layout.shape, 3))
     reference = columns[0].images
     for k, column in enumerate(columns):
         images = to_rgb(column.images, levels)
-        changes = colour_differences(column.images, reference, levels)
+        changes = colour_differences(column.images, reference, levels, limit)
         across = slice(layout.left(k), layout.left(k) + layout.width)
         for n in range(layout.rows):
             top = layout.top(n)
             canvas[top : top + layout.height, across] = images[n]
-            if differences and k > 0:
+            if limit is not None and k > 0:
                 below = top + layout.height + GAP
                 canvas[below : below + layout.height, across] = changes[n]
     return canvas

@@ -16,6 +16,7 @@ from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
     colour_differences,
+    limit_to_reference,
     tile,
     to_rgb,
 )
@@ -84,8 +85,8 @@ def draw_image_matrix(
         2
     """
     _check(panels, columns, rows)
-    across = math.ceil(math.sqrt(len(panels))) if len(panels) > 3 else len(panels)
     event = panels[0].images.shape[2:]
+    across = _across(len(panels), volumes=len(event) > 3)
     pictures = [as_pictures(panel.images, len(event)) for panel in panels]
     canvases = [tile(to_rgb(each, levels)) for each in pictures]
     shape = pictures[0].shape[-2:]
@@ -137,7 +138,8 @@ def draw_comparison(
         )
     event = observed.shape[1:]
     above, below = (as_pictures(each, len(event)) for each in (observed, reconstructed))
-    difference = colour_differences(below, above, levels)
+    limit = limit_to_reference([below], above, levels)
+    difference = colour_differences(below, above, levels, limit)
     cells = np.stack([to_rgb(above, levels), to_rgb(below, levels), difference])
     canvas, shape = tile(cells), above.shape[-2:]
     figure = _new_figure(canvas, inches_per_element(event), 1, 1)
@@ -152,8 +154,15 @@ def draw_comparison(
     top.set_xticks(_centres(len(labels), shape[1]), list(labels), fontsize=8)
     top.tick_params(length=0)
     top.spines[:].set_visible(False)
-    add_difference_bar(figure, axes, levels)
+    add_difference_bar(figure, axes, levels, limit)
     return figure
+
+
+def _across(panels: int, volumes: bool) -> int:
+    """Panels beside each other; those of volumes, which are wide, stand below each other."""
+    if volumes:
+        return 1
+    return math.ceil(math.sqrt(panels)) if panels > 3 else panels
 
 
 def _check(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) -> None:

@@ -14,6 +14,8 @@ __all__ = ["as_pictures", "inches_per_element", "middle_planes"]
 
 _GAP = 1
 """Pixels between two planes."""
+_LEAST_WIDTH = 0.7
+"""Of a plane from left to right, in inches."""
 
 
 def middle_planes(volumes: Tensor) -> Tensor:
@@ -72,16 +74,18 @@ def as_pictures(images: Tensor, event: int) -> Tensor:
 
 
 def inches_per_element(shape: Sequence[int]) -> float:
-    """The scale at which an image, or each plane of a volume, is large enough to see.
+    """The scale at which an image, or the planes of a volume, are large enough to see.
 
     Args:
         shape: Of one image ``(C, H, W)`` or volume ``(C, X, Y, Z)``.
 
     Example:
-        >>> inches_per_element((1, 28, 28)) == inches_per_element((1, 28, 36, 32))
-        True
+        >>> round(28 * inches_per_element((1, 28, 36, 32)), 2)
+        0.7
     """
-    return inches_per_pixel(shape[-1] if len(shape) == 3 else shape[1])
+    if len(shape) == 3:
+        return inches_per_pixel(shape[-1])
+    return inches_per_pixel(shape[1], least=_LEAST_WIDTH)
 
 
 def _framed(plane: Tensor, height: int, apart: bool) -> Tensor:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.evaluation.examples import Example
-from deepscm_pl.figures.text import height_of, width_of, wrapped
 from deepscm_pl.figures import as_pictures
-from deepscm_pl.figures.pixels import to_rgb
+from deepscm_pl.figures.pixels import difference_limit, to_rgb
 from deepscm_pl.figures.planes import inches_per_element
+from deepscm_pl.figures.text import height_of, width_of, wrapped
 
 __all__ = ["draw_examples"]
 
@@ -30,8 +30,6 @@ _SIZE = 7.5
 """Of all texts, in points."""
 _GAP, _MARGIN, _BETWEEN_ROWS = 0.04, 0.1, 0.2
 """In inches, as all sizes here."""
-_LEAST_LIMIT, _STEP, _COLOURED = 16, 8, 0.99
-"""The difference of the darkest colours is at least, is a multiple of, and holds what share."""
 
 
 def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
@@ -193,11 +191,9 @@ def _differences(example: Example) -> Tensor:
 
 def _limit(examples: Sequence[Example]) -> float:
     """The difference of the darkest colours: larger than nearly all that there are."""
-    found = [_differences(each)[each.possible].abs().flatten() for each in examples if
+    found = [_differences(each)[each.possible].flatten() for each in examples if
              each.truth is not None]  # fmt: skip
-    values = np.concatenate([each.numpy() for each in found]) if found else np.zeros(0)
-    usual = float(np.quantile(values, _COLOURED)) if len(values) else 0.0
-    return max(_LEAST_LIMIT, _STEP * float(np.ceil(usual / _STEP)))
+    return difference_limit(torch.cat(found).numpy() if found else np.zeros(0))
 
 
 def _add_bar(figure: Figure, layout: _Layout, limit: float) -> None:
