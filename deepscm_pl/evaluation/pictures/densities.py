@@ -118,8 +118,11 @@ def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) 
 
 
 def _shares(sample: Sample, categories: int) -> NDArray[np.float64]:
+    """The probability of each class, ``(categories,)``."""
     classes = sample.values.round().long().numpy()
-    return np.bincount(classes, weights=sample.weights.numpy(), minlength=categories)
+    shares: NDArray[np.float64] = np.zeros(categories)
+    np.add.at(shares, classes, sample.weights.numpy())
+    return shares
 
 
 def _places(samples: Sequence[Sample]) -> NDArray[np.float64]:
