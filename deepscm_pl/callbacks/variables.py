@@ -18,7 +18,7 @@ __all__ = [
     "scalars",
 ]
 
-NO_PICTURES = "the model has no image or volume of 1 or 3 channels."
+NO_PICTURES = "the model has no image of 1 or 3 channels."
 
 
 def pictures(scm: StructuralCausalModel) -> tuple[str, ...]:

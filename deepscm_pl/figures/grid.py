@@ -27,6 +27,12 @@ _CAPTION_LINE = 0.12
 """Height of a line of a caption, in inches."""
 _TITLE_SIZE, _CAPTION_SIZE = 7.0, 6.5
 """Of texts, in points."""
+_BESIDE, _ABOVE, _BELOW = 0.8, 0.7, 0.2
+"""Room around all images, in inches."""
+_BAR_WIDTH, _SHORTEST_BAR = 0.15, 1.2
+"""Of the scale of differences, in inches."""
+_MEASURED = 5
+"""Lines of captions whose width is measured."""
 _BETWEEN_TEXTS = 0.08
 """Between the texts of two columns at least, in inches."""
 
@@ -92,7 +98,7 @@ def draw_grid(
                 layout.centre(k), below, caption, ha="center", va="top", fontsize=_CAPTION_SIZE
             )
     if differences:
-        add_difference_bar(figure, axes, levels, limit)
+        _add_bar(figure, levels, limit)
     return figure
 
 
@@ -153,7 +159,10 @@ def _width_of_texts(columns: Sequence[ImageColumn]) -> float:
     """What the widest column of texts takes, in inches."""
     titles = width_of([_broken(column.title) for column in columns], _TITLE_SIZE)
     captions = [caption for column in columns for caption in column.captions]
-    return max(titles, width_of(captions, _CAPTION_SIZE)) + _BETWEEN_TEXTS
+    lines = {line for caption in captions for line in caption.splitlines()}
+    # Measuring takes time, and the widest is one of the longest.
+    longest = sorted(lines, key=lambda line: (len(line), line))[-_MEASURED:]
+    return max(titles, width_of(longest, _CAPTION_SIZE)) + _BETWEEN_TEXTS
 
 
 def _broken(title: str) -> str:
@@ -190,8 +199,9 @@ def _canvas(
 
 def _new_figure(layout: _Layout, title: str) -> Figure:
     height, width = (size * layout.scale for size in layout.shape)
-    figure = Figure(figsize=(width + 1.6, height + 0.9), dpi=150)
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
+    # Exactly as large as the layout says, so that texts fit and no pixel is lost.
+    axes = figure.add_axes(_part(figure, _BESIDE, _BELOW, width, height))
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -199,3 +209,21 @@ def _new_figure(layout: _Layout, title: str) -> Figure:
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _add_bar(figure: Figure, levels: int, limit: float) -> None:
+    """The scale of the differences, on the right of all images."""
+    width, height = figure.get_size_inches()
+    longest = max(height - _ABOVE - _BELOW, _SHORTEST_BAR)
+    length = min(longest, max(_SHORTEST_BAR, 0.6 * longest))
+    middle = _BELOW + (height - _ABOVE - _BELOW) / 2
+    place = (width - _BESIDE + 0.15, middle - length / 2, _BAR_WIDTH, length)
+    add_difference_bar(figure, figure.add_axes(_part(figure, *place)), levels, limit)
+
+
+def _part(
+    figure: Figure, left: float, bottom: float, width: float, height: float
+) -> tuple[float, float, float, float]:
+    """A place in inches as shares of a figure."""
+    across, up = figure.get_size_inches()
+    return left / across, bottom / up, width / across, height / up

@@ -154,7 +154,8 @@ def draw_comparison(
     top.set_xticks(_centres(len(labels), shape[1]), list(labels), fontsize=8)
     top.tick_params(length=0)
     top.spines[:].set_visible(False)
-    add_difference_bar(figure, axes, levels, limit)
+    bar = axes.inset_axes((1.02, 0.0, 0.02, 1.0))
+    add_difference_bar(figure, bar, levels, limit)
     return figure
 
 

@@ -101,13 +101,20 @@ def colour_differences(
 
 
 def add_difference_bar(
-    figure: Figure, axes: Axes, levels: int = 256, limit: float | None = None
+    figure: Figure, place: Axes, levels: int = 256, limit: float | None = None
 ) -> None:
-    """Put the scale of :func:`colour_differences` beside ``axes``."""
+    """Put the scale of :func:`colour_differences` into axes of its own.
+
+    Args:
+        figure: The figure.
+        place: The axes.
+        levels: Number of grey levels.
+        limit: Grey levels of the darkest colours; the whole range if left out.
+    """
     most = levels - 1 if limit is None else limit
     extend = "both" if most < levels - 1 else "neither"
     mappable = ScalarMappable(Normalize(-most, most), colormaps[_DIFFERENCES])
-    bar = figure.colorbar(mappable, ax=axes, fraction=0.02, pad=0.02, extend=extend)
+    bar = figure.colorbar(mappable, cax=place, extend=extend)
     bar.set_label("change of grey level", fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
