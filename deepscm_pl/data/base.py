@@ -89,7 +89,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
     """Variables of a causal model, in training, validation and test splits.
 
     A batch is a dictionary from the name of a variable to a tensor: scalars ``(B, 1)`` float32,
-    images ``(B, C, H, W)`` float32 in grey levels 0 to 255, and two that are not part of the
+    images ``(B, C, H, W)`` or volumes ``(B, C, X, Y, Z)``, from left to right, back to front and
+    bottom to top, float32 in grey levels 0 to 255, and two that are not part of the
     model: ``label`` ``(B, 1)`` int64 and ``index`` ``(B, 1)`` int64, the row in the published
     split that the item comes from.
 
