@@ -33,7 +33,7 @@ def format_number(value: float, digits: int = 3) -> str:
     if not math.isfinite(value) or "e-" in text or size >= _TRILLION:
         return text
     if size >= _MILLION:
-        return f"{Decimal(text).scaleb(-6).normalize():,f} million"
+        return f"{Decimal(text).scaleb(-6):,f} million"
     return f"{Decimal(text):,f}" if size >= _GROUPED else f"{Decimal(text):f}"
 
 

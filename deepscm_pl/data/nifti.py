@@ -8,7 +8,6 @@ from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.affines import voxel_sizes
 from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
@@ -149,7 +148,6 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
     header = Nifti1Header() if placement.header is None else placement.header.copy()
     header.set_data_dtype(volume.dtype)
     header.set_data_shape(volume.shape)
-    header.set_slope_inter(1.0, 0.0)
     header.set_intent("none")
     header.set_dim_info(None, None, None)
     for name in ("slice_start", "slice_end", "slice_code", "slice_duration", "vox_offset"):
@@ -166,7 +164,6 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
 def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
     """Both forms of a header say the affine, with the codes that they had."""
     rotation, general = int(header["qform_code"]), int(header["sform_code"])
-    header.set_zooms(voxel_sizes(affine))
     header.set_qform(affine, rotation)
     if not np.allclose(header.get_qform(), affine, atol=1e-3):
         header["qform_code"] = 0  # a rotation cannot say it
