@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import time
 from dataclasses import replace
 
 import nibabel
@@ -88,8 +89,9 @@ def test_values_are_not_scaled(tmp_path):
     assert found.header["cal_max"] == 0
 
 
-def test_the_same_answer_is_the_same_file(tmp_path):
-    for name in ("a.nii.gz", "b.nii.gz"):
+def test_the_same_answer_is_the_same_file(tmp_path, monkeypatch):
+    for name, now in (("a.nii.gz", 1e9), ("b.nii.gz", 2e9)):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
         write_nifti(tmp_path / name, random_volume(3, 4, 5), default_placement(3))
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
 
@@ -189,4 +191,6 @@ def test_large_headers_of_extensions_do_no_harm(tmp_path):
     placement = replace(default_placement(3), header=header)
     write_nifti(tmp_path / "a.nii.gz", random_volume(3, 4, 5), placement)
     np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii.gz", 3)[0], random_volume(3, 4, 5))
-    assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes())[:4] == struct.pack("<i", 348)
+    content = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
+    assert content[:4] == struct.pack("<i", 348)
+    assert len(content) < 500  # the room that the scan left before its data is not needed

@@ -28,9 +28,7 @@ from deepscm_pl.figures.pixels import colour_differences, difference_limit, limi
 from deepscm_pl.figures.ticks import make_ticks_readable
 
 X, Y, Z = 6, 8, 5
-TEXT = (
-    "age 63.8 years\nsex 1\nbrain volume 1.04 million mm³\nventricle volume on the left 33,100 mm³"
-)
+TEXT = "age 63.8 years\nsex 1\nvolume of the ventricle on the left 33,100 mm³"
 
 
 def planes(volume):
