@@ -8,11 +8,13 @@ import io
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_brain import PLACE, SHAPE, write_configuration
@@ -99,6 +101,36 @@ def test_every_figure_of_volumes_is_drawn(checkpoint, callback):
         assert figure.axes
 
 
+def texts_of(figure):
+    return " ".join(text.get_text() for text in figure.findobj(Text))
+
+
+def test_captions_and_axes_have_the_units_of_the_data(checkpoint):
+    model, data = DeepSCM.load_from_checkpoint(checkpoint).eval(), load_data(checkpoint)
+    observations = {name: value.float() for name, value in data.variables("test").items()}
+    assert data.units == {"age": "years", "brain_volume": "mm³", "ventricle_volume": "mm³"}
+    shown = []
+    for callback in (
+        callbacks.CounterfactualGrid(["age=80"]),
+        callbacks.SampleGrid(num_images=1),
+        callbacks.ConditionalSampleGrid(num_images=1, units={"ventricle_volume": "ml"}),
+        callbacks.AttributeDensities(units={"age": "a"}),
+    ):
+        # As often as Lightning sets it up: what is known of the data is not taken for given.
+        for _ in range(2):
+            callback.setup(SimpleNamespace(datamodule=data), model, "fit")
+        with torch.no_grad():
+            _, figure = next(callback.draw(model.scm, observations, "test"))
+        shown.append(texts_of(figure))
+    assert "age 80 years\nsex" in shown[0]
+    assert " mm³\nventricle volume" in shown[0]
+    assert " years\nsex" in shown[1]
+    assert "ventricle volume (ml)" in shown[2]
+    assert "brain volume (mm³)" in shown[2]
+    assert "age (a)" in shown[3]
+    assert "brain volume (million mm³)" in shown[3]
+
+
 def test_counterfactual_volumes_lie_over_their_scans(checkpoint, tmp_path, capsys):
     out = tmp_path / "answers"
     words = ["--ckpt_path", str(checkpoint), "--out", str(out), "--index", "2", "4", "--npz"]
@@ -155,6 +187,17 @@ def test_volumes_from_nowhere_are_said_to_be(checkpoint, tmp_path, capsys):
         assert image.shape == SHAPE
         about = b"sample under do(age = 80)" if more else b"sample"
         assert image.header["descrip"].item() == about
+
+
+def test_grids_of_answers_have_the_units_of_the_data(checkpoint, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        "deepscm_pl.cli.answers.save_figure", lambda figure, path: shown.append(texts_of(figure))
+    )
+    words = ["--ckpt_path", str(checkpoint), "--out", str(tmp_path / "a"), "--size", "1"]
+    assert main(["intervene", *words, "--do", "brain_volume=1.2e6"]) == 0
+    assert "brain volume 1.2 million mm³\nventricle volume" in shown[0]
+    assert "do(brain_volume = 1.2 million)" in shown[0]
 
 
 def test_pictures_of_volumes_are_their_planes(checkpoint, tmp_path, capsys):
