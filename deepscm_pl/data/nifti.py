@@ -150,7 +150,7 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
     header.set_data_shape(volume.shape)
     header.set_intent("none")
     header.set_dim_info(None, None, None)
-    for name in ("slice_start", "slice_end", "slice_code", "slice_duration", "vox_offset"):
+    for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
         header[name] = 0
     # The range that viewers show: that of grey levels, or whatever there is.
     header["cal_min"], header["cal_max"] = 0, 255 if volume.dtype == np.uint8 else 0

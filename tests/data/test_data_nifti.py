@@ -193,4 +193,3 @@ def test_large_headers_of_extensions_do_no_harm(tmp_path):
     np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii.gz", 3)[0], random_volume(3, 4, 5))
     content = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
     assert content[:4] == struct.pack("<i", 348)
-    assert len(content) < 500  # the room that the scan left before its data is not needed

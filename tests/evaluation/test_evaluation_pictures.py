@@ -481,7 +481,7 @@ def test_examples_of_volumes_show_their_planes():
 
 
 def test_a_number_stays_with_its_million():
-    assert wrapped("do(brain_volume = 1.2 million)", 20) == "do(brain_volume =\n1.2 million)"
+    assert wrapped("do(brain_volume = 1 million)", 20) == "do(brain_volume =\n1 million)"
 
 
 def test_large_effects_have_no_decimals_that_hide_their_size():
