@@ -75,7 +75,8 @@ def limit_to_reference(images: Sequence[Tensor], reference: Tensor, levels: int 
         >>> limit_to_reference([black + 37], black), limit_to_reference([black + 200], black)
         (40.0, 255.0)
     """
-    changes = [(image - reference).detach().cpu().double().numpy() for image in images]
+    # In floating point first: differences of bytes would wrap.
+    changes = [(image.detach().double() - reference.double()).cpu().numpy() for image in images]
     limit = difference_limit(np.stack(changes) if changes else np.zeros(0))
     return float(levels - 1 if 2 * limit > levels - 1 else limit)
 

@@ -132,6 +132,7 @@ def test_small_changes_are_seen_and_large_ones_keep_the_whole_range():
     assert limit_to_reference([black + 100], black) == 104
     assert limit_to_reference([black + 130], black) == 255
     assert limit_to_reference([], black) == 16
+    assert limit_to_reference([black.byte()], (black + 20).byte()) == 24
     assert difference_limit((black + 200).numpy()) == 200
     whole = colour_differences(black + 20, black)
     assert (colour_differences(black + 20, black, limit=40)[..., 2] < whole[..., 2] - 0.2).all()
