@@ -34,7 +34,7 @@ class Subject:
         other_attributes: Attributes of the world that the model lacks, ``(N,)`` each: the truth
             depends on them, too.
         available: How many rows the test split has; None where that is not known.
-        units: Of the variables that have one, as far as is known beside the world.
+        units: Of the variables that have one.
     """
 
     scm: StructuralCausalModel
@@ -113,8 +113,7 @@ class Subject:
         """What a variable is measured in, as far as is known."""
         if name not in self.scalars:
             return "grey levels"
-        known = {} if self.world is None else self.world.units
-        return self.units.get(name, known.get(name, ""))
+        return self.units.get(name, "")
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
         """Some rows as the model takes them: in floating point, on its device."""
