@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from deepscm_pl.numerals import format_number
 from deepscm_pl.types import Do
 
 __all__ = ["Increase", "Multiply", "format_do", "parse_do"]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _STATEMENT = re.compile(rf"\s*(\w+)\s*(=|\+=|-=|\*=)\s*({_NUMBER})\s*")
+
+_DIGITS = 6
+"""Significant digits of a number in a title."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +79,20 @@ def format_do(do: Do | Mapping[str, object]) -> str:
     Example:
         >>> format_do(parse_do("thickness+=1"))
         'do(thickness + 1)'
+        >>> format_do(parse_do("brain_volume=1.2e6, ventricle_volume=40000"))
+        'do(brain_volume = 1.2 million, ventricle_volume = 40,000)'
     """
     return f"do({', '.join(_format_one(name, value) for name, value in do.items())})"
 
 
 def _format_one(name: str, value: object) -> str:
     if isinstance(value, Increase):
-        return f"{name} {'+' if value.amount >= 0 else '−'} {abs(value.amount):g}"
+        sign = "+" if value.amount >= 0 else "−"
+        return f"{name} {sign} {format_number(abs(value.amount), _DIGITS)}"
     if isinstance(value, Multiply):
-        return f"{name} × {value.factor:g}"
+        return f"{name} × {format_number(value.factor, _DIGITS)}"
     if isinstance(value, int | float):
-        return f"{name} = {value:g}"
+        return f"{name} = {format_number(value, _DIGITS)}"
     if isinstance(value, Tensor) and value.numel() == 1:
-        return f"{name} = {value.item():g}"
+        return f"{name} = {format_number(value.item(), _DIGITS)}"
     return f"{name} = …"

@@ -40,7 +40,8 @@ class AttributeDensities(FigureCallback):
         variables: Which variables to draw; without, all continuous scalars.
         pairs: Which pairs to draw, each the variable of the horizontal axis and that of the
             vertical one; without, each cause with its effect among ``variables``.
-        units: Unit of a variable, for the label of its axis: ``{thickness: pixels}``.
+        units: Unit of a variable, for the label of its axis: ``{thickness: pixels}``;
+            what is not named has that of the data.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_observations: Observations, and as many samples of the model.
         seed: Seed of the samples.
@@ -128,7 +129,7 @@ class AttributeDensities(FigureCallback):
             curves[format_do(do)] = scm.counterfactual(factual, do)
         return [
             DensityPanel(
-                label_with_unit(name, self.units),
+                label_with_unit(name, self.known_units),
                 factual[name].flatten(),
                 {title: values[name].flatten() for title, values in curves.items()},
                 scm[name].domain.lower,
@@ -147,8 +148,8 @@ class AttributeDensities(FigureCallback):
         observed = torch.cat([factual[name].flatten(1) for name in pair], dim=-1)
         x, y = (_evenly(torch.cat([factual[name], samples[name]])) for name in pair)
         return JointPanel(
-            label_with_unit(pair[0], self.units),
-            label_with_unit(pair[1], self.units),
+            label_with_unit(pair[0], self.known_units),
+            label_with_unit(pair[1], self.known_units),
             observed,
             x,
             y,

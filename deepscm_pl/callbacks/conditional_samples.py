@@ -18,6 +18,7 @@ from deepscm_pl.callbacks.variables import (
 )
 from deepscm_pl.data.base import require_count
 from deepscm_pl.figures import ImagePanel, MatrixAxis, draw_image_matrix
+from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Noise, Variables
 
@@ -36,7 +37,8 @@ class ConditionalSampleGrid(FigureCallback):
         values: Values of these; a parent that is not named takes its ``quantiles``, or all of its
             categories.
         quantiles: Which quantiles of the observations to take, between 0 and 1.
-        units: Unit of a parent, for the label of its axis: ``{thickness: pixels}``.
+        units: Unit of a parent, for the label of its axis: ``{thickness: pixels}``;
+            what is not named has that of the data.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of panels.
         num_observations: Observations that quantiles are taken from.
@@ -141,7 +143,10 @@ class ConditionalSampleGrid(FigureCallback):
             cells = images_over_grid(scm, image, grid, noise).flip(0)
             panels = [ImagePanel(f"noise {k}", cells[:, :, k]) for k in range(self.num_images)]
             columns, *rows = [
-                MatrixAxis(label_with_unit(name, self.units), [f"{v:.3g}" for v in values.tolist()])
+                MatrixAxis(
+                    label_with_unit(name, self.known_units),
+                    [format_number(value) for value in values.tolist()],
+                )
                 for name, values in grid.items()
             ]
             # As in any plot, values rise from bottom to top.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from deepscm_pl.callbacks.run_folder import checkpoint_folder, trained_steps
-from deepscm_pl.data.base import require_count
+from deepscm_pl.data.base import CausalDataModule, require_count
 from deepscm_pl.figures import save_figure
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
@@ -43,6 +43,7 @@ class FigureCallback(pl.Callback, ABC):
         seed: Seed of the random numbers.
 
     Attributes:
+        units: Unit of a variable, where a subclass takes some.
         written: The PNG files written so far.
 
     Raises:
@@ -55,7 +56,9 @@ class FigureCallback(pl.Callback, ABC):
         self.every_n_epochs = require_count("every_n_epochs", every_n_epochs, minimum=1)
         self.num_observations = require_count("num_observations", num_observations, minimum=1)
         self.seed = require_count("seed", seed, minimum=0)
+        self.units: dict[str, str] = {}
         self.written: list[Path] = []
+        self._data_units: Mapping[str, str] = {}
         self._kept: list[dict[str, Tensor]] = []
         self._said: set[str] = set()
 
@@ -84,8 +87,15 @@ class FigureCallback(pl.Callback, ABC):
         """The variables of which observations are kept."""
         return scm.graph.nodes
 
+    @property
+    def known_units(self) -> dict[str, str]:
+        """Unit of each variable that has one: what was given, otherwise that of the data."""
+        return {**self._data_units, **self.units}
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop before any training if what is asked for does not fit the model."""
+        data: Any = getattr(trainer, "datamodule", None)
+        self._data_units = data.units if isinstance(data, CausalDataModule) else {}
         nothing = self.check(_scm(pl_module))
         if nothing is not None and nothing not in self._said:
             self._said.add(nothing)

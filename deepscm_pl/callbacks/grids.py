@@ -12,13 +12,12 @@ from torch import Tensor
 from deepscm_pl.callbacks.figure_callback import FigureCallback
 from deepscm_pl.callbacks.variables import (
     NO_PICTURES,
-    captions,
     grey_levels,
     observation_labels,
     pictures,
 )
 from deepscm_pl.data.base import require_count
-from deepscm_pl.figures import ImageColumn, draw_grid
+from deepscm_pl.figures import ImageColumn, captions, draw_grid
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.types import Variables
@@ -87,7 +86,7 @@ class _DoGrid(FigureCallback):
         labels = self.row_labels(observations, split)
         for name in pictures(scm):
             shown = [
-                ImageColumn(title, column[name], captions(scm, column))
+                ImageColumn(title, column[name], captions(scm, column, self.known_units))
                 for title, column in zip(titles, columns, strict=True)
             ]
             levels = grey_levels(scm, name)

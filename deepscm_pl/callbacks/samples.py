@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from deepscm_pl.callbacks.figure_callback import FigureCallback
-from deepscm_pl.callbacks.variables import NO_PICTURES, captions, grey_levels, pictures
+from deepscm_pl.callbacks.variables import NO_PICTURES, grey_levels, pictures
 from deepscm_pl.data.base import require_count
-from deepscm_pl.figures import ImageColumn, draw_grid
+from deepscm_pl.figures import ImageColumn, captions, draw_grid
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
 
@@ -50,10 +50,12 @@ class SampleGrid(FigureCallback):
     ) -> Iterator[tuple[str, Figure]]:
         """A grid for each image variable."""
         values = scm.sample(self.num_images)
-        texts = captions(scm, values)
-        rows = math.ceil(self.num_images / _COLUMNS)
-        columns = math.ceil(self.num_images / rows)
+        texts = captions(scm, values, self.known_units)
         for name in pictures(scm):
+            # A volume is shown as three planes.
+            most = _COLUMNS if values[name].dim() == 4 else _COLUMNS // 2
+            rows = math.ceil(self.num_images / most)
+            columns = math.ceil(self.num_images / rows)
             levels = grey_levels(scm, name)
             # White where the last row has no more samples.
             padded = values[name].new_full((rows * columns, *values[name].shape[1:]), levels - 1)

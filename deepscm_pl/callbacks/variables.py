@@ -9,7 +9,6 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
 
 __all__ = [
-    "captions",
     "check_scalars",
     "grey_levels",
     "label_with_unit",
@@ -23,9 +22,8 @@ NO_PICTURES = "the model has no image of 1 or 3 channels."
 
 
 def pictures(scm: StructuralCausalModel) -> tuple[str, ...]:
-    """The variables that can be shown as pictures: images of 1 or 3 channels."""
-    shapes = {name: scm[name].domain.shape for name in scm.graph.nodes}
-    return tuple(n for n, shape in shapes.items() if len(shape) == 3 and shape[0] in (1, 3))
+    """The variables that can be shown as pictures: images and volumes of 1 or 3 channels."""
+    return tuple(name for name in scm.image_variables if scm[name].domain.shape[0] in (1, 3))
 
 
 def scalars(scm: StructuralCausalModel) -> tuple[str, ...]:
@@ -52,18 +50,6 @@ def check_scalars(scm: StructuralCausalModel, argument: str, names: Iterable[str
 def grey_levels(scm: StructuralCausalModel, name: str) -> int:
     """Number of grey levels of an image variable."""
     return round(scm[name].domain.upper) + 1
-
-
-def captions(scm: StructuralCausalModel, values: Variables) -> list[str]:
-    """For each row of ``values`` its scalars, a line each."""
-    names = scalars(scm)
-    if not names:
-        return []
-    rows = zip(*(values[name].flatten().tolist() for name in names), strict=True)
-    return [
-        "\n".join(f"{name} {value:.3g}" for name, value in zip(names, row, strict=True))
-        for row in rows
-    ]
 
 
 def observation_labels(observations: Variables, split: str, count: int) -> list[str]:

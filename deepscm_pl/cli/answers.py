@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from deepscm_pl.figures import ImageColumn, draw_grid, save_figure
+from deepscm_pl.cli.image_files import ImageFiles, ImageFormat, choose_formats
+from deepscm_pl.data.placement import Placement
+from deepscm_pl.figures import ImageColumn, captions, draw_grid, save_figure
 from deepscm_pl.files import new_folder
 from deepscm_pl.scm import StructuralCausalModel, summarise
 
@@ -26,11 +27,13 @@ class Answer:
         title: What was done.
         rows: A name for each observation.
         values: ``(particles, observations, *event)`` for each variable.
+        about: What the values are, in a few words.
     """
 
     title: str
     rows: Sequence[str]
     values: dict[str, Tensor]
+    about: str = ""
 
     @property
     def particles(self) -> int:
@@ -39,31 +42,44 @@ class Answer:
 
 
 def write_answers(
-    scm: StructuralCausalModel, answers: Sequence[Answer], out: Path, npz: bool = False
+    scm: StructuralCausalModel,
+    answers: Sequence[Answer],
+    out: Path,
+    npz: bool = False,
+    image_format: ImageFormat | None = None,
+    placements: Mapping[str, Sequence[Placement | None]] | None = None,
+    units: Mapping[str, str] | None = None,
+    differences: bool = False,
 ) -> list[Path]:
     """Write a new folder, complete or not at all.
 
-    ``answers.csv`` has a row for each answer, observation and particle; ``images/`` every image as
-    PNG; ``<image>.png`` all images in one grid, means over particles, with signed differences to
-    the first answer; ``<image>-deviation.png`` the standard deviation over particles, where there
-    are several.
+    ``answers.csv`` has a row for each answer, observation and particle, and names the files in
+    ``images/``: every image as PNG or NIfTI; ``<image>.png`` has all images in one grid, means over
+    particles, with signed differences to the first answer; ``<image>-deviation.png`` the standard
+    deviation over particles, where there are several.
 
     Args:
         scm: The model.
         answers: Answers about the same observations.
         out: The folder; new or empty.
         npz: Whether to write all values as ``answers.npz``, too.
+        image_format: Of the images; None for NIfTI of volumes, PNG of others.
+        placements: For each image variable where the image of each observation lies.
+        units: Of the variables that have one, for the grid.
+        differences: Whether NIfTI files of the differences to the first answer are written, too.
 
     Returns:
         The files, without those in ``images/``.
 
     Raises:
-        ValueError: If the folder is not empty or cannot be written.
+        ValueError: If the folder is not empty or cannot be written, or an image is not for NIfTI.
     """
+    formats = choose_formats(scm, image_format)
     with new_folder(out) as folder:
-        _write_table(scm, answers, folder)
+        files = ImageFiles(folder, formats, placements or {})
+        _write_table(scm, answers, files, differences)
         for name in scm.image_variables:
-            _write_grids(scm, name, answers, folder)
+            _write_grids(scm, name, answers, folder, units or {})
         if npz:
             arrays = {
                 f"{k}/{name}": value.numpy()
@@ -75,40 +91,76 @@ def write_answers(
     return sorted(path for path in out.iterdir() if path.is_file())
 
 
-def _write_table(scm: StructuralCausalModel, answers: Sequence[Answer], folder: Path) -> None:
+def _write_table(
+    scm: StructuralCausalModel, answers: Sequence[Answer], files: ImageFiles, differences: bool
+) -> None:
     if scm.image_variables:
-        (folder / "images").mkdir()
-    with (folder / "answers.csv").open("w", newline="", encoding="utf-8") as file:
+        (files.folder / "images").mkdir()
+    compared = [n for n, each in files.formats.items() if differences and each == "nifti"]
+    with (files.folder / "answers.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["observation", "intervention", "particle", *scm.graph.nodes])
+        extra = [f"{name}_difference" for name in compared]
+        writer.writerow(["observation", "intervention", "particle", *scm.graph.nodes, *extra])
         for k, answer in enumerate(answers):
             for n, row in enumerate(answer.rows):
+                factual = {name: answers[0].values[name][0, n] for name in compared if k > 0}
                 for particle in range(answer.particles):
-                    cells = [
-                        _write_image(value[particle, n], f"{name}-{n}-{k}-{particle}", folder)
-                        if name in scm.image_variables
-                        else f"{value[particle, n].item():.9g}"
-                        for name, value in ((node, answer.values[node]) for node in scm.graph.nodes)
-                    ]
+                    own = {name: value[particle, n] for name, value in answer.values.items()}
+                    label = f"{k}-{particle}"
+                    cells = _write_values(scm, files, n, label, own, answer.about)
+                    cells += _write_differences(files, n, label, own, factual, answer.about)
+                    cells += [""] * (len(compared) - len(factual))
                     writer.writerow([row, answer.title, particle, *cells])
 
 
-def _write_image(image: Tensor, name: str, folder: Path) -> str:
-    pixels = image.round().clamp(0, 255).byte().cpu().numpy()
-    path = f"images/{name}.png"
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(
-        folder / path
-    )
-    return path
+def _write_values(
+    scm: StructuralCausalModel,
+    files: ImageFiles,
+    observation: int,
+    label: str,
+    own: Mapping[str, Tensor],
+    about: str,
+) -> list[str]:
+    """Every variable as it stands in the table: a number, or the file of an image."""
+    return [
+        files.write(name, observation, label, own[name], about)
+        if name in scm.image_variables
+        else f"{own[name].item():.9g}"
+        for name in scm.graph.nodes
+    ]
+
+
+def _write_differences(
+    files: ImageFiles,
+    observation: int,
+    label: str,
+    own: Mapping[str, Tensor],
+    factual: Mapping[str, Tensor],
+    about: str,
+) -> list[str]:
+    """The files of what images have that those of the factual have not."""
+    return [
+        files.write_difference(
+            name, observation, label, own[name] - image, f"change of grey levels: {about}"
+        )
+        for name, image in factual.items()
+    ]
 
 
 def _write_grids(
-    scm: StructuralCausalModel, name: str, answers: Sequence[Answer], folder: Path
+    scm: StructuralCausalModel,
+    name: str,
+    answers: Sequence[Answer],
+    folder: Path,
+    units: Mapping[str, str],
 ) -> None:
     rows = answers[0].rows
+    averages = [
+        {node: summarise(value)[0] for node, value in answer.values.items()} for answer in answers
+    ]
     means = [
-        ImageColumn(answer.title, summarise(answer.values[name])[0], _captions(scm, answer))
-        for answer in answers
+        ImageColumn(answer.title, average[name], captions(scm, average, units))
+        for answer, average in zip(answers, averages, strict=True)
     ]
     save_figure(draw_grid(means, rows, differences=len(answers) > 1), folder / f"{name}.png")
     if max(answer.particles for answer in answers) > 1:
@@ -124,12 +176,3 @@ def _write_grids(
             levels=max(int(largest) + 1, 2),
         )
         save_figure(figure, folder / f"{name}-deviation.png")
-
-
-def _captions(scm: StructuralCausalModel, answer: Answer) -> list[str]:
-    scalars = [name for name in scm.graph.nodes if scm[name].domain.shape == (1,)]
-    means = {name: summarise(answer.values[name])[0].flatten().tolist() for name in scalars}
-    return [
-        "\n".join(f"{name} {means[name][n]:.3g}" for name in scalars)
-        for n in range(len(answer.rows))
-    ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,29 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from deepscm_pl.data.nifti import NIFTI_SUFFIXES, read_nifti
+from deepscm_pl.data.placement import Placement
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import load_data
+from deepscm_pl.types import Domain
 
-__all__ = ["observations_from_csv", "observations_from_test_split"]
+__all__ = ["Observations", "observations_from_csv", "observations_from_test_split"]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What was observed.
+
+    Attributes:
+        values: ``(N, *event)`` of every variable.
+        rows: A name for each of the N.
+        placements: For each image variable where each of the N images lies, None where that is not
+            known.
+    """
+
+    values: Mapping[str, Tensor]
+    rows: Sequence[str]
+    placements: Mapping[str, Sequence[Placement | None]]
 
 
 def observations_from_test_split(
@@ -22,7 +42,7 @@ def observations_from_test_split(
     path: Path,
     rows: Sequence[int],
     root: Path | None = None,
-) -> tuple[dict[str, Tensor], list[str]]:
+) -> Observations:
     """Rows of the test split of the run that a checkpoint comes from.
 
     Args:
@@ -30,9 +50,6 @@ def observations_from_test_split(
         path: The checkpoint, which remembers its data.
         rows: Row numbers, from 0.
         root: Folder of the data, where it has moved since.
-
-    Returns:
-        Values ``(len(rows), *event)`` of every variable, and a name for each row.
 
     Raises:
         ValueError: If the checkpoint does not remember its data, they have no root but one is
@@ -50,16 +67,16 @@ def observations_from_test_split(
         )
     chosen = torch.as_tensor(list(rows))
     values = {name: variables[name][chosen].to(scm.dtype) for name in scm.graph.nodes}
-    return values, [f"test {row}" for row in rows]
+    places = [datamodule.placement("test", row) for row in rows]
+    placements = dict.fromkeys(scm.image_variables, places)
+    return Observations(values, [f"test {row}" for row in rows], placements)
 
 
-def observations_from_csv(
-    scm: StructuralCausalModel, path: Path
-) -> tuple[dict[str, Tensor], list[str]]:
+def observations_from_csv(scm: StructuralCausalModel, path: Path) -> Observations:
     """A table with a column for each variable; images by their paths, relative to the table.
 
-    Returns:
-        Values ``(rows, *event)`` of every variable, and a name for each row.
+    Images are PNG or JPEG, or arrays ``.npy`` of the shape of the model's images, with or without
+    channel; or, with their place, NIfTI. Volumes are arrays or NIfTI.
 
     Raises:
         FileNotFoundError: If the table or an image does not exist.
@@ -76,41 +93,91 @@ def observations_from_csv(
             f"observations: expected {path} to have the columns {', '.join(scm.graph.nodes)} and "
             f"at least one row, but {', '.join(missing) or 'every row'} is missing."
         )
-    values = {
-        name: torch.stack(
-            [_read_cell(scm, path, line, name, row) for line, row in enumerate(rows, 2)]
-        )
+    cells = {
+        name: [_read_cell(scm, path, line, name, row) for line, row in enumerate(rows, 2)]
         for name in scm.graph.nodes
     }
-    return values, [f"{path.name} {number}" for number in range(len(rows))]
+    return Observations(
+        {name: torch.stack([value for value, _ in read]) for name, read in cells.items()},
+        [f"{path.name} {number}" for number in range(len(rows))],
+        {name: [place for _, place in cells[name]] for name in scm.image_variables},
+    )
 
 
 def _read_cell(
     scm: StructuralCausalModel, path: Path, line: int, name: str, row: dict[str, str]
-) -> Tensor:
+) -> tuple[Tensor, Placement | None]:
     where = f"observations: {path}, line {line}, {name}"
     cell = row[name] or ""
     if name in scm.image_variables:
-        return _read_image(where, path.parent / cell, scm[name].domain.shape).to(scm.dtype)
+        image, place = _read_image(where, path.parent / cell, scm[name].domain)
+        return image.to(scm.dtype), place
     try:
-        return torch.tensor([float(cell)], dtype=scm.dtype)
+        return torch.tensor([float(cell)], dtype=scm.dtype), None
     except ValueError:
         raise ValueError(f"{where}: expected a number, but got {cell!r}.") from None
 
 
-def _read_image(where: str, path: Path, shape: tuple[int, ...]) -> Tensor:
+def _read_image(where: str, path: Path, domain: Domain) -> tuple[Tensor, Placement | None]:
+    """An image of the model's shape, and where it lies if the file says so."""
     if not path.is_file():
         raise FileNotFoundError(f"{where}: there is no image {path}.")
+    place = None
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        image, place = _read_nifti(where, path, len(domain.shape) - 1)
+    elif path.suffix.lower() == ".npy":
+        image = _read_array(where, path, domain.shape)
+    else:
+        image = _read_picture(where, path, domain.shape)
+    if tuple(image.shape) != domain.shape:
+        raise ValueError(
+            f"{where}: expected {_sizes(domain.shape)}, but {path} has "
+            f"{_sizes(image.shape, short=True)}; resize it as the training data."
+        )
+    if not bool(domain.contains(image.double()).all()):
+        raise ValueError(
+            f"{where}: expected {domain}, but {path} has from {image.min().item():g} to "
+            f"{image.max().item():g}; prepare it as the training data."
+        )
+    return image, place
+
+
+def _read_nifti(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement]:
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if shape[0] == 1 else "RGB"))
+        array, place = read_nifti(path, dimensions)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return torch.from_numpy(np.ascontiguousarray(array))[None], place
+
+
+def _read_array(where: str, path: Path, shape: Sequence[int]) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+        image = torch.from_numpy(np.asarray(array, dtype=np.float64))
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{where}: {path} is no array of numbers ({error}).") from None
+    return image[None] if image.dim() == len(shape) - 1 and shape[0] == 1 else image
+
+
+def _read_picture(where: str, path: Path, shape: Sequence[int]) -> Tensor:
+    if len(shape) != 3:
+        raise ValueError(
+            f"{where}: expected a volume as .nii, .nii.gz or .npy, but got {path}; a picture has "
+            "no depth."
+        )
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{where}: {path} is no image ({error}).") from None
-    array = torch.from_numpy(pixels.copy())
-    array = array[None] if array.dim() == 2 else array.movedim(-1, 0)
-    if tuple(array.shape) != shape:
-        raise ValueError(
-            f"{where}: expected an image of {shape[2]}×{shape[1]} pixels (width × height), but "
-            f"{path} has {array.shape[2]}×{array.shape[1]}; resize it as the training data."
-        )
-    return array
+    image = torch.from_numpy(pixels.copy())
+    return image[None] if image.dim() == 2 else image.movedim(-1, 0)
+
+
+def _sizes(shape: Sequence[int], short: bool = False) -> str:
+    """Such as ``an image of 28×24 pixels (width × height)``."""
+    if len(shape) == 3:
+        size = f"{shape[2]}×{shape[1]}"
+        return size if short else f"an image of {size} pixels (width × height)"
+    size = "×".join(map(str, shape[1:]))
+    return size if short else f"a volume of {size} voxels"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from deepscm_pl.cli.answers import Answer, write_answers
+from deepscm_pl.cli.image_files import FORMATS, choose_formats
 from deepscm_pl.cli.observations import observations_from_csv, observations_from_test_split
 from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.data.placement import Placement
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training import DeepSCM
+from deepscm_pl.training import DeepSCM, load_data
 
 __all__ = ["run_question"]
 
@@ -23,6 +27,21 @@ _DESCRIPTIONS = {
     "intervene": "Intervention: draw observations under do(...), several if --do is repeated.",
     "counterfactual": "Counterfactual: what observations would have been, had do(...) been done.",
 }
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """Answers about the same observations.
+
+    Attributes:
+        answers: One for each intervention, the factual first if there is one.
+        placements: For each image variable where the image of each observation lies.
+        factual: Whether the first is the factual.
+    """
+
+    answers: Sequence[Answer]
+    placements: Mapping[str, Sequence[Placement | None]] = field(default_factory=dict)
+    factual: bool = False
 
 
 def run_question(words: list[str]) -> None:
@@ -37,14 +56,39 @@ def run_question(words: list[str]) -> None:
     scm = DeepSCM.load_from_checkpoint(options.ckpt_path).scm
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
+    formats = choose_formats(scm, options.format)
     torch.manual_seed(options.seed)
     with torch.no_grad():
         if words[0] == "counterfactual":
-            answers = _counterfactual(scm, options)
+            answered = _counterfactual(scm, options)
         else:
-            answers = _draw(scm, options)
-    for path in write_answers(scm, answers, options.out, npz=options.npz):
+            answered = _Answered(_draw(scm, options))
+    written = write_answers(
+        scm,
+        answered.answers,
+        options.out,
+        options.npz,
+        options.format,
+        answered.placements,
+        _known_units(options),
+        differences=answered.factual,
+    )
+    for path in written:
         print(f"written: {path}")
+    for name, each in formats.items():
+        if each == "nifti" and None in answered.placements.get(name, [None]):
+            print(
+                f"{name}: it is not known where the images lie in a scanner; their files have "
+                "elements of 1 mm, the first at the origin."
+            )
+
+
+def _known_units(options: argparse.Namespace) -> dict[str, str]:
+    """The units of the data that a checkpoint remembers, if they can still be told."""
+    try:
+        return load_data(options.ckpt_path, getattr(options, "root", None)).units
+    except (OSError, ValueError):
+        return {}  # captions do without
 
 
 def _parser(question: str) -> argparse.ArgumentParser:
@@ -56,6 +100,12 @@ def _parser(question: str) -> argparse.ArgumentParser:
     add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
     add("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
+    add(
+        "--format",
+        choices=FORMATS,
+        help="files of the images: png to look at, the middle planes of volumes; nifti (.nii.gz) "
+        "with the place and the header of the scan (default: nifti for volumes, png for others)",
+    )
     add("--npz", action="store_true", help="write all values as answers.npz, too")
     if question != "sample":
         add(
@@ -96,7 +146,8 @@ def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
         "--observations",
         type=Path,
         metavar="FILE.csv",
-        help="table with a column per variable; images by path, relative to the table",
+        help="table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by path, "
+        "relative to the table",
     )
     add(
         "--num_particles",
@@ -123,7 +174,8 @@ def _draw(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answe
             name: value.expand(options.size, *scm[name].domain.shape)[None]
             for name, value in values.items()
         }
-        answers.append(Answer(format_do(do) if do else "sample", rows, spread))
+        title, about = (format_do(do), f"sample under {format_do(do)}") if do else ("sample",) * 2
+        answers.append(Answer(title, rows, spread, about))
     return answers
 
 
@@ -139,18 +191,19 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
         likelihood.temperature = temperature
 
 
-def _counterfactual(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answer]:
+def _counterfactual(scm: StructuralCausalModel, options: argparse.Namespace) -> _Answered:
     """The factual, then a counterfactual for each intervention."""
     dos = [parse_do(text) for text in options.do]
     if options.index is not None:
-        factual, rows = observations_from_test_split(
-            scm, options.ckpt_path, options.index, options.root
-        )
+        observed = observations_from_test_split(scm, options.ckpt_path, options.index, options.root)
     else:
-        factual, rows = observations_from_csv(scm, options.observations)
-    values = scm.counterfactual(factual, dos, options.num_particles)
-    answers = [Answer("factual", rows, {name: value[None] for name, value in factual.items()})]
+        observed = observations_from_csv(scm, options.observations)
+    rows = observed.rows
+    values = scm.counterfactual(observed.values, dos, options.num_particles)
+    factual = {name: value[None] for name, value in observed.values.items()}
+    answers = [Answer("factual", rows, factual, "factual")]
     for k, do in enumerate(dos):
         chosen: dict[str, Tensor] = {name: value[:, k] for name, value in values.items()}
-        answers.append(Answer(format_do(do), rows, chosen))
-    return answers
+        title = format_do(do)
+        answers.append(Answer(title, rows, chosen, f"counterfactual under {title}"))
+    return _Answered(answers, observed.placements, factual=True)

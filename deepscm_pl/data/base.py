@@ -103,7 +103,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
     """Variables of a causal model, in training, validation and test splits.
 
     A batch is a dictionary from the name of a variable to a tensor: scalars ``(B, 1)`` float32,
-    images ``(B, C, H, W)`` float32 in grey levels 0 to 255, and two that are not part of the
+    images ``(B, C, H, W)`` or volumes ``(B, C, X, Y, Z)``, from left to right, back to front and
+    bottom to top, float32 in grey levels 0 to 255, and two that are not part of the
     model: ``label`` ``(B, 1)`` int64 and ``index`` ``(B, 1)`` int64, the row in the published
     split that the item comes from.
 
@@ -154,6 +155,12 @@ class CausalDataModule(pl.LightningDataModule, ABC):
     def world(self) -> KnownWorld | None:
         """The world that the data come from, if it is known."""
         return None
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each variable that has one: those of the world, if it is known."""
+        known = {} if self.world is None else self.world.units
+        return {name: unit for name, unit in known.items() if unit}
 
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """Loads the originals from which the images of a published split were drawn.

@@ -53,9 +53,8 @@ class Truth:
 
     Attributes:
         attributes: Of the world, ``(N,)`` each.
-        images: Rendered, ``(N, 1, H, W)`` bytes.
-        strangers: The true images of other originals with the same attributes, ``(N, 1, H, W)``
-            bytes.
+        images: Rendered, ``(N, 1, *sizes)`` bytes, two sizes of images or three of volumes.
+        strangers: The true images of other originals with the same attributes, of the same shape.
         measured: The attributes measured in the first rows of ``images``, ``(D,)`` each.
         inside: The rows for which the intervention is possible in the world, ``(N,)``.
     """

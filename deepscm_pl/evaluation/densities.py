@@ -15,6 +15,7 @@ from deepscm_pl.evaluation.questions import typical_values
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics.functional import wasserstein_distance
+from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["DensityResult", "Sample", "evaluate_densities"]
@@ -50,6 +51,7 @@ class DensityResult:
         distance: Wasserstein distance of both.
         floor: The distance of two samples of the world, which no model can be blamed for.
         given_unit: Of ``given``.
+        categories: How many classes ``variable`` has; None if it is continuous.
     """
 
     variable: str
@@ -62,11 +64,12 @@ class DensityResult:
     distance: float
     floor: float
     given_unit: str = ""
+    categories: int | None = None
 
     @property
     def title(self) -> str:
         """p(intensity | do(thickness = 3))."""
-        what = f"{self.given} = {self.value:.4g}"
+        what = f"{self.given} = {format_number(self.value, 4)}"
         return f"p({self.variable} | {f'do({what})' if self.done else what})"
 
 
@@ -199,6 +202,7 @@ def _compare(
         _distance(own, world),
         _distance(world, other),
         subject.unit(asked.given),
+        subject.scm[asked.variable].domain.categories,
     )
 
 

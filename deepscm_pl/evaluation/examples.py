@@ -11,6 +11,7 @@ from torch import Tensor
 from deepscm_pl.evaluation.counterfactuals import Truth
 from deepscm_pl.evaluation.questions import Question, answer
 from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.figures import captions
 
 __all__ = ["Example", "describe_rows", "take_examples"]
 
@@ -21,8 +22,9 @@ class Example:
 
     Attributes:
         title: What was done.
-        images: What the model says, ``(R, C, H, W)`` in grey levels; the factual if nothing was
-            done, and black where what was asked for is not possible.
+        images: What the model says, ``(R, C, H, W)`` or volumes ``(R, C, X, Y, Z)`` in grey
+            levels; the factual if nothing was done, and black where what was asked for is not
+            possible.
         truth: The true images, likewise; None where they are not known.
         possible: The rows in which what was asked for is possible, ``(R,)``.
     """
@@ -35,14 +37,10 @@ class Example:
 
 def describe_rows(subject: Subject, rows: int) -> list[str]:
     """What the first ``rows`` rows are, in lines: which they are, and their scalar variables."""
-    texts = []
-    for row in range(rows):
-        lines = [f"test {row}"]
-        for name in subject.scalars:
-            value = float(subject.variables[name][row])
-            lines.append(f"{name} {value:.3g} {subject.unit(name)}".rstrip())
-        texts.append("\n".join(lines))
-    return texts
+    units = {name: subject.unit(name) for name in subject.scalars}
+    values = {name: subject.variables[name][:rows] for name in subject.scalars}
+    described = captions(subject.scm, values, units) or [""] * rows
+    return [f"test {row}\n{text}".rstrip() for row, text in enumerate(described)]
 
 
 def take_examples(
@@ -57,7 +55,7 @@ def take_examples(
         inside = answered.inside.cpu()
         if truths is not None:
             inside = inside & truths[k].inside[:rows]
-        shown = inside[:, None, None, None]
+        shown = inside.view(-1, *[1] * (factual[image].dim() - 1))
         drawn = torch.where(shown, answered.values[image][0].cpu(), 0)
         truth = None
         if truths is not None:

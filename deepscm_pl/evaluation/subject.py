@@ -34,6 +34,7 @@ class Subject:
         other_attributes: Attributes of the world that the model lacks, ``(N,)`` each: the truth
             depends on them, too.
         available: How many rows the test split has; None where that is not known.
+        units: Of the variables that have one.
     """
 
     scm: StructuralCausalModel
@@ -43,6 +44,7 @@ class Subject:
     why_no_originals: str = ""
     other_attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     available: int | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -64,7 +66,7 @@ class Subject:
                 f"got {size}; ask for other rows, or test on more."
             )
         variables = {name: split[name][:size] for name in scm.graph.nodes}
-        known = cls(scm, variables, data.world, None, available=available)
+        known = cls(scm, variables, data.world, None, available=available, units=data.units)
         if data.world is None:
             return known
         others = [name for name in data.world.attributes if name not in variables]
@@ -111,7 +113,7 @@ class Subject:
         """What a variable is measured in, as far as is known."""
         if name not in self.scalars:
             return "grey levels"
-        return "" if self.world is None else self.world.units.get(name, "")
+        return self.units.get(name, "")
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
         """Some rows as the model takes them: in floating point, on its device."""

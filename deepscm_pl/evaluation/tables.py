@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from textwrap import wrap
 from typing import Literal, NamedTuple
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.numerals import format_number
 
 __all__ = [
     "Table",
@@ -30,6 +32,8 @@ __all__ = [
 ]
 
 _NOTHING = "–"
+_LARGE = 1e3
+"""From here on digits behind the point would only hide those before it."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class Table:
     def as_rich(self, width: int) -> RichTable:
         """The table for a terminal of ``width`` characters.
 
-        Where it is too wide, headings are broken between words; where that is not enough, words
-        are, after commas. Numbers stay whole.
+        Where it is too wide, headings are broken between words; where that is not enough, texts
+        are, after commas, and in the end between words. Numbers stay whole.
         """
         columns = [max(len(self.columns[k]), least) for k, least in enumerate(self._least_widths())]
         shown = self
@@ -86,6 +90,8 @@ class Table:
             if _total(self._least_widths()) > width:
                 broken = [[cell.replace(", ", ",\n") for cell in row] for row in self.rows]
                 shown = replace(self, rows=broken)
+            if _total(shown._least_widths()) > width:
+                shown = shown._narrowed()
             columns = shown._least_widths()
         table = RichTable(title=self.title)
         for k, column in enumerate(self.columns):
@@ -95,6 +101,16 @@ class Table:
             table.add_row(*row)
         return table
 
+    def _narrowed(self) -> Table:
+        """The table with columns of words as narrow as their longest word."""
+        longest = [
+            max((len(word) for row in self.rows for word in row[k].split()), default=1)
+            for k in range(self.words)
+        ]
+        narrow = [[_wrapped(row[k], size) for k, size in enumerate(longest)] for row in self.rows]
+        rows = [[*words, *row[self.words :]] for words, row in zip(narrow, self.rows, strict=True)]
+        return replace(self, rows=rows)
+
     def _least_widths(self) -> list[int]:
         """The width of each column if its heading has a line for each word."""
         lines = [
@@ -102,6 +118,12 @@ class Table:
             for k, column in enumerate(self.columns)
         ]
         return [max(map(len, each)) for each in lines]
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Lines of at most ``width`` characters, broken between words."""
+    lines = (wrap(line, width, break_on_hyphens=False) for line in text.splitlines())
+    return "\n".join(part for parts in lines for part in parts)
 
 
 def _total(columns: Sequence[int]) -> int:
@@ -140,8 +162,12 @@ class _Column(NamedTuple):
 
     def text(self, quantities: Mapping[str, Estimate], prefix: str = "") -> str:
         found = quantities.get(prefix + self.key)
-        write = _percent if self.percent else _number
-        return write(None if found is None else found.mean, self.digits)
+        value = None if found is None else found.mean
+        if self.percent:
+            return _percent(value, self.digits)
+        if value is not None and _LARGE <= abs(value) < math.inf:
+            return f"{value:,.0f}"
+        return _number(value, self.digits)
 
 
 def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Table:
@@ -169,7 +195,10 @@ def density_table(results: Sequence[DensityResult]) -> Table:
     return Table(
         "Intervention: Wasserstein distance of model and world",
         ["density", "unit", "distance", "two samples of the world"],
-        [[each.title, each.unit, f"{each.distance:.3g}", f"{each.floor:.3g}"] for each in results],
+        [
+            [each.title, each.unit, format_number(each.distance), format_number(each.floor)]
+            for each in results
+        ],
         words=2,
     )
 

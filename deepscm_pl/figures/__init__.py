@@ -1,5 +1,6 @@
 """Pictures: causal graphs, images in grids and matrices, densities and noise."""
 
+from deepscm_pl.figures.captions import captions
 from deepscm_pl.figures.density import (
     DensityPanel,
     JointPanel,
@@ -12,6 +13,7 @@ from deepscm_pl.figures.grid import ImageColumn, draw_grid
 from deepscm_pl.figures.matrix import ImagePanel, MatrixAxis, draw_comparison, draw_image_matrix
 from deepscm_pl.figures.noise import draw_noise
 from deepscm_pl.figures.output import figure_to_array, save_figure
+from deepscm_pl.figures.planes import as_pictures, middle_planes
 
 __all__ = [
     "DensityPanel",
@@ -19,6 +21,8 @@ __all__ = [
     "ImagePanel",
     "JointPanel",
     "MatrixAxis",
+    "as_pictures",
+    "captions",
     "draw_comparison",
     "draw_densities",
     "draw_graph",
@@ -28,5 +32,6 @@ __all__ = [
     "draw_noise",
     "figure_to_array",
     "kernel_density",
+    "middle_planes",
     "save_figure",
 ]

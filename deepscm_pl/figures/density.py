@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
+from deepscm_pl.figures.ticks import make_ticks_readable
+
 __all__ = [
     "DensityPanel",
     "JointPanel",
@@ -139,10 +141,10 @@ def kernel_density(
     """A Gaussian kernel estimate of the density of ``values``, reflected at finite bounds.
 
     Args:
-        values: ``(N,)``, not all equal.
-        points: Where to evaluate, ``(P,)``.
-        lower: Smallest possible value.
-        upper: Largest possible value.
+        values: ``(N,)``, not all equal; or of D variables ``(D, N)``.
+        points: Where to evaluate, ``(P,)``; or ``(D, P)``.
+        lower: Smallest possible value, of every variable.
+        upper: Largest possible value, likewise.
 
     Returns:
         The density at the points, ``(P,)``; zero outside of the bounds.
@@ -160,7 +162,8 @@ def kernel_density(
     for bound in (lower, upper):
         if math.isfinite(bound):
             density = density + estimate(2 * bound - points)
-    return np.where((points >= lower) & (points <= upper), density, 0.0)
+    inside = np.atleast_2d((points >= lower) & (points <= upper)).all(axis=0)
+    return np.where(inside, density, 0.0)
 
 
 def enclosing_levels(density: NDArray[np.float64], fractions: Sequence[float]) -> list[float]:
@@ -253,6 +256,8 @@ def _contour_colours() -> list[tuple[float, float, float, float]]:
 
 def _plain(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
+    axes.yaxis.get_offset_text().set_fontsize(8)
+    make_ticks_readable(axes)
     axes.spines[["top", "right"]].set_visible(False)
 
 

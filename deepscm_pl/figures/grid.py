@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,14 +15,26 @@ from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
     colour_differences,
-    inches_per_pixel,
+    limit_to_reference,
     to_rgb,
 )
+from deepscm_pl.figures.planes import as_pictures, inches_per_element
+from deepscm_pl.figures.text import width_of
 
 __all__ = ["ImageColumn", "draw_grid"]
 
 _CAPTION_LINE = 0.12
 """Height of a line of a caption, in inches."""
+_TITLE_SIZE, _CAPTION_SIZE = 7.0, 6.5
+"""Of texts, in points."""
+_BESIDE, _ABOVE, _BELOW = 0.8, 0.7, 0.2
+"""Room around all images, in inches."""
+_BAR_WIDTH, _SHORTEST_BAR = 0.15, 1.2
+"""Of the scale of differences, in inches."""
+_MEASURED = 5
+"""Lines of captions whose width is measured."""
+_BETWEEN_TEXTS = 0.14
+"""Between the texts of two columns at least, in inches."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,8 @@ class ImageColumn:
 
     Attributes:
         title: What was done, such as ``do(thickness = 3)``.
-        images: ``(N, C, H, W)`` in grey levels, C of 1 or 3.
+        images: ``(N, C, H, W)`` in grey levels, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``, which
+            are shown as their :func:`~deepscm_pl.figures.middle_planes`.
         captions: A line for each image, or none.
     """
 
@@ -54,7 +67,8 @@ def draw_grid(
         row_labels: A label for each row.
         title: Title of the whole picture.
         differences: Whether to draw, under each image after the first column, its signed difference
-            to the first column, in a diverging colour map centred at zero.
+            to the first column, in a diverging colour map centred at zero. Its darkest colours
+            stand for the whole range, or for less where nearly all differences are smaller.
         levels: Number of grey levels; black is 0, white is ``levels`` − 1.
 
     Raises:
@@ -66,19 +80,25 @@ def draw_grid(
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
     layout = _layout(columns, differences)
+    columns = [replace(each, images=_pictures(each.images)) for each in columns]
+    reference = columns[0].images
+    limit = limit_to_reference([each.images for each in columns[1:]], reference, levels)
     figure = _new_figure(layout, title)
     axes = figure.axes[0]
-    axes.imshow(_canvas(columns, layout, differences, levels), interpolation="nearest")
+    canvas = _canvas(columns, layout, limit if differences else None, levels)
+    axes.imshow(canvas, interpolation="nearest")
     axes.set_xticks([layout.centre(k) for k in range(len(columns))])
-    axes.set_xticklabels([column.title.replace(", ", ",\n") for column in columns], fontsize=7)
+    axes.set_xticklabels([_broken(column.title) for column in columns], fontsize=_TITLE_SIZE)
     axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
     axes.set_yticklabels(list(row_labels), fontsize=8)
     for k, column in enumerate(columns):
         for n, caption in enumerate(column.captions):
             below = layout.top(n) + layout.row_height + 1
-            axes.text(layout.centre(k), below, caption, ha="center", va="top", fontsize=6.5)
+            axes.text(
+                layout.centre(k), below, caption, ha="center", va="top", fontsize=_CAPTION_SIZE
+            )
     if differences:
-        add_difference_bar(figure, axes, levels)
+        _add_bar(figure, levels, limit)
     return figure
 
 
@@ -93,6 +113,8 @@ class _Layout:
     row_height: int
     pitch_x: int
     pitch_y: int
+    scale: float
+    """Inches of a pixel."""
 
     def top(self, row: int) -> int:
         return row * self.pitch_y
@@ -113,9 +135,13 @@ def _layout(columns: Sequence[ImageColumn], differences: bool) -> _Layout:
     shapes = {tuple(column.images.shape) for column in columns}
     if len(shapes) != 1:
         raise ValueError(f"columns: expected images of one shape, but got {sorted(shapes)}.")
-    rows, _, height, width = shapes.pop()
+    rows, *event = shapes.pop()
+    height, width = _pictures(columns[0].images).shape[-2:]
+    scale = inches_per_element(event)
     lines = [1 + caption.count("\n") for column in columns for caption in column.captions]
-    below = math.ceil(max(lines, default=0) * _CAPTION_LINE / inches_per_pixel(width))
+    below = math.ceil(max(lines, default=0) * _CAPTION_LINE / scale)
+    texts = math.ceil(_width_of_texts(columns) / scale)
+    pitch = width + GAP + (width // 2 if lines and len(event) == 3 else 0)
     row_height = 2 * height + GAP if differences else height
     return _Layout(
         rows,
@@ -123,34 +149,59 @@ def _layout(columns: Sequence[ImageColumn], differences: bool) -> _Layout:
         height,
         width,
         row_height,
-        pitch_x=width + GAP + (width // 2 if lines else 0),
+        pitch_x=max(pitch, texts),
         pitch_y=row_height + GAP + below,
+        scale=scale,
     )
 
 
+def _width_of_texts(columns: Sequence[ImageColumn]) -> float:
+    """What the widest column of texts takes, in inches."""
+    titles = width_of([_broken(column.title) for column in columns], _TITLE_SIZE)
+    captions = [caption for column in columns for caption in column.captions]
+    lines = {line for caption in captions for line in caption.splitlines()}
+    # Measuring takes time, and the widest is one of the longest.
+    longest = sorted(lines, key=lambda line: (len(line), line))[-_MEASURED:]
+    return max(titles, width_of(longest, _CAPTION_SIZE)) + _BETWEEN_TEXTS
+
+
+def _broken(title: str) -> str:
+    """A line for each of several interventions."""
+    return title.replace(", ", ",\n")
+
+
+def _pictures(images: Tensor) -> Tensor:
+    return as_pictures(images, images.dim() - 1)
+
+
 def _canvas(
-    columns: Sequence[ImageColumn], layout: _Layout, differences: bool, levels: int
+    columns: Sequence[ImageColumn], layout: _Layout, limit: float | None, levels: int
 ) -> NDArray[np.float64]:
-    """All images in their places, ``(height, width, 3)`` from 0 to 1."""
+    """All images in their places, ``(height, width, 3)`` from 0 to 1.
+
+    Below each but the first are its differences, whose darkest colours stand for ``limit``, if one
+    is given.
+    """
     canvas = np.ones((*layout.shape, 3))
     reference = columns[0].images
     for k, column in enumerate(columns):
         images = to_rgb(column.images, levels)
-        changes = colour_differences(column.images, reference, levels)
+        changes = colour_differences(column.images, reference, levels, limit)
         across = slice(layout.left(k), layout.left(k) + layout.width)
         for n in range(layout.rows):
             top = layout.top(n)
             canvas[top : top + layout.height, across] = images[n]
-            if differences and k > 0:
+            if limit is not None and k > 0:
                 below = top + layout.height + GAP
                 canvas[below : below + layout.height, across] = changes[n]
     return canvas
 
 
 def _new_figure(layout: _Layout, title: str) -> Figure:
-    scale, (height, width) = inches_per_pixel(layout.width), layout.shape
-    figure = Figure(figsize=(width * scale + 1.6, height * scale + 0.9), dpi=150)
-    axes = figure.add_subplot()
+    height, width = (size * layout.scale for size in layout.shape)
+    figure = Figure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
+    # Exactly as large as the layout says, so that texts fit and no pixel is lost.
+    axes = figure.add_axes(_part(figure, _BESIDE, _BELOW, width, height))
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -158,3 +209,21 @@ def _new_figure(layout: _Layout, title: str) -> Figure:
     if title:
         figure.suptitle(title, fontsize=10)
     return figure
+
+
+def _add_bar(figure: Figure, levels: int, limit: float) -> None:
+    """The scale of the differences, on the right of all images."""
+    width, height = figure.get_size_inches()
+    longest = max(height - _ABOVE - _BELOW, _SHORTEST_BAR)
+    length = min(longest, max(_SHORTEST_BAR, 0.6 * longest))
+    middle = _BELOW + (height - _ABOVE - _BELOW) / 2
+    place = (width - _BESIDE + 0.15, middle - length / 2, _BAR_WIDTH, length)
+    add_difference_bar(figure, figure.add_axes(_part(figure, *place)), levels, limit)
+
+
+def _part(
+    figure: Figure, left: float, bottom: float, width: float, height: float
+) -> tuple[float, float, float, float]:
+    """A place in inches as shares of a figure."""
+    across, up = figure.get_size_inches()
+    return left / across, bottom / up, width / across, height / up

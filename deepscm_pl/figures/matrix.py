@@ -16,10 +16,11 @@ from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
     colour_differences,
-    inches_per_pixel,
+    limit_to_reference,
     tile,
     to_rgb,
 )
+from deepscm_pl.figures.planes import as_pictures, inches_per_element
 
 __all__ = ["ImagePanel", "MatrixAxis", "draw_comparison", "draw_image_matrix"]
 
@@ -45,7 +46,8 @@ class ImagePanel:
 
     Attributes:
         title: What all of its images share.
-        images: Grey levels ``(rows, columns, C, H, W)``, C of 1 or 3.
+        images: Grey levels ``(rows, columns, C, H, W)``, C of 1 or 3; or of volumes ``(rows,
+            columns, C, X, Y, Z)``, which are shown as their middle planes.
         marks: For each row a position to mark, in columns from the first, or none.
     """
 
@@ -83,10 +85,13 @@ def draw_image_matrix(
         2
     """
     _check(panels, columns, rows)
-    across = math.ceil(math.sqrt(len(panels))) if len(panels) > 3 else len(panels)
-    canvases = [tile(to_rgb(panel.images, levels)) for panel in panels]
-    shape = panels[0].images.shape[-2:]
-    figure = _new_figure(canvases[0], shape[1], across, math.ceil(len(panels) / across))
+    event = panels[0].images.shape[2:]
+    across = _across(len(panels), volumes=len(event) > 3)
+    pictures = [as_pictures(panel.images, len(event)) for panel in panels]
+    canvases = [tile(to_rgb(each, levels)) for each in pictures]
+    shape = pictures[0].shape[-2:]
+    scale = inches_per_element(event)
+    figure = _new_figure(canvases[0], scale, across, math.ceil(len(panels) / across))
     for k, (panel, canvas) in enumerate(zip(panels, canvases, strict=True)):
         axes = figure.add_subplot(math.ceil(len(panels) / across), across, k + 1)
         _show(axes, canvas, shape, columns, rows)
@@ -109,7 +114,8 @@ def draw_comparison(
     absolute difference.
 
     Args:
-        observed: Grey levels ``(N, C, H, W)``, C of 1 or 3.
+        observed: Grey levels ``(N, C, H, W)``, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``, which
+            are shown as their middle planes.
         reconstructed: Grey levels of the same shape.
         labels: A label for each observation.
         levels: Number of grey levels.
@@ -130,10 +136,13 @@ def draw_comparison(
             f"{tuple(observed.shape)}, but got {tuple(reconstructed.shape)} and {len(labels)} "
             "labels."
         )
-    difference = colour_differences(reconstructed, observed, levels)
-    cells = np.stack([to_rgb(observed, levels), to_rgb(reconstructed, levels), difference])
-    canvas, shape = tile(cells), observed.shape[-2:]
-    figure = _new_figure(canvas, shape[1], 1, 1)
+    event = observed.shape[1:]
+    above, below = (as_pictures(each, len(event)) for each in (observed, reconstructed))
+    limit = limit_to_reference([below], above, levels)
+    difference = colour_differences(below, above, levels, limit)
+    cells = np.stack([to_rgb(above, levels), to_rgb(below, levels), difference])
+    canvas, shape = tile(cells), above.shape[-2:]
+    figure = _new_figure(canvas, inches_per_element(event), 1, 1)
     axes = figure.add_subplot()
     errors = (reconstructed - observed).detach().abs().flatten(1).mean(dim=1).tolist()
     columns = MatrixAxis(
@@ -141,12 +150,20 @@ def draw_comparison(
     )
     rows = MatrixAxis("", ["observation", "reconstruction", "difference"])
     _show(axes, canvas, shape, columns, rows)
-    above = axes.secondary_xaxis("top")
-    above.set_xticks(_centres(len(labels), shape[1]), list(labels), fontsize=8)
-    above.tick_params(length=0)
-    above.spines[:].set_visible(False)
-    add_difference_bar(figure, axes, levels)
+    top = axes.secondary_xaxis("top")
+    top.set_xticks(_centres(len(labels), shape[1]), list(labels), fontsize=8)
+    top.tick_params(length=0)
+    top.spines[:].set_visible(False)
+    bar = axes.inset_axes((1.02, 0.0, 0.02, 1.0))
+    add_difference_bar(figure, bar, levels, limit)
     return figure
+
+
+def _across(panels: int, volumes: bool) -> int:
+    """Panels beside each other; those of volumes, which are wide, stand below each other."""
+    if volumes:
+        return 1
+    return math.ceil(math.sqrt(panels)) if panels > 3 else panels
 
 
 def _check(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) -> None:
@@ -161,8 +178,7 @@ def _check(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) 
         )
 
 
-def _new_figure(canvas: NDArray[np.float64], width: int, across: int, down: int) -> Figure:
-    scale = inches_per_pixel(width)
+def _new_figure(canvas: NDArray[np.float64], scale: float, across: int, down: int) -> Figure:
     panel = (canvas.shape[1] * scale + 0.9, canvas.shape[0] * scale + 0.8)
     size = (panel[0] * across, panel[1] * down)
     return Figure(figsize=size, dpi=150, layout="constrained")

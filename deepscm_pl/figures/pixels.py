@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -11,13 +13,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["GAP", "add_difference_bar", "colour_differences", "inches_per_pixel", "tile", "to_rgb"]
+__all__ = [
+    "GAP",
+    "add_difference_bar",
+    "colour_differences",
+    "difference_limit",
+    "inches_per_pixel",
+    "limit_to_reference",
+    "tile",
+    "to_rgb",
+]
 
 GAP = 3
 """Pixels of an image between two images."""
 
 _DIFFERENCES = "RdBu_r"
 _DOTS_PER_INCH = 150
+_LEAST_LIMIT, _STEP, _COLOURED = 16, 8, 0.99
+"""The difference of the darkest colours is at least, is a multiple of, and holds what share."""
 
 
 def to_rgb(images: Tensor, levels: int = 256) -> NDArray[np.float64]:
@@ -32,40 +45,93 @@ def to_rgb(images: Tensor, levels: int = 256) -> NDArray[np.float64]:
     return np.clip(np.broadcast_to(array, (*array.shape[:-1], 3)), 0, 1)
 
 
-def colour_differences(images: Tensor, reference: Tensor, levels: int = 256) -> NDArray[np.float64]:
+def difference_limit(differences: NDArray[np.float64]) -> float:
+    """The difference of the darkest colours, in grey levels: larger than nearly all that there are.
+
+    Args:
+        differences: Of grey levels, of any shape.
+
+    Example:
+        >>> difference_limit(np.array([-3.0, 37.0]))
+        40.0
+    """
+    usual = float(np.quantile(np.abs(differences), _COLOURED)) if differences.size else 0.0
+    return max(_LEAST_LIMIT, _STEP * float(np.ceil(usual / _STEP)))
+
+
+def limit_to_reference(images: Sequence[Tensor], reference: Tensor, levels: int = 256) -> float:
+    """The limit of the differences of images to a reference: the whole range, or less than half.
+
+    Small differences are seen, and large ones are on a scale that is always the same.
+
+    Args:
+        images: Grey levels, of the shape of ``reference`` each.
+        reference: Grey levels.
+        levels: Number of grey levels.
+
+    Example:
+        >>> import torch
+        >>> black = torch.zeros(1, 1, 8, 8)
+        >>> limit_to_reference([black + 37], black), limit_to_reference([black + 200], black)
+        (40.0, 255.0)
+    """
+    # In floating point first: differences of bytes would wrap.
+    changes = [(image.detach().double() - reference.double()).cpu().numpy() for image in images]
+    limit = difference_limit(np.stack(changes) if changes else np.zeros(0))
+    return float(levels - 1 if 2 * limit > levels - 1 else limit)
+
+
+def colour_differences(
+    images: Tensor, reference: Tensor, levels: int = 256, limit: float | None = None
+) -> NDArray[np.float64]:
     """``images`` − ``reference`` as colours: brighter is red, darker blue, equal white.
 
     Args:
         images: Grey levels ``(*batch, C, H, W)``; channels are averaged.
         reference: Grey levels of the same shape.
         levels: Number of grey levels.
+        limit: Grey levels of the darkest colours; the whole range if left out.
 
     Returns:
         ``(*batch, H, W, 3)`` in [0, 1].
     """
     change = (to_rgb(images, levels) - to_rgb(reference, levels)).mean(axis=-1)
-    coloured: NDArray[np.float64] = np.asarray(colormaps[_DIFFERENCES]((change + 1) / 2))[..., :3]
+    share = change if limit is None else change * ((levels - 1) / limit)
+    coloured: NDArray[np.float64] = np.asarray(colormaps[_DIFFERENCES]((share + 1) / 2))[..., :3]
     return coloured
 
 
 def add_difference_bar(
-    figure: Figure, axes: Axes, levels: int = 256, fraction: float = 0.02
+    figure: Figure, place: Axes, levels: int = 256, limit: float | None = None
 ) -> None:
-    """Put the scale of :func:`colour_differences` beside ``axes``."""
-    mappable = ScalarMappable(Normalize(-(levels - 1), levels - 1), colormaps[_DIFFERENCES])
-    bar = figure.colorbar(mappable, ax=axes, fraction=fraction, pad=0.02)
+    """Put the scale of :func:`colour_differences` into axes of its own.
+
+    Args:
+        figure: The figure.
+        place: The axes.
+        levels: Number of grey levels.
+        limit: Grey levels of the darkest colours; the whole range if left out.
+    """
+    most = levels - 1 if limit is None else limit
+    extend = "both" if most < levels - 1 else "neither"
+    mappable = ScalarMappable(Normalize(-most, most), colormaps[_DIFFERENCES])
+    bar = figure.colorbar(mappable, cax=place, extend=extend)
     bar.set_label("change of grey level", fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
 
-def inches_per_pixel(width: int) -> float:
+def inches_per_pixel(width: int, least: float = 0.95) -> float:
     """The scale at which an image is large enough to see, and none of its pixels is lost.
+
+    Args:
+        width: Of an image, in pixels.
+        least: Its least width, in inches.
 
     Example:
         >>> round(28 * inches_per_pixel(28), 2)
         0.95
     """
-    return max(0.95, width / _DOTS_PER_INCH) / width
+    return max(least, width / _DOTS_PER_INCH) / width
 
 
 def tile(cells: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from deepscm_pl.metrics.functional import mean_absolute_error
-from deepscm_pl.metrics.functional.checks import require_particles
+from deepscm_pl.metrics.functional.checks import require_particles, spatial_dims_of
 from deepscm_pl.metrics.statistics import PerImageMetric
 
 __all__ = ["Composition", "Reversibility"]
@@ -29,8 +29,8 @@ class _Repeated(PerImageMetric):
         """Add a batch of images in grey levels.
 
         Args:
-            image: ``(B, C, H, W)``.
-            after: For each number of repetitions the images after as many, ``(P, B, C, H, W)``.
+            image: ``(B, C, H, W)``, or volumes ``(B, C, D, H, W)``.
+            after: For each number of repetitions the images after as many, ``(P, *image.shape)``.
 
         Raises:
             ValueError: If a number of repetitions is missing, or shapes or devices do not match.
@@ -44,7 +44,8 @@ class _Repeated(PerImageMetric):
         quantities = {}
         for count in self.repetitions:
             require_particles(**{f"after[{count}]": after[count], "image": image})
-            error = mean_absolute_error(after[count], image.expand_as(after[count]))
+            dims = spatial_dims_of(image=image)
+            error = mean_absolute_error(after[count], image.expand_as(after[count]), dims)
             quantities[f"mean_absolute_error/{count}"] = error.mean(dim=0)
         self._add(quantities)
 

@@ -15,12 +15,13 @@ from deepscm_pl.metrics.functional.checks import (
     at_least_single,
     require_particles,
     require_same_shape,
+    spatial_dims_of,
 )
 from deepscm_pl.metrics.statistics import PerImageMetric, Statistic
 
 __all__ = ["GroundTruthError"]
 
-_MEASURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_MEASURES: dict[str, Callable[..., Tensor]] = {
     "mean_absolute_error": mean_absolute_error,
     "peak_signal_to_noise_ratio": peak_signal_to_noise_ratio,
     "structural_similarity": structural_similarity,
@@ -72,17 +73,18 @@ class GroundTruthError(PerImageMetric):
         """Add a batch of images in grey levels.
 
         Args:
-            counterfactual: ``(P, B, C, H, W)``.
-            truth: The true counterfactual images, ``(B, C, H, W)``.
-            factual: The observed images, ``(B, C, H, W)``.
-            stranger: True images of other observations with the attributes of ``truth``, ``(B, C,
-                H, W)``.
+            counterfactual: ``(P, B, C, H, W)``, or volumes ``(P, B, C, D, H, W)``.
+            truth: The true counterfactual images, ``(B, C, H, W)``, or volumes likewise.
+            factual: The observed images, of the shape of ``truth``.
+            stranger: True images of other observations with the attributes of ``truth``, of its
+                shape.
 
         Raises:
             ValueError: If shapes or devices do not match, or ``stranger`` is missing.
         """
         require_particles(counterfactual=counterfactual, truth=truth)
         require_same_shape(factual=factual, truth=truth)
+        dims = spatial_dims_of(truth=truth)
         particles = at_least_single(counterfactual)
         answers = {"particle_mean": particles.mean(dim=0), "factual": factual}
         if self.strangers:
@@ -95,10 +97,10 @@ class GroundTruthError(PerImageMetric):
             answers["stranger"] = stranger
         quantities = {}
         for name, measure in _MEASURES.items():
-            single = measure(particles, truth.expand_as(particles)).mean(dim=0)
-            quantities[f"{name}/particle"] = single
+            single = measure(particles, truth.expand_as(particles), spatial_dims=dims)
+            quantities[f"{name}/particle"] = single.mean(dim=0)
             for answer, image in answers.items():
-                quantities[f"{name}/{answer}"] = measure(image, truth)
+                quantities[f"{name}/{answer}"] = measure(image, truth, spatial_dims=dims)
         self._add(quantities)
 
     def compute(self) -> dict[str, Statistic]:

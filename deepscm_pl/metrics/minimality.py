@@ -5,7 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from deepscm_pl.metrics.functional import mean_absolute_error
-from deepscm_pl.metrics.functional.checks import require_particles, require_same_shape
+from deepscm_pl.metrics.functional.checks import (
+    require_particles,
+    require_same_shape,
+    spatial_dims_of,
+)
 from deepscm_pl.metrics.statistics import PerImageMetric, Statistic
 
 __all__ = ["Minimality"]
@@ -43,17 +47,18 @@ class Minimality(PerImageMetric):
         """Add a batch of images in grey levels.
 
         Args:
-            counterfactual: ``(P, B, C, H, W)``.
-            factual: ``(B, C, H, W)``.
-            truth: The true counterfactual images, ``(B, C, H, W)``.
+            counterfactual: ``(P, B, C, H, W)``, or volumes ``(P, B, C, D, H, W)``.
+            factual: ``(B, C, H, W)``, or volumes likewise.
+            truth: The true counterfactual images, of the shape of ``factual``.
 
         Raises:
             ValueError: If shapes or devices do not match.
         """
         require_particles(counterfactual=counterfactual, factual=factual)
         require_same_shape(truth=truth, factual=factual)
-        change = mean_absolute_error(counterfactual, factual.expand_as(counterfactual))
-        needed = mean_absolute_error(truth, factual)
+        dims = spatial_dims_of(factual=factual)
+        change = mean_absolute_error(counterfactual, factual.expand_as(counterfactual), dims)
+        needed = mean_absolute_error(truth, factual, dims)
         self._add({"counterfactual": change.mean(dim=0), "truth": needed})
 
     def compute(self) -> dict[str, Statistic]:

@@ -194,7 +194,8 @@ class DeepSCM(pl.LightningModule):
         for name in self.scm.image_variables:
             parents = {parent: batch[parent] for parent in self.scm.graph.parents[name]}
             reconstruction = self.scm[name].reconstruct(batch[name], parents)
-            error = mean_absolute_error(reconstruction, batch[name])
+            dims = len(self.scm[name].domain.shape) - 1
+            error = mean_absolute_error(reconstruction, batch[name], spatial_dims=dims)
             quantities[f"mean_absolute_error/{name}"] = error
         self.test_statistics.update(quantities)
 

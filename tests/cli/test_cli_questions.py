@@ -6,6 +6,7 @@ import csv
 import pickle
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -261,3 +262,27 @@ def test_graph_is_drawn(tmp_path, capsys):
     (tmp_path / "other.yaml").write_text("a: 1")
     assert main(["graph", "--config", str(tmp_path / "other.yaml")]) == 1
     assert "no entry model.graph" in capsys.readouterr().err
+
+
+def test_slices_as_nifti_come_back_through_the_program(checkpoint, tmp_path, capsys):
+    """Without a place they lie as axial slices of 1 mm; what was written is read again."""
+    out = tmp_path / "a"
+    words = ["counterfactual", "--ckpt_path", str(checkpoint), "--format", "nifti"]
+    do = ["--do", "thickness+=0"]
+    assert main([*words, *do, "--index", "4", "--out", str(out)]) == 0
+    assert "elements of 1 mm" in capsys.readouterr().out
+    rows = read(out)
+    image = nibabel.load(out / rows[0]["image"])
+    assert image.shape == (8, 8, 1)
+    expected = draw(20, seed=2)["image"][4, 0].numpy()
+    assert np.array_equal(np.asarray(image.dataobj)[..., 0], expected)
+    assert nibabel.load(out / rows[1]["image_difference"]).get_fdata().any() == 0
+    table = out / "mine.csv"
+    table.write_text((out / "answers.csv").read_text())
+    again = tmp_path / "b"
+    assert main([*words, *do, "--observations", str(table), "--out", str(again)]) == 0
+    assert "elements of 1 mm" not in capsys.readouterr().out
+    for row in read(again):
+        found = nibabel.load(again / row["image"])
+        assert np.array_equal(np.asarray(found.dataobj)[..., 0], expected)
+        assert np.array_equal(found.affine, image.affine)

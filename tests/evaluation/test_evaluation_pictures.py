@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from itertools import combinations
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import StepPatch
+from rich.console import Console
 
 from deepscm_pl.evaluation import Report, Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
@@ -27,7 +29,14 @@ from deepscm_pl.evaluation.pictures import (
 )
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.evaluation.reading import how_to_read
-from deepscm_pl.evaluation.tables import noise_table, soundness_table
+from deepscm_pl.evaluation.tables import (
+    Table,
+    density_table,
+    effectiveness_table,
+    noise_table,
+    soundness_table,
+)
+from deepscm_pl.figures.text import wrapped
 
 from oracle import make
 from tiny import KnownTinyDataModule, TinyDataModule
@@ -412,3 +421,94 @@ def test_independent_noise_stays_below_what_chance_gives(entries, about):
     assert (largest < limit).double().mean() == pytest.approx(0.95, abs=0.02)
     if about is not None:
         assert limit == pytest.approx(about, rel=0.03)
+
+
+def volumes(given: float, unit: str = "mm³") -> DensityResult:
+    draws = 1.1e6 + 1e5 * torch.randn(200, dtype=torch.float64)
+    sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
+    return DensityResult("brain_volume", "ventricle_volume", given, True, unit, sample, sample,
+                         1e4, 1e3, unit)  # fmt: skip
+
+
+def test_densities_of_volumes_are_legible():
+    figure = draw_densities([volumes(22_800.0), volumes(1_045_000.0)])
+    check_legible(figure)
+    axes = figure.axes[0]
+    assert axes.get_xlabel() == "brain_volume (million mm³)"
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["ventricle_volume = 22,800 mm³", "ventricle_volume = 1.045 million mm³"]
+    table = density_table([volumes(1_045_000.0)])
+    title = "p(brain_volume | do(ventricle_volume = 1.045 million))"
+    assert table.rows == [[title, "mm³", "10,000", "1000"]]
+
+
+def test_classes_are_bars_of_their_probability():
+    weights = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
+    model = Sample(torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), weights)
+    world = Sample(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), weights)
+    results = [
+        DensityResult("sex", "age", value, True, "", model, world, 0.2, 0.1, "years", 2)
+        for value in (40.0, 80.0)
+    ]
+    figure = draw_densities(results)
+    check_legible(figure)
+    axes = figure.axes[0]
+    heights = [patch.get_height() for patch in axes.patches]
+    assert heights == pytest.approx([0.1, 0.9, 0.3, 0.7] * 2)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    assert axes.get_ylabel() == "probability"
+    first, second = (axes.patches[k].get_bbox() for k in (0, 4))
+    assert first.x1 < second.x0
+
+
+def test_examples_of_volumes_show_their_planes():
+    grey = torch.full((1, 1, 6, 8, 5), 100.0)
+    truth = grey.clone()
+    truth[:, :, 3] = 60  # the sagittal plane of the middle, a line in the others
+    everywhere = torch.tensor([True])
+    examples = [
+        Example("factual", grey, None, everywhere),
+        Example("do(brain_volume = 1 million, sex = 1)", grey, truth, everywhere),
+    ]
+    figure = draw_examples(examples, ["test 0\nbrain volume 1.04 million mm³"])
+    check_legible(figure)
+    axes = figure.axes[0]
+    assert {image.get_array().shape[:2] for image in axes.images} == {(8, 2 * 6 + 8 + 2)}
+    change = next(image for image in axes.images if image.get_array().ndim == 2).get_array()
+    assert (change[1:6, -8:] == 40).all()
+    assert (change[:, :6] == 40).sum() == 8
+    assert figure.axes[1].get_xlim() == (-40, 40)
+
+
+def test_a_number_stays_with_its_million():
+    assert wrapped("do(brain_volume = 1 million)", 20) == "do(brain_volume =\n1 million)"
+
+
+def test_large_effects_have_no_decimals_that_hide_their_size():
+    quantities = {
+        f"effectiveness/brain_volume/{key}/{what}": Estimate(value, 1.0, 10)
+        for key in ("intended", "noise_floor")
+        for what, value in (("absolute_error", 53_412.123), ("bias", -12.5), ("unmeasurable", 0.0))
+    }
+    result = CounterfactualResult(Question("brain_volume=1e6"), 10, 0, quantities)
+    table = effectiveness_table([result], ["brain_volume"], lambda name: "mm³")
+    shown = dict(zip(table.columns, table.rows[0], strict=True))
+    assert shown["intervention"] == "do(brain_volume = 1 million)"
+    assert (shown["error"], shown["bias"]) == ("53,412", "-12.500")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_cut_no_number_off(width):
+    """However long the names are, as long as the longest words fit."""
+    table = Table(
+        "Noise",
+        ["noise", "correlation with parents", "numbers", "standard deviation"],
+        [["u of ventricle_volume", "age +0.170, brain_volume +0.399", "5120", "-29.123"]] * 2,
+        words=2,
+    )
+    console = Console(width=width, file=io.StringIO())
+    console.print(table.as_rich(width))
+    text = console.file.getvalue()
+    assert "…" not in text
+    for word in ("ventricle_volume", "brain_volume", "+0.399", "5120", "-29.123", "deviation"):
+        assert word in text

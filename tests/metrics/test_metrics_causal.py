@@ -19,6 +19,7 @@ from deepscm_pl.metrics import (
     PerImageStatistics,
     Reversibility,
 )
+from deepscm_pl.metrics.functional import structural_similarity
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -80,6 +81,50 @@ def test_particles_that_err_to_both_sides_have_a_better_mean():
     assert found["mean_absolute_error/factual"] == 50
     assert found["mean_absolute_error/stranger"] == 20
     assert found["ratio/particle"] == pytest.approx(0.2)
+
+
+def test_volumes_of_one_repeated_slice_are_worth_as_much_as_the_slice():
+    """Each metric knows from the shapes what is an image, and counts each volume once."""
+    truth, factual, stranger = (images(5, 2, 12, 13) for _ in range(3))
+    answers = images(3, 5, 2, 12, 13)
+    found = []
+    for repeat in (lambda image: image, lambda image: image.unsqueeze(-3).expand(
+        *image.shape[:-2], 9, *image.shape[-2:]
+    )):  # fmt: skip
+        shown = [repeat(each) for each in (answers, truth, factual, stranger)]
+        error, minimality, coverage = GroundTruthError(), Minimality(), IntervalCoverage([0.5])
+        composition, reversibility = Composition([1]), Reversibility([2])
+        error.update(*shown)
+        minimality.update(shown[0], shown[2], shown[1])
+        coverage.update(shown[0], shown[1])
+        composition.update(shown[1], {1: shown[0]})
+        reversibility.update(shown[1], {2: shown[0]})
+        metrics = (error, minimality, coverage, composition, reversibility)
+        found.append([each.compute() for each in metrics])
+    for slices, volumes in zip(*found, strict=True):
+        for name, statistic in slices.items():
+            assert volumes[name] == pytest.approx(tuple(statistic), rel=1e-3), name
+
+
+def test_similarity_of_volumes_is_seen_through_windows_of_voxels():
+    truth, factual = images(4, 1, 9, 10, 11), images(4, 1, 9, 10, 11)
+    metric = GroundTruthError(strangers=False)
+    metric.update(factual[None], truth, factual)
+    found = metric.compute()
+    expected = structural_similarity(factual, truth, spatial_dims=3).mean().item()
+    for answer in ("particle", "particle_mean", "factual"):
+        assert found[f"structural_similarity/{answer}"].mean == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 12, 13), (5, 1, 2, 3, 4, 5)])
+def test_what_is_neither_image_nor_volume_is_refused(shape):
+    image = images(*shape)
+    with pytest.raises(ValueError, match=r"truth: expected images \(B, C, H, W\) or volumes"):
+        GroundTruthError(strangers=False).update(image[None], image, image)
+    with pytest.raises(ValueError, match=r"factual: expected images"):
+        Minimality().update(image[None], image, image)
+    with pytest.raises(ValueError, match=r"image: expected images"):
+        Composition([1]).update(image, {1: image[None]})
 
 
 def test_the_standard_error_of_a_ratio_is_that_of_its_repetitions():

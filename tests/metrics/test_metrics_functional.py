@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.stats
 import torch
 from torchmetrics.functional.image import (
@@ -282,3 +283,61 @@ def test_structural_similarity_keeps_its_precision_under_autocast():
     expected = structural_similarity(image, target)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(structural_similarity(image, target), expected)
+
+
+def in_a_window_of_voxels(volume: np.ndarray) -> np.ndarray:
+    """Gaussian averages over 11 × 11 × 11 voxels, weight by weight, reflected at the border."""
+    offsets = np.arange(-5, 6)
+    weights = np.exp(-(offsets**2) / (2 * 1.5**2))
+    window = np.einsum("i,j,k->ijk", weights, weights, weights)
+    return scipy.ndimage.correlate(volume, window / window.sum(), mode="mirror")
+
+
+def test_structural_similarity_of_volumes_is_its_definition():
+    x, y = images(2, 7, 12, 15).double(), images(2, 7, 12, 15).double()
+    found = structural_similarity(x, y, spatial_dims=3)
+    channels = []
+    for one, other in zip(x.numpy(), y.numpy(), strict=True):
+        mx, my = in_a_window_of_voxels(one), in_a_window_of_voxels(other)
+        vx = in_a_window_of_voxels(one**2) - mx**2
+        vy = in_a_window_of_voxels(other**2) - my**2
+        both = in_a_window_of_voxels(one * other) - mx * my
+        c1, c2 = 2.55**2, 7.65**2
+        luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
+        channels.append(luminance * (2 * both + c2) / (vx + vy + c2))
+    assert found.item() == pytest.approx(np.mean(channels), abs=1e-9)
+
+
+@pytest.mark.parametrize("axis", [-3, -2, -1])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_volume_of_one_repeated_slice_is_measured_as_the_slice(measure, axis):
+    image, target = images(4, 2, 14, 17), images(4, 2, 14, 17)
+    volumes = [each.unsqueeze(axis).repeat_interleave(9, axis) for each in (image, target)]
+    found = measure(*volumes, spatial_dims=3)
+    torch.testing.assert_close(found, measure(image, target), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_of_volumes_do_not_depend_on_the_order_of_axes(measure):
+    image, target = images(3, 1, 6, 9, 12), images(3, 1, 6, 9, 12)
+    turned = [each.permute(0, 1, 4, 2, 3) for each in (image, target)]
+    found = measure(image, target, spatial_dims=3)
+    assert found.shape == (3,)
+    torch.testing.assert_close(measure(*turned, spatial_dims=3), found)
+    alone = measure(image[1], target[1], spatial_dims=3)
+    assert alone.shape == ()
+    assert found[1].item() == pytest.approx(alone.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_volumes_are_refused_where_they_are_none(measure):
+    with pytest.raises(ValueError, match=r"image: expected shape \(\*batch, C, D, H, W\)"):
+        measure(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), spatial_dims=3)
+    with pytest.raises(ValueError, match="spatial_dims: expected 2 for images or 3 for volumes"):
+        measure(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), spatial_dims=1)
+
+
+def test_minimality_ratio_of_volumes():
+    factual = images(2, 1, 4, 5, 6)
+    found = minimality_ratio(factual + 30, factual, factual + 20, spatial_dims=3)
+    torch.testing.assert_close(found, torch.full((2,), 1.5))

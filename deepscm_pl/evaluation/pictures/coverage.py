@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from deepscm_pl.evaluation.counterfactuals import COVERAGE_LEVELS, CounterfactualResult
-from deepscm_pl.evaluation.pictures.text import height_of, width_of, wrapped
+from deepscm_pl.figures.text import height_of, width_of, wrapped
 
 __all__ = ["draw_coverage", "has_coverage"]
 

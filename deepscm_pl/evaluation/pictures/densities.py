@@ -15,7 +15,9 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from deepscm_pl.evaluation.densities import DensityResult, Sample
-from deepscm_pl.evaluation.pictures.text import width_of
+from deepscm_pl.figures.text import width_of
+from deepscm_pl.figures.ticks import make_ticks_readable
+from deepscm_pl.numerals import format_number
 
 __all__ = ["draw_densities"]
 
@@ -67,27 +69,60 @@ def _title(result: DensityResult) -> str:
 
 
 def _label(result: DensityResult) -> str:
-    return f"{result.given} = {result.value:.4g} {result.given_unit}".rstrip()
+    return f"{result.given} = {format_number(result.value, 4)} {result.given_unit}".rstrip()
 
 
 def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityResult]) -> None:
+    if results[0].categories is None:
+        _draw_curves(axes, results)
+    else:
+        _draw_shares(axes, results, results[0].categories)
+    axes.set_title(_title(results[0]), fontsize=9)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=8)
+    axes.yaxis.get_offset_text().set_fontsize(8)
+    make_ticks_readable(axes)
+    # What the colours mean, below the name of the axis, where no curve can be.
+    below = ScaledTranslation(0, -0.41, figure.dpi_scale_trans)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8, frameon=False,
+                bbox_transform=axes.transAxes + below, borderaxespad=0)  # fmt: skip
+
+
+def _draw_curves(axes: Axes, results: Sequence[DensityResult]) -> None:
     first = results[0]
     places = _places([sample for result in results for sample in (result.model, result.world)])
     for k, result in enumerate(results):
         colour = _COLOURS[k % len(_COLOURS)]
         axes.plot(places, _density(result.model, places), color=colour, label=_label(result))
         axes.plot(places, _density(result.world, places), color=colour, linestyle="--")
-    axes.set_title(_title(first), fontsize=9)
     axes.set_xlabel(
         f"{first.variable} ({first.unit})" if first.unit else first.variable, fontsize=8
     )
     axes.set_ylabel(f"density (1/{first.unit})" if first.unit else "density", fontsize=8)
-    axes.set_ylim(bottom=0)
-    axes.tick_params(labelsize=8)
-    # What the colours mean, below the name of the axis, where no curve can be.
-    below = ScaledTranslation(0, -0.41, figure.dpi_scale_trans)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8, frameon=False,
-                bbox_transform=axes.transAxes + below, borderaxespad=0)  # fmt: skip
+
+
+def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) -> None:
+    """A bar for the probability of each class."""
+    classes = np.arange(categories)
+    width = 0.8 / len(results)
+    for k, result in enumerate(results):
+        colour = _COLOURS[k % len(_COLOURS)]
+        at = classes + (k - (len(results) - 1) / 2) * width
+        axes.bar(at, _shares(result.model, categories), 0.8 * width, color=colour, alpha=0.6,
+                 label=_label(result))  # fmt: skip
+        axes.bar(at, _shares(result.world, categories), 0.8 * width, fill=False, edgecolor=colour,
+                 linestyle="--", linewidth=1.4)  # fmt: skip
+    axes.set_xticks(classes)
+    axes.set_xlabel(results[0].variable, fontsize=8)
+    axes.set_ylabel("probability", fontsize=8)
+
+
+def _shares(sample: Sample, categories: int) -> NDArray[np.float64]:
+    """The probability of each class, ``(categories,)``."""
+    classes = sample.values.round().long().numpy()
+    shares: NDArray[np.float64] = np.zeros(categories)
+    np.add.at(shares, classes, sample.weights.numpy())
+    return shares
 
 
 def _places(samples: Sequence[Sample]) -> NDArray[np.float64]:

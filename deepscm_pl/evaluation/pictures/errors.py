@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.estimate import Estimate
-from deepscm_pl.evaluation.pictures.text import width_of, wrapped
+from deepscm_pl.figures.text import width_of, wrapped
 
 __all__ = ["draw_errors"]
 

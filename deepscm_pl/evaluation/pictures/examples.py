@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.evaluation.examples import Example
-from deepscm_pl.evaluation.pictures.text import height_of, width_of, wrapped
-from deepscm_pl.figures.pixels import inches_per_pixel, to_rgb
+from deepscm_pl.figures import as_pictures
+from deepscm_pl.figures.pixels import difference_limit, to_rgb
+from deepscm_pl.figures.planes import inches_per_element
+from deepscm_pl.figures.text import height_of, width_of, wrapped
 
 __all__ = ["draw_examples"]
 
@@ -28,12 +30,12 @@ _SIZE = 7.5
 """Of all texts, in points."""
 _GAP, _MARGIN, _BETWEEN_ROWS = 0.04, 0.1, 0.2
 """In inches, as all sizes here."""
-_LEAST_LIMIT, _STEP, _COLOURED = 16, 8, 0.99
-"""The difference of the darkest colours is at least, is a multiple of, and holds what share."""
 
 
 def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
     """Some rows under every intervention: counterfactual, truth, and their difference below.
+
+    Volumes are shown as their middle planes.
 
     Where an intervention is impossible there is a hatched field.
 
@@ -42,7 +44,9 @@ def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
         labels: Of the rows, in as many lines as they like.
     """
     titles = [wrapped(example.title, 20) for example in examples]
-    layout = _Layout.of(examples, titles, labels)
+    scale = inches_per_element(examples[0].images.shape[1:])
+    examples = [_in_pictures(example) for example in examples]
+    layout = _Layout.of(examples, titles, labels, scale)
     figure = Figure(figsize=(layout.width, layout.height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -87,10 +91,13 @@ class _Layout:
 
     @classmethod
     def of(
-        cls, examples: Sequence[Example], titles: Sequence[str], labels: Sequence[str]
+        cls,
+        examples: Sequence[Example],
+        titles: Sequence[str],
+        labels: Sequence[str],
+        scale: float,
     ) -> _Layout:
         height, width = examples[0].images.shape[-2:]
-        scale = inches_per_pixel(width)
         lines = 1 if all(example.truth is None for example in examples) else len(_LINES)
         cells = lines * (height * scale + _GAP)
         return cls(
@@ -139,6 +146,12 @@ class _Layout:
         return left, left + self.cell_width, top + self.cell_height, top
 
 
+def _in_pictures(example: Example) -> Example:
+    event = example.images.dim() - 1
+    truth = None if example.truth is None else as_pictures(example.truth, event)
+    return replace(example, images=as_pictures(example.images, event), truth=truth)
+
+
 def _draw_cells(
     axes: Axes, layout: _Layout, example: Example, column: int, row: int, limit: float
 ) -> None:
@@ -178,11 +191,9 @@ def _differences(example: Example) -> Tensor:
 
 def _limit(examples: Sequence[Example]) -> float:
     """The difference of the darkest colours: larger than nearly all that there are."""
-    found = [_differences(each)[each.possible].abs().flatten() for each in examples if
+    found = [_differences(each)[each.possible].flatten() for each in examples if
              each.truth is not None]  # fmt: skip
-    values = np.concatenate([each.numpy() for each in found]) if found else np.zeros(0)
-    usual = float(np.quantile(values, _COLOURED)) if len(values) else 0.0
-    return max(_LEAST_LIMIT, _STEP * float(np.ceil(usual / _STEP)))
+    return difference_limit(torch.cat(found).numpy() if found else np.zeros(0))
 
 
 def _add_bar(figure: Figure, layout: _Layout, limit: float) -> None:

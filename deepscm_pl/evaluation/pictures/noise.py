@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from deepscm_pl.evaluation.noise import NoiseResult
-from deepscm_pl.evaluation.pictures.text import width_of
+from deepscm_pl.figures.text import width_of
 
 __all__ = ["draw_noise"]
 

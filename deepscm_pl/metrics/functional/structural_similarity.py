@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deepscm_pl.metrics.functional.checks import at_least_single, require_same_shape
+from deepscm_pl.metrics.functional.checks import at_least_single, require_images
 
 __all__ = ["structural_similarity"]
 
@@ -13,7 +13,9 @@ _REACH = 5
 _SCALE = 1.5
 
 
-def structural_similarity(image: Tensor, target: Tensor, data_range: float = 255.0) -> Tensor:
+def structural_similarity(
+    image: Tensor, target: Tensor, data_range: float = 255.0, spatial_dims: int = 2
+) -> Tensor:
     r"""Mean over windows of how alike two images are, 1 for identical ones, for each image.
 
     .. math::
@@ -23,47 +25,51 @@ def structural_similarity(image: Tensor, target: Tensor, data_range: float = 255
 
     with means, variances and covariance under a Gaussian window of 11 × 11 pixels and standard
     deviation 1.5 around every pixel, averaged over pixels and channels (Wang et al. 2004, "Image
-    quality assessment: from error visibility to structural similarity"). Beyond its border an image
-    goes on as its reflection, as in torchmetrics; images may be smaller than the window.
+    quality assessment: from error visibility to structural similarity"). Of volumes the window has
+    11 × 11 × 11 voxels. Beyond its border an image goes on as its reflection, as in torchmetrics;
+    images may be smaller than the window.
 
     Args:
-        image: ``(*batch, C, H, W)``.
+        image: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``.
         target: The same shape.
         data_range: L, in grey levels.
+        spatial_dims: 2 for images, 3 for volumes.
 
     Returns:
         ``(*batch,)``.
 
     Raises:
-        ValueError: If the shapes or the devices differ, or ``data_range`` is not positive.
+        ValueError: If the shapes or the devices differ, ``data_range`` is not positive, or
+            ``spatial_dims`` is neither.
 
     Example:
         >>> image = 255 * torch.rand(2, 1, 28, 28)
         >>> structural_similarity(image, image)
         tensor([1., 1.])
     """
-    require_same_shape(image=image, target=target)
-    if image.dim() < 3:
-        raise ValueError(
-            f"image: expected shape (*batch, C, H, W), but got {tuple(image.shape)}; add the "
-            "missing dimensions."
-        )
+    require_images(spatial_dims, image=image, target=target)
     if not data_range > 0:
         raise ValueError(f"data_range: expected a positive number, but got {data_range}.")
     x, y = at_least_single(image), at_least_single(target)
-    mean_x, mean_y = _smooth(x), _smooth(y)
-    covariance = _smooth(x * y) - mean_x * mean_y
-    variances = _smooth(x * x) - mean_x.square() + _smooth(y * y) - mean_y.square()
+    mean_x, mean_y = _smooth(x, spatial_dims), _smooth(y, spatial_dims)
+    covariance = _smooth(x * y, spatial_dims) - mean_x * mean_y
+    variances = _smooth(x * x, spatial_dims) - mean_x.square()
+    variances = variances + _smooth(y * y, spatial_dims) - mean_y.square()
     c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
-    return (luminance * (2 * covariance + c2) / (variances + c2)).flatten(-3).mean(-1)
+    similarity = luminance * (2 * covariance + c2) / (variances + c2)
+    return similarity.flatten(-1 - spatial_dims).mean(-1)
 
 
-def _smooth(images: Tensor) -> Tensor:
-    """Weighted means around every pixel, ``(*batch, C, H, W)``; the window is separable."""
-    rows, columns = (_averages(length).to(images) for length in images.shape[-2:])
+def _smooth(images: Tensor, spatial_dims: int) -> Tensor:
+    """Weighted means around every element, of the same shape; the window is separable."""
+    *slices, rows, columns = (
+        _averages(length).to(images) for length in images.shape[-spatial_dims:]
+    )
     with torch.autocast(images.device.type, enabled=False):  # differences of large squares follow
         smooth: Tensor = rows @ (images @ columns.T)
+        for averages in slices:
+            smooth = (averages @ smooth.flatten(-2)).unflatten(-1, images.shape[-2:])
     return smooth
 
 

@@ -18,14 +18,14 @@ _LINE = 1.25
 def wrapped(text: str, width: int) -> str:
     """Lines of at most ``width`` characters, as far as they can be broken after commas.
 
-    A part between commas that is longer is broken at spaces; a word never is.
+    A part between commas that is longer is broken at spaces; a word never is, nor ``1.2 million``.
 
     Example:
         >>> print(wrapped("do(thickness = 1.5, intensity = 224)", width=20))
         do(thickness = 1.5,
         intensity = 224)
     """
-    parts = text.split(", ")
+    parts = text.replace(" million", "\u00a0million").split(", ")
     # The length with its comma.
     tied = [each.replace(" ", "\u00a0") if len(each) < width else each for each in parts]
     lines = fill(", ".join(tied), width, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,178 @@
+"""Images and volumes as NIfTI files, which keep where their elements lie."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from numpy.typing import NDArray
+
+from deepscm_pl.data.placement import Placement
+from deepscm_pl.files import new_file
+
+__all__ = ["NIFTI_SUFFIXES", "default_placement", "read_nifti", "write_nifti"]
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+_DESCRIPTION_BYTES = 79
+_PLAIN = str.maketrans("−×³²", "-*32")
+"""For characters that interventions are written with, and a header cannot hold."""
+_ALIGNED = 2
+"""The NIfTI code of coordinates that are none of a scanner, or not known to be."""
+_AXES = {2: (1, 0, 2), 1: (2, 0, 1), 0: (2, 1, 0)}
+"""For the axis along which a volume is a single slice: the axes of its rows, columns and slices."""
+
+
+def default_placement(dimensions: int) -> Placement:
+    """A place for images of which none is known: elements of 1 mm, the first at the origin.
+
+    Slices lie as axial ones, the first row in front and the first column on the left.
+
+    Args:
+        dimensions: 2 for slices, 3 for volumes.
+
+    Example:
+        >>> default_placement(2).affine[:3, :3]
+        array([[ 0.,  1.,  0.],
+               [-1.,  0.,  0.],
+               [ 0.,  0.,  1.]])
+    """
+    affine = np.eye(4)
+    if dimensions == 2:
+        affine[:2, :2] = [[0.0, 1.0], [-1.0, 0.0]]
+    return Placement(affine)
+
+
+def write_nifti(
+    path: Path, image: NDArray[Any], placement: Placement, description: str = ""
+) -> None:
+    """Write a file that opens in a viewer over the scan that the image comes from.
+
+    The header is that of the scan, as far as it fits: the place is that of the image, and what is
+    said of the order in which a scanner took its slices is left out.
+
+    Args:
+        path: The file, ``.nii`` or ``.nii.gz``, which appears complete or not at all.
+        image: Of a volume ``(X, Y, Z)``, of a slice ``(rows, columns)``, in the type of the file.
+        placement: Where its elements lie.
+        description: For the header; what is longer than 79 characters is cut off.
+
+    Raises:
+        ValueError: If the name has another ending, or the image other dimensions.
+    """
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise ValueError(
+            f"path: expected a name ending in {' or '.join(NIFTI_SUFFIXES)}, but got {path}."
+        )
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"image: expected a slice (rows, columns) or a volume (X, Y, Z), but got shape "
+            f"{image.shape}; write each channel by itself."
+        )
+    volume = image if image.ndim == 3 else image[..., None]
+    header = _header(volume, placement, description)
+    content = nibabel.Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
+    with new_file(path) as temporary:
+        # No time of writing, so that the same answer is the same file.
+        compressed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+        temporary.write_bytes(compressed)
+
+
+def read_nifti(path: Path, dimensions: int) -> tuple[NDArray[Any], Placement]:
+    """Read a volume from left to right, from back to front and from bottom to top, or a slice.
+
+    Rows of a slice run from front to back in axial ones, from top to bottom in others; columns from
+    left to right, in sagittal ones from back to front.
+
+    Args:
+        path: The file; its axes may be in any order and direction.
+        dimensions: 3 for a volume, 2 for a slice, which is a volume of one.
+
+    Returns:
+        ``(X, Y, Z)`` or ``(rows, columns)``, in the numbers of the file, and where its elements
+        lie.
+
+    Raises:
+        ValueError: If the file cannot be read, or has other dimensions.
+    """
+    image = _load(path)
+    shape = image.shape
+    if any(size > 1 for size in shape[3:]) or len(shape) < 2:
+        raise ValueError(
+            f"{path}: expected one volume of three dimensions, but got shape {shape}; store one "
+            "volume of it in a file of its own."
+        )
+    volume, affine = image.get_fdata().reshape((*shape, 1)[:3]), image.affine
+    turned: Any = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume, affine))
+    volume, affine = turned.get_fdata(), turned.affine
+    if dimensions == 2:
+        volume, affine = _as_slice(path, volume, affine)
+    return volume, Placement(affine, Nifti1Header.from_header(image.header, check=False))
+
+
+def _load(path: Path) -> Any:
+    try:
+        image: Any = nibabel.load(path)
+        image.get_fdata()
+    except Exception as error:  # a broken file breaks its reader in many ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{path} cannot be read ({reason}); it is truncated or no NIfTI. Get it again."
+        ) from None
+    return image
+
+
+def _as_slice(
+    path: Path, volume: NDArray[Any], affine: NDArray[np.float64]
+) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """The only slice of a volume, upright."""
+    flat = [axis for axis, size in enumerate(volume.shape) if size == 1]
+    if len(flat) != 1:
+        raise ValueError(
+            f"{path}: expected a single slice, but got a volume of shape {volume.shape}; cut it as "
+            "the training data."
+        )
+    axes = _AXES[flat[0]]
+    step = np.zeros((4, 4))
+    step[axes, (0, 1, 2)] = -1.0, 1.0, 1.0
+    step[axes[0], 3] = volume.shape[axes[0]] - 1
+    step[3, 3] = 1.0
+    return volume.transpose(axes)[::-1, :, 0], affine @ step
+
+
+def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nifti1Header:
+    header = Nifti1Header() if placement.header is None else placement.header.copy()
+    header.set_data_dtype(volume.dtype)
+    header.set_data_shape(volume.shape)
+    header.set_intent("none")
+    header.set_dim_info(None, None, None)
+    for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
+        header[name] = 0
+    # The range that viewers show: that of grey levels, or whatever there is.
+    header["cal_min"], header["cal_max"] = 0, 255 if volume.dtype == np.uint8 else 0
+    if header.get_xyzt_units()[0] == "unknown":
+        header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+    header["descrip"] = _plain(description)
+    _place(header, placement.affine)
+    return header
+
+
+def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
+    """Both forms of a header say the affine, with the codes that they had."""
+    rotation, general = int(header["qform_code"]), int(header["sform_code"])
+    header.set_qform(affine, rotation)
+    if not np.allclose(header.get_qform(), affine, atol=1e-3):
+        header["qform_code"] = 0  # a rotation cannot say it
+    # In full precision, which a rotation does not have.
+    header.set_sform(affine, general or rotation or _ALIGNED)
+
+
+def _plain(description: str) -> bytes:
+    text = description.translate(_PLAIN).encode("ascii", "replace")
+    if len(text) <= _DESCRIPTION_BYTES:
+        return text
+    return text[: _DESCRIPTION_BYTES - 3] + b"..."

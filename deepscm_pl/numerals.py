@@ -1,0 +1,49 @@
+"""Numbers as people read them, in few digits and without exponents."""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+__all__ = ["format_number", "format_quantity"]
+
+_MILLION, _TRILLION = 1e6, 1e12
+_GROUPED = 1e4
+"""From here on digits are grouped."""
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """A number in so many significant digits, large ones grouped or in millions.
+
+    Beyond the range of everyday numbers, below 0.0001 and from a million millions on, it is written
+    with an exponent.
+
+    Args:
+        value: The number.
+        digits: Significant digits, at least 1; zeros at the end are left out.
+
+    Example:
+        >>> [format_number(value) for value in (0.5, 203.4, 1234, 31_234, 1_031_234)]
+        ['0.5', '203', '1230', '31,200', '1.03 million']
+        >>> format_number(1_234_567, digits=6)
+        '1.23457 million'
+    """
+    text = f"{value:.{digits}g}"
+    size = abs(float(text))
+    if not math.isfinite(value) or "e-" in text or size >= _TRILLION:
+        return text
+    if size >= _MILLION:
+        return f"{Decimal(text).scaleb(-6):,f} million"
+    return f"{Decimal(text):,f}" if size >= _GROUPED else f"{Decimal(text):f}"
+
+
+def format_quantity(name: str, value: float, unit: str = "", digits: int = 3) -> str:
+    """A variable with its value and unit, such as below an image.
+
+    Example:
+        >>> format_quantity("brain_volume", 1_031_234, "mm³")
+        'brain volume 1.03 million mm³'
+        >>> format_quantity("sex", 1.0)
+        'sex 1'
+    """
+    return f"{name.replace('_', ' ')} {format_number(value, digits)} {unit}".rstrip()
