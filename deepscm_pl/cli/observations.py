@@ -12,8 +12,9 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from deepscm_pl.data.nifti import NIFTI_SUFFIXES, read_nifti
+from deepscm_pl.data.nifti import NIFTI_SUFFIXES
 from deepscm_pl.data.placement import Placement
+from deepscm_pl.data.scans.reading import read_header, read_scan
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import load_data
 from deepscm_pl.types import Domain
@@ -142,12 +143,25 @@ def _read_image(where: str, path: Path, domain: Domain) -> tuple[Tensor, Placeme
     return image, place
 
 
-def _read_nifti(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement]:
+def _read_nifti(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement | None]:
     try:
-        array, place = read_nifti(path, dimensions)
+        scan = read_scan(path)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    return torch.from_numpy(np.ascontiguousarray(array))[None], place
+    if scan.flat != (dimensions == 2):
+        expected, found = ("a single slice", "a volume") if dimensions == 2 else (
+            "a volume", "a single slice",
+        )  # fmt: skip
+        raise ValueError(
+            f"{where}: expected {expected}, but {path} is {found} of shape {scan.array.shape}; "
+            "cut it as the training data."
+        )
+    array = scan.array[..., 0] if scan.flat else scan.array
+    image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))[None]
+    if scan.affine is None:
+        return image, None
+    header = None if scan.header is None else read_header(scan.header)
+    return image, Placement(scan.affine, header)
 
 
 def _read_array(where: str, path: Path, shape: Sequence[int]) -> Tensor:

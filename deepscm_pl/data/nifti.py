@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.files import new_file
 
-__all__ = ["NIFTI_SUFFIXES", "default_placement", "read_nifti", "write_nifti"]
+__all__ = ["NIFTI_SUFFIXES", "default_placement", "write_nifti"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -23,8 +23,6 @@ _PLAIN = str.maketrans("−×³²", "-*32")
 """For characters that interventions are written with, and a header cannot hold."""
 _ALIGNED = 2
 """The NIfTI code of coordinates that are none of a scanner, or not known to be."""
-_AXES = {2: (1, 0, 2), 1: (2, 0, 1), 0: (2, 1, 0)}
-"""For the axis along which a volume is a single slice: the axes of its rows, columns and slices."""
 
 
 def default_placement(dimensions: int) -> Placement:
@@ -80,68 +78,6 @@ def write_nifti(
         # No time of writing, so that the same answer is the same file.
         compressed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
         temporary.write_bytes(compressed)
-
-
-def read_nifti(path: Path, dimensions: int) -> tuple[NDArray[Any], Placement]:
-    """Read a volume from left to right, from back to front and from bottom to top, or a slice.
-
-    Rows of a slice run from front to back in axial ones, from top to bottom in others; columns from
-    left to right, in sagittal ones from back to front.
-
-    Args:
-        path: The file; its axes may be in any order and direction.
-        dimensions: 3 for a volume, 2 for a slice, which is a volume of one.
-
-    Returns:
-        ``(X, Y, Z)`` or ``(rows, columns)``, in the numbers of the file, and where its elements
-        lie.
-
-    Raises:
-        ValueError: If the file cannot be read, or has other dimensions.
-    """
-    image = _load(path)
-    shape = image.shape
-    if any(size > 1 for size in shape[3:]) or len(shape) < 2:
-        raise ValueError(
-            f"{path}: expected one volume of three dimensions, but got shape {shape}; store one "
-            "volume of it in a file of its own."
-        )
-    volume, affine = image.get_fdata().reshape((*shape, 1)[:3]), image.affine
-    turned: Any = nibabel.as_closest_canonical(nibabel.Nifti1Image(volume, affine))
-    volume, affine = turned.get_fdata(), turned.affine
-    if dimensions == 2:
-        volume, affine = _as_slice(path, volume, affine)
-    return volume, Placement(affine, Nifti1Header.from_header(image.header, check=False))
-
-
-def _load(path: Path) -> Any:
-    try:
-        image: Any = nibabel.load(path)
-        image.get_fdata()
-    except Exception as error:  # a broken file breaks its reader in many ways
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{path} cannot be read ({reason}); it is truncated or no NIfTI. Get it again."
-        ) from None
-    return image
-
-
-def _as_slice(
-    path: Path, volume: NDArray[Any], affine: NDArray[np.float64]
-) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """The only slice of a volume, upright."""
-    flat = [axis for axis, size in enumerate(volume.shape) if size == 1]
-    if len(flat) != 1:
-        raise ValueError(
-            f"{path}: expected a single slice, but got a volume of shape {volume.shape}; cut it as "
-            "the training data."
-        )
-    axes = _AXES[flat[0]]
-    step = np.zeros((4, 4))
-    step[axes, (0, 1, 2)] = -1.0, 1.0, 1.0
-    step[axes[0], 3] = volume.shape[axes[0]] - 1
-    step[3, 3] = 1.0
-    return volume.transpose(axes)[::-1, :, 0], affine @ step
 
 
 def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nifti1Header:

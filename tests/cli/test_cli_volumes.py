@@ -269,9 +269,9 @@ def write_observations(folder: Path, kind: str) -> Path:
         ("text", "is no array of numbers"),
         ("sizes of array", "expected a volume of 16×20×16 voxels, but"),
         ("sizes", "has 20×16×16; resize it"),
-        ("four dimensions", "expected one volume of three dimensions"),
+        ("four dimensions", "expected a volume of three dimensions"),
         ("a scanner's numbers", "has from 1043 to 1043; prepare it as the training data"),
-        ("truncated", "is truncated or no NIfTI"),
+        ("truncated", "it is truncated or of another format"),
         ("missing", "there is no image"),
     ],
 )

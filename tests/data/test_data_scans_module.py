@@ -46,6 +46,14 @@ def test_heads_that_are_read_have_a_truth(tmp_path, shape, image_format, split):
         assert placement is None
 
 
+def test_units_are_those_of_the_world_unless_they_are_given(tmp_path):
+    assert heads(tmp_path).units["brain_volume"] == "mm³"
+    given = heads(tmp_path, units={"age": "months"})
+    assert given.units == {"age": "months"}
+    again = BrainMRIDataModule(**given.configuration()["init_args"])
+    assert again.units == {"age": "months"}
+
+
 def test_originals_follow_their_subjects(tmp_path):
     data = heads(tmp_path)
     whole = dict(zip(data.identifiers("train"), data.originals("train"), strict=True))

@@ -66,6 +66,8 @@ class BrainMRIDataModule(CausalDataModule):
             columns but those of other arguments.
         kinds: Variable to ``continuous``, ``positive``, ``binary`` or ``categorical``, where that
             is not to be inferred.
+        units: Variable to what it is measured in, such as ``mm³``, for captions and tables. None
+            takes those of the known world, if there is one.
         split_column: A column that says ``train``, ``validation`` or ``test``; None divides the
             subjects at random.
         fractions: Shares of training, validation and test where subjects are divided at random.
@@ -123,6 +125,7 @@ class BrainMRIDataModule(CausalDataModule):
         visits: Sequence[str] = (),
         columns: dict[str, str] | list[str] | None = None,
         kinds: Mapping[str, AttributeKind] | None = None,
+        units: Mapping[str, str] | None = None,
         split_column: str | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         stratify: Sequence[str] = (),
@@ -156,6 +159,7 @@ class BrainMRIDataModule(CausalDataModule):
         self.visits = list(visits)
         self.columns = dict(columns) if isinstance(columns, Mapping) else columns
         self.kinds = dict(kinds or {})
+        self._units = None if units is None else dict(units)
         self.split_column = split_column
         self.fractions = list(fractions)
         check_fractions(self.fractions)
@@ -197,6 +201,11 @@ class BrainMRIDataModule(CausalDataModule):
     def attributes(self) -> tuple[Attribute, ...]:
         """The variables that come from the table, with their kinds and what class indices mean."""
         return self._cohort.attributes
+
+    @property
+    def units(self) -> dict[str, str]:
+        """What each variable is measured in, as far as is known."""
+        return super().units if self._units is None else dict(self._units)
 
     @property
     def world(self) -> KnownWorld | None:
