@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from pytorch_lightning import LightningModule
 
-from deepscm_pl.data import known_world
+from deepscm_pl.data import BrainWorld, known_world
 from deepscm_pl.evaluation import Subject, check_density_values, check_questions
 from deepscm_pl.training import DeepSCM
 
@@ -116,3 +116,26 @@ def test_experiments_ask_what_model_and_world_can_answer(path):
     assert any(callable(value) for do in dos for value in do.values())
     check_density_values(subject, asked["density_values"])
     assert set(asked["density_values"]) == set(world.attributes)
+
+
+BRAIN = [path for path in EXPERIMENTS if path.parent.name == "brain"]
+
+
+@pytest.mark.parametrize("path", BRAIN, ids=str)
+def test_experiments_on_brains_ask_what_model_and_world_can_answer(path):
+    """Of each attribute alone and of some together, of a shift; densities of each attribute."""
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    model = model_of(settings)
+    world = BrainWorld(*model.scm["image"].domain.shape[1:])
+    asked = settings["evaluation"]
+    subject = Subject(model.scm, {}, world, None)
+    dos = [question.do for question in check_questions(subject, asked["interventions"])]
+    for attribute in world.attributes:
+        assert sum(list(do) == [attribute] for do in dos) > 1
+    assert any(len(do) > 1 for do in dos)
+    assert any(callable(value) for do in dos for value in do.values())
+    check_density_values(subject, asked["density_values"])
+    assert set(asked["density_values"]) == set(world.attributes)
+    if settings["data"]["class_path"].endswith("SyntheticBrainDataModule"):
+        drawn = settings["data"]["init_args"].get("shape", [64, 64])
+        assert list(model.scm["image"].domain.shape) == [1, *drawn]
