@@ -59,11 +59,16 @@ class Subject:
         split = data.variables("test")
         _check_variables(scm, split)
         available = len(next(iter(split.values())))
+        if available < _ENOUGH:
+            raise ValueError(
+                f"rows: expected a test split of at least {_ENOUGH} rows, but it has {available}; "
+                "test on more, or leave the evaluation out with --evaluation.enabled false."
+            )
         size = available if rows is None else rows
         if not _ENOUGH <= size <= available:
             raise ValueError(
                 f"rows: expected from {_ENOUGH} to {available}, the rows of the test split, but "
-                f"got {size}; ask for other rows, or test on more."
+                f"got {size}; ask for other rows."
             )
         variables = {name: split[name][:size] for name in scm.graph.nodes}
         known = cls(scm, variables, data.world, None, available=available, units=data.units)

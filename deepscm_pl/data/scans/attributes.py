@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.data.scans.table import Table, Text
+from deepscm_pl.numerals import format_number
 
 __all__ = ["Attribute", "AttributeKind", "read_attribute", "select_columns"]
 
@@ -53,7 +54,8 @@ class Attribute:
         if self.levels:
             shown = ", ".join(f"{number} = {level}" for number, level in enumerate(self.levels))
         else:
-            shown = f"from {self.values.min():g} to {self.values.max():g}"
+            low, high = self.values.min(), self.values.max()
+            shown = f"from {format_number(low)} to {format_number(high)}"
         source = "declared" if self.declared else "inferred"
         return f"{self.name}: {self.kind} ({source}), column {self.column}, {shown}"
 
