@@ -17,7 +17,7 @@ def placed(shape, warp):
     decoder = TemplateDecoder(3, 2, shape, SMALL, hidden=4)
     for parameter in decoder.decoder.parameters():
         torch.nn.init.zeros_(parameter)
-    torch.nn.init.normal_(decoder.template)
+    torch.nn.init.normal_(decoder.slow_template, std=0.1)
     with torch.no_grad():
         identity = torch.eye(*warp.shape)
         decoder.locator[-1].bias.copy_((warp - identity).flatten())
@@ -61,7 +61,8 @@ def _between(row, column):
 def test_latent_and_condition_place_and_draw(shape):
     decoder = TemplateDecoder(3, 2, shape, SMALL, hidden=4)
     torch.nn.init.normal_(decoder.locator[-1].weight, std=0.1)
-    torch.nn.init.normal_(decoder.template)
+    torch.nn.init.normal_(decoder.slope, std=0.01)
+    torch.nn.init.normal_(decoder.slow_template)
     latent = torch.randn(4, 3, requires_grad=True)
     condition = torch.randn(4, 2, requires_grad=True)
     warps = decoder.warp(latent, condition)
@@ -73,9 +74,33 @@ def test_latent_and_condition_place_and_draw(shape):
     assert all((p.grad is not None and p.grad.abs().sum() > 0) for p in decoder.parameters())
 
 
+def test_a_place_under_the_condition_is_found_before_the_rest_is_drawn():
+    """A square whose size follows the condition: in 50 steps of 0.001 by its place alone."""
+    torch.manual_seed(0)
+    decoder = TemplateDecoder(1, 1, (1, 16, 16), SMALL, hidden=4)
+    optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-3)
+    across = torch.linspace(-15 / 16, 15 / 16, 16)
+    errors = []
+    for _ in range(50):
+        condition = torch.randn(64, 1)
+        half = 0.5 * (0.2 * condition).exp()[..., None]
+        inside = (across.abs()[:, None] < half) & (across.abs() < half)
+        image = decoder(torch.zeros(64, 1), condition)
+        loss = (image[:, 0] - inside.float()).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        errors.append(loss.item())
+    assert errors[-1] < errors[0] / 10
+    small, large = decoder.warp(torch.zeros(2, 1), torch.tensor([[-1.0], [1.0]]))
+    for axis in range(2):
+        ratio = (small[axis, axis] / large[axis, axis]).item()
+        assert 1.3 < ratio < 2.0  # e^0.4 is 1.49
+
+
 def test_images_are_placed_precisely_where_networks_run_in_low_precision():
     decoder = TemplateDecoder(3, 2, (1, 64, 64), SMALL, hidden=4)
-    torch.nn.init.normal_(decoder.template)
+    torch.nn.init.normal_(decoder.slow_template)
     given = torch.randn(2, 3), torch.randn(2, 2)
     with torch.autocast("cpu", torch.bfloat16):
         image = decoder(*given)
