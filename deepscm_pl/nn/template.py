@@ -13,7 +13,7 @@ from deepscm_pl.nn.pyramid import PyramidDecoder
 __all__ = ["TemplateDecoder"]
 
 _PACE = 10.0
-"""How much faster than other parameters the template and its place under a condition are learned."""
+"""How much faster than the rest the template, and its place under a condition, are learned."""
 
 
 class TemplateDecoder(nn.Module):
@@ -24,9 +24,9 @@ class TemplateDecoder(nn.Module):
     arXiv:1506.02025). Latent z and condition c determine the warp, so that it is a part of the
     deterministic map: where a cause moves, turns or scales what an image shows, the network need
     not draw it anew at every place. Every channel of the output is warped, whatever it means to a
-    likelihood. At first t is 0 and A the identity; A is affine in c, too, with a perceptron of z and c
-    on top. The template and this affine part learn ten times as fast as the rest: what is common to
-    all images, and where a condition puts it, is found before the decoder draws it otherwise.
+    likelihood. At first t is 0 and A the identity; A is affine in c, plus a perceptron of z and c.
+    The template and this affine part learn ten times as fast as the rest: what is common to all
+    images, and where a condition puts it, is found before the decoder draws it otherwise.
 
     Coordinates run from −1 to 1 over the edges of the image; values are interpolated linearly, and
     beyond the edges those of the edge go on.
