@@ -171,9 +171,7 @@ def test_no_importance_samples_need_no_rows(known_checkpoint, tmp_path):
         return {row.key for row in found.rows}
 
     assert not any("importance" in key for key in report(0))
-    with pytest.raises(
-        ValueError, match="rows: expected a test split of at least 3 rows, but"
-    ):
+    with pytest.raises(ValueError, match="rows: expected a test split of at least 3 rows, but"):
         report(2)
 
 
