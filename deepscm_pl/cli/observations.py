@@ -148,13 +148,12 @@ def _read_nifti(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placem
         scan = read_scan(path)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
-    if scan.flat != (dimensions == 2):
-        expected, found = ("a single slice", "a volume") if dimensions == 2 else (
-            "a volume", "a single slice",
-        )  # fmt: skip
+    flat = dimensions == 2
+    if scan.flat != flat:
+        kinds = {True: "a single slice", False: "a volume"}
         raise ValueError(
-            f"{where}: expected {expected}, but {path} is {found} of shape {scan.array.shape}; "
-            "cut it as the training data."
+            f"{where}: expected {kinds[flat]}, but {path} is {kinds[scan.flat]} of shape "
+            f"{scan.array.shape}; cut it as the training data."
         )
     array = scan.array[..., 0] if scan.flat else scan.array
     image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))[None]

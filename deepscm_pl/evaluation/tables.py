@@ -161,6 +161,7 @@ class _Column(NamedTuple):
     percent: bool = False
 
     def text(self, quantities: Mapping[str, Estimate], prefix: str = "") -> str:
+        """The cell of a row with these quantities."""
         found = quantities.get(prefix + self.key)
         value = None if found is None else found.mean
         if self.percent:

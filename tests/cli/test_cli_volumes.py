@@ -21,9 +21,12 @@ from tiny_brain import PLACE, SHAPE, write_configuration
 
 from deepscm_pl import callbacks
 from deepscm_pl.cli import main
+from deepscm_pl.cli.observations import observations_from_csv
 from deepscm_pl.data.nifti import default_placement, write_nifti
 from deepscm_pl.figures import middle_planes
 from deepscm_pl.training import DeepSCM, load_data
+
+from oracle import make
 
 DO = ["--do", "age=80", "sex=1, ventricle_volume*=1.5"]
 UNKNOWN = "image: it is not known where the images lie in a scanner"
@@ -252,6 +255,8 @@ def write_observations(folder: Path, kind: str) -> Path:
         write_nifti(path, np.zeros((20, 16, 16), np.uint8), default_placement(3))
     elif kind == "four dimensions":
         nibabel.save(nibabel.Nifti1Image(np.zeros((*SHAPE, 2), np.uint8), np.eye(4)), path)
+    elif kind == "slice":
+        write_nifti(path, np.zeros((16, 20), np.uint8), default_placement(2))
     elif kind == "a scanner's numbers":
         nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 1043, np.int16), np.eye(4)), path)
     elif kind == "truncated":
@@ -269,6 +274,7 @@ def write_observations(folder: Path, kind: str) -> Path:
         ("text", "is no array of numbers"),
         ("sizes of array", "expected a volume of 16×20×16 voxels, but"),
         ("sizes", "has 20×16×16; resize it"),
+        ("slice", "is a single slice of shape (16, 20, 1); cut it"),
         ("four dimensions", "expected a volume of three dimensions"),
         ("a scanner's numbers", "has from 1043 to 1043; prepare it as the training data"),
         ("truncated", "it is truncated or of another format"),
@@ -283,6 +289,16 @@ def test_bad_volumes_are_named(checkpoint, tmp_path, capsys, kind, message):
     assert message in error
     assert "line 2, image" in error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_of_slices_refuses_a_volume(tmp_path):
+    scm = make()
+    write_nifti(tmp_path / "a.nii", np.zeros((5, 6, 7), np.uint8), default_placement(3))
+    cells = {name: "a.nii" if name in scm.image_variables else "2" for name in scm.graph.nodes}
+    table = tmp_path / "mine.csv"
+    table.write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+    with pytest.raises(ValueError, match=r"expected a single slice, but .* is a volume of shape"):
+        observations_from_csv(scm, table)
 
 
 def test_the_evaluation_is_repeated_from_the_checkpoint(run, checkpoint, tmp_path, capsys):

@@ -97,6 +97,7 @@ class _Layout:
         labels: Sequence[str],
         scale: float,
     ) -> _Layout:
+        """The layout of these examples, their names included."""
         height, width = examples[0].images.shape[-2:]
         lines = 1 if all(example.truth is None for example in examples) else len(_LINES)
         cells = lines * (height * scale + _GAP)
