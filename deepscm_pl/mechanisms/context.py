@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,25 @@ class Context(nn.Module):
     def parents(self) -> tuple[str, ...]:
         """The names of the parents."""
         return tuple(self.domains)
+
+    def positions(self, names: Collection[str]) -> list[int]:
+        """Where the features of some parents lie in the vector.
+
+        Raises:
+            ValueError: If a name is none of a parent.
+
+        Example:
+            >>> Context({"sex": Domain(categories=2), "age": Domain()}).positions(["age"])
+            [2]
+        """
+        unknown = [name for name in names if name not in self.domains]
+        if unknown:
+            raise ValueError(
+                f"expected names of parents, {', '.join(self.domains) or 'of which there are none'}"
+                f", but got {', '.join(map(repr, unknown))}."
+            )
+        owners = [name for name, domain in self.domains.items() for _ in range(domain.features)]
+        return [position for position, owner in enumerate(owners) if owner in names]
 
     def fit(self, variables: Variables) -> None:
         """Take means and standard deviations of the parents over the training split, ``(N, *)``."""

@@ -16,7 +16,7 @@ from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
 from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context, white_level
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder, TemplateDecoder
 from deepscm_pl.types import Noise, Variables
 
 __all__ = ["ConditionalVAE", "ImageDistribution"]
@@ -65,10 +65,15 @@ class ConditionalVAE(ImageMechanism):
             intervention on them is right for values, and combinations with other parents, that
             the data never show. It is an assumption about the mechanism, to be made where it
             holds. Needs a discretised likelihood.
+        placed_by: Parents that determine, together with z, where a
+            :class:`~deepscm_pl.nn.TemplateDecoder` places what it draws; all that it sees unless
+            given. The others may change what is drawn, but not where all of it lies: the outline
+            of a head stays when its ventricles grow. It is an assumption, too.
 
     Raises:
-        ValueError: If a size is not positive, ``brightness`` names no continuous parent, or the
-            likelihood does not live on grey levels.
+        ValueError: If a size is not positive, ``brightness`` names no continuous parent, the
+            likelihood does not live on grey levels, or ``placed_by`` names no parent that the
+            decoder sees, or goes with a decoder that places nothing.
 
     Example:
         >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
@@ -90,6 +95,7 @@ class ConditionalVAE(ImageMechanism):
         alpha: float = 0.05,
         levels: int = 256,
         brightness: Sequence[str] = (),
+        placed_by: Sequence[str] | None = None,
     ) -> None:
         super().__init__(context, shape, alpha, levels)
         if latent < 1:
@@ -115,6 +121,8 @@ class ConditionalVAE(ImageMechanism):
         self.outputs = self.shape[0] * self.likelihood.outputs_per_channel
         outputs = (self.outputs, *self.shape[1:])
         self.decoder = decoder(latent, seen, outputs)
+        if placed_by is not None:
+            _place_by(self.decoder, content, placed_by)
         self.preprocessing = self.likelihood.preprocessing(alpha)
 
     def fit(self, value: Tensor, parents: Variables) -> None:
@@ -287,6 +295,19 @@ def _out_features(encoder: nn.Module) -> int:
             f"number of features that it returns, but it is {features!r}; set it."
         )
     return features
+
+
+def _place_by(decoder: nn.Module, context: Context, names: Sequence[str]) -> None:
+    """Let the decoder's warp see these parents only."""
+    if not isinstance(decoder, TemplateDecoder):
+        raise ValueError(
+            "placed_by: expected a decoder that places what it draws, TemplateDecoder, but got "
+            f"{type(decoder).__name__}; leave placed_by out."
+        )
+    try:
+        decoder.place_by(context.positions(names))
+    except ValueError as error:
+        raise ValueError(f"placed_by: {error}") from None
 
 
 def _divergences_from_standard_normal(posterior: _Posterior) -> Tensor:

@@ -26,7 +26,8 @@ class TemplateDecoder(nn.Module):
     not draw it anew at every place. Every channel of the output is warped, whatever it means to a
     likelihood. At first t is 0 and A the identity; A is affine in c, plus a perceptron of z and c.
     The template and this affine part learn ten times as fast as the rest: what is common to all
-    images, and where a condition puts it, is found before the decoder draws it otherwise.
+    images, and where a condition puts it, is found before the decoder draws it otherwise. A may
+    see a part of the condition only, see :meth:`place_by`.
 
     Coordinates run from −1 to 1 over the edges of the image; values are interpolated linearly, and
     beyond the edges those of the edge go on.
@@ -53,6 +54,8 @@ class TemplateDecoder(nn.Module):
         torch.Size([3, 3, 4])
     """
 
+    placing: Tensor
+
     def __init__(
         self,
         latent_features: int,
@@ -72,6 +75,7 @@ class TemplateDecoder(nn.Module):
         numbers = self.dimensions * (self.dimensions + 1)
         self.slow_template = nn.Parameter(torch.zeros(*output_shape))
         self.slope = nn.Parameter(torch.zeros(condition_features, numbers))
+        self.register_buffer("placing", torch.ones(condition_features), persistent=False)
         last = nn.Linear(hidden, numbers)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -83,6 +87,21 @@ class TemplateDecoder(nn.Module):
     def template(self) -> Tensor:
         """t, ``(channels, *sizes)``."""
         return _PACE * self.slow_template
+
+    def place_by(self, features: Sequence[int]) -> None:
+        """Let the warp see the latent and these features of the condition, nothing else.
+
+        Args:
+            features: Positions in the condition.
+
+        Example:
+            >>> decoder = TemplateDecoder(16, 2, (1, 8, 8))
+            >>> decoder.place_by([0])
+            >>> decoder.placing
+            tensor([1., 0.])
+        """
+        self.placing.zero_()
+        self.placing[list(features)] = 1.0
 
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         """The image for ``latent``."""
@@ -99,6 +118,7 @@ class TemplateDecoder(nn.Module):
 
     def warp(self, latent: Tensor, condition: Tensor) -> Tensor:
         """A of each image, ``(batch, d, d + 1)`` for d sizes, the last size's coordinate first."""
+        condition = condition * self.placing.to(condition)
         offset = self.locator(torch.cat([latent, condition], dim=-1)).to(self.slope)
         offset = offset + _PACE * condition.to(self.slope) @ self.slope
         identity = torch.eye(self.dimensions, self.dimensions + 1).to(offset)

@@ -111,3 +111,31 @@ def test_images_are_placed_precisely_where_networks_run_in_low_precision():
 def test_sizes_are_checked():
     with pytest.raises(ValueError, match="two or three sizes"):
         TemplateDecoder(3, 2, (1, 8))
+
+
+def test_features_that_do_not_place_leave_the_warp_as_it_is():
+    decoder = TemplateDecoder(3, 3, (2, 7, 10), SMALL)
+    torch.nn.init.normal_(decoder.slope)
+    torch.nn.init.normal_(decoder.locator[-1].weight)
+    decoder.place_by([0, 2])
+    latent, condition = torch.randn(1, 3), torch.zeros(4, 3)
+    condition[[1, 2, 3], [0, 1, 2]] = 1.0
+    factual, first, second, third = decoder.warp(latent.expand(4, 3), condition)
+    torch.testing.assert_close(second, factual, atol=0, rtol=0)
+    for other in (first, third):
+        assert (other - factual).abs().max() > 0.1
+    # What is drawn still follows all of the condition.
+    torch.nn.init.normal_(decoder.decoder.get_parameter(_last_weight(decoder.decoder)))
+    drawn = decoder(latent.expand(4, 3), condition)
+    assert (drawn[2] - drawn[0]).abs().max() > 0
+
+
+def _last_weight(network):
+    return [name for name, weight in network.named_parameters() if weight.dim() > 1][-1]
+
+
+def test_what_places_is_no_part_of_what_is_saved():
+    decoder = TemplateDecoder(3, 2, (1, 7, 10), SMALL)
+    before = set(decoder.state_dict())
+    decoder.place_by([1])
+    assert set(decoder.state_dict()) == before
