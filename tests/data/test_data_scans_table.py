@@ -134,6 +134,7 @@ def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
         ({}, {"columns": {"image": "age"}}, "columns: the name image is taken"),
         ({}, {"kinds": {"agee": "binary"}}, "kinds: 'agee' is not one of the variables age, sex"),
         ({}, {"kinds": {"age": "number"}}, "kinds: age: expected one of continuous, .* 'number'"),
+        ({}, {"units": {"agee": "years"}}, "units: 'agee' is not one of the variables age, sex"),
         ({}, {"identifier": "id"}, "identifier: .* has no column 'id'"),
         ({}, {"visits": ["visit"]}, "visits: .* has no column 'visit'"),
         ({}, {"split_column": "fold"}, "split_column: .* has no column 'fold'"),
@@ -150,6 +151,34 @@ def test_bad_tables_are_refused(tmp_path, cells, settings, message):
     changed(tmp_path, **cells)
     with pytest.raises(ValueError, match=message):
         make(tmp_path, **settings).setup()
+
+
+def test_rows_without_a_value_can_be_left_out(tmp_path, caplog):
+    write_folder(tmp_path)
+    changed(tmp_path, age={1: "", 4: "n/a"}, site={"else": ""})
+    with caplog.at_level("INFO"):
+        data = make(tmp_path, columns=["age", "sex"], missing="drop")
+        data.setup()
+    assert "4 train" in caplog.text
+    assert "2 rows with a missing value are left out" in caplog.text
+    assert data.identifiers("train") == ["0000", "0002", "0003", "0005"]
+    assert column(data, "age") == [40.5, 42.5, 43.5, 45.5]
+    # The images follow their subjects.
+    whole = make(tmp_path, columns=["sex"])
+    images = whole.variables("train")["image"][[0, 2, 3, 5]]
+    assert torch.equal(data.variables("train")["image"], images)
+
+
+def test_rows_that_are_left_out_count_in_messages(tmp_path):
+    write_folder(tmp_path)
+    changed(tmp_path, age={1: ""}, sex={3: "x"})
+    with pytest.raises(ValueError, match=r"row 4 of subjects.csv \(eid 0003\): expected a number"):
+        make(tmp_path, kinds={"sex": "continuous"}, missing="drop").setup()
+    changed(tmp_path, age={1: ""}, site={"else": ""})
+    with pytest.raises(ValueError, match=r"missing: no row of .* has a value in each of age, site"):
+        make(tmp_path, columns=["age", "site"], missing="drop").setup()
+    with pytest.raises(ValueError, match="missing: expected refuse or drop, but got 'ignore'"):
+        make(tmp_path, missing="ignore")
 
 
 def test_a_subject_in_two_splits(tmp_path):

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.data.scans.table import Table, Text
+from deepscm_pl.data.scans.table import MISSING, Table, Text
 from deepscm_pl.numerals import format_number
 
 __all__ = ["Attribute", "AttributeKind", "read_attribute", "select_columns"]
@@ -20,7 +20,6 @@ AttributeKind = Literal["continuous", "positive", "binary", "categorical"]
 Numbers = NDArray[np.float64]
 
 _RESERVED = ("image", "label", "index")
-_MISSING = ("", "na", "nan", "n/a", "null", "none")
 _FEW_LEVELS = 20
 """A column of more different texts is hardly a category."""
 
@@ -127,10 +126,10 @@ def read_attribute(
     """
     texts = table[column]
     for row, text in enumerate(texts):
-        if text.lower() in _MISSING:
+        if text.lower() in MISSING:
             raise ValueError(
                 f"columns: {table.where(row)}: expected a value in {column}, but got {text!r}; "
-                "fill it in or remove the row."
+                "fill it in, or leave such rows out with missing: drop."
             )
     numbers = _numbers(texts)
     found = kind or _infer(table, column, texts, numbers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ from deepscm_pl.data.scans.sources import Source, find_sources, pattern_columns
 from deepscm_pl.data.scans.splits import SPLITS, divide_subjects, recorded_splits
 from deepscm_pl.data.scans.table import read_table
 
-__all__ = ["Cohort", "CohortSettings"]
+__all__ = ["Cohort", "CohortSettings", "MissingValues"]
+
+MissingValues = Literal["refuse", "drop"]
+"""What happens to a row in which a variable has no value."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +35,22 @@ class Cohort:
         attributes: The variables, N values each.
         sources: The N image files.
         counts: How many rows each of the three splits has.
+        dropped: How many rows of the table were left out, because a value is missing.
     """
 
     identifiers: NDArray[np.object_]
     attributes: tuple[Attribute, ...]
     sources: tuple[Source, ...]
     counts: tuple[int, int, int]
+    dropped: int = 0
 
     def summary(self) -> str:
         """How many rows there are, and the kind of each variable, a line each."""
         counts = ", ".join(f"{n} {name}" for name, n in zip(SPLITS, self.counts, strict=True))
         subjects = len(set(self.identifiers))
         head = f"{subjects} subjects in {len(self.identifiers)} rows: {counts}"
+        if self.dropped:
+            head += f"; {self.dropped} rows with a missing value are left out"
         return "\n".join([head, *(f"  {attribute}" for attribute in self.attributes)])
 
 
@@ -62,6 +69,7 @@ class CohortSettings:
     fractions: Sequence[float]
     stratify: Sequence[str]
     split_seed: int
+    missing: MissingValues
 
     def read(self) -> Cohort:
         """Reads and checks the table, divides it, and finds the images.
@@ -71,13 +79,16 @@ class CohortSettings:
             ValueError: If anything about them is wrong.
         """
         table = read_table(self.table, self.identifier, self.visits)
+        rows = len(table)
+        others = [self.identifier, *self.visits, *pattern_columns(self.images)]
+        others += [] if self.split_column is None else [self.split_column]
+        selected = select_columns(table, self.columns, self.kinds, others)
+        if self.missing == "drop":
+            table = table.complete(list(selected.values()))
         if self.split_column is not None:
             splits = recorded_splits(table, self.split_column)
         else:
             splits = divide_subjects(table, self.fractions, self.split_seed, self.stratify)
-        others = [self.identifier, *self.visits, *pattern_columns(self.images)]
-        others += [] if self.split_column is None else [self.split_column]
-        selected = select_columns(table, self.columns, self.kinds, others)
         order = np.argsort(splits, kind="stable")
         attributes = []
         for name, column in selected.items():
@@ -91,4 +102,5 @@ class CohortSettings:
             attributes=tuple(attributes),
             sources=tuple(sources[row] for row in order),
             counts=(train, validation, test),
+            dropped=rows - len(table),
         )

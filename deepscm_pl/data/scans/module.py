@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from deepscm_pl.data.base import (
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.attributes import Attribute, AttributeKind
 from deepscm_pl.data.scans.cache import PreparedImages, cached_images
-from deepscm_pl.data.scans.cohort import Cohort, CohortSettings
+from deepscm_pl.data.scans.cohort import Cohort, CohortSettings, MissingValues
 from deepscm_pl.data.scans.cropping import RandomCrop, centre_crop, centre_offset
 from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing
 from deepscm_pl.data.scans.reading import read_header
@@ -68,6 +68,8 @@ class BrainMRIDataModule(CausalDataModule):
             is not to be inferred.
         units: Variable to what it is measured in, such as ``mm³``, for captions and tables. None
             takes those of the known world, if there is one.
+        missing: ``refuse`` stops at a row without a value in one of ``columns``; ``drop`` leaves
+            such rows out, and says how many.
         split_column: A column that says ``train``, ``validation`` or ``test``; None divides the
             subjects at random.
         fractions: Shares of training, validation and test where subjects are divided at random.
@@ -126,6 +128,7 @@ class BrainMRIDataModule(CausalDataModule):
         columns: dict[str, str] | list[str] | None = None,
         kinds: Mapping[str, AttributeKind] | None = None,
         units: Mapping[str, str] | None = None,
+        missing: MissingValues = "refuse",
         split_column: str | None = None,
         fractions: Sequence[float] = (0.8, 0.1, 0.1),
         stratify: Sequence[str] = (),
@@ -160,6 +163,9 @@ class BrainMRIDataModule(CausalDataModule):
         self.columns = dict(columns) if isinstance(columns, Mapping) else columns
         self.kinds = dict(kinds or {})
         self._units = None if units is None else dict(units)
+        if missing not in get_args(MissingValues):
+            raise ValueError(f"missing: expected refuse or drop, but got {missing!r}.")
+        self.missing: MissingValues = missing
         self.split_column = split_column
         self.fractions = list(fractions)
         check_fractions(self.fractions)
@@ -228,6 +234,7 @@ class BrainMRIDataModule(CausalDataModule):
     def load(self) -> SourceSplits:
         """The rows that are trained and validated on, in this order, and those to test on."""
         rank_zero_info("%s", self._cohort.summary())
+        self._check_units()
         variables = {
             attribute.name: torch.from_numpy(attribute.values)[:, None].repeat_interleave(
                 self._prepared.per_source, dim=0
@@ -309,6 +316,12 @@ class BrainMRIDataModule(CausalDataModule):
             )
         return originals
 
+    def _check_units(self) -> None:
+        names = [attribute.name for attribute in self.attributes]
+        for name in self._units or {}:
+            if name not in names:
+                raise ValueError(f"units: {name!r} is not one of the variables {', '.join(names)}.")
+
     @cached_property
     def _cohort(self) -> Cohort:
         return CohortSettings(
@@ -323,6 +336,7 @@ class BrainMRIDataModule(CausalDataModule):
             fractions=self.fractions,
             stratify=self.stratify,
             split_seed=self.split_seed,
+            missing=self.missing,
         ).read()
 
     @cached_property

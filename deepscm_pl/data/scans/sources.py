@@ -112,8 +112,8 @@ def _check_distinct(table: Table, paths: list[Path]) -> None:
         earlier = seen.setdefault(path, row)
         if earlier != row:
             raise ValueError(
-                f"images: {table.where(row)} has the same file {path} as row {earlier + 1}; name "
-                "a column in the pattern that tells them apart."
+                f"images: {table.where(row)} has the same file {path} as row "
+                f"{table.number(earlier)}; name a column in the pattern that tells them apart."
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "read_table"]
+__all__ = ["MISSING", "Table", "read_table"]
 
 Text = NDArray[np.object_]
 """A column of texts, ``(N,)``."""
+
+MISSING = ("", "na", "nan", "n/a", "null", "none")
+"""What a cell without a value says, in small letters."""
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -30,11 +33,13 @@ class Table:
         path: The file.
         columns: Name to texts ``(N,)``, in the order of the file.
         identifier: The column that names the subjects.
+        kept: Which rows of the file these are, counted from 0; None where all are.
     """
 
     path: Path
     columns: Mapping[str, Text]
     identifier: str
+    kept: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """N, the rows."""
@@ -45,9 +50,44 @@ class Table:
         return self.columns[column]
 
     def where(self, row: int) -> str:
-        """A row as messages name it; the first one below the header is row 1."""
+        """A row as messages name it."""
         subject = self.columns[self.identifier][row]
-        return f"row {row + 1} of {self.path.name} ({self.identifier} {subject})"
+        return f"row {self.number(row)} of {self.path.name} ({self.identifier} {subject})"
+
+    def number(self, row: int) -> int:
+        """Which row of the file a row is; the first one below the header is row 1."""
+        return 1 + (row if self.kept is None else int(self.kept[row]))
+
+    def complete(self, columns: Sequence[str]) -> Table:
+        """The rows that have a value in each of the given columns.
+
+        Args:
+            columns: Their names.
+
+        Returns:
+            The table without the other rows.
+
+        Raises:
+            ValueError: If a column is missing, or no row is complete.
+
+        Example:
+            >>> ages = np.array(["50", "NA", "61"], dtype=object)
+            >>> table = Table(Path("subjects.csv"), {"id": ages, "age": ages}, "id")
+            >>> table.complete(["age"]).where(1)
+            'row 3 of subjects.csv (id 61)'
+        """
+        self.require("columns", columns)
+        has_all = np.ones(len(self), dtype=np.bool_)
+        for column in columns:
+            has_all &= np.array([text.lower() not in MISSING for text in self.columns[column]])
+        if not has_all.any():
+            raise ValueError(
+                f"missing: no row of {self.path} has a value in each of {', '.join(columns)}; name "
+                "the columns that are needed in columns."
+            )
+        rows = np.flatnonzero(has_all)
+        kept = {name: texts[rows] for name, texts in self.columns.items()}
+        return replace(self, columns=kept, kept=rows if self.kept is None else self.kept[rows])
 
     def require(self, argument: str, columns: Sequence[str]) -> None:
         """Raises unless the table has the given columns.
@@ -150,6 +190,7 @@ def _check_rows(table: Table, visits: Sequence[str]) -> None:
         earlier, row = twice
         columns = " and ".join([table.identifier, *visits])
         raise ValueError(
-            f"identifier: {table.where(row)} has the same {columns} as row {earlier + 1}; remove "
-            "one of them, or name the columns that tell visits apart in visits."
+            f"identifier: {table.where(row)} has the same {columns} as row "
+            f"{table.number(earlier)}; remove one of them, or name the columns that tell "
+            "visits apart in visits."
         )
