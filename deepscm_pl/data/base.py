@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from deepscm_pl.data.loading import EpochSampler, ResumableLoader, ShardSampler, data_seed
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.worlds import KnownWorld
 
@@ -142,6 +143,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         self.num_workers = require_count("num_workers", num_workers, minimum=0)
         self.drop_last = drop_last
         self._datasets: dict[Split, InMemoryDataset] | None = None
+        self._training_loader: ResumableLoader | None = None
+        self._position: dict[str, int] = {}
 
     @abstractmethod
     def load(self) -> SourceSplits:
@@ -279,8 +282,28 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return self._dataset("train")
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches of the training split, shuffled anew in each epoch."""
-        return self._loader(self.training_dataset(), shuffle=True, drop_last=self.drop_last)
+        """Batches of the training split, shuffled anew in each epoch.
+
+        The order follows from the seed of the run and the epoch. Several processes share each
+        epoch, and a training that is interrupted goes on with the next batch.
+        """
+        dataset = self.training_dataset()
+        order = EpochSampler(dataset, data_seed())
+        loader = ResumableLoader(dataset, order, drop_last=self.drop_last, **self._settings())
+        loader.load_state_dict(self._position)
+        self._training_loader, self._position = loader, {}
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the training has come in its epoch, for a checkpoint."""
+        # Lightning would keep it by itself, but asks for the loader before it gives the state back
+        # wherever a schedule of the learning rate depends on the number of steps.
+        loader = self._training_loader
+        return {} if loader is None else {"position": loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next training go on there."""
+        self._position = state_dict.get("position", {})
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the validation split, in order."""
@@ -294,18 +317,18 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """Batches of the test split, in order."""
         return self._loader(self._dataset("test"))
 
-    def _loader(
-        self, dataset: InMemoryDataset, shuffle: bool = False, drop_last: bool = False
-    ) -> DataLoader[dict[str, Tensor]]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=_already_a_batch,
-        )
+    def _loader(self, dataset: InMemoryDataset) -> DataLoader[dict[str, Tensor]]:
+        """Batches in order, each row in one process."""
+        return DataLoader(dataset, sampler=ShardSampler(dataset), **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        """What all loaders have in common."""
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "collate_fn": _already_a_batch,
+        }
 
     def _dataset(self, split: Split) -> InMemoryDataset:
         self.setup()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
@@ -26,13 +25,14 @@ from deepscm_pl.training.objectives import (
     ObjectiveValue,
     TrainingProgress,
 )
+from deepscm_pl.training.repeatable import RepeatableModule
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.types import Variables
 
 __all__ = ["DeepSCM"]
 
 
-class DeepSCM(pl.LightningModule):
+class DeepSCM(RepeatableModule):
     """A deep structural causal model, trained by maximising its evidence lower bound.
 
     The loss is the negative objective, the bound itself by default, in nats, averaged over the
@@ -126,12 +126,14 @@ class DeepSCM(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the data with the model, so that a checkpoint knows its test split."""
+        super().on_save_checkpoint(checkpoint)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Evaluate averaged weights, where the checkpoint holds them; remember its steps."""
+        super().on_load_checkpoint(checkpoint)
         evaluate_average(self.trainer, checkpoint)
         self.loaded_steps = checkpoint.get("global_step")
 

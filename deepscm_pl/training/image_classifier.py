@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,13 +16,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from deepscm_pl.configuration import describe
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
+from deepscm_pl.training.repeatable import RepeatableModule
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.types import Variables
 
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(pl.LightningModule):
+class ImageClassifier(RepeatableModule):
     """log p(label | image), up to a constant: a classifier of a data module's images.
 
     Trained by the cross-entropy in nats, on images shifted at random. Logged for train, validation
@@ -93,6 +93,7 @@ class ImageClassifier(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the class and the data, so that a checkpoint can be tested by its path alone."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["model_class"] = f"{type(self).__module__}.{type(self).__qualname__}"
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
@@ -100,6 +101,7 @@ class ImageClassifier(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Evaluate averaged weights, where the checkpoint holds them."""
+        super().on_load_checkpoint(checkpoint)
         evaluate_average(self.trainer, checkpoint)
 
     def forward(self, image: Tensor) -> Tensor:

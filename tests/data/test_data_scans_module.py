@@ -113,8 +113,9 @@ def test_training_sees_random_parts_and_the_rest_the_middle(tmp_path):
     (batch,) = data.test_dataloader()
     assert np.array_equal(batch["image"][:, 0], np.stack([middle[8], middle[9]]))
     found = set()
+    loader = data.train_dataloader()
     for _ in range(100):
-        for batch in data.train_dataloader():
+        for batch in loader:
             assert batch["image"].dtype == torch.float32
             for image, row in zip(batch["image"], batch["index"].flatten().tolist(), strict=True):
                 found.add(corner(image[0].numpy(), picture(row)))
@@ -128,15 +129,16 @@ def corner(part, whole):
     return int(row), int(column)
 
 
-def test_random_parts_follow_the_seed_and_differ_within_a_batch():
-    batch = {"image": torch.arange(400.0).reshape(1, 1, 20, 20).expand(16, 1, 20, 20)}
-    crop = RandomCrop([8, 9])
+def test_random_parts_follow_the_seed_and_the_rows_and_differ_within_a_batch():
+    image = torch.arange(400.0).reshape(1, 1, 20, 20).expand(16, 1, 20, 20)
+    rows = torch.arange(16)[:, None]
     found = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        found.append(crop(batch)["image"])
+    for seed, index in ((1, rows), (1, rows), (2, rows), (1, rows.flip(0)), (1, rows + 1)):
+        found.append(RandomCrop([8, 9], seed)({"image": image, "index": index})["image"])
+        torch.rand(())  # what others draw has no effect
     assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    for other in found[2:]:
+        assert not torch.equal(found[0], other)
     assert len(found[0][:, 0, 0, 0].unique()) > 5
     assert type(found[0]) is torch.Tensor
 

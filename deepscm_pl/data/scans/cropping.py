@@ -11,26 +11,27 @@ from torch import Tensor
 
 __all__ = ["RandomCrop", "centre_crop", "centre_offset"]
 
-_SEEDS = 2**32
-
 
 class RandomCrop:
     """Cuts the images of a batch out at random, each for itself.
 
-    Randomness comes from torch's global generator, so that a seed of the training fixes it, and
-    worker processes of a data loader differ.
+    Where follows from the seed and from which rows the batch has, in which order, by their
+    ``index``: epochs differ, and a training that was interrupted goes on as it would have, with any
+    number of worker processes.
 
     Args:
         sizes: Of the crops, one for each axis of an image.
+        seed: Of the places.
 
     Example:
-        >>> batch = {"age": torch.ones(2, 1), "image": torch.rand(2, 1, 20, 24)}
+        >>> batch = {"index": torch.tensor([[3], [7]]), "image": torch.rand(2, 1, 20, 24)}
         >>> RandomCrop([16, 16])(batch)["image"].shape
         torch.Size([2, 1, 16, 16])
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], seed: int = 0) -> None:
         self.sizes = tuple(sizes)
+        self.seed = seed
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch with crops ``(B, C, *sizes)`` of its ``image``."""
@@ -38,7 +39,8 @@ class RandomCrop:
         from monai.transforms import RandSpatialCrop
 
         crop = RandSpatialCrop(self.sizes, random_size=False)
-        crop.set_random_state(seed=int(torch.randint(_SEEDS, ())))
+        entropy = np.random.SeedSequence([self.seed, *batch["index"].flatten().tolist()])
+        crop.set_random_state(seed=int(entropy.generate_state(1)[0]))
         images = [torch.as_tensor(crop(image)) for image in batch["image"]]
         return {**batch, "image": torch.stack([image.as_subclass(Tensor) for image in images])}
 

@@ -21,6 +21,7 @@ from deepscm_pl.data.base import (
     Split,
     require_count,
 )
+from deepscm_pl.data.loading import data_seed
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.attributes import Attribute, AttributeKind
 from deepscm_pl.data.scans.cache import PreparedImages, cached_images
@@ -262,7 +263,8 @@ class BrainMRIDataModule(CausalDataModule):
         if self.random_crop is None:
             return InMemoryDataset(variables)
         whole = self._prepared.images[: self._first_row("validation")]
-        return InMemoryDataset({**variables, "image": whole}, RandomCrop(self.random_crop))
+        crop = RandomCrop(self.random_crop, data_seed())
+        return InMemoryDataset({**variables, "image": whole}, crop)
 
     def identifiers(self, split: Split) -> list[str]:
         """The subject of each row of a split.

@@ -1,0 +1,58 @@
+"""Random numbers of a training that do not depend on where it was interrupted."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+
+__all__ = ["RepeatableModule"]
+
+_KEY = "random_seed"
+
+
+class RepeatableModule(pl.LightningModule):
+    """Base of modules whose random numbers in a training step follow from where the step is.
+
+    Before each batch in training and validation the generators of torch are seeded with a hash of
+    the run's seed, the epoch, the number of the batch and the process. So processes draw different
+    noise, what a callback draws in between changes nothing, and a training that goes on from a
+    checkpoint draws what it would have drawn. The seed is that of Lightning's ``seed_everything``,
+    or of the first run from which a checkpoint descends.
+    """
+
+    _random_seed: int | None = None
+
+    def on_fit_start(self) -> None:
+        """Agree on a seed, unless a checkpoint has brought one."""
+        if self._random_seed is None:
+            found = os.environ.get("PL_GLOBAL_SEED")
+            seed = torch.initial_seed() % 2**63 if found is None else int(found)
+            self._random_seed = int(self.trainer.strategy.broadcast(seed))
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed the generators."""
+        self._seed_generators(0, batch_idx)
+        # Else Lightning leaves out schedules of epochs and plateaus at the end of the first one.
+        self.trainer.fit_loop.restarting = False
+
+    def on_validation_batch_start(
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Seed the generators."""
+        self._seed_generators(1, batch_idx)
+
+    def _seed_generators(self, stage: int, batch_idx: int) -> None:
+        where = (self._random_seed or 0, stage, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0]))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the seed."""
+        checkpoint[_KEY] = self._random_seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the seed over."""
+        self._random_seed = checkpoint.get(_KEY)
