@@ -10,6 +10,7 @@ from deepscm_pl.callbacks.latent_traversal import LatentTraversal
 from deepscm_pl.callbacks.noise_histograms import NoiseHistograms
 from deepscm_pl.callbacks.reconstructions import ReconstructionGrid
 from deepscm_pl.callbacks.samples import SampleGrid
+from deepscm_pl.callbacks.skip_steps import SkipSteps
 
 __all__ = [
     "AssociationReport",
@@ -23,4 +24,5 @@ __all__ = [
     "NoiseHistograms",
     "ReconstructionGrid",
     "SampleGrid",
+    "SkipSteps",
 ]

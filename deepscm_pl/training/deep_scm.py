@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
+from deepscm_pl.training.finite import (
+    BatchRecord,
+    FiniteWatch,
+    Problem,
+    describe_problem,
+    gradient_norm,
+    problem_of,
+)
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
     Objective,
@@ -87,6 +95,7 @@ class DeepSCM(RepeatableModule):
         self.objective = objective(num_particles)
         self.num_evaluation_particles = num_evaluation_particles
         self.loaded_steps: int | None = None
+        self.watch = FiniteWatch()
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
 
@@ -125,7 +134,14 @@ class DeepSCM(RepeatableModule):
         return load_model(cls, checkpoint_path, map_location, settings, factories)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the data with the model, so that a checkpoint knows its test split."""
+        """Remember the data with the model, so that a checkpoint knows its test split.
+
+        Raises:
+            FloatingPointError: If the weights come from a step that was not finite.
+        """
+        problem = self.watch.finish()
+        if problem is not None:
+            self._stop(problem)
         super().on_save_checkpoint(checkpoint)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
@@ -170,9 +186,7 @@ class DeepSCM(RepeatableModule):
         progress = TrainingProgress(self.global_step, self.current_epoch)
         value: ObjectiveValue = self.objective(self.scm, batch, progress)
         quantities = self._quantities(value.elbo)
-        if not torch.isfinite(value.objective):
-            whole = value.objective.detach().expand_as(quantities["bound"])
-            self._stop_at_non_finite({**quantities, "objective": whole}, batch, batch_index)
+        self.watch.note(self._record(batch, batch_index, value.objective, quantities))
         means = {name: each.detach().mean() for name, each in quantities.items()}
         logged = {**means, "objective": value.objective.detach(), **value.logged}
         self.log_dict(
@@ -181,6 +195,28 @@ class DeepSCM(RepeatableModule):
         )
         self.log("bound", means["bound"], prog_bar=True, logger=False)
         return -value.objective
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Stop where the loss or a gradient is not finite.
+
+        Raises:
+            FloatingPointError: If so; on a GPU a few steps later.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        norms = {name: gradient_norm(self.scm[name].parameters()) for name in self.scm.graph.nodes}
+        found = {name: norm for name, norm in norms.items() if norm is not None}
+        if not found:  # a callback has taken the gradients away
+            self.watch.skip()
+        # A scaled gradient may overflow: then the scaler leaves the step out.
+        problem = self.watch.step({} if scaled else found)
+        if problem is not None:
+            self._stop(problem)
+
+    def on_train_end(self) -> None:
+        """Wait for what is still on its way to be looked at."""
+        problem = self.watch.finish()
+        if problem is not None:
+            self._stop(problem)
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
@@ -221,8 +257,9 @@ class DeepSCM(RepeatableModule):
 
     def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
-        if not bool(torch.isfinite(quantities["bound"]).all()):
-            self._stop_at_non_finite(quantities, batch, batch_index)
+        total = quantities["bound"].sum()
+        if not bool(torch.isfinite(total)):
+            self._stop(problem_of(self._record(batch, batch_index, total, quantities)))
         return quantities
 
     def _quantities(self, elbo: EvidenceLowerBound) -> dict[str, Tensor]:
@@ -246,42 +283,30 @@ class DeepSCM(RepeatableModule):
         self.log_dict(means, sync_dist=True)
         return computed
 
-    def _stop_at_non_finite(
-        self, quantities: Mapping[str, Tensor], batch: Variables, batch_index: int
-    ) -> None:
-        term, rows = _first_non_finite(quantities)
+    def _record(
+        self, batch: Variables, number: int, loss: Tensor, quantities: Mapping[str, Tensor]
+    ) -> BatchRecord:
+        terms = {
+            name: values.detach()
+            for name, values in quantities.items()
+            if name.startswith(("log_prob/", "kl/")) or name == "bound"
+        }
+        return BatchRecord(self.current_epoch, number, loss.detach(), terms, batch.get("index"))
+
+    def _stop(self, problem: Problem) -> None:
         weights = "" if _all_finite(self.parameters()) else " The parameters are no longer finite."
         raise FloatingPointError(
-            f"stopped: {term} is not finite for {int(rows.sum())} of {len(rows)} images in batch "
-            f"{batch_index} of epoch {self.current_epoch}{_named_rows(batch, rows)}.{weights} "
-            "Lower the learning rate, clip gradients (--trainer.gradient_clip_val 1), or look at "
-            "these images; the checkpoints saved so far are intact."
+            f"{describe_problem(problem, self.trainer)}{weights} Lower the learning rate, clip "
+            "gradients (--trainer.gradient_clip_val 1), leave such steps out (the callback "
+            "deepscm_pl.callbacks.SkipSteps), or look at these images."
         )
 
 
 _NO_SETTINGS = ("self", "__class__")
 
 
-def _first_non_finite(quantities: Mapping[str, Tensor]) -> tuple[str, Tensor]:
-    """The term at fault and the images in which it is; the largest where only the sum overflows."""
-    terms = {k: v for k, v in quantities.items() if k.startswith(("log_prob/", "kl/", "objective"))}
-    for name, value in terms.items():
-        if not bool(torch.isfinite(value).all()):
-            return name, ~torch.isfinite(value)
-    largest = max(terms, key=lambda name: float(terms[name].abs().max()))
-    return largest, torch.ones_like(terms[largest], dtype=torch.bool)
-
-
 def _all_finite(parameters: Iterable[Tensor]) -> bool:
     return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
-
-
-def _named_rows(batch: Variables, broken: Tensor) -> str:
-    if "index" not in batch:
-        return ""
-    rows: Sequence[int] = batch["index"].flatten()[broken.flatten()].tolist()
-    more = ", ..." if len(rows) > 5 else ""
-    return f" (rows {', '.join(map(str, rows[:5]))}{more} of the data)"
 
 
 def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGraph) -> None:
