@@ -11,6 +11,7 @@ from deepscm_pl.callbacks.noise_histograms import NoiseHistograms
 from deepscm_pl.callbacks.reconstructions import ReconstructionGrid
 from deepscm_pl.callbacks.samples import SampleGrid
 from deepscm_pl.callbacks.skip_steps import SkipSteps
+from deepscm_pl.callbacks.termination import SaveOnTermination
 
 __all__ = [
     "AssociationReport",
@@ -24,5 +25,6 @@ __all__ = [
     "NoiseHistograms",
     "ReconstructionGrid",
     "SampleGrid",
+    "SaveOnTermination",
     "SkipSteps",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -80,9 +81,16 @@ def _commands() -> dict[str, Callable[[list[str]], None]]:
 
 def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     try:
         command(words)
+    except SIGTERMException:
+        print(
+            f"deepscm {words[0]}: ended by SIGTERM; --ckpt_path last goes on from what was saved",
+            file=sys.stderr,
+        )
+        return 128 + signal.SIGTERM
     except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise

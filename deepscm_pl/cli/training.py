@@ -16,14 +16,22 @@ import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, distributed
 
-from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid, EvaluationReport
+from deepscm_pl.callbacks import (
+    AssociationReport,
+    CounterfactualGrid,
+    EvaluationReport,
+    SaveOnTermination,
+)
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
+from deepscm_pl.cli.runs import RunLock, checkpoint_folders
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
+from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 
 __all__ = ["TrainingCommand", "run_training_command"]
 
@@ -35,7 +43,9 @@ class _SaveConfiguration(SaveConfigCallback):
     """Keep ``config.yaml`` with a training run, and with nothing else."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
+        kept = trainer.log_dir  # asks every process
+        goes_on = kept is not None and (Path(kept) / self.config_filename).exists()
+        if stage == "fit" and not goes_on:
             super().setup(trainer, pl_module, stage)
 
 
@@ -58,6 +68,7 @@ class TrainingCommand(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=_SaveConfiguration,
             auto_configure_optimizers=False,
+            trainer_defaults={"callbacks": [RunLock(), SaveOnTermination()]},
             parser_class=FriendlyLightningParser,
             parser_kwargs={
                 "prog": "deepscm",
@@ -103,6 +114,7 @@ class TrainingCommand(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Load the predictor; stop where a checkpoint does not fit the configuration's model."""
+        self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationReport) and callback.predictor is not None:
                 callback.classifier = _load_classifier(callback.predictor)
@@ -120,16 +132,37 @@ class TrainingCommand(LightningCLI):
         """Log a training to a new folder, and a test to the run of its checkpoint."""
         command = self.config.subcommand
         settings = self.config[command].trainer
+        goes_on = self._go_on() if command == "fit" else {}
         if settings.logger is not None:
             return
         if command == "fit":
-            settings.logger = _tensorboard(save_dir=settings.default_root_dir or ".")
+            settings.logger = Namespace(
+                class_path="deepscm_pl.cli.runs.RunLogger",
+                init_args=Namespace(save_dir=str(settings.default_root_dir or "."), **goes_on),
+            )
             return
         run = _run_of(self.config[command].get("ckpt_path"))
         if command == "test" and run is not None:
             settings.logger = _tensorboard(save_dir=run.parent, name="", version=run.name)
             return
         settings.logger = False  # and make no folder
+
+    def _go_on(self) -> dict[str, Any]:
+        """Find what ``--ckpt_path last`` means, and how its run is logged on."""
+        settings = self.config[self.config.subcommand]
+        if settings.get("ckpt_path") != "last":
+            return {}
+        root = Path(settings.trainer.default_root_dir or ".")
+        path = last_checkpoint(checkpoint_folders(root, settings.checkpoint.dirpath))
+        settings.ckpt_path = None if path is None else str(path)
+        if path is None:
+            rank_zero_info("there is no checkpoint in %s to go on from: training starts anew", root)
+            return {}
+        # What was saved after this checkpoint is written once more.
+        settings.checkpoint.enable_version_counter = False
+        run = _run_of(str(path))
+        steps = int(read_checkpoint(path, settings=())["global_step"])
+        return {} if run is None else {"version": run.name, "purge_step": steps}
 
     def fit(
         self,

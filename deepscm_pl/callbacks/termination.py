@@ -1,0 +1,34 @@
+"""Saving what was trained when the machine is about to be taken away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
+
+from deepscm_pl.callbacks.run_folder import checkpoint_folder
+
+__all__ = ["SaveOnTermination"]
+
+
+class SaveOnTermination(pl.Callback):
+    """On SIGTERM, saves ``last.ckpt`` after the step that is being done; Lightning then stops.
+
+    Batch systems send it some time before they end a job (SLURM: ``--signal=SIGTERM@120``). With
+    accumulated gradients it waits for the step of the optimiser. All processes save together, even
+    if only one has been told.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
+    ) -> None:
+        """Save, if told to end."""
+        told = trainer.received_sigterm
+        if trainer.world_size > 1:
+            told = trainer.strategy.reduce_boolean_decision(told, all=False)
+        if told and not trainer.fit_loop._should_accumulate():
+            path = Path(checkpoint_folder(trainer)) / "last.ckpt"
+            trainer.save_checkpoint(path)
+            rank_zero_info("told to end: saved %s", path)

@@ -1,0 +1,131 @@
+"""Folders of training runs: one for each, claimed, locked, and found again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+__all__ = ["RunLock", "RunLogger", "checkpoint_folders"]
+
+_LOGS = "lightning_logs"
+_LOCK = ".lock"
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoard in a folder of its own, ``version_0``, ``version_1`` and so on.
+
+    The folder is made when its number is first asked for. Of several runs that start at once in
+    one place each gets another number, where Lightning's own logger may give them the same.
+
+    Args:
+        save_dir: Where the folder ``lightning_logs`` is.
+        name: Of the folder of runs.
+        version: Of a run that goes on; None for a new one.
+        purge_step: The first step of what is logged now. Points of later steps that a killed
+            process has logged are not shown.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        name: str = _LOGS,
+        version: str | None = None,
+        purge_step: int | None = None,
+    ) -> None:
+        settings: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
+        super().__init__(save_dir, name, version, default_hp_metric=False, **settings)
+
+    @property
+    def version(self) -> int | str:
+        """The number of the run, or its name."""
+        if self._version is None and getattr(rank_zero_only, "rank", 0) == 0:
+            self._version = _claim(Path(self.root_dir), super()._get_next_version())
+        return super().version
+
+
+def _claim(folder: Path, first: int) -> int:
+    """Make the folder of the first number that no one else has taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    number = first
+    while True:
+        try:
+            (folder / f"version_{number}").mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return number
+
+
+class RunLock(pl.Callback):
+    """Keeps two trainings from writing to the folder of one run.
+
+    The lock is the process's own: it is gone when the process is, however it ended.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[str] | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the lock.
+
+        Raises:
+            ValueError: If another process has it.
+        """
+        folder = trainer.log_dir  # asks every process
+        if stage != "fit" or folder is None or not trainer.is_global_zero or self._file is not None:
+            return
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        self._file = (path / _LOCK).open("w")
+        if not _lock(self._file):
+            self._file.close()
+            self._file = None
+            raise ValueError(
+                f"another training is writing to {path}; wait for its end, or start one of your "
+                "own without --ckpt_path last or in another --trainer.default_root_dir."
+            )
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give the lock back."""
+        if stage == "fit" and self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without the lock, which is no one else's."""
+        return {"_file": None}
+
+
+def _lock(file: IO[str]) -> bool:
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def checkpoint_folders(root: Path, given: str | None = None) -> Iterator[Path]:
+    """Where trainings with the root folder ``root`` keep checkpoints.
+
+    Args:
+        root: ``trainer.default_root_dir``.
+        given: ``checkpoint.dirpath``, instead.
+    """
+    if given is not None:
+        yield Path(given)
+        return
+    yield root
+    yield root / "checkpoints"
+    yield from sorted((root / _LOGS).glob("version_*/checkpoints"))

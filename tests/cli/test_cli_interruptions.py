@@ -1,0 +1,177 @@
+"""A run survives what happens to long runs."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_cli_processes import run_for_a_while
+
+from deepscm_pl.cli import main
+
+from tiny import CONFIGURATION
+
+STEPS = 12
+"""Three epochs of four."""
+
+
+def words(folder, how=None, step=5, every=2):
+    """A training with averaged weights, saved every two steps, that may be interrupted."""
+    settings = copy.deepcopy(CONFIGURATION)
+    settings["trainer"] |= {
+        "max_epochs": 3,
+        "default_root_dir": str(folder),
+        "callbacks": [
+            {
+                "class_path": "pytorch_lightning.callbacks.EMAWeightAveraging",
+                "init_args": {"decay": 0.8, "use_buffers": False},
+            }
+        ],
+    }
+    settings["checkpoint"] = {"every_n_train_steps": every, "monitor": None, "save_top_k": 1}
+    if how is not None:
+        interrupt = {
+            "class_path": "interrupting.Interrupt",
+            "init_args": {"how": how, "step": step},
+        }
+        settings["trainer"]["callbacks"].append(interrupt)
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{how}.yaml"
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return ["fit", "--config", str(path)]
+
+
+def run_of(folder, number=0):
+    return folder / "lightning_logs" / f"version_{number}"
+
+
+def last(folder):
+    return torch.load(run_of(folder) / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def curves(folder):
+    """Every scalar of a run, by name: the steps and values, as TensorBoard shows them."""
+    events = EventAccumulator(str(run_of(folder)))
+    events.Reload()
+    return {
+        name: [(point.step, point.value) for point in events.Scalars(name)]
+        for name in events.Tags()["scalars"]
+        if name.startswith(("train/", "validation/"))
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    assert main(words(folder)) == 0
+    return folder
+
+
+def assert_equal(found, expected, where=""):
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, dict | list):
+        pairs = expected.items() if isinstance(expected, dict) else enumerate(expected)
+        for key, value in pairs:
+            assert_equal(found[key], value, f"{where}/{key}")
+    else:
+        assert found == expected, where
+
+
+@pytest.mark.parametrize(
+    ("how", "step", "code", "saved"),
+    [("kill", 5, -9, 4), ("kill_while_saving", 5, -9, 4), ("terminate", 6, 143, 7)],
+)
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+    whole, tmp_path, how, step, code, saved, capfd
+):
+    found, printed = run_for_a_while(words(tmp_path, how, step))
+    assert found == code, printed
+    assert last(tmp_path)["global_step"] == saved
+    if how == "terminate":
+        assert "ended by SIGTERM; --ckpt_path last goes on" in printed
+    assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
+    resumed, expected = last(tmp_path), last(whole)
+    assert resumed["global_step"] == STEPS
+    for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
+        assert_equal(resumed[part], expected[part], part)
+    assert os.listdir(tmp_path / "lightning_logs") == ["version_0"]
+    folder = run_of(tmp_path) / "checkpoints"
+    assert not [path for path in folder.iterdir() if path.suffix == ".partial"]
+    shown, drawn = curves(tmp_path), curves(whole)
+    assert shown.keys() == drawn.keys()
+    for name, points in drawn.items():
+        # The validation of an epoch that was saved right before it is drawn once or twice, alike.
+        assert sorted(set(shown[name])) == points, name
+        if name.startswith("train/"):
+            assert shown[name] == points, name
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("fill_the_disk", r"could not be written .*File too large.* earlier checkpoints are as"),
+        ("remove_the_folder", r"could not be written .*has vanished"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_stops_the_run(tmp_path, how, message):
+    import re
+
+    code, printed = run_for_a_while(words(tmp_path, how))
+    assert code == 1, printed
+    assert re.search(message, printed, re.DOTALL), printed
+    assert "Traceback" not in printed
+    if how == "fill_the_disk":
+        assert last(tmp_path)["global_step"] == 4
+
+
+def test_nothing_to_go_on_from_starts_anew(tmp_path, capsys):
+    assert main([*words(tmp_path), "--ckpt_path", "last", "--trainer.max_epochs", "1"]) == 0
+    assert last(tmp_path)["global_step"] == 4
+
+
+def test_the_newest_complete_checkpoint_is_found(whole, tmp_path, capsys):
+    assert main([*words(tmp_path), "--trainer.max_epochs", "1"]) == 0
+    folder = run_of(tmp_path) / "checkpoints"
+    good = folder / "last.ckpt"
+    broken = folder / "newer.ckpt"
+    broken.write_bytes(good.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"going on with .*last.ckpt, for newer ones are broken"):
+        assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
+    assert last(tmp_path)["global_step"] == STEPS
+    for path in folder.glob("*.ckpt"):
+        path.write_bytes(b"no checkpoint")
+    assert main([*words(tmp_path), "--ckpt_path", "last"]) == 1
+    assert "no checkpoint can be read" in capsys.readouterr().err
+
+
+def test_two_runs_in_one_place_have_a_folder_each(tmp_path):
+    own = {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
+    environment = {name: value for name, value in os.environ.items() if name not in own}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "deepscm_pl", *words(tmp_path), "--trainer.max_epochs", "1"]
+    runs = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    for number in (0, 1):
+        saved = torch.load(run_of(tmp_path, number) / "checkpoints" / "last.ckpt")
+        assert saved["global_step"] == 4
+
+
+def test_one_run_is_continued_by_one_process(tmp_path, capsys):
+    import fcntl
+
+    assert main([*words(tmp_path), "--trainer.max_epochs", "1"]) == 0
+    with (run_of(tmp_path) / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main([*words(tmp_path), "--ckpt_path", "last"]) == 1
+    assert f"another training is writing to {run_of(tmp_path)}" in capsys.readouterr().err
+    assert last(tmp_path)["global_step"] == 4
+    assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
+    assert Path(run_of(tmp_path) / "config.yaml").is_file()

@@ -1,0 +1,47 @@
+"""A callback that interrupts a training, in ways that real machines have."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from deepscm_pl.training import checkpoint_files
+
+
+class Interrupt(pl.Callback):
+    """Does what it is told before the training step with a given number."""
+
+    def __init__(self, how: str, step: int) -> None:
+        self.how = how
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            getattr(self, self.how)(trainer)
+
+    def kill(self, trainer):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def terminate(self, trainer):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def kill_while_saving(self, trainer):
+        def write_half(checkpoint, path):
+            torch.save(checkpoint, path)
+            os.truncate(path, path.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        checkpoint_files._write = write_half
+
+    def fill_the_disk(self, trainer):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    def remove_the_folder(self, trainer):
+        shutil.rmtree(Path(trainer.log_dir) / "checkpoints")
