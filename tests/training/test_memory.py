@@ -15,8 +15,8 @@ from deepscm_pl.callbacks import CounterfactualGrid, SampleGrid
 
 from tiny import TinyDataModule
 
-EPOCHS = 250
-"""Of four steps: a thousand."""
+EPOCHS = 100
+"""Of ten steps: a thousand, and a validation after each epoch."""
 
 _MOST = 6 * 2**20
 """Bytes by which memory may differ; a tensor of a step that is kept would be more."""
@@ -38,8 +38,8 @@ class Memory(pl.Callback):
 def test_memory_does_not_grow_over_a_thousand_steps(tmp_path):
     memory = Memory()
     grids = [
-        CounterfactualGrid(["thickness=2"], num_images=2, every_n_epochs=10),
-        SampleGrid(num_images=2, every_n_epochs=10),
+        CounterfactualGrid(["thickness=2"], num_images=2, every_n_epochs=20),
+        SampleGrid(num_images=2, every_n_epochs=20),
     ]
     trainer = pl.Trainer(
         default_root_dir=tmp_path,
@@ -52,7 +52,8 @@ def test_memory_does_not_grow_over_a_thousand_steps(tmp_path):
         enable_checkpointing=False,
         callbacks=[*grids, memory],
     )
-    trainer.fit(make(), datamodule=TinyDataModule())
+    trainer.fit(make(), datamodule=TinyDataModule(batch_size=6))
     assert trainer.global_step == 1000
-    early, late = memory.held[60], memory.held[-1]
-    assert late - early < _MOST, [held // 2**20 for held in memory.held[::20]]
+    # The least of many: drawing takes some for a while.
+    early, late = min(memory.held[20:50]), min(memory.held[70:])
+    assert late - early < _MOST, [held // 2**20 for held in memory.held[::10]]
