@@ -160,7 +160,7 @@ def test_rows_without_a_value_can_be_left_out(tmp_path, caplog):
         data = make(tmp_path, columns=["age", "sex"], missing="drop")
         data.setup()
     assert "4 train" in caplog.text
-    assert "2 rows with a missing value are left out" in caplog.text
+    assert "without 2 rows in which a value is missing" in caplog.text
     assert data.identifiers("train") == ["0000", "0002", "0003", "0005"]
     assert column(data, "age") == [40.5, 42.5, 43.5, 45.5]
     # The images follow their subjects.

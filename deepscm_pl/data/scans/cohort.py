@@ -50,7 +50,8 @@ class Cohort:
         subjects = len(set(self.identifiers))
         head = f"{subjects} subjects in {len(self.identifiers)} rows: {counts}"
         if self.dropped:
-            head += f"; {self.dropped} rows with a missing value are left out"
+            rows = "row" if self.dropped == 1 else "rows"
+            head += f"; without {self.dropped} {rows} in which a value is missing"
         return "\n".join([head, *(f"  {attribute}" for attribute in self.attributes)])
 
 
