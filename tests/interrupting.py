@@ -25,6 +25,11 @@ class Interrupt(pl.Callback):
         if trainer.global_step == self.step:
             getattr(self, self.how)(trainer)
 
+    def on_test_end(self, trainer, pl_module):
+        if self.how == "terminate_the_report":
+            os.kill(os.getpid(), signal.SIGTERM)
+            (Path(trainer.default_root_dir) / "survived").touch()
+
     def kill(self, trainer):
         os.kill(os.getpid(), signal.SIGKILL)
 

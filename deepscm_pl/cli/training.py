@@ -29,7 +29,7 @@ from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.cli.runs import RunLock, checkpoint_folders
 from deepscm_pl.configuration import restore
-from deepscm_pl.files import new_file
+from deepscm_pl.files import exit_on_termination, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 
@@ -189,7 +189,7 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The quantities on the validation split."""
-        with _from_another_folder():
+        with _from_another_folder(), exit_on_termination():
             self.trainer.validate(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
             )
@@ -201,7 +201,8 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The association table and the evaluation on the test split."""
-        with _from_another_folder():
+        # Lightning looks at SIGTERM with the next batch, which a report never asks for.
+        with _from_another_folder(), exit_on_termination():
             self.trainer.test(
                 model,
                 datamodule=datamodule,
@@ -219,7 +220,7 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The quantities of every test image, as ``quantities.csv`` in the run's folder."""
-        with _from_another_folder():
+        with _from_another_folder(), exit_on_termination():
             batches = self.trainer.predict(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
             )

@@ -132,6 +132,13 @@ def test_a_folder_that_cannot_be_written_stops_the_run(tmp_path, how, message):
         assert last(tmp_path)["global_step"] == 4
 
 
+def test_a_report_can_be_ended(tmp_path):
+    code, printed = run_for_a_while(words(tmp_path, "terminate_the_report", step=-1))
+    assert code == 143, printed
+    assert last(tmp_path)["global_step"] == STEPS
+    assert not (tmp_path / "survived").exists()
+
+
 def test_nothing_to_go_on_from_starts_anew(tmp_path, capsys):
     assert main([*words(tmp_path), "--ckpt_path", "last", "--trainer.max_epochs", "1"]) == 0
     assert last(tmp_path)["global_step"] == 4
