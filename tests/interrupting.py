@@ -30,6 +30,13 @@ class Interrupt(pl.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
             (Path(trainer.default_root_dir) / "survived").touch()
 
+    def on_validation_batch_end(self, trainer, *_):
+        if self.how == "terminate_the_validation" and trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def terminate_the_validation(self, trainer):
+        pass
+
     def kill(self, trainer):
         os.kill(os.getpid(), signal.SIGKILL)
 

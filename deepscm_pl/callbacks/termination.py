@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deepscm_pl.callbacks.run_folder import checkpoint_folder
 
@@ -14,21 +14,37 @@ __all__ = ["SaveOnTermination"]
 
 
 class SaveOnTermination(pl.Callback):
-    """On SIGTERM, saves ``last.ckpt`` after the step that is being done; Lightning then stops.
+    """On SIGTERM, saves ``last.ckpt`` after the step that is being done, and Lightning stops.
 
-    Batch systems send it some time before they end a job (SLURM: ``--signal=SIGTERM@120``). With
-    accumulated gradients it waits for the step of the optimiser. All processes save together, even
-    if only one has been told.
+    Batch systems send it some time before they end a job (SLURM: ``--signal=SIGTERM@120``). A
+    validation that is interrupted is done again by the training that goes on.
     """
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Save, if told to end."""
-        told = trainer.received_sigterm
-        if trainer.world_size > 1:
-            told = trainer.strategy.reduce_boolean_decision(told, all=False)
-        if told and not trainer.fit_loop._should_accumulate():
-            path = Path(checkpoint_folder(trainer)) / "last.ckpt"
-            trainer.save_checkpoint(path)
-            rank_zero_info("told to end: saved %s", path)
+        """Save, if Lightning stops because of the signal."""
+        told = isinstance(exception, SIGTERMException)
+        if not told or trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        if trainer.validating:
+            _put_weights_back(trainer, pl_module)
+            _begin_validation_again(trainer)
+        path = checkpoint_folder(trainer) / "last.ckpt"
+        trainer.save_checkpoint(path)
+        rank_zero_info("told to end: saved %s", path)
+
+
+def _put_weights_back(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """Validation looks at averaged weights, and was not given the time to put the others back."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):
+            callback.on_validation_epoch_end(trainer, pl_module)
+
+
+def _begin_validation_again(trainer: pl.Trainer) -> None:
+    """What was measured so far is not kept, so that the training that goes on needs all of it."""
+    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    progress.reset()
+    progress.increment_ready()
+    progress.increment_started()

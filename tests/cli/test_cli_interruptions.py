@@ -87,7 +87,13 @@ def assert_equal(found, expected, where=""):
 
 @pytest.mark.parametrize(
     ("how", "step", "code", "saved"),
-    [("kill", 5, -9, 4), ("kill_while_saving", 5, -9, 4), ("terminate", 6, 143, 7)],
+    [
+        ("kill", 5, -9, 4),
+        ("kill_while_saving", 5, -9, 4),
+        ("terminate", 6, 143, 7),
+        ("terminate", 7, 143, 8),  # the last of an epoch
+        ("terminate_the_validation", 8, 143, 8),
+    ],
 )
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     whole, tmp_path, how, step, code, saved, capfd
@@ -95,7 +101,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     found, printed = run_for_a_while(words(tmp_path, how, step))
     assert found == code, printed
     assert last(tmp_path)["global_step"] == saved
-    if how == "terminate":
+    if how.startswith("terminate"):
         assert "ended by SIGTERM; --ckpt_path last goes on" in printed
     assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
     resumed, expected = last(tmp_path), last(whole)
