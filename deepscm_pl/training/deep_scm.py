@@ -19,28 +19,21 @@ from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
-from deepscm_pl.training.finite import (
-    BatchRecord,
-    FiniteWatch,
-    Problem,
-    describe_problem,
-    gradient_norm,
-    problem_of,
-)
+from deepscm_pl.training.finite import problem_of
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
     Objective,
     ObjectiveValue,
     TrainingProgress,
 )
-from deepscm_pl.training.repeatable import RepeatableModule
 from deepscm_pl.training.schedule import schedule
+from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
 
 __all__ = ["DeepSCM"]
 
 
-class DeepSCM(RepeatableModule):
+class DeepSCM(WatchedModule):
     """A deep structural causal model, trained by maximising its evidence lower bound.
 
     The loss is the negative objective, the bound itself by default, in nats, averaged over the
@@ -95,7 +88,6 @@ class DeepSCM(RepeatableModule):
         self.objective = objective(num_particles)
         self.num_evaluation_particles = num_evaluation_particles
         self.loaded_steps: int | None = None
-        self.watch = FiniteWatch()
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
 
@@ -134,14 +126,7 @@ class DeepSCM(RepeatableModule):
         return load_model(cls, checkpoint_path, map_location, settings, factories)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the data with the model, so that a checkpoint knows its test split.
-
-        Raises:
-            FloatingPointError: If the weights come from a step that was not finite.
-        """
-        problem = self.watch.finish()
-        if problem is not None:
-            self._stop(problem)
+        """Remember the data with the model, so that a checkpoint knows its test split."""
         super().on_save_checkpoint(checkpoint)
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
@@ -186,7 +171,7 @@ class DeepSCM(RepeatableModule):
         progress = TrainingProgress(self.global_step, self.current_epoch)
         value: ObjectiveValue = self.objective(self.scm, batch, progress)
         quantities = self._quantities(value.elbo)
-        self.watch.note(self._record(batch, batch_index, value.objective, quantities))
+        self.watch.note(self.record(batch, batch_index, value.objective, _terms(quantities)))
         means = {name: each.detach().mean() for name, each in quantities.items()}
         logged = {**means, "objective": value.objective.detach(), **value.logged}
         self.log_dict(
@@ -196,27 +181,9 @@ class DeepSCM(RepeatableModule):
         self.log("bound", means["bound"], prog_bar=True, logger=False)
         return -value.objective
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Stop where the loss or a gradient is not finite.
-
-        Raises:
-            FloatingPointError: If so; on a GPU a few steps later.
-        """
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        norms = {name: gradient_norm(self.scm[name].parameters()) for name in self.scm.graph.nodes}
-        found = {name: norm for name, norm in norms.items() if norm is not None}
-        if not found:  # a callback has taken the gradients away
-            self.watch.skip()
-        # A scaled gradient may overflow: then the scaler leaves the step out.
-        problem = self.watch.step({} if scaled else found)
-        if problem is not None:
-            self._stop(problem)
-
-    def on_train_end(self) -> None:
-        """Wait for what is still on its way to be looked at."""
-        problem = self.watch.finish()
-        if problem is not None:
-            self._stop(problem)
+    def gradient_groups(self) -> dict[str, Iterable[Tensor]]:
+        """The parameters of each variable's mechanism."""
+        return {name: self.scm[name].parameters() for name in self.scm.graph.nodes}
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
@@ -259,7 +226,8 @@ class DeepSCM(RepeatableModule):
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
         total = quantities["bound"].sum()
         if not bool(torch.isfinite(total)):
-            self._stop(problem_of(self._record(batch, batch_index, total, quantities)))
+            record = self.record(batch, batch_index, total, _terms(quantities))
+            self.stop_at(problem_of(record))
         return quantities
 
     def _quantities(self, elbo: EvidenceLowerBound) -> dict[str, Tensor]:
@@ -283,30 +251,14 @@ class DeepSCM(RepeatableModule):
         self.log_dict(means, sync_dist=True)
         return computed
 
-    def _record(
-        self, batch: Variables, number: int, loss: Tensor, quantities: Mapping[str, Tensor]
-    ) -> BatchRecord:
-        terms = {
-            name: values.detach()
-            for name, values in quantities.items()
-            if name.startswith(("log_prob/", "kl/")) or name == "bound"
-        }
-        return BatchRecord(self.current_epoch, number, loss.detach(), terms, batch.get("index"))
-
-    def _stop(self, problem: Problem) -> None:
-        weights = "" if _all_finite(self.parameters()) else " The parameters are no longer finite."
-        raise FloatingPointError(
-            f"{describe_problem(problem, self.trainer)}{weights} Lower the learning rate, clip "
-            "gradients (--trainer.gradient_clip_val 1), leave such steps out (the callback "
-            "deepscm_pl.callbacks.SkipSteps), or look at these images."
-        )
-
 
 _NO_SETTINGS = ("self", "__class__")
 
 
-def _all_finite(parameters: Iterable[Tensor]) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in parameters)
+def _terms(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the bound, and the bound."""
+    kept = ("log_prob/", "kl/")
+    return {k: v for k, v in quantities.items() if k.startswith(kept) or k == "bound"}
 
 
 def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGraph) -> None:

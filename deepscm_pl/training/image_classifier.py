@@ -16,14 +16,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from deepscm_pl.configuration import describe
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
-from deepscm_pl.training.repeatable import RepeatableModule
 from deepscm_pl.training.schedule import schedule
+from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
 
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(RepeatableModule):
+class ImageClassifier(WatchedModule):
     """log p(label | image), up to a constant: a classifier of a data module's images.
 
     Trained by the cross-entropy in nats, on images shifted at random. Logged for train, validation
@@ -112,7 +112,9 @@ class ImageClassifier(RepeatableModule):
     def training_step(self, batch: Variables, batch_index: int) -> Tensor:
         """The cross-entropy of shifted images, in nats per image."""
         logits = self(shift_images(batch[self.variable], self.shift))
-        loss = functional.cross_entropy(logits, self._labels(batch))
+        surprise = functional.cross_entropy(logits, self._labels(batch), reduction="none")
+        loss = surprise.mean()
+        self.watch.note(self.record(batch, batch_index, loss, {"cross_entropy": surprise}))
         self.log("train/cross_entropy", loss.detach(), prog_bar=True)
         return loss
 

@@ -187,3 +187,19 @@ def test_shift_is_for_training_only():
     model.validation_step(batch, 0)
     assert not torch.equal(seen[0], seen[1])
     assert torch.equal(seen[1], 2 * image / 255 - 1)
+
+
+def test_an_image_that_is_no_number_stops_the_training(tmp_path, monkeypatch, capsys):
+    def broken(self, indices):
+        batch = gather(self, indices)
+        batch["image"][3] = float("nan")
+        return batch
+
+    from deepscm_pl.data import InMemoryDataset
+
+    gather = InMemoryDataset.__getitems__
+    monkeypatch.setattr(InMemoryDataset, "__getitems__", broken)
+    words = ["fit", "--config", write(tmp_path), "--trainer.default_root_dir", str(tmp_path)]
+    assert main([*words, "--trainer.num_sanity_val_steps", "0"]) == 1
+    message = capsys.readouterr().err
+    assert "cross_entropy is not finite for 1 of 16 images in batch 0 of epoch 0 (rows" in message
