@@ -23,6 +23,7 @@ ask a trained model
   sample          association:             deepscm sample --ckpt_path FILE.ckpt --out DIR
   intervene       intervention:            deepscm intervene --ckpt_path FILE.ckpt --do thickness=3 --out DIR
   counterfactual  counterfactual:          deepscm counterfactual --ckpt_path FILE.ckpt --do thickness=3 --out DIR
+  export          as safetensors:          deepscm export --ckpt_path FILE.ckpt --out model.safetensors
 
 data and graphs
   data            make a data set:         deepscm data morphomnist --mnist DIR --out DIR
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _commands() -> dict[str, Callable[[list[str]], None]]:
     # Imported late, so that help and wrong words are answered at once.
     from deepscm_pl.cli.data import run_data_command
+    from deepscm_pl.cli.export import run_export_command
     from deepscm_pl.cli.graph import run_graph_command
     from deepscm_pl.cli.questions import run_question
     from deepscm_pl.cli.training import run_training_command
@@ -75,6 +77,7 @@ def _commands() -> dict[str, Callable[[list[str]], None]]:
         **dict.fromkeys(("fit", "validate", "test", "predict"), run_training_command),
         **dict.fromkeys(("sample", "intervene", "counterfactual"), run_question),
         "data": run_data_command,
+        "export": run_export_command,
         "graph": run_graph_command,
     }
 

@@ -32,6 +32,7 @@ from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
+from deepscm_pl.training.exported import is_exported
 
 __all__ = ["TrainingCommand", "run_training_command"]
 
@@ -266,6 +267,11 @@ def run_training_command(words: list[str]) -> None:
         )
     path = _option(words, "--ckpt_path")
     checkpoint = None if path is None or path in _NO_FILES else path
+    if checkpoint is not None and is_exported(checkpoint) and words[0] == "fit":
+        raise ValueError(
+            f"ckpt_path: {checkpoint} is an exported model, without the state of the optimiser; "
+            "to go on training, give the .ckpt file that it was exported from."
+        )
     if checkpoint is not None and not _has_configuration(words):
         words = [words[0], "--config", json.dumps(_settings_of(checkpoint)), *words[1:]]
     model = _model_class(words)

@@ -2,6 +2,7 @@
 
 from deepscm_pl.training.checkpoint import load_data, read_checkpoint
 from deepscm_pl.training.deep_scm import DeepSCM
+from deepscm_pl.training.export import export_model
 from deepscm_pl.training.image_classifier import ImageClassifier
 from deepscm_pl.training.objectives import (
     CounterfactualObjective,
@@ -19,6 +20,7 @@ __all__ = [
     "ImportanceWeightedObjective",
     "Objective",
     "OneCycle",
+    "export_model",
     "load_data",
     "read_checkpoint",
 ]

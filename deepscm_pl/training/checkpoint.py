@@ -14,6 +14,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from deepscm_pl.configuration import restore
 from deepscm_pl.data import CausalDataModule
+from deepscm_pl.training.exported import is_exported, read_exported
+from deepscm_pl.training.versions import check_format
 
 __all__ = ["evaluate_average", "load_data", "load_model", "read_checkpoint"]
 
@@ -105,19 +107,21 @@ def read_checkpoint(
     map_location: Any = "cpu",
     settings: Sequence[str] = ("graph", "mechanisms"),
 ) -> dict[str, Any]:
-    """Read a checkpoint of a model of this package, tensors and plain data only.
+    """Read a checkpoint, or an exported model, tensors and plain data only.
 
     Nothing in the file is executed: anything but tensors and plain data is refused.
 
     Args:
-        path: The ``.ckpt`` file.
+        path: The ``.ckpt`` file, or the ``.safetensors`` file of
+            :func:`~deepscm_pl.training.export_model`, which lacks what only training needs.
         map_location: Where the tensors go, as in :func:`torch.load`.
         settings: Names of hyper-parameters that the expected kind of model has; those of
             :class:`~deepscm_pl.training.DeepSCM` by default.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, holds anything else, or is of another kind.
+        ValueError: If the file is truncated, holds anything else, is of another kind, or was
+            written in a format that is newer than this program.
     """
     path = Path(path)
     if not path.is_file():
@@ -125,8 +129,15 @@ def read_checkpoint(
             f"checkpoint: there is no file {path}; a run keeps its checkpoints in the folder "
             "'checkpoints' inside its log folder."
         )
+    loaded = read_exported(path, map_location) if is_exported(path) else _load(path, map_location)
+    _check_kind(path, loaded, settings)
+    return dict(loaded)
+
+
+def _load(path: Path, map_location: Any) -> Any:
+    """What a file of torch holds, if it is tensors and plain data."""
     try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
+        return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"checkpoint: {path} is refused, for it is no checkpoint or holds objects that would "
@@ -137,8 +148,6 @@ def read_checkpoint(
             f"checkpoint: {path} cannot be read ({_first_line(error)}); it is truncated or no "
             "checkpoint. Use another one of the same run."
         ) from None
-    _check_kind(path, checkpoint, settings)
-    return dict(checkpoint)
 
 
 def evaluate_average(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
@@ -154,6 +163,8 @@ def evaluate_average(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
 
 def _check_kind(path: Path, checkpoint: Any, settings: Sequence[str]) -> None:
     keys = ("state_dict", "hyper_parameters")
+    if isinstance(checkpoint, dict):
+        check_format(path, checkpoint)
     if not isinstance(checkpoint, dict) or any(key not in checkpoint for key in keys):
         raise ValueError(
             f"checkpoint: {path} is no checkpoint of a model: expected the entries "

@@ -13,6 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from deepscm_pl.files import new_file
 from deepscm_pl.training.checkpoint import read_checkpoint
+from deepscm_pl.training.exported import is_exported
 
 __all__ = ["AtomicCheckpointIO", "last_checkpoint"]
 
@@ -53,6 +54,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         # What an earlier process left behind because it was killed.
         for leftover in path.parent.glob(f".{path.name}.*.partial"):
             leftover.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self,
+        path: Any,
+        map_location: Any = "cpu",
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read a checkpoint, or an exported model, which Lightning does not know.
+
+        Raises:
+            ValueError: If an exported model is truncated or foreign.
+        """
+        if is_exported(path):
+            return read_checkpoint(path, map_location, settings=())
+        return super().load_checkpoint(path, map_location, weights_only)
 
     def _require_folder(self, folder: Path) -> None:
         """Make a folder once; if it is gone later, someone has taken the run away."""

@@ -9,6 +9,8 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from deepscm_pl.training.versions import stamp
+
 __all__ = ["RepeatableModule"]
 
 _KEY = "random_seed"
@@ -50,7 +52,8 @@ class RepeatableModule(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0]))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the seed."""
+        """Keep the seed, and say which version of the program writes."""
+        stamp(checkpoint)
         checkpoint[_KEY] = self._random_seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,54 @@
+"""Which version of the program wrote a checkpoint, and whether this one can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["FORMAT", "check_format", "stamp"]
+
+FORMAT = 1
+"""Raised whenever older versions of the program would misread a checkpoint."""
+
+_KEY = "deepscm_pl"
+
+
+def stamp(checkpoint: dict[str, Any]) -> None:
+    """Note in ``checkpoint`` the version of the package and the number of the format.
+
+    Example:
+        >>> checkpoint = {}
+        >>> stamp(checkpoint)
+        >>> sorted(checkpoint["deepscm_pl"])
+        ['format', 'version']
+    """
+    try:
+        found = version("deepscm_pl")
+    except PackageNotFoundError:
+        found = "unknown"
+    checkpoint[_KEY] = {"version": found, "format": FORMAT}
+
+
+def check_format(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
+    """Refuse what a newer program wrote; a checkpoint without a number is an old one.
+
+    Raises:
+        ValueError: If the format is newer than this program knows, or is no number.
+    """
+    found = checkpoint.get(_KEY)
+    if found is None:
+        return
+    number = found.get("format") if isinstance(found, Mapping) else None
+    if not isinstance(number, int):
+        raise ValueError(
+            f"checkpoint: {path} does not say its format: expected a whole number as "
+            f"{_KEY}.format, but got {number!r}; use another checkpoint of the same run."
+        )
+    if number > FORMAT:
+        raise ValueError(
+            f"checkpoint: {path} was written by deepscm_pl {found.get('version')} in format "
+            f"{number}, and this program reads formats up to {FORMAT}; upgrade it: "
+            "pip install --upgrade deepscm_pl."
+        )

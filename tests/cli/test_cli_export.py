@@ -1,0 +1,67 @@
+"""``deepscm export``, and questions to what it wrote."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from deepscm_pl.cli import main
+
+QUESTIONS = {
+    "sample": [],
+    "intervene": ["--do", "thickness=3"],
+    "counterfactual": ["--do", "thickness=3", "--index", "0", "1"],
+}
+
+
+@pytest.fixture
+def exported(checkpoint, tmp_path, capsys):
+    path = tmp_path / "model.safetensors"
+    assert main(["export", "--ckpt_path", str(checkpoint), "--out", str(path)]) == 0
+    assert capsys.readouterr().out == f"written: {path}\n"
+    return path
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_answers_are_the_same_bits(checkpoint, exported, tmp_path, question):
+    answers = []
+    for path in (checkpoint, exported):
+        out = tmp_path / path.suffix.strip(".")
+        words = [question, "--ckpt_path", str(path), *QUESTIONS[question], "--npz", "--seed", "7"]
+        assert main([*words, "--out", str(out)]) == 0
+        with np.load(out / "answers.npz") as content:
+            answers.append({name: content[name] for name in content.files})
+    expected, found = answers
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_the_test_is_the_same(checkpoint, exported, tmp_path, capsys, monkeypatch):
+    tables = []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "copy.ckpt").write_bytes(checkpoint.read_bytes())
+    for path in (tmp_path / "copy.ckpt", exported):
+        words = ["test", "--ckpt_path", str(path), "--trainer.accelerator", "cpu"]
+        words += ["--trainer.enable_progress_bar", "false", "--seed_everything", "3"]
+        assert main(words) == 0
+        tables.append(capsys.readouterr().out)
+    assert "Association" in tables[0]
+    assert tables[1] == tables[0]
+
+
+def test_a_training_does_not_go_on_from_it(exported, capsys):
+    assert main(["fit", "--ckpt_path", str(exported)]) == 1
+    error = capsys.readouterr().err
+    assert "is an exported model, without the state of the optimiser" in error
+    assert ".ckpt" in error
+
+
+def test_errors_are_one_line(checkpoint, tmp_path, capsys):
+    assert main(["export", "--ckpt_path", str(tmp_path / "none.ckpt")]) == 1
+    assert "there is no file" in capsys.readouterr().err
+    out = str(tmp_path / "none" / "model.safetensors")
+    assert main(["export", "--ckpt_path", str(checkpoint), "--out", out]) == 1
+    error = capsys.readouterr().err
+    assert "cannot be written" in error
+    assert error.count("\n") == 1
