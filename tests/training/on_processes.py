@@ -139,13 +139,8 @@ def trainer_in(folder, **settings):
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    return pl.Trainer(
-        default_root_dir=folder,
-        accelerator="cpu",
-        max_epochs=2,
-        log_every_n_steps=1,
-        **{**quiet, **settings},
-    )
+    common = {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1}
+    return pl.Trainer(default_root_dir=folder, **{**quiet, **common, **settings})
 
 
 def train_attributes(folder, batch_size, **settings):
