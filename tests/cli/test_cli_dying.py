@@ -29,7 +29,7 @@ def test_a_process_that_dies_ends_the_run(tmp_path, how, options, code, message)
     began = time.monotonic()
     found, printed = run_for_a_while([*words(tmp_path, how), *options])
     assert found == code, printed
-    assert time.monotonic() - began < 100, "of these 60 after the death"
+    assert time.monotonic() - began < 100, "a minute, and the time to get to the death"
     assert message in printed, printed
     if how in ("fail_in_the_second", "kill_a_worker"):
         assert "Traceback" not in printed, printed

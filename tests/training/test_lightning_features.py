@@ -49,10 +49,11 @@ def test_a_learning_rate_is_found(tmp_path):
     finder = LearningRateFinder(
         max_lr=0.1, num_training_steps=40, early_stop_threshold=None, update_attr=False
     )
-    _, trainer = train(tmp_path, callbacks=[finder], enable_checkpointing=True)
+    data = RowsOfAllKinds(batch_size=2)
+    _, trainer = train(tmp_path, data, callbacks=[finder], enable_checkpointing=True)
     assert finder.optimal_lr is not None
     assert finder.optimal_lr.suggestion() > 0
-    assert trainer.global_step == 8
+    assert trainer.global_step == 2 * 32
 
 
 def test_a_training_that_no_longer_improves_stops(tmp_path):
