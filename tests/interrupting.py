@@ -59,6 +59,10 @@ class Interrupt(pl.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
 
+    def terminate_the_second(self, trainer):
+        if trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def fail_in_the_second(self, trainer):
         if trainer.global_rank == 1:
             raise ValueError("the second process is out of luck.")

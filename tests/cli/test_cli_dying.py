@@ -16,6 +16,8 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
     [
         ("kill_the_second", TWO, -9, "terminated with code -9"),
         ("kill_the_first", TWO, -9, ""),
+        ("terminate", TWO, 143, "told to end: saved"),
+        ("terminate_the_second", TWO, 143, "told to end: saved"),
         ("fail_in_the_second", TWO, 1, "deepscm fit: the second process is out of luck."),
         (
             "kill_a_worker",
