@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -57,3 +59,25 @@ class Interrupt(pl.Callback):
 
     def remove_the_folder(self, trainer):
         shutil.rmtree(Path(trainer.log_dir) / "checkpoints")
+
+    def kill_the_second(self, trainer):
+        """While the first waits for what never comes, as those on graphics cards do."""
+        if trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+
+    def kill_the_first(self, trainer):
+        if trainer.global_rank == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+
+    def terminate_the_second(self, trainer):
+        if trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def fail_in_the_second(self, trainer):
+        if trainer.global_rank == 1:
+            raise ValueError("the second process is out of luck.")
+
+    def kill_a_worker(self, trainer):
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)

@@ -37,9 +37,15 @@ class TinyDataModule(CausalDataModule):
     """60 training, 20 validation and 20 test rows."""
 
     def __init__(
-        self, batch_size: int = 16, validation_size: int = 20, broken_row: int | None = None
+        self,
+        batch_size: int = 16,
+        validation_size: int = 20,
+        broken_row: int | None = None,
+        num_workers: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, validation_size=validation_size)
+        super().__init__(
+            batch_size=batch_size, validation_size=validation_size, num_workers=num_workers
+        )
         self.broken_row = broken_row
 
     def load(self) -> SourceSplits:

@@ -99,7 +99,28 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
             raise
         print(f"deepscm {words[0]}: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        died = _what_died(str(error))
+        if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
+            raise
+        print(f"deepscm {words[0]}: {died} ({error})", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"deepscm {words[0]}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _what_died(message: str) -> str | None:
+    """What to tell where a process on which this one depends has gone."""
+    if "DataLoader worker" in message:
+        return (
+            "a process that loads data has died, often for want of memory: try a lower "
+            "--data.num_workers; --ckpt_path last goes on from what was saved"
+        )
+    if "gloo" in message and "peer" in message:
+        return (
+            "another process of this run has died, see its message; --ckpt_path last goes on "
+            "from what was saved"
+        )
+    return None

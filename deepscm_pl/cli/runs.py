@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-__all__ = ["RunLock", "RunLogger", "checkpoint_folders"]
+__all__ = ["RunLock", "RunLogger", "checkpoint_folders", "end_with_parent"]
 
 _LOGS = "lightning_logs"
 _LOCK = ".lock"
@@ -129,3 +132,23 @@ def checkpoint_folders(root: Path, given: str | None = None) -> Iterator[Path]:
     yield root
     yield root / "checkpoints"
     yield from sorted((root / _LOGS).glob("version_*/checkpoints"))
+
+
+def end_with_parent(seconds: float = 5.0) -> None:
+    """End this process soon after the one that has started it, even in mid-communication.
+
+    Processes on graphics cards wait for one another for half an hour: where the first one is
+    killed, those that it has started would keep their cards that long.
+
+    Args:
+        seconds: Between looks at whether the parent is there.
+    """
+    if os.name == "posix":
+        arguments = (os.getppid(), seconds)
+        threading.Thread(target=_watch_parent, args=arguments, daemon=True).start()
+
+
+def _watch_parent(parent: int, seconds: float) -> None:
+    while os.getppid() == parent:
+        time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)

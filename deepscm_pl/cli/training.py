@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from deepscm_pl.callbacks import (
 )
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
-from deepscm_pl.cli.runs import RunLock, checkpoint_folders
+from deepscm_pl.cli.runs import RunLock, checkpoint_folders, end_with_parent
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
@@ -265,6 +266,8 @@ def run_training_command(words: list[str]) -> None:
             "--ckpt_path FILE.ckpt; "
             f"deepscm {words[0]} --help lists all options."
         )
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()
     path = _option(words, "--ckpt_path")
     checkpoint = None if path is None or path in _NO_FILES else path
     if checkpoint is not None and is_exported(checkpoint) and words[0] == "fit":

@@ -289,7 +289,9 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         dataset = self.training_dataset()
         order = EpochSampler(dataset, data_seed())
-        loader = ResumableLoader(dataset, order, drop_last=self.drop_last, **self._settings())
+        loader = ResumableLoader(
+            dataset, sampler=order, drop_last=self.drop_last, **self._settings()
+        )
         loader.load_state_dict(self._position)
         self._training_loader, self._position = loader, {}
         return loader

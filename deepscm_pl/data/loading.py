@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
@@ -51,7 +53,15 @@ class EpochSampler(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         """The rows that are left of the epoch."""
         # A generator: the epoch may still be set between a call of ``iter`` and the first row.
-        yield from list(super().__iter__())[self.start :]
+        yield from self._order()[self.rank : self.total_size : self.num_replicas][self.start :]
+
+    def _order(self) -> list[int]:
+        """The rows of all processes, with the first ones once more where they are too few."""
+        # Torch adds seed and epoch: then runs of neighbouring seeds would share their orders.
+        entropy = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(entropy[0]))
+        order = torch.randperm(len(self.dataset), generator=generator).tolist()  # type: ignore[arg-type]
+        return order * -(-self.total_size // max(len(order), 1))
 
     def set_epoch(self, epoch: int) -> None:
         """Begin another epoch; the present one goes on."""
@@ -96,8 +106,8 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
 
     Args:
         dataset: Gathers a batch at a time.
-        sampler: The order of the rows; another kind (Lightning's ``overfit_batches`` takes one)
-            begins anew each time.
+        sampler: The order of the rows; another kind (Lightning's ``overfit_batches`` gives one,
+            by this name) begins anew each time.
         settings: Further arguments of :class:`torch.utils.data.DataLoader`.
 
     Example:
@@ -105,7 +115,8 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         >>> from deepscm_pl.data import InMemoryDataset
         >>> rows = InMemoryDataset({"x": torch.arange(4.0)[:, None]})
         >>> def load():
-        ...     return ResumableLoader(rows, EpochSampler(rows), collate_fn=lambda batch: batch)
+        ...     sampler = EpochSampler(rows)
+        ...     return ResumableLoader(rows, sampler=sampler, collate_fn=lambda batch: batch)
         >>> loader, again = load(), load()
         >>> batches = iter(loader)
         >>> _ = next(batches)
@@ -117,7 +128,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
     batch_size: int
 
     def __init__(
-        self, dataset: Dataset[dict[str, Tensor]], sampler: Sampler[int], **settings: Any
+        self, dataset: Dataset[dict[str, Tensor]], *, sampler: Sampler[int], **settings: Any
     ) -> None:
         self._handed_out = 0
         super().__init__(dataset, sampler=sampler, **settings)

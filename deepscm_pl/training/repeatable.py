@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any
 
@@ -14,6 +15,7 @@ from deepscm_pl.training.versions import stamp
 __all__ = ["RepeatableModule"]
 
 _KEY = "random_seed"
+_FACTORIES = ("optimizer", "scheduler")
 
 
 class RepeatableModule(pl.LightningModule):
@@ -59,3 +61,16 @@ class RepeatableModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the seed over."""
         self._random_seed = checkpoint.get(_KEY)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """A copy, for averages of weights; it shares the factories of optimiser and schedule.
+
+        Those of a command line hold on to the whole program: its trainer, which cannot be copied
+        where it has started processes, and its data.
+        """
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        state = self.__getstate__()
+        memo.update({id(state[name]): state[name] for name in _FACTORIES if name in state})
+        copied.__setstate__(copy.deepcopy(state, memo))
+        return copied

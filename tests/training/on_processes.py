@@ -1,0 +1,222 @@
+"""Trainings on two processes, run as a program: what each process saw is saved for the tests."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid
+from deepscm_pl.data import CausalDataModule, SourceSplits
+from deepscm_pl.mechanisms import (
+    AffineFlow,
+    Bernoulli,
+    ConditionalVAE,
+    MultiscaleFlow,
+    SplineFlow,
+)
+from deepscm_pl.nn import (
+    ConvolutionalConditioner,
+    ConvolutionalEncoder,
+    PyramidDecoder,
+    PyramidEncoder,
+    TemplateDecoder,
+)
+from deepscm_pl.training import DeepSCM
+from deepscm_pl.transforms import Interval, Positive
+
+from tiny import draw
+
+BATCH = 16
+"""Rows of one step, on all processes together."""
+
+GRAPH = """
+bright; thickness -> intensity; thickness, bright -> image; intensity -> texture;
+thickness, intensity -> volume
+"""
+
+
+class RowsOfAllKinds(CausalDataModule):
+    """64 training, 13 validation and 13 test rows: scalars, a binary one, images, a volume."""
+
+    def __init__(self, batch_size: int = BATCH, validation_size: int = 13) -> None:
+        super().__init__(batch_size=batch_size, validation_size=validation_size)
+
+    def load(self) -> SourceSplits:
+        return SourceSplits(train=_of_all_kinds(77, seed=1), test=_of_all_kinds(13, seed=2))
+
+
+def _of_all_kinds(size, seed):
+    rows = draw(size, seed)
+    texture = rows["image"][..., ::2, ::2]
+    volume = rows["image"][:, :, None, ::2, :].expand(-1, -1, 4, -1, -1)[..., ::2].clone()
+    bright = (rows["intensity"] > 160).float()
+    return {**rows, "bright": bright, "texture": texture, "volume": volume}
+
+
+def attributes():
+    """A model without noise in its bound."""
+    constraint = partial(Interval, low=64, high=255)
+    return DeepSCM(
+        "thickness -> intensity",
+        {
+            "thickness": partial(SplineFlow, constraint=Positive),
+            "intensity": partial(AffineFlow, constraint=constraint),
+        },
+        optimizer=partial(torch.optim.SGD, lr=0.05),
+    )
+
+
+def all_kinds(kind=DeepSCM):
+    """A model that holds every kind of mechanism."""
+    decoder = partial(PyramidDecoder, channels=(4, 2), convolutions=1)
+    image = partial(
+        ConditionalVAE,
+        shape=(1, 8, 8),
+        latent=2,
+        hidden=8,
+        encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),
+        decoder=partial(TemplateDecoder, decoder=decoder, hidden=4),
+    )
+    volume = partial(
+        ConditionalVAE,
+        shape=(1, 4, 4, 4),
+        latent=2,
+        hidden=4,
+        encoder=partial(PyramidEncoder, features=4, channels=(2,), convolutions=1),
+        decoder=partial(PyramidDecoder, channels=(2,), convolutions=1),
+    )
+    texture = partial(
+        MultiscaleFlow,
+        shape=(1, 4, 4),
+        steps=(2, 2),
+        conditioner=partial(ConvolutionalConditioner, hidden=4),
+    )
+    mechanisms = {
+        "thickness": partial(SplineFlow, constraint=Positive),
+        "intensity": partial(AffineFlow, constraint=partial(Interval, low=64, high=255)),
+        "bright": Bernoulli,
+        "image": image,
+        "texture": texture,
+        "volume": volume,
+    }
+    return kind(GRAPH, mechanisms)
+
+
+class FitIsKept(DeepSCM):
+    """Remembers what the fit to the training data gave, before processes are made equal."""
+
+    def setup(self, stage):
+        super().setup(stage)
+        self.after_fit = {name: each.clone() for name, each in self.named_buffers()}
+
+
+class Seen(pl.Callback):
+    """Remembers the rows, the seeds and the gradients that are missing."""
+
+    def __init__(self):
+        self.rows, self.seeds, self.missing = [], [], set()
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        named = pl_module.named_parameters()
+        self.missing |= {name for name, each in named if each.grad is None}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.rows.append(batch["index"].flatten().tolist())
+        self.seeds.append(torch.initial_seed())
+
+
+def trainer_in(folder, **settings):
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    common = {"accelerator": "cpu", "max_epochs": 2, "log_every_n_steps": 1}
+    return pl.Trainer(default_root_dir=folder, **{**quiet, **common, **settings})
+
+
+def train_attributes(folder, batch_size, **settings):
+    """Parameters after a training without noise, and what is measured of 13 rows."""
+    torch.manual_seed(0)
+    model = attributes()
+    data = RowsOfAllKinds(batch_size)
+    trainer = trainer_in(folder, **settings)
+    trainer.fit(model, datamodule=data)
+    steps = trainer.global_step
+    measured = trainer.validate(model, data, verbose=False) + trainer.test(
+        model, data, verbose=False
+    )
+    return {"parameters": model.state_dict(), "measured": measured, "steps": steps}
+
+
+def train_all_kinds(folder, **settings):
+    """What one process of a training of every kind of mechanism saw, and where it ended."""
+    model = all_kinds(FitIsKept)
+    seen = Seen()
+    callbacks = [
+        seen,
+        ModelCheckpoint(save_last=True),
+        CounterfactualGrid(["thickness=2"], every_n_epochs=1, num_images=2),
+        AssociationReport(num_importance_samples=2, importance_rows=4),
+    ]
+    trainer = trainer_in(
+        folder,
+        callbacks=callbacks,
+        logger=TensorBoardLogger(folder),
+        enable_checkpointing=True,
+        **settings,
+    )
+    data = RowsOfAllKinds(BATCH // 2)
+    trainer.fit(model, datamodule=data)
+    parameters = {name: each.clone() for name, each in model.state_dict().items()}
+    trainer.test(model, data, verbose=False)
+    return {
+        "after_fit": model.after_fit,
+        "rows": seen.rows,
+        "seeds": seen.seeds,
+        "missing": sorted(seen.missing),
+        "parameters": parameters,
+    }
+
+
+def watch_writing(folder):
+    """The files and folders below ``folder`` that Python writes, makes or renames from now on."""
+    written = []
+
+    def note(event, arguments):
+        if event not in ("open", "os.mkdir", "os.rename", "os.remove"):
+            return
+        path, flags = arguments[0], arguments[-1]
+        reads = event == "open" and not (isinstance(flags, int) and flags & _WRITING)
+        if not reads and isinstance(path, str | os.PathLike) and str(path).startswith(folder):
+            written.append(f"{event} {path}")
+
+    sys.addaudithook(note)
+    return written
+
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def main(folder):
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    written = watch_writing(str(folder / "files"))
+    pl.seed_everything(3)
+    two = {"devices": 2, "strategy": "ddp"}
+    torch.manual_seed(rank)  # as if the processes had not agreed on how to begin
+    found = {"all kinds": train_all_kinds(folder / "files", **two)}
+    found["written"] = list(written)
+    found["attributes"] = train_attributes(folder, BATCH // 2, **two)
+    torch.save(found, folder / f"{rank}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
