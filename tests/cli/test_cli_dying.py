@@ -30,6 +30,7 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 def test_a_process_that_dies_ends_the_run(tmp_path, how, options, code, message):
     began = time.monotonic()
     found, printed = run_for_a_while([*words(tmp_path, how), *options])
+    assert "no end after" not in printed, printed
     assert found == code, printed
     assert time.monotonic() - began < 100, "a minute, and the time to get to the death"
     assert message in printed, printed
