@@ -155,10 +155,12 @@ class PlainSteps:
 
 
 def _make_optimizer(groups: list[list[nn.Parameter]]) -> torch.optim.Optimizer:
-    """Adam with the learning rates of the experiment."""
-    rates = (1e-2, 1e-2, 2e-3)
+    """Adam with the learning rates of the experiment: that of the last variable is the image's."""
     return torch.optim.Adam(
-        [{"params": group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+        [
+            *({"params": group, "lr": 1e-2} for group in groups[:-1]),
+            {"params": groups[-1], "lr": 2e-3},
+        ]
     )
 
 
