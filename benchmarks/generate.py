@@ -1,8 +1,9 @@
-"""How fast digits are rendered and measured, and how much faster than by plain morphology.
+"""How fast digits and heads are rendered and measured, and how much faster than plainly.
 
 Prints one JSON line per figure. Times are processor time per image, for drawn strokes. The naive
 reference enlarges an image 16 times by cubic interpolation, transforms distances, dilates or erodes
-by a disk, and reduces it.
+by a disk, and reduces it. Heads are slices of the brain world, drawn all at once; the reference
+draws and measures them one at a time.
 
     python benchmarks/generate.py --images 200
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepscm_pl.data import ThicknessIntensityWorld
+from deepscm_pl.data.worlds import BrainWorld
 from deepscm_pl.morphology import measure, set_intensity, set_thickness
 
 _SCALE = 16
@@ -29,7 +31,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=200, help="images rendered and measured")
     parser.add_argument("--naive", type=int, default=10, help="images rendered naively")
+    parser.add_argument("--heads", type=int, default=50, help="heads rendered and measured")
+    parser.add_argument("--size", type=int, default=64, help="rows and columns of a head")
     arguments = parser.parse_args()
+    _measure_digits(arguments)
+    _measure_heads(arguments)
+
+
+def _measure_digits(arguments: argparse.Namespace) -> None:
     generator = np.random.default_rng(0)
     sample = ThicknessIntensityWorld().sample(arguments.images, generator)
     strokes = _draw_strokes(arguments.images, generator)
@@ -51,6 +60,27 @@ def main() -> None:
     _report("render_single", single, naive)
     _report("measure_batch", measuring, naive)
     _report("render_naive", naive, naive)
+
+
+def _measure_heads(arguments: argparse.Namespace) -> None:
+    world, count = BrainWorld(arguments.size, arguments.size), arguments.heads
+    generator = np.random.default_rng(0)
+    attributes = world.sample(count, generator)
+    originals = world.draw_originals(count, generator)
+    images = world.render(originals, attributes)
+    one_by_one = [slice(row, row + 1) for row in range(count)]
+
+    def render_each() -> object:
+        return [
+            world.render(originals[row], {name: column[row] for name, column in attributes.items()})
+            for row in one_by_one
+        ]
+
+    rendering = _milliseconds(lambda: world.render(originals, attributes), count)
+    measuring = _milliseconds(lambda: world.measure(images), count)
+    _report("render_heads", rendering, _milliseconds(render_each, count), "one_by_one")
+    single = _milliseconds(lambda: [world.measure(images[row]) for row in one_by_one], count)
+    _report("measure_heads", measuring, single, "one_by_one")
 
 
 def _draw_strokes(count: int, generator: np.random.Generator) -> NDArray[np.float32]:
@@ -90,11 +120,11 @@ def _milliseconds(operation: Callable[[], object], count: int) -> float:
     return 1000 * min(times) / count
 
 
-def _report(name: str, milliseconds: float, naive: float) -> None:
+def _report(name: str, milliseconds: float, naive: float, other: str = "naive") -> None:
     figure = {
         "figure": name,
         "milliseconds_per_image": round(milliseconds, 3),
-        "speed_over_naive": round(naive / milliseconds, 2),
+        f"speed_over_{other}": round(naive / milliseconds, 2),
     }
     print(json.dumps(figure))
 

@@ -1,0 +1,153 @@
+"""What the benchmarks share: models of the experiments, random images, and alternating timers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from deepscm_pl.configuration import restore
+from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data.base import SourceSplits
+from deepscm_pl.training import DeepSCM
+
+__all__ = [
+    "Comparison",
+    "RandomData",
+    "compare",
+    "exponent",
+    "make_model",
+    "random_batch",
+    "report",
+    "seconds",
+]
+
+_EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two operations, timed in turns.
+
+    Attributes:
+        ratio: Median over rounds of the time of the second over that of the first: how many times
+            as fast the first one is.
+        first: Median time of the first, in seconds.
+        second: Median time of the second, in seconds.
+    """
+
+    ratio: float
+    first: float
+    second: float
+
+
+def compare(
+    first: Callable[[], object], second: Callable[[], object], rounds: int, warmup: int = 1
+) -> Comparison:
+    """Times two operations in turns, in changing order, after ``warmup`` runs of both.
+
+    An operation that returns a float has taken its own time.
+    """
+    for _ in range(warmup):
+        first()
+        second()
+    pairs = []
+    for number in range(rounds):
+        order = (first, second) if number % 2 == 0 else (second, first)
+        times = {operation: seconds(operation) for operation in order}
+        pairs.append((times[first], times[second]))
+    ratio = median(after / before for before, after in pairs)
+    return Comparison(ratio, median(a for a, _ in pairs), median(b for _, b in pairs))
+
+
+def seconds(operation: Callable[[], object]) -> float:
+    """Time that ``operation`` takes, or says that it has taken."""
+    start = perf_counter()
+    found = operation()
+    return found if isinstance(found, float) else perf_counter() - start
+
+
+def report(figure: str, **numbers: float | str) -> None:
+    """Prints one line of JSON, its numbers to four digits."""
+    shown = {
+        name: float(f"{number:.4g}") if isinstance(number, float) else number
+        for name, number in numbers.items()
+    }
+    print(json.dumps({"figure": figure, **shown}), flush=True)
+
+
+def make_model(experiment: str, num_particles: int = 1, **image: Any) -> DeepSCM:
+    """The model of a file in ``experiments``, fitted to random images.
+
+    Args:
+        experiment: The file, such as ``morphomnist/full.yaml``.
+        num_particles: Draws of the latents in training.
+        image: Arguments of the mechanism of the image, instead of those in the file.
+    """
+    model = yaml.safe_load((_EXPERIMENTS / experiment).read_text())["model"]
+    model["mechanisms"]["image"]["init_args"].update(image)
+    for name in ("mechanisms", "optimizer", "scheduler", "objective"):
+        if name in model:
+            model[name] = restore(_as_classes(model[name]))
+    made = DeepSCM(**{**model, "num_particles": num_particles})
+    made.scm.fit(random_batch(512, tuple(made.scm["image"].domain.shape), seed=1))
+    return made
+
+
+def random_batch(
+    size: int, shape: tuple[int, ...] = (1, 28, 28), seed: int = 0
+) -> dict[str, Tensor]:
+    """Thicknesses, intensities and noisy blobs, two thirds of them black as digits are."""
+    generator = torch.Generator().manual_seed(seed)
+    thickness = 1 + 5 * torch.rand(size, 1, generator=generator)
+    intensity = 65 + 189 * torch.rand(size, 1, generator=generator)
+    share = (3 * torch.rand(size, *shape, generator=generator) - 2).clamp(min=0)
+    image = (share * intensity.view(-1, *[1] * len(shape))).round()
+    return {"thickness": thickness, "intensity": intensity, "image": image}
+
+
+class RandomData(CausalDataModule):
+    """Random images, held in memory.
+
+    Args:
+        size: Training images.
+        batch_size: Images per batch.
+    """
+
+    def __init__(self, size: int, batch_size: int = 256) -> None:
+        super().__init__(batch_size=batch_size, validation_size=1)
+        self.size = size
+
+    def load(self) -> SourceSplits:
+        """Random images of both splits."""
+        train = random_batch(self.size + 1)
+        train["image"] = train["image"].byte()
+        return SourceSplits(train=train, test={name: each[:1] for name, each in train.items()})
+
+
+def exponent(sizes: list[float], costs: list[float]) -> float:
+    """The slope of log cost over log size, by least squares."""
+    x, y = [math.log(size) for size in sizes], [math.log(cost) for cost in costs]
+    x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
+    products = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
+    return products / sum((a - x_mean) ** 2 for a in x)
+
+
+def _as_classes(value: Any) -> Any:
+    """Names of classes, ``deepscm_pl.x.Y``, in the longer form that is restored."""
+    if isinstance(value, dict):
+        return {
+            name: each if name == "class_path" else _as_classes(each)
+            for name, each in value.items()
+        }
+    is_class = isinstance(value, str) and value.startswith("deepscm_pl.")
+    return {"class_path": value} if is_class else value
