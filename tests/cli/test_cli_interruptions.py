@@ -6,6 +6,7 @@ import copy
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert last(tmp_path)["global_step"] == saved
     if how.startswith("terminate"):
         assert "ended by SIGTERM; --ckpt_path last goes on" in printed
+    time.sleep(1.1)  # TensorBoard reads files in the order of the seconds in their names
     assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
     resumed, expected = last(tmp_path), last(whole)
     assert resumed["global_step"] == STEPS
