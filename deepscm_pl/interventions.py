@@ -58,7 +58,8 @@ def parse_do(text: str) -> dict[str, float | Increase | Multiply]:
         if match is None:
             raise ValueError(
                 f"do: cannot read {part.strip()!r}; expected variable=number, variable+=number or "
-                "variable*=number, several joined by commas, such as 'thickness=3,intensity+=20'."
+                "variable*=number, several joined by commas, such as 'thickness=3,intensity+=20'; "
+                "a class by its index, such as 'sex=1'."
             )
         name, operator, number = match.groups()
         if name in do:

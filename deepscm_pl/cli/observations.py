@@ -70,7 +70,9 @@ def observations_from_test_split(
     values = {name: variables[name][chosen].to(scm.dtype) for name in scm.graph.nodes}
     places = [datamodule.placement("test", row) for row in rows]
     placements = dict.fromkeys(scm.image_variables, places)
-    return Observations(values, [f"test {row}" for row in rows], placements)
+    names = datamodule.identifiers("test")
+    titles = [f"test {row}" if names is None else f"test {row} ({names[row]})" for row in rows]
+    return Observations(values, titles, placements)
 
 
 def observations_from_csv(scm: StructuralCausalModel, path: Path) -> Observations:

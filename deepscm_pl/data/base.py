@@ -206,6 +206,17 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             )
         return source[rows]
 
+    def identifiers(self, split: Split) -> list[str] | None:
+        """Whose each row of a split is, so that answers and errors can name it.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+
+        Returns:
+            A text per row of :meth:`variables`; None where rows have nothing but their number.
+        """
+        return None
+
     def placement(self, split: Split, row: int) -> Placement | None:
         """Where the elements of an image lie in the scanner, for files that keep it.
 

@@ -150,5 +150,6 @@ def _check_variables(scm: StructuralCausalModel, split: Mapping[str, Tensor]) ->
         if expected != found:
             raise ValueError(
                 f"{name}: the model expects values of shape {expected}, but those of the data set "
-                f"are of shape {found}; evaluate the checkpoint on data like its training data."
+                f"are of shape {found}; give the mechanism of {name} this shape, or the "
+                "other to the data."
             )

@@ -163,8 +163,9 @@ def _identifiers(trainer: pl.Trainer) -> dict[int, str]:
         return {}
     is_validating = trainer.validating or trainer.sanity_checking
     split = "test" if trainer.testing else "validation" if is_validating else "train"
-    rows = data.variables(split)["index"].flatten().tolist()
-    return dict(zip(rows, data.identifiers(split), strict=True))
+    names = data.identifiers(split)
+    rows = [] if names is None else data.variables(split)["index"].flatten().tolist()
+    return dict(zip(rows, names or [], strict=True))
 
 
 def _check(batches: tuple[BatchRecord, ...], norms: Mapping[str, Tensor]) -> _Check:

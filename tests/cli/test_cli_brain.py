@@ -90,7 +90,9 @@ def test_a_model_is_fitted_and_asked(folder, tmp_path, capsys):
     assert main([*words, "--index", "0", "2", "--out", str(tmp_path / "answers")]) == 0
     (table,) = (tmp_path / "answers").glob("*.csv")
     with table.open() as file:
-        assert len(list(csv.DictReader(file))) >= 2
+        found = {row["observation"] for row in csv.DictReader(file)}
+    subjects = load_data(checkpoint).identifiers("test")
+    assert found == {f"test {row} ({subjects[row]})" for row in (0, 2)}
 
 
 def test_a_checkpoint_finds_its_data_where_they_have_moved(folder, tmp_path):
