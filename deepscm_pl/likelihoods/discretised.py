@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,17 @@ from deepscm_pl.likelihoods.floor import SoftFloor
 __all__ = ["DiscretisedGaussian", "DiscretisedLikelihood", "DiscretisedLogisticMixture"]
 
 
+_BLOCKS = {"cpu": 2**16}
+_BLOCK_ELSEWHERE = 2**24
+"""Components of pixels that are computed at a time: on a processor what fits its cache."""
+
+_SMALLEST_PLACE = 1e-6
+"""Of a value in its cell, from either end: more than rounding in double precision can cross."""
+
+_DIGITS = 1e-15
+"""Absolute accuracy of probabilities."""
+
+
 class _Components(NamedTuple):
     """Weights, locations (grey levels) and 1/scales of K components, ``(*batch, K, C, H, W)``."""
 
@@ -34,12 +45,24 @@ class _Components(NamedTuple):
     location: Tensor
     inverse_scale: Tensor
 
+    def at(self, where: Tensor, shape: torch.Size) -> _Components:
+        """Those of some pixels, ``(K, 1, 1, N)``.
 
-class _Tails(NamedTuple):
-    """F(x) and 1 − F(x) at a level's lower edge, each accurate where it is small."""
+        Args:
+            where: Positions among all pixels of ``shape``, ``(N,)``.
+            shape: ``(batch, C, H, W)``.
+        """
+        batch, *plane = shape
+        parts = (part.expand(batch, -1, *plane).transpose(0, 1).flatten(1) for part in self)
+        return _Components(*(part[:, where][:, None, None] for part in parts))
 
-    below: Tensor
-    above: Tensor
+
+class _Cell(NamedTuple):
+    """A level k, F(k) and F(k + 1), ``(*batch, C, H, W)``."""
+
+    level: Tensor
+    start: Tensor
+    end: Tensor
 
 
 class DiscretisedLikelihood(Likelihood):
@@ -126,38 +149,11 @@ class DiscretisedLikelihood(Likelihood):
 
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
         """y = F⁻¹(Φ(u)): the level by bisection, then the place within its cell."""
-        components = self._exact_components(decoded)
-        with torch.no_grad():
-            level = self._level_of_noise(components, noise)
-        exact = noise.double()
-        start, end = self._tails(components, level), self._tails(components, level + 1)
-        probability = self._probability(components, level)
-        place = torch.where(
-            exact <= 0,
-            (_normal_distribution(exact) - start.below) / probability,
-            1 - (_normal_distribution(-exact) - end.above) / probability,
-        )
-        # The sum stays below the next level in floating point.
-        largest = 1 - self.levels * torch.finfo(noise.dtype).eps
-        return level + place.clamp(0, largest).to(noise)
+        return self._in_blocks(self._value_of, decoded, noise)
 
     def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """u = Φ⁻¹(F(y))."""
-        components = self._exact_components(decoded)
-        level = self._level(value)
-        place = (value - level).double()
-        start, end = self._tails(components, level), self._tails(components, level + 1)
-        probability = self._probability(components, level)
-        below = start.below + place * probability
-        above = end.above + (1 - place) * probability
-        tiny = torch.finfo(value.dtype).tiny  # the edges of the range have finite noise, too
-        noise = _normal_quantile(below.clamp(min=tiny), above.clamp(min=tiny)).to(value)
-        # Rounding may have crossed the edges of the cell, as forward() sees them.
-        with torch.no_grad():
-            lowest = _normal_quantile(*start).to(noise)
-            next_lowest = _normal_quantile(*end).to(noise)
-            highest = torch.nextafter(next_lowest, torch.full_like(next_lowest, -math.inf))
-        return noise.maximum(lowest).minimum(highest)
+        """u = Φ⁻¹(F(y)), a number whose Φ lies inside of the cell of the level, always."""
+        return self._in_blocks(self._noise_of, decoded, value)
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """Σ log P(⌊y⌋) over channels and pixels; a cell has width 1, so this is a density, too."""
@@ -168,9 +164,55 @@ class DiscretisedLikelihood(Likelihood):
     def _level(self, value: Tensor) -> Tensor:
         return value.detach().floor().clamp(0, self.levels - 1)
 
+    def _in_blocks(
+        self, function: Callable[[Tensor, Tensor], Tensor], decoded: Tensor, image: Tensor
+    ) -> Tensor:
+        """``function`` of some images, or of some lines of one, at a time: memory stays small.
+
+        The many numbers of each pixel in double precision stay in the processor's cache, too.
+        """
+        batch = torch.broadcast_shapes(decoded.shape[:-3], image.shape[:-3])
+        plane = torch.broadcast_shapes(decoded.shape[-2:], image.shape[-2:])
+        decoded = decoded.expand(*batch, -1, *plane).reshape(-1, decoded.shape[-3], *plane)
+        image = image.expand(*batch, -1, *plane).reshape(-1, image.shape[-3], *plane)
+        line = self.num_components * self.channels * plane[1]
+        block = _BLOCKS.get(decoded.device.type, _BLOCK_ELSEWHERE)
+        rows, lines = max(block // (line * plane[0]), 1), max(block // line, 1)
+        found = [
+            torch.cat(list(map(function, some.split(lines, -2), of.split(lines, -2))), dim=-2)
+            for some, of in zip(decoded.split(rows), image.split(rows), strict=True)
+        ]
+        return torch.cat(found).reshape(*batch, self.channels, *plane)
+
+    def _value_of(self, decoded: Tensor, noise: Tensor) -> Tensor:
+        components = self._exact_components(decoded)
+        exact = noise.double()
+        probability = _normal_distribution(exact)
+        level, start, end = self._cell_of(components, probability)
+        place = torch.where(
+            exact <= 0,
+            (probability - start) / (end - start),
+            1 - (_normal_distribution(-exact) - (1 - end)) / (end - start),
+        )
+        # The sum stays below the next level in floating point.
+        largest = 1 - self.levels * torch.finfo(noise.dtype).eps
+        return (level + place.clamp(0, largest)).to(noise)
+
+    def _noise_of(self, decoded: Tensor, value: Tensor) -> Tensor:
+        components = self._exact_components(decoded)
+        level = self._level(value).double()
+        start, end = self._below(components, level), self._below(components, level + 1)
+        place = (value - level).clamp(_SMALLEST_PLACE, 1 - _SMALLEST_PLACE)
+        below = start + place * (end - start)
+        above = (1 - end) + (1 - place) * (end - start)
+        noise = _normal_quantile(below, above).to(value)
+        return _moved_inside(noise, start, end.masked_fill(level >= self.levels - 1, math.inf))
+
     def _exact_components(self, decoded: Tensor) -> _Components:
         """In double precision: levels of probability ε/L next to the median are 10⁻⁶ of u apart."""
-        return _Components(*(part.double() for part in self.components(decoded)))
+        weight, location, inverse_scale = (part.double() for part in self.components(decoded))
+        # Weights that sum to 1 in single precision do not in double.
+        return _Components(weight / weight.sum(-4, keepdim=True), location, inverse_scale)
 
     def _probability(self, components: _Components, level: Tensor) -> Tensor:
         """P(level), ``(*batch, C, H, W)``."""
@@ -181,67 +223,72 @@ class DiscretisedLikelihood(Likelihood):
         mass = self.mass(low.masked_fill(level <= 0, -math.inf), high)
         return self._with_uniform((weight * mass).sum(-4), 1.0)
 
-    def _tails(self, components: _Components, edge: Tensor) -> _Tails:
-        """F and 1 − F at ``edge`` in {0, …, L}, ``(*batch, C, H, W)``."""
+    def _below(self, components: _Components, edge: Tensor) -> Tensor:
+        """F at ``edge`` in {0, …, L}, ``(*batch, C, H, W)``.
+
+        No level is less probable than ε/L: in double precision 1 − F and the differences of F
+        between levels are accurate, too.
+        """
         weight, location, inverse_scale = components
         z = (edge.unsqueeze(-4) - location) * inverse_scale
         below = self._with_uniform((weight * self.distribution(z)).sum(-4), edge)
-        above = self._with_uniform((weight * self.distribution(-z)).sum(-4), self.levels - edge)
-        first, last = edge <= 0, edge >= self.levels
-        return _Tails(
-            below.masked_fill(first, 0).masked_fill(last, 1),
-            above.masked_fill(first, 1).masked_fill(last, 0),
-        )
+        return below.masked_fill(edge <= 0, 0).masked_fill(edge >= self.levels, 1)
 
     def _with_uniform(self, probability: Tensor, count: Tensor | float) -> Tensor:
         """The mixture with the uniform law of ``count`` levels."""
         share = self.uniform_weight / self.levels
         return (1 - self.uniform_weight) * probability + share * count
 
-    def _level_of_noise(self, components: _Components, noise: Tensor) -> Tensor:
-        """The largest level whose lower edge, as noise, is at most ``noise``."""
-        shape = torch.broadcast_shapes(noise.shape, components.location[..., 0, :, :, :].shape)
-        noise = noise.expand(shape)
+    def _cell_of(self, components: _Components, probability: Tensor) -> _Cell:
+        """The largest level k with F(k) ≤ ``probability``, and F(k) and F(k + 1)."""
         # Most pixels of most images are black: whatever is above is looked for in the others.
-        bright = self._edge(components, torch.ones_like(noise)).to(noise) <= noise
-        level = torch.zeros_like(noise)
-        if bool(bright.any()):
-            parts = torch.broadcast_tensors(*components, noise.unsqueeze(-4))[:3]
-            # One row of pixels, so that components are where _tails expects them.
-            chosen = _Components(*(part.movedim(-4, 0)[:, bright][:, None, None] for part in parts))
-            level[bright] = self._search(chosen, noise[bright][None, None]).flatten()
-        return level
+        level = torch.zeros_like(probability)
+        start, end = torch.zeros_like(probability), self._below(components, level + 1)
+        bright = end <= probability
+        where = bright.flatten().nonzero().squeeze(-1)
+        if len(where) == 0:
+            return _Cell(level, start, end)
+        chosen = components.at(where, probability.shape)
+        wanted = probability.flatten()[where].view(1, 1, -1)
+        with torch.no_grad():
+            found = self._search(chosen, wanted)
+        return _Cell(
+            level.masked_scatter(bright, found),
+            start.masked_scatter(bright, self._below(chosen, found)),
+            end.masked_scatter(bright, self._below(chosen, found + 1)),
+        )
 
-    def _search(self, components: _Components, noise: Tensor) -> Tensor:
-        """As :meth:`_level_of_noise`: bisection in single precision, then exact steps."""
-        level = self._approximate_level(components, noise)
+    def _search(self, components: _Components, probability: Tensor) -> Tensor:
+        """The level of :meth:`_cell_of`: bisection in single precision, then exact steps."""
+        level = self._approximate_level(components, probability)
         while True:
-            above = self._edge(components, level + 1).to(noise) <= noise
-            below = self._edge(components, level).to(noise) > noise
+            above = self._below(components, level + 1) <= probability
+            below = self._below(components, level) > probability
             step = (above & (level < self.levels - 1)).to(level) - (below & (level > 0)).to(level)
             if not bool(step.any()):
                 return level
             level = level + step
 
-    def _approximate_level(self, components: _Components, noise: Tensor) -> Tensor:
-        """By the distribution function of the side on which the noise is, where it is small."""
-        weight, location, inverse_scale = (part.float() for part in components)
-        side = torch.where(noise > 0, -1.0, 1.0).to(weight)
-        wanted = _normal_distribution(side * noise.to(weight))
-        low = torch.zeros_like(wanted)
-        high = torch.full_like(wanted, self.levels)
-        for _ in range(math.ceil(math.log2(self.levels))):
-            middle = ((low + high) / 2).floor()
-            z = (middle.unsqueeze(-4) - location) * inverse_scale
-            found = (weight * self.distribution(side.unsqueeze(-4) * z)).sum(-4)
-            count = torch.where(side > 0, middle, self.levels - middle)
-            beyond = side * (self._with_uniform(found, count) - wanted) <= 0
-            low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
-        return low.to(noise)
+    def _approximate_level(self, components: _Components, probability: Tensor) -> Tensor:
+        """By the distribution function of the side on which the noise is, where it is small.
 
-    def _edge(self, components: _Components, edge: Tensor) -> Tensor:
-        """The noise at which a level begins."""
-        return _normal_quantile(*self._tails(components, edge))
+        There F(k) ≤ p is (1 − ε)·Σ_j w_j·F_j(k) + k·ε/L ≤ p below the median, and above it the
+        same of 1 − F and 1 − p, with all signs changed.
+        """
+        weight, location, inverse_scale = (part.float() for part in components)
+        upper = probability > 0.5
+        side = torch.where(upper, -1.0, 1.0).to(weight)
+        share = self.uniform_weight / self.levels
+        wanted = torch.where(upper, probability - 1 + self.uniform_weight, probability).to(weight)
+        slope = side.unsqueeze(-4) * inverse_scale
+        start = -location * slope
+        weight = (1 - self.uniform_weight) * side.unsqueeze(-4) * weight
+        level = torch.zeros_like(wanted)
+        for power in reversed(range(math.ceil(math.log2(self.levels)))):
+            higher = level + 2**power
+            found = (weight * self.distribution(start + higher.unsqueeze(-4) * slope)).sum(-4)
+            level = torch.where(found + share * higher <= wanted, higher, level)
+        return level.clamp(max=self.levels - 1).to(probability)
 
 
 class DiscretisedGaussian(DiscretisedLikelihood):
@@ -377,6 +424,21 @@ def _normal_quantile(below: Tensor, above: Tensor) -> Tensor:
     smaller = torch.where(lower, below, above)
     quantile = torch.special.ndtri(smaller)
     return torch.where(lower, quantile, -quantile)
+
+
+def _moved_inside(noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """``noise``, moved by its smallest step where rounding took Φ of it out of [start, end).
+
+    By more than the last digits of ``start`` and ``end``, which may depend on how many are computed
+    at once.
+    """
+    with torch.no_grad():
+        probability = _normal_distribution(noise.double())
+        infinity = torch.full_like(noise, math.inf)
+        higher = torch.nextafter(noise, infinity)
+        lower = torch.nextafter(noise, -infinity)
+        too_low, too_high = probability < start + _DIGITS, probability >= end - _DIGITS
+    return torch.where(too_high, lower, torch.where(too_low, higher, noise))
 
 
 def _dimmed(

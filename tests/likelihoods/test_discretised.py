@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import special
 
-from deepscm_pl.likelihoods import DiscretisedGaussian, DiscretisedLogisticMixture
+from deepscm_pl.likelihoods import DiscretisedGaussian, DiscretisedLogisticMixture, discretised
 from deepscm_pl.transforms import Dequantise
 
 LEVELS = torch.arange(256.0)
@@ -88,6 +88,51 @@ def test_every_level_comes_back_bit_for_bit(make, scale, remainder):
     noise = likelihood.abduct(decoded, image)
     assert torch.isfinite(noise).all()
     assert torch.equal(likelihood(decoded, noise).floor(), recorded)
+
+
+@pytest.mark.parametrize("block", [1, 20, 70, 400])
+def test_blocks_of_images_and_lines_change_nothing(double, make, monkeypatch, block):
+    """Images are (6, 5) pixels: blocks of one line, some lines, one image, some images."""
+    likelihood = make((1, 6, 5))
+    decoded = torch.randn(2, 3, outputs(make), 6, 5)
+    value = 256 * torch.rand(4, 1, 3, 1, 6, 5)  # broadcasts with the decoder's batch
+    noise, gradient = _noise_and_gradient(likelihood, decoded, value)
+    image = likelihood(decoded, noise)
+    monkeypatch.setitem(discretised._BLOCKS, "cpu", block)
+    in_blocks, gradient_in_blocks = _noise_and_gradient(likelihood, decoded, value)
+    assert noise.shape == (4, 2, 3, 1, 6, 5)
+    torch.testing.assert_close(in_blocks, noise)
+    torch.testing.assert_close(gradient_in_blocks, gradient)
+    torch.testing.assert_close(likelihood(decoded, noise), image)
+    torch.testing.assert_close(image, value.expand_as(image))
+
+
+def _noise_and_gradient(likelihood, decoded, value):
+    decoded = decoded.clone().requires_grad_()
+    noise = likelihood.abduct(decoded, value)
+    return noise.detach(), torch.autograd.grad(noise.square().sum(), decoded)[0]
+
+
+@pytest.mark.parametrize("levels", [2, 7, 1000, 4096])
+def test_images_of_any_number_of_levels_come_back(double, make, levels):
+    likelihood, decoded = all_levels(make, 3 * torch.randn(50, outputs(make)), levels)
+    image = torch.arange(levels) + torch.rand(50, 1, 1, levels).clamp(1e-5, 1 - 1e-5)
+    again = likelihood(decoded, likelihood.abduct(decoded, image))
+    assert torch.equal(again.floor(), image.floor())
+    torch.testing.assert_close(again, image, rtol=0, atol=1e-6)
+
+
+def test_the_least_probable_level_keeps_its_share_in_single_precision():
+    """Weights that sum to 1 + 10⁻⁷ would take a third of the ε/L of the last level."""
+    likelihood = DiscretisedLogisticMixture((1, 1, 1))
+    decoded = torch.randn(1000, 15, 1, 1)
+    decoded[:, 5:] = -50.0  # all components are far below
+    last = 1 - likelihood._below(
+        likelihood._exact_components(decoded), torch.full((1, 1, 1), 255.0)
+    )
+    torch.testing.assert_close(
+        last.float(), torch.full((1000, 1, 1, 1), 1e-4 / 256), rtol=1e-5, atol=0
+    )
 
 
 def test_any_noise_gives_a_level(make):
