@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -25,6 +26,10 @@ __all__ = ["ConditionalVAE", "ImageDistribution"]
 _LARGEST_LOG_SCALE = 2.0
 """Of q(z | x, pa). A posterior is hardly ever wider than its prior, of scale 1; an image unlike any
 in training could make it infinite, and what is drawn from it no number."""
+
+
+_CHUNK = 2**22
+"""Numbers that the decoder gives at a time where no gradient is asked for; 16 MB of them."""
 
 
 class _Posterior(NamedTuple):
@@ -182,8 +187,10 @@ class ConditionalVAE(ImageMechanism):
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x = h(g(z, pa), u), continuous grey levels."""
-        decoded = self.decode(noise["z"], parents)
-        processed = self.likelihood(decoded, self.in_plane(noise["u"]))
+        return self._in_chunks(self._image_of, noise["z"], noise["u"], parents)
+
+    def _image_of(self, latent: Tensor, noise: Tensor, parents: Variables) -> Tensor:
+        processed = self.likelihood(self.decode(latent, parents), self.in_plane(noise))
         return self.in_space(self.preprocessing.inv(processed))
 
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
@@ -202,7 +209,8 @@ class ConditionalVAE(ImageMechanism):
     ) -> dict[str, Tensor]:
         """Draws of z from q(z | x, pa), and u exactly given each; the encoder runs once."""
         latent = self._draw(self.posterior(value, parents), sample_shape)
-        return {"z": latent, "u": self._pixel_noise(latent, value, parents)}
+        noise = self._in_chunks(self._pixel_noise, latent, value, parents)
+        return {"z": latent, "u": noise}
 
     def abduct_recorded(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
@@ -213,12 +221,46 @@ class ConditionalVAE(ImageMechanism):
         """
         latent = self._draw(self.posterior(self.dequantise(value), parents), sample_shape)
         image = self.dequantise(value.expand(*sample_shape, *value.shape))
-        return {"z": latent, "u": self._pixel_noise(latent, image, parents)}
+        noise = self._in_chunks(self._pixel_noise, latent, image, parents)
+        return {"z": latent, "u": noise}
 
     def _pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
         """u of an image, exactly, given z."""
         processed = self.preprocessing(self.in_plane(value))
         return self.in_space(self.likelihood.abduct(self.decode(latent, parents), processed))
+
+    def _in_chunks(
+        self,
+        function: Callable[[Tensor, Tensor, Variables], Tensor],
+        latent: Tensor,
+        image: Tensor,
+        parents: Variables,
+    ) -> Tensor:
+        """``function(latent, image, parents)``, computed for some images of a flat batch at a time.
+
+        So the memory for what the decoder gives does not grow with particles and interventions.
+        Gradients need all of it, and then all is computed at once.
+        """
+        domains = {n: domain for n, domain in self.context.domains.items() if n in parents}
+        batch = torch.broadcast_shapes(
+            latent.shape[:-1],
+            self.domain.batch_shape(image),
+            *(domain.batch_shape(parents[n]) for n, domain in domains.items()),
+        )
+        rows = max(_CHUNK // (self.outputs * math.prod(self.plane[1:])), 1)
+        if math.prod(batch) <= rows or torch.is_grad_enabled():
+            return function(latent, image, parents)
+        latents = latent.expand(*batch, -1).reshape(-1, self.latent).split(rows)
+        images = image.expand(*batch, *self.shape).reshape(-1, *self.shape).split(rows)
+        causes = {
+            n: parents[n].expand(*batch, *domain.shape).reshape(-1, *domain.shape).split(rows)
+            for n, domain in domains.items()
+        }
+        found = [
+            function(*each, {n: cause[k] for n, cause in causes.items()})
+            for k, each in enumerate(zip(latents, images, strict=True))
+        ]
+        return torch.cat(found).view(*batch, *self.shape)
 
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
         """E_q[log p(x | z, pa)] by ``num_particles`` draws, and KL(q ‖ N(0, I)) in closed form."""
