@@ -44,7 +44,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             self._require_folder(path.parent)
             with new_file(path) as temporary:
                 _write(checkpoint, temporary)
-        except (OSError, RuntimeError) as error:  # torch wraps what the disk says
+        except (OSError, RuntimeError) as error:
+            if "DataLoader worker" in str(error):  # which died meanwhile
+                raise
+            # Torch wraps what the disk says.
             cause = error if isinstance(error, OSError) else error.__context__ or error
             raise OSError(
                 f"the checkpoint {path} could not be written ({cause}); the earlier checkpoints "
