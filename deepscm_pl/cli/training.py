@@ -45,6 +45,7 @@ class _SaveConfiguration(SaveConfigCallback):
     """Keep ``config.yaml`` with a training run, and with nothing else."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write it, unless the run goes on and has one."""
         kept = trainer.log_dir  # asks every process
         goes_on = kept is not None and (Path(kept) / self.config_filename).exists()
         if stage == "fit" and not goes_on:

@@ -9,17 +9,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers.logger import Logger
+from test_deep_scm import make as make_model
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, SplineFlow
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.training import (
     CounterfactualObjective,
-    DeepSCM,
     EvidenceLowerBoundObjective,
     OneCycle,
 )
-from deepscm_pl.transforms import Interval, Positive
 
 from tiny import TinyDataModule
 
@@ -46,21 +43,7 @@ class Curves(Logger):
 
 def make(scheduler=OneCycle, objective=EvidenceLowerBoundObjective):
     torch.manual_seed(0)
-    vae = partial(
-        ConditionalVAE,
-        shape=(1, 8, 8),
-        latent=2,
-        hidden=8,
-        encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),
-        decoder=partial(ConvolutionalDecoder, hidden=16, channels=(8, 4)),
-    )
-    mechanisms = {
-        "thickness": partial(SplineFlow, constraint=Positive),
-        "intensity": partial(AffineFlow, constraint=partial(Interval, low=64, high=255)),
-        "image": vae,
-    }
-    graph = "thickness -> intensity; thickness, intensity -> image"
-    return DeepSCM(graph, mechanisms, scheduler=scheduler, objective=objective)
+    return make_model(scheduler=scheduler, objective=objective)
 
 
 def train(folder, checkpoint=None, *, workers=0, saving=(), model=(), **settings):
