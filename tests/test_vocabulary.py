@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -9,7 +10,14 @@ import torch
 
 from deepscm_pl.configuration import describe, restore
 from deepscm_pl.files import new_file, new_folder, replaced_folder
-from deepscm_pl.interventions import Increase, Multiply, format_do, parse_do
+from deepscm_pl.interventions import (
+    ClassName,
+    Increase,
+    Multiply,
+    format_do,
+    parse_do,
+    with_class_indices,
+)
 from deepscm_pl.types import Domain
 
 
@@ -21,6 +29,12 @@ from deepscm_pl.types import Domain
         ("t+=1,i=.5", {"t": Increase(1.0), "i": 0.5}, "do(t + 1, i = 0.5)"),
         ("t-=1", {"t": Increase(-1.0)}, "do(t − 1)"),
         ("t*=2", {"t": Multiply(2.0)}, "do(t × 2)"),
+        ("s=male", {"s": ClassName("male")}, "do(s = male)"),
+        (
+            "s = former smoker , t=3",
+            {"s": ClassName("former smoker"), "t": 3.0},
+            "do(s = former smoker, t = 3)",
+        ),
     ],
 )
 def test_interventions_are_read_and_written(text, expected, title):
@@ -29,11 +43,60 @@ def test_interventions_are_read_and_written(text, expected, title):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "t", "t=", "=3", "t==3", "t=3 i=2", "t=nan", "t=3,t=4", "t/=2"]
+    "text",
+    [
+        "",
+        "t",
+        "t=",
+        "=3",
+        "t==3",
+        "t=3 i=2",
+        "t=nan",
+        "t=-inf",
+        "t+=male",
+        "t=3,t=4",
+        "t=a,t=b",
+        "t/=2",
+    ],
 )
 def test_unreadable_interventions_are_refused(text):
     with pytest.raises(ValueError, match="do: "):
         parse_do(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "index", "title"),
+    [
+        ("s=male", ("female", "male"), 1.0, "do(s = male)"),
+        ("s=0", ("female", "male"), 0.0, "do(s = female)"),
+        ("s=2", ("1", "2"), 1.0, "do(s = 2)"),
+        ("s=1.0", ("1", "2"), 0.0, "do(s = 1)"),
+        ("s=0", ("0", "1"), 0.0, "do(s = 0)"),
+        ("s=1", (), 1.0, "do(s = 1)"),
+    ],
+)
+def test_classes_have_the_names_of_the_data(text, names, index, title):
+    do = with_class_indices(parse_do(text), {"s": names})
+    assert do == {"s": index}
+    assert format_do(do) == title
+    again = copy.deepcopy(with_class_indices(do, {"s": names}))
+    assert format_do(again) == title
+    assert again == do
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("s=mail", ("female", "male")),
+        ("s=2", ("female", "male")),
+        ("s=0", ("1", "2")),
+        ("s=0.5", ("female", "male")),
+        ("s=male", ()),
+    ],
+)
+def test_other_classes_are_refused(text, names):
+    with pytest.raises(ValueError, match=r"do\(s\): expected "):
+        with_class_indices(parse_do(text), {"s": names})
 
 
 def test_functions_of_interventions():

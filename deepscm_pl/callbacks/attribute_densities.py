@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from deepscm_pl.figures import (
     draw_joint_densities,
     kernel_density,
 )
-from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
 
@@ -70,7 +71,9 @@ class AttributeDensities(FigureCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, num_observations, seed)
-        self.interventions = [parse_do(text) for text in interventions or []]
+        self.interventions: list[Mapping[str, Any]] = [
+            parse_do(text) for text in interventions or []
+        ]
         self.variables = None if variables is None else tuple(variables)
         self.pairs = None if pairs is None else [tuple(pair) for pair in pairs]
         self.units = dict(units or {})
@@ -83,6 +86,7 @@ class AttributeDensities(FigureCallback):
         check_scalars(scm, "variables", self.variables or ())
         check_scalars(scm, "pairs", (name for pair in self.pairs or () for name in pair))
         check_scalars(scm, "units", self.units)
+        self.interventions = [with_class_indices(do, self.class_names) for do in self.interventions]
         for do in self.interventions:
             scm.act(do)
         return None if self.chosen(scm) else "the model has no continuous scalar variable."

@@ -44,6 +44,7 @@ class FigureCallback(pl.Callback, ABC):
 
     Attributes:
         units: Unit of a variable, where a subclass takes some.
+        class_names: Of the categorical variables of the data, once a run has started.
         written: The PNG files written so far.
 
     Raises:
@@ -59,6 +60,7 @@ class FigureCallback(pl.Callback, ABC):
         self.units: dict[str, str] = {}
         self.written: list[Path] = []
         self._data_units: Mapping[str, str] = {}
+        self.class_names: Mapping[str, Sequence[str]] = {}
         self._kept: list[dict[str, Tensor]] = []
         self._said: set[str] = set()
 
@@ -95,7 +97,9 @@ class FigureCallback(pl.Callback, ABC):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop before any training if what is asked for does not fit the model."""
         data: Any = getattr(trainer, "datamodule", None)
-        self._data_units = data.units if isinstance(data, CausalDataModule) else {}
+        is_known = isinstance(data, CausalDataModule)
+        self._data_units = data.units if is_known else {}
+        self.class_names = data.class_names if is_known else {}
         nothing = self.check(_scm(pl_module))
         if nothing is not None and nothing not in self._said:
             self._said.add(nothing)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -18,7 +19,7 @@ from deepscm_pl.callbacks.variables import (
 )
 from deepscm_pl.data.base import require_count
 from deepscm_pl.figures import ImageColumn, captions, draw_grid
-from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.types import Variables
 
@@ -59,7 +60,7 @@ class _DoGrid(FigureCallback):
         self.num_particles = require_count("num_particles", num_particles, minimum=1)
         require_count("number of interventions", len(interventions), minimum=1)
         self.texts = list(interventions)
-        self.interventions = [parse_do(text) for text in interventions]
+        self.interventions: list[Mapping[str, Any]] = [parse_do(text) for text in interventions]
         self.differences = differences
 
     @abstractmethod
@@ -74,6 +75,7 @@ class _DoGrid(FigureCallback):
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Whether every intervention fits the model."""
+        self.interventions = [with_class_indices(do, self.class_names) for do in self.interventions]
         for do in self.interventions:
             scm.act(do)
         return None if pictures(scm) else NO_PICTURES
@@ -86,7 +88,11 @@ class _DoGrid(FigureCallback):
         labels = self.row_labels(observations, split)
         for name in pictures(scm):
             shown = [
-                ImageColumn(title, column[name], captions(scm, column, self.known_units))
+                ImageColumn(
+                    title,
+                    column[name],
+                    captions(scm, column, self.known_units, self.class_names),
+                )
                 for title, column in zip(titles, columns, strict=True)
             ]
             levels = grey_levels(scm, name)

@@ -50,7 +50,7 @@ class SampleGrid(FigureCallback):
     ) -> Iterator[tuple[str, Figure]]:
         """A grid for each image variable."""
         values = scm.sample(self.num_images)
-        texts = captions(scm, values, self.known_units)
+        texts = captions(scm, values, self.known_units, self.class_names)
         for name in pictures(scm):
             # A volume is shown as three planes.
             most = _COLUMNS if values[name].dim() == 4 else _COLUMNS // 2

@@ -49,6 +49,7 @@ def write_answers(
     image_format: ImageFormat | None = None,
     placements: Mapping[str, Sequence[Placement | None]] | None = None,
     units: Mapping[str, str] | None = None,
+    class_names: Mapping[str, Sequence[str]] | None = None,
     differences: bool = False,
 ) -> list[Path]:
     """Write a new folder, complete or not at all.
@@ -66,6 +67,7 @@ def write_answers(
         image_format: Of the images; None for NIfTI of volumes, PNG of others.
         placements: For each image variable where the image of each observation lies.
         units: Of the variables that have one, for the grid.
+        class_names: Of the categorical variables whose classes have names, for the grid.
         differences: Whether NIfTI files of the differences to the first answer are written, too.
 
     Returns:
@@ -75,11 +77,16 @@ def write_answers(
         ValueError: If the folder is not empty or cannot be written, or an image is not for NIfTI.
     """
     formats = choose_formats(scm, image_format)
+    averages = [
+        {node: summarise(value)[0] for node, value in answer.values.items()} for answer in answers
+    ]
+    texts = [captions(scm, average, units, class_names) for average in averages]
     with new_folder(out) as folder:
         files = ImageFiles(folder, formats, placements or {})
-        _write_table(scm, answers, files, differences)
+        _write_table(scm, answers, files, class_names or {}, differences)
         for name in scm.image_variables:
-            _write_grids(scm, name, answers, folder, units or {})
+            means = [average[name] for average in averages]
+            _write_grids(name, answers, means, texts, folder)
         if npz:
             arrays = {
                 f"{k}/{name}": value.numpy()
@@ -92,7 +99,11 @@ def write_answers(
 
 
 def _write_table(
-    scm: StructuralCausalModel, answers: Sequence[Answer], files: ImageFiles, differences: bool
+    scm: StructuralCausalModel,
+    answers: Sequence[Answer],
+    files: ImageFiles,
+    class_names: Mapping[str, Sequence[str]],
+    differences: bool,
 ) -> None:
     if scm.image_variables:
         (files.folder / "images").mkdir()
@@ -107,7 +118,7 @@ def _write_table(
                 for particle in range(answer.particles):
                     own = {name: value[particle, n] for name, value in answer.values.items()}
                     label = f"{k}-{particle}"
-                    cells = _write_values(scm, files, n, label, own, answer.about)
+                    cells = _write_values(scm, files, class_names, n, label, own, answer.about)
                     cells += _write_differences(files, n, label, own, factual, answer.about)
                     cells += [""] * (len(compared) - len(factual))
                     writer.writerow([row, answer.title, particle, *cells])
@@ -116,18 +127,23 @@ def _write_table(
 def _write_values(
     scm: StructuralCausalModel,
     files: ImageFiles,
+    class_names: Mapping[str, Sequence[str]],
     observation: int,
     label: str,
     own: Mapping[str, Tensor],
     about: str,
 ) -> list[str]:
-    """Every variable as it stands in the table: a number, or the file of an image."""
+    """Every variable as it stands in the table: a number, a class, or the file of an image."""
     return [
         files.write(name, observation, label, own[name], about)
         if name in scm.image_variables
-        else f"{own[name].item():.9g}"
+        else _write_number(own[name].item(), class_names.get(name, ()))
         for name in scm.graph.nodes
     ]
+
+
+def _write_number(value: float, names: Sequence[str]) -> str:
+    return names[int(value)] if value in range(len(names)) else f"{value:.9g}"
 
 
 def _write_differences(
@@ -148,21 +164,18 @@ def _write_differences(
 
 
 def _write_grids(
-    scm: StructuralCausalModel,
     name: str,
     answers: Sequence[Answer],
+    means: Sequence[Tensor],
+    texts: Sequence[list[str]],
     folder: Path,
-    units: Mapping[str, str],
 ) -> None:
     rows = answers[0].rows
-    averages = [
-        {node: summarise(value)[0] for node, value in answer.values.items()} for answer in answers
+    columns = [
+        ImageColumn(answer.title, mean, text)
+        for answer, mean, text in zip(answers, means, texts, strict=True)
     ]
-    means = [
-        ImageColumn(answer.title, average[name], captions(scm, average, units))
-        for answer, average in zip(answers, averages, strict=True)
-    ]
-    save_figure(draw_grid(means, rows, differences=len(answers) > 1), folder / f"{name}.png")
+    save_figure(draw_grid(columns, rows, differences=len(answers) > 1), folder / f"{name}.png")
     if max(answer.particles for answer in answers) > 1:
         deviations = [
             ImageColumn(answer.title, summarise(answer.values[name])[1]) for answer in answers

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from deepscm_pl.class_names import class_named
 from deepscm_pl.data.nifti import NIFTI_SUFFIXES
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.reading import read_header, read_scan
@@ -75,11 +76,14 @@ def observations_from_test_split(
     return Observations(values, titles, placements)
 
 
-def observations_from_csv(scm: StructuralCausalModel, path: Path) -> Observations:
+def observations_from_csv(
+    scm: StructuralCausalModel, path: Path, class_names: Mapping[str, Sequence[str]]
+) -> Observations:
     """A table with a column for each variable; images by their paths, relative to the table.
 
-    Images are PNG or JPEG, or arrays ``.npy`` of the shape of the model's images, with or without
-    channel; or, with their place, NIfTI. Volumes are arrays or NIfTI.
+    Classes are given by their names, where they have some, or by their indices. Images are PNG or
+    JPEG, or arrays ``.npy`` of the shape of the model's images, with or without channel; or, with
+    their place, NIfTI. Volumes are arrays or NIfTI.
 
     Raises:
         FileNotFoundError: If the table or an image does not exist.
@@ -97,7 +101,10 @@ def observations_from_csv(scm: StructuralCausalModel, path: Path) -> Observation
             f"at least one row, but {', '.join(missing) or 'every row'} is missing."
         )
     cells = {
-        name: [_read_cell(scm, path, line, name, row) for line, row in enumerate(rows, 2)]
+        name: [
+            _read_cell(scm, path, line, name, row[name] or "", class_names.get(name, ()))
+            for line, row in enumerate(rows, 2)
+        ]
         for name in scm.graph.nodes
     }
     return Observations(
@@ -108,15 +115,24 @@ def observations_from_csv(scm: StructuralCausalModel, path: Path) -> Observation
 
 
 def _read_cell(
-    scm: StructuralCausalModel, path: Path, line: int, name: str, row: dict[str, str]
+    scm: StructuralCausalModel, path: Path, line: int, name: str, cell: str, classes: Sequence[str]
 ) -> tuple[Tensor, Placement | None]:
     where = f"observations: {path}, line {line}, {name}"
-    cell = row[name] or ""
     if name in scm.image_variables:
         image, place = _read_image(where, path.parent / cell, scm[name].domain)
         return image.to(scm.dtype), place
+    return torch.tensor([_read_number(where, cell, classes)], dtype=scm.dtype), None
+
+
+def _read_number(where: str, cell: str, classes: Sequence[str]) -> float:
+    """A number, or the index of a class."""
+    if classes:
+        found = class_named(cell, classes)
+        if found is None:
+            raise ValueError(f"{where}: expected one of {', '.join(classes)}, but got {cell!r}.")
+        return found
     try:
-        return torch.tensor([float(cell)], dtype=scm.dtype), None
+        return float(cell)
     except ValueError:
         raise ValueError(f"{where}: expected a number, but got {cell!r}.") from None
 

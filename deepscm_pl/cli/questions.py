@@ -15,10 +15,12 @@ from deepscm_pl.cli.image_files import FORMATS, choose_formats
 from deepscm_pl.cli.observations import observations_from_csv, observations_from_test_split
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training import DeepSCM, load_data
+from deepscm_pl.training import DeepSCM
+from deepscm_pl.training.descriptions import read_variable_descriptions
+from deepscm_pl.types import Do
 
 __all__ = ["run_question"]
 
@@ -58,11 +60,13 @@ def run_question(words: list[str]) -> None:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     formats = choose_formats(scm, options.format)
     torch.manual_seed(options.seed)
+    units, class_names = read_variable_descriptions(options.ckpt_path)
+    dos = [with_class_indices(parse_do(text), class_names) for text in getattr(options, "do", [])]
     with torch.no_grad():
         if words[0] == "counterfactual":
-            answered = _counterfactual(scm, options)
+            answered = _counterfactual(scm, options, dos, class_names)
         else:
-            answered = _Answered(_draw(scm, options))
+            answered = _Answered(_draw(scm, options, dos or [{}]))
     written = write_answers(
         scm,
         answered.answers,
@@ -70,7 +74,8 @@ def run_question(words: list[str]) -> None:
         options.npz,
         options.format,
         answered.placements,
-        _known_units(options),
+        units,
+        class_names,
         differences=answered.factual,
     )
     for path in written:
@@ -81,14 +86,6 @@ def run_question(words: list[str]) -> None:
                 f"{name}: it is not known where the images lie in a scanner; their files have "
                 "elements of 1 mm, the first at the origin."
             )
-
-
-def _known_units(options: argparse.Namespace) -> dict[str, str]:
-    """The units of the data that a checkpoint remembers, if they can still be told."""
-    try:
-        return load_data(options.ckpt_path, getattr(options, "root", None)).units
-    except (OSError, ValueError):
-        return {}  # captions do without
 
 
 def _parser(question: str) -> argparse.ArgumentParser:
@@ -114,8 +111,9 @@ def _parser(question: str) -> argparse.ArgumentParser:
             action="extend",
             required=True,
             metavar="TEXT",
-            help="intervention: variable=number, variable+=number or variable*=number; commas join "
-            "several variables into one intervention, further texts are further interventions",
+            help="intervention: variable=number, variable=class, variable+=number or "
+            "variable*=number; commas join several variables into one intervention, further texts "
+            "are further interventions",
         )
     if question != "counterfactual":
         add(
@@ -158,8 +156,10 @@ def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
     add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
 
 
-def _draw(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answer]:
-    """The same noise under every intervention, none for ``sample``."""
+def _draw(
+    scm: StructuralCausalModel, options: argparse.Namespace, dos: Sequence[Do]
+) -> list[Answer]:
+    """The same noise under every intervention."""
     if options.size < 1:
         raise ValueError(f"size: expected at least 1, but got {options.size}.")
     if options.temperature is not None:
@@ -167,8 +167,7 @@ def _draw(scm: StructuralCausalModel, options: argparse.Namespace) -> list[Answe
     rows = [f"noise {k}" for k in range(options.size)]
     noise = {name: scm[name].sample_noise((options.size,)) for name in scm.graph.nodes}
     answers = []
-    for text in getattr(options, "do", [""]):
-        do = parse_do(text) if text else {}
+    for do in dos:
         values = scm.act(do).predict(noise)
         spread = {
             name: value.expand(options.size, *scm[name].domain.shape)[None]
@@ -191,13 +190,17 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
         likelihood.temperature = temperature
 
 
-def _counterfactual(scm: StructuralCausalModel, options: argparse.Namespace) -> _Answered:
+def _counterfactual(
+    scm: StructuralCausalModel,
+    options: argparse.Namespace,
+    dos: Sequence[Do],
+    class_names: Mapping[str, Sequence[str]],
+) -> _Answered:
     """The factual, then a counterfactual for each intervention."""
-    dos = [parse_do(text) for text in options.do]
     if options.index is not None:
         observed = observations_from_test_split(scm, options.ckpt_path, options.index, options.root)
     else:
-        observed = observations_from_csv(scm, options.observations)
+        observed = observations_from_csv(scm, options.observations, class_names)
     rows = observed.rows
     values = scm.counterfactual(observed.values, dos, options.num_particles)
     factual = {name: value[None] for name, value in observed.values.items()}

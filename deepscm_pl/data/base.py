@@ -165,6 +165,11 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         known = {} if self.world is None else self.world.units
         return {name: unit for name, unit in known.items() if unit}
 
+    @property
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """What the class indices 0, 1, … of a variable stand for, as far as they have names."""
+        return {}
+
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """Loads the originals from which the images of a published split were drawn.
 

@@ -45,6 +45,7 @@ class Evaluation:
         particles: Draws of the noise of each detail row.
         world: Name of the known world; None without one.
         available: How many rows the test split has; None where that is not known.
+        individuals: How many different ones the rows are of, where several may be of one.
         densities: Rung 2.
         counterfactuals: Rung 3, for each intervention.
         composition: After null interventions.
@@ -59,6 +60,7 @@ class Evaluation:
     particles: int
     world: str | None
     available: int | None = None
+    individuals: int | None = None
     densities: list[DensityResult] = field(default_factory=list)
     counterfactuals: list[CounterfactualResult] = field(default_factory=list)
     composition: Mapping[str, Estimate] = field(default_factory=dict)
@@ -74,7 +76,10 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
     Raises:
         ValueError: If an intervention cannot be read or asked of the model and the world.
     """
-    questions = default_questions(subject) if texts is None else [Question(text) for text in texts]
+    if texts is None:
+        questions = default_questions(subject)
+    else:
+        questions = [Question(text, subject.class_names) for text in texts]
     for question in questions:
         question.check(subject)
     for first, second in combinations(questions, 2):
@@ -174,7 +179,9 @@ def evaluate(
     check_density_values(subject, density_values)
     detail = min(DETAIL_ROWS, len(subject)) if detail_rows is None else detail_rows
     world = None if subject.world is None else subject.world.name
-    result = Evaluation(len(subject), detail, num_particles, world, subject.available)
+    result = Evaluation(
+        len(subject), detail, num_particles, world, subject.available, subject.individuals
+    )
     devices = [subject.scm.fitted.device] if subject.scm.fitted.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode(), _evaluation_mode(subject.scm):
         with _part(result, "densities", seed):

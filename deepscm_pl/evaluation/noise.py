@@ -48,8 +48,9 @@ def evaluate_noise(
     """One draw of the abducted noise of every variable against its prior N(0, 1).
 
     Noise of scalars is inferred from all rows; that of images from the first ``detail_rows``.
-    Correlations are with the parents in the model's graph and, if it is known, in the world's: a
-    model that lacks an edge shows there.
+    Of several rows of one person only the first counts, for the noise of the others is not
+    independent of it. Correlations are with the parents in the model's graph and, if it is known,
+    in the world's: a model that lacks an edge shows there.
 
     Args:
         subject: The model and the rows.
@@ -90,9 +91,10 @@ def _result(subject: Subject, name: str, part: str, noise: Tensor) -> NoiseResul
     if subject.world is not None and name in subject.world.graph:
         causes |= set(subject.world.graph.parents[name])
     parents = tuple(cause for cause in subject.scalars if cause in causes)
-    flat = noise.flatten(1)
+    independent = subject.independent_rows(len(noise))
+    flat = noise.flatten(1)[independent]
     known = torch.isfinite(flat).all(dim=1)
-    values = {cause: subject.variables[cause][: len(flat)].cpu()[known] for cause in parents}
+    values = {cause: subject.variables[cause].cpu()[independent][known] for cause in parents}
     metric = alone(NoiseCalibration(parents), flat.device)
     quantities: Mapping[str, float] = {}
     if int(known.sum()) > 1:

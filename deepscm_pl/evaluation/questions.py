@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.evaluation.subject import Subject
-from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Domain
 
@@ -36,12 +36,13 @@ class Question:
 
     Args:
         text: Such as ``thickness=3`` or ``thickness+=1, intensity=100``.
+        class_names: Of the categorical variables whose classes have names.
 
     Attributes:
         do: The intervention.
 
     Raises:
-        ValueError: If the text cannot be read.
+        ValueError: If the text cannot be read, or names a class that is not there.
 
     Example:
         >>> Question("thickness=3, intensity=100").do
@@ -51,10 +52,11 @@ class Question:
     """
 
     text: str
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
     do: Mapping[str, Any] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "do", parse_do(self.text))
+        object.__setattr__(self, "do", with_class_indices(parse_do(self.text), self.class_names))
 
     @property
     def title(self) -> str:
@@ -101,11 +103,16 @@ def default_questions(subject: Subject) -> list[Question]:
     causes = subject.scm.graph.ancestors(*subject.scm.image_variables) & set(subject.scalars)
     known = causes if subject.world is None else set(subject.attributes)
     return [
-        Question(f"{name}={np.format_float_positional(value, trim='-')}")
+        Question(f"{name}={_as_text(subject, name, value)}", subject.class_names)
         for name in subject.scalars
         if name in known
         for value in typical_values(subject, name, _DEFAULT_QUANTILES)
     ]
+
+
+def _as_text(subject: Subject, name: str, value: float) -> str:
+    names = subject.class_names.get(name, ())
+    return names[int(value)] if names else np.format_float_positional(value, trim="-")
 
 
 def typical_values(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:

@@ -120,6 +120,7 @@ class Report:
             "world": evaluation.world,
             "rows": evaluation.rows,
             "available_rows": evaluation.available,
+            "individuals": evaluation.individuals,
             "detail_rows": evaluation.detail_rows,
             "particles": evaluation.particles,
             "association": {
@@ -202,8 +203,20 @@ class Report:
         """What was evaluated, such as ``The first 100 of 500 images of the test split``."""
         evaluation = self.evaluation
         if evaluation.available is None or evaluation.rows == evaluation.available:
-            return f"{evaluation.rows} images of the test split"
-        return f"The first {evaluation.rows} of {evaluation.available} images of the test split"
+            found = f"{evaluation.rows} images of the test split"
+        else:
+            found = (
+                f"The first {evaluation.rows} of {evaluation.available} images of the test split"
+            )
+        if self._is_repeated:
+            found += f", from {evaluation.individuals} subjects"
+        return found
+
+    @property
+    def _is_repeated(self) -> bool:
+        """Whether there are several images of one subject."""
+        individuals = self.evaluation.individuals
+        return individuals is not None and individuals < self.evaluation.rows
 
     def _introduction(self) -> str:
         evaluation = self.evaluation
@@ -212,7 +225,8 @@ class Report:
             f"{self.rows}, {truth}; quantities of particles, "
             f"repetitions and pixel noise, and the noise floor, from the first "
             f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
-            "Numbers are means over images; grey levels go from 0 to 255.",
+            "Numbers are means over images; grey levels go from 0 to 255."
+            + (_REPEATED if self._is_repeated else ""),
             *(f"{name.capitalize()}: `{value}`." for name, value in self.origin.items() if value
               and isinstance(value, str)),
         ]  # fmt: skip
@@ -252,6 +266,11 @@ class Report:
             reasons.append("Identity: no predictor was given.")
         return reasons
 
+
+_REPEATED = (
+    " Standard errors take images of one subject for independent, and are too small where they are "
+    "alike; noise is that of the first image of each subject."
+)
 
 _SIGNS = {"+": "_plus_", "-": "_minus_", "*": "_times_"}
 

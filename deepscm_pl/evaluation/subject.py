@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,6 +36,8 @@ class Subject:
             depends on them, too.
         available: How many rows the test split has; None where that is not known.
         units: Of the variables that have one.
+        class_names: Of the categorical variables whose classes have names.
+        identifiers: Whose each of the N rows is; None where every row is another's.
     """
 
     scm: StructuralCausalModel
@@ -45,6 +48,8 @@ class Subject:
     other_attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     available: int | None = None
     units: Mapping[str, str] = field(default_factory=dict)
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    identifiers: Sequence[str] | None = None
 
     @classmethod
     def of(
@@ -71,7 +76,17 @@ class Subject:
                 f"got {size}; ask for other rows."
             )
         variables = {name: split[name][:size] for name in scm.graph.nodes}
-        known = cls(scm, variables, data.world, None, available=available, units=data.units)
+        identifiers = data.identifiers("test")
+        known = cls(
+            scm,
+            variables,
+            data.world,
+            None,
+            available=available,
+            units=data.units,
+            class_names=data.class_names,
+            identifiers=None if identifiers is None else identifiers[:size],
+        )
         if data.world is None:
             return known
         others = [name for name in data.world.attributes if name not in variables]
@@ -108,6 +123,20 @@ class Subject:
         """Those of :attr:`attributes` that images show, and that can be measured in them."""
         shown = () if self.world is None else self.world.image_attributes
         return tuple(name for name in self.attributes if name in shown)
+
+    @property
+    def individuals(self) -> int:
+        """How many there are of those whose rows these are."""
+        return len(self) if self.identifiers is None else len(set(self.identifiers))
+
+    def independent_rows(self, stop: int) -> Tensor:
+        """The first row of everyone among the rows before ``stop``, ascending.
+
+        Slices and visits of one person are alike, and tell less than as many people would.
+        """
+        names = list(range(stop)) if self.identifiers is None else self.identifiers[:stop]
+        _, first = np.unique(np.asarray(names), return_index=True)
+        return torch.from_numpy(np.sort(first))
 
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """The scalar variables and other attributes of the world as arrays, ``(N,)`` each."""

@@ -19,6 +19,7 @@ from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
+from deepscm_pl.training.descriptions import describe_variables
 from deepscm_pl.training.finite import problem_of
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
@@ -131,6 +132,7 @@ class DeepSCM(WatchedModule):
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
+            checkpoint["variables"] = describe_variables(datamodule)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Evaluate averaged weights, where the checkpoint holds them; remember its steps."""

@@ -6,6 +6,7 @@ import csv
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -127,3 +128,75 @@ def test_a_missing_image_stops_the_program_before_training(folder, tmp_path, cap
     message = capsys.readouterr().err
     assert "images: row 4 of subjects.csv (eid 1000003): there is no file" in message
     assert "and 1 more are missing" in message
+
+
+def recoded(folder: Path, target: Path, codes: dict[str, str]) -> Path:
+    """A copy of the heads that says something else for the sexes 0 and 1, and has no world."""
+    shutil.copytree(folder, target)
+    (target / "world.json").unlink()
+    with (target / "subjects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (target / "subjects.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "sex": codes[row["sex"]]} for row in rows)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("codes", "other"),
+    [({"0": "female", "1": "male"}, "0"), ({"0": "1", "1": "2"}, "1.0")],
+    ids=["texts", "numbers"],
+)
+def test_classes_are_called_as_in_the_table(folder, tmp_path, codes, other):
+    data = data_settings(recoded(folder, tmp_path / "heads", codes))
+    grid = {
+        "class_path": "deepscm_pl.callbacks.CounterfactualGrid",
+        "init_args": {"interventions": [f"sex={codes['1']}"], "num_images": 2},
+    }
+    questions = [f"sex={codes['0']}", f"sex={codes['1']}, age=60"]
+    settings = {
+        **CONFIGURATION,
+        "data": data,
+        "trainer": {**CONFIGURATION["trainer"], "callbacks": [grid]},
+        "evaluation": {"interventions": questions, "num_particles": 2, "workers": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    words = ["--config", str(tmp_path / "config.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    assert main(["fit", *words]) == 0
+    run = tmp_path / "lightning_logs" / "version_0"
+    report = (run / "evaluation" / "evaluation.md").read_text()
+    assert f"do(sex = {codes['1']}, age = 60)" in report
+    # The data are not needed to know what classes are called.
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    image = np.zeros((16, 20))
+    np.save(tmp_path / "image.npy", image)
+    lines = "age,sex,brain_volume,ventricle_volume,image\n"
+    lines += f"60,{codes['1']},1100000,30000,image.npy\n"
+    (tmp_path / "mine.csv").write_text(lines)
+    shutil.rmtree(tmp_path / "heads")
+    words = ["--ckpt_path", str(checkpoint), "--observations", str(tmp_path / "mine.csv")]
+    words += ["--out", str(tmp_path / "answers"), "--npz"]
+    assert main(["counterfactual", *words, "--do", f"sex={codes['0']}", f"sex={other}"]) == 0
+    with (tmp_path / "answers" / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["sex"] for row in rows] == [codes["1"], codes["0"], codes["0"]]
+    assert [row["intervention"] for row in rows[1:]] == [f"do(sex = {codes['0']})"] * 2
+    arrays = np.load(tmp_path / "answers" / "answers.npz")
+    assert [arrays[f"{k}/sex"].item() for k in range(3)] == [1.0, 0.0, 0.0]
+
+
+def test_a_class_that_is_not_there_is_refused(folder, tmp_path, capsys):
+    codes = {"0": "female", "1": "male"}
+    data = data_settings(recoded(folder, tmp_path / "heads", codes))
+    checkpoint = fit(tmp_path, **data)
+    words = ["--ckpt_path", str(checkpoint), "--index", "0", "--out", str(tmp_path / "answers")]
+    assert main(["counterfactual", *words, "--do", "sex=mail"]) == 1
+    assert "do(sex): expected one of female, male, but got 'mail'" in capsys.readouterr().err
+    assert main(["counterfactual", *words, "--do", "age=old"]) == 1
+    assert "do(age): expected a number, for it has no named" in capsys.readouterr().err
+    (tmp_path / "mine.csv").write_text("age,sex,brain_volume,ventricle_volume,image\n60,x,1,1,a\n")
+    words = ["--ckpt_path", str(checkpoint), "--observations", str(tmp_path / "mine.csv")]
+    words += ["--out", str(tmp_path / "answers")]
+    assert main(["counterfactual", *words, "--do", "sex=male"]) == 1
+    assert "line 2, sex: expected one of female, male, but got 'x'" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepscm_pl.evaluation import Subject, evaluate
+from deepscm_pl.evaluation import Report, Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import (
     COVERAGE_LEVELS,
     check_originals,
@@ -16,6 +16,7 @@ from deepscm_pl.evaluation.counterfactuals import (
     true_counterfactuals,
 )
 from deepscm_pl.evaluation.evaluate import check_questions
+from deepscm_pl.evaluation.noise import evaluate_noise
 from deepscm_pl.evaluation.questions import Question, default_questions, short_quantiles
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Domain
@@ -225,6 +226,29 @@ def test_noise_of_the_truth_is_standard_normal():
                 abs(v) < 0.15 for k, v in each.quantities.items() if k.startswith("correlation")
             )
     assert found.noise[1].quantities.keys() >= {"correlation/thickness"}
+
+
+def test_several_rows_of_one_person_count_once_as_noise():
+    single = subject_of(make(), test_size=60)
+    names = [str(row // 3) for row in range(60)]
+    third = {name: value[::3] for name, value in single.variables.items()}
+    repeated = replace(
+        single,
+        variables={name: value.repeat_interleave(3, dim=0) for name, value in third.items()},
+        identifiers=names,
+    )
+    expected, found = (
+        {each.variable: each for each in evaluate_noise(each, 20, progress=False)}
+        for each in (replace(single, variables=third), repeated)
+    )
+    for name in ("thickness", "intensity"):
+        assert found[name].rows == expected[name].rows == 20
+        assert found[name].quantities == expected[name].quantities
+    assert found["image"].rows == 7
+    text = Report(repeated, evaluate(repeated, [], workers=1, density_size=50, progress=False))
+    assert text.rows == "60 images of the test split, from 20 subjects"
+    assert "noise is that of the first image of each subject" in text.as_markdown()
+    assert "subject" not in Report(single, evaluate(single, [], workers=1, progress=False)).rows
 
 
 def test_null_interventions_and_cycles_return(oracle):

@@ -215,6 +215,11 @@ class BrainMRIDataModule(CausalDataModule):
         return super().units if self._units is None else dict(self._units)
 
     @property
+    def class_names(self) -> dict[str, tuple[str, ...]]:
+        """What the class indices of a variable stand for: the texts in its column."""
+        return {each.name: each.levels for each in self.attributes if each.levels}
+
+    @property
     def world(self) -> KnownWorld | None:
         """The world that the heads were drawn in, if it is known and images are as it draws them.
 
