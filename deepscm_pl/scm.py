@@ -569,9 +569,14 @@ def _check_particles(num_particles: int) -> None:
 
 def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object]) -> None:
     without = [name for name in graph.nodes if name not in mechanisms]
+    unknown = [name for name in mechanisms if name not in graph]
+    if without and unknown:
+        raise ValueError(
+            f"mechanisms: expected one for each variable of {graph}, but {', '.join(without)} has "
+            f"none, and {', '.join(unknown)} is no variable; correct the name."
+        )
     if without:
         raise ValueError(f"mechanisms: {', '.join(without)} has no mechanism; add one.")
-    unknown = [name for name in mechanisms if name not in graph]
     if unknown:
         raise ValueError(
             f"mechanisms: {', '.join(unknown)} is not in the graph {graph}; add it there or remove "

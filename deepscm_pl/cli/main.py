@@ -86,6 +86,8 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+    from deepscm_pl.cli.parser import without_dumps
+
     try:
         command(words)
     except SIGTERMException:
@@ -97,7 +99,7 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        print(f"deepscm {words[0]}: {error}", file=sys.stderr)
+        print(f"deepscm {words[0]}: {without_dumps(str(error))}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         died = _what_died(str(error))

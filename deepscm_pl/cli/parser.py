@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from pytorch_lightning.cli import LightningArgumentParser
 
-__all__ = ["FriendlyArgumentParser", "FriendlyLightningParser", "nearest"]
+__all__ = ["FriendlyArgumentParser", "FriendlyLightningParser", "nearest", "without_dumps"]
 
 _UNKNOWN = re.compile(
     r"(?:[Oo]ption|[Kk]ey|attribute) '([\w.]+)'(?: is not (?:accepted|expected))?"
@@ -23,6 +23,8 @@ _UNKNOWN = re.compile(
 )
 _CLASS_PATH = re.compile(r"class_path(?:=|': | )'([\w.]+)'")
 
+_TRIED = "Does not validate against any of the Union subtypes"
+_KEY = re.compile(r'Parser key "([\w.]+)":')
 _NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _BARE_NAME = re.compile(r'Parser key "(\w+?)s?":[^"]*?Expected a dot import path string: (\w+)')
 
@@ -54,7 +56,35 @@ class FriendlyArgumentParser(argparse.ArgumentParser):
         _fail(self, message)
 
 
+def without_dumps(message: str) -> str:
+    r"""A message of jsonargparse without the types that it tried and the values that it tried on.
+
+    Example:
+        >>> text = "\n".join([
+        ...     'Parser key "data":',
+        ...     "  Does not validate against any of the Union subtypes",
+        ...     "  Subtypes: [<class 'LightningDataModule'>, <class 'NoneType'>]",
+        ...     "  Errors:",
+        ...     "    - train_size must be an integer of at least 2, got -5.",
+        ...     "    - Expected a <class 'NoneType'>",
+        ...     "  Given value type: <class 'dict'>",
+        ...     "  Given value: {'class_path': 'SyntheticBrainDataModule'}",
+        ... ])
+        >>> without_dumps(text)
+        'data: train_size must be an integer of at least 2, got -5.'
+    """
+    if _TRIED not in message:
+        return message
+    before, _, tried = message.partition(_TRIED)
+    tried = tried.partition("Errors:\n")[2].partition("Given value type:")[0]
+    reasons = [" ".join(reason.split()) for reason in re.split(r"^\s*- ", tried, flags=re.M)[1:]]
+    kept = [reason for reason in reasons if "NoneType" not in reason] or reasons
+    key = _KEY.sub(r"\1: ", before.strip())
+    return key + "; or: ".join(kept)
+
+
 def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    message = without_dumps(message)
     words = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
     class_paths = _CLASS_PATH.findall(message)
     missing = [_classes_beside(class_path) for class_path in _missing_class_paths(message)]

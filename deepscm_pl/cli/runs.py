@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,12 +45,22 @@ class RunLogger(TensorBoardLogger):
     ) -> None:
         settings: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
         super().__init__(save_dir, name, version, default_hp_metric=False, **settings)
+        self._claimed: Path | None = None
+
+    def discard(self) -> None:
+        """Remove the folder if this run has made it: a training that was refused leaves none."""
+        if self._claimed is not None:
+            self.finalize("failed")
+            shutil.rmtree(self._claimed, ignore_errors=True)
+            with suppress(OSError):  # others have runs there
+                self._claimed.parent.rmdir()
 
     @property
     def version(self) -> int | str:
         """The number of the run, or its name."""
         if self._version is None and getattr(rank_zero_only, "rank", 0) == 0:
             self._version = _claim(Path(self.root_dir), super()._get_next_version())
+            self._claimed = Path(self.root_dir) / f"version_{self._version}"
         return super().version
 
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from deepscm_pl.callbacks import (
 )
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
-from deepscm_pl.cli.runs import RunLock, checkpoint_folders, end_with_parent
+from deepscm_pl.cli.runs import RunLock, RunLogger, checkpoint_folders, end_with_parent
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
@@ -174,7 +174,8 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """Train, test the best checkpoint, and say what to do next."""
-        self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        with _into_its_own_folder(ckpt_path), self._nothing_left_of_a_refusal():
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         callback: Any = self.trainer.checkpoint_callback
@@ -184,6 +185,17 @@ class TrainingCommand(LightningCLI):
             self._say_what_next(model, Path(best))
         else:
             print("No checkpoint was written, so there is nothing to test.")
+
+    @contextmanager
+    def _nothing_left_of_a_refusal(self) -> Iterator[None]:
+        """Leave no folder of a training that stops before its first step."""
+        try:
+            yield
+        except Exception:
+            progress = self.trainer.fit_loop.epoch_loop.batch_progress
+            if isinstance(self.trainer.logger, RunLogger) and progress.total.ready == 0:
+                self.trainer.logger.discard()
+            raise
 
     def validate(
         self,
@@ -374,11 +386,21 @@ def _load_classifier(path: str) -> Callable[[Tensor], Tensor]:
 
 
 @contextmanager
-def _from_another_folder() -> Iterator[None]:
-    """Say nothing of the best checkpoint of a training that goes on elsewhere: none does."""
+def _without(warning: str) -> Iterator[None]:
+    """Say nothing that begins with ``warning``."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The dirpath has changed")
+        warnings.filterwarnings("ignore", warning)
         yield
+
+
+def _from_another_folder() -> AbstractContextManager[None]:
+    """Say nothing of the best checkpoint of a training that goes on elsewhere: none does."""
+    return _without("The dirpath has changed")
+
+
+def _into_its_own_folder(ckpt_path: str | None) -> AbstractContextManager[None]:
+    """Say nothing of the checkpoints of a run where it is that run which goes on."""
+    return nullcontext() if ckpt_path is None else _without("Checkpoint directory .* exists and is")
 
 
 def _say_written(trainer: pl.Trainer) -> None:

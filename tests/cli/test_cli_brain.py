@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import csv
 import shutil
 from pathlib import Path
@@ -200,3 +202,56 @@ def test_a_class_that_is_not_there_is_refused(folder, tmp_path, capsys):
     words += ["--out", str(tmp_path / "answers")]
     assert main(["counterfactual", *words, "--do", "sex=male"]) == 1
     assert "line 2, sex: expected one of female, male, but got 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batch_size": 0}, "fit: batch_size must be an integer of at least 1, got 0."),
+        ({"batch_sizes": 8}, "Option 'batch_sizes' is not accepted; did you mean 'batch_size'?"),
+        ({"split_column": "splits"}, "splits"),
+    ],
+)
+def test_wrong_data_are_one_line_and_leave_no_folder(folder, tmp_path, capsys, wrong, message):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**CONFIGURATION, "data": data_settings(folder, **wrong)}))
+    words = ["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path / "run")]
+    with contextlib.suppress(SystemExit):
+        assert main(words) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Namespace" not in error
+    assert "NoneType" not in error
+    assert not list((tmp_path / "run").rglob("*"))
+
+
+def test_a_training_that_is_refused_leaves_the_folders_of_others(folder, tmp_path, capsys):
+    checkpoint = fit(tmp_path, **data_settings(folder))
+    before = sorted(tmp_path.rglob("*"))
+    words = ["fit", "--config", str(tmp_path / "config.yaml")]
+    words += ["--trainer.default_root_dir", str(tmp_path)]
+    assert main([*words, "--evaluation.interventions", "[height=3]"]) == 1
+    assert "height" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    going_on = ["--ckpt_path", "last", "--trainer.max_epochs", "2"]
+    assert main([*words, *going_on, "--evaluation.interventions", "[height=3]"]) == 1
+    assert set(before) <= set(tmp_path.rglob("*"))
+    assert checkpoint.is_file()
+
+
+def test_going_on_says_nothing_of_its_own_checkpoints(folder, tmp_path, recwarn):
+    fit(tmp_path, **data_settings(folder))
+    words = ["fit", "--config", str(tmp_path / "config.yaml"), "--ckpt_path", "last"]
+    words += ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "2"]
+    assert main(words) == 0
+    assert not [each for each in recwarn if "is not empty" in str(each.message)]
+
+
+def test_a_mechanism_of_a_misspelt_name_is_named(folder, tmp_path, capsys):
+    model = copy.deepcopy(CONFIGURATION["model"])
+    model["mechanisms"]["brain_volumes"] = model["mechanisms"].pop("brain_volume")
+    settings = {**CONFIGURATION, "model": model, "data": data_settings(folder)}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 1
+    error = capsys.readouterr().err
+    assert "but brain_volume has none, and brain_volumes is no variable" in error
