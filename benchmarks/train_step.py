@@ -160,7 +160,8 @@ def _make_optimizer(groups: list[list[nn.Parameter]]) -> torch.optim.Optimizer:
         [
             *({"params": group, "lr": 1e-2} for group in groups[:-1]),
             {"params": groups[-1], "lr": 2e-3},
-        ]
+        ],
+        fused=True,
     )
 
 

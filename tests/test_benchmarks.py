@@ -15,6 +15,7 @@ _TINY = {
     "epoch.py": "--images 4 --batch 2 --rounds 1",
     "counterfactual.py": "--images 1 --particles 2 --interventions 2 --rounds 1",
     "generate.py": "--images 2 --naive 1 --heads 2 --size 32",
+    "options.py": "--batch 2 --rounds 1 --steps 1 --options fused bf16 channels_last",
     "scaling.py": "--steps 1 --batch 2 --doublings 2 --images 4 --rounds 1",
 }
 

@@ -21,6 +21,7 @@ from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
 from deepscm_pl.training.descriptions import describe_variables
 from deepscm_pl.training.finite import problem_of
+from deepscm_pl.training.fused import fuse
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
     Objective,
@@ -222,7 +223,9 @@ class DeepSCM(WatchedModule):
             if name in self.learning_rates:
                 group["lr"] = self.learning_rates[name]
             groups.append(group)
-        return schedule(self.trainer, self.optimizer(groups), self.scheduler, "validation/bound")
+        return schedule(
+            self.trainer, fuse(self.optimizer(groups)), self.scheduler, "validation/bound"
+        )
 
     def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))

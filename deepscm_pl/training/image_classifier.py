@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from deepscm_pl.configuration import describe
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
+from deepscm_pl.training.fused import fuse
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
@@ -137,7 +138,7 @@ class ImageClassifier(WatchedModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser of all parameters, and its schedule."""
-        optimizer = self.optimizer(self.parameters())
+        optimizer = fuse(self.optimizer(self.parameters()))
         return schedule(self.trainer, optimizer, self.scheduler, "validation/accuracy")
 
     def _labels(self, batch: Variables) -> Tensor:
