@@ -107,10 +107,10 @@ class ModelSteps:
 
     def step(self) -> None:
         """One of them."""
-        self.model.on_train_batch_start(self.batch, 0)
+        self.model.on_train_batch_start(self.batch, 1)
         self.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.is_mixed):
-            loss = self.model.training_step(self.batch, 0)
+            loss = self.model.training_step(self.batch, 1)
         loss.backward()
         self.model.on_before_optimizer_step(self.optimizer)
         self.optimizer.step()
@@ -121,8 +121,12 @@ class StandInTrainer:
 
     def __init__(self) -> None:
         self.global_step = self.current_epoch = self.global_rank = 0
+        self.should_stop = False
         self.precision_plugin = SimpleNamespace(scaler=None)
-        self.fit_loop = SimpleNamespace(restarting=False)
+        progress = SimpleNamespace(is_last_batch=False)
+        self.fit_loop = SimpleNamespace(
+            restarting=False, epoch_loop=SimpleNamespace(batch_progress=progress)
+        )
         self.log_every_n_steps = 50
 
 

@@ -90,6 +90,7 @@ class DeepSCM(WatchedModule):
         self.objective = objective(num_particles)
         self.num_evaluation_particles = num_evaluation_particles
         self.loaded_steps: int | None = None
+        self._unlogged: dict[str, float | Tensor] | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
 
@@ -176,13 +177,35 @@ class DeepSCM(WatchedModule):
         quantities = self._quantities(value.elbo)
         self.watch.note(self.record(batch, batch_index, value.objective, _terms(quantities)))
         means = {name: each.detach().mean() for name, each in quantities.items()}
-        logged = {**means, "objective": value.objective.detach(), **value.logged}
-        self.log_dict(
-            {f"train/{name}": each for name, each in logged.items()},
-            batch_size=len(quantities["bound"]),
-        )
-        self.log("bound", means["bound"], prog_bar=True, logger=False)
+        self.log("train/bound", means["bound"])
+        others = {"objective": value.objective.detach(), **value.logged}
+        self._unlogged = {**means, **others}
+        if self._is_logged(batch_index):
+            self._log_step()
         return -value.objective
+
+    def on_train_batch_end(self, outputs: Any, batch: Variables, batch_index: int) -> None:
+        """Log a step after which the training is stopped."""
+        if self.trainer.should_stop:
+            self._log_step()
+
+    def _is_logged(self, batch_index: int) -> bool:
+        """Whether all quantities of a step are logged: where Lightning does, and at both ends."""
+        if self._trainer is None:
+            return True
+        count = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        is_chosen = count > 0 and (self.global_step + 1) % count == 0
+        return batch_index == 0 or progress.is_last_batch or is_chosen
+
+    def _log_step(self) -> None:
+        if self._unlogged is None:
+            return
+        bound = torch.as_tensor(self._unlogged.pop("bound")).cpu()
+        self.log_dict({f"train/{name}": each for name, each in self._unlogged.items()})
+        # The bar looks at it after every step, for which a GPU would have to wait.
+        self.log("bound", bound, prog_bar=True, logger=False)
+        self._unlogged = None
 
     def gradient_groups(self) -> dict[str, Iterable[Tensor]]:
         """The parameters of each variable's mechanism."""

@@ -51,7 +51,12 @@ class RepeatableModule(pl.LightningModule):
 
     def _seed_generators(self, stage: int, batch_idx: int) -> None:
         where = (self._random_seed or 0, stage, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0]))
+        seed = int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0])
+        if self.device.type == "cpu":
+            # What follows below looks for other devices each time, which takes long.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the seed, and say which version of the program writes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 from functools import partial
 
@@ -10,6 +11,7 @@ import pyro
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch.optim.lr_scheduler import StepLR
 
 from deepscm_pl.configuration import describe, restore
@@ -292,3 +294,44 @@ def fit_attributes(train, test):
     with torch.no_grad():
         evidence = scm.elbo(test).evidence
     return scm, {name: each.bound.mean().item() for name, each in evidence.items()}
+
+
+class Recorder(pl.Callback):
+    """Notes what each step found, and may stop after one."""
+
+    def __init__(self, stop_after=None):
+        self.stop_after = stop_after
+        self.found, self.seen = {}, {}
+
+    def setup(self, trainer, pl_module, stage):
+        quantities = pl_module._quantities
+
+        def recorded(elbo):
+            means = quantities(elbo)
+            if trainer.training:
+                self.found[trainer.global_step] = {k: v.mean().item() for k, v in means.items()}
+            return means
+
+        pl_module._quantities = recorded
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        step = trainer.global_step - 1
+        self.seen[step] = trainer.callback_metrics["train/bound"].item()
+        trainer.should_stop = step == self.stop_after
+
+
+@pytest.mark.parametrize("stop_after", [None, 3, 4])
+def test_what_is_logged_of_a_step_is_of_that_step(tmp_path, stop_after):
+    recorder = Recorder(stop_after)
+    logger = CSVLogger(tmp_path)
+    settings = {"max_epochs": 3, "log_every_n_steps": 5, "callbacks": [recorder]}
+    trainer(tmp_path, logger=logger, **settings).fit(make(), TinyDataModule(batch_size=12))
+    with open(f"{logger.log_dir}/metrics.csv", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["train/bound"]]
+    logged = {int(row["step"]): row for row in rows}
+    assert set(logged) >= ({4, 9} if stop_after is None else {stop_after})
+    for step, row in logged.items():
+        for name, expected in recorder.found[step].items():
+            assert float(row[f"train/{name}"]) == pytest.approx(expected, rel=1e-5), (step, name)
+    for step, bound in recorder.seen.items():
+        assert bound == pytest.approx(recorder.found[step]["bound"], rel=1e-5)

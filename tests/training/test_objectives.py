@@ -239,6 +239,7 @@ def test_training_maximises_it_and_a_checkpoint_keeps_it(tmp_path, name):
         enable_progress_bar=False,
         enable_model_summary=False,
         max_epochs=1,
+        log_every_n_steps=1,
         callbacks=[Watch()],
     )
     trainer.fit(model, datamodule=TinyDataModule())
