@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from deepscm_pl.types import Domain, Variables
 
@@ -98,8 +97,9 @@ class Context(nn.Module):
     def _encode(self, name: str, value: Tensor) -> Tensor:
         domain = self.domains[name]
         if domain.categories is not None:
-            one_hot = functional.one_hot(value.squeeze(-1).long(), domain.categories)
-            return one_hot.to(torch.get_default_dtype())
+            # Not functional.one_hot, which looks at the values, and so waits for the device.
+            classes = torch.arange(domain.categories, device=value.device)
+            return (value.long() == classes).to(torch.get_default_dtype())
         mean, deviation = self.get_buffer(f"{name}_mean"), self.get_buffer(f"{name}_deviation")
         flat = value.flatten(value.dim() - len(domain.shape))
         return (flat - mean) / deviation

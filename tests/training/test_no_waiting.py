@@ -1,0 +1,87 @@
+"""Nothing in a training step asks a device for a number, which a GPU would have to wait for."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from on_processes import RowsOfAllKinds, all_kinds
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from deepscm_pl.mechanisms import ConditionalVAE
+from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.training import DeepSCM
+from deepscm_pl.training.finite import gradient_norm
+from deepscm_pl.training.objectives import (
+    EvidenceLowerBoundObjective,
+    ImportanceWeightedObjective,
+    TrainingProgress,
+)
+
+from likelihoods_of_all_kinds import LIKELIHOODS
+
+_WAITING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique")
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what gives a number, or a size that depends on values, to Python."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        assert not name.startswith(_WAITING), name
+        masks = [
+            e for e in tree_leaves(args) if isinstance(e, torch.Tensor) and e.dtype == torch.bool
+        ]
+        assert not (name.startswith("index") and len(masks)), "index of a mask"
+        return func(*args, **(kwargs or {}))
+
+
+def step(model, data):
+    """The loss, its gradients and their norms: all that is done in a step but moving weights."""
+    model.scm.fit(data.variables("train"))
+    batch = next(iter(data.train_dataloader()))
+    with NoWaiting():
+        model.objective(model.scm, batch, TrainingProgress(3, 0)).objective.neg().backward()
+        norms = [gradient_norm(group) for group in model.gradient_groups().values()]
+    assert all(torch.isfinite(norm) for norm in norms)
+
+
+def test_every_kind_of_mechanism():
+    step(all_kinds(), RowsOfAllKinds())
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_every_likelihood(name):
+    image = partial(
+        ConditionalVAE,
+        shape=(1, 8, 8),
+        latent=2,
+        hidden=8,
+        encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),
+        decoder=partial(ConvolutionalDecoder, hidden=16, channels=(8, 4)),
+        likelihood=LIKELIHOODS[name],
+    )
+    step(DeepSCM("image", {"image": image}), RowsOfAllKinds())
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        partial(EvidenceLowerBoundObjective, warmup_steps=8, free_bits=0.1),
+        ImportanceWeightedObjective,
+    ],
+    ids=["warm-up", "importance-weighted"],
+)
+def test_objectives(objective):
+    whole = all_kinds(partial(DeepSCM, num_particles=2, objective=objective))
+    step(whole, RowsOfAllKinds())
+
+
+def test_a_question_is_noticed():
+    values = torch.ones(3)
+    with NoWaiting(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+        values.sum().item()
+    with NoWaiting(), pytest.raises(AssertionError, match="mask"):
+        values[values > 0]
