@@ -49,7 +49,8 @@ class MultiscaleFlow(ImageMechanism):
             once for each scale.
         steps: Number of flow steps at each scale, the finest one first.
         conditioner: Factory of the couplings' networks, called with the channels of the input, the
-            size of the context and the channels of the output.
+            size of the context and the channels of the output. None for
+            :class:`~deepscm_pl.nn.ConvolutionalConditioner`.
         log_scale_bound: Bound of the log-scale of each coupling; see
             :class:`~deepscm_pl.transforms.AffineCoupling`.
         alpha: α of the logit preprocessing.
@@ -73,7 +74,7 @@ class MultiscaleFlow(ImageMechanism):
         context: Context,
         shape: Sequence[int] = (1, 28, 28),
         steps: Sequence[int] = (6, 8),
-        conditioner: ConditionerFactory = ConvolutionalConditioner,
+        conditioner: ConditionerFactory | None = None,
         log_scale_bound: float = 2.0,
         alpha: float = 0.05,
         levels: int = 256,
@@ -81,7 +82,11 @@ class MultiscaleFlow(ImageMechanism):
         image_sizes("shape", shape)
         super().__init__(context, shape, alpha, levels)
         self.bijection = MultiscaleBijection(
-            self.shape, steps, context.features, conditioner, log_scale_bound
+            self.shape,
+            steps,
+            context.features,
+            conditioner or ConvolutionalConditioner,
+            log_scale_bound,
         )
 
     def distribution(self, parents: Variables) -> ImageFlowDistribution:

@@ -57,10 +57,12 @@ class ConditionalVAE(ImageMechanism):
         hidden: Width of the layer between the encoder's features with the context, and q.
         encoder: Factory, called with ``shape`` and the number A of features of the parents: a
             network of ``(batch, *shape)`` and ``(batch, A)`` -> ``(batch, F)`` with the attribute
-            ``out_features`` = F.
+            ``out_features`` = F. None for :class:`~deepscm_pl.nn.ConvolutionalEncoder`.
         decoder: Factory, called with ``latent``, A and the shape of the output: a network of
-            ``(batch, latent)`` and ``(batch, A)`` -> ``(batch, *output)``.
-        likelihood: Factory, called with ``shape`` and ``levels``.
+            ``(batch, latent)`` and ``(batch, A)`` -> ``(batch, *output)``. None for
+            :class:`~deepscm_pl.nn.ConvolutionalDecoder`.
+        likelihood: Factory, called with ``shape`` and ``levels``. None for
+            :class:`~deepscm_pl.likelihoods.FixedVarianceGaussian`.
         alpha: α of the logit preprocessing.
         levels: L, the number of grey levels.
         brightness: Parents whose only effect is to scale the grey levels: x = β(pa)·γ·(what the
@@ -94,9 +96,9 @@ class ConditionalVAE(ImageMechanism):
         shape: Sequence[int] = (1, 28, 28),
         latent: int = 16,
         hidden: int = 100,
-        encoder: Callable[[Sequence[int], int], nn.Module] = ConvolutionalEncoder,
-        decoder: Callable[[int, int, Sequence[int]], nn.Module] = ConvolutionalDecoder,
-        likelihood: Callable[[Sequence[int], int], Likelihood] = FixedVarianceGaussian,
+        encoder: Callable[[Sequence[int], int], nn.Module] | None = None,
+        decoder: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
+        likelihood: Callable[[Sequence[int], int], Likelihood] | None = None,
         alpha: float = 0.05,
         levels: int = 256,
         brightness: Sequence[str] = (),
@@ -106,7 +108,7 @@ class ConditionalVAE(ImageMechanism):
         if latent < 1:
             raise ValueError(f"latent: expected at least 1, but got {latent}.")
         self.latent = latent
-        self.likelihood = likelihood(self.plane, levels)
+        self.likelihood = (likelihood or FixedVarianceGaussian)(self.plane, levels)
         if brightness and not isinstance(self.likelihood, DiscretisedLikelihood):
             raise ValueError(
                 "brightness: expected a likelihood of grey levels, DiscretisedGaussian or "
@@ -117,7 +119,7 @@ class ConditionalVAE(ImageMechanism):
         self.content_context = content if brightness else None
         seen = content.features
         self.exposure = Exposure(latent, seen) if brightness else None
-        self.encoder = encoder(self.shape, seen)
+        self.encoder = (encoder or ConvolutionalEncoder)(self.shape, seen)
         self.posterior_head = nn.Sequential(
             nn.Linear(_out_features(self.encoder) + seen + bool(brightness), hidden),
             nn.LeakyReLU(0.1),
@@ -125,7 +127,7 @@ class ConditionalVAE(ImageMechanism):
         )
         self.outputs = self.shape[0] * self.likelihood.outputs_per_channel
         outputs = (self.outputs, *self.shape[1:])
-        self.decoder = decoder(latent, seen, outputs)
+        self.decoder = (decoder or ConvolutionalDecoder)(latent, seen, outputs)
         if placed_by is not None:
             _place_by(self.decoder, content, placed_by)
         self.preprocessing = self.likelihood.preprocessing(alpha)

@@ -36,7 +36,8 @@ class TemplateDecoder(nn.Module):
         latent_features: Size of the latent.
         condition_features: Size of the condition.
         output_shape: Shape of one output, (channels, *sizes), with two or three sizes.
-        decoder: Factory of d, called with the three arguments before.
+        decoder: Factory of d, called with the three arguments before. None for
+            :class:`~deepscm_pl.nn.PyramidDecoder`.
         hidden: Width of the hidden layer of the network of A.
 
     Shape:
@@ -61,7 +62,7 @@ class TemplateDecoder(nn.Module):
         latent_features: int,
         condition_features: int,
         output_shape: Sequence[int],
-        decoder: Callable[[int, int, Sequence[int]], nn.Module] = PyramidDecoder,
+        decoder: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
         hidden: int = 64,
     ) -> None:
         super().__init__()
@@ -71,7 +72,9 @@ class TemplateDecoder(nn.Module):
                 f"output_shape: expected (channels, *sizes) with two or three sizes, but got "
                 f"{tuple(output_shape)}."
             )
-        self.decoder = decoder(latent_features, condition_features, output_shape)
+        self.decoder = (decoder or PyramidDecoder)(
+            latent_features, condition_features, output_shape
+        )
         numbers = self.dimensions * (self.dimensions + 1)
         self.slow_template = nn.Parameter(torch.zeros(*output_shape))
         self.slope = nn.Parameter(torch.zeros(condition_features, numbers))

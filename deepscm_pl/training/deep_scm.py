@@ -49,14 +49,15 @@ class DeepSCM(WatchedModule):
             or as a list of parents for each variable.
         mechanisms: For each variable the class of its mechanism with its arguments.
         optimizer: The optimiser with its arguments, called with one group of parameters for each
-            variable.
+            variable. None for :class:`torch.optim.Adam`.
         scheduler: Learning-rate scheduler with its arguments, stepped after every training step
             (``ReduceLROnPlateau`` after every epoch, watching ``validation/bound``).
         learning_rates: Learning rates of single variables, where they differ from the optimiser's.
         num_particles: Draws of the latents in training.
         num_evaluation_particles: Draws of the latents in validation and test.
         objective: What is maximised, a class of :mod:`~deepscm_pl.training.objectives` with its
-            arguments; called with ``num_particles``.
+            arguments; called with ``num_particles``. None for
+            :class:`~deepscm_pl.training.objectives.EvidenceLowerBoundObjective`.
 
     Raises:
         ValueError: If the graph is not valid, or does not match the mechanisms or learning rates.
@@ -72,22 +73,22 @@ class DeepSCM(WatchedModule):
         self,
         graph: str | dict[str, list[str]],
         mechanisms: dict[str, Callable[[Context], Mechanism]],
-        optimizer: Callable[[Iterable[Any]], Optimizer] = torch.optim.Adam,
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None = None,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         learning_rates: dict[str, float] | None = None,
         num_particles: int = 1,
         num_evaluation_particles: int = 1,
-        objective: Callable[[int], Objective] = EvidenceLowerBoundObjective,
+        objective: Callable[[int], Objective] | None = None,
     ) -> None:
         super().__init__()
         settings = {name: value for name, value in locals().items() if name not in _NO_SETTINGS}
         settings["graph"] = str(CausalGraph(graph))
         self.save_hyperparameters(describe(settings))
         self.scm = StructuralCausalModel(graph, mechanisms)
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
         self.learning_rates = dict(learning_rates or {})
         _check_learning_rates(self.learning_rates, self.scm.graph)
-        self.objective = objective(num_particles)
+        self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
         self.num_evaluation_particles = num_evaluation_particles
         self.loaded_steps: int | None = None
         self._unlogged: dict[str, float | Tensor] | None = None

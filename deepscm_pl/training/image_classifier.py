@@ -35,8 +35,9 @@ class ImageClassifier(WatchedModule):
         shape: Shape of one image, (channels, height, width), in pixels.
         classes: Number of classes.
         network: Factory, called with ``shape`` and ``classes``: a network ``(batch, *shape)`` ->
-            ``(batch, classes)`` of images scaled to [−1, 1].
-        optimizer: The optimiser with its arguments.
+            ``(batch, classes)`` of images scaled to [−1, 1]. None for
+            :class:`~deepscm_pl.nn.ResidualClassifier`.
+        optimizer: The optimiser with its arguments. None for :class:`torch.optim.Adam`.
         scheduler: Learning-rate schedule with its arguments, stepped after every training step
             (``ReduceLROnPlateau`` after every epoch, watching ``validation/accuracy``).
         shift: Training images are shifted by up to so many pixels in each direction; what leaves
@@ -58,8 +59,8 @@ class ImageClassifier(WatchedModule):
         self,
         shape: Sequence[int] = (1, 28, 28),
         classes: int = 10,
-        network: Callable[[Sequence[int], int], nn.Module] = ResidualClassifier,
-        optimizer: Callable[[Iterable[Any]], Optimizer] = torch.optim.Adam,
+        network: Callable[[Sequence[int], int], nn.Module] | None = None,
+        optimizer: Callable[[Iterable[Any]], Optimizer] | None = None,
         scheduler: Callable[[Optimizer], LRScheduler] | None = None,
         shift: int = 0,
         variable: str = "image",
@@ -72,8 +73,8 @@ class ImageClassifier(WatchedModule):
             if value < least:
                 raise ValueError(f"{name}: expected at least {least}, but got {value}.")
         self.save_hyperparameters(describe(settings))
-        self.network = network(tuple(shape), classes)
-        self.optimizer, self.scheduler = optimizer, scheduler
+        self.network = (network or ResidualClassifier)(tuple(shape), classes)
+        self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
         self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")

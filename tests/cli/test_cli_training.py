@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -268,3 +270,47 @@ def test_every_command_explains_itself(command, capsys):
         main([command, "--help"])
     assert stopped.value.code == 0
     assert "--" in capsys.readouterr().out
+
+
+CHOICES = """
+model:
+  graph: image
+  mechanisms:
+    image:
+      class_path: deepscm_pl.ConditionalVAE
+      init_args:
+        encoder: deepscm_pl.nn.ResidualEncoder
+        decoder:
+          class_path: deepscm_pl.nn.TemplateDecoder
+          init_args:
+            decoder: deepscm_pl.nn.ResidualDecoder
+        likelihood: deepscm_pl.likelihoods.DiscretisedLogisticMixture
+  optimizer: torch.optim.AdamW
+  objective: deepscm_pl.training.objectives.ImportanceWeightedObjective
+data: deepscm_pl.data.SyntheticBrainDataModule
+"""
+
+
+def own_defaults(found):
+    """Arguments of a class in a configuration that are not those of its own signature."""
+    module, _, name = found["class_path"].rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    for argument, value in found.get("init_args", {}).items():
+        expected = parameters[argument].default
+        expected = list(expected) if isinstance(expected, tuple) else expected
+        if not isinstance(value, dict):
+            assert value == expected, (name, argument)
+
+
+def test_a_class_has_its_own_defaults_and_not_those_of_the_one_that_it_replaces(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(CHOICES)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(tmp_path / "config.yaml"), "--print_config"])
+    model = yaml.safe_load(capsys.readouterr().out)["model"]
+    image = model["mechanisms"]["image"]["init_args"]
+    chosen = [image["encoder"], image["decoder"], image["decoder"]["init_args"]["decoder"]]
+    chosen += [image["likelihood"], model["optimizer"], model["objective"]]
+    assert len({each["class_path"] for each in chosen}) == 6
+    for each in chosen:
+        own_defaults(each)
+    assert model["optimizer"]["init_args"]["weight_decay"] == 0.01

@@ -34,7 +34,8 @@ class CounterfactualObjective(Objective):
         variables: Sets of variables to intervene on, such as ``[[thickness], [intensity],
             [thickness, intensity]]``.
         weight: w.
-        objective: Factory of F, called with the number of draws.
+        objective: Factory of F, called with the number of draws. None for
+            :class:`EvidenceLowerBoundObjective`.
 
     Raises:
         ValueError: If there is no set, a set is empty, or the weight is not positive; in training,
@@ -46,7 +47,7 @@ class CounterfactualObjective(Objective):
         num_particles: int,
         variables: Sequence[Sequence[str]],
         weight: float = 1.0,
-        objective: Callable[[int], Objective] = EvidenceLowerBoundObjective,
+        objective: Callable[[int], Objective] | None = None,
     ) -> None:
         super().__init__(num_particles)
         if not variables or not all(variables):
@@ -58,7 +59,7 @@ class CounterfactualObjective(Objective):
             raise ValueError(f"weight: expected a positive number, but got {weight:g}.")
         self.variables = [list(names) for names in variables]
         self.weight = weight
-        self.objective = objective(num_particles)
+        self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
