@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
+from started import run_for_a_while
 from test_cli_interruptions import words
-from test_cli_processes import run_for_a_while
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from started import run_for_a_while, start, wait_for
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_cli_processes import run_for_a_while
 
 from deepscm_pl.cli import main
 
@@ -177,12 +175,9 @@ def test_the_newest_complete_checkpoint_is_found(whole, tmp_path, capsys):
 
 
 def test_two_runs_in_one_place_have_a_folder_each(tmp_path):
-    own = {"RANK", "LOCAL_RANK", "WORLD_SIZE"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "deepscm_pl", *words(tmp_path), "--trainer.max_epochs", "1"]
-    runs = [subprocess.Popen(command, env=environment) for _ in range(2)]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    command = ["-m", "deepscm_pl", *words(tmp_path), "--trainer.max_epochs", "1"]
+    ended = [wait_for(run) for run in [start(*command), start(*command)]]
+    assert [code for code, _ in ended] == [0, 0], ended
     for number in (0, 1):
         saved = torch.load(run_of(tmp_path, number) / "checkpoints" / "last.ckpt")
         assert saved["global_step"] == 4

@@ -1,0 +1,50 @@
+"""Programs that tests start, in an environment in which processes find each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+LIMIT = 120
+"""Seconds after which a run counts as hanging."""
+
+_OF_ANOTHER_RUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+
+
+def environment():
+    """This one, with all that can be imported here, and without what another run has left."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_RUN}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
+def start(*words):
+    """Start Python with these words; what it prints is kept, and it leads its own group."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(process):
+    """Exit code and output; what hangs is ended, with all the processes that it has started."""
+    try:
+        printed, _ = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        printed = f"no end after {LIMIT} seconds:\n{process.communicate()[0]}"
+    return process.returncode, printed
+
+
+def run_for_a_while(words):
+    """Exit code and output of ``deepscm``."""
+    return wait_for(start("-m", "deepscm_pl", *words))
