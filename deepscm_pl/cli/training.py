@@ -48,6 +48,8 @@ class _SaveConfiguration(SaveConfigCallback):
         """Write it, unless the run goes on and has one."""
         kept = trainer.log_dir  # asks every process
         goes_on = kept is not None and (Path(kept) / self.config_filename).exists()
+        # The first process writes: what others see on file systems of their own does not matter.
+        goes_on = trainer.strategy.broadcast(goes_on)
         if stage == "fit" and not goes_on:
             super().setup(trainer, pl_module, stage)
 

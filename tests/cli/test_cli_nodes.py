@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import sys
+from types import SimpleNamespace
 
+import pytest
 import torch
+from pytorch_lightning.cli import SaveConfigCallback
+from started import start, wait_for
 from test_cli_interruptions import words
 
-LIMIT = 120
-"""Seconds after which a run counts as hanging."""
+from deepscm_pl.cli.training import _SaveConfiguration
 
 
 def free_port():
@@ -22,24 +22,9 @@ def free_port():
 
 
 def agent(node, port, arguments):
-    own = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
-    command += ["--node-rank", str(node), "--nproc-per-node", "1"]
-    command += ["--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "deepscm_pl"]
-    return subprocess.Popen(
-        [*command, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node)]
+    torchrun += ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    return start(*torchrun, "-m", "deepscm_pl", *arguments)
 
 
 def test_two_machines_train_together(tmp_path):
@@ -47,16 +32,28 @@ def test_two_machines_train_together(tmp_path):
     arguments += ["--trainer.num_nodes", "2", "--trainer.devices", "1"]
     port = free_port()
     agents = [agent(node, port, arguments) for node in (0, 1)]
-    try:
-        printed = [each.communicate(timeout=LIMIT)[0] for each in agents]
-    finally:
-        for each in agents:
-            if each.poll() is None:
-                os.killpg(each.pid, signal.SIGKILL)
-    assert [each.returncode for each in agents] == [0, 0], "\n".join(printed)
+    ended = [wait_for(each) for each in agents]
+    printed = [each for _, each in ended]
+    assert [code for code, _ in ended] == [0, 0], "\n".join(printed)
     assert os.listdir(tmp_path / "lightning_logs") == ["version_0"]
     checkpoints = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
     last = torch.load(checkpoints / "last.ckpt", weights_only=True)
     assert last["global_step"] == 2, "60 rows in batches of twice 16"
     assert "Ask the model" in printed[0]
     assert "Ask the model" not in printed[1]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_the_first_machine_says_whether_a_run_goes_on(tmp_path, monkeypatch, goes_on):
+    """On a file system of its own another one may see what the first one does not."""
+    asked = []
+    monkeypatch.setattr(SaveConfigCallback, "setup", lambda *_: asked.append("all"))
+    for node, sees in enumerate((goes_on, not goes_on)):
+        folder = tmp_path / str(node)
+        folder.mkdir()
+        if sees:
+            (folder / "config.yaml").touch()
+        strategy = SimpleNamespace(broadcast=lambda own, node=node: own if node == 0 else goes_on)
+        trainer = SimpleNamespace(log_dir=str(folder), strategy=strategy)
+        _SaveConfiguration(None, None).setup(trainer, None, "fit")
+    assert len(asked) == (0 if goes_on else 2), "both save, or none does: saving is done together"
