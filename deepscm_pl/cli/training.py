@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -28,9 +27,10 @@ from deepscm_pl.callbacks import (
 )
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
+from deepscm_pl.cli.predictions import Predictions, write_quantities
 from deepscm_pl.cli.runs import RunLock, RunLogger, checkpoint_folders, end_with_parent
 from deepscm_pl.configuration import restore
-from deepscm_pl.files import exit_on_termination, new_file
+from deepscm_pl.files import exit_on_termination
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from deepscm_pl.training.exported import is_exported
@@ -237,13 +237,16 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The quantities of every test image, as ``quantities.csv`` in the run's folder."""
+        predictions = Predictions()
+        self.trainer.callbacks.append(predictions)  # type: ignore[attr-defined]
         with _from_another_folder(), exit_on_termination():
-            batches = self.trainer.predict(
+            self.trainer.predict(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
             )
         path = run_folder(self.trainer) / "quantities.csv"
+        rows = predictions.of_all_processes(self.trainer)
         if self.trainer.is_global_zero:
-            _write_quantities(path, batches or [])  # type: ignore[arg-type]
+            write_quantities(path, rows)
             print(f"written: {path}")
 
     def _say_what_next(self, model: pl.LightningModule, best: Path) -> None:
@@ -416,16 +419,3 @@ def _say_written(trainer: pl.Trainer) -> None:
             print(f"written: {path}")
     if of_epochs:
         print(f"And {len(of_epochs)} pictures of earlier epochs in {of_epochs[0].parent}")
-
-
-def _write_quantities(path: Path, batches: list[dict[str, Tensor]]) -> None:
-    names = list(batches[0]) if batches else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", *names])
-        row = 0
-        for batch in batches:
-            for values in zip(*(batch[name].tolist() for name in names), strict=True):
-                writer.writerow([row, *values])
-                row += 1

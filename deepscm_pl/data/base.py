@@ -332,12 +332,17 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return self._loader(self._dataset("test"))
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches of the test split, in order."""
-        return self._loader(self._dataset("test"))
+        """Batches of the test split, in order; several processes share the batches of one."""
+        return self._loader(self._dataset("test"), whole_batches=True)
 
-    def _loader(self, dataset: InMemoryDataset) -> DataLoader[dict[str, Tensor]]:
+    def _loader(
+        self, dataset: InMemoryDataset, whole_batches: bool = False
+    ) -> DataLoader[dict[str, Tensor]]:
         """Batches in order, each row in one process."""
-        return DataLoader(dataset, sampler=ShardSampler(dataset), **self._settings())
+        # Without a batch a process may sit out a prediction, but not a mean of all processes.
+        self.allow_zero_length_dataloader_with_multiple_devices = whole_batches
+        sampler = ShardSampler(dataset, self.batch_size if whole_batches else 1)
+        return DataLoader(dataset, sampler=sampler, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
         """What all loaders have in common."""

@@ -73,21 +73,25 @@ class EpochSampler(DistributedSampler[int]):
 class ShardSampler(DistributedSampler[int]):
     """The rows of one process among several, in order, none of them twice.
 
-    Process r of R takes every R-th row, from the r-th; where R does not divide the rows, some have
-    one more than others. For evaluation, where a row that counts twice would change a mean.
+    Process r of R takes every R-th block of rows, from the r-th; some processes may have more rows
+    than others. For evaluation, where a row that counts twice would change a mean.
 
     Args:
         dataset: What the rows are of.
+        block: Rows that stay together. By default the rows are shared as evenly as can be; blocks
+            of the size of a batch make the batches of all processes those of one.
 
     Example:
         >>> list(ShardSampler([10, 11, 12]))
         [0, 1, 2]
     """
 
-    def __init__(self, dataset: Dataset[Any] | list[Any]) -> None:
+    def __init__(self, dataset: Dataset[Any] | list[Any], block: int = 1) -> None:
         processes, process = _processes()
         super().__init__(dataset, processes, process, shuffle=False)  # type: ignore[arg-type]
-        self.rows = range(process, len(dataset), processes)  # type: ignore[arg-type]
+        size: int = len(dataset)  # type: ignore[arg-type]
+        starts = range(process * block, size, processes * block)
+        self.rows = [row for start in starts for row in range(start, min(start + block, size))]
 
     def __iter__(self) -> Iterator[int]:
         """The rows of this process."""

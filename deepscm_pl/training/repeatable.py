@@ -24,8 +24,9 @@ class RepeatableModule(pl.LightningModule):
     Before each batch in training and validation the generators of torch are seeded with a hash of
     the run's seed, the epoch, the number of the batch and the process. So processes draw different
     noise, what a callback draws in between changes nothing, and a training that goes on from a
-    checkpoint draws what it would have drawn. The seed is that of Lightning's ``seed_everything``,
-    or of the first run from which a checkpoint descends.
+    checkpoint draws what it would have drawn. Predictions are the same on any number of processes.
+    The seed is that of Lightning's ``seed_everything``, or of the first run from which a checkpoint
+    descends.
     """
 
     _random_seed: int | None = None
@@ -39,7 +40,7 @@ class RepeatableModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the generators."""
-        self._seed_generators(0, batch_idx)
+        self._seed_generators(0, batch_idx, self.global_rank)
         # Else Lightning leaves out schedules of epochs and plateaus at the end of the first one.
         self.trainer.fit_loop.restarting = False
 
@@ -47,10 +48,14 @@ class RepeatableModule(pl.LightningModule):
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Seed the generators."""
-        self._seed_generators(1, batch_idx)
+        self._seed_generators(1, batch_idx, self.global_rank)
 
-    def _seed_generators(self, stage: int, batch_idx: int) -> None:
-        where = (self._random_seed or 0, stage, self.current_epoch, batch_idx, self.global_rank)
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Seed the generators, by the number that the batch has on a single process."""
+        self._seed_generators(2, batch_idx * self.trainer.world_size + self.global_rank, 0)
+
+    def _seed_generators(self, stage: int, batch_idx: int, process: int) -> None:
+        where = (self._random_seed or 0, stage, self.current_epoch, batch_idx, process)
         seed = int(np.random.SeedSequence(where).generate_state(1, np.uint64)[0])
         if self.device.type == "cpu":
             # What follows below looks for other devices each time, which takes long.

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import signal
-import subprocess
-import sys
+import shutil
 
+import pytest
 import yaml
+from started import run_for_a_while
 
 from tiny import CONFIGURATION
-
-_LIMIT = 120
-"""Seconds after which a run counts as hanging."""
 
 
 def test_two_processes_train_and_the_first_writes_the_reports(tmp_path):
@@ -49,26 +45,20 @@ def test_two_processes_train_and_the_first_writes_the_reports(tmp_path):
     assert document["noise"]
 
 
-def run_for_a_while(words):
-    """Exit code and output of the program; a run that hangs is ended with its processes."""
-    own = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    with subprocess.Popen(
-        [sys.executable, "-m", "deepscm_pl", *words],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=_LIMIT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            printed = f"no end after {_LIMIT} seconds:\n{process.communicate()[0]}"
-        return process.returncode, printed
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_two_processes_predict_what_one_does(checkpoint, tmp_path, batch_size):
+    """20 rows: in seven batches, the last one smaller, or in a single one for the first process."""
+    written = []
+    for devices in ("1", "2"):
+        folder = tmp_path / devices
+        folder.mkdir()
+        words = ["predict", "--ckpt_path", str(shutil.copy(checkpoint, folder))]
+        words += ["--data.init_args.batch_size", str(batch_size), "--trainer.devices", devices]
+        words += ["--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
+        code, printed = run_for_a_while([*words, "--trainer.enable_progress_bar", "false"])
+        assert code == 0, printed
+        assert printed.count("written: ") == 1
+        written.append((folder / "quantities.csv").read_text())
+    rows = [line.split(",")[0] for line in written[0].splitlines()]
+    assert rows == ["row", *map(str, range(20))]
+    assert written[1] == written[0]
