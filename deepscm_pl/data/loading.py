@@ -32,7 +32,8 @@ class EpochSampler(DistributedSampler[int]):
         seed: Of the order.
 
     Attributes:
-        start: How many rows of this process are left out when the epoch is begun.
+        start: How many rows of the order are left out when the epoch is begun; the processes share
+            those that follow, however many processes shared those before.
 
     Example:
         >>> sampler = EpochSampler([10, 11, 12, 13])
@@ -53,15 +54,22 @@ class EpochSampler(DistributedSampler[int]):
     def __iter__(self) -> Iterator[int]:
         """The rows that are left of the epoch."""
         # A generator: the epoch may still be set between a call of ``iter`` and the first row.
-        yield from self._order()[self.rank : self.total_size : self.num_replicas][self.start :]
+        end = self.start + self.left * self.num_replicas
+        yield from self._order(end)[self.start + self.rank : end : self.num_replicas]
 
-    def _order(self) -> list[int]:
+    @property
+    def left(self) -> int:
+        """How many rows each process has left of the epoch when it is begun."""
+        rows = len(self.dataset) - self.start  # type: ignore[arg-type]
+        return max(0, -(-rows // self.num_replicas))
+
+    def _order(self, length: int) -> list[int]:
         """The rows of all processes, with the first ones once more where they are too few."""
         # Torch adds seed and epoch: then runs of neighbouring seeds would share their orders.
         entropy = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(entropy[0]))
         order = torch.randperm(len(self.dataset), generator=generator).tolist()  # type: ignore[arg-type]
-        return order * -(-self.total_size // max(len(order), 1))
+        return order * -(-length // max(len(order), 1))
 
     def set_epoch(self, epoch: int) -> None:
         """Begin another epoch; the present one goes on."""
@@ -106,7 +114,8 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
     """Batches of an :class:`EpochSampler`, which know how far they have come.
 
     Lightning keeps :meth:`state_dict` in every checkpoint and gives it back when a training goes
-    on, so that an epoch that was interrupted goes on with the batch after the last one.
+    on, so that an epoch that was interrupted goes on with the row after the last one, whatever the
+    size of batches and the number of processes are now.
 
     Args:
         dataset: Gathers a batch at a time.
@@ -151,28 +160,49 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
             self.sampler.set_epoch(self.sampler.epoch + 1)
         self._handed_out = 0
 
-    def state_dict(self) -> dict[str, int]:
-        """The seed, the epoch and the number of its batches that were handed out."""
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it goes on within an epoch: not with another kind of sampler."""
+        return isinstance(self.sampler, EpochSampler)
+
+    @property
+    def batches_done(self) -> int:
+        """How many batches of the epoch lie before the next call of ``iter``, as large as now."""
+        return len(self) - self._batches_left()
+
+    def _batches_left(self) -> int:
+        """How many batches the next call of ``iter`` gives."""
         if not isinstance(self.sampler, EpochSampler):
+            return len(self)
+        rows = self.sampler.left
+        return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """The seed, the epoch and the number of its rows that were handed out, by all processes."""
+        sampler = self.sampler
+        if not isinstance(sampler, EpochSampler):
             return {}
-        batches = self.sampler.start // self.batch_size + self._handed_out
-        ended = batches >= len(self)
+        ended = self._handed_out >= self._batches_left()
+        rows = sampler.start + self._handed_out * self.batch_size * sampler.num_replicas
         return {
-            "seed": self.sampler.seed,
-            "epoch": self.sampler.epoch + ended,
-            "batches": 0 if ended else batches,
+            "seed": sampler.seed,
+            "epoch": sampler.epoch + ended,
+            "rows": 0 if ended else rows,
         }
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the batches of a state; the next call of ``iter`` does.
+        """Go on after the rows of a state; the next call of ``iter`` does.
 
         Args:
-            state: What :meth:`state_dict` gave.
+            state: What :meth:`state_dict` gave. States of checkpoints of format 1 count batches of
+                each process, of which the size is taken to be the present one.
         """
-        if state and isinstance(self.sampler, EpochSampler):
-            self.sampler.seed = state["seed"]
-            self.sampler.set_epoch(state["epoch"])
-            self.sampler.start = state["batches"] * self.batch_size
+        sampler = self.sampler
+        if state and isinstance(sampler, EpochSampler):
+            sampler.seed = state["seed"]
+            sampler.set_epoch(state["epoch"])
+            together = self.batch_size * sampler.num_replicas
+            sampler.start = state["rows"] if "rows" in state else state["batches"] * together
 
 
 def _processes() -> tuple[int, int]:

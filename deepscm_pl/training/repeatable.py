@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from deepscm_pl.data.loading import ResumableLoader
 from deepscm_pl.training.versions import stamp
 
 __all__ = ["RepeatableModule"]
@@ -37,6 +38,11 @@ class RepeatableModule(pl.LightningModule):
             found = os.environ.get("PL_GLOBAL_SEED")
             seed = torch.initial_seed() % 2**63 if found is None else int(found)
             self._random_seed = int(self.trainer.strategy.broadcast(seed))
+
+    def on_train_start(self) -> None:
+        """Count the batches of an epoch that goes on by what the loader has left of it."""
+        if self.trainer.fit_loop.restarting:
+            _count_as_loader(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the generators."""
@@ -84,3 +90,15 @@ class RepeatableModule(pl.LightningModule):
         memo.update({id(state[name]): state[name] for name in _FACTORIES if name in state})
         copied.__setstate__(copy.deepcopy(state, memo))
         return copied
+
+
+def _count_as_loader(trainer: pl.Trainer) -> None:
+    """Let Lightning end the epoch with the last batch, though those before were of another size."""
+    loader: Any = trainer.train_dataloader
+    if not isinstance(loader, ResumableLoader) or not loader.is_resumable:
+        return
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    done = trainer.num_training_batches if progress.is_last_batch else loader.batches_done
+    missing = int(done) - progress.current.ready
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(progress.current, name, getattr(progress.current, name) + missing)

@@ -9,8 +9,11 @@ from typing import Any
 
 __all__ = ["FORMAT", "check_format", "stamp"]
 
-FORMAT = 1
-"""Raised whenever older versions of the program would misread a checkpoint."""
+FORMAT = 2
+"""Raised whenever older versions of the program would misread a checkpoint.
+
+2 counts the rows of an epoch that were trained on; 1 counted batches. All are read.
+"""
 
 _KEY = "deepscm_pl"
 

@@ -15,7 +15,7 @@ from deepscm_pl.training import DeepSCM, export_model, load_data, read_checkpoin
 from deepscm_pl.training.versions import FORMAT
 
 NEWER = {"version": "9.8.7", "format": FORMAT + 1}
-MESSAGE = r"written by deepscm_pl 9\.8\.7 in format 2.*pip install --upgrade deepscm_pl"
+MESSAGE = rf"by deepscm_pl 9\.8\.7 in format {FORMAT + 1}.*pip install --upgrade deepscm_pl"
 
 
 @pytest.fixture
