@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
 from deepscm_pl.configuration import describe
+from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
 from deepscm_pl.training.fused import fuse
@@ -78,6 +79,8 @@ class ImageClassifier(WatchedModule):
         self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
+        self.validation_surprise = PerImageStatistics(["cross_entropy"])
+        self.test_surprise = PerImageStatistics(["cross_entropy"])
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -121,12 +124,22 @@ class ImageClassifier(WatchedModule):
         return loss
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
-        """Collect the accuracy of a batch."""
-        self._evaluate(batch, "validation", self.validation_accuracy)
+        """Collect the accuracy and the cross-entropy of a batch."""
+        surprise = self._evaluate(batch, "validation", self.validation_accuracy)
+        self.validation_surprise.update({"cross_entropy": surprise})
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the cross-entropy, a mean over all images."""
+        self._log_surprise("validation", self.validation_surprise)
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
-        """Collect the accuracy of a batch."""
-        self._evaluate(batch, "test", self.test_accuracy)
+        """Collect the accuracy and the cross-entropy of a batch."""
+        surprise = self._evaluate(batch, "test", self.test_accuracy)
+        self.test_surprise.update({"cross_entropy": surprise})
+
+    def on_test_epoch_end(self) -> None:
+        """Log the cross-entropy, a mean over all images."""
+        self._log_surprise("test", self.test_surprise)
 
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         """For each image its label, its most likely class, and the probability of that class."""
@@ -145,12 +158,18 @@ class ImageClassifier(WatchedModule):
     def _labels(self, batch: Variables) -> Tensor:
         return batch[self.label].flatten().long()
 
-    def _evaluate(self, batch: Variables, stage: str, accuracy: MulticlassAccuracy) -> None:
+    def _evaluate(self, batch: Variables, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
+        """Collect and log the accuracy; the cross-entropy of each image is returned."""
         logits, labels = self(batch[self.variable]), self._labels(batch)
         accuracy.update(logits, labels)
-        loss = functional.cross_entropy(logits, labels)
-        self.log(f"{stage}/cross_entropy", loss, batch_size=len(labels), sync_dist=True)
         self.log(f"{stage}/accuracy", accuracy, on_epoch=True, prog_bar=True)
+        return functional.cross_entropy(logits, labels, reduction="none")
+
+    def _log_surprise(self, stage: str, statistics: PerImageStatistics) -> None:
+        mean = statistics.compute()["cross_entropy"].mean
+        statistics.reset()
+        # Already the same on every process; Lightning is told so that it does not warn.
+        self.log(f"{stage}/cross_entropy", mean, sync_dist=True)
 
 
 def shift_images(image: Tensor, largest: int) -> Tensor:

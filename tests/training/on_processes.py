@@ -26,9 +26,10 @@ from deepscm_pl.nn import (
     ConvolutionalEncoder,
     PyramidDecoder,
     PyramidEncoder,
+    ResidualClassifier,
     TemplateDecoder,
 )
-from deepscm_pl.training import DeepSCM
+from deepscm_pl.training import DeepSCM, ImageClassifier
 from deepscm_pl.transforms import Interval, Positive
 
 from tiny import draw
@@ -143,18 +144,29 @@ def trainer_in(folder, **settings):
     return pl.Trainer(default_root_dir=folder, **{**quiet, **common, **settings})
 
 
-def train_attributes(folder, batch_size, **settings):
+def train_attributes(folder, batch_size, checkpoint=None, **settings):
     """Parameters after a training without noise, and what is measured of 13 rows."""
     torch.manual_seed(0)
     model = attributes()
     data = RowsOfAllKinds(batch_size)
-    trainer = trainer_in(folder, **settings)
-    trainer.fit(model, datamodule=data)
+    saving = ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)
+    trainer = trainer_in(folder, callbacks=[saving], enable_checkpointing=True, **settings)
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     steps = trainer.global_step
     measured = trainer.validate(model, data, verbose=False) + trainer.test(
         model, data, verbose=False
     )
     return {"parameters": model.state_dict(), "measured": measured, "steps": steps}
+
+
+def measure_classifier(folder, **settings):
+    """What an untrained classifier is told of 13 rows, in uneven shares."""
+    torch.manual_seed(0)
+    model = ImageClassifier((1, 8, 8), 2, partial(ResidualClassifier, channels=(8,)))
+    data = RowsOfAllKinds(batch_size=4)
+    trainer = trainer_in(folder, **settings)
+    measured = trainer.validate(model, data, verbose=False)
+    return measured + trainer.test(model, data, verbose=False)
 
 
 def train_all_kinds(folder, **settings):
@@ -206,7 +218,7 @@ def watch_writing(folder):
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-def main(folder):
+def main(folder, checkpoint):
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     written = watch_writing(str(folder / "files"))
     pl.seed_everything(3)
@@ -214,9 +226,11 @@ def main(folder):
     torch.manual_seed(rank)  # as if the processes had not agreed on how to begin
     found = {"all kinds": train_all_kinds(folder / "files", **two)}
     found["written"] = list(written)
-    found["attributes"] = train_attributes(folder, BATCH // 2, **two)
+    found["attributes"] = train_attributes(folder / "two", BATCH // 2, **two)
+    found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
+    found["classifier"] = measure_classifier(folder, **two)
     torch.save(found, folder / f"{rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

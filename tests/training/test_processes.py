@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from on_processes import BATCH, train_attributes
-
-LIMIT = 120
-"""Seconds after which a run counts as hanging."""
+from on_processes import BATCH, measure_classifier, train_attributes
+from started import start, wait_for
 
 ROWS = 64
 EPOCHS = 2
+SAVED = "step=3.ckpt"
+"""Within the first epoch, of four steps."""
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What the two processes of one run saw."""
+def alone(tmp_path_factory):
+    """A training without noise in one process; two have batches that are half as large."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PL_GLOBAL_SEED", "3")
+        folder = tmp_path_factory.mktemp("alone")
+        return {
+            "folder": folder,
+            "attributes": train_attributes(folder, BATCH),
+            "resumed": train_attributes(folder / "resumed", BATCH // 2, folder / SAVED),
+            "classifier": measure_classifier(folder),
+        }
+
+
+@pytest.fixture(scope="module")
+def folder_of_two(alone, tmp_path_factory):
+    """Where the two processes of one run have left what they saw."""
     folder = tmp_path_factory.mktemp("processes")
-    own = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    environment |= {
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
     script = str(Path(__file__).with_name("on_processes.py"))
-    with subprocess.Popen(
-        [sys.executable, script, str(folder)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        try:
-            printed, _ = process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            printed = process.communicate()[0]
-    assert process.returncode == 0, printed
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    code, printed = wait_for(start(script, str(folder), str(alone["folder"] / SAVED)))
+    assert code == 0, printed
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder_of_two):
+    """What the two processes saw."""
+    return [torch.load(folder_of_two / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 def of_all_kinds(found, name):
@@ -93,28 +90,40 @@ def test_only_the_first_writes_files(found):
     assert second == []
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The same training without noise in one process, of batches that are twice as large."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PL_GLOBAL_SEED", "3")
-        return train_attributes(tmp_path_factory.mktemp("alone"), BATCH)
+def assert_trained_alike(found, expected, steps):
+    assert found["steps"] == expected["steps"] == steps
+    for name, value in expected["parameters"].items():
+        torch.testing.assert_close(found["parameters"][name], value, rtol=0, atol=1e-5, msg=name)
 
 
 def test_two_halves_of_a_batch_train_as_the_whole(found, alone):
     for process in found:
-        together = process["attributes"]
-        assert together["steps"] == alone["steps"] == EPOCHS * ROWS // BATCH
-        for name, value in alone["parameters"].items():
-            torch.testing.assert_close(
-                together["parameters"][name], value, rtol=0, atol=1e-5, msg=name
-            )
+        steps = EPOCHS * ROWS // BATCH
+        assert_trained_alike(process["attributes"], alone["attributes"], steps)
+
+
+STEPS_OF_HALF_A_BATCH = 3 + 2 + 8
+"""Three of whole batches; the rest of that epoch, and another one."""
+
+
+def test_two_go_on_with_what_one_began(found, alone):
+    for process in found:
+        assert_trained_alike(process["resumed"], alone["resumed"], STEPS_OF_HALF_A_BATCH)
+
+
+def test_one_goes_on_with_what_two_began(folder_of_two, alone, tmp_path):
+    again = train_attributes(tmp_path, BATCH // 2, folder_of_two / "two" / SAVED)
+    assert_trained_alike(again, alone["resumed"], STEPS_OF_HALF_A_BATCH)
+
+
+def assert_measured_alike(found, expected):
+    for together, values in zip(found, expected, strict=True):
+        assert values
+        assert together == pytest.approx(values, rel=0, abs=1e-6)
 
 
 def test_thirteen_rows_on_two_processes_are_measured_as_on_one(found, alone):
     for process in found:
-        for together, expected in zip(
-            process["attributes"]["measured"], alone["measured"], strict=True
-        ):
-            assert expected
-            assert together == pytest.approx(expected, rel=0, abs=1e-6)
+        expected = alone["attributes"]["measured"]
+        assert_measured_alike(process["attributes"]["measured"], expected)
+        assert_measured_alike(process["classifier"], alone["classifier"])
