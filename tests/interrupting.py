@@ -33,10 +33,22 @@ class Interrupt(pl.Callback):
             (Path(trainer.default_root_dir) / "survived").touch()
 
     def on_validation_batch_end(self, trainer, *_):
-        if self.how == "terminate_the_validation" and trainer.global_step == self.step:
+        who = {"terminate_the_validation": (0, 1), "terminate_the_validation_of_the_second": (1,)}
+        if trainer.global_step == self.step and trainer.global_rank in who.get(self.how, ()):
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def on_validation_end(self, trainer, pl_module):
+        late = self.how == "terminate_the_second_after_validation"
+        if late and trainer.global_step == self.step and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def terminate_the_second_after_validation(self, trainer):
+        pass
+
     def terminate_the_validation(self, trainer):
+        pass
+
+    def terminate_the_validation_of_the_second(self, trainer):
         pass
 
     def kill(self, trainer):

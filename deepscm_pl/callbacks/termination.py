@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
@@ -19,23 +21,29 @@ __all__ = ["SaveOnTermination"]
 
 
 class SaveOnTermination(pl.Callback):
-    """On SIGTERM, saves ``last.ckpt`` after the step that is being done, and Lightning stops.
+    """On SIGTERM, saves ``last.ckpt`` after the batch that is being done, and Lightning stops.
 
     Batch systems send it some time before they end a job (SLURM: ``--signal=SIGTERM@120``). A
     validation that is interrupted is done again by the training that goes on.
 
-    Several processes save together, even if only one has been told. With accumulated gradients they
-    wait for the step of the optimiser; one that is told in validation waits for the next step.
+    Several processes save together after a batch of training or validation, even if only one has
+    been told. With accumulated gradients they wait for the step of the optimiser.
     """
 
     def __init__(self) -> None:
         self._told = False
+        self._common_batches = 0
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of several processes, take the signal over from Lightning."""
+        self._take_over(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of several processes, take the signal over from Lightning.
+        """Of several processes, take the signal over from Lightning."""
+        self._take_over(trainer)
 
-        Its handler broadcasts at once: in the middle of a step, that waits for ever.
-        """
+    def _take_over(self, trainer: pl.Trainer) -> None:
+        """Lightning's handler broadcasts at once: in the middle of a step, that waits for ever."""
         if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._note)
 
@@ -46,12 +54,45 @@ class SaveOnTermination(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
     ) -> None:
         """Of several processes, save if one is told to end."""
-        if trainer.world_size == 1:
-            return
-        told = trainer.strategy.reduce_boolean_decision(self._told, all=False)
-        if told and not trainer.fit_loop._should_accumulate():
+        self._save_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of several processes, save if one was told to end late in validation."""
+        self._save_if_told(trainer)
+
+    def _save_if_told(self, trainer: pl.Trainer) -> None:
+        if trainer.world_size > 1 and self._is_any_told(trainer):
             _save(trainer)
             trainer._signal_connector.received_sigterm = True  # on all, so that all stop here
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of several processes, agree on how many batches all of them have."""
+        if trainer.world_size > 1 and _is_validating_in_training(trainer):
+            self._common_batches = _fewest_batches(trainer)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
+    ) -> None:
+        """Of several processes, save and stop if one is told to end.
+
+        After the batches that all have they would wait for each other in vain; who is told then
+        waits for the end of the epoch, or the next step.
+
+        Raises:
+            SIGTERMException: If one is told to end, on all.
+        """
+        if trainer.world_size == 1 or not _is_validating_in_training(trainer):
+            return
+        self._common_batches -= 1
+        if self._common_batches >= 0 and self._is_any_told(trainer):
+            _save_in_validation(trainer, pl_module)
+            # Lightning would stop only those that have more batches.
+            raise SIGTERMException
+
+    def _is_any_told(self, trainer: pl.Trainer) -> bool:
+        """Whether all processes may stop here, since one is told to; ask it on every process."""
+        told = trainer.strategy.reduce_boolean_decision(self._told, all=False)
+        return bool(told) and not trainer.fit_loop._should_accumulate()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
@@ -61,9 +102,28 @@ class SaveOnTermination(pl.Callback):
         if not told or trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return
         if trainer.validating:
-            _put_weights_back(trainer, pl_module)
-            _begin_validation_again(trainer)
-        _save(trainer)
+            _save_in_validation(trainer, pl_module)
+        else:
+            _save(trainer)
+
+
+def _is_validating_in_training(trainer: pl.Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
+def _fewest_batches(trainer: pl.Trainer) -> int:
+    """How many batches of validation every process has; none where one does not know."""
+    batches = sum(trainer.num_val_batches)
+    number = torch.tensor(
+        batches if math.isfinite(batches) else 0, device=trainer.strategy.root_device
+    )
+    return int(trainer.strategy.reduce(number, reduce_op="min"))
+
+
+def _save_in_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    _put_weights_back(trainer, pl_module)
+    _begin_validation_again(trainer)
+    _save(trainer)
 
 
 def _save(trainer: pl.Trainer) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+import torch
 from started import run_for_a_while
-from test_cli_interruptions import words
+from test_cli_interruptions import assert_equal, last, run_of, words
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 
@@ -36,3 +37,49 @@ def test_a_process_that_dies_ends_the_run(tmp_path, how, options, code, message)
     assert message in printed, printed
     if how in ("fail_in_the_second", "kill_a_worker"):
         assert "Traceback" not in printed, printed
+
+
+@pytest.mark.parametrize(
+    ("how", "batch_size", "step"),
+    [
+        ("terminate_the_validation", 3, 11),
+        ("terminate_the_validation_of_the_second", 3, 11),
+        ("terminate", 9, 3),  # in the last step of the epoch: validation is begun, and left
+    ],
+)
+def test_processes_end_together_in_validation(tmp_path, how, batch_size, step):
+    """Of 19 rows the first has one more than the second, and a batch more of them."""
+    settings = {"validation_size": 19, "batch_size": batch_size}
+    sizes = [word for k, v in settings.items() for word in (f"--data.init_args.{k}", str(v))]
+    code, printed = run_for_a_while([*words(tmp_path, how, step, every=1), *sizes, *TWO])
+    assert code == 143, printed
+    assert "told to end: saved" in printed
+    saved = last(tmp_path)
+    trained = sorted((run_of(tmp_path) / "checkpoints").glob("epoch=*"))[-1]
+    expected = torch.load(trained, weights_only=True)
+    for part in ("global_step", "state_dict", "current_model_state", "optimizer_states"):
+        assert_equal(saved[part], expected[part], part)
+    batches = saved["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
+    assert (batches["started"], batches["completed"]) == (1, 0), "all of it is done again"
+    going_on = [*words(tmp_path), "--ckpt_path", "last", "--trainer.max_epochs", "1"]
+    code, printed = run_for_a_while([*going_on, *sizes, *TWO])
+    assert code == 0, printed
+    assert last(tmp_path)["global_step"] == saved["global_step"], "nothing was left but validation"
+
+
+def test_who_is_told_in_the_sanity_check_ends_after_a_step(tmp_path):
+    how = "terminate_the_validation_of_the_second"
+    code, printed = run_for_a_while([*words(tmp_path, how, step=0), *TWO])
+    assert code == 143, printed
+    assert last(tmp_path)["global_step"] == 1
+
+
+def test_who_is_told_after_validation_ends_with_the_epoch(tmp_path):
+    how = "terminate_the_second_after_validation"
+    code, printed = run_for_a_while([*words(tmp_path, how, step=2), *TWO])
+    assert code == 143, printed
+    assert last(tmp_path)["global_step"] == 2
+    going_on = [*words(tmp_path), "--ckpt_path", "last", "--trainer.max_epochs", "2"]
+    code, printed = run_for_a_while([*going_on, *TWO])
+    assert code == 0, printed
+    assert last(tmp_path)["global_step"] == 4
