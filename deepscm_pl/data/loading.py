@@ -144,6 +144,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         self, dataset: Dataset[dict[str, Tensor]], *, sampler: Sampler[int], **settings: Any
     ) -> None:
         self._handed_out = 0
+        self._epoch = -1  # of the batches that were handed out
         super().__init__(dataset, sampler=sampler, **settings)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
@@ -154,6 +155,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
     def _counted(self, batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
         for batch in batches:
             self._handed_out += 1
+            self._epoch = getattr(self.sampler, "epoch", -1)
             yield batch
         # Whoever asks again without a word of epochs gets another order.
         if isinstance(self.sampler, EpochSampler):
@@ -182,8 +184,10 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):
             return {}
-        ended = self._handed_out >= self._batches_left()
-        rows = sampler.start + self._handed_out * self.batch_size * sampler.num_replicas
+        # Lightning may name the next epoch some time before it begins.
+        batches = self._handed_out if self._epoch == sampler.epoch else 0
+        ended = batches >= self._batches_left()
+        rows = sampler.start + batches * self.batch_size * sampler.num_replicas
         return {
             "seed": sampler.seed,
             "epoch": sampler.epoch + ended,

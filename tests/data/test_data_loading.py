@@ -196,6 +196,11 @@ def test_the_state_of_an_epoch_that_has_ended_is_the_beginning_of_the_next():
     assert loader.state_dict() == ended
     assert list(batches) == []
     assert loader.state_dict() == ended
+    batches = iter(loader)
+    next(batches)
+    next(batches)
+    loader.sampler.set_epoch(2)  # as Lightning, before it begins the epoch
+    assert loader.state_dict() == {"seed": 7, "epoch": 2, "rows": 0}
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
