@@ -58,7 +58,8 @@ def _of_all_kinds(size, seed):
     texture = rows["image"][..., ::2, ::2]
     volume = rows["image"][:, :, None, ::2, :].expand(-1, -1, 4, -1, -1)[..., ::2].clone()
     bright = (rows["intensity"] > 160).float()
-    return {**rows, "bright": bright, "texture": texture, "volume": volume}
+    label = (rows["thickness"] > 4).long()
+    return {**rows, "bright": bright, "texture": texture, "volume": volume, "label": label}
 
 
 def attributes():
@@ -115,14 +116,15 @@ class FitIsKept(DeepSCM):
 
     def setup(self, stage):
         super().setup(stage)
-        self.after_fit = {name: each.clone() for name, each in self.named_buffers()}
+        if stage == "fit":
+            self.after_fit = {name: each.clone() for name, each in self.named_buffers()}
 
 
 class Seen(pl.Callback):
     """Remembers the rows, the seeds and the gradients that are missing."""
 
     def __init__(self):
-        self.rows, self.seeds, self.missing = [], [], set()
+        self.rows, self.seeds, self.validation_seeds, self.missing = [], [], [], set()
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         named = pl_module.named_parameters()
@@ -131,6 +133,10 @@ class Seen(pl.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.rows.append(batch["index"].flatten().tolist())
         self.seeds.append(torch.initial_seed())
+
+    def on_validation_batch_end(self, trainer, *_):
+        if not trainer.sanity_checking:
+            self.validation_seeds.append(torch.initial_seed())
 
 
 def trainer_in(folder, **settings):
@@ -194,6 +200,8 @@ def train_all_kinds(folder, **settings):
         "after_fit": model.after_fit,
         "rows": seen.rows,
         "seeds": seen.seeds,
+        "validation seeds": seen.validation_seeds,
+        "seed of the run": model._random_seed,
         "missing": sorted(seen.missing),
         "parameters": parameters,
     }
@@ -221,11 +229,11 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 def main(folder, checkpoint):
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     written = watch_writing(str(folder / "files"))
-    pl.seed_everything(3)
     two = {"devices": 2, "strategy": "ddp"}
     torch.manual_seed(rank)  # as if the processes had not agreed on how to begin
     found = {"all kinds": train_all_kinds(folder / "files", **two)}
     found["written"] = list(written)
+    pl.seed_everything(3)
     found["attributes"] = train_attributes(folder / "two", BATCH // 2, **two)
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
     found["classifier"] = measure_classifier(folder, **two)
