@@ -32,6 +32,11 @@ class Interrupt(pl.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
             (Path(trainer.default_root_dir) / "survived").touch()
 
+    def on_test_batch_end(self, trainer, *_):
+        who = {"terminate_the_first_in_test": 0, "terminate_the_second_in_test": 1}
+        if trainer.global_rank == who.get(self.how):
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def on_validation_batch_end(self, trainer, *_):
         who = {"terminate_the_validation": (0, 1), "terminate_the_validation_of_the_second": (1,)}
         if trainer.global_step == self.step and trainer.global_rank in who.get(self.how, ()):

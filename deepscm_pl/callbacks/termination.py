@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
@@ -27,7 +29,8 @@ class SaveOnTermination(pl.Callback):
     validation that is interrupted is done again by the training that goes on.
 
     Several processes save together after a batch of training or validation, even if only one has
-    been told. With accumulated gradients they wait for the step of the optimiser.
+    been told. With accumulated gradients they wait for the step of the optimiser. Where they only
+    evaluate, there is nothing to save: who is told ends at once, and the others with it.
     """
 
     def __init__(self) -> None:
@@ -36,16 +39,19 @@ class SaveOnTermination(pl.Callback):
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Of several processes, take the signal over from Lightning."""
-        self._take_over(trainer)
+        _take_over(trainer, self._note)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Of several processes, take the signal over from Lightning."""
-        self._take_over(trainer)
+        _take_over(trainer, self._note)
 
-    def _take_over(self, trainer: pl.Trainer) -> None:
-        """Lightning's handler broadcasts at once: in the middle of a step, that waits for ever."""
-        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note)
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of several processes, take the signal over from Lightning."""
+        _take_over(trainer, _leave)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Of several processes, take the signal over from Lightning."""
+        _take_over(trainer, _leave)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._told = True
@@ -67,7 +73,9 @@ class SaveOnTermination(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Of several processes, agree on how many batches all of them have."""
-        if trainer.world_size > 1 and _is_validating_in_training(trainer):
+        if trainer.state.fn != TrainerFn.FITTING:
+            _take_over(trainer, _leave)
+        elif trainer.world_size > 1 and not trainer.sanity_checking:
             self._common_batches = _fewest_batches(trainer)
 
     def on_validation_batch_end(
@@ -81,7 +89,8 @@ class SaveOnTermination(pl.Callback):
         Raises:
             SIGTERMException: If one is told to end, on all.
         """
-        if trainer.world_size == 1 or not _is_validating_in_training(trainer):
+        training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if trainer.world_size == 1 or not training:
             return
         self._common_batches -= 1
         if self._common_batches >= 0 and self._is_any_told(trainer):
@@ -107,8 +116,14 @@ class SaveOnTermination(pl.Callback):
             _save(trainer)
 
 
-def _is_validating_in_training(trainer: pl.Trainer) -> bool:
-    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+def _take_over(trainer: pl.Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
+    """Lightning's handler broadcasts at once: where others do not, that waits for ever."""
+    if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _fewest_batches(trainer: pl.Trainer) -> int:

@@ -10,6 +10,7 @@ from started import run_for_a_while
 from test_cli_interruptions import assert_equal, last, run_of, words
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+IN_TEST = [*TWO, "--trainer.max_epochs", "1"]
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,8 @@ TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
         ("kill_the_first", TWO, -9, ""),
         ("terminate", TWO, 143, "told to end: saved"),
         ("terminate_the_second", TWO, 143, "told to end: saved"),
+        ("terminate_the_first_in_test", IN_TEST, 143, "`max_epochs=1` reached"),
+        ("terminate_the_second_in_test", IN_TEST, 1, "another process of this run has died"),
         ("fail_in_the_second", TWO, 1, "deepscm fit: the second process is out of luck."),
         (
             "kill_a_worker",
