@@ -6,6 +6,7 @@ import copy
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import yaml
 
@@ -13,6 +14,8 @@ from deepscm_pl.cli import main
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.training import DeepSCM, ImageClassifier, OneCycle
 from deepscm_pl.training.image_classifier import shift_images
+
+from tiny import WideOrNarrowDataModule
 
 CONFIGURATION = {
     "seed_everything": 1,
@@ -187,6 +190,21 @@ def test_shift_is_for_training_only():
     model.validation_step(batch, 0)
     assert not torch.equal(seen[0], seen[1])
     assert torch.equal(seen[1], 2 * image / 255 - 1)
+
+
+def test_cross_entropy_is_a_mean_over_the_images_of_one_validation(tmp_path):
+    data = WideOrNarrowDataModule()  # of 20 rows, in batches of 16
+    model = ImageClassifier((1, 8, 8), 2, partial(ResidualClassifier, channels=(8,)))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(default_root_dir=tmp_path, accelerator="cpu", **quiet)
+    rows = data.variables("validation")
+    for _ in range(2):
+        torch.nn.init.normal_(model.network.head.weight)
+        (found,) = trainer.validate(model, data, verbose=False)
+        labels = rows["label"].flatten()
+        with torch.no_grad():
+            expected = torch.nn.functional.cross_entropy(model(rows["image"].float()), labels)
+        assert found["validation/cross_entropy"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_an_image_that_is_no_number_stops_the_training(tmp_path, monkeypatch, capsys):
