@@ -10,7 +10,15 @@ import sys
 LIMIT = 120
 """Seconds after which a run counts as hanging."""
 
-_OF_ANOTHER_RUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+_OF_ANOTHER_RUN = {
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "NODE_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "PL_GLOBAL_SEED",
+}
 
 
 def environment():
