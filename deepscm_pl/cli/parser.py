@@ -24,7 +24,12 @@ _UNKNOWN = re.compile(
 _CLASS_PATH = re.compile(r"class_path(?:=|': | )'([\w.]+)'")
 
 _TRIED = "Does not validate against any of the Union subtypes"
+_GOT = "Got value:"
 _KEY = re.compile(r'Parser key "([\w.]+)":')
+_REASON = re.compile(r"^\s*- ", re.MULTILINE)
+_DUMP = re.compile(r"Subtypes: |Given value type:|\. Got value:")
+_EXPECTING = re.compile(r"Type \S.* expects a function or a callable class:")
+_NO_REASONS = ("Expected a path but", _TRIED, "Expected a <class 'NoneType'>")
 _NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _BARE_NAME = re.compile(r'Parser key "(\w+?)s?":[^"]*?Expected a dot import path string: (\w+)')
 
@@ -73,18 +78,17 @@ def without_dumps(message: str) -> str:
         >>> without_dumps(text)
         'data: train_size must be an integer of at least 2, got -5.'
     """
-    if _TRIED not in message:
+    if _TRIED not in message and _GOT not in message:
         return message
-    before, _, tried = message.partition(_TRIED)
-    tried = tried.partition("Errors:\n")[2].partition("Given value type:")[0]
-    reasons = [" ".join(reason.split()) for reason in re.split(r"^\s*- ", tried, flags=re.M)[1:]]
-    kept = [reason for reason in reasons if "NoneType" not in reason] or reasons
-    key = _KEY.sub(r"\1: ", before.strip())
-    return key + "; or: ".join(kept)
+    keys = ", ".join(_KEY.findall(message))
+    last = _KEY.split(message)[-1]
+    parts = _REASON.split(last)[1:] or [last]
+    reasons = [" ".join(_EXPECTING.sub("", _DUMP.split(part)[0]).split()) for part in parts]
+    kept = [each for each in reasons if each and not each.startswith(_NO_REASONS)] or reasons
+    return (f"{keys}: " if keys else "") + "; or: ".join(kept)
 
 
 def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    message = without_dumps(message)
     words = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
     class_paths = _CLASS_PATH.findall(message)
     missing = [_classes_beside(class_path) for class_path in _missing_class_paths(message)]
@@ -93,7 +97,7 @@ def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         name for class_path in class_paths for name in _names_near(class_path)
     ]
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
-    sys.stderr.write(f"{parser.prog}: {message}{hints[0] if hints else ''}\n")
+    sys.stderr.write(f"{parser.prog}: {without_dumps(message)}{hints[0] if hints else ''}\n")
     if beside:
         sys.stderr.write(f"known classes: {', '.join(beside)}\n")
     sys.stderr.write(f"{parser.prog} --help lists the options.\n")
