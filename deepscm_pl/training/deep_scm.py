@@ -135,7 +135,7 @@ class DeepSCM(WatchedModule):
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
-            checkpoint["variables"] = describe_variables(datamodule)
+            checkpoint["descriptions"] = describe_variables(datamodule)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Evaluate averaged weights, where the checkpoint holds them; remember its steps."""

@@ -39,7 +39,7 @@ def read_variable_descriptions(path: str | Path) -> VariableDescriptions:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, foreign or hostile.
     """
-    kept = read_checkpoint(path, settings=()).get("variables", {})
+    kept = read_checkpoint(path, settings=()).get("descriptions", {})
     try:
         units = {str(name): str(unit) for name, unit in kept.get("units", {}).items()}
         names = {
