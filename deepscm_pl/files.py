@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
+import stat
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,20 +34,38 @@ def new_file(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside ``path``, which becomes ``path`` if the block succeeds.
 
     A reader of ``path`` sees the old content or the new, never a part. If the block raises,
-    ``path`` is as it was and the temporary file is gone.
+    ``path`` is as it was and the temporary file is gone. The permissions are those of any new file,
+    0666 less the umask, whatever the writer makes of them.
 
     Args:
         path: The file to write; its folder must exist.
 
     Yields:
-        The name to write to.
+        The name to write to, of an empty file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        permissions = _make_empty(temporary)
         yield temporary
+        if _permissions(temporary.stat()) != permissions:
+            temporary.chmod(permissions)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _make_empty(path: Path) -> int:
+    """An empty file, as the umask lets it be; its permissions."""
+    path.unlink(missing_ok=True)  # of a process that was killed and had the same number
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return _permissions(os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _permissions(status: os.stat_result) -> int:
+    return stat.S_IMODE(status.st_mode)
 
 
 @contextmanager
@@ -68,7 +87,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary = _temporary_folder(path)
     try:
         yield temporary
-        temporary.chmod(0o755)
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -100,7 +118,6 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     temporary = _make_temporary_folder(path)
     try:
         yield temporary
-        temporary.chmod(0o755)
         if path.exists():
             os.replace(path, previous)
         os.replace(temporary, path)
@@ -134,7 +151,9 @@ def _make_temporary_folder(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not os.access(path, os.W_OK):
             raise PermissionError(f"no permission to write {path}")
-        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+        temporary.mkdir()  # with the permissions of any new folder
+        return temporary
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -57,3 +57,19 @@ def run(tmp_path_factory):
 def checkpoint(run) -> Path:
     """The best checkpoint of that run."""
     return next(path for path in (run[0] / "checkpoints").glob("epoch=*.ckpt"))
+
+
+@pytest.fixture
+def altered(checkpoint, tmp_path):
+    """Writes that checkpoint with other entries; None for without."""
+
+    def write(**entries):
+        saved = torch.load(checkpoint, weights_only=True)
+        for name, value in entries.items():
+            saved[name] = value
+            if value is None:
+                del saved[name]
+        torch.save(saved, tmp_path / "altered.ckpt")
+        return tmp_path / "altered.ckpt"
+
+    return write

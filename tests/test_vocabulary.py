@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import stat
 from functools import partial
 
 import pytest
@@ -182,6 +184,46 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         write_half(new_folder(tmp_path / "folder"), "inside")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_files_have_the_permissions_of_new_files(tmp_path, umask):
+    path = tmp_path / "file"
+    before = os.umask(umask)
+    try:
+        for _ in range(2):
+            with new_file(path) as temporary:
+                temporary.unlink()
+                os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+            assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+            path.chmod(0o600)
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("context", [new_folder, replaced_folder])
+def test_folders_have_the_permissions_of_new_folders(tmp_path, context, umask):
+    path = tmp_path / "folder"
+    before = os.umask(umask)
+    try:
+        with context(path) as temporary:
+            (temporary / "file").write_text("new")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~umask
+    assert stat.S_IMODE((path / "file").stat().st_mode) == 0o666 & ~umask
+
+
+def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+    path, mine = tmp_path / "file", tmp_path / "mine"
+    mine.write_text("mine")
+    (tmp_path / f".file.{os.getpid()}.partial").symlink_to(mine)
+    with new_file(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert mine.read_text() == "mine"
+    assert sorted(tmp_path.iterdir()) == [path, mine]
 
 
 def fill(path, text, stop=False):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
-from deepscm_pl.training import export_model
+from deepscm_pl.numerals import format_number
+from deepscm_pl.training import export_model, read_checkpoint
 
 __all__ = ["run_export_command"]
 
@@ -15,8 +18,16 @@ def run_export_command(words: list[str]) -> None:
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If the checkpoint is not valid, or the file cannot be written.
+        ValueError: If the checkpoint is not valid, or the file exists or cannot be written.
     """
+    options = _parser().parse_args(words[1:])
+    written = export_model(options.ckpt_path, options.out, options.overwrite)
+    for line in _summary(written):
+        print(line)
+    print(f"written: {written}")
+
+
+def _parser() -> FriendlyArgumentParser:
     parser = FriendlyArgumentParser(
         prog="deepscm export",
         description="Write a trained model as one safetensors file, to ask it but not to train on.",
@@ -28,7 +39,28 @@ def run_export_command(words: list[str]) -> None:
         type=Path,
         default=Path("model.safetensors"),
         metavar="FILE",
-        help="file to write, ending in .safetensors (default: %(default)s)",
+        help="file to write, new, ending in .safetensors (default: %(default)s)",
     )
-    options = parser.parse_args(words[1:])
-    print(f"written: {export_model(options.ckpt_path, options.out)}")
+    add("--overwrite", action="store_true", help="replace the file if it exists")
+    return parser
+
+
+def _summary(path: Path) -> Iterator[str]:
+    """What the file says of itself: its variables, and how much there is of it."""
+    about = read_checkpoint(path)
+    for name, variable in about["variables"].items():
+        yield f"{name}: {_in_words(variable)}"
+    megabytes = format_number(path.stat().st_size / 1e6)
+    yield f"{about['parameters']:,} parameters, {about['weights']} weights, {megabytes} MB"
+
+
+def _in_words(variable: Mapping[str, Any]) -> str:
+    """Values, shape unless it is one number, names of classes, and unit."""
+    words = [variable["values"]]
+    if variable["shape"] != [1]:
+        words.append(" × ".join(map(str, variable["shape"])))
+    if variable["classes"]:
+        words.append(", ".join(variable["classes"]))
+    if variable["unit"]:
+        words.append(variable["unit"])
+    return ", ".join(words)

@@ -33,7 +33,8 @@ from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
-from deepscm_pl.training.exported import is_exported
+from deepscm_pl.training.safetensors_file import is_exported
+from deepscm_pl.training.weights import load_weights
 
 __all__ = ["TrainingCommand", "run_training_command"]
 
@@ -126,9 +127,10 @@ class TrainingCommand(LightningCLI):
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is None or path in _NO_FILES:
             return
+        weights = read_checkpoint(path, settings=())["state_dict"]
         try:
-            self.model.load_state_dict(read_checkpoint(path, settings=())["state_dict"])
-        except RuntimeError as error:
+            load_weights(self.model, weights)
+        except ValueError as error:
             raise ValueError(
                 f"ckpt_path: {path} does not fit the model of the configuration: {error}"
             ) from None

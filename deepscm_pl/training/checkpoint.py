@@ -14,10 +14,15 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from deepscm_pl.configuration import restore
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.training.exported import is_exported, read_exported
+from deepscm_pl.training.one_line import one_line
+from deepscm_pl.training.safetensors_file import is_exported, read_exported
 from deepscm_pl.training.versions import check_format
+from deepscm_pl.training.weights import load_weights
 
 __all__ = ["evaluate_average", "load_data", "load_model", "read_checkpoint"]
+
+_UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError)
+"""What constructors raise, beside ValueError, whose arguments a stranger has chosen."""
 
 _Model = TypeVar("_Model", bound=pl.LightningModule)
 
@@ -49,10 +54,10 @@ def load_model(
         arguments = restore(checkpoint["hyper_parameters"])
         _check_factories(arguments, factories)
         model = kind(**arguments)
-        model.load_state_dict(checkpoint["state_dict"])
-    except (TypeError, RuntimeError, ValueError) as error:
+        load_weights(model, checkpoint["state_dict"])
+    except (*_UNFIT, ValueError) as error:
         raise ValueError(
-            f"checkpoint: {path} does not fit this version of the program: {error}"
+            f"checkpoint: {path} does not fit this version of the program: {one_line(error)}"
         ) from None
     return model.eval()
 
@@ -88,16 +93,16 @@ def load_data(path: str | Path, root: str | Path | None = None) -> CausalDataMod
             f"data: the checkpoint {path} does not say which data it was trained on; make the data "
             "module yourself, or give your own observations (--observations FILE.csv)."
         )
-    arguments = description.get("init_args") or {}
-    if root is not None and "root" not in arguments:
+    arguments = description.get("init_args")
+    if root is not None and not (isinstance(arguments, Mapping) and "root" in arguments):
         raise ValueError(f"data.root: {description['class_path']} has no root; leave it out.")
-    factory = restore(description, allowed=(CausalDataModule,))
     try:
+        factory = restore(description, allowed=(CausalDataModule,))
         module: CausalDataModule = factory() if root is None else factory(root=str(root))
-    except TypeError as error:
+    except _UNFIT as error:
         raise ValueError(
-            f"data: the checkpoint {path} does not fit this version of {description['class_path']}:"
-            f" {error}"
+            f"data: the checkpoint {path} does not fit this version of "
+            f"{one_line(description['class_path'])}: {one_line(error)}"
         ) from None
     return module
 
@@ -141,11 +146,11 @@ def _load(path: Path, map_location: Any) -> Any:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"checkpoint: {path} is refused, for it is no checkpoint or holds objects that would "
-            f"run code when loaded ({_first_line(error)}); load only what this program saved."
+            f"run code when loaded ({one_line(error)}); load only what this program saved."
         ) from None
     except Exception as error:  # a broken file breaks the reader in many ways
         raise ValueError(
-            f"checkpoint: {path} cannot be read ({_first_line(error)}); it is truncated or no "
+            f"checkpoint: {path} cannot be read ({one_line(error)}); it is truncated or no "
             "checkpoint. Use another one of the same run."
         ) from None
 
@@ -176,7 +181,3 @@ def _check_kind(path: Path, checkpoint: Any, settings: Sequence[str]) -> None:
             f"checkpoint: {path} belongs to another kind of model: its settings have no "
             f"{' and no '.join(settings)}."
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

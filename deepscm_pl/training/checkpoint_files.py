@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from deepscm_pl.files import new_file
 from deepscm_pl.training.checkpoint import read_checkpoint
-from deepscm_pl.training.exported import is_exported
+from deepscm_pl.training.safetensors_file import is_exported
 
 __all__ = ["AtomicCheckpointIO", "last_checkpoint"]
 

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.checkpoint import read_checkpoint
 from deepscm_pl.training.deep_scm import DeepSCM
-from deepscm_pl.training.exported import SUFFIX, is_exported, write_exported
+from deepscm_pl.training.descriptions import VariableDescriptions, read_variable_descriptions
+from deepscm_pl.training.safetensors_file import SUFFIX, is_exported, write_exported
+from deepscm_pl.types import Domain
 
 __all__ = ["export_model"]
 
 
-def export_model(checkpoint_path: str | Path, path: str | Path) -> Path:
+def export_model(checkpoint_path: str | Path, path: str | Path, overwrite: bool = False) -> Path:
     """Write the model in a checkpoint as one safetensors file, which holds no pickle.
 
     The file answers questions exactly as the checkpoint does, wherever one is expected; the
     averaged weights are exported where the checkpoint holds them. A training cannot go on from it.
 
+    Beside what the checkpoint says of its model, the description in the metadata has
+
+    - ``variables``: for each the parents, the unit and the names of the classes (None where the
+      data do not tell) and the domain, in words as ``values`` and as the fields of
+      :class:`~deepscm_pl.types.Domain`, with None for a bound that there is not;
+    - ``weights``: ``"averaged"`` or ``"raw"``;
+    - ``parameters``: how many numbers were learned.
+
     Args:
         checkpoint_path: The ``.ckpt`` file.
-        path: The file to write, ending in ``.safetensors``; one that exists is replaced.
+        path: The file to write, ending in ``.safetensors``.
+        overwrite: Whether a file of that name is replaced.
 
     Returns:
         The file that was written.
@@ -27,11 +43,56 @@ def export_model(checkpoint_path: str | Path, path: str | Path) -> Path:
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If the checkpoint is truncated, foreign or hostile, or does not fit the model
-            that it describes; or if ``path`` has another ending or cannot be written.
+            that it describes; or if ``path`` has another ending, exists or cannot be written.
     """
     path = Path(path)
+    _check_name(path, overwrite)
+    model = DeepSCM.load_from_checkpoint(checkpoint_path)  # whatever is wrong with it is said here
+    checkpoint = read_checkpoint(checkpoint_path)
+    about = {
+        "variables": _about_variables(model.scm, read_variable_descriptions(checkpoint_path)),
+        "weights": "averaged" if _is_averaged(checkpoint) else "raw",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    write_exported({**checkpoint, **about}, path)
+    return path
+
+
+def _check_name(path: Path, overwrite: bool) -> None:
     if not is_exported(path):
         raise ValueError(f"out: expected a file ending in {SUFFIX}, but got {path}.")
-    DeepSCM.load_from_checkpoint(checkpoint_path)  # whatever is wrong with it is said here
-    write_exported(read_checkpoint(checkpoint_path), path)
-    return path
+    if path.is_dir():
+        raise ValueError(f"out: {path} cannot be written, for it is a folder; name a file.")
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"out: {path} exists; choose another --out, or --overwrite to replace it (in Python "
+            "overwrite=True)."
+        )
+
+
+def _is_averaged(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether Lightning's averaging has written it, or an export of what that has written."""
+    return "current_model_state" in checkpoint or checkpoint.get("weights") == "averaged"
+
+
+def _about_variables(
+    scm: StructuralCausalModel, descriptions: VariableDescriptions
+) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "parents": list(scm.graph.parents[name]),
+            "unit": descriptions.units.get(name),
+            "classes": list(descriptions.class_names.get(name, ())) or None,
+            **_about_domain(scm[name].domain),
+        }
+        for name in scm.graph.nodes
+    }
+
+
+def _about_domain(domain: Domain) -> dict[str, Any]:
+    """In words, and as plain data that any reader of JSON understands."""
+    fields = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(domain).items()
+    }
+    return {"values": str(domain), **fields, "shape": list(domain.shape)}

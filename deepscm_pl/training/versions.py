@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from deepscm_pl.training.one_line import one_line
 
 __all__ = ["FORMAT", "check_format", "stamp"]
 
@@ -16,6 +19,7 @@ FORMAT = 2
 """
 
 _KEY = "deepscm_pl"
+_VERSION = re.compile(r"\d[\w.!+-]*")
 
 
 def stamp(checkpoint: dict[str, Any]) -> None:
@@ -40,18 +44,24 @@ def check_format(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
     Raises:
         ValueError: If the format is newer than this program knows, or is no number.
     """
-    found = checkpoint.get(_KEY)
-    if found is None:
+    if _KEY not in checkpoint:
         return
+    found = checkpoint[_KEY]
     number = found.get("format") if isinstance(found, Mapping) else None
-    if not isinstance(number, int):
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ValueError(
-            f"checkpoint: {path} does not say its format: expected a whole number as "
-            f"{_KEY}.format, but got {number!r}; use another checkpoint of the same run."
+            f"checkpoint: {path} does not say its format: expected a whole number from 1 as "
+            f"{_KEY}.format, but got {_shown(repr(number))}; use another checkpoint of the same "
+            "run."
         )
     if number > FORMAT:
+        writer = _shown(found.get("version"))
+        wanted = f"at least version {writer}" if _VERSION.fullmatch(writer) else "a newer version"
         raise ValueError(
-            f"checkpoint: {path} was written by deepscm_pl {found.get('version')} in format "
-            f"{number}, and this program reads formats up to {FORMAT}; upgrade it: "
-            "pip install --upgrade deepscm_pl."
+            f"checkpoint: {path} was written by deepscm_pl {writer} in format {_shown(number)}, "
+            f"and this program reads formats up to {FORMAT}; install {wanted} of deepscm_pl."
         )
+
+
+def _shown(value: object) -> str:
+    return one_line(value, longest=40)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -18,8 +20,23 @@ QUESTIONS = {
 def exported(checkpoint, tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     assert main(["export", "--ckpt_path", str(checkpoint), "--out", str(path)]) == 0
-    assert capsys.readouterr().out == f"written: {path}\n"
+    assert capsys.readouterr().out.endswith(f"written: {path}\n")
     return path
+
+
+def test_the_program_says_what_it_has_written(altered, tmp_path, capsys):
+    units = {"thickness": "pixels", "intensity": "grey levels"}
+    checkpoint = altered(descriptions={"units": units, "class_names": {}})
+    path = tmp_path / "model.safetensors"
+    assert main(["export", "--ckpt_path", str(checkpoint), "--out", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "thickness: values in (0, inf), pixels",
+        "intensity: values in (64, 255), grey levels",
+        "image: whole numbers in [0, 255], 1 × 8 × 8",
+    ]
+    assert re.fullmatch(r"[\d,]+ parameters, raw weights, 0\.\d+ MB", lines[3])
+    assert lines[4:] == [f"written: {path}"]
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -55,6 +72,19 @@ def test_a_training_does_not_go_on_from_it(exported, capsys):
     error = capsys.readouterr().err
     assert "is an exported model, without the state of the optimiser" in error
     assert ".ckpt" in error
+
+
+def test_existing_files_are_replaced_only_on_demand(checkpoint, exported, capsys):
+    exported.write_text("mine")
+    words = ["export", "--ckpt_path", str(checkpoint), "--out", str(exported)]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"deepscm export: out: {exported} exists; choose another --out, or ")
+    assert "--overwrite" in error
+    assert error.count("\n") == 1
+    assert exported.read_text() == "mine"
+    assert main([*words, "--overwrite"]) == 0
+    assert exported.stat().st_size > 1000
 
 
 def test_errors_are_one_line(checkpoint, tmp_path, capsys):

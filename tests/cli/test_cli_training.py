@@ -236,7 +236,10 @@ def test_checkpoint_must_fit_the_configuration(checkpoint, tmp_path, capsys):
     path = write_configuration(tmp_path)
     path.write_text(path.read_text().replace("latent: 2", "latent: 3"))
     assert main(["test", "--config", str(path), "--ckpt_path", str(checkpoint)]) == 1
-    assert "does not fit the model of the configuration" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "does not fit the model of the configuration: the weights do not fit" in error
+    assert "is of shape" in error
+    assert error.count("\n") == 1
 
 
 def test_training_without_validation_still_ends_well(tmp_path, capsys):

@@ -13,21 +13,6 @@ from deepscm_pl.training import load_data
 from tiny import TinyDataModule
 
 
-@pytest.fixture
-def altered(checkpoint, tmp_path):
-    """The checkpoint with something else said of its data; None for nothing."""
-
-    def write(description):
-        saved = torch.load(checkpoint, weights_only=True)
-        del saved["data"]
-        if description is not None:
-            saved["data"] = description
-        torch.save(saved, tmp_path / "altered.ckpt")
-        return tmp_path / "altered.ckpt"
-
-    return write
-
-
 def test_data_are_those_of_the_training(checkpoint):
     data, expected = load_data(checkpoint), TinyDataModule(batch_size=16)
     assert isinstance(data, TinyDataModule)
@@ -39,7 +24,7 @@ def test_data_are_those_of_the_training(checkpoint):
 
 def test_data_that_have_moved(altered, tmp_path):
     description = MorphoMNISTDataModule("somewhere", batch_size=7).configuration()
-    path = altered(description)
+    path = altered(data=description)
     assert load_data(path).root == Path("somewhere").resolve()
     moved = load_data(str(path), root=tmp_path)
     assert (moved.root, moved.batch_size) == (tmp_path, 7)
@@ -55,11 +40,13 @@ def test_data_that_have_moved(altered, tmp_path):
         ({"class_path": "torch.nn.Identity"}, "is refused: expected a class derived from Causal"),
         ({"class_path": "tiny.NoSuchDataModule"}, "cannot import"),
         ({"class_path": "tiny.TinyDataModule", "init_args": {"size": 1}}, "does not fit this ver"),
+        ({"class_path": "tiny.TinyDataModule", "init_args": [1]}, "does not fit this version"),
+        ({"class_path": ".tiny.TinyDataModule"}, "does not fit this version"),
     ],
 )
 def test_bad_descriptions_of_data_are_refused(altered, description, message):
     with pytest.raises(ValueError, match=message):
-        load_data(altered(description))
+        load_data(altered(data=description))
 
 
 def test_data_without_a_root_cannot_have_moved(checkpoint, tmp_path):

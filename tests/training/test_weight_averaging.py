@@ -10,7 +10,7 @@ import yaml
 from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from deepscm_pl.cli import main
-from deepscm_pl.training import DeepSCM
+from deepscm_pl.training import DeepSCM, export_model, read_checkpoint
 
 from tiny import CONFIGURATION
 
@@ -66,6 +66,14 @@ def test_checkpoint_holds_the_average_of_the_steps(averaged):
         torch.testing.assert_close(saved["state_dict"][name], average)
         torch.testing.assert_close(saved["current_model_state"][name], stepped[-1][name])
     assert any(not torch.equal(saved["state_dict"][name], stepped[-1][name]) for name in names)
+
+
+def test_an_export_says_that_its_weights_are_averaged(averaged, tmp_path):
+    path = averaged[0] / "checkpoints" / "last.ckpt"
+    found = read_checkpoint(export_model(path, tmp_path / "model.safetensors"))
+    assert found["weights"] == "averaged"
+    for name, value in torch.load(path, weights_only=True)["state_dict"].items():
+        assert torch.equal(found["state_dict"][name], value)
 
 
 def test_statistics_survive(averaged):
