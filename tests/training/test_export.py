@@ -108,6 +108,14 @@ def test_units_are_known_without_the_data(altered, tmp_path):
     assert read_checkpoint(again)["variables"]["thickness"]["unit"] == "pixels"
 
 
+def test_descriptions_do_not_command_a_terminal(exported):
+    odd = "\x1b[2Jmm\nwritten: elsewhere"
+    alter(exported, descriptions={"units": {"thickness": odd}, "class_names": {"thickness": [odd]}})
+    found = read_variable_descriptions(exported)
+    assert found.units == {"thickness": "?[2Jmm"}
+    assert found.class_names == {"thickness": ("?[2Jmm",)}
+
+
 @pytest.mark.parametrize(
     "descriptions", [None, [], "pixels", {"units": ["pixels"]}, {"class_names": {"thickness": 3}}]
 )
@@ -304,9 +312,6 @@ def tensor(dtype="F32", shape=(2,), offsets=(0, 8)):
         {"a": tensor(), "b": tensor()},
         {"a": tensor(), "__metadata__": {"deepscm_pl": 1}},
         json.dumps({"a": tensor(), "b": tensor(offsets=(0, 8))}).replace('"b"', '"a"'),
-        json.dumps({"__metadata__": {"deepscm_pl": "{}", "other": "{}"}}).replace(
-            "other", "deepscm_pl"
-        ),
     ],
 )
 def test_hostile_headers_are_refused_in_one_line(tmp_path, header):
@@ -314,6 +319,15 @@ def test_hostile_headers_are_refused_in_one_line(tmp_path, header):
     with pytest.raises(ValueError, match="cannot be read") as error:
         read_checkpoint(path)
     assert str(error.value).isprintable()
+
+
+def test_a_name_that_occurs_twice_in_the_metadata_is_refused(tmp_path):
+    """With no tensors, and no bytes for any: safetensors alone would take the last one."""
+    header = json.dumps({"__metadata__": {"deepscm_pl": "{}", "other": "{}"}})
+    header = header.replace("other", "deepscm_pl")
+    path = write_raw(tmp_path / "hostile.safetensors", header, data=b"")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_checkpoint(path)
 
 
 def test_a_header_longer_than_its_file_is_refused(tmp_path):
