@@ -298,7 +298,7 @@ def test_a_model_of_slices_refuses_a_volume(tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
     with pytest.raises(ValueError, match=r"expected a single slice, but .* is a volume of shape"):
-        observations_from_csv(scm, table)
+        observations_from_csv(scm, table, {})
 
 
 def test_the_evaluation_is_repeated_from_the_checkpoint(run, checkpoint, tmp_path, capsys):
