@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepscm_pl.configuration import describe, restore
 from deepscm_pl.files import new_file, new_folder, replaced_folder
@@ -280,3 +281,20 @@ def test_domains_contain_what_they_accept():
     assert whole.contains(values).tolist() == [False, True, False, True, False, False]
     bounded = Domain(lower=0, upper=1, open=True)
     assert bounded.contains(torch.tensor([0.0, 0.5, 1.0])).tolist() == [False, True, False]
+
+
+def test_integers_that_cannot_be_outside_are_not_looked_at():
+    """Images of a whole data set may be mapped from a file that is larger than memory."""
+
+    class Unseen(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            raise AssertionError(func)
+
+    images = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    with Unseen():
+        Domain(shape=(1, 4, 4), upper=255, lower=0, whole=True).check("image", images)
+    images[1, 0, 2, 2] = 201
+    with pytest.raises(ValueError, match=r"whole numbers in \[0, 200\], but got 201"):
+        Domain(shape=(1, 4, 4), upper=200, lower=0, whole=True).check("image", images)
+    with pytest.raises(ValueError, match="class index from 0 to 2"):
+        Domain(categories=3).check("sex", torch.tensor([[3]], dtype=torch.uint8))

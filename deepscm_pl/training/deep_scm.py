@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from deepscm_pl.configuration import describe
+from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data.base import Split
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
@@ -28,6 +30,7 @@ from deepscm_pl.training.objectives import (
     ObjectiveValue,
     TrainingProgress,
 )
+from deepscm_pl.training.rows import check_rows
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
@@ -169,6 +172,9 @@ class DeepSCM(WatchedModule):
                 "the model is not fitted to its training data: train with a data module of "
                 "deepscm_pl.data, or call model.scm.fit(variables) with the training split first."
             )
+        if isinstance(datamodule, CausalDataModule):
+            for split in get_args(Split):
+                check_rows(self.scm, datamodule, split)
         self.scm.fit(datamodule.variables("train"))
 
     def training_step(self, batch: Variables, batch_index: int) -> Tensor:

@@ -255,3 +255,26 @@ def test_a_mechanism_of_a_misspelt_name_is_named(folder, tmp_path, capsys):
     assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 1
     error = capsys.readouterr().err
     assert "but brain_volume has none, and brain_volumes is no variable" in error
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_an_impossible_value_in_any_split_stops_before_training(folder, tmp_path, capsys, split):
+    shutil.copytree(folder, tmp_path / "heads")
+    (tmp_path / "heads" / "world.json").unlink()
+    with (tmp_path / "heads" / "subjects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    wrong = next(row for row in rows if row["split"] == split)
+    wrong["brain_volume"] = "-5"
+    with (tmp_path / "heads" / "subjects.csv").open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    path = tmp_path / "config.yaml"
+    data = data_settings(tmp_path / "heads")
+    path.write_text(yaml.safe_dump({**CONFIGURATION, "data": data}))
+    words = ["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert f"data: row 0 ({wrong['eid']}) of the {split} split: brain_volume: expected" in error
+    assert "but got -5" in error
+    assert not list((tmp_path / "run").rglob("*.ckpt"))

@@ -111,12 +111,14 @@ def test_several_workers_write_the_same(tmp_path):
     assert torch.equal(one, two)
 
 
-def test_a_broken_cache_is_made_again(tmp_path, reads):
+@pytest.mark.parametrize("name", ["images.npy", "affines.npy", "headers.npy"])
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_broken_cache_is_made_again(tmp_path, reads, name, kept):
     write_folder(tmp_path)
     expected = images(tmp_path)
     (folder,) = (tmp_path / "cache").iterdir()
-    content = (folder / "images.npy").read_bytes()
-    (folder / "images.npy").write_bytes(content[:1000])
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:kept])
     reads.clear()
     assert torch.equal(images(tmp_path), expected)
     assert len(reads) > 0

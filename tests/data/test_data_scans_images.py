@@ -212,6 +212,12 @@ def test_grey_pictures_of_other_modes(tmp_path):
     array = picture()
     Image.fromarray(np.stack([array] * 3, axis=-1)).save(tmp_path / "grey.png")
     assert np.array_equal(Preprocessing()(tmp_path / "grey.png").images[0, 0], array)
+    grey = Image.fromarray(np.stack([array] * 3, axis=-1))
+    levels = Image.new("P", (1, 1))
+    levels.putpalette([255 - number // 3 for number in range(768)])
+    grey.quantize(palette=levels, dither=Image.Dither.NONE).save(tmp_path / "p.png")
+    found = Preprocessing()(tmp_path / "p.png").images[0, 0]
+    assert np.abs(found.astype(float) - array).max() <= 4
     Image.fromarray(array).save(tmp_path / "a.jpg", quality=100)
     found = Preprocessing()(tmp_path / "a.jpg").images[0, 0]
     assert np.abs(found.astype(float) - array).max() < 10

@@ -143,7 +143,7 @@ def test_random_parts_follow_the_seed_and_the_rows_and_differ_within_a_batch():
     assert type(found[0]) is torch.Tensor
 
 
-@pytest.mark.parametrize("sizes", [[17, 10], [10], [10, 10, 10]])
+@pytest.mark.parametrize("sizes", [[17, 10], [10], [10, 10, 10], [-3, 10], [0, 10]])
 def test_parts_that_do_not_fit(tmp_path, sizes):
     write_folder(tmp_path)
     with pytest.raises(ValueError, match=r"random_crop: expected 2 sizes of at most \[16, 18\]"):

@@ -118,7 +118,7 @@ def _name(sources: Sequence[Source], preprocessing: Preprocessing) -> str:
 def _opened(folder: Path, sources: int, memory: float) -> PreparedImages | None:
     """What a cache holds, unless it is missing or broken."""
     # Whatever is wrong with a cache, the images can be prepared again.
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, EOFError):
         images = np.load(folder / _IMAGES, mmap_mode="r")
         affines, headers = np.load(folder / _AFFINES), np.load(folder / _HEADERS)
         if images.nbytes <= memory * 2**30:

@@ -53,16 +53,18 @@ def centre_offset(shape: Sequence[int], sizes: Sequence[int]) -> NDArray[np.int6
         sizes: Sizes of its middle, as many.
 
     Raises:
-        ValueError: If they are not as many, or one is larger than the image.
+        ValueError: If they are not as many, or one is less than 1 or larger than the image.
 
     Example:
         >>> centre_offset((20, 24), (16, 17))
         array([2, 3])
     """
-    if len(shape) != len(sizes) or any(s > whole for s, whole in zip(sizes, shape, strict=True)):
+    if len(shape) != len(sizes) or any(
+        not 1 <= size <= whole for size, whole in zip(sizes, shape, strict=True)
+    ):
         raise ValueError(
             f"random_crop: expected {len(shape)} sizes of at most {list(shape)}, those of the "
-            f"prepared images, but got {list(sizes)}."
+            f"prepared images, and of at least 1, but got {list(sizes)}."
         )
     return (np.asarray(shape) - np.asarray(sizes)) // 2
 

@@ -92,7 +92,8 @@ def _read_picture(path: Path) -> Scan:
     from PIL import Image
 
     with Image.open(path) as picture:
-        array = np.asarray(picture)
+        # The numbers of a palette are names of colours, not grey levels.
+        array = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
     if array.ndim == 3:
         grey = array[..., :1]
         colours = array[..., :3] if array.shape[-1] >= 3 else grey
