@@ -27,6 +27,7 @@ __all__ = [
     "exponent",
     "make_model",
     "random_batch",
+    "repeat",
     "report",
     "seconds",
 ]
@@ -74,6 +75,12 @@ def seconds(operation: Callable[[], object]) -> float:
     start = perf_counter()
     found = operation()
     return found if isinstance(found, float) else perf_counter() - start
+
+
+def repeat(operation: Callable[[], object], count: int) -> None:
+    """Runs ``operation`` so many times, for what is too short to be timed once."""
+    for _ in range(count):
+        operation()
 
 
 def report(figure: str, **numbers: float | str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from measuring import compare, make_model, random_batch, report
+from measuring import compare, make_model, random_batch, repeat, report
 from torch import nn
 from train_step import ModelSteps
 
@@ -48,8 +48,8 @@ def _measure(arguments: argparse.Namespace, option: str, is_mixed: bool) -> None
         sides.append(steps)
     with_it, without = sides
     found = compare(
-        lambda: _repeat(with_it, arguments.steps),
-        lambda: _repeat(without, arguments.steps),
+        lambda: repeat(with_it.step, arguments.steps),
+        lambda: repeat(without.step, arguments.steps),
         arguments.rounds,
     )
     images = arguments.batch * arguments.steps
@@ -68,11 +68,6 @@ def _prepare(model: DeepSCM, option: str) -> None:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         elif option == "compiled":
             network.compile()
-
-
-def _repeat(steps: ModelSteps, count: int) -> None:
-    for _ in range(count):
-        steps.step()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import compare, make_model, random_batch, report
+from measuring import compare, make_model, random_batch, repeat, report
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -46,8 +46,8 @@ def _measure(arguments: argparse.Namespace, particles: int, is_mixed: bool) -> N
     ours = ModelSteps(model, batch, is_mixed)
     theirs = PlainSteps(plain, batch, particles, is_mixed)
     found = compare(
-        lambda: _repeat(ours, arguments.steps),
-        lambda: _repeat(theirs, arguments.steps),
+        lambda: repeat(ours.step, arguments.steps),
+        lambda: repeat(theirs.step, arguments.steps),
         arguments.rounds,
     )
     images = arguments.batch * arguments.steps
@@ -58,11 +58,6 @@ def _measure(arguments: argparse.Namespace, particles: int, is_mixed: bool) -> N
         plain_images_per_second=images / found.second,
         relative_difference_of_losses=difference,
     )
-
-
-def _repeat(steps: ModelSteps | PlainSteps, count: int) -> None:
-    for _ in range(count):
-        steps.step()
 
 
 def _difference(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,22 @@ from scipy.special import ndtr, ndtri
 from deepscm_pl.data import CausalDataModule, DigitWorld, SourceSplits
 from deepscm_pl.data.worlds import KnownAttribute
 from deepscm_pl.data.worlds.mechanisms import KnownMechanism, LogitNormal
+from deepscm_pl.mechanisms import ConditionalVAE
+from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.types import Domain
+
+
+def image_mechanism(**settings) -> partial[ConditionalVAE]:
+    """The factory of a small VAE of the images of :class:`TinyDataModule`."""
+    return partial(
+        ConditionalVAE,
+        shape=(1, 8, 8),
+        latent=2,
+        hidden=8,
+        encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),
+        decoder=partial(ConvolutionalDecoder, hidden=16, channels=(8, 4)),
+        **settings,
+    )
 
 
 def draw(size: int, seed: int) -> dict[str, torch.Tensor]:

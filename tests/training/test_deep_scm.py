@@ -16,29 +16,20 @@ from torch.optim.lr_scheduler import StepLR
 
 from deepscm_pl.configuration import describe, restore
 from deepscm_pl.data.worlds import ThicknessIntensityWorld
-from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, SplineFlow
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.mechanisms import AffineFlow, SplineFlow
 from deepscm_pl.training import DeepSCM, OneCycle
 from deepscm_pl.transforms import Interval, Positive
 
-from tiny import TinyDataModule
+from tiny import TinyDataModule, image_mechanism
 
 GRAPH = "thickness -> intensity; thickness, intensity -> image"
 
 
 def make(**settings):
-    vae = partial(
-        ConditionalVAE,
-        shape=(1, 8, 8),
-        latent=2,
-        hidden=8,
-        encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),
-        decoder=partial(ConvolutionalDecoder, hidden=16, channels=(8, 4)),
-    )
     mechanisms = {
         "thickness": partial(SplineFlow, constraint=Positive),
         "intensity": partial(AffineFlow, constraint=partial(Interval, low=64, high=255)),
-        "image": vae,
+        "image": image_mechanism(),
     }
     return DeepSCM(GRAPH, mechanisms, **settings)
 

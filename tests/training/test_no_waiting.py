@@ -10,8 +10,6 @@ from on_processes import RowsOfAllKinds, all_kinds
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deepscm_pl.mechanisms import ConditionalVAE
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.training import DeepSCM
 from deepscm_pl.training.finite import gradient_norm
 from deepscm_pl.training.objectives import (
@@ -21,6 +19,7 @@ from deepscm_pl.training.objectives import (
 )
 
 from likelihoods_of_all_kinds import LIKELIHOODS
+from tiny import image_mechanism
 
 _WAITING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique")
 
@@ -54,15 +53,7 @@ def test_every_kind_of_mechanism():
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_every_likelihood(name):
-    image = partial(
-        ConditionalVAE,
-        shape=(1, 8, 8),
-        latent=2,
-        hidden=8,
-        encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),
-        decoder=partial(ConvolutionalDecoder, hidden=16, channels=(8, 4)),
-        likelihood=LIKELIHOODS[name],
-    )
+    image = image_mechanism(likelihood=LIKELIHOODS[name])
     step(DeepSCM("image", {"image": image}), RowsOfAllKinds())
 
 
