@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["exit_on_termination", "new_file", "new_folder", "replaced_folder"]
+__all__ = ["exit_on_termination", "flush_to_disk", "new_file", "new_folder", "replaced_folder"]
 
 
 @contextmanager
@@ -29,11 +29,21 @@ def exit_on_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+def flush_to_disk(path: Path) -> None:
+    """Waits until what was written to a file is on the disk.
+
+    Where a machine loses its power, a new name may otherwise be there without its content.
+    """
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside ``path``, which becomes ``path`` if the block succeeds.
 
-    A reader of ``path`` sees the old content or the new, never a part. If the block raises,
+    A reader of ``path`` sees the old content or the new, never a part, even where the machine loses
+    its power meanwhile. If the block raises,
     ``path`` is as it was and the temporary file is gone. The permissions are those of any new file,
     0666 less the umask, whatever the writer makes of them.
 
@@ -49,6 +59,7 @@ def new_file(path: Path) -> Iterator[Path]:
         yield temporary
         if _permissions(temporary.stat()) != permissions:
             temporary.chmod(permissions)
+        flush_to_disk(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -54,9 +54,10 @@ def test_a_slice_is_the_same_in_every_orientation(tmp_path, axis, codes):
     array = volume()
     write_nifti(tmp_path / "a.nii.gz", array, codes)
     prepared = Preprocessing(axis=axis, slices=(7, 0.5))(tmp_path / "a.nii.gz")
-    middle = {"axial": 10, "coronal": 9, "sagittal": 8}[axis]
-    for image, index in zip(prepared.images, (7, middle), strict=True):
-        assert np.array_equal(image[0], looked_at(array, axis, index))
+    assert np.array_equal(prepared.images[0, 0], looked_at(array, axis, 7))
+    before = {"axial": 9, "coronal": 8, "sagittal": 7}[axis]
+    two = [looked_at(array, axis, index).astype(float) for index in (before, before + 1)]
+    assert np.array_equal(prepared.images[1, 0], np.rint(np.mean(two, axis=0)))
 
 
 @pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
@@ -277,6 +278,37 @@ def test_truncated_files_are_named(tmp_path, name):
         read_scan(path)
 
 
+def test_a_wrong_checksum_is_noticed(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, volume())
+    content = bytearray(path.read_bytes())
+    content[-8] ^= 1  # of the checksum, behind all that is needed of the image
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"images: .*a.nii.gz cannot be read \(CRC check failed"):
+        read_scan(path)
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_both_versions_of_nifti(tmp_path, kind, suffix):
+    path = tmp_path / f"a{suffix}"
+    nibabel.save(kind(volume(), AFFINE), path)
+    scan = read_scan(path)
+    assert np.array_equal(scan.array, volume())
+    np.testing.assert_allclose(scan.affine, AFFINE)
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [("meter", 1000), ("mm", 1), ("micron", 0.001)])
+def test_lengths_are_in_millimetres(tmp_path, unit, millimetres):
+    image = nibabel.Nifti1Image(volume(), np.diag([0.5, 1.0, 2.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nibabel.save(image, tmp_path / "a.nii")
+    scan = read_scan(tmp_path / "a.nii")
+    sizes = np.linalg.norm(scan.affine[:3, :3], axis=0)
+    np.testing.assert_allclose(sizes, np.array([0.5, 1, 2]) * millimetres)
+    assert read_header(scan.header).get_xyzt_units()[0] == "mm"
+
+
 def test_files_that_are_not_what_is_expected(tmp_path):
     colour = np.stack([picture(), picture(1), picture(2)], axis=-1)
     Image.fromarray(colour).save(tmp_path / "colour.png")
@@ -309,6 +341,13 @@ def test_files_that_are_not_what_is_expected(tmp_path):
             volume(),
             {"axis": "axial", "slices": (0,)},
             "it is 0 everywhere once prepared; choose other",
+        ),
+        (volume(), {"axis": "axial", "slices": (-0.01,)}, "slices: .* 0.0 to 1.0, but got -0.01"),
+        (volume(), {"axis": "axial", "slices": (np.nan,)}, "slices: .* 0.0 to 1.0, but got nan"),
+        (
+            picture().astype(np.uint16) * 16,
+            {"normalisation": "window", "window": (0.0, 255.0)},
+            "window: more than half .* above 255, .* between 16 and 4080; choose another",
         ),
         (picture(), {"axis": "axial", "slices": (0,)}, "axis: expected a volume to cut"),
         (picture(), {"voxel_size": (1.0, 1.0)}, "voxel_size: the file does not say how large"),
@@ -347,12 +386,55 @@ def test_images_that_do_not_fit_the_settings(tmp_path, array, settings, message)
         ({"axis": "axial"}, "slices: expected some with an axis"),
         ({"slices": [1]}, "slices: expected some with an axis and none without"),
         ({"shape": [64]}, "shape: expected two .* or three"),
+        ({"shape": [64, 32.5]}, r"shape: expected whole numbers, but got \[64, 32.5\]"),
+        ({"shape": [64, float("nan")]}, "shape: expected two .* or three .* positive"),
         ({"voxel_size": [1, 0, 1]}, "voxel_size: expected two .* or three .* positive"),
     ],
 )
 def test_settings_out_of_range(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         make(tmp_path, **settings)
+
+
+def test_slices_of_mixed_thickness_show_the_same_place(tmp_path):
+    """The middle of a volume, whether its slices are 1 mm apart or 4 mm, 0.5 mm off the middle."""
+    window = {"normalisation": "window", "window": (0.0, 255.0)}
+    prepare = Preprocessing(axis="axial", slices=(0.5,), voxel_size=(2, 2), **window)
+    found = []
+    for name, thickness, slices in (("thin", 1.0, 48), ("thick", 4.0, 12)):
+        affine = np.diag([2.0, 2.0, thickness, 1.0])
+        affine[2, 3] = thickness / 2  # both begin at the same place
+        write_nifti(tmp_path / f"{name}.nii", ramp((24, 26, slices), affine), affine=affine)
+        found.append(prepare(tmp_path / f"{name}.nii"))
+    thin, thick = found
+    np.testing.assert_allclose(
+        thin.affines, thick.affines * [1, 1, 0, 1] + thin.affines * [0, 0, 1, 0]
+    )
+    assert np.abs(thin.images.astype(int) - thick.images).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({}, True),
+        ({"voxel_size": [2.0, 2.0, 2.0], "shape": [16, 16, 16]}, False),
+        ({"shape": [16, 16, 16]}, False),
+        ({"axis": "axial", "slices": [7]}, True),
+        ({"axis": "coronal", "slices": [7]}, False),
+    ],
+)
+def test_elements_of_mixed_sizes_need_one(tmp_path, settings, refused):
+    write_folder(tmp_path, suffix=".nii")
+    write_nifti(tmp_path / "0003.nii", volume(3), affine=AFFINE @ np.diag([1, 1.2, 1, 1]))
+    window = {"normalisation": "window", "window": [0.0, 255.0]}
+    data = make(tmp_path, images="{eid}.nii", **window, **settings)
+    if not refused:
+        data.prepare_data()
+        return
+    sizes = (r"1.5 × 2.4 × 2.5", "1.5 × 2 × 2.5") if not settings else ("2.4 × 1.5", "2 × 1.5")
+    match = r"elements of .*0003.nii are of {} mm, those of .*0000.nii of {} mm".format(*sizes)
+    with pytest.raises(ValueError, match=match):
+        data.prepare_data()
 
 
 def test_mixed_shapes_need_a_target(tmp_path):

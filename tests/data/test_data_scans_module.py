@@ -182,6 +182,17 @@ def test_numbers_out_of_range(tmp_path, name, value):
         make(tmp_path, **{name: value})
 
 
+@pytest.mark.parametrize("memory", [-1.0, float("nan")])
+def test_memory_out_of_range(tmp_path, memory):
+    with pytest.raises(ValueError, match="memory: expected at least 0 GiB"):
+        make(tmp_path, memory=memory)
+
+
+def test_who_is_in_which_split_is_said_once(tmp_path):
+    with pytest.raises(ValueError, match="stratify: expected none where split_column says"):
+        make(tmp_path, stratify=["sex"])
+
+
 def test_unknown_splits(tmp_path):
     write_folder(tmp_path)
     for ask in (make(tmp_path).identifiers, make(tmp_path).variables):

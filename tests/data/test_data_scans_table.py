@@ -82,6 +82,14 @@ def test_levels_of_numbers_are_ordered_as_numbers(tmp_path):
     assert column(data, "site") == [0, 1, 0, 0, 1, 0]
 
 
+def test_columns_without_a_name_are_left_out(tmp_path):
+    """Such as the index that pandas writes, which would be a variable of its own."""
+    rows = write_folder(tmp_path)
+    write_table(tmp_path, [{"": n, **row} for n, row in enumerate(rows)])
+    data = make(tmp_path)
+    assert [attribute.name for attribute in data.attributes] == ["age", "sex"]
+
+
 def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
     rows = [{**row, "visit": v} for row in write_folder(tmp_path) for v in ("a", "b")]
     write_table(tmp_path, rows)
@@ -107,6 +115,13 @@ def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
         ({"age": {3: "inf"}}, {}, "row 4 of .* expected a number in age, but got 'inf'"),
         ({"age": {3: -2}}, {"kinds": {"age": "positive"}}, "row 4 .* positive number .* got '-2'"),
         ({"age": {3: 0}}, {"kinds": {"age": "positive"}}, "row 4 .* positive number .* got '0'"),
+        ({"age": {3: "1e300"}}, {}, "row 4 .* '1e300' in age is beyond single precision, .* 3e.38"),
+        ({"age": {3: "1e-60"}}, {}, "row 4 .* '1e-60' in age is beyond single precision"),
+        (
+            {"age": {row: 1e9 + row for row in range(6)}},
+            {},
+            "age of .* is 1000000000.0 in every row that is trained on",
+        ),
         ({"age": dict.fromkeys(range(6), 50)}, {}, "age of .* is 50 in every row .* leave age out"),
         (
             {"sex": {9: 2}},
@@ -203,6 +218,8 @@ def test_a_column_of_remarks_is_no_category(tmp_path):
         ("", "cannot be read as a table"),
         ("eid,age\n", "should have a row for each subject, but has none"),
         ("eid,age\n1,2\n3,4,5,6\n", "cannot be read as a table"),
+        ("eid,age\n1,2,5\n3,4,6\n", "cannot be read as a table"),
+        ("eid,age,age\n1,2,5\n3,4,6\n", "has several columns 'age', of which only one"),
         (b"eid,age\n\xff\xfe,1\n", "cannot be read as a table"),
     ],
 )

@@ -20,6 +20,9 @@ AttributeKind = Literal["continuous", "positive", "binary", "categorical"]
 Numbers = NDArray[np.float64]
 
 _RESERVED = ("image", "label", "index")
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Between which a size is a number in single precision, with all its digits."""
+
 _FEW_LEVELS = 20
 """A column of more different texts is hardly a category."""
 
@@ -121,8 +124,9 @@ def read_attribute(
         The attribute.
 
     Raises:
-        ValueError: If a cell is empty, no number where the kind demands one, or outside of its
-            kind; if a level does not occur in training, or all values there are equal.
+        ValueError: If a cell is empty, no number where the kind demands one, beyond what single
+            precision holds, or outside of its kind; if a level does not occur in training, or all
+            values there are equal.
     """
     texts = table[column]
     for row, text in enumerate(texts):
@@ -137,12 +141,13 @@ def read_attribute(
         levels, values = _classes(table, column, texts, numbers, training, found)
     else:
         levels, values = (), _check_numbers(table, column, texts, numbers, found)
+    values = values.astype(np.float32)
     if len(set(values[training].tolist())) == 1:
         raise ValueError(
             f"columns: {column} of {table.path} is {texts[training.argmax()]} in every row that is "
             f"trained on, and a constant tells nothing; leave {name} out."
         )
-    return Attribute(name, column, found, kind is not None, levels, values.astype(np.float32))
+    return Attribute(name, column, found, kind is not None, levels, values)
 
 
 def _numbers(texts: Text) -> Numbers:
@@ -180,7 +185,20 @@ def _check_numbers(
             f"columns: {table.where(row)}: expected {expected} in {column}, but got "
             f"{texts[row]!r}; correct it, or declare {column} of another kind in kinds."
         )
+    _check_precision(table, column, texts, numbers)
     return numbers
+
+
+def _check_precision(table: Table, column: str, texts: Text, numbers: Numbers) -> None:
+    size = np.abs(numbers)
+    fits = ((size >= _SMALLEST) | (size == 0)) & (size <= _LARGEST)
+    if not fits.all():
+        row = int(fits.argmin())
+        raise ValueError(
+            f"columns: {table.where(row)}: {texts[row]!r} in {column} is beyond single precision, "
+            f"sizes from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct it, or give the column in "
+            "another unit."
+        )
 
 
 def _classes(

@@ -21,11 +21,11 @@ from deepscm_pl.data.parallel import stream_rows
 from deepscm_pl.data.scans.preprocessing import PreparedScan, Preprocessing
 from deepscm_pl.data.scans.reading import HEADER_BYTES
 from deepscm_pl.data.scans.sources import Source
-from deepscm_pl.files import new_folder
+from deepscm_pl.files import flush_to_disk, new_folder
 
 __all__ = ["PreparedImages", "cached_images"]
 
-_VERSION = 1
+_VERSION = 2
 """Counts changes of the preprocessing, so that images of another one are not reused."""
 
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
@@ -199,6 +199,8 @@ def _fill(
     np.save(folder / _AFFINES, np.concatenate([affines for affines, _ in placed]))
     headers = np.stack([_header_row(header) for _, header in placed])
     np.save(folder / _HEADERS, np.repeat(headers, len(first), axis=0))
+    for name in (_IMAGES, _AFFINES, _HEADERS):
+        flush_to_disk(folder / name)
 
 
 class _Writer:

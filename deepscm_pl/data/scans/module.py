@@ -32,6 +32,7 @@ from deepscm_pl.data.scans.reading import read_header
 from deepscm_pl.data.scans.slices import Axis
 from deepscm_pl.data.scans.splits import check_fractions
 from deepscm_pl.data.scans.truth import ORIGINALS_FILE, WORLD_FILE, read_originals
+from deepscm_pl.data.scans.voxel_sizes import check_voxel_sizes
 from deepscm_pl.data.worlds import KnownWorld, read_world
 
 __all__ = ["BrainMRIDataModule"]
@@ -47,10 +48,10 @@ class BrainMRIDataModule(CausalDataModule):
     to right, a coronal one its rows from top to bottom and its columns from left to right, a
     sagittal one its rows from top to bottom and its columns from back to front.
 
-    Files are PNG or JPEG (8 or 16 bits), NumPy arrays, or NIfTI, which is turned so that its axes
-    point to the right, forward and up. They are prepared once, and kept in ``cache_dir`` under the
-    settings and the names, sizes and times of the files. Of what is larger than ``memory`` only the
-    rows of a batch are read at a time.
+    Files are PNG (8 or 16 bits), JPEG (8 bits), NumPy arrays, or NIfTI, which is turned so that its
+    axes point to the right, forward and up. They are prepared once, and kept in ``cache_dir`` under
+    the settings and the names, sizes and times of the files. Of what is larger than ``memory`` only
+    the rows of a batch are read at a time.
 
     Where the table lies beside the ``world.json`` of a folder made by ``deepscm data brain``, and
     images are left as they are, :attr:`world` knows the truth of every counterfactual.
@@ -74,11 +75,12 @@ class BrainMRIDataModule(CausalDataModule):
         split_column: A column that says ``train``, ``validation`` or ``test``; None divides the
             subjects at random.
         fractions: Shares of training, validation and test where subjects are divided at random.
-        stratify: Columns that are then to be distributed alike in all splits.
+        stratify: Columns that are to be distributed alike in all splits.
         split_seed: Seed of that division.
         axis: The direction in which volumes are cut into slices; None leaves volumes whole.
-        slices: Which slices: indices, or fractions from 0.0 to 1.0.
-            Each becomes a row, in the split of its subject.
+        slices: Which slices: indices, or fractions from 0.0, the first one, to 1.0, the last one,
+            interpolated where they lie between two. Each becomes a row, in the split of its
+            subject.
         normalisation: ``none`` takes 8-bit images as they are. ``percentiles`` makes the first of
             two percentiles of a scan's foreground black and the second white, ``window`` does so
             with two given numbers.
@@ -101,8 +103,8 @@ class BrainMRIDataModule(CausalDataModule):
         progress: Whether preparing shows a progress bar.
 
     Raises:
-        ValueError: If an argument is out of range; on setup, if a row of the table or an image is
-            not as it should be.
+        ValueError: If an argument is out of range, or two do not go together; on setup, if a row of
+            the table or an image is not as it should be.
         FileNotFoundError: On setup, if the table or an image is missing.
 
     Example:
@@ -167,6 +169,11 @@ class BrainMRIDataModule(CausalDataModule):
         if missing not in get_args(MissingValues):
             raise ValueError(f"missing: expected refuse or drop, but got {missing!r}.")
         self.missing: MissingValues = missing
+        if split_column is not None and stratify:
+            raise ValueError(
+                "stratify: expected none where split_column says who is in which split, but got "
+                f"{list(stratify)}; leave one of both out."
+            )
         self.split_column = split_column
         self.fractions = list(fractions)
         check_fractions(self.fractions)
@@ -184,6 +191,8 @@ class BrainMRIDataModule(CausalDataModule):
         self.random_crop = None if random_crop is None else list(random_crop)
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser().absolute()
         self.workers = None if workers is None else require_count("workers", workers, minimum=1)
+        if not memory >= 0:
+            raise ValueError(f"memory: expected at least 0 GiB, but got {memory}.")
         self.memory = memory
         self.progress = progress
         _ = self.preprocessing
@@ -351,14 +360,13 @@ class BrainMRIDataModule(CausalDataModule):
         return self._images()
 
     def _images(self) -> PreparedImages:
-        return cached_images(
-            self._cohort.sources,
-            self.preprocessing,
-            self.cache_dir,
-            self.workers,
-            self.progress,
-            self.memory,
+        sources, preprocessing = self._cohort.sources, self.preprocessing
+        prepared = cached_images(
+            sources, preprocessing, self.cache_dir, self.workers, self.progress, self.memory
         )
+        if preprocessing.voxel_size is None and preprocessing.shape is None:
+            check_voxel_sizes(prepared.affines, sources, prepared.images.dim() - 2)
+        return prepared
 
     def _first_row(self, split: Split) -> int:
         """The first row of a split among all, of which those to train on are the first."""

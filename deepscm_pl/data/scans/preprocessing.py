@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from deepscm_pl.data.scans.reading import Scan, read_scan
-from deepscm_pl.data.scans.slices import PLANES, slice_index
+from deepscm_pl.data.scans.slices import PLANES, slice_coordinate
 
 __all__ = ["Normalisation", "PreparedScan", "Preprocessing"]
 
@@ -49,7 +50,7 @@ class Preprocessing:
         crop_foreground: Whether to cut away what is around the foreground of the scan.
         margin: Elements that are left around the foreground.
         axis: The direction in which volumes are cut into slices; None leaves volumes whole.
-        slices: Which slices: indices, or fractions from 0.0 to 1.0.
+        slices: Which slices: indices, or fractions from 0.0 to 1.0, which may lie between two.
         voxel_size: What the images are resampled to, in mm: for each axis of an image.
         shape: What the images are resized to: sizes of an image. With ``voxel_size``, they are cut
             and padded to it instead.
@@ -96,11 +97,15 @@ class Preprocessing:
                 f"{list(self.slices)} with axis: {self.axis}."
             )
         for name, sizes in (("voxel_size", self.voxel_size), ("shape", self.shape)):
-            if sizes is not None and (len(sizes) not in (2, 3) or min(sizes) <= 0):
+            if sizes is not None and (
+                len(sizes) not in (2, 3) or not all(0 < size < math.inf for size in sizes)
+            ):
                 raise ValueError(
                     f"{name}: expected two (slices) or three (volumes) positive numbers, but got "
                     f"{list(sizes)}."
                 )
+        if self.shape is not None and any(size != int(size) for size in self.shape):
+            raise ValueError(f"shape: expected whole numbers, but got {list(self.shape)}.")
 
     @property
     def is_identity(self) -> bool:
@@ -147,9 +152,11 @@ class Preprocessing:
                     "window."
                 )
             return 0.0, 255.0
-        if self.window is not None:
-            return _pair("window", self.window)
         foreground = array[array > self.foreground_above]
+        if self.window is not None:
+            low, high = _pair("window", self.window)
+            _check_window(foreground, high)
+            return low, high
         low, high = np.percentile(foreground, self.percentiles) if foreground.size else (0.0, 0.0)
         if low >= high:
             raise ValueError(
@@ -189,7 +196,7 @@ class Preprocessing:
         size = scan.array.shape[plane.normal]
         images = []
         for position in self.slices:
-            image, affine = plane.cut(scan.array, scan.affine, slice_index(position, size))
+            image, affine = plane.cut(scan.array, scan.affine, slice_coordinate(position, size))
             images.append(replace(scan, array=image, affine=affine, flat=True))
         return images
 
@@ -281,6 +288,16 @@ def _grey_levels(scan: Scan) -> NDArray[np.uint8]:
             "normalisation, or remove its row."
         )
     return levels
+
+
+def _check_window(foreground: NDArray[Any], high: float) -> None:
+    """Refuses a window that is not one of these numbers, such as one of 8 bits for 16."""
+    if foreground.size and (foreground >= high).mean() > 0.5:
+        raise ValueError(
+            f"window: more than half of the foreground is above {high:g}, and would be white: its "
+            f"numbers lie between {foreground.min():g} and {foreground.max():g}; choose another "
+            "window."
+        )
 
 
 def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:

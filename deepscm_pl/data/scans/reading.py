@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,9 @@ __all__ = ["HEADER_BYTES", "Scan", "read_header", "read_scan"]
 HEADER_BYTES = 348
 """The length of a NIfTI header."""
 
+_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
+"""Units of length other than mm that a NIfTI header may name, in mm."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -31,7 +36,7 @@ class Scan:
         flat: Whether it is a slice.
         affine: ``(4, 4)``, from an element to mm to the right, forward and up; None where the file
             does not say.
-        header: The NIfTI header of the file, if it has one.
+        header: The NIfTI header of the file, if it has one; its lengths are in mm.
     """
 
     array: NDArray[Any]
@@ -115,7 +120,7 @@ def _read_numpy(path: Path) -> Scan:
 def _read_nifti(path: Path) -> Scan:
     import nibabel
 
-    image: Any = nibabel.load(path)
+    image = _open_nifti(path)
     shape = tuple(image.shape)
     if len(shape) not in (2, 3) and any(size != 1 for size in shape[3:]):
         raise _RefusedError(
@@ -125,9 +130,31 @@ def _read_nifti(path: Path) -> Scan:
     header = nibabel.Nifti1Header.from_header(image.header, check=False)
     array = np.asanyarray(image.dataobj)
     volume = array.reshape((*shape, 1)[:3])
-    place = nibabel.Nifti1Image(volume, image.affine, dtype=volume.dtype)
+    place = nibabel.Nifti1Image(volume, _in_millimetres(image), dtype=volume.dtype)
+    length, time = image.header.get_xyzt_units()
+    if length in _MILLIMETRES:
+        header.set_xyzt_units("mm", time)
     upright: Any = nibabel.as_closest_canonical(place)
     return _flattened(np.asanyarray(upright.dataobj), upright.affine, header.binaryblock)
+
+
+def _open_nifti(path: Path) -> Any:
+    import nibabel
+
+    if path.suffix != ".gz":
+        return nibabel.load(path)
+    # All of it, because the checksum comes last, and nibabel stops before.
+    content = gzip.decompress(path.read_bytes())
+    newer = nibabel.Nifti2Image.header_class.sizeof_hdr.to_bytes(4, sys.byteorder)
+    kind = nibabel.Nifti2Image if content[:4] in (newer, newer[::-1]) else nibabel.Nifti1Image
+    return kind.from_bytes(content)
+
+
+def _in_millimetres(image: Any) -> NDArray[np.float64]:
+    """The affine of an image, whose file may count in metres or micrometres."""
+    unit = image.header.get_xyzt_units()[0]
+    scale = np.diag([_MILLIMETRES.get(unit, 1.0)] * 3 + [1.0])
+    return np.asarray(scale @ image.affine, dtype=np.float64)
 
 
 def _flattened(volume: NDArray[Any], affine: NDArray[np.float64], header: bytes) -> Scan:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PLANES", "Axis", "Plane", "flat_plane", "slice_index"]
+__all__ = ["PLANES", "Axis", "Plane", "flat_plane", "slice_coordinate"]
 
 Axis = Literal["axial", "coronal", "sagittal"]
 """The direction in which a volume is cut."""
@@ -32,14 +32,16 @@ class Plane:
     normal: int
 
     def cut(
-        self, volume: NDArray[Any], affine: Affine | None, index: int
+        self, volume: NDArray[Any], affine: Affine | None, index: float
     ) -> tuple[NDArray[Any], Affine | None]:
         """A slice of a volume.
 
         Args:
             volume: ``(X, Y, Z)``.
             affine: ``(4, 4)``, where its elements lie.
-            index: Along :attr:`normal`.
+            index: Along :attr:`normal`, from 0 to the last slice. Between two slices it is
+                interpolated linearly, so that slices of volumes whose slices lie otherwise show
+                the same place.
 
         Returns:
             ``(rows, columns, 1)``, and where its elements lie.
@@ -51,9 +53,16 @@ class Plane:
             array([[ 9, 21],
                    [ 5, 17],
                    [ 1, 13]])
+            >>> PLANES["axial"].cut(volume, None, 1.5)[0][0, 0, 0]
+            np.float64(9.5)
         """
         axes = (self.rows, self.columns, self.normal)
-        image = volume.transpose(axes)[::-1, :, index : index + 1]
+        slices = volume.transpose(axes)[::-1]
+        before = math.floor(index)
+        image = slices[..., before : before + 1]
+        if index > before:
+            after = slices[..., before + 1 : before + 2]
+            image = image + (index - before) * (after.astype(np.float64) - image)
         if affine is None:
             return image, None
         step = np.zeros((4, 4))
@@ -85,23 +94,26 @@ def flat_plane(shape: tuple[int, ...]) -> Plane | None:
     return flat[0] if len(flat) == 1 else None
 
 
-def slice_index(position: float, size: int) -> int:
-    """The slice at a position.
+def slice_coordinate(position: float, size: int) -> float:
+    """Where a slice lies among others, 0 for the first one.
 
     Args:
         position: A whole number, which is the index itself, or a fraction from 0.0, the first
             slice, to 1.0, the last one.
         size: How many slices there are.
 
+    Returns:
+        A whole number for an index, and a fraction of the last index for a fraction.
+
     Raises:
-        ValueError: If there is no such slice.
+        ValueError: If it lies outside.
 
     Example:
-        >>> slice_index(0.5, 11), slice_index(1.0, 11), slice_index(1, 11)
-        (5, 10, 1)
+        >>> slice_coordinate(0.5, 10), slice_coordinate(1.0, 10), slice_coordinate(1, 10)
+        (4.5, 9.0, 1)
     """
-    index = math.floor(position * (size - 1) + 0.5) if isinstance(position, float) else position
-    if not 0 <= index < size:
+    index = position * (size - 1) if isinstance(position, float) else position
+    if not 0 <= index <= size - 1:
         raise ValueError(
             f"slices: expected indices from 0 to {size - 1} or fractions from 0.0 to 1.0, but got "
             f"{position}."

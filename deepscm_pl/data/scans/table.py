@@ -127,18 +127,23 @@ def read_table(path: str | Path, identifier: str, visits: Sequence[str] = ()) ->
         identifier: The column that names the subjects. Leading zeros count.
         visits: Columns that tell several rows of one subject apart.
 
+    Columns without a name, such as the row numbers that pandas writes, are left out.
+
     Returns:
         The table, of at least one row.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no such table or has no row, a column is missing, an identifier is
-            missing or a floating-point number, or two rows are of the same visit.
+            missing or a floating-point number, two columns have one name, or two rows are of the
+            same visit.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"table: {path} is missing, or not a file.")
     frame = _read_frame(path)
+    frame = frame.loc[:, [str(name) != "" for name in frame]]
+    _check_names(path, frame)
     if identifier in frame and frame[identifier].dtype.kind == "f":
         raise ValueError(
             f"identifier: the column {identifier} of {path} should hold texts or whole numbers, "
@@ -161,13 +166,32 @@ def _read_frame(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        separator = _SEPARATORS[path.suffix]
-        return pd.read_csv(path, sep=separator, dtype=str, na_filter=False, encoding="utf-8-sig")
+        return _read_text(path, _SEPARATORS[path.suffix])
     except Exception as error:  # a broken table breaks its reader in many ways
         raise ValueError(
             f"table: {path} cannot be read as a table ({str(error).strip()}); expected a first "
             "line with the names of the columns, and as many cells in every other one."
         ) from None
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    import pandas as pd
+
+    # Read with its header as a row like others: names that occur twice stay as they are, and a row
+    # that is longer than the header is refused, instead of shifting all the others.
+    lines = pd.read_csv(
+        path, sep=separator, header=None, dtype=str, na_filter=False, encoding="utf-8-sig"
+    )
+    return lines[1:].set_axis(lines.iloc[0].str.strip(), axis="columns")
+
+
+def _check_names(path: Path, frame: pd.DataFrame) -> None:
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(
+            f"table: {path} has several columns {str(twice[0])!r}, of which only one can be meant; "
+            "rename or remove the others."
+        )
 
 
 def _texts(column: pd.Series) -> Text:
