@@ -141,13 +141,13 @@ def read_attribute(
         levels, values = _classes(table, column, texts, numbers, training, found)
     else:
         levels, values = (), _check_numbers(table, column, texts, numbers, found)
-    values = values.astype(np.float32)
-    if len(set(values[training].tolist())) == 1:
+    single = values.astype(np.float32)
+    if len(set(single[training].tolist())) == 1:
         raise ValueError(
             f"columns: {column} of {table.path} is {texts[training.argmax()]} in every row that is "
             f"trained on, and a constant tells nothing; leave {name} out."
         )
-    return Attribute(name, column, found, kind is not None, levels, values)
+    return Attribute(name, column, found, kind is not None, levels, single)
 
 
 def _numbers(texts: Text) -> Numbers:
