@@ -3,6 +3,7 @@
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence, Mechanism
 from deepscm_pl.mechanisms.bernoulli import Bernoulli
 from deepscm_pl.mechanisms.brightness import Brightness
+from deepscm_pl.mechanisms.categorical import Categorical
 from deepscm_pl.mechanisms.constant import Constant
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
@@ -15,6 +16,7 @@ __all__ = [
     "AffineFlow",
     "Bernoulli",
     "Brightness",
+    "Categorical",
     "ConditionalVAE",
     "Constant",
     "Context",

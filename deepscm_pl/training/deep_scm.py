@@ -30,7 +30,7 @@ from deepscm_pl.training.objectives import (
     ObjectiveValue,
     TrainingProgress,
 )
-from deepscm_pl.training.rows import check_rows
+from deepscm_pl.training.rows import check_classes, check_rows
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
@@ -173,6 +173,7 @@ class DeepSCM(WatchedModule):
                 "deepscm_pl.data, or call model.scm.fit(variables) with the training split first."
             )
         if isinstance(datamodule, CausalDataModule):
+            check_classes(self.scm, datamodule)
             for split in get_args(Split):
                 check_rows(self.scm, datamodule, split)
         self.scm.fit(datamodule.variables("train"))

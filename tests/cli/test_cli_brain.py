@@ -204,6 +204,81 @@ def test_a_class_that_is_not_there_is_refused(folder, tmp_path, capsys):
     assert "line 2, sex: expected one of female, male, but got 'x'" in capsys.readouterr().err
 
 
+SITES = ("Leeds", "London", "York")
+
+
+def with_sites(folder: Path, target: Path) -> Path:
+    """A copy of the heads that were seen at one of three sites."""
+    shutil.copytree(folder, target)
+    (target / "world.json").unlink()
+    with (target / "subjects.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (target / "subjects.csv").open("w") as file:
+        writer = csv.DictWriter(file, [*rows[0], "site"])
+        writer.writeheader()
+        writer.writerows({**row, "site": SITES[n % 3]} for n, row in enumerate(rows))
+    return target
+
+
+def model_of_sites(mechanism: str | dict) -> dict:
+    model = copy.deepcopy(CONFIGURATION["model"])
+    model["graph"] = "age -> site; " + model["graph"].replace("ventricle_volume -> i", "site -> i")
+    model["mechanisms"]["site"] = mechanism
+    return model
+
+
+def test_a_category_of_several_classes_from_table_to_answer(folder, tmp_path):
+    settings = {
+        **CONFIGURATION,
+        "model": model_of_sites(
+            {
+                "class_path": "deepscm_pl.mechanisms.Categorical",
+                "init_args": {"categories": 3, "hidden": [4]},
+            }
+        ),
+        "data": data_settings(with_sites(folder, tmp_path / "heads")),
+        "evaluation": {
+            "interventions": ["site=York", "age=50"],
+            "num_particles": 2,
+            "workers": 1,
+        },
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    words = ["--config", str(tmp_path / "config.yaml"), "--trainer.default_root_dir", str(tmp_path)]
+    assert main(["fit", *words]) == 0
+    run = tmp_path / "lightning_logs" / "version_0"
+    report = (run / "evaluation" / "evaluation.md").read_text()
+    assert "log p(site \\| age)" in report
+    assert "do(site = York)" in report
+    words = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--index", "0"]
+    words += ["--out", str(tmp_path / "answers")]
+    assert main(["counterfactual", *words, "--do", "site=York", "age=79"]) == 0
+    with (tmp_path / "answers" / "answers.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[1]["site"] == "York"
+    assert {row["site"] for row in rows} <= set(SITES)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "expected"),
+    [
+        ("deepscm_pl.AffineFlow", "but AffineFlow expects values in (-inf, inf)"),
+        (
+            {"class_path": "deepscm_pl.mechanisms.Categorical", "init_args": {"categories": 4}},
+            "but Categorical expects a class index from 0 to 3",
+        ),
+    ],
+)
+def test_classes_need_a_mechanism_of_as_many(folder, tmp_path, capsys, mechanism, expected):
+    data = data_settings(with_sites(folder, tmp_path / "heads"))
+    settings = {**CONFIGURATION, "model": model_of_sites(mechanism), "data": data}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 1
+    error = capsys.readouterr().err
+    assert f"site is one of 3 classes (Leeds, London, York), {expected}" in error
+    assert "deepscm_pl.mechanisms.Categorical with categories: 3" in error
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

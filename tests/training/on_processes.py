@@ -17,6 +17,7 @@ from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.mechanisms import (
     AffineFlow,
     Bernoulli,
+    Categorical,
     ConditionalVAE,
     MultiscaleFlow,
     SplineFlow,
@@ -38,13 +39,14 @@ BATCH = 16
 """Rows of one step, on all processes together."""
 
 GRAPH = """
-bright; thickness -> intensity; thickness, bright -> image; intensity -> texture;
+bright; thickness -> intensity; thickness -> width; thickness, bright, width -> image;
+intensity -> texture;
 thickness, intensity -> volume
 """
 
 
 class RowsOfAllKinds(CausalDataModule):
-    """64 training, 13 validation and 13 test rows: scalars, a binary one, images, a volume."""
+    """64 training, 13 validation and 13 test rows: scalars, classes, images, a volume."""
 
     def __init__(self, batch_size: int = BATCH, validation_size: int = 13) -> None:
         super().__init__(batch_size=batch_size, validation_size=validation_size)
@@ -58,8 +60,10 @@ def _of_all_kinds(size, seed):
     texture = rows["image"][..., ::2, ::2]
     volume = rows["image"][:, :, None, ::2, :].expand(-1, -1, 4, -1, -1)[..., ::2].clone()
     bright = (rows["intensity"] > 160).float()
+    width = (rows["thickness"] > 3).float() + (rows["thickness"] > 5).float()
     label = (rows["thickness"] > 4).long()
-    return {**rows, "bright": bright, "texture": texture, "volume": volume, "label": label}
+    others = {"bright": bright, "width": width, "label": label}
+    return {**rows, **others, "texture": texture, "volume": volume}
 
 
 def attributes():
@@ -104,6 +108,7 @@ def all_kinds(kind=DeepSCM):
         "thickness": partial(SplineFlow, constraint=Positive),
         "intensity": partial(AffineFlow, constraint=partial(Interval, low=64, high=255)),
         "bright": Bernoulli,
+        "width": partial(Categorical, categories=3),
         "image": image,
         "texture": texture,
         "volume": volume,

@@ -1,0 +1,159 @@
+"""The mechanism of a variable of several classes: a race whose winner is the class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+import torch
+from pyro.distributions import Categorical as CategoricalDistribution
+from torch import Tensor
+
+from deepscm_pl.mechanisms.base import Evidence, Mechanism
+from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.types import Domain, Noise, Variables
+
+__all__ = ["Categorical"]
+
+
+class Categorical(Mechanism):
+    r"""x := argmin_k e_k/p_k(pa), e_k = −log Φ(u_k), u_k ~ N(0, 1) for each class k.
+
+    The e_k are exponential, so that class k comes first with the probability p_k(pa), the softmax
+    of the logits ℓ(pa). (In other words, −log e_k are Gumbel variables, and x is where ℓ_k − log
+    e_k is largest.) The logits are those of the training split, plus what is learned: numbers, or a
+    function of the parents.
+
+    A value does not determine its noise; abduction draws from the posterior exactly. Of independent
+    exponential arrivals the first one's time is exponential of rate 1, whoever it is, and the
+    others come later by exponential times of their own rates (Maddison et al. 2014,
+    arXiv:1411.0030). So the observed value always comes back, over data the noise is standard
+    normal again, and counterfactuals are stable: where no class gains more, in proportion, than the
+    observed one, it stays (Oberst and Sontag 2019, arXiv:1905.05824, definition 4). That is an
+    assumption; data cannot tell it from others. For two classes it is another one than the
+    monotonicity of :class:`~deepscm_pl.mechanisms.Bernoulli`.
+
+    Args:
+        context: What the logits see of the parents.
+        categories: Number of classes K, at least two.
+        hidden: Widths of the hidden layers of the network for the logits; empty for an affine
+            function of the standardised parents.
+
+    Raises:
+        ValueError: If there are fewer than two classes.
+
+    Example:
+        >>> site = Categorical(Context(), categories=3)
+        >>> site.fit(torch.tensor([[0.0], [1.0], [2.0], [2.0]]), {})
+        >>> site.log_prob(torch.tensor([[0.0], [2.0]]), {}).exp()
+        tensor([0.2500, 0.5000], grad_fn=<ExpBackward0>)
+        >>> noise = site.abduct(torch.tensor([[1.0]]), {})
+        >>> noise["u"].shape, site(noise, {})
+        (torch.Size([1, 3]), tensor([[1.]]))
+    """
+
+    initial_logits: Tensor
+
+    def __init__(self, context: Context, categories: int, hidden: Sequence[int] = ()) -> None:
+        super().__init__(context)
+        if categories < 2:
+            raise ValueError(f"categories: expected at least 2 classes, but got {categories}.")
+        self.categories = categories
+        self.correction = ParameterNetwork(context.features, categories, hidden)
+        self.register_buffer("initial_logits", torch.zeros(categories))
+
+    @property
+    def domain(self) -> Domain:
+        """The classes 0, …, K − 1."""
+        return Domain(categories=self.categories)
+
+    def logits(self, parents: Variables) -> Tensor:
+        """log p_k(pa), ``(*batch, K)``, or ``(K,)`` without parents."""
+        logits = self.initial_logits + self.correction(self.context(parents))
+        return logits.log_softmax(dim=-1)
+
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """x, the class that comes first."""
+        first = _log_times(noise["u"], self.logits(parents)).argmin(dim=-1, keepdim=True)
+        return first.to(noise["u"])
+
+    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
+        """u ~ N(0, I), ``(*shape, K)``."""
+        return {"u": self.initial_logits.new_empty(*shape, self.categories).normal_()}
+
+    def abduct(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """Draws of u ~ N(0, I) of those where x comes first."""
+        logits = self.logits(parents)
+        batch = torch.broadcast_shapes(value.shape[:-1], logits.shape[:-1])
+        waits = torch.empty(
+            *sample_shape, *batch, self.categories, dtype=torch.float64, device=value.device
+        ).exponential_()
+        won = self._is_class(value)
+        log_rates = logits.double()
+        first = waits.gather(-1, value.long().expand(*waits.shape[:-1], 1))
+        scaled_first = (first.log() + log_rates).exp()
+        noise = _normal(torch.where(won, scaled_first, scaled_first + waits)).to(logits)
+        # Rounding may have let another one come as early, as forward() sees it.
+        log_times = _log_times(noise, logits)
+        lead = log_times.gather(-1, value.long().expand(*waits.shape[:-1], 1))
+        tied = ~won & (log_times <= lead)
+        return {"u": torch.where(tied, noise - _NUDGE * (1 + noise.abs()), noise)}
+
+    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
+        """log p(x | pa) in nats, ``(*batch,)``."""
+        logits = self.logits(parents)
+        return torch.where(self._is_class(value), logits, torch.zeros_like(logits)).sum(dim=-1)
+
+    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
+        """The exact log-probability."""
+        log_prob = self.log_prob(value, parents)
+        return Evidence(log_prob, torch.zeros_like(log_prob))
+
+    def model(self, name: str, parents: Variables) -> Tensor:
+        """The site ``name``."""
+        logits = self.logits(parents).unsqueeze(-2)
+        value: Tensor = pyro.sample(name, CategoricalDistribution(logits=logits).to_event(1))
+        return value.to(logits)
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Fit the context, and start from the shares of the classes in the training split.
+
+        Raises:
+            ValueError: If a class does not occur.
+        """
+        super().fit(value, parents)
+        shares = self._is_class(value).flatten(0, -2).double().mean(dim=0)
+        absent = [k for k, share in enumerate(shares.tolist()) if share == 0]
+        if absent:
+            raise ValueError(
+                f"expected every class from 0 to {self.categories - 1} in the training split, but "
+                f"{', '.join(map(str, absent))} does not occur; give categories the number of "
+                "classes that there are."
+            )
+        self.initial_logits.copy_(shares.log())
+
+    def _is_class(self, value: Tensor) -> Tensor:
+        """For each class whether it is the value, ``(*batch, K)``."""
+        return value.long() == torch.arange(self.categories, device=value.device)
+
+
+_NUDGE = 1e-5
+"""By what share of itself u is moved where two times cannot be told apart."""
+
+_TINY = 1e-300
+"""A probability that the normal quantile still tells from zero."""
+
+
+def _log_times(noise: Tensor, logits: Tensor) -> Tensor:
+    """log e_k/p_k, in double precision, ``(*batch, K)``."""
+    return (-torch.special.log_ndtr(noise.double())).log() - logits.double()
+
+
+def _normal(exponential: Tensor) -> Tensor:
+    """u of e = −log Φ(u), each tail from its own end."""
+    upper = -torch.special.ndtri((-torch.expm1(-exponential)).clamp(min=_TINY))
+    lower = torch.special.ndtri((-exponential).exp().clamp(min=_TINY))
+    return torch.where(exponential < 0.5, upper, lower)

@@ -1,0 +1,177 @@
+"""The mechanism of several classes: the laws of a value that bounds its noise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+from deepscm_pl.mechanisms import AffineFlow, Bernoulli, Categorical, Context
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.types import Domain
+
+import laws
+
+VALUE = torch.tensor([[1.0], [0.0], [3.0], [2.0], [0.0], [1.0]])
+CLASSES = 4
+
+
+def make(parents, hidden=()):
+    domains = {"age": Domain(lower=0.0)} if parents else {}
+    return Categorical(Context(domains), CLASSES, hidden)
+
+
+@pytest.fixture(params=["none", "affine", "network"])
+def case(request, double):
+    """A mechanism away from its start, values and parents."""
+
+    def fresh():
+        return make(request.param != "none", (4,) if request.param == "network" else ())
+
+    mechanism = fresh()
+    parents = {} if request.param == "none" else {"age": 40 + 20 * torch.rand(len(VALUE), 1)}
+    value = VALUE.double()
+    mechanism.fit(value, parents)
+    with torch.no_grad():
+        for parameter in mechanism.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return mechanism, fresh, value, parents
+
+
+def of_probabilities(*shares, dtype=torch.float64):
+    mechanism = Categorical(Context(), len(shares)).to(dtype)
+    mechanism.initial_logits.copy_(torch.tensor(shares).log())
+    return mechanism
+
+
+def test_laws(case):
+    mechanism, fresh, value, parents = case
+    laws.forward_explains_abduction(mechanism, value, parents)
+    laws.rows_are_alone(mechanism, value, parents)
+    laws.gradients_reach_every_parameter(mechanism, value, parents)
+    laws.saves_and_loads(mechanism, fresh(), value, parents)
+    laws.copies_after_use(mechanism, value, parents)
+    laws.pyro_sites_agree(mechanism, value, parents)
+
+
+def test_probabilities_of_all_classes_sum_to_one(case):
+    mechanism, _, value, parents = case
+    total = sum(
+        mechanism.log_prob(torch.full_like(value, k), parents).exp() for k in range(CLASSES)
+    )
+    torch.testing.assert_close(total, torch.ones(len(value)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("logits", [(0, 0, 0), (30, 0, -30), (-60, 0, 3), (500, 0, 499)])
+def test_the_observed_value_always_comes_back(logits, dtype):
+    mechanism = Categorical(Context(), 3).to(dtype)
+    mechanism.initial_logits.copy_(torch.tensor(logits))
+    for k in range(3):
+        value = torch.full((20_000, 1), float(k), dtype=dtype)
+        noise = mechanism.abduct(value, {}, (2,))
+        assert torch.isfinite(noise["u"]).all()
+        assert torch.equal(mechanism(noise, {}), value.expand(2, -1, -1))
+
+
+@pytest.mark.parametrize("first", [1e-9, 1.0, 50.0])
+@pytest.mark.parametrize("wait", [1e-12, 50.0])
+def test_times_that_rounding_makes_equal_are_told_apart(monkeypatch, first, wait):
+    """Others who come at once after the winner; and draws so late that their tail is tiny."""
+    value = torch.tensor([[0.0], [1.0], [2.0]])
+    times = torch.full((3, 3), wait).double().fill_diagonal_(first)
+    monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: self.copy_(times))
+    mechanism = of_probabilities(0.2, 0.5, 0.3, dtype=torch.float32)
+    noise = mechanism.abduct(value, {})
+    assert torch.isfinite(noise["u"]).all()
+    assert torch.equal(mechanism(noise, {}), value)
+
+
+def test_noise_over_data_is_standard_normal_again(double):
+    mechanism = of_probabilities(0.1, 0.6, 0.3)
+    value = mechanism(mechanism.sample_noise((20_000,)), {})
+    noise = mechanism.abduct(value, {})["u"].detach()
+    for k in range(3):
+        assert stats.kstest(noise[:, k].numpy(), "norm").pvalue > 0.01
+        # Given the value it is not: that is what the value says of the noise.
+        assert stats.kstest(noise[value[:, 0] == k, k].numpy(), "norm").pvalue < 1e-9
+    correlations = torch.corrcoef(noise.T) - torch.eye(3)
+    assert correlations.abs().max() < 0.03
+
+
+def test_abduction_is_the_posterior(double):
+    """Against those of many draws from the prior that give the value."""
+    mechanism = of_probabilities(0.15, 0.5, 0.35)
+    prior = mechanism.sample_noise((60_000,))
+    for k in range(3):
+        kept = prior["u"][mechanism(prior, {})[:, 0] == k]
+        drawn = mechanism.abduct(torch.full((len(kept), 1), float(k)), {})["u"].detach()
+        for j in range(3):
+            assert stats.ks_2samp(kept[:, j].numpy(), drawn[:, j].numpy()).pvalue > 0.01
+        assert (torch.corrcoef(kept.T) - torch.corrcoef(drawn.T)).abs().max() < 0.04
+
+
+def test_samples_have_the_probabilities(double):
+    mechanism = of_probabilities(0.1, 0.6, 0.3)
+    value = mechanism(mechanism.sample_noise((100_000,)), {})
+    shares = torch.bincount(value.flatten().long()) / len(value)
+    torch.testing.assert_close(shares, torch.tensor([0.1, 0.6, 0.3]), atol=0.006, rtol=0)
+
+
+def graph(mechanism):
+    return StructuralCausalModel("age -> site", {"age": AffineFlow(Context()), "site": mechanism})
+
+
+def counterfactual(weights, before, after, value):
+    """The class at another age, for 50,000 rows that have ``value`` at the age before."""
+    mechanism = Categorical(Context({"age": Domain()}), 3)
+    with torch.no_grad():
+        mechanism.correction.layers[0].weight.copy_(torch.tensor(weights)[:, None])
+        mechanism.correction.layers[0].bias.zero_()
+    rows = torch.ones(50_000, 1)
+    factual = {"age": before * rows, "site": value * rows}
+    answer = graph(mechanism).counterfactual(factual, {"age": after})["site"][0]
+    age = torch.tensor([[before], [after]])
+    return answer, mechanism.logits({"age": age}).exp().detach()
+
+
+def test_counterfactuals_are_stable(double):
+    """Where no class gains more, in proportion, than the observed one, it stays."""
+    answer, _ = counterfactual([1.0, 0.3, -0.5], before=0.0, after=0.7, value=0.0)
+    assert (answer == 0).all()
+    answer, _ = counterfactual([1.0, 0.3, -0.5], before=0.0, after=0.7, value=1.0)
+    assert set(answer.flatten().tolist()) == {0.0, 1.0}  # 2 gains less than 1, and never wins
+
+
+def test_counterfactuals_are_of_the_exact_probability(double):
+    """The share of those with x = 2 who keep it is that of the race among what was later."""
+    answer, (before, after) = counterfactual([1.0, 0.3, -0.5], 0.0, 0.7, value=2.0)
+    # x = 2 stays if, after its first arrival, all others' scaled times are later: with gains
+    # g_k = p'_k/p_k, the winner's time T ~ Exp(1) becomes T/g_2, and another's (T + W_k)/g_k.
+    gains = after / before
+    slack = gains[:2] / gains[2] - 1
+    expected = 1 / (1 + (before[:2] * slack).sum())
+    assert float((answer == 2).double().mean()) == pytest.approx(float(expected), abs=0.007)
+
+
+def test_two_classes_have_the_probabilities_of_a_bernoulli(double):
+    value = torch.tensor([[1.0], [1.0], [0.0], [1.0]])
+    one, other = Categorical(Context(), 2), Bernoulli(Context())
+    one.fit(value, {})
+    other.fit(value, {})
+    torch.testing.assert_close(one.log_prob(value, {}), other.log_prob(value, {}))
+
+
+def test_null_interventions_change_nothing(double):
+    mechanism = make(True)
+    factual = {"age": 40 + 20 * torch.rand(len(VALUE), 1), "site": VALUE.double()}
+    mechanism.fit(factual["site"], factual)
+    answer = graph(mechanism).counterfactual(factual, {"age": factual["age"]}, 50)
+    assert torch.equal(answer["site"], factual["site"].expand(50, -1, -1))
+
+
+def test_what_cannot_be_learned():
+    with pytest.raises(ValueError, match="categories: expected at least 2 classes, but got 1"):
+        Categorical(Context(), 1)
+    with pytest.raises(ValueError, match=r"every class from 0 to 3 in .* 2, 3 does not occur"):
+        make(False).fit(torch.tensor([[0.0], [1.0]]), {})
