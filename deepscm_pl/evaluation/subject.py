@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule, KnownWorld
+from deepscm_pl.data.classes import check_classes
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["Subject"]
@@ -58,11 +59,12 @@ class Subject:
         """The first ``rows`` rows of the test split of ``data``, or all.
 
         Raises:
-            ValueError: If the model has variables that the data lacks, or of another shape; if the
-                split is smaller than ``rows``; or if there are fewer than three rows.
+            ValueError: If the model has variables that the data lacks, or of another shape or other
+                classes; if the split is smaller than ``rows``, or has fewer than three rows.
         """
         split = data.variables("test")
         _check_variables(scm, split)
+        check_classes(scm, data.class_names)
         available = len(next(iter(split.values())))
         if available < _ENOUGH:
             raise ValueError(

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
+from deepscm_pl.data.classes import check_classes
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
@@ -30,7 +31,7 @@ from deepscm_pl.training.objectives import (
     ObjectiveValue,
     TrainingProgress,
 )
-from deepscm_pl.training.rows import check_classes, check_rows
+from deepscm_pl.training.rows import check_rows
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
@@ -173,7 +174,7 @@ class DeepSCM(WatchedModule):
                 "deepscm_pl.data, or call model.scm.fit(variables) with the training split first."
             )
         if isinstance(datamodule, CausalDataModule):
-            check_classes(self.scm, datamodule)
+            check_classes(self.scm, datamodule.class_names)
             for split in get_args(Split):
                 check_rows(self.scm, datamodule, split)
         self.scm.fit(datamodule.variables("train"))

@@ -1,4 +1,4 @@
-"""Whether a data set is one that the model can explain, before any training."""
+"""Whether all rows of a data set are possible, before any training."""
 
 from __future__ import annotations
 
@@ -9,30 +9,7 @@ from deepscm_pl.data.base import Split
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Domain
 
-__all__ = ["check_classes", "check_rows"]
-
-
-def check_classes(scm: StructuralCausalModel, data: CausalDataModule) -> None:
-    """Raise unless variables that are classes have mechanisms of as many classes.
-
-    Args:
-        scm: The model.
-        data: The data, which know the names of the classes.
-
-    Raises:
-        ValueError: Naming the variable, its classes and its mechanism.
-    """
-    for name, classes in data.class_names.items():
-        if name not in scm.graph.nodes or scm[name].domain.categories == len(classes):
-            continue
-        fitting = (
-            "Bernoulli" if len(classes) == 2 else f"Categorical with categories: {len(classes)}"
-        )
-        raise ValueError(
-            f"mechanisms: {name} is one of {len(classes)} classes ({', '.join(classes)}), but "
-            f"{type(scm[name]).__name__} expects {scm[name].domain}; give it "
-            f"deepscm_pl.mechanisms.{fitting}, or declare it of another kind."
-        )
+__all__ = ["check_rows"]
 
 
 def check_rows(scm: StructuralCausalModel, data: CausalDataModule, split: Split) -> None:
