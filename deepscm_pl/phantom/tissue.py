@@ -212,10 +212,16 @@ def _level(
 ) -> _Array:
     """The level below which ``size`` elements lie, ``(N, 1)``, by bisection."""
     weight = np.float32(1) if inside is None else inside
-    low, high = np.full_like(size, 0.0), np.full_like(size, 8 * start)
+
+    def holds_enough(level: _Array) -> NDArray[np.bool_]:
+        covered = (weight * _cover(level, field, steepness, spacing)).sum(axis=1, keepdims=True)
+        return covered.astype(np.float64) >= size
+
+    # What is thinner than an element covers no more than a part of it, even along its middle.
+    is_thin = holds_enough(np.zeros(size.shape, dtype=np.float32))
+    low, high = np.where(is_thin, -spacing, 0.0), np.where(is_thin, 0.0, 8 * start)
     for _ in range(rounds):
         middle = ((low + high) / 2).astype(np.float32)
-        covered = (weight * _cover(middle, field, steepness, spacing)).sum(axis=1, keepdims=True)
-        enough = covered.astype(np.float64) >= size
+        enough = holds_enough(middle)
         low, high = np.where(enough, low, middle), np.where(enough, middle, high)
     return ((low + high) / 2).astype(np.float32)

@@ -8,6 +8,7 @@ import pytest
 from deepscm_pl.phantom import TISSUES, TRAITS, HeadGrid, draw_heads, draw_labels, measure_heads
 
 GRIDS = {
+    "32": HeadGrid((32, 32)),
     "64": HeadGrid((64, 64)),
     "odd": HeadGrid((77, 91)),
     "192": HeadGrid((192, 192)),
@@ -37,6 +38,16 @@ def test_labels_have_the_volumes_that_were_asked_for(name):
     np.testing.assert_allclose(found, brain, rtol=1e-3)
     found = labels[:, -1].sum(axis=space, dtype=float) * grid.ventricle_element
     np.testing.assert_allclose(found, ventricles, rtol=2e-3)
+
+
+@pytest.mark.parametrize("volume", [1e3, 4e3, 1e4])
+@pytest.mark.parametrize("name", GRIDS)
+def test_ventricles_thinner_than_an_element_have_their_volume(name, volume):
+    grid = GRIDS[name]
+    traits, brain, _ = heads(40)
+    labels = draw_labels(traits, brain, np.full(40, volume), grid)
+    found = labels[:, -1].reshape(40, -1).sum(axis=1, dtype=float) * grid.ventricle_element
+    np.testing.assert_allclose(found, volume, rtol=2e-3)
 
 
 def test_each_head_is_drawn_alone_and_always_alike():
