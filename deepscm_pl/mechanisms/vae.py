@@ -76,11 +76,16 @@ class ConditionalVAE(ImageMechanism):
             :class:`~deepscm_pl.nn.TemplateDecoder` places what it draws; all that it sees unless
             given. The others may change what is drawn, but not where all of it lies: the outline
             of a head stays when its ventricles grow. It is an assumption, too.
+        overlaid_by: Parents whose only effect is how large a structure is that lies over the rest
+            (:class:`~deepscm_pl.nn.Overlay` of a :class:`~deepscm_pl.nn.TemplateDecoder`): of the
+            decoder, the opacity of that layer alone sees them, so that an intervention changes the
+            image where the structure is or comes to be, and nowhere else. A third assumption.
 
     Raises:
         ValueError: If a size is not positive, ``brightness`` names no continuous parent, the
-            likelihood does not live on grey levels, or ``placed_by`` names no parent that the
-            decoder sees, or goes with a decoder that places nothing.
+            likelihood does not live on grey levels, or ``placed_by`` or ``overlaid_by`` names no
+            parent that the decoder sees, or one of the other, or goes with a decoder that places
+            nothing or has no overlay.
 
     Example:
         >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
@@ -103,6 +108,7 @@ class ConditionalVAE(ImageMechanism):
         levels: int = 256,
         brightness: Sequence[str] = (),
         placed_by: Sequence[str] | None = None,
+        overlaid_by: Sequence[str] = (),
     ) -> None:
         super().__init__(context, shape, alpha, levels)
         if latent < 1:
@@ -130,6 +136,8 @@ class ConditionalVAE(ImageMechanism):
         self.decoder = (decoder or ConvolutionalDecoder)(latent, seen, outputs)
         if placed_by is not None:
             _place_by(self.decoder, content, placed_by)
+        if overlaid_by:
+            _overlay_by(self.decoder, content, overlaid_by, placed_by or ())
         self.preprocessing = self.likelihood.preprocessing(alpha)
 
     def fit(self, value: Tensor, parents: Variables) -> None:
@@ -352,6 +360,27 @@ def _place_by(decoder: nn.Module, context: Context, names: Sequence[str]) -> Non
         decoder.place_by(context.positions(names))
     except ValueError as error:
         raise ValueError(f"placed_by: {error}") from None
+
+
+def _overlay_by(
+    decoder: nn.Module, context: Context, names: Sequence[str], placed_by: Sequence[str]
+) -> None:
+    """Let the opacity of the decoder's overlay alone see these parents."""
+    if not isinstance(decoder, TemplateDecoder):
+        raise ValueError(
+            "overlaid_by: expected a decoder with an overlay, TemplateDecoder, but got "
+            f"{type(decoder).__name__}; leave overlaid_by out."
+        )
+    both = [name for name in names if name in placed_by]
+    if both:
+        raise ValueError(
+            f"overlaid_by: {both[0]} is in placed_by, too; what only overlays places nothing, so "
+            "leave it out of one of them."
+        )
+    try:
+        decoder.overlay_by(context.positions(names))
+    except ValueError as error:
+        raise ValueError(f"overlaid_by: {error}") from None
 
 
 def _divergences_from_standard_normal(posterior: _Posterior) -> Tensor:

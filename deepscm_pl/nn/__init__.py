@@ -4,6 +4,7 @@ from deepscm_pl.nn.classifier import ResidualClassifier
 from deepscm_pl.nn.conditioner import ConvolutionalConditioner
 from deepscm_pl.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
+from deepscm_pl.nn.overlay import Overlay
 from deepscm_pl.nn.parameters import ParameterNetwork
 from deepscm_pl.nn.precision import call_in_precision
 from deepscm_pl.nn.pyramid import PyramidDecoder, PyramidEncoder
@@ -13,6 +14,7 @@ __all__ = [
     "ConvolutionalConditioner",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "Overlay",
     "ParameterNetwork",
     "PyramidDecoder",
     "PyramidEncoder",

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepscm_pl.nn.pace import PACE
 from deepscm_pl.nn.pyramid import PyramidDecoder
 
 __all__ = ["TemplateDecoder"]
-
-_PACE = 10.0
-"""How much faster than the rest the template, and its place under a condition, are learned."""
 
 
 class TemplateDecoder(nn.Module):
@@ -29,6 +27,10 @@ class TemplateDecoder(nn.Module):
     images, and where a condition puts it, is found before the decoder draws it otherwise. A may
     see a part of the condition only, see :meth:`place_by`.
 
+    An overlay lies over t + d(z, c) in the frame of the template: one structure, whose size
+    features of the condition may determine without a change of anything else, see
+    :meth:`overlay_by`.
+
     Coordinates run from −1 to 1 over the edges of the image; values are interpolated linearly, and
     beyond the edges those of the edge go on.
 
@@ -39,6 +41,9 @@ class TemplateDecoder(nn.Module):
         decoder: Factory of d, called with the three arguments before. None for
             :class:`~deepscm_pl.nn.PyramidDecoder`.
         hidden: Width of the hidden layer of the network of A.
+        overlay: Factory of a layer over the drawing, such as :class:`~deepscm_pl.nn.Overlay`,
+            called with the first three arguments: a network of a drawing, the latent, the
+            condition, and the condition as the drawing sees it -> a drawing.
 
     Shape:
         ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
@@ -56,6 +61,7 @@ class TemplateDecoder(nn.Module):
     """
 
     placing: Tensor
+    drawing: Tensor
 
     def __init__(
         self,
@@ -64,6 +70,7 @@ class TemplateDecoder(nn.Module):
         output_shape: Sequence[int],
         decoder: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
         hidden: int = 64,
+        overlay: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.dimensions = len(output_shape) - 1
@@ -75,10 +82,14 @@ class TemplateDecoder(nn.Module):
         self.decoder = (decoder or PyramidDecoder)(
             latent_features, condition_features, output_shape
         )
+        self.overlay = (
+            None if overlay is None else overlay(latent_features, condition_features, output_shape)
+        )
         numbers = self.dimensions * (self.dimensions + 1)
         self.slow_template = nn.Parameter(torch.zeros(*output_shape))
         self.slope = nn.Parameter(torch.zeros(condition_features, numbers))
         self.register_buffer("placing", torch.ones(condition_features), persistent=False)
+        self.register_buffer("drawing", torch.ones(condition_features), persistent=False)
         last = nn.Linear(hidden, numbers)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -89,7 +100,7 @@ class TemplateDecoder(nn.Module):
     @property
     def template(self) -> Tensor:
         """t, ``(channels, *sizes)``."""
-        return _PACE * self.slow_template
+        return PACE * self.slow_template
 
     def place_by(self, features: Sequence[int]) -> None:
         """Let the warp see the latent and these features of the condition, nothing else.
@@ -106,9 +117,33 @@ class TemplateDecoder(nn.Module):
         self.placing.zero_()
         self.placing[list(features)] = 1.0
 
+    def overlay_by(self, features: Sequence[int]) -> None:
+        """Let the opacity of the overlay alone see these features of the condition.
+
+        Args:
+            features: Positions in the condition.
+
+        Raises:
+            ValueError: If there is no overlay.
+
+        Example:
+            >>> from deepscm_pl.nn import Overlay
+            >>> decoder = TemplateDecoder(16, 2, (1, 8, 8), overlay=Overlay)
+            >>> decoder.overlay_by([1])
+            >>> decoder.drawing, decoder.placing
+            (tensor([1., 0.]), tensor([1., 0.]))
+        """
+        if self.overlay is None:
+            raise ValueError("expected a decoder with an overlay; give TemplateDecoder one.")
+        self.drawing[list(features)] = 0.0
+        self.placing[list(features)] = 0.0
+
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         """The image for ``latent``."""
-        drawing = self.template + self.decoder(latent, condition)
+        drawn = condition * self.drawing.to(condition)
+        drawing = self.template + self.decoder(latent, drawn)
+        if self.overlay is not None:
+            drawing = self.overlay(drawing, latent, condition, drawn)
         warp = self.warp(latent, condition)
         # Coordinates in low precision would be off by whole pixels.
         with torch.autocast(drawing.device.type, enabled=False):
@@ -123,7 +158,7 @@ class TemplateDecoder(nn.Module):
         """A of each image, ``(batch, d, d + 1)`` for d sizes, the last size's coordinate first."""
         condition = condition * self.placing.to(condition)
         offset = self.locator(torch.cat([latent, condition], dim=-1)).to(self.slope)
-        offset = offset + _PACE * condition.to(self.slope) @ self.slope
+        offset = offset + PACE * condition.to(self.slope) @ self.slope
         identity = torch.eye(self.dimensions, self.dimensions + 1).to(offset)
         matrix: Tensor = identity + offset.unflatten(-1, identity.shape)
         return matrix

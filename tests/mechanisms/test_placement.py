@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from deepscm_pl.mechanisms import ConditionalVAE, Context
-from deepscm_pl.nn import PyramidDecoder, TemplateDecoder
+from deepscm_pl.nn import Overlay, PyramidDecoder, TemplateDecoder
 from deepscm_pl.types import Domain
 
 DOMAINS = {"sex": Domain(categories=2), "brain": Domain(lower=0.0), "ventricles": Domain(lower=0.0)}
 DRAWING = partial(PyramidDecoder, channels=(4, 4))
+OVERLAID = partial(
+    TemplateDecoder, decoder=DRAWING, overlay=partial(Overlay, opacity=DRAWING, hidden=4)
+)
 
 
-def make(placed_by, decoder=None):
+def make(placed_by, decoder=None, overlaid_by=()):
     return ConditionalVAE(
         Context(DOMAINS),
         shape=(1, 16, 16),
@@ -23,6 +26,7 @@ def make(placed_by, decoder=None):
         hidden=7,
         decoder=decoder or partial(TemplateDecoder, decoder=DRAWING),
         placed_by=placed_by,
+        overlaid_by=overlaid_by,
     )
 
 
@@ -71,3 +75,31 @@ def test_mistakes_are_named():
         make(["brain", "skull"])
     with pytest.raises(ValueError, match=r"placed_by: expected a decoder .* got PyramidDecoder"):
         make(["brain"], decoder=DRAWING)
+    with pytest.raises(ValueError, match=r"overlaid_by: expected a decoder .* got PyramidDecoder"):
+        make(None, decoder=DRAWING, overlaid_by=["ventricles"])
+    with pytest.raises(ValueError, match=r"overlaid_by: expected a decoder with an overlay; give"):
+        make(None, overlaid_by=["ventricles"])
+    with pytest.raises(ValueError, match=r"overlaid_by: brain is in placed_by, too"):
+        make(["brain"], decoder=OVERLAID, overlaid_by=["ventricles", "brain"])
+    with pytest.raises(ValueError, match=r"overlaid_by: expected names of parents, .* 'skull'"):
+        make(None, decoder=OVERLAID, overlaid_by=["skull"])
+
+
+def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
+    """A whole counterfactual, pixel noise included, which is abducted under one decoder output."""
+    torch.manual_seed(0)
+    vae = make(["brain"], decoder=OVERLAID, overlaid_by=["ventricles"])
+    across = torch.linspace(-1, 1, 16)
+    with torch.no_grad():
+        vae.decoder.overlay.slow_map.copy_((-2 * across).expand(1, 16, 16))
+        vae.decoder.overlay.slow_slope[:] = 0.1
+    image = torch.randint(20, 230, (5, 1, 16, 16)).float()
+    parents = {"sex": torch.zeros(5, 1), "brain": torch.ones(5, 1), "ventricles": torch.ones(5, 1)}
+    noise = vae.abduct_recorded(image, parents)
+    grown = {**parents, "ventricles": torch.full((5, 1), 2.0)}
+    context = vae.context(grown)
+    outside = (vae.decoder.overlay.opacity(noise["z"], context) == 0).expand_as(image)
+    answer = vae.quantise(vae(noise, grown))
+    assert 0.2 < outside.float().mean() < 0.8
+    assert torch.equal(answer[outside], image[outside])
+    assert (answer != image)[~outside].any()

@@ -1,0 +1,152 @@
+"""A layer changes what lies below it, and nothing where it is not."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from deepscm_pl.nn import Overlay, PyramidDecoder, TemplateDecoder
+
+SMALL = partial(PyramidDecoder, channels=(4, 4))
+SHAPES = [(2, 9, 12), (1, 5, 6, 8)]
+
+
+def disturbed(module):
+    for parameter in module.parameters():
+        with torch.no_grad():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return module
+
+
+def disc(overlay):
+    """Make the layer lie in the left half, and grow to the right with the first feature."""
+    across = torch.linspace(-1, 1, overlay.slow_map.shape[-1])
+    for parameter in overlay.decoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    with torch.no_grad():
+        overlay.slow_map.copy_((-2 * across).expand_as(overlay.slow_map))
+        overlay.slow_slope[0] = 0.4
+        overlay.slow_slope[1] = 0.0
+    return overlay
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_changes_where_the_layer_is_not(shape):
+    overlay = disc(disturbed(Overlay(3, 2, shape, SMALL)))
+    drawing, latent = torch.randn(1, *shape), torch.randn(1, 3)
+    small, large = torch.tensor([[0.0, 0.3]]), torch.tensor([[1.0, 0.3]])
+    images = [overlay(drawing, latent, condition, small) for condition in (small, large)]
+    opacities = [overlay.opacity(latent, condition) for condition in (small, large)]
+    assert all((alpha >= 0).all() and (alpha <= 1).all() for alpha in opacities)
+    assert (opacities[1] >= opacities[0]).all()
+    outside = (opacities[1] == 0).expand_as(drawing)
+    assert 0.1 < outside.float().mean() < 0.5
+    for image in images:
+        assert torch.equal(image[outside], drawing[outside])
+    assert (images[1] - images[0])[~outside].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_where_it_is_opaque_there_is_its_colour(shape):
+    overlay = Overlay(3, 2, shape, SMALL)
+    with torch.no_grad():
+        overlay.slow_map.fill_(5.0)
+    given = torch.randn(4, 3), torch.randn(4, 2)
+    drawing = torch.randn(4, *shape)
+    image = overlay(drawing, *given, given[1])
+    grown = overlay(drawing, given[0], given[1] + 1, given[1])
+    torch.testing.assert_close(grown, image)
+    flat = image.flatten(2)
+    torch.testing.assert_close(flat, flat[..., :1].expand_as(flat))
+    assert flat.std(dim=0).min() > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_everything_is_learned_from_the_start(shape):
+    overlay = Overlay(3, 2, shape, SMALL)
+    given = torch.randn(6, 3), torch.randn(6, 2)
+    overlay(torch.randn(6, *shape), *given, given[1]).square().sum().backward()
+    assert all((p.grad is not None and p.grad.abs().sum() > 0) for p in overlay.parameters())
+
+
+def test_what_is_invisible_can_come_to_be():
+    overlay = Overlay(3, 2, (1, 6, 6), SMALL)
+    with torch.no_grad():
+        overlay.slow_map.fill_(-0.8)
+        overlay.slow_colour.fill_(1.0)
+    given = torch.zeros(4, 3), torch.zeros(4, 2)
+    image = overlay(torch.zeros(4, 1, 6, 6), *given, given[1])
+    assert torch.equal(image, torch.zeros(4, 1, 6, 6))
+    image.sum().backward()
+    assert (overlay.slow_map.grad > 0).all()
+
+
+def test_a_structure_that_grows_with_the_condition_is_found():
+    """A square whose size follows the condition, over a drawing without it."""
+    torch.manual_seed(0)
+    overlay = Overlay(1, 1, (1, 16, 16), SMALL)
+    optimiser = torch.optim.Adam(overlay.parameters(), lr=1e-2)
+    across = torch.linspace(-15 / 16, 15 / 16, 16)
+
+    def square(condition):
+        half = 0.5 * (0.3 * condition).exp()[..., None]
+        return ((across.abs()[:, None] < half) & (across.abs() < half)).float()[:, None]
+
+    for _ in range(150):
+        condition = torch.randn(64, 1)
+        image = overlay(torch.zeros(64, 1, 16, 16), torch.zeros(64, 1), condition, 0 * condition)
+        loss = (image - square(condition)).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    condition = torch.tensor([[-1.0], [0.0], [0.7]])
+    image = overlay(torch.zeros(3, 1, 16, 16), torch.zeros(3, 1), condition, 0 * condition)
+    unchanged = image[[1, 1, 1]]
+    off = [(each - square(condition)).abs().mean(dim=(1, 2, 3)) for each in (image, unchanged)]
+    assert (off[0][[0, 2]] < 0.4 * off[1][[0, 2]]).all()
+    assert overlay.opacity(torch.zeros(3, 1), condition)[:, :, [0, -1]].mean() < 0.01
+
+
+def test_opacities_are_precise_where_networks_run_in_low_precision():
+    overlay = disturbed(Overlay(3, 2, (1, 16, 16), SMALL))
+    given = torch.randn(2, 3), torch.randn(2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        image = overlay(torch.randn(2, 1, 16, 16), *given, given[1])
+        assert overlay.opacity(*given).dtype == torch.float32
+    assert image.dtype == torch.float32
+
+
+def decoder():
+    overlay = partial(Overlay, opacity=SMALL)
+    return TemplateDecoder(3, 3, (2, 9, 12), SMALL, hidden=4, overlay=overlay)
+
+
+def test_the_opacity_alone_sees_what_overlays():
+    whole = disturbed(decoder())
+    disc(whole.overlay)
+    whole.overlay_by([0])
+    latent, condition = torch.randn(1, 3), torch.zeros(3, 3)
+    condition[1, 0], condition[2, 1] = 1.0, 1.0
+    latents = latent.expand(3, 3)
+    warps = whole.warp(latents, condition)
+    assert torch.equal(warps[0], warps[1])
+    assert not torch.equal(warps[0], warps[2])
+    image = whole(latents, condition)
+    changed = (image[1] != image[0]).any(dim=0)
+    assert changed.any()
+    assert not changed.all()
+    assert (image[2] != image[0]).all()
+
+
+def test_a_decoder_without_an_overlay_has_none():
+    with pytest.raises(ValueError, match="expected a decoder with an overlay"):
+        TemplateDecoder(3, 3, (2, 9, 12), SMALL).overlay_by([0])
+
+
+def test_who_sees_what_is_no_part_of_what_is_saved():
+    whole = decoder()
+    before = set(whole.state_dict())
+    whole.overlay_by([1])
+    assert set(whole.state_dict()) == before
