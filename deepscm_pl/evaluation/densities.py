@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import torch
@@ -42,34 +43,32 @@ class DensityResult:
 
     Attributes:
         variable: What is distributed.
-        given: What it is given.
-        value: The value that it is given.
-        done: Whether ``given`` is set by an intervention, not observed.
+        given: What is given, and its value.
+        done: Whether that is set by an intervention, not observed.
         unit: Of the variable and of the distance.
         model: Draws of the model.
         world: Draws of the world.
         distance: Wasserstein distance of both.
         floor: The distance of two samples of the world, which no model can be blamed for.
-        given_unit: Of ``given``.
+        given_units: Of what is given, as far as it has some.
         categories: How many classes ``variable`` has; None if it is continuous.
     """
 
     variable: str
-    given: str
-    value: float
+    given: Mapping[str, float]
     done: bool
     unit: str
     model: Sample
     world: Sample
     distance: float
     floor: float
-    given_unit: str = ""
+    given_units: Mapping[str, str] = field(default_factory=dict)
     categories: int | None = None
 
     @property
     def title(self) -> str:
         """p(intensity | do(thickness = 3))."""
-        what = f"{self.given} = {format_number(self.value, 4)}"
+        what = ", ".join(f"{name} = {format_number(v, 4)}" for name, v in self.given.items())
         return f"p({self.variable} | {f'do({what})' if self.done else what})"
 
 
@@ -83,7 +82,8 @@ def evaluate_densities(
     """For each cause t and effect i of the world's graph: p(i | do(t)), p(t | do(i)), p(t | i).
 
     The last is by importance: the cause is drawn without regard to the effect and weighted with the
-    density of the effect given its parents.
+    density of the effect given its parents. Where an effect has several first causes, which have no
+    causes themselves, also its density given all of them, such as p(brain volume | age, sex).
 
     Args:
         subject: The model, and a known world.
@@ -113,8 +113,7 @@ def evaluate_densities(
 @dataclass(frozen=True)
 class _Asked:
     variable: str
-    given: str
-    value: float
+    given: Mapping[str, float]
     done: bool
 
 
@@ -123,9 +122,14 @@ def _asked(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_A
         for cause in values:
             if cause not in graph.ancestors(effect):
                 continue
-            yield from (_Asked(effect, cause, value, True) for value in values[cause])
-            yield from (_Asked(cause, effect, value, True) for value in values[effect])
-            yield from (_Asked(cause, effect, value, False) for value in values[effect])
+            yield from (_Asked(effect, {cause: value}, True) for value in values[cause])
+            yield from (_Asked(cause, {effect: value}, True) for value in values[effect])
+            yield from (_Asked(cause, {effect: value}, False) for value in values[effect])
+        first = [name for name in values if name in graph.ancestors(effect)]
+        first = [name for name in first if not graph.parents[name]]
+        if len(first) > 1:
+            for chosen in product(*(values[name] for name in first)):
+                yield _Asked(effect, dict(zip(first, chosen, strict=True)), False)
 
 
 def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> list[float]:
@@ -152,13 +156,12 @@ class _Model:
 
     def draw(self, asked: _Asked) -> Sample:
         """Draws of what is asked."""
-        drawn = self.scm.intervene({asked.given: asked.value}, self.size)
+        drawn = self.scm.intervene(asked.given, self.size)
         weights = torch.zeros(self.size)
-        if not asked.done:
-            mechanism = self.scm[asked.given]
-            parents = {name: drawn[name] for name in self.scm.graph.parents[asked.given]}
+        for name in () if asked.done else asked.given:
+            parents = {parent: drawn[parent] for parent in self.scm.graph.parents[name]}
             # Without parents the same for every draw, of shape () or (M,).
-            weights = mechanism.log_prob(drawn[asked.given], parents).expand(self.size)
+            weights = weights + self.scm[name].log_prob(drawn[name], parents).expand(self.size)
         return _sample(drawn[asked.variable].squeeze(-1), weights)
 
 
@@ -172,10 +175,11 @@ class _World:
 
     def draw(self, asked: _Asked) -> Sample:
         """Draws of what is asked."""
-        drawn = self.world.counterfactual(self.attributes, {asked.given: asked.value})
+        drawn = self.world.counterfactual(self.attributes, asked.given)
         weights = np.zeros(self.size)
-        if not asked.done:
-            weights = self.world.log_prob(drawn)[asked.given]
+        log_probs = {} if asked.done else self.world.log_prob(drawn)
+        for name in () if asked.done else asked.given:
+            weights = weights + log_probs[name]
         return _sample(torch.from_numpy(drawn[asked.variable]), torch.from_numpy(weights))
 
 
@@ -194,14 +198,13 @@ def _compare(
     return DensityResult(
         asked.variable,
         asked.given,
-        asked.value,
         asked.done,
         subject.unit(asked.variable),
         own,
         world,
         _distance(own, world),
         _distance(world, other),
-        subject.unit(asked.given),
+        {name: subject.unit(name) for name in asked.given},
         subject.scm[asked.variable].domain.categories,
     )
 
@@ -209,9 +212,13 @@ def _compare(
 def _check_explained(asked: _Asked, sample: Sample, who: str) -> None:
     if bool(sample.weights.isnan().any()):
         raise ValueError(
-            f"density_values: {asked.given} = {asked.value:g} is impossible in the {who}; choose a "
-            "value that occurs."
+            f"density_values: {_as_text(asked.given)} is impossible in the {who}; choose values "
+            "that occur."
         )
+
+
+def _as_text(given: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} = {value:g}" for name, value in given.items())
 
 
 def _distance(first: Sample, second: Sample) -> float:

@@ -33,7 +33,8 @@ _SENTENCES: Mapping[str, Sequence[tuple[str, str]]] = {
             "density into the world's; 0 is perfect. *Two samples of the world* is how far apart "
             "two finite samples of the same world are: a model about as near cannot be told from "
             "it. An effect follows its cause, so that p(effect | do(cause)) moves with the value; "
-            "a cause does not follow its effect, so that p(cause | do(effect)) must not.",
+            "a cause does not follow its effect, so that p(cause | do(effect)) must not. Where an "
+            "effect has several first causes, it is also given all of them at once.",
         ),
     ],
     "errors": [

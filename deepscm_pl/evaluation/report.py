@@ -42,7 +42,7 @@ from deepscm_pl.files import replaced_folder
 
 __all__ = ["Report"]
 
-_FORMAT = 1
+_FORMAT = 2
 _NUMBERS = "evaluation.json"
 
 
@@ -341,8 +341,7 @@ def _plain_density(result: DensityResult) -> dict[str, Any]:
     return {
         "density": result.title,
         "variable": result.variable,
-        "given": result.given,
-        "value": result.value,
+        "given": dict(result.given),
         "done": result.done,
         "unit": result.unit,
         "wasserstein_distance": result.distance,

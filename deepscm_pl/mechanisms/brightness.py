@@ -90,8 +90,8 @@ class Brightness(nn.Module):
         self.context.fit(parents)
         features = self.context(parents).double()
         design = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
-        # The middle of the level's cell.
-        target = (white_level(value.float()).double() + 0.5) / self.levels
+        # The middle of the level's cell; whole numbers of few bits stay what they are until then.
+        target = (white_level(value).double() + 0.5) / self.levels
         solution = _alternating_least_squares(design, _powers(content.double()), target)
         self.weight.copy_(solution[:-1])
         self.bias.copy_(solution[-1])

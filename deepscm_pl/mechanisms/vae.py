@@ -78,8 +78,8 @@ class ConditionalVAE(ImageMechanism):
             of a head stays when its ventricles grow. It is an assumption, too.
         overlaid_by: Parents whose only effect is how large a structure is that lies over the rest
             (:class:`~deepscm_pl.nn.Overlay` of a :class:`~deepscm_pl.nn.TemplateDecoder`): of the
-            decoder, the opacity of that layer alone sees them, so that an intervention changes the
-            image where the structure is or comes to be, and nowhere else. A third assumption.
+            decoder, that layer alone sees them, as one number that moves its border, so that an
+            intervention leaves all else of the image as it is. A third assumption.
 
     Raises:
         ValueError: If a size is not positive, ``brightness`` names no continuous parent, the
@@ -152,8 +152,10 @@ class ConditionalVAE(ImageMechanism):
             content = self.content_context(parents).expand(len(value), -1)
             self.brightness.fit(self.in_plane(value), parents, content)
             if self.exposure is not None:
-                white = self._white(self._content_of(value.to(content) + 0.5, parents))
-                self.exposure.fit(white, content)
+                # As of the whole image at full brightness, which would be a large copy.
+                white = white_level(self.in_plane(value)).to(content) + 0.5
+                share = self.brightness(parents).to(content)
+                self.exposure.fit(self._log_share(white / share), content)
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
@@ -330,8 +332,11 @@ class ConditionalVAE(ImageMechanism):
 
     def _white(self, content: Tensor) -> Tensor:
         """The log of the white level's share of the range, ``(*batch, 1)``."""
+        return self._log_share(white_level(self.in_plane(content)))
+
+    def _log_share(self, white: Tensor) -> Tensor:
         levels = self.dequantisation.levels
-        return (white_level(self.in_plane(content)) / levels).clamp(min=1 / levels).log()
+        return (white / levels).clamp(min=1 / levels).log()
 
     @staticmethod
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:
@@ -365,7 +370,7 @@ def _place_by(decoder: nn.Module, context: Context, names: Sequence[str]) -> Non
 def _overlay_by(
     decoder: nn.Module, context: Context, names: Sequence[str], placed_by: Sequence[str]
 ) -> None:
-    """Let the opacity of the decoder's overlay alone see these parents."""
+    """Let the level of the decoder's overlay alone see these parents."""
     if not isinstance(decoder, TemplateDecoder):
         raise ValueError(
             "overlaid_by: expected a decoder with an overlay, TemplateDecoder, but got "

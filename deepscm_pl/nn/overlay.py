@@ -20,22 +20,25 @@ _FIRST_LOGIT = -3.0
 
 
 class Overlay(nn.Module):
-    r"""A layer of one colour over a drawing, whose opacity is a map of latent and condition.
+    r"""A layer of one colour over a drawing, whose border is a level set that a condition moves.
 
-    A drawing y becomes :math:`y + \alpha(z, c)\,(s(z, c') - y)`, element by element, with the same
-    colour s in all of them, as in layered models of images (Wang and Adelson 1994). The opacity is
-    :math:`\alpha = \max(0, (\sigma(\ell) - \epsilon) / (1 - \epsilon))` with :math:`\epsilon` =
-    0.02, and exactly zero where the layer is not: whatever part of the condition is in c but
-    neither in c' nor in y changes the image only where the layer is or comes to be.
+    A drawing y becomes :math:`y + \alpha\,(s(z, c') - y)`, element by element, with the same colour
+    s in all of them, as in layered models of images (Wang and Adelson 1994). The layer lies where a
+    field of the latent is below a level that the condition sets: its opacity is
+    :math:`\alpha = \max(0, (\sigma(\ell) - \epsilon) / (1 - \epsilon))` of
+    :math:`\ell = w^\top c + t + d(z, c')`, with :math:`\epsilon` = 0.02, a map t and a decoder d.
 
-    :math:`\ell = t + S c + d(z, c)` with a map t, a map S for each feature of c, and a decoder d.
-    The maps t and S, and the mean colour, are learned ten times as fast as the rest.
+    What is in the whole condition c, but not in its part c' that the drawing sees, is one number to
+    the layer, its level: the layer grows with it at its border, in every element from a threshold
+    on that is the element's own, and where the layer is far, :math:`\alpha` is zero exactly. So an
+    intervention leaves all else of the image as it is. The map t, w and the mean colour are learned
+    ten times as fast as the rest.
 
     Args:
         latent_features: Size of the latent z.
         condition_features: Size of the condition c, and of c'.
         output_shape: Shape of a drawing, (channels, *sizes).
-        opacity: Factory of d, called with the first two arguments and (1, *sizes). None for
+        field: Factory of d, called with the first two arguments and (1, *sizes). None for
             :class:`~deepscm_pl.nn.PyramidDecoder`.
         hidden: Width of the hidden layer of the network of s.
 
@@ -55,14 +58,14 @@ class Overlay(nn.Module):
         latent_features: int,
         condition_features: int,
         output_shape: Sequence[int],
-        opacity: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
+        field: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
         hidden: int = 64,
     ) -> None:
         super().__init__()
         channels, *sizes = output_shape
-        self.decoder = (opacity or PyramidDecoder)(latent_features, condition_features, (1, *sizes))
+        self.decoder = (field or PyramidDecoder)(latent_features, condition_features, (1, *sizes))
         self.slow_map = nn.Parameter(torch.full((1, *sizes), _FIRST_LOGIT / PACE))
-        self.slow_slope = nn.Parameter(torch.zeros(condition_features, *sizes))
+        self.slow_growth = nn.Parameter(torch.zeros(condition_features, *sizes))
         self.slow_colour = nn.Parameter(torch.zeros(channels))
         self.colouring = nn.Sequential(
             nn.Linear(latent_features + condition_features, hidden),
@@ -76,19 +79,20 @@ class Overlay(nn.Module):
         Args:
             drawing: y.
             latent: z.
-            condition: c, of which the opacity is a function.
-            other: c', of which the colour is a function.
+            condition: c, which sets the level.
+            other: c', all of it that the field and the colour see.
         """
-        opacity = self.opacity(latent, condition)
+        opacity = self.opacity(latent, condition, other)
         colour = self.colouring(torch.cat([latent, other], dim=-1)).to(opacity)
         colour = colour + PACE * self.slow_colour
         colour = colour.unflatten(-1, (-1, *[1] * (drawing.dim() - 2)))
         return torch.lerp(drawing.to(opacity), colour, opacity)
 
-    def opacity(self, latent: Tensor, condition: Tensor) -> Tensor:
+    def opacity(self, latent: Tensor, condition: Tensor, other: Tensor) -> Tensor:
         """α, of 0 to 1, ``(batch, 1, *sizes)``."""
-        slope = torch.tensordot(condition.to(self.slow_slope), self.slow_slope, dims=1)
-        logit = PACE * (self.slow_map + slope[:, None]) + self.decoder(latent, condition)
-        visible = (torch.sigmoid(logit.to(self.slow_map)) - _INVISIBLE) / (1 - _INVISIBLE)
+        field = self.decoder(latent, other).to(self.slow_map)
+        growth = torch.tensordot(condition.to(field), self.slow_growth, dims=1)
+        logit = PACE * (self.slow_map + growth[:, None]) + field
+        visible = (torch.sigmoid(logit) - _INVISIBLE) / (1 - _INVISIBLE)
         # The gradient is that of the sigmoid, below zero, too: what is invisible can come to be.
         return visible + (torch.relu(visible) - visible).detach()

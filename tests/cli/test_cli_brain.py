@@ -8,6 +8,8 @@ import csv
 import shutil
 from pathlib import Path
 
+import nibabel
+import nibabel.processing
 import numpy as np
 import pytest
 import torch
@@ -353,3 +355,60 @@ def test_an_impossible_value_in_any_split_stops_before_training(folder, tmp_path
     assert f"data: row 0 ({wrong['eid']}) of the {split} split: brain_volume: expected" in error
     assert "but got -5" in error
     assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+def configuration_of(shape: list[int], **data) -> dict:
+    settings = copy.deepcopy({**CONFIGURATION, "data": data})
+    settings["model"]["mechanisms"]["image"]["init_args"]["shape"] = [1, *shape]
+    settings["evaluation"] = {"enabled": False}
+    return settings
+
+
+def test_pictures_of_odd_sizes_from_folder_to_answer(tmp_path):
+    """As those of the authors, of 193 × 229 pixels, halved twice by the networks."""
+    heads = tmp_path / "heads"
+    words = ["data", "brain", "--out", str(heads), "--size", "12", "--shape", "193", "229"]
+    assert main([*words, "--workers", "1"]) == 0
+    data = data_settings(heads, images="{eid}_T1_unbiased_brain_rigid_to_mni.png", batch_size=4)
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(configuration_of([193, 229], **data)))
+    assert main(["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    checkpoint = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    words = ["counterfactual", "--ckpt_path", str(checkpoint), "--do", "ventricle_volume=60000"]
+    assert main([*words, "--index", "0", "--npz", "--out", str(tmp_path / "answers")]) == 0
+    arrays = np.load(tmp_path / "answers" / "answers.npz")
+    assert arrays["0/image"].shape[-2:] == arrays["1/image"].shape[-2:] == (193, 229)
+
+
+def test_volumes_of_mixed_sizes_and_orientations_from_folder_to_answer(tmp_path):
+    """Cut into slices of one size, trained on, and answered over the place of the source."""
+    heads = tmp_path / "heads"
+    words = ["data", "brain", "--out", str(heads), "--size", "12", "--format", "nifti"]
+    assert main([*words, "--shape", "20", "24", "20", "--workers", "1"]) == 0
+    (heads / "world.json").unlink()
+    for number, path in enumerate(sorted(heads.glob("*.nii.gz"))):
+        volume = nibabel.load(path)
+        sizes = np.array(volume.header.get_zooms()) * (1.0 if number % 2 else 0.8)
+        resampled = nibabel.processing.conform(
+            volume, out_shape=(20, 24, 20) if number % 2 else (25, 30, 25), voxel_size=sizes,
+            orientation="RAS" if number % 3 else "PIR",
+        )  # fmt: skip
+        nibabel.save(resampled, path)
+    settings = {
+        "axis": "axial",
+        "slices": [0.45, 0.55],
+        "normalisation": "percentiles",
+        "voxel_size": [10.0, 10.0],
+        "shape": [16, 20],
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(configuration_of([16, 20], **data_settings(heads, **settings))))
+    assert main(["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path)]) == 0
+    checkpoint = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    words = ["counterfactual", "--ckpt_path", str(checkpoint), "--do", "ventricle_volume=60000"]
+    out = tmp_path / "answers"
+    assert main([*words, "--index", "0", "1", "--format", "nifti", "--out", str(out)]) == 0
+    data = load_data(checkpoint)
+    answers = sorted(out.glob("*.nii.gz"))
+    assert len(answers) >= 2
+    np.testing.assert_allclose(nibabel.load(answers[0]).affine, data.placement("test", 0).affine)

@@ -272,8 +272,9 @@ def test_examples_know_where_their_intervention_is_possible():
 def density(value, given="intensity", variable="thickness", done=True, given_unit="grey levels"):
     draws = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
+    given_units = {given: given_unit}
     return DensityResult(
-        variable, given, value, done, "pixels", sample, sample, 0.1, 0.1, given_unit
+        variable, {given: value}, done, "pixels", sample, sample, 0.1, 0.1, given_units
     )
 
 
@@ -289,6 +290,18 @@ def test_the_legends_of_densities_cover_no_curve_and_have_units():
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert legend == ["intensity = 96 grey levels", "intensity = 160 grey levels"]
     assert labels_of(figure) == ["model", "world"]
+
+
+def test_a_density_given_several_causes_names_them_all():
+    draws = torch.randn(200, dtype=torch.float64)
+    sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
+    given, units = {"age": 60.0, "sex": 1.0}, {"age": "years", "sex": ""}
+    result = DensityResult("brain_volume", given, False, "mm³", sample, sample, 1, 1, units)
+    assert result.title == "p(brain_volume | age = 60, sex = 1)"
+    (axes,) = draw_densities([result]).axes
+    assert axes.get_title() == "p(brain_volume | age, sex)"
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["age = 60 years, sex = 1"]
 
 
 def noise(sample, entries=1, variable="image"):
@@ -426,8 +439,10 @@ def test_independent_noise_stays_below_what_chance_gives(entries, about):
 def volumes(given: float, unit: str = "mm³") -> DensityResult:
     draws = 1.1e6 + 1e5 * torch.randn(200, dtype=torch.float64)
     sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
-    return DensityResult("brain_volume", "ventricle_volume", given, True, unit, sample, sample,
-                         1e4, 1e3, unit)  # fmt: skip
+    asked = {"ventricle_volume": given}
+    return DensityResult(
+        "brain_volume", asked, True, unit, sample, sample, 1e4, 1e3, dict.fromkeys(asked, unit)
+    )
 
 
 def test_densities_of_volumes_are_legible():
@@ -447,7 +462,7 @@ def test_classes_are_bars_of_their_probability():
     model = Sample(torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), weights)
     world = Sample(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), weights)
     results = [
-        DensityResult("sex", "age", value, True, "", model, world, 0.2, 0.1, "years", 2)
+        DensityResult("sex", {"age": value}, True, "", model, world, 0.2, 0.1, categories=2)
         for value in (40.0, 80.0)
     ]
     figure = draw_densities(results)

@@ -157,7 +157,7 @@ def test_percentages_and_interventions_are_written_as_everywhere():
 def test_densities_and_noise_are_under_their_headings():
     sample = torch.zeros(3)
     nothing = Sample(sample, sample)
-    density = DensityResult("a", "b", 1.0, True, "pixels", nothing, nothing, 2.5, 1.5)
+    density = DensityResult("a", {"b": 1.0}, True, "pixels", nothing, nothing, 2.5, 1.5)
     shown = cells(density_table([density]))
     assert shown == {
         "density": "p(a | do(b = 1))",

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepscm_pl.likelihoods import (
     DiscretisedGaussian,
@@ -51,6 +52,32 @@ def test_brightness_is_fitted_to_the_brightest_pixel(double):
     brightness.fit(images, parents, content=torch.zeros(64, 0))
     expected = (parents["intensity"] + 0.5) / 256
     torch.testing.assert_close(brightness(parents), expected, atol=1e-9, rtol=0)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most elements of a floating-point tensor that was made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.is_floating_point():
+            self.elements = max(self.elements, made.numel())
+        return made
+
+
+def test_fitting_makes_no_copy_of_all_images():
+    """They may be a map of a file that is larger than the memory."""
+    image, parents = data()
+    parents = {name: each.float() for name, each in parents.items()}
+    vae = make()
+    with Largest() as largest:
+        vae.fit(image.to(torch.uint8), parents)
+    assert 0 < largest.elements < image.numel()
+    expected = make()
+    expected.fit(image.float(), parents)
+    for name, buffer in expected.named_buffers():
+        assert torch.equal(vae.get_buffer(name), buffer)
 
 
 def test_brightness_is_not_confounded_by_the_content(double):

@@ -14,7 +14,7 @@ from deepscm_pl.types import Domain
 DOMAINS = {"sex": Domain(categories=2), "brain": Domain(lower=0.0), "ventricles": Domain(lower=0.0)}
 DRAWING = partial(PyramidDecoder, channels=(4, 4))
 OVERLAID = partial(
-    TemplateDecoder, decoder=DRAWING, overlay=partial(Overlay, opacity=DRAWING, hidden=4)
+    TemplateDecoder, decoder=DRAWING, overlay=partial(Overlay, field=DRAWING, hidden=4)
 )
 
 
@@ -92,13 +92,14 @@ def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
     across = torch.linspace(-1, 1, 16)
     with torch.no_grad():
         vae.decoder.overlay.slow_map.copy_((-2 * across).expand(1, 16, 16))
-        vae.decoder.overlay.slow_slope[:] = 0.1
+        vae.decoder.overlay.slow_level[-1] = 0.1
     image = torch.randint(20, 230, (5, 1, 16, 16)).float()
     parents = {"sex": torch.zeros(5, 1), "brain": torch.ones(5, 1), "ventricles": torch.ones(5, 1)}
     noise = vae.abduct_recorded(image, parents)
     grown = {**parents, "ventricles": torch.full((5, 1), 2.0)}
     context = vae.context(grown)
-    outside = (vae.decoder.overlay.opacity(noise["z"], context) == 0).expand_as(image)
+    drawn = context * vae.decoder.drawing
+    outside = (vae.decoder.overlay.opacity(noise["z"], context, drawn) == 0).expand_as(image)
     answer = vae.quantise(vae(noise, grown))
     assert 0.2 < outside.float().mean() < 0.8
     assert torch.equal(answer[outside], image[outside])

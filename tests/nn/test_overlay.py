@@ -21,14 +21,14 @@ def disturbed(module):
 
 
 def disc(overlay):
-    """Make the layer lie in the left half, and grow to the right with the first feature."""
+    """Makes the layer lie in the left half, and grow to the right with the first feature."""
     across = torch.linspace(-1, 1, overlay.slow_map.shape[-1])
     for parameter in overlay.decoder.parameters():
         torch.nn.init.zeros_(parameter)
     with torch.no_grad():
         overlay.slow_map.copy_((-2 * across).expand_as(overlay.slow_map))
-        overlay.slow_slope[0] = 0.4
-        overlay.slow_slope[1] = 0.0
+        overlay.slow_level[0] = 0.4
+        overlay.slow_level[1] = 0.0
     return overlay
 
 
@@ -38,7 +38,7 @@ def test_nothing_changes_where_the_layer_is_not(shape):
     drawing, latent = torch.randn(1, *shape), torch.randn(1, 3)
     small, large = torch.tensor([[0.0, 0.3]]), torch.tensor([[1.0, 0.3]])
     images = [overlay(drawing, latent, condition, small) for condition in (small, large)]
-    opacities = [overlay.opacity(latent, condition) for condition in (small, large)]
+    opacities = [overlay.opacity(latent, condition, small) for condition in (small, large)]
     assert all((alpha >= 0).all() and (alpha <= 1).all() for alpha in opacities)
     assert (opacities[1] >= opacities[0]).all()
     outside = (opacities[1] == 0).expand_as(drawing)
@@ -106,7 +106,8 @@ def test_a_structure_that_grows_with_the_condition_is_found():
     unchanged = image[[1, 1, 1]]
     off = [(each - square(condition)).abs().mean(dim=(1, 2, 3)) for each in (image, unchanged)]
     assert (off[0][[0, 2]] < 0.4 * off[1][[0, 2]]).all()
-    assert overlay.opacity(torch.zeros(3, 1), condition)[:, :, [0, -1]].mean() < 0.01
+    opacity = overlay.opacity(torch.zeros(3, 1), condition, 0 * condition)
+    assert opacity[:, :, [0, -1]].mean() < 0.01
 
 
 def test_opacities_are_precise_where_networks_run_in_low_precision():
@@ -114,12 +115,12 @@ def test_opacities_are_precise_where_networks_run_in_low_precision():
     given = torch.randn(2, 3), torch.randn(2, 2)
     with torch.autocast("cpu", torch.bfloat16):
         image = overlay(torch.randn(2, 1, 16, 16), *given, given[1])
-        assert overlay.opacity(*given).dtype == torch.float32
+        assert overlay.opacity(*given, given[1]).dtype == torch.float32
     assert image.dtype == torch.float32
 
 
 def decoder():
-    overlay = partial(Overlay, opacity=SMALL)
+    overlay = partial(Overlay, field=SMALL)
     return TemplateDecoder(3, 3, (2, 9, 12), SMALL, hidden=4, overlay=overlay)
 
 

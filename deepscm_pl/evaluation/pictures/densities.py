@@ -59,17 +59,20 @@ def draw_densities(results: Sequence[DensityResult]) -> Figure:
     return figure
 
 
-def _panel(result: DensityResult) -> tuple[str, str, bool]:
-    return result.variable, result.given, result.done
+def _panel(result: DensityResult) -> tuple[str, tuple[str, ...], bool]:
+    return result.variable, tuple(result.given), result.done
 
 
 def _title(result: DensityResult) -> str:
-    given = f"do({result.given})" if result.done else result.given
-    return f"p({result.variable} | {given})"
+    names = ", ".join(result.given)
+    return f"p({result.variable} | {f'do({names})' if result.done else names})"
 
 
 def _label(result: DensityResult) -> str:
-    return f"{result.given} = {format_number(result.value, 4)} {result.given_unit}".rstrip()
+    return ", ".join(
+        f"{name} = {format_number(value, 4)} {result.given_units.get(name, '')}".rstrip()
+        for name, value in result.given.items()
+    )
 
 
 def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityResult]) -> None:

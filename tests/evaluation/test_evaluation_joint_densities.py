@@ -1,0 +1,92 @@
+"""Densities given all first causes at once, as p(brain volume | age, sex)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import pytest
+import torch
+
+from deepscm_pl.data import SyntheticBrainDataModule
+from deepscm_pl.evaluation.densities import evaluate_densities
+from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.mechanisms import AffineFlow, Bernoulli, ConditionalVAE
+from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.transforms import Positive
+
+VALUES = {
+    "age": [50.0, 70.0],
+    "sex": [0.0, 1.0],
+    "brain_volume": [1.1e6],
+    "ventricle_volume": [3e4],
+}
+
+
+@pytest.fixture(scope="module")
+def densities(tmp_path_factory):
+    """Of a model of the graph of the world, before any training."""
+    torch.manual_seed(0)
+    volume = partial(AffineFlow, constraint=Positive)
+    image = partial(
+        ConditionalVAE,
+        shape=(1, 32, 32),
+        latent=2,
+        hidden=4,
+        encoder=partial(ConvolutionalEncoder, features=4, channels=(2, 2)),
+        decoder=partial(ConvolutionalDecoder, hidden=4, channels=(2, 2)),
+    )
+    scm = StructuralCausalModel(
+        "age, sex -> brain_volume; age, brain_volume -> ventricle_volume; "
+        "brain_volume, ventricle_volume -> image",
+        {
+            "age": volume,
+            "sex": Bernoulli,
+            "brain_volume": volume,
+            "ventricle_volume": volume,
+            "image": image,
+        },
+    )
+    data = SyntheticBrainDataModule(
+        train_size=300, validation_size=10, test_size=10, shape=(32, 32),
+        cache_dir=tmp_path_factory.mktemp("cache"),
+    )  # fmt: skip
+    data.prepare_data()
+    data.setup("fit")
+    data.setup("test")
+    scm.fit(data.variables("train"))
+    subject = Subject.of(scm, data)
+    found = evaluate_densities(subject, VALUES, size=5000, progress=False)
+    return {each.title: each for each in found}
+
+
+def test_effects_are_given_all_that_has_no_cause(densities):
+    joint = [title for title in densities if title.count("=") > 1]
+    assert joint == [
+        f"p({volume} | age = {age}, sex = {sex})"
+        for volume in ("brain_volume", "ventricle_volume")
+        for age in (50, 70)
+        for sex in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize(("age", "sex"), [(50, 0), (70, 1)])
+def test_the_world_is_as_its_equation_says(densities, age, sex):
+    sample = densities[f"p(brain_volume | age = {age}, sex = {sex})"].world
+    logs = sample.values.log()
+    expected = math.log(1.16e6) - 0.0035 * (age - 60) + 0.105 * (sex - 0.5)
+    assert (logs * sample.weights).sum().item() == pytest.approx(expected, abs=0.005)
+    assert logs.std().item() == pytest.approx(0.075, rel=0.05)
+
+
+def test_what_has_no_cause_may_as_well_be_set(densities):
+    """Before any training the model's volumes follow nothing: as under no condition."""
+    one, other = (
+        densities[f"p(brain_volume | age = {age}, sex = {sex})"].model
+        for age, sex in ((50, 0), (70, 1))
+    )
+    assert (one.values * one.weights).sum().item() == pytest.approx(
+        (other.values * other.weights).sum().item(), rel=0.01
+    )
+    assert one.weights.max().item() == pytest.approx(1 / 5000)
