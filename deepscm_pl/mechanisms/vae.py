@@ -78,7 +78,7 @@ class ConditionalVAE(ImageMechanism):
             of a head stays when its ventricles grow. It is an assumption, too.
         overlaid_by: Parents whose only effect is how large a structure is that lies over the rest
             (:class:`~deepscm_pl.nn.Overlay` of a :class:`~deepscm_pl.nn.TemplateDecoder`): of the
-            decoder, that layer alone sees them, as one number that moves its border, so that an
+            decoder, that layer alone sees them, which grows and shrinks with them, so that an
             intervention leaves all else of the image as it is. A third assumption.
 
     Raises:
@@ -370,7 +370,7 @@ def _place_by(decoder: nn.Module, context: Context, names: Sequence[str]) -> Non
 def _overlay_by(
     decoder: nn.Module, context: Context, names: Sequence[str], placed_by: Sequence[str]
 ) -> None:
-    """Let the level of the decoder's overlay alone see these parents."""
+    """Let the growth of the decoder's overlay alone see these parents."""
     if not isinstance(decoder, TemplateDecoder):
         raise ValueError(
             "overlaid_by: expected a decoder with an overlay, TemplateDecoder, but got "

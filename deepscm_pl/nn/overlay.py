@@ -20,19 +20,18 @@ _FIRST_LOGIT = -3.0
 
 
 class Overlay(nn.Module):
-    r"""A layer of one colour over a drawing, whose border is a level set that a condition moves.
+    r"""A layer of one colour over a drawing, which grows with a condition.
 
     A drawing y becomes :math:`y + \alpha\,(s(z, c') - y)`, element by element, with the same colour
-    s in all of them, as in layered models of images (Wang and Adelson 1994). The layer lies where a
-    field of the latent is below a level that the condition sets: its opacity is
+    s in all of them, as in layered models of images (Wang and Adelson 1994). The opacity is
     :math:`\alpha = \max(0, (\sigma(\ell) - \epsilon) / (1 - \epsilon))` of
-    :math:`\ell = w^\top c + t + d(z, c')`, with :math:`\epsilon` = 0.02, a map t and a decoder d.
+    :math:`\ell = t + G c + d(z, c')`, with :math:`\epsilon` = 0.02, a map t, a map G for each
+    feature of c, and a decoder d.
 
-    What is in the whole condition c, but not in its part c' that the drawing sees, is one number to
-    the layer, its level: the layer grows with it at its border, in every element from a threshold
-    on that is the element's own, and where the layer is far, :math:`\alpha` is zero exactly. So an
-    intervention leaves all else of the image as it is. The map t, w and the mean colour are learned
-    ten times as fast as the rest.
+    What is in the whole condition c, but not in its part c' that the drawing sees, makes the layer
+    come and go, in every element from a value on that t, G and d give the element, and changes
+    nothing else. Where the layer is far, :math:`\alpha` is zero exactly. The maps t and G and the
+    mean colour are learned ten times as fast as the rest.
 
     Args:
         latent_features: Size of the latent z.
@@ -79,7 +78,7 @@ class Overlay(nn.Module):
         Args:
             drawing: y.
             latent: z.
-            condition: c, which sets the level.
+            condition: c, by which the layer grows.
             other: c', all of it that the field and the colour see.
         """
         opacity = self.opacity(latent, condition, other)

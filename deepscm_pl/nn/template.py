@@ -118,7 +118,7 @@ class TemplateDecoder(nn.Module):
         self.placing[list(features)] = 1.0
 
     def overlay_by(self, features: Sequence[int]) -> None:
-        """Let the level of the overlay alone see these features of the condition.
+        """Let the growth of the overlay alone see these features of the condition.
 
         Args:
             features: Positions in the condition.

@@ -92,7 +92,7 @@ def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
     across = torch.linspace(-1, 1, 16)
     with torch.no_grad():
         vae.decoder.overlay.slow_map.copy_((-2 * across).expand(1, 16, 16))
-        vae.decoder.overlay.slow_level[-1] = 0.1
+        vae.decoder.overlay.slow_growth[-1] = 0.1
     image = torch.randint(20, 230, (5, 1, 16, 16)).float()
     parents = {"sex": torch.zeros(5, 1), "brain": torch.ones(5, 1), "ventricles": torch.ones(5, 1)}
     noise = vae.abduct_recorded(image, parents)

@@ -27,8 +27,8 @@ def disc(overlay):
         torch.nn.init.zeros_(parameter)
     with torch.no_grad():
         overlay.slow_map.copy_((-2 * across).expand_as(overlay.slow_map))
-        overlay.slow_level[0] = 0.4
-        overlay.slow_level[1] = 0.0
+        overlay.slow_growth[0] = 0.4
+        overlay.slow_growth[1] = 0.0
     return overlay
 
 
@@ -94,7 +94,7 @@ def test_a_structure_that_grows_with_the_condition_is_found():
         half = 0.5 * (0.3 * condition).exp()[..., None]
         return ((across.abs()[:, None] < half) & (across.abs() < half)).float()[:, None]
 
-    for _ in range(150):
+    for _ in range(300):
         condition = torch.randn(64, 1)
         image = overlay(torch.zeros(64, 1, 16, 16), torch.zeros(64, 1), condition, 0 * condition)
         loss = (image - square(condition)).square().mean()
