@@ -186,7 +186,8 @@ class AssociationReport(pl.Callback):
             return None
         available = len(data.variables("test")["index"])
         rows = self.importance_rows
-        return Subject.of(scm, data, min(_IMPORTANCE_ROWS, available) if rows is None else rows)
+        chosen = min(_IMPORTANCE_ROWS, available) if rows is None else rows
+        return Subject.of(scm, data, chosen, least=1)
 
     def _write(self, path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

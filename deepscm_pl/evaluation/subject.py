@@ -54,27 +54,37 @@ class Subject:
 
     @classmethod
     def of(
-        cls, scm: StructuralCausalModel, data: CausalDataModule, rows: int | None = None
+        cls,
+        scm: StructuralCausalModel,
+        data: CausalDataModule,
+        rows: int | None = None,
+        least: int = _ENOUGH,
     ) -> Subject:
         """The first ``rows`` rows of the test split of ``data``, or all.
 
+        Args:
+            scm: The model.
+            data: The data.
+            rows: How many; None for all.
+            least: How many there have to be.
+
         Raises:
             ValueError: If the model has variables that the data lacks, or of another shape or other
-                classes; if the split is smaller than ``rows``, or has fewer than three rows.
+                classes; if the split is smaller than ``rows``, or has fewer than ``least``.
         """
         split = data.variables("test")
         _check_variables(scm, split)
         check_classes(scm, data.class_names)
         available = len(next(iter(split.values())))
-        if available < _ENOUGH:
+        if available < least:
             raise ValueError(
-                f"rows: expected a test split of at least {_ENOUGH} rows, but it has {available}; "
+                f"rows: expected a test split of at least {least} rows, but it has {available}; "
                 "test on more, or leave the evaluation out with --evaluation.enabled false."
             )
         size = available if rows is None else rows
-        if not _ENOUGH <= size <= available:
+        if not least <= size <= available:
             raise ValueError(
-                f"rows: expected from {_ENOUGH} to {available}, the rows of the test split, but "
+                f"rows: expected from {least} to {available}, the rows of the test split, but "
                 f"got {size}; ask for other rows."
             )
         variables = {name: split[name][:size] for name in scm.graph.nodes}
