@@ -53,19 +53,19 @@ def class_named(text: str, names: Sequence[str]) -> NamedClass | None:
     """
     if text in names:
         return NamedClass(names.index(text), text)
-    try:
-        number = float(text)
-    except ValueError:
+    number = _number(text)
+    if number is None:
         return None
-    if f"{number:g}" in names:
-        return class_named(f"{number:g}", names)
-    if _are_numbers(names) or number not in range(len(names)):
+    numbers = [_number(name) for name in names]
+    if number in numbers:
+        return NamedClass(numbers.index(number), names[numbers.index(number)])
+    if None not in numbers or number not in range(len(names)):
         return None
     return NamedClass(number, names[int(number)])
 
 
-def _are_numbers(names: Sequence[str]) -> bool:
+def _number(text: str) -> float | None:
     try:
-        return [float(name) for name in names] != []
+        return float(text)
     except ValueError:
-        return False
+        return None

@@ -34,7 +34,7 @@ def flush_to_disk(path: Path) -> None:
 
     Where a machine loses its power, a new name may otherwise be there without its content.
     """
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # some systems flush only what can be written
         os.fsync(file.fileno())
 
 

@@ -19,8 +19,8 @@ from deepscm_pl.data.worlds.mechanisms import Column, Columns
 
 __all__ = ["measure_attributes", "render_truth"]
 
-_DRAWING = 1
-"""Counts changes of how digits are drawn, so that shapes of another drawing are not reused."""
+_DRAWING = 2
+"""Counts changes of how images are drawn, so that shapes of another drawing are not reused."""
 
 
 def render_truth(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -22,6 +23,9 @@ from deepscm_pl.scm import StructuralCausalModel
 __all__ = ["DensityResult", "Sample", "evaluate_densities"]
 
 _QUANTILES = (0.1, 0.5, 0.9)
+
+_MOST_TOGETHER = 12
+"""Combinations of values of first causes, beyond which nobody would look at their densities."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def evaluate_densities(
 
     The last is by importance: the cause is drawn without regard to the effect and weighted with the
     density of the effect given its parents. Where an effect has several first causes, which have no
-    causes themselves, also its density given all of them, such as p(brain volume | age, sex).
+    causes themselves, also its density given all of them, such as p(brain volume | age, sex),
+    unless there are more than twelve combinations of their values.
 
     Args:
         subject: The model, and a known world.
@@ -127,8 +132,9 @@ def _asked(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_A
             yield from (_Asked(cause, {effect: value}, False) for value in values[effect])
         first = [name for name in values if name in graph.ancestors(effect)]
         first = [name for name in first if not graph.parents[name]]
-        if len(first) > 1:
-            for chosen in product(*(values[name] for name in first)):
+        together = [values[name] for name in first]
+        if len(first) > 1 and math.prod(map(len, together)) <= _MOST_TOGETHER:
+            for chosen in product(*together):
                 yield _Asked(effect, dict(zip(first, chosen, strict=True)), False)
 
 
@@ -157,11 +163,10 @@ class _Model:
     def draw(self, asked: _Asked) -> Sample:
         """Draws of what is asked."""
         drawn = self.scm.intervene(asked.given, self.size)
-        weights = torch.zeros(self.size)
-        for name in () if asked.done else asked.given:
+        weights = torch.zeros(self.size, dtype=torch.float64)
+        for name in _weighing(asked, self.scm.graph):
             parents = {parent: drawn[parent] for parent in self.scm.graph.parents[name]}
-            # Without parents the same for every draw, of shape () or (M,).
-            weights = weights + self.scm[name].log_prob(drawn[name], parents).expand(self.size)
+            weights += self.scm[name].log_prob(drawn[name], parents).double().cpu()
         return _sample(drawn[asked.variable].squeeze(-1), weights)
 
 
@@ -177,10 +182,14 @@ class _World:
         """Draws of what is asked."""
         drawn = self.world.counterfactual(self.attributes, asked.given)
         weights = np.zeros(self.size)
-        log_probs = {} if asked.done else self.world.log_prob(drawn)
-        for name in () if asked.done else asked.given:
-            weights = weights + log_probs[name]
+        for name in _weighing(asked, self.world.graph):
+            weights += self.world.log_prob(drawn)[name]
         return _sample(torch.from_numpy(drawn[asked.variable]), torch.from_numpy(weights))
+
+
+def _weighing(asked: _Asked, graph: CausalGraph) -> list[str]:
+    """What is observed, and so tells of its causes: without causes, it is as if it were set."""
+    return [] if asked.done else [name for name in asked.given if graph.parents[name]]
 
 
 def _sample(values: Tensor, log_weights: Tensor) -> Sample:

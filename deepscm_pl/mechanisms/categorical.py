@@ -31,8 +31,8 @@ class Categorical(Mechanism):
     arXiv:1411.0030). So the observed value always comes back, over data the noise is standard
     normal again, and counterfactuals are stable: where no class gains more, in proportion, than the
     observed one, it stays (Oberst and Sontag 2019, arXiv:1905.05824, definition 4). That is an
-    assumption; data cannot tell it from others. For two classes it is another one than the
-    monotonicity of :class:`~deepscm_pl.mechanisms.Bernoulli`.
+    assumption; data cannot tell it from others. For two classes it is the monotonicity of
+    :class:`~deepscm_pl.mechanisms.Bernoulli`.
 
     Args:
         context: What the logits see of the parents.
@@ -71,7 +71,8 @@ class Categorical(Mechanism):
     def logits(self, parents: Variables) -> Tensor:
         """log p_k(pa), ``(*batch, K)``, or ``(K,)`` without parents."""
         logits = self.initial_logits + self.correction(self.context(parents))
-        return logits.log_softmax(dim=-1)
+        # A class of a smaller probability than e^-600 could not come first in double precision.
+        return logits.log_softmax(dim=-1).clamp(min=-600)
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x, the class that comes first."""
@@ -100,7 +101,8 @@ class Categorical(Mechanism):
         log_times = _log_times(noise, logits)
         lead = log_times.gather(-1, value.long().expand(*waits.shape[:-1], 1))
         tied = ~won & (log_times <= lead)
-        return {"u": torch.where(tied, noise - _NUDGE * (1 + noise.abs()), noise)}
+        nudge = _NUDGE * torch.finfo(noise.dtype).eps
+        return {"u": torch.where(tied, noise - nudge * (1 + noise.abs()), noise)}
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
         """log p(x | pa) in nats, ``(*batch,)``."""
@@ -130,8 +132,8 @@ class Categorical(Mechanism):
         if absent:
             raise ValueError(
                 f"expected every class from 0 to {self.categories - 1} in the training split, but "
-                f"{', '.join(map(str, absent))} does not occur; give categories the number of "
-                "classes that there are."
+                f"{', '.join(map(str, absent))} does not occur; number the classes from 0 on, and "
+                "give categories their number."
             )
         self.initial_logits.copy_(shares.log())
 
@@ -140,8 +142,8 @@ class Categorical(Mechanism):
         return value.long() == torch.arange(self.categories, device=value.device)
 
 
-_NUDGE = 1e-5
-"""By what share of itself u is moved where two times cannot be told apart."""
+_NUDGE = 64
+"""By how many units of its precision u is moved where two times cannot be told apart."""
 
 _TINY = 1e-300
 """A probability that the normal quantile still tells from zero."""

@@ -155,7 +155,7 @@ class ConditionalVAE(ImageMechanism):
                 # As of the whole image at full brightness, which would be a large copy.
                 white = white_level(self.in_plane(value)).to(content) + 0.5
                 share = self.brightness(parents).to(content)
-                self.exposure.fit(self._log_share(white / share), content)
+                self.exposure.fit(self._log_share(white / share), self._exposing(content))
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
@@ -170,7 +170,7 @@ class ConditionalVAE(ImageMechanism):
         if self.exposure is not None:
             # What the exposure is read from, to more digits than an encoder may keep.
             white = self._white(content).expand(*batch, 1).reshape(-1, 1)
-            features.append(self.exposure.standardise(white, context))
+            features.append(self.exposure.standardise(white, self._exposing(context)))
         joint = torch.cat(features, dim=-1).view(*batch, -1)
         # Networks may run in low precision, densities do not.
         location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
@@ -193,7 +193,7 @@ class ConditionalVAE(ImageMechanism):
             or not isinstance(self.likelihood, DiscretisedLikelihood)
         ):
             return decoded
-        exposure = self.exposure(flat, context).view(*batch, 1)
+        exposure = self.exposure(flat, self._exposing(context)).view(*batch, 1)
         brightness = self.brightness(parents) * exposure
         return self.likelihood.dimmed(decoded, brightness[..., None, None])
 
@@ -322,6 +322,12 @@ class ConditionalVAE(ImageMechanism):
         context = self.context if self.content_context is None else self.content_context
         seen: Tensor = context(parents)
         return seen
+
+    def _exposing(self, content: Tensor) -> Tensor:
+        """What the exposure sees of the parents: not those that act through an overlay only."""
+        if not isinstance(self.decoder, TemplateDecoder):
+            return content
+        return content * self.decoder.drawing.to(content)
 
     def _content_of(self, value: Tensor, parents: Variables) -> Tensor:
         """The image at full brightness."""

@@ -85,12 +85,15 @@ class Overlay(nn.Module):
         colour = self.colouring(torch.cat([latent, other], dim=-1)).to(opacity)
         colour = colour + PACE * self.slow_colour
         colour = colour.unflatten(-1, (-1, *[1] * (drawing.dim() - 2)))
-        return torch.lerp(drawing.to(opacity), colour, opacity)
+        below = drawing.to(opacity)
+        return below + opacity * (colour - below)
 
     def opacity(self, latent: Tensor, condition: Tensor, other: Tensor) -> Tensor:
         """α, of 0 to 1, ``(batch, 1, *sizes)``."""
         field = self.decoder(latent, other).to(self.slow_map)
-        growth = torch.tensordot(condition.to(field), self.slow_growth, dims=1)
+        # In eight bits, small changes of the condition would change nothing.
+        with torch.autocast(field.device.type, enabled=False):
+            growth = torch.tensordot(condition.to(field), self.slow_growth, dims=1)
         logit = PACE * (self.slow_map + growth[:, None]) + field
         visible = (torch.sigmoid(logit) - _INVISIBLE) / (1 - _INVISIBLE)
         # The gradient is that of the sigmoid, below zero, too: what is invisible can come to be.

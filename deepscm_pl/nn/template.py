@@ -158,7 +158,8 @@ class TemplateDecoder(nn.Module):
         """A of each image, ``(batch, d, d + 1)`` for d sizes, the last size's coordinate first."""
         condition = condition * self.placing.to(condition)
         offset = self.locator(torch.cat([latent, condition], dim=-1)).to(self.slope)
-        offset = offset + PACE * condition.to(self.slope) @ self.slope
+        with torch.autocast(offset.device.type, enabled=False):
+            offset = offset + PACE * condition.to(self.slope) @ self.slope
         identity = torch.eye(self.dimensions, self.dimensions + 1).to(offset)
         matrix: Tensor = identity + offset.unflatten(-1, identity.shape)
         return matrix

@@ -278,14 +278,23 @@ def test_truncated_files_are_named(tmp_path, name):
         read_scan(path)
 
 
-def test_a_wrong_checksum_is_noticed(tmp_path):
-    path = tmp_path / "a.nii.gz"
+@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ"])
+def test_a_wrong_checksum_is_noticed(tmp_path, name):
+    path = tmp_path / "written.nii.gz"
     write_nifti(path, volume())
+    path = path.rename(tmp_path / name)
     content = bytearray(path.read_bytes())
     content[-8] ^= 1  # of the checksum, behind all that is needed of the image
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"images: .*a.nii.gz cannot be read \(CRC check failed"):
+    with pytest.raises(ValueError, match=rf"images: .*{name} cannot be read \(CRC check failed"):
         read_scan(path)
+
+
+def test_masks_are_no_mistake_of_a_window(tmp_path):
+    mask = (volume() > 100).astype(np.uint8)
+    write_nifti(tmp_path / "a.nii", mask)
+    prepared = Preprocessing(normalisation="window", window=(0.0, 1.0))(tmp_path / "a.nii")
+    assert np.array_equal(prepared.images[0, 0], 255 * mask)
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
@@ -301,12 +310,23 @@ def test_both_versions_of_nifti(tmp_path, kind, suffix):
 @pytest.mark.parametrize(("unit", "millimetres"), [("meter", 1000), ("mm", 1), ("micron", 0.001)])
 def test_lengths_are_in_millimetres(tmp_path, unit, millimetres):
     image = nibabel.Nifti1Image(volume(), np.diag([0.5, 1.0, 2.0, 1.0]))
-    image.header.set_xyzt_units(unit)
+    image.header.set_xyzt_units(unit, "sec")
     nibabel.save(image, tmp_path / "a.nii")
     scan = read_scan(tmp_path / "a.nii")
     sizes = np.linalg.norm(scan.affine[:3, :3], axis=0)
     np.testing.assert_allclose(sizes, np.array([0.5, 1, 2]) * millimetres)
-    assert read_header(scan.header).get_xyzt_units()[0] == "mm"
+    header = read_header(scan.header)
+    assert header.get_xyzt_units() == ("mm", "sec")
+    np.testing.assert_allclose(header.get_zooms(), np.array([0.5, 1, 2]) * millimetres)
+    np.testing.assert_allclose(header.get_sform(), scan.affine)
+
+
+@pytest.mark.parametrize("code", [0, 4, 0x42])
+def test_codes_of_no_unit_mean_millimetres(tmp_path, code):
+    image = nibabel.Nifti1Image(volume(), AFFINE)
+    image.header["xyzt_units"] = code
+    nibabel.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(read_scan(tmp_path / "a.nii").affine, AFFINE)
 
 
 def test_files_that_are_not_what_is_expected(tmp_path):
@@ -347,7 +367,7 @@ def test_files_that_are_not_what_is_expected(tmp_path):
         (
             picture().astype(np.uint16) * 16,
             {"normalisation": "window", "window": (0.0, 255.0)},
-            "window: more than half .* above 255, .* between 16 and 4080; choose another",
+            "window: nearly all .* above 255, .* between 16 and 4080; choose another",
         ),
         (picture(), {"axis": "axial", "slices": (0,)}, "axis: expected a volume to cut"),
         (picture(), {"voxel_size": (1.0, 1.0)}, "voxel_size: the file does not say how large"),
@@ -396,10 +416,11 @@ def test_settings_out_of_range(tmp_path, settings, message):
         make(tmp_path, **settings)
 
 
-def test_slices_of_mixed_thickness_show_the_same_place(tmp_path):
-    """The middle of a volume, whether its slices are 1 mm apart or 4 mm, 0.5 mm off the middle."""
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5, 0.8])
+def test_slices_of_mixed_thickness_show_the_same_place(tmp_path, fraction):
+    """Whether slices are 1 mm apart or 4 mm."""
     window = {"normalisation": "window", "window": (0.0, 255.0)}
-    prepare = Preprocessing(axis="axial", slices=(0.5,), voxel_size=(2, 2), **window)
+    prepare = Preprocessing(axis="axial", slices=(fraction,), voxel_size=(2, 2), **window)
     found = []
     for name, thickness, slices in (("thin", 1.0, 48), ("thick", 4.0, 12)):
         affine = np.diag([2.0, 2.0, thickness, 1.0])
@@ -407,34 +428,42 @@ def test_slices_of_mixed_thickness_show_the_same_place(tmp_path):
         write_nifti(tmp_path / f"{name}.nii", ramp((24, 26, slices), affine), affine=affine)
         found.append(prepare(tmp_path / f"{name}.nii"))
     thin, thick = found
-    np.testing.assert_allclose(
-        thin.affines, thick.affines * [1, 1, 0, 1] + thin.affines * [0, 0, 1, 0]
-    )
+    np.testing.assert_allclose(thin.affines[0, :, 3], thick.affines[0, :, 3])
     assert np.abs(thin.images.astype(int) - thick.images).max() <= 1
 
 
 @pytest.mark.parametrize(
-    ("settings", "refused"),
+    ("settings", "sizes"),
     [
-        ({}, True),
-        ({"voxel_size": [2.0, 2.0, 2.0], "shape": [16, 16, 16]}, False),
-        ({"shape": [16, 16, 16]}, False),
-        ({"axis": "axial", "slices": [7]}, True),
-        ({"axis": "coronal", "slices": [7]}, False),
+        ({}, ("1.5 × 2.4 × 2.5", "1.5 × 2 × 2.5")),
+        ({"axis": "axial", "slices": [7]}, ("2.4 × 1.5", "2 × 1.5")),
+        ({"shape": [16, 16, 16]}, ("1.5 × 2.7 × 3.125", "1.5 × 2.25 × 3.125")),
     ],
 )
-def test_elements_of_mixed_sizes_need_one(tmp_path, settings, refused):
-    write_folder(tmp_path, suffix=".nii")
-    write_nifti(tmp_path / "0003.nii", volume(3), affine=AFFINE @ np.diag([1, 1.2, 1, 1]))
-    window = {"normalisation": "window", "window": [0.0, 255.0]}
-    data = make(tmp_path, images="{eid}.nii", **window, **settings)
-    if not refused:
-        data.prepare_data()
-        return
-    sizes = (r"1.5 × 2.4 × 2.5", "1.5 × 2 × 2.5") if not settings else ("2.4 × 1.5", "2 × 1.5")
-    match = r"elements of .*0003.nii are of {} mm, those of .*0000.nii of {} mm".format(*sizes)
+def test_elements_of_mixed_sizes_are_refused(tmp_path, settings, sizes):
+    odd, usual = sizes
+    match = f"voxel_size: elements of .*0003.nii are of {odd} mm, those of .*0000.nii of {usual} mm"
     with pytest.raises(ValueError, match=match):
-        data.prepare_data()
+        of_mixed_sizes(tmp_path, **settings).prepare_data()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"voxel_size": [2.0, 2.0, 2.0], "shape": [16, 16, 16]},
+        {"shape": [16, 16, 16], "crop_foreground": True},
+        {"axis": "coronal", "slices": [7]},
+    ],
+)
+def test_elements_of_one_size_are_made_of_mixed_ones(tmp_path, settings):
+    of_mixed_sizes(tmp_path, **settings).prepare_data()
+
+
+def of_mixed_sizes(folder, **settings):
+    write_folder(folder, suffix=".nii")
+    write_nifti(folder / "0003.nii", volume(3), affine=AFFINE @ np.diag([1, 1.2, 1, 1]))
+    window = {"normalisation": "window", "window": [0.0, 255.0]}
+    return make(folder, images="{eid}.nii", **window, **settings)
 
 
 def test_mixed_shapes_need_a_target(tmp_path):

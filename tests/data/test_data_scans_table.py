@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
+from deepscm_pl.class_names import class_named
+
 from scan_folders import make, subjects, write_folder, write_table
 
 SPLITS = ("train", "validation", "test")
@@ -82,6 +84,17 @@ def test_levels_of_numbers_are_ordered_as_numbers(tmp_path):
     assert column(data, "site") == [0, 1, 0, 0, 1, 0]
 
 
+def test_classes_of_long_numbers_keep_their_names(tmp_path):
+    rows = write_folder(tmp_path)
+    sites = ["11025001", "11025002.0", "11025003"]
+    write_table(tmp_path, [{**row, "site": sites[n % 3]} for n, row in enumerate(rows)])
+    data = make(tmp_path, kinds={"site": "categorical"})
+    names = data.class_names["site"]
+    assert names == ("11025001", "11025002", "11025003")
+    assert [class_named(text, names) for text in sites] == [0.0, 1.0, 2.0]
+    assert class_named("1", names) is None
+
+
 def test_columns_without_a_name_are_left_out(tmp_path):
     """Such as the index that pandas writes, which would be a variable of its own."""
     rows = write_folder(tmp_path)
@@ -120,7 +133,7 @@ def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
         (
             {"age": {row: 1e9 + row for row in range(6)}},
             {},
-            "age of .* is 1000000000.0 in every row that is trained on",
+            "age of .* is, in single precision, 1000000000.0 in every row .* in common",
         ),
         ({"age": dict.fromkeys(range(6), 50)}, {}, "age of .* is 50 in every row .* leave age out"),
         (

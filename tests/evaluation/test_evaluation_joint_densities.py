@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from deepscm_pl.data import SyntheticBrainDataModule
-from deepscm_pl.evaluation.densities import evaluate_densities
+from deepscm_pl.evaluation.densities import _Asked, _asked, _Model, evaluate_densities
 from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli, ConditionalVAE
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.transforms import Positive
 
 VALUES = {
-    "age": [50.0, 70.0],
+    "age": [50.0, 70.0, 85.0],  # the last one does not occur, and may be set all the same
     "sex": [0.0, 1.0],
     "brain_volume": [1.1e6],
     "ventricle_volume": [3e4],
@@ -66,7 +67,7 @@ def test_effects_are_given_all_that_has_no_cause(densities):
     assert joint == [
         f"p({volume} | age = {age}, sex = {sex})"
         for volume in ("brain_volume", "ventricle_volume")
-        for age in (50, 70)
+        for age in (50, 70, 85)
         for sex in (0, 1)
     ]
 
@@ -90,3 +91,31 @@ def test_what_has_no_cause_may_as_well_be_set(densities):
         (other.values * other.weights).sum().item(), rel=0.01
     )
     assert one.weights.max().item() == pytest.approx(1 / 5000)
+
+
+def test_what_is_observed_together_weighs_together():
+    """Bayes' rule for a cause of two variables that are both observed."""
+    torch.manual_seed(0)
+    mechanisms = {"sex": Bernoulli, "age": AffineFlow, "height": AffineFlow}
+    scm = StructuralCausalModel("sex -> age; sex -> height", mechanisms)
+    rows = {name: torch.randn(100, 1) for name in mechanisms}
+    rows["sex"] = (rows["sex"] > 0).float()
+    scm.fit(rows)
+    with torch.no_grad():
+        for parameter in scm.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    given = {"age": 0.5, "height": -0.3}
+    sample = _Model(scm, 20_000).draw(_Asked("sex", given, done=False))
+    sex = torch.tensor([[0.0], [1.0]])
+    observed = {name: torch.full((2, 1), value) for name, value in given.items()}
+    logs = scm.log_prob({"sex": sex, **observed})
+    expected = logs.softmax(dim=0)[1].item()
+    assert 0.05 < expected < 0.95
+    assert (sample.values @ sample.weights).item() == pytest.approx(expected, abs=0.02)
+
+
+def test_too_many_combinations_are_left_out():
+    graph = CausalGraph("a, b, c -> d")
+    for values, expected in (([1.0, 2.0], 8), ([1.0, 2.0, 3.0], 0)):
+        chosen = dict.fromkeys("abcd", values)
+        assert sum(len(each.given) == 3 for each in _asked(graph, chosen)) == expected

@@ -63,7 +63,9 @@ def test_probabilities_of_all_classes_sum_to_one(case):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("logits", [(0, 0, 0), (30, 0, -30), (-60, 0, 3), (500, 0, 499)])
+@pytest.mark.parametrize(
+    "logits", [(0, 0, 0), (30, 0, -30), (-60, 0, 3), (500, 0, 499), (800, 0, -800)]
+)
 def test_the_observed_value_always_comes_back(logits, dtype):
     mechanism = Categorical(Context(), 3).to(dtype)
     mechanism.initial_logits.copy_(torch.tensor(logits))
@@ -160,6 +162,26 @@ def test_two_classes_have_the_probabilities_of_a_bernoulli(double):
     one.fit(value, {})
     other.fit(value, {})
     torch.testing.assert_close(one.log_prob(value, {}), other.log_prob(value, {}))
+
+
+def test_two_classes_are_monotone_as_a_bernoulli_is(double):
+    """The same joint law of what three interventions would have given."""
+    shares = []
+    for mechanism in (
+        Categorical(Context({"age": Domain()}), 2),
+        Bernoulli(Context({"age": Domain()})),
+    ):
+        with torch.no_grad():
+            weight = mechanism.correction.layers[0].weight
+            weight.copy_(torch.tensor([[0.0], [1.0]]) if len(weight) == 2 else torch.ones(1, 1))
+            mechanism.correction.layers[0].bias.zero_()
+        rows = torch.zeros(50_000, 1)
+        noise = mechanism.abduct(rows, {"age": rows})
+        answers = [mechanism(noise, {"age": rows + age}) for age in (-1.0, 0.5, 1.5)]
+        assert not (answers[0] > answers[1]).any()
+        assert not (answers[1] > answers[2]).any()
+        shares.append(torch.stack([answer.mean() for answer in answers]))
+    torch.testing.assert_close(*shares, atol=0.01, rtol=0)
 
 
 def test_null_interventions_change_nothing(double):

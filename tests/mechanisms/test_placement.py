@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 
+from deepscm_pl.likelihoods import DiscretisedLogisticMixture
 from deepscm_pl.mechanisms import ConditionalVAE, Context
 from deepscm_pl.nn import Overlay, PyramidDecoder, TemplateDecoder
 from deepscm_pl.types import Domain
@@ -18,7 +19,7 @@ OVERLAID = partial(
 )
 
 
-def make(placed_by, decoder=None, overlaid_by=()):
+def make(placed_by, decoder=None, overlaid_by=(), **more):
     return ConditionalVAE(
         Context(DOMAINS),
         shape=(1, 16, 16),
@@ -27,6 +28,7 @@ def make(placed_by, decoder=None, overlaid_by=()):
         decoder=decoder or partial(TemplateDecoder, decoder=DRAWING),
         placed_by=placed_by,
         overlaid_by=overlaid_by,
+        **more,
     )
 
 
@@ -104,3 +106,27 @@ def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
     assert 0.2 < outside.float().mean() < 0.8
     assert torch.equal(answer[outside], image[outside])
     assert (answer != image)[~outside].any()
+
+
+@pytest.mark.parametrize("overlaid_by", [["ventricles"], ["sex", "ventricles"]])
+def test_the_brightness_does_not_follow_what_only_overlays(overlaid_by):
+    """Nor anything else of an image, where the layer is invisible."""
+    torch.manual_seed(0)
+    likelihood = partial(DiscretisedLogisticMixture, num_components=2)
+    given = {"decoder": OVERLAID, "likelihood": likelihood, "brightness": ["brain"]}
+    vae = make(None, overlaid_by=overlaid_by, **given)
+    size = 40
+    parents = {
+        "sex": (torch.arange(size) % 2).float()[:, None],
+        "brain": 1 + torch.rand(size, 1),
+        "ventricles": 1 + torch.rand(size, 1),
+    }
+    image = torch.randint(20, 230, (size, 1, 16, 16)).float()
+    vae.fit(image, parents)
+    for parameter in vae.parameters():
+        with torch.no_grad():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    torch.nn.init.constant_(vae.decoder.overlay.slow_map, -20.0)
+    noise = vae.abduct_recorded(image, parents)
+    changed = {name: parents[name].flip(0) for name in overlaid_by}
+    assert torch.equal(vae.quantise(vae(noise, {**parents, **changed})), image)

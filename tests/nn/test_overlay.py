@@ -111,12 +111,15 @@ def test_a_structure_that_grows_with_the_condition_is_found():
 
 
 def test_opacities_are_precise_where_networks_run_in_low_precision():
-    overlay = disturbed(Overlay(3, 2, (1, 16, 16), SMALL))
-    given = torch.randn(2, 3), torch.randn(2, 2)
+    """A change of the condition by a hundredth is not lost."""
+    overlay = disc(disturbed(Overlay(3, 2, (1, 16, 16), SMALL)))
+    condition = torch.stack([torch.linspace(1.0, 1.02, 6), torch.zeros(6)], dim=1)
+    given = torch.randn(1, 3).expand(6, 3), condition, torch.zeros(6, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        image = overlay(torch.randn(2, 1, 16, 16), *given, given[1])
-        assert overlay.opacity(*given, given[1]).dtype == torch.float32
-    assert image.dtype == torch.float32
+        image = overlay(torch.randn(6, 1, 16, 16), *given)
+        opacity = overlay.opacity(*given)
+    assert image.dtype == opacity.dtype == torch.float32
+    torch.testing.assert_close(opacity, overlay.opacity(*given), atol=1e-6, rtol=0)
 
 
 def decoder():
@@ -126,7 +129,7 @@ def decoder():
 
 def test_the_opacity_alone_sees_what_overlays():
     whole = disturbed(decoder())
-    disc(whole.overlay)
+    disturbed(disc(whole.overlay).decoder)
     whole.overlay_by([0])
     latent, condition = torch.randn(1, 3), torch.zeros(3, 3)
     condition[1, 0], condition[2, 1] = 1.0, 1.0
@@ -139,6 +142,12 @@ def test_the_opacity_alone_sees_what_overlays():
     assert changed.any()
     assert not changed.all()
     assert (image[2] != image[0]).all()
+    # Field and colour see the others only: they are as they are where those are.
+    with torch.no_grad():
+        whole.overlay.slow_growth.zero_()
+    same = whole(latents, condition)
+    assert torch.equal(same[1], same[0])
+    assert (same[2] != same[0]).all()
 
 
 def test_a_decoder_without_an_overlay_has_none():

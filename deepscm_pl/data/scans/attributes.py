@@ -143,9 +143,11 @@ def read_attribute(
         levels, values = (), _check_numbers(table, column, texts, numbers, found)
     single = values.astype(np.float32)
     if len(set(single[training].tolist())) == 1:
+        alike = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
         raise ValueError(
-            f"columns: {column} of {table.path} is {texts[training.argmax()]} in every row that is "
-            f"trained on, and a constant tells nothing; leave {name} out."
+            f"columns: {column} of {table.path} {alike} {texts[training.argmax()]} in every row "
+            f"that is trained on, and a constant tells nothing; leave {name} out, or subtract what "
+            "all rows have in common."
         )
     return Attribute(name, column, found, kind is not None, levels, single)
 
@@ -201,6 +203,13 @@ def _check_precision(table: Table, column: str, texts: Text, numbers: Numbers) -
         )
 
 
+def _level_name(level: str | float) -> str:
+    """A class as it is called: as the table says, whole numbers without a point."""
+    if isinstance(level, str):
+        return level
+    return str(int(level)) if level.is_integer() else repr(level)
+
+
 def _classes(
     table: Table,
     column: str,
@@ -226,5 +235,5 @@ def _classes(
             "that is trained on, so nothing can be learned of it; remove the row, or stratify the "
             "split by this column."
         )
-    shown = tuple(str(each) if cells.dtype.kind == "U" else f"{each:g}" for each in levels)
+    shown = tuple(_level_name(each) for each in levels.tolist())
     return shown, np.searchsorted(levels, cells).astype(np.float64)

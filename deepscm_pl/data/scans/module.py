@@ -78,9 +78,8 @@ class BrainMRIDataModule(CausalDataModule):
         stratify: Columns that are to be distributed alike in all splits.
         split_seed: Seed of that division.
         axis: The direction in which volumes are cut into slices; None leaves volumes whole.
-        slices: Which slices: indices, or fractions from 0.0, the first one, to 1.0, the last one,
-            interpolated where they lie between two. Each becomes a row, in the split of its
-            subject.
+        slices: Which slices: indices, or fractions of the extent from 0.0 to 1.0, interpolated
+            where they lie between two. Each becomes a row, in the split of its subject.
         normalisation: ``none`` takes 8-bit images as they are. ``percentiles`` makes the first of
             two percentiles of a scan's foreground black and the second white, ``window`` does so
             with two given numbers.
@@ -364,7 +363,7 @@ class BrainMRIDataModule(CausalDataModule):
         prepared = cached_images(
             sources, preprocessing, self.cache_dir, self.workers, self.progress, self.memory
         )
-        if preprocessing.voxel_size is None and preprocessing.shape is None:
+        if preprocessing.shape is None or not preprocessing.crop_foreground:
             check_voxel_sizes(prepared.affines, sources, prepared.images.dim() - 2)
         return prepared
 

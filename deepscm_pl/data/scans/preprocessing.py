@@ -50,7 +50,8 @@ class Preprocessing:
         crop_foreground: Whether to cut away what is around the foreground of the scan.
         margin: Elements that are left around the foreground.
         axis: The direction in which volumes are cut into slices; None leaves volumes whole.
-        slices: Which slices: indices, or fractions from 0.0 to 1.0, which may lie between two.
+        slices: Which slices: indices, or fractions of the extent from 0.0 to 1.0, which may lie
+            between two.
         voxel_size: What the images are resampled to, in mm: for each axis of an image.
         shape: What the images are resized to: sizes of an image. With ``voxel_size``, they are cut
             and padded to it instead.
@@ -292,9 +293,9 @@ def _grey_levels(scan: Scan) -> NDArray[np.uint8]:
 
 def _check_window(foreground: NDArray[Any], high: float) -> None:
     """Refuses a window that is not one of these numbers, such as one of 8 bits for 16."""
-    if foreground.size and (foreground >= high).mean() > 0.5:
+    if foreground.size and (foreground > high).mean() > 0.9:
         raise ValueError(
-            f"window: more than half of the foreground is above {high:g}, and would be white: its "
+            f"window: nearly all of the foreground is above {high:g}, and would be white: its "
             f"numbers lie between {foreground.min():g} and {foreground.max():g}; choose another "
             "window."
         )

@@ -22,8 +22,8 @@ __all__ = ["HEADER_BYTES", "Scan", "read_header", "read_scan"]
 HEADER_BYTES = 348
 """The length of a NIfTI header."""
 
-_MILLIMETRES = {"meter": 1000.0, "micron": 0.001}
-"""Units of length other than mm that a NIfTI header may name, in mm."""
+_MILLIMETRES = {1: 1000.0, 3: 0.001}
+"""Codes of metres and micrometres in a NIfTI header, in mm."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +131,7 @@ def _read_nifti(path: Path) -> Scan:
     array = np.asanyarray(image.dataobj)
     volume = array.reshape((*shape, 1)[:3])
     place = nibabel.Nifti1Image(volume, _in_millimetres(image), dtype=volume.dtype)
-    length, time = image.header.get_xyzt_units()
-    if length in _MILLIMETRES:
-        header.set_xyzt_units("mm", time)
+    _set_millimetres(header)
     upright: Any = nibabel.as_closest_canonical(place)
     return _flattened(np.asanyarray(upright.dataobj), upright.affine, header.binaryblock)
 
@@ -141,7 +139,7 @@ def _read_nifti(path: Path) -> Scan:
 def _open_nifti(path: Path) -> Any:
     import nibabel
 
-    if path.suffix != ".gz":
+    if path.suffix.lower() != ".gz":
         return nibabel.load(path)
     # All of it, because the checksum comes last, and nibabel stops before.
     content = gzip.decompress(path.read_bytes())
@@ -152,9 +150,24 @@ def _open_nifti(path: Path) -> Any:
 
 def _in_millimetres(image: Any) -> NDArray[np.float64]:
     """The affine of an image, whose file may count in metres or micrometres."""
-    unit = image.header.get_xyzt_units()[0]
-    scale = np.diag([_MILLIMETRES.get(unit, 1.0)] * 3 + [1.0])
+    scale = np.diag([_millimetres(image.header)] * 3 + [1.0])
     return np.asarray(scale @ image.affine, dtype=np.float64)
+
+
+def _millimetres(header: Any) -> float:
+    """What a file counts in, in mm; some files hold codes of no unit, and most mean mm."""
+    return _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
+def _set_millimetres(header: Nifti1Header) -> None:
+    """Write the lengths of a header in mm, if they are not."""
+    scale = _millimetres(header)
+    if scale == 1.0:
+        return
+    header["pixdim"][1:4] *= scale
+    for name in ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
+        header[name] *= scale
+    header["xyzt_units"] = 2 | int(header["xyzt_units"]) & ~7
 
 
 def _flattened(volume: NDArray[Any], affine: NDArray[np.float64], header: bytes) -> Scan:

@@ -98,12 +98,13 @@ def slice_coordinate(position: float, size: int) -> float:
     """Where a slice lies among others, 0 for the first one.
 
     Args:
-        position: A whole number, which is the index itself, or a fraction from 0.0, the first
-            slice, to 1.0, the last one.
+        position: A whole number, which is the index itself, or a fraction of the extent, from the
+            outer border of the first slice, 0.0, to that of the last one, 1.0. The same fraction
+            is the same place, however thick slices are, up to the middles of the outermost.
         size: How many slices there are.
 
     Returns:
-        A whole number for an index, and a fraction of the last index for a fraction.
+        From 0 to the last index.
 
     Raises:
         ValueError: If it lies outside.
@@ -112,10 +113,12 @@ def slice_coordinate(position: float, size: int) -> float:
         >>> slice_coordinate(0.5, 10), slice_coordinate(1.0, 10), slice_coordinate(1, 10)
         (4.5, 9.0, 1)
     """
-    index = position * (size - 1) if isinstance(position, float) else position
-    if not 0 <= index <= size - 1:
-        raise ValueError(
-            f"slices: expected indices from 0 to {size - 1} or fractions from 0.0 to 1.0, but got "
-            f"{position}."
-        )
-    return index
+    if isinstance(position, float):
+        if 0 <= position <= 1:
+            return min(max(position * size - 0.5, 0.0), size - 1.0)
+    elif 0 <= position < size:
+        return position
+    raise ValueError(
+        f"slices: expected indices from 0 to {size - 1} or fractions from 0.0 to 1.0, but got "
+        f"{position}."
+    )

@@ -142,7 +142,8 @@ def read_table(path: str | Path, identifier: str, visits: Sequence[str] = ()) ->
     if not path.is_file():
         raise FileNotFoundError(f"table: {path} is missing, or not a file.")
     frame = _read_frame(path)
-    frame = frame.loc[:, [str(name) != "" for name in frame]]
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    frame = frame.loc[:, [name != "" for name in frame]]
     _check_names(path, frame)
     if identifier in frame and frame[identifier].dtype.kind == "f":
         raise ValueError(
@@ -170,7 +171,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
     except Exception as error:  # a broken table breaks its reader in many ways
         raise ValueError(
             f"table: {path} cannot be read as a table ({str(error).strip()}); expected a first "
-            "line with the names of the columns, and as many cells in every other one."
+            "line with the names of the columns, and no more cells in any other one."
         ) from None
 
 
@@ -182,7 +183,7 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     lines = pd.read_csv(
         path, sep=separator, header=None, dtype=str, na_filter=False, encoding="utf-8-sig"
     )
-    return lines[1:].set_axis(lines.iloc[0].str.strip(), axis="columns")
+    return lines[1:].set_axis(lines.iloc[0], axis="columns")
 
 
 def _check_names(path: Path, frame: pd.DataFrame) -> None:

@@ -51,7 +51,7 @@ def check_voxel_sizes(
         raise ValueError(
             f"voxel_size: elements of {odd} are of {_sizes(sizes[other[0]])}, those of {usual} of "
             f"{_sizes(first)}, so that what is equally large would not look it; give the "
-            "voxel_size that all are to have, or the shape."
+            "voxel_size that all are to have, beside any shape."
         )
 
 
