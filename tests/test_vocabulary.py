@@ -227,6 +227,18 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
     assert sorted(tmp_path.iterdir()) == [path, mine]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+
+    def flushed(descriptor):
+        seen.append((os.fstat(descriptor).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    with new_file(path) as temporary:
+        temporary.write_text("content")
+    assert seen == [(7, False)]
+
+
 def fill(path, text, stop=False):
     with replaced_folder(path) as temporary:
         (temporary / "a").write_text(text)

@@ -124,6 +124,15 @@ def test_a_broken_cache_is_made_again(tmp_path, reads, name, kept):
     assert len(reads) > 0
 
 
+def test_a_cache_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    write_folder(tmp_path)
+    sizes = []
+    monkeypatch.setattr(os, "fsync", lambda file: sizes.append(os.fstat(file).st_size))
+    images(tmp_path)
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert set(sizes) >= {each.stat().st_size for each in folder.iterdir()}
+
+
 def test_a_failure_leaves_nothing(tmp_path):
     write_folder(tmp_path)
     (tmp_path / "0007.png").write_bytes(b"no picture")
