@@ -22,10 +22,11 @@ _FACTORIES = ("optimizer", "scheduler")
 class RepeatableModule(pl.LightningModule):
     """Base of modules whose random numbers in a training step follow from where the step is.
 
-    Before each batch in training and validation the generators of torch are seeded with a hash of
-    the run's seed, the epoch, the number of the batch and the process. So processes draw different
-    noise, what a callback draws in between changes nothing, and a training that goes on from a
-    checkpoint draws what it would have drawn. Predictions are the same on any number of processes.
+    Before each batch in training, validation and test the generators of torch are seeded with a
+    hash of the run's seed, the epoch, the number of the batch and the process. So processes draw
+    different noise, what a callback draws in between changes nothing, and a training that goes on
+    from a checkpoint draws what it would have drawn. Predictions are the same on any number of
+    processes.
     The seed is that of Lightning's ``seed_everything``, or of the first run from which a checkpoint
     descends.
     """
@@ -55,6 +56,10 @@ class RepeatableModule(pl.LightningModule):
     ) -> None:
         """Seed the generators."""
         self._seed_generators(1, batch_idx, self.global_rank)
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Seed the generators."""
+        self._seed_generators(3, batch_idx, self.global_rank)
 
     def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Seed the generators, by the number that the batch has on a single process."""

@@ -129,7 +129,8 @@ class Seen(pl.Callback):
     """Remembers the rows, the seeds and the gradients that are missing."""
 
     def __init__(self):
-        self.rows, self.seeds, self.validation_seeds, self.missing = [], [], [], set()
+        self.rows, self.seeds, self.missing = [], [], set()
+        self.validation_seeds, self.test_seeds = [], []
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         named = pl_module.named_parameters()
@@ -142,6 +143,9 @@ class Seen(pl.Callback):
     def on_validation_batch_end(self, trainer, *_):
         if not trainer.sanity_checking:
             self.validation_seeds.append(torch.initial_seed())
+
+    def on_test_batch_end(self, *_):
+        self.test_seeds.append(torch.initial_seed())
 
 
 def trainer_in(folder, **settings):
@@ -206,6 +210,7 @@ def train_all_kinds(folder, **settings):
         "rows": seen.rows,
         "seeds": seen.seeds,
         "validation seeds": seen.validation_seeds,
+        "test seeds": seen.test_seeds,
         "seed of the run": model._random_seed,
         "missing": sorted(seen.missing),
         "parameters": parameters,

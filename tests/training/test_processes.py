@@ -89,6 +89,8 @@ def test_each_has_noise_of_its_own(found):
     assert len(seeds) == len(set(seeds)) == 2 * EPOCHS * ROWS // BATCH
     validation = [seed for each in of_all_kinds(found, "validation seeds") for seed in each]
     assert len(validation) == len({*validation} - {*seeds}) == 2 * EPOCHS
+    test = [seed for each in of_all_kinds(found, "test seeds") for seed in each]
+    assert len(test) == len({*test} - {*seeds} - {*validation}) == 2
 
 
 def test_all_noise_follows_from_the_seed_of_the_first(found):
