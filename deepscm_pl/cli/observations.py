@@ -71,7 +71,7 @@ def observations_from_test_split(
     values = {name: variables[name][chosen].to(scm.dtype) for name in scm.graph.nodes}
     places = [datamodule.placement("test", row) for row in rows]
     placements = dict.fromkeys(scm.image_variables, places)
-    names = datamodule.identifiers("test")
+    names = datamodule.row_names("test")
     titles = [f"test {row}" if names is None else f"test {row} ({names[row]})" for row in rows]
     return Observations(values, titles, placements)
 

@@ -212,7 +212,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return source[rows]
 
     def identifiers(self, split: Split) -> list[str] | None:
-        """Whose each row of a split is, so that answers and errors can name it.
+        """Whose each row of a split is.
 
         Args:
             split: ``"train"``, ``"validation"`` or ``"test"``.
@@ -221,6 +221,17 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             A text per row of :meth:`variables`; None where rows have nothing but their number.
         """
         return None
+
+    def row_names(self, split: Split) -> list[str] | None:
+        """What answers and errors call each row: whose it is, and which of theirs.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+
+        Returns:
+            A text per row of :meth:`variables`; None where rows have nothing but their number.
+        """
+        return self.identifiers(split)
 
     def placement(self, split: Split, row: int) -> Placement | None:
         """Where the elements of an image lie in the scanner, for files that keep it.

@@ -151,19 +151,19 @@ def _named_rows(problem: Problem, trainer: pl.Trainer) -> str:
     if problem.batch.rows is None:
         return ""
     rows: list[int] = problem.batch.rows.flatten()[problem.images.flatten()].tolist()
-    names = _identifiers(trainer)
+    names = _row_names(trainer)
     shown = [f"{row} ({names[row]})" if row in names else str(row) for row in rows[:5]]
     return f" (rows {', '.join(shown)}{', ...' if len(rows) > 5 else ''} of the data)"
 
 
-def _identifiers(trainer: pl.Trainer) -> dict[int, str]:
-    """By row, whose image it is, where the data say so."""
+def _row_names(trainer: pl.Trainer) -> dict[int, str]:
+    """By row, what the data call it, if they do."""
     data: Any = getattr(trainer, "datamodule", None)
-    if not hasattr(data, "identifiers"):
+    if not hasattr(data, "row_names"):
         return {}
     is_validating = trainer.validating or trainer.sanity_checking
     split = "test" if trainer.testing else "validation" if is_validating else "train"
-    names = data.identifiers(split)
+    names = data.row_names(split)
     rows = [] if names is None else data.variables(split)["index"].flatten().tolist()
     return dict(zip(rows, names or [], strict=True))
 

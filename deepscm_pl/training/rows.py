@@ -34,7 +34,7 @@ def check_rows(scm: StructuralCausalModel, data: CausalDataModule, split: Split)
             row = _first_row_outside(domain, variables[name])
             if row is None:
                 raise
-            names = data.identifiers(split)
+            names = data.row_names(split)
             whose = "" if names is None else f" ({names[row]})"
             raise ValueError(
                 f"data: row {row}{whose} of the {split} split: {error} Correct it, leave it out, "

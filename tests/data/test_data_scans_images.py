@@ -483,6 +483,7 @@ def test_slices_of_a_subject_are_rows_of_its_split(tmp_path):
     data = make(tmp_path, images="{eid}.nii.gz", axis="axial", slices=[5, 9])
     variables = data.variables("test")
     assert data.identifiers("test") == ["0008", "0008", "0009", "0009"]
+    assert data.row_names("test")[1:3] == ["0008, axial 9", "0009, axial 5"]
     assert variables["age"].flatten().tolist() == [48.5, 48.5, 49.5, 49.5]
     assert variables["index"].flatten().tolist() == [0, 1, 2, 3]
     expected = [looked_at(volume(seed), "axial", index) for seed in (8, 9) for index in (5, 9)]

@@ -113,6 +113,9 @@ def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
     found = [set(data.identifiers(split)) for split in SPLITS]
     assert not found[0] & found[1] | found[0] & found[2] | found[1] & found[2]
     assert sum(len(data.identifiers(split)) for split in SPLITS) == 20
+    subjects = set(data.identifiers("test"))
+    expected = {f"{subject}, visit {visit}" for subject in subjects for visit in "ab"}
+    assert set(data.row_names("test")) == expected
     with pytest.raises(ValueError, match=r"row 2 of subjects.csv \(eid 0000\) has the same eid as"):
         make(tmp_path, images="{eid}-{visit}.png").setup()
 

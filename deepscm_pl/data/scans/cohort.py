@@ -18,7 +18,7 @@ from deepscm_pl.data.scans.attributes import (
 )
 from deepscm_pl.data.scans.sources import Source, find_sources, pattern_columns
 from deepscm_pl.data.scans.splits import SPLITS, divide_subjects, recorded_splits
-from deepscm_pl.data.scans.table import read_table
+from deepscm_pl.data.scans.table import Table, read_table
 
 __all__ = ["Cohort", "CohortSettings", "MissingValues"]
 
@@ -32,6 +32,7 @@ class Cohort:
 
     Attributes:
         identifiers: ``(N,)``, texts.
+        visits: What each row is called: the subject, and which visit of theirs, ``(N,)``, texts.
         attributes: The variables, N values each.
         sources: The N image files.
         counts: How many rows each of the three splits has.
@@ -39,6 +40,7 @@ class Cohort:
     """
 
     identifiers: NDArray[np.object_]
+    visits: Sequence[str]
     attributes: tuple[Attribute, ...]
     sources: tuple[Source, ...]
     counts: tuple[int, int, int]
@@ -100,8 +102,13 @@ class CohortSettings:
         train, validation, test = np.bincount(splits, minlength=len(SPLITS)).tolist()
         return Cohort(
             identifiers=table[self.identifier][order],
+            visits=[self._visit(table, row) for row in order],
             attributes=tuple(attributes),
             sources=tuple(sources[row] for row in order),
             counts=(train, validation, test),
             dropped=rows - len(table),
         )
+
+    def _visit(self, table: Table, row: int) -> str:
+        which = [f", {column} {table[column][row]}" for column in self.visits]
+        return "".join([table[self.identifier][row], *which])

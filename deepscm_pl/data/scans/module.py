@@ -294,6 +294,23 @@ class BrainMRIDataModule(CausalDataModule):
         repeated = self._cohort.identifiers.repeat(self._prepared.per_source)
         return [str(each) for each in repeated[self._rows(split)]]
 
+    def row_names(self, split: Split) -> list[str]:
+        """The subject, visit and slice of each row of a split, as far as there are several.
+
+        Args:
+            split: ``"train"``, ``"validation"`` or ``"test"``.
+
+        Returns:
+            A text per row of :meth:`variables`, such as ``0042, session 2, axial 0.45``.
+
+        Raises:
+            ValueError: If there is no such split.
+        """
+        slices = [f", {self.axis} {position}" for position in self.slices]
+        which = slices if len(slices) > 1 else [""] * self._prepared.per_source
+        names = [f"{visit}{each}" for visit in self._cohort.visits for each in which]
+        return [names[row] for row in self._rows(split)]
+
     def placement(self, split: Split, row: int) -> Placement | None:
         """Where the elements of a prepared image lie; the middle where crops are random.
 
