@@ -95,10 +95,11 @@ def test_classes_of_long_numbers_keep_their_names(tmp_path):
     assert class_named("1", names) is None
 
 
-def test_columns_without_a_name_are_left_out(tmp_path):
+@pytest.mark.parametrize("name", ["", " ", "Unnamed: 0"])
+def test_columns_without_a_name_are_left_out(tmp_path, name):
     """Such as the index that pandas writes, which would be a variable of its own."""
     rows = write_folder(tmp_path)
-    write_table(tmp_path, [{"": n, **row} for n, row in enumerate(rows)])
+    write_table(tmp_path, [{name: n, **row} for n, row in enumerate(rows)])
     data = make(tmp_path)
     assert [attribute.name for attribute in data.attributes] == ["age", "sex"]
 

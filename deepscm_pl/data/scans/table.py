@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ Text = NDArray[np.object_]
 
 MISSING = ("", "na", "nan", "n/a", "null", "none")
 """What a cell without a value says, in small letters."""
+
+_NAMELESS = re.compile(r"(Unnamed: \d+)?")
+"""What a column is called that has no name, by pandas too once it was read and written again."""
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -143,7 +147,7 @@ def read_table(path: str | Path, identifier: str, visits: Sequence[str] = ()) ->
         raise FileNotFoundError(f"table: {path} is missing, or not a file.")
     frame = _read_frame(path)
     frame = frame.rename(columns=lambda name: str(name).strip())
-    frame = frame.loc[:, [name != "" for name in frame]]
+    frame = frame.loc[:, [_NAMELESS.fullmatch(name) is None for name in frame]]
     _check_names(path, frame)
     if identifier in frame and frame[identifier].dtype.kind == "f":
         raise ValueError(
