@@ -138,6 +138,16 @@ def pyro_sites_agree(mechanism: Mechanism, value: Tensor, parents) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def of_classes(mechanism: Mechanism, fresh, value: Tensor, parents) -> None:
+    """All that holds for a value that bounds its noise; ``fresh()`` makes another one."""
+    forward_explains_abduction(mechanism, value, parents)
+    rows_are_alone(mechanism, value, parents)
+    gradients_reach_every_parameter(mechanism, value, parents)
+    saves_and_loads(mechanism, fresh(), value, parents)
+    copies_after_use(mechanism, value, parents)
+    pyro_sites_agree(mechanism, value, parents)
+
+
 def density_integrates_to_one(mechanism: Mechanism, grid: Tensor, parents) -> None:
     """∫ p(x | pa) dx = 1 for a scalar variable, by the trapezoidal rule on a grid ``(N, 1)``."""
     density = mechanism.log_prob(grid, parents).exp()

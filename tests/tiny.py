@@ -20,11 +20,11 @@ from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.types import Domain
 
 
-def image_mechanism(**settings) -> partial[ConditionalVAE]:
-    """The factory of a small VAE of the images of :class:`TinyDataModule`."""
+def image_mechanism(shape=(1, 8, 8), **settings) -> partial[ConditionalVAE]:
+    """The factory of a small VAE, of the images of :class:`TinyDataModule` or of other ones."""
     return partial(
         ConditionalVAE,
-        shape=(1, 8, 8),
+        shape=shape,
         latent=2,
         hidden=8,
         encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),

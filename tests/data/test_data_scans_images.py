@@ -456,7 +456,9 @@ def test_elements_of_mixed_sizes_are_refused(tmp_path, settings, sizes):
     ],
 )
 def test_elements_of_one_size_are_made_of_mixed_ones(tmp_path, settings):
-    of_mixed_sizes(tmp_path, **settings).prepare_data()
+    data = of_mixed_sizes(tmp_path, **settings)
+    data.prepare_data()
+    assert len(data.variables("train")["image"]) == 6
 
 
 def of_mixed_sizes(folder, **settings):

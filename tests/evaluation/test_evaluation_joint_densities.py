@@ -12,10 +12,11 @@ from deepscm_pl.data import SyntheticBrainDataModule
 from deepscm_pl.evaluation.densities import _Asked, _asked, _Model, evaluate_densities
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.mechanisms import AffineFlow, Bernoulli, ConditionalVAE
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.mechanisms import AffineFlow, Bernoulli
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.transforms import Positive
+
+from tiny import image_mechanism
 
 VALUES = {
     "age": [50.0, 70.0, 85.0],  # the last one does not occur, and may be set all the same
@@ -30,14 +31,7 @@ def densities(tmp_path_factory):
     """Of a model of the graph of the world, before any training."""
     torch.manual_seed(0)
     volume = partial(AffineFlow, constraint=Positive)
-    image = partial(
-        ConditionalVAE,
-        shape=(1, 32, 32),
-        latent=2,
-        hidden=4,
-        encoder=partial(ConvolutionalEncoder, features=4, channels=(2, 2)),
-        decoder=partial(ConvolutionalDecoder, hidden=4, channels=(2, 2)),
-    )
+    image = image_mechanism(shape=(1, 32, 32))
     scm = StructuralCausalModel(
         "age, sex -> brain_volume; age, brain_volume -> ventricle_volume; "
         "brain_volume, ventricle_volume -> image",

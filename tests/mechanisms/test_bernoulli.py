@@ -40,13 +40,7 @@ def case(request, double):
 
 
 def test_laws(case):
-    mechanism, fresh, value, parents = case
-    laws.forward_explains_abduction(mechanism, value, parents)
-    laws.rows_are_alone(mechanism, value, parents)
-    laws.gradients_reach_every_parameter(mechanism, value, parents)
-    laws.saves_and_loads(mechanism, fresh(), value, parents)
-    laws.copies_after_use(mechanism, value, parents)
-    laws.pyro_sites_agree(mechanism, value, parents)
+    laws.of_classes(*case)
 
 
 def test_probabilities_of_both_values_sum_to_one(case):

@@ -45,13 +45,7 @@ def of_probabilities(*shares, dtype=torch.float64):
 
 
 def test_laws(case):
-    mechanism, fresh, value, parents = case
-    laws.forward_explains_abduction(mechanism, value, parents)
-    laws.rows_are_alone(mechanism, value, parents)
-    laws.gradients_reach_every_parameter(mechanism, value, parents)
-    laws.saves_and_loads(mechanism, fresh(), value, parents)
-    laws.copies_after_use(mechanism, value, parents)
-    laws.pyro_sites_agree(mechanism, value, parents)
+    laws.of_classes(*case)
 
 
 def test_probabilities_of_all_classes_sum_to_one(case):
