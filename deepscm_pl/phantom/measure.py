@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations_with_replacement
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ from deepscm_pl.phantom.grid import HeadGrid
 __all__ = ["HeadMeasurements", "measure_heads"]
 
 _Array = NDArray[np.float32]
+
+_FLUID, _GREY, _VENTRICLE = 0.245, 0.605, 0.208
+"""Grey levels of tissues, as shares of that of white matter."""
 
 
 class HeadMeasurements(NamedTuple):
@@ -54,23 +58,57 @@ def measure_heads(images: ArrayLike, grid: HeadGrid) -> HeadMeasurements:
 
 
 def _measure(head: _Array, grid: HeadGrid) -> tuple[float, float]:
-    place = np.abs(grid.coordinates()).reshape(grid.dimensions, *grid.shape)
-    middle = (place[0] < 45) & (place[1] < 55) & (place[-1] < 40 if grid.dimensions == 3 else True)
+    places = grid.coordinates().reshape(grid.dimensions, *grid.shape)
+    right, forward, *up = np.abs(places)
+    middle = (right < 45) & (forward < 55) & (up[0] < 40 if up else True)
     white = float(np.quantile(head[middle], 0.7))
     if white < 30:
         return np.nan, np.nan
-    fluid, grey = 0.245 * white, 0.605 * white
-    tissue, _ = ndimage.label(head > (fluid + grey) / 2)
-    names, counts = np.unique(tissue[middle & (tissue > 0)], return_counts=True)
-    if not len(names):
+    whole = _brain(head, middle, white)
+    if whole is None:
         return np.nan, np.nan
-    solid = tissue == names[np.argmax(counts)]
-    whole = ndimage.binary_fill_holes(solid)
+    fluid, grey = _FLUID * white, _GREY * white
     border = ndimage.binary_dilation(whole) & ~ndimage.binary_erosion(whole)
     share = np.clip((head - fluid) / (grey - fluid), 0, 1)
     brain = np.where(border, share, whole).sum() * grid.brain_element
-    inner = ndimage.binary_erosion(whole, iterations=max(1, round(14 / grid.spacing)))
-    dark = np.clip((white - head) / (white - 0.85 * fluid), 0, 1)
-    core, _ = ndimage.label(inner & (dark > 0.35))
-    near = ndimage.binary_dilation(core > 0) & inner
-    return float(brain), float((dark * near).sum() * grid.ventricle_element)
+    return float(brain), _ventricles(head, whole, white, grid) * grid.ventricle_element
+
+
+def _brain(head: _Array, middle: NDArray[np.bool_], white: float) -> NDArray[np.bool_] | None:
+    """What is connected to the bright tissue in the middle, its holes filled; None without any."""
+    tissue, _ = ndimage.label(head > (_FLUID + _GREY) / 2 * white)
+    names, counts = np.unique(tissue[middle & (tissue > 0)], return_counts=True)
+    if not len(names):
+        return None
+    whole: NDArray[np.bool_] = ndimage.binary_fill_holes(tissue == names[np.argmax(counts)])
+    return whole
+
+
+def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: HeadGrid) -> float:
+    """How many elements the dark holes deep in the brain fill, those of their borders in part."""
+    inner = ndimage.binary_erosion(whole, iterations=max(1, round(18 / grid.spacing)))
+    contrast = 1 - _VENTRICLE
+    dark = ndimage.binary_dilation(inner & (head < (1 - 0.35 * contrast) * white), iterations=2)
+    around = _white_matter(head, inner & ~dark, white, grid)
+    share = (around - head) / (contrast * around)
+    near = ndimage.binary_dilation(inner & (share > 0.2)) & inner
+    # Not clipped at zero: the noise of white matter would count as a little fluid everywhere.
+    return max(0.0, float(share[near].sum()))
+
+
+def _white_matter(
+    head: _Array, white_matter: NDArray[np.bool_], white: float, grid: HeadGrid
+) -> _Array:
+    """How bright white matter would be everywhere, by a quadratic through that which is there.
+
+    The bias field makes it a few percent brighter here than there, which over the border of a
+    ventricle is as much as a small ventricle.
+    """
+    places = grid.coordinates() / np.float32(grid.extent / 4)
+    pairs = combinations_with_replacement(places, 2)
+    terms = np.stack([np.ones_like(places[0]), *places, *(a * b for a, b in pairs)], axis=1)
+    if white_matter.sum() < 2 * terms.shape[1]:
+        return np.full_like(head, white)
+    coefficients, *_ = np.linalg.lstsq(terms[white_matter.ravel()], head[white_matter], rcond=None)
+    fitted: _Array = np.maximum(terms @ coefficients, white / 2).reshape(head.shape)
+    return fitted
