@@ -1,10 +1,10 @@
-"""Rung 2: densities under interventions and conditions, of the model against the known world."""
+"""Rung 2: densities under interventions and conditions, against a world where one is known."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
@@ -35,15 +35,37 @@ class Sample:
     Attributes:
         values: ``(M,)``.
         weights: ``(M,)``, of sum 1.
+
+    Example:
+        >>> sample = Sample(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0.5, 0.25, 0.25]))
+        >>> sample.mean, sample.quantile(0.1), sample.quantile(0.9)
+        (2.25, 1.0, 3.0)
     """
 
     values: Tensor
     weights: Tensor
 
+    @property
+    def mean(self) -> float:
+        """Of the draws by their weights."""
+        return float(self.weights @ self.values)
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation."""
+        return float(self.weights @ (self.values - self.mean) ** 2) ** 0.5
+
+    def quantile(self, share: float) -> float:
+        """The draw up to which a share of all weight lies."""
+        values, order = self.values.sort()
+        cumulative = self.weights[order].cumsum(dim=0)
+        place = int(torch.searchsorted(cumulative, share * float(cumulative[-1])))
+        return float(values[min(place, len(values) - 1)])
+
 
 @dataclass(frozen=True)
 class DensityResult:
-    """One density of the model and of the world.
+    """One density of the model, and of the world if that is known.
 
     Attributes:
         variable: What is distributed.
@@ -51,9 +73,10 @@ class DensityResult:
         done: Whether that is set by an intervention, not observed.
         unit: Of the variable and of the distance.
         model: Draws of the model.
-        world: Draws of the world.
-        distance: Wasserstein distance of both.
-        floor: The distance of two samples of the world, which no model can be blamed for.
+        world: Draws of the world; None without one.
+        distance: Wasserstein distance of both; None without a world.
+        floor: The distance of two samples of the world, which no model can be blamed for; None
+            without one.
         given_units: Of what is given, as far as it has some.
         categories: How many classes ``variable`` has; None if it is continuous.
     """
@@ -63,9 +86,9 @@ class DensityResult:
     done: bool
     unit: str
     model: Sample
-    world: Sample
-    distance: float
-    floor: float
+    world: Sample | None = None
+    distance: float | None = None
+    floor: float | None = None
     given_units: Mapping[str, str] = field(default_factory=dict)
     categories: int | None = None
 
@@ -83,15 +106,18 @@ def evaluate_densities(
     seed: int = 0,
     progress: bool = True,
 ) -> list[DensityResult]:
-    """For each cause t and effect i of the world's graph: p(i | do(t)), p(t | do(i)), p(t | i).
+    """For each cause t and effect i of the graph: p(i | do(t)), p(t | do(i)), p(t | i).
 
     The last is by importance: the cause is drawn without regard to the effect and weighted with the
     density of the effect given its parents. Where an effect has several first causes, which have no
     causes themselves, also its density given all of them, such as p(brain volume | age, sex),
     unless there are more than twelve combinations of their values.
 
+    With a known world the graph is the world's, and the model is compared with it. Without one it
+    is the model's, in which p(t | do(i)) is p(t) whatever was learned, and is left out.
+
     Args:
-        subject: The model, and a known world.
+        subject: The model, and the world if it is known.
         values: For each variable the values that it is set to, or observed at; where there are
             none, quantiles of the test split.
         size: M, draws for each density.
@@ -99,18 +125,19 @@ def evaluate_densities(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If the world is not known, or a value is impossible.
+        ValueError: If a value is impossible.
     """
     world = subject.world
+    graph = subject.scm.graph if world is None else world.graph
+    chosen = {name: _values(subject, name, values or {}) for name in subject.distributed}
+    asked = list(_asked(graph, chosen))
     if world is None:
-        raise ValueError("world: expected a world that is known, but the data set has none.")
-    chosen = {name: _values(subject, name, values or {}) for name in subject.attributes}
-    asked = list(_asked(world.graph, chosen))
+        asked = [each for each in asked if not (each.done and _is_first(each, graph))]
     generator = np.random.default_rng(seed)
     model = _Model(_attribute_model(subject), size)
-    truth, again = (_World(world, size, generator) for _ in range(2))
+    worlds = [] if world is None else [_World(world, size, generator) for _ in range(2)]
     return [
-        _compare(subject, each, model, truth, again)
+        _compare(subject, each, model, worlds)
         for each in tqdm(asked, unit="density", desc="densities", disable=not progress)
     ]
 
@@ -138,6 +165,11 @@ def _asked(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_A
                 yield _Asked(effect, dict(zip(first, chosen, strict=True)), False)
 
 
+def _is_first(asked: _Asked, graph: CausalGraph) -> bool:
+    """Whether what is distributed does not follow what is given."""
+    return not graph.ancestors(asked.variable) & set(asked.given)
+
+
 def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> list[float]:
     if values.get(name):
         return list(values[name])
@@ -147,7 +179,7 @@ def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> l
 def _attribute_model(subject: Subject) -> StructuralCausalModel:
     """The part of the model that its attributes come from, with the mechanisms of the whole."""
     graph = subject.scm.graph
-    needed = graph.ancestors(*subject.attributes) | set(subject.attributes)
+    needed = graph.ancestors(*subject.distributed) | set(subject.distributed)
     parents = {name: graph.parents[name] for name in graph.nodes if name in needed}
     part = StructuralCausalModel(CausalGraph(parents), {n: subject.scm[n] for n in parents})
     part.fitted = subject.scm.fitted.clone()
@@ -198,23 +230,25 @@ def _sample(values: Tensor, log_weights: Tensor) -> Sample:
 
 
 def _compare(
-    subject: Subject, asked: _Asked, model: _Model, truth: _World, again: _World
+    subject: Subject, asked: _Asked, model: _Model, worlds: Sequence[_World]
 ) -> DensityResult:
-    sides = [side.draw(asked) for side in (model, truth, again)]
-    _check_explained(asked, sides[0], "model")
-    _check_explained(asked, sides[1], "world")
-    own, world, other = sides
-    return DensityResult(
+    own = model.draw(asked)
+    _check_explained(asked, own, "model")
+    alone = DensityResult(
         asked.variable,
         asked.given,
         asked.done,
         subject.unit(asked.variable),
         own,
-        world,
-        _distance(own, world),
-        _distance(world, other),
-        {name: subject.unit(name) for name in asked.given},
-        subject.scm[asked.variable].domain.categories,
+        given_units={name: subject.unit(name) for name in asked.given},
+        categories=subject.scm[asked.variable].domain.categories,
+    )
+    if not worlds:
+        return alone
+    world, other = (each.draw(asked) for each in worlds)
+    _check_explained(asked, world, "world")
+    return replace(
+        alone, world=world, distance=_distance(own, world), floor=_distance(world, other)
     )
 
 

@@ -118,17 +118,18 @@ def check_numbers(
 def check_density_values(
     subject: Subject, density_values: Mapping[str, Sequence[float]] | None
 ) -> None:
-    """Raise unless densities can be compared at the given values.
+    """Raise unless densities can be computed at the given values.
 
     Raises:
-        ValueError: If a variable is no attribute of the model and the world, or a value impossible.
+        ValueError: If a variable is no scalar of the model, or the world, if it is known, lacks it;
+            or if a value is impossible.
     """
+    where = "model" if subject.world is None else "model and world"
     for name, values in (density_values or {}).items():
-        if name not in subject.attributes:
-            known = ", ".join(subject.attributes) or "nothing, for the world is not known"
+        if name not in subject.distributed:
+            known = ", ".join(subject.distributed) or "none, for there is nothing to ask about"
             raise ValueError(
-                f"density_values: there is no attribute {name!r} in model and world; expected "
-                f"{known}."
+                f"density_values: there is no attribute {name!r} in {where}; expected {known}."
             )
         for value in values:
             subject.scm.act({name: value})
@@ -151,8 +152,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on the second and the third rung, and its noise.
 
-    Rung 2 and the comparison with true counterfactuals need a known world; what else there is to
-    say of counterfactuals does not.
+    Comparisons with the truth, of densities and of counterfactuals, need a known world; what else
+    there is to say of them does not.
 
     Args:
         subject: The model, the rows, and the world if it is known.
@@ -185,7 +186,9 @@ def evaluate(
     devices = [subject.scm.fitted.device] if subject.scm.fitted.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode(), _evaluation_mode(subject.scm):
         with _part(result, "densities", seed):
-            _evaluate_densities(result, subject, density_values, density_size, seed, progress)
+            result.densities = evaluate_densities(
+                subject, density_values, density_size, seed, progress
+            )
         with _part(result, "truth", seed):
             truths = _find_truth(result, subject, questions, detail, workers, progress, cache_dir)
         if len(subject.scm.image_variables) == 1 and questions:
@@ -209,22 +212,6 @@ def evaluate(
     return result
 
 
-def _evaluate_densities(
-    result: Evaluation,
-    subject: Subject,
-    values: Mapping[str, list[float]] | None,
-    size: int,
-    seed: int,
-    progress: bool,
-) -> None:
-    if subject.world is None:
-        result.left_out.append(
-            "Rung 2, and the truth of rung 3: the data set is of no world that is known."
-        )
-        return
-    result.densities = evaluate_densities(subject, values, size, seed, progress)
-
-
 def _find_truth(
     result: Evaluation,
     subject: Subject,
@@ -235,6 +222,10 @@ def _find_truth(
     cache_dir: Path | None,
 ) -> list[Truth] | None:
     images = len(subject.scm.image_variables)
+    if subject.world is None:
+        result.left_out.append(
+            "The truth of rungs 2 and 3: the data set is of no world that is known."
+        )
     if images != 1:
         result.left_out.append(
             f"Rung 3: it is about one image variable, but the model has {images}."

@@ -28,14 +28,20 @@ _SENTENCES: Mapping[str, Sequence[tuple[str, str]]] = {
     ],
     "densities": [
         (
-            "",
+            "two samples of the world",
             "*Distance* is how far, on average, probability has to be moved to turn the model's "
             "density into the world's; 0 is perfect. *Two samples of the world* is how far apart "
             "two finite samples of the same world are: a model about as near cannot be told from "
             "it. An effect follows its cause, so that p(effect | do(cause)) moves with the value; "
-            "a cause does not follow its effect, so that p(cause | do(effect)) must not. Where an "
-            "effect has several first causes, it is also given all of them at once.",
+            "a cause does not follow its effect, so that p(cause | do(effect)) must not.",
         ),
+        (
+            "median",
+            "What the model says of those on whom nothing is known but what is given. An effect "
+            "follows its cause: p(effect | do(cause)) moves with the value. p(cause | effect) is "
+            "what observing the effect tells of its cause, which setting it would not.",
+        ),
+        ("", "Where an effect has several first causes, it is also given all of them at once."),
     ],
     "errors": [
         (

@@ -43,6 +43,7 @@ from deepscm_pl.files import replaced_folder
 __all__ = ["Report"]
 
 _FORMAT = 2
+_QUANTILES = (0.1, 0.5, 0.9)
 _NUMBERS = "evaluation.json"
 
 
@@ -188,7 +189,11 @@ class Report:
     def scalars(self) -> dict[str, float]:
         """All numbers of the second and third rung, by names that TensorBoard takes."""
         evaluation = self.evaluation
-        found = {f"density/{each.title}": each.distance for each in evaluation.densities}
+        found = {
+            f"density/{each.title}": each.distance
+            for each in evaluation.densities
+            if each.distance is not None
+        }
         for each in evaluation.counterfactuals:
             for key, value in each.quantities.items():
                 found[f"{each.question.text}/{key}"] = value.mean
@@ -234,7 +239,10 @@ class Report:
 
     def _caption(self, picture: str) -> str:
         compared = any(example.truth is not None for example in self.evaluation.examples)
-        return _CAPTIONS[picture].format(compared=_COMPARED if compared else "")
+        known = self.evaluation.world is not None
+        return _CAPTIONS[picture].format(
+            compared=_COMPARED if compared else "", solid=_DASHED if known else ""
+        )
 
     def _composition(self) -> str:
         found = [
@@ -282,7 +290,7 @@ _MAIN = (
 )
 
 _CAPTIONS = {
-    "densities": "Densities of the model (solid) and of the world (dashed)",
+    "densities": "Densities of the model{solid}",
     "errors": "Error against the true counterfactual, as a share of that of the factual "
     "unchanged, with two standard errors; diamonds: another original with the same attributes",
     "examples": "Single draws of counterfactuals of the first test images{compared}; hatched: "
@@ -291,6 +299,7 @@ _CAPTIONS = {
     "vary; on the grey line it is as often as it should be",
     "noise": "Abducted noise and its prior N(0, 1)",
 }
+_DASHED = " (solid) and of the world (dashed)"
 _COMPARED = ", below each the truth, and the difference (red: the model is brighter)"
 
 
@@ -346,6 +355,11 @@ def _plain_density(result: DensityResult) -> dict[str, Any]:
         "unit": result.unit,
         "wasserstein_distance": result.distance,
         "floor": result.floor,
+        "model": {
+            "mean": result.model.mean,
+            "standard_deviation": result.model.deviation,
+            "quantiles": {f"{share:g}": result.model.quantile(share) for share in _QUANTILES},
+        },
     }
 
 

@@ -131,6 +131,11 @@ class Subject:
         return tuple(name for name in known if name in self.scalars)
 
     @property
+    def distributed(self) -> tuple[str, ...]:
+        """What has densities of rung 2: :attr:`attributes`, or without a world all scalars."""
+        return self.scalars if self.world is None else self.attributes
+
+    @property
     def measured(self) -> tuple[str, ...]:
         """Those of :attr:`attributes` that images show, and that can be measured in them."""
         shown = () if self.world is None else self.world.image_attributes

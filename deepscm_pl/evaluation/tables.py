@@ -144,6 +144,10 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
+def _short(value: float | None) -> str:
+    return _NOTHING if value is None else format_number(value)
+
+
 def _number(value: float | None, digits: int) -> str:
     return _NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
@@ -192,12 +196,30 @@ def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Ta
 
 
 def density_table(results: Sequence[DensityResult]) -> Table:
-    """Each density with its distance from the world's."""
+    """Each density with its distance from the world's, or without a world what it is like."""
+    if any(each.world is None for each in results):
+        return _model_density_table(results)
     return Table(
         "Intervention: Wasserstein distance of model and world",
         ["density", "unit", "distance", "two samples of the world"],
+        [[each.title, each.unit, *map(_short, (each.distance, each.floor))] for each in results],
+        words=2,
+    )
+
+
+def _model_density_table(results: Sequence[DensityResult]) -> Table:
+    """Mean, spread and quantiles of each density."""
+    shares = {"10 %": 0.1, "median": 0.5, "90 %": 0.9}
+    return Table(
+        "Intervention: densities of the model",
+        ["density", "unit", "mean", "standard deviation", *shares],
         [
-            [each.title, each.unit, format_number(each.distance), format_number(each.floor)]
+            [
+                each.title,
+                each.unit,
+                *map(_short, (each.model.mean, each.model.deviation)),
+                *(_short(each.model.quantile(share)) for share in shares.values()),
+            ]
             for each in results
         ],
         words=2,

@@ -351,9 +351,9 @@ def test_every_picture_of_a_report_is_legible(data, texts, particles):
     report = Report(subject, found)
     for figure in report.pictures.values():
         check_legible(figure)
-    expected = {"examples", "noise"}
+    expected = {"examples", "noise", "densities"}
     if found.world is not None:
-        expected |= {"densities", "errors"}
+        expected |= {"errors"}
     if texts in (["thickness=7.5"], MANY):
         expected |= {"coverage"}
     assert set(report.pictures) == expected

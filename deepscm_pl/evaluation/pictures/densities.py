@@ -1,4 +1,4 @@
-"""Densities of the model beside those of the world."""
+"""Densities of the model, beside those of the world where it is known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import numpy as np
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +27,7 @@ _WIDTH, _HEIGHT = 3.4, 2.5
 
 
 def draw_densities(results: Sequence[DensityResult]) -> Figure:
-    """A panel for each kind of question; a colour for each value; the world dashed.
+    """A panel for each kind of question; a colour for each value; the world, if known, dashed.
 
     Args:
         results: At least one.
@@ -46,16 +45,14 @@ def draw_densities(results: Sequence[DensityResult]) -> Figure:
         _draw_density_panel(figure, panel, results_of_panel)
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
-    figure.legend(
-        handles=[
+    if any(result.world is not None for result in results):
+        handles = [
             Line2D([], [], color="0.4", label="model"),
             Line2D([], [], color="0.4", linestyle="--", label="world"),
-        ],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-    )
+        ]
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False
+        )
     return figure
 
 
@@ -93,11 +90,13 @@ def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityRes
 
 def _draw_curves(axes: Axes, results: Sequence[DensityResult]) -> None:
     first = results[0]
-    places = _places([sample for result in results for sample in (result.model, result.world)])
+    sides = [sample for result in results for sample in (result.model, result.world)]
+    places = _places([sample for sample in sides if sample is not None])
     for k, result in enumerate(results):
         colour = _COLOURS[k % len(_COLOURS)]
         axes.plot(places, _density(result.model, places), color=colour, label=_label(result))
-        axes.plot(places, _density(result.world, places), color=colour, linestyle="--")
+        if result.world is not None:
+            axes.plot(places, _density(result.world, places), color=colour, linestyle="--")
     axes.set_xlabel(
         f"{first.variable} ({first.unit})" if first.unit else first.variable, fontsize=8
     )
@@ -113,8 +112,9 @@ def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) 
         at = classes + (k - (len(results) - 1) / 2) * width
         axes.bar(at, _shares(result.model, categories), 0.8 * width, color=colour, alpha=0.6,
                  label=_label(result))  # fmt: skip
-        axes.bar(at, _shares(result.world, categories), 0.8 * width, fill=False, edgecolor=colour,
-                 linestyle="--", linewidth=1.4)  # fmt: skip
+        if result.world is not None:
+            axes.bar(at, _shares(result.world, categories), 0.8 * width, fill=False,
+                     edgecolor=colour, linestyle="--", linewidth=1.4)  # fmt: skip
     axes.set_xticks(classes)
     axes.set_xlabel(results[0].variable, fontsize=8)
     axes.set_ylabel("probability", fontsize=8)
@@ -130,26 +130,17 @@ def _shares(sample: Sample, categories: int) -> NDArray[np.float64]:
 
 def _places(samples: Sequence[Sample]) -> NDArray[np.float64]:
     """Where densities are drawn: over all but the outermost draws, and a little beyond."""
-    ends = [_weighted_quantile(sample, share) for sample in samples for share in (0.001, 0.999)]
+    ends = [sample.quantile(share) for sample in samples for share in (0.001, 0.999)]
     margin = 0.05 * (max(ends) - min(ends)) or 1.0
     return np.linspace(min(ends) - margin, max(ends) + margin, _PLACES)
-
-
-def _weighted_quantile(sample: Sample, share: float) -> float:
-    values, order = sample.values.sort()
-    cumulative = sample.weights[order].cumsum(dim=0)
-    place = int(torch.searchsorted(cumulative, share * float(cumulative[-1])))
-    return float(values[min(place, len(values) - 1)])
 
 
 def _density(sample: Sample, places: NDArray[np.float64]) -> NDArray[np.float64]:
     """A histogram on a fine grid, smoothed by a Gaussian of the width of Silverman's rule."""
     values, weights = sample.values.numpy(), sample.weights.numpy()
-    mean = float(weights @ values)
-    spread = max(float(weights @ (values - mean) ** 2), 0.0) ** 0.5
     step = float(places[1] - places[0])
     effective = 1 / float(weights @ weights)
-    width = max(0.9 * spread * effective**-0.2, step)
+    width = max(0.9 * sample.deviation * effective**-0.2, step)
     edges: NDArray[np.float64] = np.append(places - step / 2, places[-1] + step / 2)
     counts, _ = np.histogram(values, edges, weights=weights)
     kernel = np.exp(-0.5 * ((places[:, None] - places) / width) ** 2) / (width * np.sqrt(2 * np.pi))

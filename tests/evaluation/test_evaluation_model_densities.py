@@ -1,0 +1,122 @@
+"""Densities of a model of data that no known world has made."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from deepscm_pl.evaluation import Report, evaluate
+from deepscm_pl.evaluation.densities import Sample, evaluate_densities
+from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.mechanisms import AffineFlow, Bernoulli
+from deepscm_pl.scm import StructuralCausalModel
+
+SLOPE, NOISE = 0.8, 0.6
+VALUES = {"sex": [0.0, 1.0], "age": [-1.0, 1.0], "volume": [0.5], "length": [0.0]}
+
+
+@pytest.fixture(scope="module")
+def subject():
+    """Sex and age cause a volume, which causes a length, all linear and Gaussian but sex."""
+    torch.manual_seed(0)
+    scm = StructuralCausalModel(
+        "sex, age -> volume -> length",
+        {"sex": Bernoulli, "age": AffineFlow, "volume": AffineFlow, "length": AffineFlow},
+    )
+    age, sex = torch.randn(4000, 1), (torch.rand(4000, 1) < 0.5).float()
+    volume = SLOPE * age + sex + NOISE * torch.randn(4000, 1)
+    rows = {"sex": sex, "age": age, "volume": volume}
+    rows["length"] = -volume + torch.randn(4000, 1)
+    scm.fit(rows)
+    optimiser = torch.optim.Adam(scm.parameters(), lr=2e-2)
+    for _ in range(400):
+        optimiser.zero_grad()
+        loss = -sum(scm[n].log_prob(rows[n], rows).mean() for n in scm.graph.nodes)
+        loss.backward()
+        optimiser.step()
+    return Subject(scm.eval(), rows, None, None, units={"volume": "mm³"})
+
+
+@pytest.fixture(scope="module")
+def densities(subject):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = evaluate_densities(subject, VALUES, size=20_000, progress=False)
+    return {each.title: each for each in found}
+
+
+def test_there_is_no_truth_to_compare_with(densities):
+    assert all(each.world is each.distance is each.floor is None for each in densities.values())
+
+
+def test_what_cannot_move_is_left_out(densities):
+    assert "p(volume | do(age = 1))" in densities
+    assert "p(age | volume = 0.5)" in densities
+    assert "p(age | do(volume = 0.5))" not in densities
+    assert not any(title.startswith("p(sex | do(") for title in densities)
+
+
+@pytest.mark.parametrize(
+    ("title", "mean", "deviation"),
+    [
+        ("p(volume | do(age = 1))", SLOPE + 0.5, math.hypot(NOISE, 0.5)),
+        ("p(volume | sex = 1, age = -1)", 1 - SLOPE, NOISE),
+        ("p(volume | do(sex = 0))", 0.0, math.hypot(SLOPE, NOISE)),
+        ("p(length | do(volume = 0.5))", -0.5, 1.0),
+        ("p(volume | length = 0)", None, None),
+    ],
+)
+def test_densities_are_those_of_the_equations(densities, title, mean, deviation):
+    if mean is None:
+        # Bayes' rule on a grid: the prior of the volume is a mixture of two normal distributions.
+        grid = np.linspace(-6, 6, 4001)
+        prior = sum(np.exp(-0.5 * (grid - m) ** 2 / (SLOPE**2 + NOISE**2)) for m in (0, 1))
+        posterior = prior * np.exp(-0.5 * grid**2)
+        posterior /= posterior.sum()
+        mean = posterior @ grid
+        deviation = np.sqrt(posterior @ (grid - mean) ** 2)
+    sample = densities[title].model
+    assert sample.mean == pytest.approx(mean, abs=0.06)
+    assert sample.deviation == pytest.approx(deviation, rel=0.06)
+
+
+def test_a_sample_of_weights_is_as_one_with_repetitions():
+    values = torch.randn(50, dtype=torch.float64)
+    times = torch.randint(1, 5, (50,))
+    sample = Sample(values, times.double() / times.sum())
+    repeated = values.repeat_interleave(times).numpy()
+    assert sample.mean == pytest.approx(repeated.mean())
+    assert sample.deviation == pytest.approx(repeated.std())
+    for share in (0.1, 0.5, 0.93):
+        expected = np.quantile(repeated, share, method="inverted_cdf")
+        assert sample.quantile(share) == pytest.approx(expected)
+
+
+def test_the_report_says_what_the_model_holds(subject):
+    evaluation = evaluate(
+        subject, density_values=VALUES, density_size=2000, detail_rows=50, progress=False
+    )
+    report = Report(subject, evaluation)
+    table = report.tables["densities"]
+    assert table.columns == [
+        "density", "unit", "mean", "standard deviation", "10 %", "median", "90 %",
+    ]  # fmt: skip
+    row = next(row for row in table.rows if row[0] == "p(length | do(volume = 0.5))")
+    assert float(row[2]) == pytest.approx(-0.5, abs=0.15)
+    markdown = report.as_markdown()
+    assert "world's" not in markdown
+    assert "![Densities of the model](densities.png)" in markdown
+    assert report.pictures["densities"].legends == []
+    plain = {each["density"]: each for each in report.as_plain_data()["intervention"]}
+    assert plain["p(length | do(volume = 0.5))"]["wasserstein_distance"] is None
+    quantiles = plain["p(length | do(volume = 0.5))"]["model"]["quantiles"]
+    assert quantiles["0.1"] < quantiles["0.5"] < quantiles["0.9"]
+    assert not any("density/" in name for name in report.scalars())
+
+
+def test_values_that_the_model_lacks_are_refused(subject):
+    with pytest.raises(ValueError, match="no attribute 'thickness' in model; expected sex, age"):
+        evaluate(subject, density_values={"thickness": [1.0]}, progress=False)
