@@ -144,28 +144,33 @@ def _class_statement(part: str) -> re.Match[str] | None:
     return None if match is None or match[2].lower() in _NO_CLASSES else match
 
 
-def format_do(do: Do | Mapping[str, object]) -> str:
+def format_do(do: Do | Mapping[str, object], units: Mapping[str, str] | None = None) -> str:
     """An intervention as it is written over a column: ``do(thickness = 3)``.
+
+    Args:
+        do: The intervention.
+        units: Of the variables that have one.
 
     Example:
         >>> format_do(parse_do("thickness+=1"))
         'do(thickness + 1)'
-        >>> format_do(parse_do("brain_volume=1.2e6, ventricle_volume=40000"))
-        'do(brain_volume = 1.2 million, ventricle_volume = 40,000)'
+        >>> format_do(parse_do("brain_volume=1.2e6, age=40"), {"age": "years"})
+        'do(brain_volume = 1.2 million, age = 40 years)'
     """
-    return f"do({', '.join(_format_one(name, value) for name, value in do.items())})"
+    parts = [_format_one(name, value, (units or {}).get(name, "")) for name, value in do.items()]
+    return f"do({', '.join(parts)})"
 
 
-def _format_one(name: str, value: object) -> str:
+def _format_one(name: str, value: object, unit: str) -> str:
     if isinstance(value, Increase):
         sign = "+" if value.amount >= 0 else "−"
-        return f"{name} {sign} {format_number(abs(value.amount), _DIGITS)}"
+        return f"{name} {sign} {format_number(abs(value.amount), _DIGITS)} {unit}".rstrip()
     if isinstance(value, Multiply):
         return f"{name} × {format_number(value.factor, _DIGITS)}"
     if isinstance(value, ClassName | NamedClass):
         return f"{name} = {value.name}"
-    if isinstance(value, int | float):
-        return f"{name} = {format_number(value, _DIGITS)}"
     if isinstance(value, Tensor) and value.numel() == 1:
-        return f"{name} = {format_number(value.item(), _DIGITS)}"
+        value = value.item()
+    if isinstance(value, int | float):
+        return f"{name} = {format_number(value, _DIGITS)} {unit}".rstrip()
     return f"{name} = …"

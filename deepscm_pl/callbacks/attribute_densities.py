@@ -130,7 +130,7 @@ class AttributeDensities(FigureCallback):
         """A panel for each chosen variable, with a curve for the model and each intervention."""
         curves = {"model": samples}
         for do in self.interventions:
-            curves[format_do(do)] = scm.counterfactual(factual, do)
+            curves[format_do(do, self.known_units)] = scm.counterfactual(factual, do)
         return [
             DensityPanel(
                 label_with_unit(name, self.known_units),

@@ -80,6 +80,9 @@ class _DoGrid(FigureCallback):
             scm.act(do)
         return None if pictures(scm) else NO_PICTURES
 
+    def _titles(self) -> list[str]:
+        return [format_do(do, self.known_units) for do in self.interventions]
+
     def draw(
         self, scm: StructuralCausalModel, observations: Variables, split: str
     ) -> Iterator[tuple[str, Figure]]:
@@ -117,7 +120,7 @@ class CounterfactualGrid(_DoGrid):
             {name: summarise(value[:, k])[0] for name, value in answers.items()}
             for k in range(len(self.interventions))
         ]
-        return ["factual", *map(format_do, self.interventions)], [factual, *columns]
+        return ["factual", *self._titles()], [factual, *columns]
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The row of the data that the observation is."""
@@ -149,7 +152,7 @@ class InterventionGrid(_DoGrid):
             columns.append(
                 {name: summarise(torch.stack([v[name] for v in values]))[0] for name in values[0]}
             )
-        return ["sample", *map(format_do, self.interventions)], columns
+        return ["sample", *self._titles()], columns
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The number of the draw."""

@@ -28,12 +28,14 @@ class Answer:
         rows: A name for each observation.
         values: ``(particles, observations, *event)`` for each variable.
         about: What the values are, in a few words.
+        heading: What was done, with units, over pictures; the title where it is left out.
     """
 
     title: str
     rows: Sequence[str]
     values: dict[str, Tensor]
     about: str = ""
+    heading: str = ""
 
     @property
     def particles(self) -> int:
@@ -172,13 +174,14 @@ def _write_grids(
 ) -> None:
     rows = answers[0].rows
     columns = [
-        ImageColumn(answer.title, mean, text)
+        ImageColumn(answer.heading or answer.title, mean, text)
         for answer, mean, text in zip(answers, means, texts, strict=True)
     ]
     save_figure(draw_grid(columns, rows, differences=len(answers) > 1), folder / f"{name}.png")
     if max(answer.particles for answer in answers) > 1:
         deviations = [
-            ImageColumn(answer.title, summarise(answer.values[name])[1]) for answer in answers
+            ImageColumn(answer.heading or answer.title, summarise(answer.values[name])[1])
+            for answer in answers
         ]
         largest = max(float(column.images.max()) for column in deviations)
         figure = draw_grid(

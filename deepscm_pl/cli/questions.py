@@ -64,9 +64,9 @@ def run_question(words: list[str]) -> None:
     dos = [with_class_indices(parse_do(text), class_names) for text in getattr(options, "do", [])]
     with torch.no_grad():
         if words[0] == "counterfactual":
-            answered = _counterfactual(scm, options, dos, class_names)
+            answered = _counterfactual(scm, options, dos, class_names, units)
         else:
-            answered = _Answered(_draw(scm, options, dos or [{}]))
+            answered = _Answered(_draw(scm, options, dos or [{}], units))
     written = write_answers(
         scm,
         answered.answers,
@@ -157,7 +157,10 @@ def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _draw(
-    scm: StructuralCausalModel, options: argparse.Namespace, dos: Sequence[Do]
+    scm: StructuralCausalModel,
+    options: argparse.Namespace,
+    dos: Sequence[Do],
+    units: Mapping[str, str],
 ) -> list[Answer]:
     """The same noise under every intervention."""
     if options.size < 1:
@@ -174,7 +177,8 @@ def _draw(
             for name, value in values.items()
         }
         title, about = (format_do(do), f"sample under {format_do(do)}") if do else ("sample",) * 2
-        answers.append(Answer(title, rows, spread, about))
+        heading = format_do(do, units) if do else title
+        answers.append(Answer(title, rows, spread, about, heading))
     return answers
 
 
@@ -195,6 +199,7 @@ def _counterfactual(
     options: argparse.Namespace,
     dos: Sequence[Do],
     class_names: Mapping[str, Sequence[str]],
+    units: Mapping[str, str],
 ) -> _Answered:
     """The factual, then a counterfactual for each intervention."""
     if options.index is not None:
@@ -208,5 +213,6 @@ def _counterfactual(
     for k, do in enumerate(dos):
         chosen: dict[str, Tensor] = {name: value[:, k] for name, value in values.items()}
         title = format_do(do)
-        answers.append(Answer(title, rows, chosen, f"counterfactual under {title}"))
+        about = f"counterfactual under {title}"
+        answers.append(Answer(title, rows, chosen, about, format_do(do, units)))
     return _Answered(answers, observed.placements, factual=True)

@@ -94,9 +94,16 @@ class DensityResult:
 
     @property
     def title(self) -> str:
-        """p(intensity | do(thickness = 3))."""
-        what = ", ".join(f"{name} = {format_number(v, 4)}" for name, v in self.given.items())
-        return f"p({self.variable} | {f'do({what})' if self.done else what})"
+        """p(intensity | do(thickness = 3 pixels))."""
+        return f"p({self.variable} | {f'do({self.condition})' if self.done else self.condition})"
+
+    @property
+    def condition(self) -> str:
+        """What is given, such as ``age = 60 years, sex = 1``."""
+        return ", ".join(
+            f"{name} = {format_number(value, 4)} {self.given_units.get(name, '')}".rstrip()
+            for name, value in self.given.items()
+        )
 
 
 def evaluate_densities(

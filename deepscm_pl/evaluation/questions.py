@@ -37,6 +37,7 @@ class Question:
     Args:
         text: Such as ``thickness=3`` or ``thickness+=1, intensity=100``.
         class_names: Of the categorical variables whose classes have names.
+        units: Of the variables that have one.
 
     Attributes:
         do: The intervention.
@@ -47,12 +48,13 @@ class Question:
     Example:
         >>> Question("thickness=3, intensity=100").do
         {'thickness': 3.0, 'intensity': 100.0}
-        >>> Question("thickness=3, intensity=100").title
-        'do(thickness = 3, intensity = 100)'
+        >>> Question("thickness=3, intensity=100", units={"thickness": "pixels"}).title
+        'do(thickness = 3 pixels, intensity = 100)'
     """
 
     text: str
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
+    units: Mapping[str, str] = field(default_factory=dict, compare=False)
     do: Mapping[str, Any] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +63,7 @@ class Question:
     @property
     def title(self) -> str:
         """As tables and pictures call it, such as ``do(thickness + 1)``."""
-        return format_do(self.do)
+        return format_do(self.do, self.units)
 
     def check(self, subject: Subject) -> None:
         """Raise unless the model, and the world if it is known, can be asked.
@@ -103,7 +105,7 @@ def default_questions(subject: Subject) -> list[Question]:
     causes = subject.scm.graph.ancestors(*subject.scm.image_variables) & set(subject.scalars)
     known = causes if subject.world is None else set(subject.attributes)
     return [
-        Question(f"{name}={_as_text(subject, name, value)}", subject.class_names)
+        Question(f"{name}={_as_text(subject, name, value)}", subject.class_names, subject.units)
         for name in subject.scalars
         if name in known
         for value in typical_values(subject, name, _DEFAULT_QUANTILES)

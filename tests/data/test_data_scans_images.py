@@ -119,6 +119,7 @@ def check_places(prepared, border=0):
         ({"voxel_size": (1.0, 1.0, 1.0)}, (36, 52, 70)),
         ({"axis": "coronal", "slices": (5,), "voxel_size": (4.0, 2.0)}, (18, 18)),
         ({"voxel_size": (3.0, 3.0, 3.0), "shape": (8, 10, 30)}, (8, 10, 30)),
+        ({"field_of_view": (20, 18, 22), "shape": (10, 18, 11)}, (10, 18, 11)),
         ({"crop_foreground": True, "foreground_above": 190.0, "margin": 1}, None),
         ({"crop_foreground": True, "foreground_above": 150, "axis": "axial", "slices": (9,)}, None),
     ],
@@ -166,6 +167,34 @@ def test_shrinking_averages_instead_of_skipping(tmp_path):
     write_picture(tmp_path / "a.png", stripes)
     image = Preprocessing(shape=(8, 8))(tmp_path / "a.png").images[0, 0]
     assert np.abs(image[1:-1, 2:].astype(float) - 100).max() < 25
+
+
+def test_the_field_of_view_is_cut_before_what_is_left_is_shrunk(tmp_path):
+    """As the paper's authors do: 192 × 192 of 193 × 229, of which every 3 × 3 become one."""
+    picture = np.zeros((193, 229), dtype=np.uint8)
+    picture[1:4, 18:21] = 240  # at the corner of the middle 192 × 192, a pixel once it is shrunk
+    picture[:, :18] = picture[:, 210:] = 255  # outside, where nothing may show
+    write_picture(tmp_path / "a.png", picture)
+    whole = Preprocessing(field_of_view=(192, 192))(tmp_path / "a.png").images[0, 0]
+    kept = whole.shape[0], *np.argwhere(whole == 240)[0]
+    assert kept in ((192, 1, 0), (192, 0, 0))
+    assert whole.max() == 240
+    small = Preprocessing(field_of_view=(192, 192), shape=(64, 64))(tmp_path / "a.png").images[0, 0]
+    assert small.shape == (64, 64)
+    assert small[0, 0] == small.max() > 100
+    assert small[6:, 6:].max() == 0
+
+
+def test_the_field_of_view_pads_and_keeps_the_place(tmp_path):
+    write_nifti(tmp_path / "a.nii", ramp())
+    settings = {"normalisation": "window", "window": (0, 255), "field_of_view": (28, 20, 28)}
+    padded = Preprocessing(**settings)(tmp_path / "a.nii").images[0, 0]
+    assert (padded[[0, 1, -2, -1]] == padded.min()).all()
+    assert (padded[2:-2] > padded.min()).any(axis=(1, 2)).all()
+    affine = Preprocessing(**settings, shape=(14, 10, 14))(tmp_path / "a.nii").affines[0]
+    middle = affine @ [6.5, 4.5, 6.5, 1]
+    np.testing.assert_allclose(middle, AFFINE @ [11.5, 12.5, 13.5, 1], atol=1e-4)
+    np.testing.assert_allclose(affine[:3, :3], 2 * AFFINE[:3, :3], atol=1e-6)
 
 
 def test_place_is_that_of_the_source(tmp_path):
@@ -402,6 +431,8 @@ def test_images_that_do_not_fit_the_settings(tmp_path, array, settings, message)
         ({"window": [0, 1]}, "window: expected two numbers with"),
         ({"normalisation": "window", "window": [2, 1]}, "window: expected ascending"),
         ({"margin": -1}, "margin: expected at least 0"),
+        ({"field_of_view": (8.5, 8)}, "field_of_view: expected whole numbers"),
+        ({"field_of_view": (8,)}, "field_of_view: expected two"),
         ({"axis": "frontal", "slices": [1]}, "axis: expected one of axial, coronal, sagittal"),
         ({"axis": "axial"}, "slices: expected some with an axis"),
         ({"slices": [1]}, "slices: expected some with an axis and none without"),

@@ -59,7 +59,7 @@ def densities(tmp_path_factory):
 def test_effects_are_given_all_that_has_no_cause(densities):
     joint = [title for title in densities if title.count("=") > 1]
     assert joint == [
-        f"p({volume} | age = {age}, sex = {sex})"
+        f"p({volume} | age = {age} years, sex = {sex})"
         for volume in ("brain_volume", "ventricle_volume")
         for age in (50, 70, 85)
         for sex in (0, 1)
@@ -68,7 +68,7 @@ def test_effects_are_given_all_that_has_no_cause(densities):
 
 @pytest.mark.parametrize(("age", "sex"), [(50, 0), (70, 1)])
 def test_the_world_is_as_its_equation_says(densities, age, sex):
-    sample = densities[f"p(brain_volume | age = {age}, sex = {sex})"].world
+    sample = densities[f"p(brain_volume | age = {age} years, sex = {sex})"].world
     logs = sample.values.log()
     expected = math.log(1.16e6) - 0.0035 * (age - 60) + 0.105 * (sex - 0.5)
     assert (logs * sample.weights).sum().item() == pytest.approx(expected, abs=0.005)
@@ -78,7 +78,7 @@ def test_the_world_is_as_its_equation_says(densities, age, sex):
 def test_what_has_no_cause_may_as_well_be_set(densities):
     """Before any training the model's volumes follow nothing: as under no condition."""
     one, other = (
-        densities[f"p(brain_volume | age = {age}, sex = {sex})"].model
+        densities[f"p(brain_volume | age = {age} years, sex = {sex})"].model
         for age, sex in ((50, 0), (70, 1))
     )
     assert (one.values * one.weights).sum().item() == pytest.approx(

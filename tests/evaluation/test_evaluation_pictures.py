@@ -297,7 +297,7 @@ def test_a_density_given_several_causes_names_them_all():
     sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
     given, units = {"age": 60.0, "sex": 1.0}, {"age": "years", "sex": ""}
     result = DensityResult("brain_volume", given, False, "mm³", sample, sample, 1, 1, units)
-    assert result.title == "p(brain_volume | age = 60, sex = 1)"
+    assert result.title == "p(brain_volume | age = 60 years, sex = 1)"
     (axes,) = draw_densities([result]).axes
     assert axes.get_title() == "p(brain_volume | age, sex)"
     legend = [text.get_text() for text in axes.get_legend().get_texts()]

@@ -88,6 +88,8 @@ class BrainMRIDataModule(CausalDataModule):
         foreground_above: Elements above it are foreground, in the numbers of the files.
         crop_foreground: Whether what is around the foreground is cut away.
         margin: Elements that are left around the foreground then.
+        field_of_view: What images are cut or padded to around their middle, in elements of their
+            files, before they are resampled or resized.
         voxel_size: What images are resampled to, in mm, a number for each of their axes.
         shape: What images are resized to; with ``voxel_size``, what they are cut or padded to.
         random_crop: Sizes of a random part of each image that training sees; validation and test
@@ -143,6 +145,7 @@ class BrainMRIDataModule(CausalDataModule):
         foreground_above: float = 0.0,
         crop_foreground: bool = False,
         margin: int = 0,
+        field_of_view: Sequence[int] | None = None,
         voxel_size: Sequence[float] | None = None,
         shape: Sequence[int] | None = None,
         random_crop: Sequence[int] | None = None,
@@ -185,6 +188,7 @@ class BrainMRIDataModule(CausalDataModule):
         self.foreground_above = foreground_above
         self.crop_foreground = crop_foreground
         self.margin = margin
+        self.field_of_view = None if field_of_view is None else list(field_of_view)
         self.voxel_size = None if voxel_size is None else list(voxel_size)
         self.shape = None if shape is None else list(shape)
         self.random_crop = None if random_crop is None else list(random_crop)
@@ -208,6 +212,7 @@ class BrainMRIDataModule(CausalDataModule):
             margin=self.margin,
             axis=self.axis,
             slices=tuple(self.slices),
+            field_of_view=None if self.field_of_view is None else tuple(self.field_of_view),
             voxel_size=None if self.voxel_size is None else tuple(self.voxel_size),
             shape=None if self.shape is None else tuple(self.shape),
         )

@@ -52,6 +52,8 @@ class Preprocessing:
         axis: The direction in which volumes are cut into slices; None leaves volumes whole.
         slices: Which slices: indices, or fractions of the extent from 0.0 to 1.0, which may lie
             between two.
+        field_of_view: What the images are cut and padded to around their middle, in elements of the
+            file: sizes of an image.
         voxel_size: What the images are resampled to, in mm: for each axis of an image.
         shape: What the images are resized to: sizes of an image. With ``voxel_size``, they are cut
             and padded to it instead.
@@ -68,6 +70,7 @@ class Preprocessing:
     margin: int = 0
     axis: str | None = None
     slices: tuple[float, ...] = ()
+    field_of_view: tuple[int, ...] | None = None
     voxel_size: tuple[float, ...] | None = None
     shape: tuple[int, ...] | None = None
 
@@ -97,21 +100,29 @@ class Preprocessing:
                 "slices: expected some with an axis and none without, but got "
                 f"{list(self.slices)} with axis: {self.axis}."
             )
-        for name, sizes in (("voxel_size", self.voxel_size), ("shape", self.shape)):
-            if sizes is not None and (
-                len(sizes) not in (2, 3) or not all(0 < size < math.inf for size in sizes)
-            ):
+        for name, sizes in self._sizes.items():
+            if len(sizes) not in (2, 3) or not all(0 < size < math.inf for size in sizes):
                 raise ValueError(
                     f"{name}: expected two (slices) or three (volumes) positive numbers, but got "
                     f"{list(sizes)}."
                 )
-        if self.shape is not None and any(size != int(size) for size in self.shape):
-            raise ValueError(f"shape: expected whole numbers, but got {list(self.shape)}.")
+            if name != "voxel_size" and any(size != int(size) for size in sizes):
+                raise ValueError(f"{name}: expected whole numbers, but got {list(sizes)}.")
+
+    @property
+    def _sizes(self) -> dict[str, tuple[float, ...]]:
+        """Those of the sizes that are given."""
+        sizes = {
+            "field_of_view": self.field_of_view,
+            "voxel_size": self.voxel_size,
+            "shape": self.shape,
+        }
+        return {name: each for name, each in sizes.items() if each is not None}
 
     @property
     def is_identity(self) -> bool:
         """Whether images stay as they are."""
-        changes = (self.crop_foreground, self.axis, self.voxel_size, self.shape)
+        changes = (self.crop_foreground, self.axis, self._sizes)
         return self.normalisation == "none" and not any(changes)
 
     def __call__(self, path: Path) -> PreparedScan:
@@ -214,12 +225,14 @@ class Preprocessing:
 
     def _resample(self, scan: Scan) -> Scan:
         dimensions = 2 if scan.flat else 3
-        for name, sizes in (("voxel_size", self.voxel_size), ("shape", self.shape)):
-            if sizes is not None and len(sizes) != dimensions:
+        for name, sizes in self._sizes.items():
+            if len(sizes) != dimensions:
                 raise ValueError(
                     f"{name}: expected {dimensions} numbers for an image of {dimensions} "
                     f"dimensions, but got {list(sizes)}."
                 )
+        if self.field_of_view is not None:
+            scan = _to_field_of_view(scan, self.field_of_view)
         if self.voxel_size is not None:
             scan = _to_voxel_size(scan, self.voxel_size)
             return scan if self.shape is None else _to_field_of_view(scan, self.shape)

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.figures.text import width_of
 from deepscm_pl.figures.ticks import make_ticks_readable
-from deepscm_pl.numerals import format_number
 
 __all__ = ["draw_densities"]
 
@@ -35,7 +34,7 @@ def draw_densities(results: Sequence[DensityResult]) -> Figure:
     panels = [list(group) for _, group in groupby(results, _panel)]
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    texts = [*(_title(result) for result in results), *(_label(result) for result in results)]
+    texts = [*(_title(result) for result in results), *(result.condition for result in results)]
     width = max(_WIDTH, width_of(texts, 9) + 0.8)
     lines = max(len(panel) for panel in panels)
     size = (width * columns, (_HEIGHT + 0.17 * lines) * rows + 0.3)
@@ -65,13 +64,6 @@ def _title(result: DensityResult) -> str:
     return f"p({result.variable} | {f'do({names})' if result.done else names})"
 
 
-def _label(result: DensityResult) -> str:
-    return ", ".join(
-        f"{name} = {format_number(value, 4)} {result.given_units.get(name, '')}".rstrip()
-        for name, value in result.given.items()
-    )
-
-
 def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityResult]) -> None:
     if results[0].categories is None:
         _draw_curves(axes, results)
@@ -94,7 +86,7 @@ def _draw_curves(axes: Axes, results: Sequence[DensityResult]) -> None:
     places = _places([sample for sample in sides if sample is not None])
     for k, result in enumerate(results):
         colour = _COLOURS[k % len(_COLOURS)]
-        axes.plot(places, _density(result.model, places), color=colour, label=_label(result))
+        axes.plot(places, _density(result.model, places), color=colour, label=result.condition)
         if result.world is not None:
             axes.plot(places, _density(result.world, places), color=colour, linestyle="--")
     axes.set_xlabel(
@@ -111,7 +103,7 @@ def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) 
         colour = _COLOURS[k % len(_COLOURS)]
         at = classes + (k - (len(results) - 1) / 2) * width
         axes.bar(at, _shares(result.model, categories), 0.8 * width, color=colour, alpha=0.6,
-                 label=_label(result))  # fmt: skip
+                 label=result.condition)  # fmt: skip
         if result.world is not None:
             axes.bar(at, _shares(result.world, categories), 0.8 * width, fill=False,
                      edgecolor=colour, linestyle="--", linewidth=1.4)  # fmt: skip
