@@ -105,33 +105,42 @@ def _parser(question: str) -> argparse.ArgumentParser:
     )
     add("--npz", action="store_true", help="write all values as answers.npz, too")
     if question != "sample":
-        add(
-            "--do",
-            nargs="+",
-            action="extend",
-            required=True,
-            metavar="TEXT",
-            help="intervention: variable=number, variable=class, variable+=number or "
-            "variable*=number; commas join several variables into one intervention, further texts "
-            "are further interventions",
-        )
-    if question != "counterfactual":
-        add(
-            "--size",
-            type=int,
-            default=8,
-            help="number of observations to draw (default: %(default)s)",
-        )
-        add(
-            "--temperature",
-            type=float,
-            metavar="NUMBER",
-            help="scale of the pixel noise that the image's likelihood draws, 0 for none "
-            "(default: what the model was configured with, mostly 1)",
-        )
-        return parser
-    _add_counterfactual_options(parser)
+        _add_interventions(parser)
+    if question == "counterfactual":
+        _add_counterfactual_options(parser)
+    else:
+        _add_drawing_options(parser)
     return parser
+
+
+def _add_interventions(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--do",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="TEXT",
+        help="intervention: variable=number, variable=class, variable+=number or "
+        "variable*=number; commas join several variables into one intervention, further texts "
+        "are further interventions",
+    )
+
+
+def _add_drawing_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--size",
+        type=int,
+        default=8,
+        help="number of observations to draw (default: %(default)s)",
+    )
+    add(
+        "--temperature",
+        type=float,
+        metavar="NUMBER",
+        help="scale of the pixel noise that the image's likelihood draws, 0 for none "
+        "(default: what the model was configured with, mostly 1)",
+    )
 
 
 def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-__all__ = ["RunLock", "RunLogger", "checkpoint_folders", "end_with_parent"]
+__all__ = [
+    "RunLock",
+    "RunLogger",
+    "checkpoint_folders",
+    "end_with_parent",
+    "require_one_checkpoint",
+]
 
 _LOGS = "lightning_logs"
 _LOCK = ".lock"
@@ -129,6 +135,27 @@ def _lock(file: IO[str]) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+def require_one_checkpoint(trainer: pl.Trainer) -> None:
+    """Stop unless all processes go on from one checkpoint.
+
+    Each looks for the last one itself: on file systems of their own they would find others, or
+    none, and train what starts from different weights as if it were one model.
+
+    Raises:
+        ValueError: On every process, if one goes on from another checkpoint than the first.
+    """
+    own = None if trainer.ckpt_path is None else str(trainer.ckpt_path)
+    # The run and the file: where they are mounted may differ.
+    name = () if own is None else Path(own).parts[-3:]
+    first, where = trainer.strategy.broadcast((name, own))
+    if not trainer.strategy.reduce_boolean_decision(name == first, all=True):
+        raise ValueError(
+            f"ckpt_path: expected one checkpoint for all processes, but the first goes on from "
+            f"{where} and process {trainer.global_rank} from {own}; keep "
+            "--trainer.default_root_dir where every machine sees the same files."
+        )
 
 
 def checkpoint_folders(root: Path, given: str | None = None) -> Iterator[Path]:

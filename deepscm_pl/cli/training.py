@@ -28,7 +28,13 @@ from deepscm_pl.callbacks import (
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.cli.predictions import Predictions, write_quantities
-from deepscm_pl.cli.runs import RunLock, RunLogger, checkpoint_folders, end_with_parent
+from deepscm_pl.cli.runs import (
+    RunLock,
+    RunLogger,
+    checkpoint_folders,
+    end_with_parent,
+    require_one_checkpoint,
+)
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
@@ -46,7 +52,13 @@ class _SaveConfiguration(SaveConfigCallback):
     """Keep ``config.yaml`` with a training run, and with nothing else."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write it, unless the run goes on and has one."""
+        """Write it, unless the run goes on, from one checkpoint, and has one.
+
+        Raises:
+            ValueError: If processes would go on from different checkpoints.
+        """
+        if stage == "fit":
+            require_one_checkpoint(trainer)
         kept = trainer.log_dir  # asks every process
         goes_on = kept is not None and (Path(kept) / self.config_filename).exists()
         # The first process writes: what others see on file systems of their own does not matter.

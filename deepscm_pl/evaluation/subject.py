@@ -76,17 +76,7 @@ class Subject:
         _check_variables(scm, split)
         check_classes(scm, data.class_names)
         available = len(next(iter(split.values())))
-        if available < least:
-            raise ValueError(
-                f"rows: expected a test split of at least {least} rows, but it has {available}; "
-                "test on more, or leave the evaluation out with --evaluation.enabled false."
-            )
-        size = available if rows is None else rows
-        if not least <= size <= available:
-            raise ValueError(
-                f"rows: expected from {least} to {available}, the rows of the test split, but "
-                f"got {size}; ask for other rows."
-            )
+        size = _size(rows, least, available)
         variables = {name: split[name][:size] for name in scm.graph.nodes}
         identifiers = data.identifiers("test")
         known = cls(
@@ -99,21 +89,25 @@ class Subject:
             class_names=data.class_names,
             identifiers=None if identifiers is None else identifiers[:size],
         )
-        if data.world is None:
-            return known
-        others = [name for name in data.world.attributes if name not in variables]
+        return known if data.world is None else known._with_truth(data, data.world, split)
+
+    def _with_truth(
+        self, data: CausalDataModule, world: KnownWorld, split: Mapping[str, Tensor]
+    ) -> Subject:
+        """With what the world draws the rows' images from, or why there is nothing."""
+        others = [name for name in world.attributes if name not in self.variables]
         lacking = [name for name in others if name not in split]
         if lacking:
             reason = (
                 f"the test split lacks {', '.join(lacking)}, which the world draws images with."
             )
-            return replace(known, why_no_originals=reason)
-        columns = {name: _column(split[name][:size]) for name in others}
+            return replace(self, why_no_originals=reason)
+        columns = {name: _column(split[name][: len(self)]) for name in others}
         try:
-            originals = data.originals("test")[:size]
+            originals = data.originals("test")[: len(self)]
         except ValueError as error:
-            return replace(known, why_no_originals=str(error), other_attributes=columns)
-        return replace(known, originals=originals, other_attributes=columns)
+            return replace(self, why_no_originals=str(error), other_attributes=columns)
+        return replace(self, originals=originals, other_attributes=columns)
 
     def __len__(self) -> int:
         """N, the rows."""
@@ -175,6 +169,22 @@ class Subject:
         """Rows from ``start`` to ``stop`` in batches, each with its first row."""
         for first in range(start, stop, size):
             yield first, self.rows(first, min(first + size, stop))
+
+
+def _size(rows: int | None, least: int, available: int) -> int:
+    """How many rows to take."""
+    if available < least:
+        raise ValueError(
+            f"rows: expected a test split of at least {least} rows, but it has {available}; "
+            "test on more, or leave the evaluation out with --evaluation.enabled false."
+        )
+    size = available if rows is None else rows
+    if not least <= size <= available:
+        raise ValueError(
+            f"rows: expected from {least} to {available}, the rows of the test split, but "
+            f"got {size}; ask for other rows."
+        )
+    return size
 
 
 def _column(values: Tensor) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from started import start, wait_for
 from test_cli_interruptions import words
 
+from deepscm_pl.cli import main
 from deepscm_pl.cli.training import _SaveConfiguration
 
 
@@ -43,6 +44,25 @@ def test_two_machines_train_together(tmp_path):
     assert "Ask the model" not in printed[1]
 
 
+def test_machines_that_find_other_checkpoints_do_not_train_as_one(tmp_path):
+    """The second one, on a file system of its own, sees no checkpoint to go on from."""
+    assert main([*words(tmp_path / "0"), "--trainer.max_epochs", "1"]) == 0
+    port = free_port()
+    agents = []
+    for node in (0, 1):
+        arguments = [*words(tmp_path / str(node)), "--trainer.max_epochs", "2"]
+        arguments += ["--trainer.strategy", "ddp", "--trainer.num_nodes", "2"]
+        arguments += ["--trainer.devices", "1", "--ckpt_path", "last"]
+        agents.append(agent(node, port, arguments))
+    printed = [wait_for(each) for each in agents]
+    assert all(code != 0 for code, _ in printed)
+    for _, text in printed:
+        assert "ckpt_path: expected one checkpoint for all processes" in text, text
+        assert "epoch=0.ckpt" in text or "last.ckpt" in text
+    last = tmp_path / "0" / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_the_first_machine_says_whether_a_run_goes_on(tmp_path, monkeypatch, goes_on):
     """On a file system of its own another one may see what the first one does not."""
@@ -53,7 +73,10 @@ def test_the_first_machine_says_whether_a_run_goes_on(tmp_path, monkeypatch, goe
         folder.mkdir()
         if sees:
             (folder / "config.yaml").touch()
-        strategy = SimpleNamespace(broadcast=lambda own, node=node: own if node == 0 else goes_on)
-        trainer = SimpleNamespace(log_dir=str(folder), strategy=strategy)
+        strategy = SimpleNamespace(
+            broadcast=lambda own, node=node: own if node == 0 or own == ((), None) else goes_on,
+            reduce_boolean_decision=lambda own, all: own,
+        )
+        trainer = SimpleNamespace(log_dir=str(folder), strategy=strategy, ckpt_path=None)
         _SaveConfiguration(None, None).setup(trainer, None, "fit")
     assert len(asked) == (0 if goes_on else 2), "both save, or none does: saving is done together"

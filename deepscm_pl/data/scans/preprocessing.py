@@ -76,6 +76,11 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         """Checks the arguments."""
+        self._check_grey_levels()
+        self._check_cutting()
+        self._check_sizes()
+
+    def _check_grey_levels(self) -> None:
         _check_choice("normalisation", self.normalisation, get_args(Normalisation))
         low, high = _pair("percentiles", self.percentiles)
         if not 0 <= low < high <= 100:
@@ -91,6 +96,8 @@ class Preprocessing:
             low, high = _pair("window", self.window)
             if not low < high:
                 raise ValueError(f"window: expected ascending numbers, but got {[low, high]}.")
+
+    def _check_cutting(self) -> None:
         if self.margin < 0:
             raise ValueError(f"margin: expected at least 0 elements, but got {self.margin}.")
         if self.axis is not None:
@@ -100,6 +107,8 @@ class Preprocessing:
                 "slices: expected some with an axis and none without, but got "
                 f"{list(self.slices)} with axis: {self.axis}."
             )
+
+    def _check_sizes(self) -> None:
         for name, sizes in self._sizes.items():
             if len(sizes) not in (2, 3) or not all(0 < size < math.inf for size in sizes):
                 raise ValueError(
