@@ -79,6 +79,7 @@ class DensityResult:
             without one.
         given_units: Of what is given, as far as it has some.
         categories: How many classes ``variable`` has; None if it is continuous.
+        class_names: Of those variables here whose classes have names.
     """
 
     variable: str
@@ -91,6 +92,7 @@ class DensityResult:
     floor: float | None = None
     given_units: Mapping[str, str] = field(default_factory=dict)
     categories: int | None = None
+    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -99,11 +101,25 @@ class DensityResult:
 
     @property
     def condition(self) -> str:
-        """What is given, such as ``age = 60 years, sex = 1``."""
+        """What is given, such as ``age = 60 years, sex = female``."""
         return ", ".join(
-            f"{name} = {format_number(value, 4)} {self.given_units.get(name, '')}".rstrip()
-            for name, value in self.given.items()
+            f"{name} = {self._as_text(name, value)}" for name, value in self.given.items()
         )
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of ``variable``, by their names or numbers; none if it is continuous."""
+        return [self._as_text(self.variable, float(k)) for k in range(self.categories or 0)]
+
+    def probability(self, of: int) -> float:
+        """Of a class of ``variable`` in the model."""
+        return float(self.model.weights[self.model.values == of].sum())
+
+    def _as_text(self, name: str, value: float) -> str:
+        names = self.class_names.get(name, ())
+        if value in range(len(names)):
+            return names[int(value)]
+        return f"{format_number(value, 4)} {self.given_units.get(name, '')}".rstrip()
 
 
 def evaluate_densities(
@@ -249,6 +265,7 @@ def _compare(
         own,
         given_units={name: subject.unit(name) for name in asked.given},
         categories=subject.scm[asked.variable].domain.categories,
+        class_names=subject.class_names,
     )
     if not worlds:
         return alone

@@ -208,22 +208,31 @@ def density_table(results: Sequence[DensityResult]) -> Table:
 
 
 def _model_density_table(results: Sequence[DensityResult]) -> Table:
-    """Mean, spread and quantiles of each density."""
-    shares = {"10 %": 0.1, "median": 0.5, "90 %": 0.9}
+    """Mean, spread and quantiles of each density, and the probability of each class."""
     return Table(
         "Intervention: densities of the model",
-        ["density", "unit", "mean", "standard deviation", *shares],
-        [
-            [
-                each.title,
-                each.unit,
-                *map(_short, (each.model.mean, each.model.deviation)),
-                *(_short(each.model.quantile(share)) for share in shares.values()),
-            ]
-            for each in results
-        ],
+        ["density", "unit", "mean", "standard deviation", *_SHARES, "probability"],
+        [row for each in results for row in _rows_of_density(each)],
         words=2,
-    )
+    ).without_empty_columns()
+
+
+_SHARES = {"10 %": 0.1, "median": 0.5, "90 %": 0.9}
+
+
+def _rows_of_density(result: DensityResult) -> list[list[str]]:
+    """One row, or one for each class, of which two need a single one."""
+    classes = list(enumerate(result.classes))
+    if not classes:
+        numbers = [result.model.mean, result.model.deviation]
+        numbers += [result.model.quantile(share) for share in _SHARES.values()]
+        return [[result.title, result.unit, *map(_short, numbers), _NOTHING]]
+    empty = [_NOTHING] * (2 + len(_SHARES))
+    given = result.title.removeprefix(f"p({result.variable}")
+    return [
+        [f"p({result.variable} = {name}{given}", "", *empty, _short(result.probability(k))]
+        for k, name in classes[1 if len(classes) == 2 else 0 :]
+    ]
 
 
 def error_table(results: Sequence[CounterfactualResult]) -> Table:

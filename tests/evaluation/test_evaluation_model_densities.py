@@ -37,7 +37,9 @@ def subject():
         loss = -sum(scm[n].log_prob(rows[n], rows).mean() for n in scm.graph.nodes)
         loss.backward()
         optimiser.step()
-    return Subject(scm.eval(), rows, None, None, units={"volume": "mm³"})
+    return Subject(scm.eval(), rows, None, None,
+                   units={"volume": "mm³"},
+                   class_names={"sex": ("male", "female")})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +56,8 @@ def test_there_is_no_truth_to_compare_with(densities):
 
 def test_what_cannot_move_is_left_out(densities):
     assert "p(volume | do(age = 1))" in densities
-    assert "p(age | volume = 0.5)" in densities
-    assert "p(age | do(volume = 0.5))" not in densities
+    assert "p(age | volume = 0.5 mm³)" in densities
+    assert "p(age | do(volume = 0.5 mm³))" not in densities
     assert not any(title.startswith("p(sex | do(") for title in densities)
 
 
@@ -63,9 +65,9 @@ def test_what_cannot_move_is_left_out(densities):
     ("title", "mean", "deviation"),
     [
         ("p(volume | do(age = 1))", SLOPE + 0.5, math.hypot(NOISE, 0.5)),
-        ("p(volume | sex = 1, age = -1)", 1 - SLOPE, NOISE),
-        ("p(volume | do(sex = 0))", 0.0, math.hypot(SLOPE, NOISE)),
-        ("p(length | do(volume = 0.5))", -0.5, 1.0),
+        ("p(volume | sex = female, age = -1)", 1 - SLOPE, NOISE),
+        ("p(volume | do(sex = male))", 0.0, math.hypot(SLOPE, NOISE)),
+        ("p(length | do(volume = 0.5 mm³))", -0.5, 1.0),
         ("p(volume | length = 0)", None, None),
     ],
 )
@@ -103,16 +105,22 @@ def test_the_report_says_what_the_model_holds(subject):
     table = report.tables["densities"]
     assert table.columns == [
         "density", "unit", "mean", "standard deviation", "10 %", "median", "90 %",
+        "probability",
     ]  # fmt: skip
-    row = next(row for row in table.rows if row[0] == "p(length | do(volume = 0.5))")
+    row = next(row for row in table.rows if row[0] == "p(length | do(volume = 0.5 mm³))")
     assert float(row[2]) == pytest.approx(-0.5, abs=0.15)
+    assert row[-1] == "–"
+    row = next(row for row in table.rows if row[0] == "p(sex = female | length = 0)")
+    assert 0.3 < float(row[-1]) < 0.7
+    assert row[2] == "–"
+    assert any(row[0].startswith("p(volume | sex = male, age = ") for row in table.rows)
     markdown = report.as_markdown()
     assert "world's" not in markdown
     assert "![Densities of the model](densities.png)" in markdown
     assert report.pictures["densities"].legends == []
     plain = {each["density"]: each for each in report.as_plain_data()["intervention"]}
-    assert plain["p(length | do(volume = 0.5))"]["wasserstein_distance"] is None
-    quantiles = plain["p(length | do(volume = 0.5))"]["model"]["quantiles"]
+    assert plain["p(length | do(volume = 0.5 mm³))"]["wasserstein_distance"] is None
+    quantiles = plain["p(length | do(volume = 0.5 mm³))"]["model"]["quantiles"]
     assert quantiles["0.1"] < quantiles["0.5"] < quantiles["0.9"]
     assert not any("density/" in name for name in report.scalars())
 

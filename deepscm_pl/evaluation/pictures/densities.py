@@ -107,7 +107,7 @@ def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) 
         if result.world is not None:
             axes.bar(at, _shares(result.world, categories), 0.8 * width, fill=False,
                      edgecolor=colour, linestyle="--", linewidth=1.4)  # fmt: skip
-    axes.set_xticks(classes)
+    axes.set_xticks(classes, results[0].classes)
     axes.set_xlabel(results[0].variable, fontsize=8)
     axes.set_ylabel("probability", fontsize=8)
 
