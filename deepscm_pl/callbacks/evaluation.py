@@ -61,7 +61,7 @@ class EvaluationReport(pl.Callback):
         detail_rows: How many of the first rows particles, repetitions and pixel
             noise are evaluated on; None for 500, or all if there are fewer.
         batch_size: Rows at a time.
-        density_values: For each attribute, the values that densities are compared at; None takes
+        density_values: For each attribute, the values that densities are given; None takes
             quantiles of the test split.
         density_size: Draws for each density.
         predictor: Checkpoint of a classifier that judges the identity of images; None for no such

@@ -81,6 +81,7 @@ class _DoGrid(FigureCallback):
         return None if pictures(scm) else NO_PICTURES
 
     def _titles(self) -> list[str]:
+        """What stands over the columns of interventions."""
         return [format_do(do, self.known_units) for do in self.interventions]
 
     def draw(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,14 +76,28 @@ def observations_from_test_split(
     return Observations(values, titles, placements)
 
 
+_Cell = tuple[Tensor, Placement | None]
+"""A value, and where it lies if it is an image."""
+
+
 def observations_from_csv(
-    scm: StructuralCausalModel, path: Path, class_names: Mapping[str, Sequence[str]]
+    scm: StructuralCausalModel,
+    path: Path,
+    class_names: Mapping[str, Sequence[str]],
+    prepare: Callable[[Path], Sequence[_Cell]] | None = None,
 ) -> Observations:
     """A table with a column for each variable; images by their paths, relative to the table.
 
     Classes are given by their names, where they have some, or by their indices. Images are PNG or
     JPEG, or arrays ``.npy`` of the shape of the model's images, with or without channel; or, with
     their place, NIfTI. Volumes are arrays or NIfTI.
+
+    Args:
+        scm: The model.
+        path: The table.
+        class_names: Of the categorical variables whose classes have names.
+        prepare: Makes the images of a file what the model sees, if they are not yet; each of
+            several is an observation of its own.
 
     Raises:
         FileNotFoundError: If the table or an image does not exist.
@@ -100,27 +114,57 @@ def observations_from_csv(
             f"observations: expected {path} to have the columns {', '.join(scm.graph.nodes)} and "
             f"at least one row, but {', '.join(missing) or 'every row'} is missing."
         )
-    cells = {
-        name: [
-            _read_cell(scm, path, line, name, row[name] or "", class_names.get(name, ()))
-            for line, row in enumerate(rows, 2)
+    reader_of_images = _reader(scm, prepare)
+    observed: list[dict[str, _Cell]] = []
+    titles: list[str] = []
+    for number, row in enumerate(rows):
+        where = f"observations: {path}, line {number + 2}"
+        cells = {
+            name: reader_of_images(f"{where}, {name}", path.parent / (row[name] or ""), name)
+            if name in scm.image_variables
+            else [_read_scalar(scm, f"{where}, {name}", row[name] or "", class_names.get(name, ()))]
+            for name in scm.graph.nodes
+        }
+        count = max(map(len, cells.values()))
+        observed += [
+            {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
+            for k in range(count)
         ]
-        for name in scm.graph.nodes
-    }
+        one = f"{path.name} {number}"
+        titles += [f"{one}, slice {k}" for k in range(count)] if count > 1 else [one]
     return Observations(
-        {name: torch.stack([value for value, _ in read]) for name, read in cells.items()},
-        [f"{path.name} {number}" for number in range(len(rows))],
-        {name: [place for _, place in cells[name]] for name in scm.image_variables},
+        {name: torch.stack([each[name][0] for each in observed]) for name in scm.graph.nodes},
+        titles,
+        {name: [each[name][1] for each in observed] for name in scm.image_variables},
     )
 
 
-def _read_cell(
-    scm: StructuralCausalModel, path: Path, line: int, name: str, cell: str, classes: Sequence[str]
-) -> tuple[Tensor, Placement | None]:
-    where = f"observations: {path}, line {line}, {name}"
-    if name in scm.image_variables:
-        image, place = _read_image(where, path.parent / cell, scm[name].domain)
-        return image.to(scm.dtype), place
+def _reader(
+    scm: StructuralCausalModel, prepare: Callable[[Path], Sequence[_Cell]] | None
+) -> Callable[[str, Path, str], Sequence[_Cell]]:
+    """What reads the images of a file, given where in the table it is named."""
+
+    def read(where: str, path: Path, name: str) -> Sequence[_Cell]:
+        if not path.is_file():
+            raise FileNotFoundError(f"{where}: there is no image {path}.")
+        domain = scm[name].domain
+        if prepare is None:
+            found: Sequence[_Cell] = [_read_image(where, path, domain)]
+        else:
+            try:
+                found = prepare(path)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+        for image, _ in found:
+            _check_image(where, path, image, domain, is_prepared=prepare is not None)
+        return [(image.to(scm.dtype), place) for image, place in found]
+
+    return read
+
+
+def _read_scalar(
+    scm: StructuralCausalModel, where: str, cell: str, classes: Sequence[str]
+) -> _Cell:
     return torch.tensor([_read_number(where, cell, classes)], dtype=scm.dtype), None
 
 
@@ -138,27 +182,29 @@ def _read_number(where: str, cell: str, classes: Sequence[str]) -> float:
 
 
 def _read_image(where: str, path: Path, domain: Domain) -> tuple[Tensor, Placement | None]:
-    """An image of the model's shape, and where it lies if the file says so."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{where}: there is no image {path}.")
-    place = None
+    """An image as it is in its file, and where it lies if the file says so."""
     if path.name.lower().endswith(NIFTI_SUFFIXES):
-        image, place = _read_nifti(where, path, len(domain.shape) - 1)
-    elif path.suffix.lower() == ".npy":
-        image = _read_array(where, path, domain.shape)
-    else:
-        image = _read_picture(where, path, domain.shape)
+        return _read_nifti(where, path, len(domain.shape) - 1)
+    if path.suffix.lower() == ".npy":
+        return _read_array(where, path, domain.shape), None
+    return _read_picture(where, path, domain.shape), None
+
+
+def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepared: bool) -> None:
+    """Raise unless an image is of the shape, and has the values, that the model knows."""
+    advice = "ask a model of such images" if is_prepared else (
+        "prepare it as the training data, or ask with --prepare"
+    )  # fmt: skip
     if tuple(image.shape) != domain.shape:
         raise ValueError(
             f"{where}: expected {_sizes(domain.shape)}, but {path} has "
-            f"{_sizes(image.shape, short=True)}; resize it as the training data."
+            f"{_sizes(image.shape, short=True)}; {advice}."
         )
     if not bool(domain.contains(image.double()).all()):
         raise ValueError(
             f"{where}: expected {domain}, but {path} has from {image.min().item():g} to "
-            f"{image.max().item():g}; prepare it as the training data."
+            f"{image.max().item():g}; {advice}."
         )
-    return image, place
 
 
 def _read_nifti(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement | None]:
@@ -171,7 +217,8 @@ def _read_nifti(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placem
         kinds = {True: "a single slice", False: "a volume"}
         raise ValueError(
             f"{where}: expected {kinds[flat]}, but {path} is {kinds[scan.flat]} of shape "
-            f"{scan.array.shape}; cut it as the training data."
+            f"{scan.array.shape}; cut it as the training data, or ask with "
+            "--prepare."
         )
     array = scan.array[..., 0] if scan.flat else scan.array
     image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))[None]

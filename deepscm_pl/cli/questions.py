@@ -18,7 +18,7 @@ from deepscm_pl.data.placement import Placement
 from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training import DeepSCM
+from deepscm_pl.training import DeepSCM, load_data
 from deepscm_pl.training.descriptions import read_variable_descriptions
 from deepscm_pl.types import Do
 
@@ -157,6 +157,12 @@ def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
         "relative to the table",
     )
     add(
+        "--prepare",
+        action="store_true",
+        help="the images of --observations are as the run's files were: cut, resize and normalise "
+        "them as its data module did",
+    )
+    add(
         "--num_particles",
         type=int,
         default=1,
@@ -185,9 +191,11 @@ def _draw(
             name: value.expand(options.size, *scm[name].domain.shape)[None]
             for name, value in values.items()
         }
-        title, about = (format_do(do), f"sample under {format_do(do)}") if do else ("sample",) * 2
-        heading = format_do(do, units) if do else title
-        answers.append(Answer(title, rows, spread, about, heading))
+        if not do:
+            answers.append(Answer("sample", rows, spread, "sample"))
+            continue
+        title, heading = format_do(do), format_do(do, units)
+        answers.append(Answer(title, rows, spread, f"sample under {title}", heading))
     return answers
 
 
@@ -212,9 +220,15 @@ def _counterfactual(
 ) -> _Answered:
     """The factual, then a counterfactual for each intervention."""
     if options.index is not None:
+        if options.prepare:
+            raise ValueError(
+                "prepare: expected with --observations alone, for the test split is prepared; "
+                "leave it out."
+            )
         observed = observations_from_test_split(scm, options.ckpt_path, options.index, options.root)
     else:
-        observed = observations_from_csv(scm, options.observations, class_names)
+        prepare = load_data(options.ckpt_path).prepare_file if options.prepare else None
+        observed = observations_from_csv(scm, options.observations, class_names, prepare)
     rows = observed.rows
     values = scm.counterfactual(observed.values, dos, options.num_particles)
     factual = {name: value[None] for name, value in observed.values.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -10,19 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import distributed
 
-__all__ = [
-    "RunLock",
-    "RunLogger",
-    "checkpoint_folders",
-    "end_with_parent",
-    "require_one_checkpoint",
-]
+__all__ = ["OneCheckpoint", "RunLock", "RunLogger", "checkpoint_folders", "end_with_parent"]
+
+_T = TypeVar("_T")
 
 _LOGS = "lightning_logs"
 _LOCK = ".lock"
@@ -137,25 +135,46 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def require_one_checkpoint(trainer: pl.Trainer) -> None:
-    """Stop unless all processes go on from one checkpoint.
+class OneCheckpoint(pl.Callback):
+    """Stops processes that would go on from different checkpoints.
 
     Each looks for the last one itself: on file systems of their own they would find others, or
     none, and train what starts from different weights as if it were one model.
-
-    Raises:
-        ValueError: On every process, if one goes on from another checkpoint than the first.
     """
-    own = None if trainer.ckpt_path is None else str(trainer.ckpt_path)
-    # The run and the file: where they are mounted may differ.
-    name = () if own is None else Path(own).parts[-3:]
-    first, where = trainer.strategy.broadcast((name, own))
-    if not trainer.strategy.reduce_boolean_decision(name == first, all=True):
-        raise ValueError(
-            f"ckpt_path: expected one checkpoint for all processes, but the first goes on from "
-            f"{where} and process {trainer.global_rank} from {own}; keep "
-            "--trainer.default_root_dir where every machine sees the same files."
-        )
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compare the contents of the files, when the processes can talk to one another.
+
+        Raises:
+            ValueError: On every process, naming the first one whose file differs.
+        """
+        path = trainer.ckpt_path
+        own = (_digest(path), None if path is None else str(path))
+        found = _of_every_process(own)
+        for process, (digest, other) in enumerate(found):
+            if digest != found[0][0]:
+                raise ValueError(
+                    f"ckpt_path: expected one checkpoint for all processes, but process 0 goes on "
+                    f"from {found[0][1]} and process {process} from {other}, which is another; "
+                    "keep --trainer.default_root_dir where every machine sees the same files."
+                )
+
+
+def _digest(path: str | Path | None) -> str:
+    """The SHA-256 of a file; nothing of none."""
+    if path is None or not Path(path).is_file():
+        return ""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of_every_process(value: _T) -> list[_T]:
+    """What each process has, the first one's first."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
 
 
 def checkpoint_folders(root: Path, given: str | None = None) -> Iterator[Path]:

@@ -29,11 +29,11 @@ from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.cli.predictions import Predictions, write_quantities
 from deepscm_pl.cli.runs import (
+    OneCheckpoint,
     RunLock,
     RunLogger,
     checkpoint_folders,
     end_with_parent,
-    require_one_checkpoint,
 )
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination
@@ -52,13 +52,7 @@ class _SaveConfiguration(SaveConfigCallback):
     """Keep ``config.yaml`` with a training run, and with nothing else."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write it, unless the run goes on, from one checkpoint, and has one.
-
-        Raises:
-            ValueError: If processes would go on from different checkpoints.
-        """
-        if stage == "fit":
-            require_one_checkpoint(trainer)
+        """Write it, unless the run goes on and has one."""
         kept = trainer.log_dir  # asks every process
         goes_on = kept is not None and (Path(kept) / self.config_filename).exists()
         # The first process writes: what others see on file systems of their own does not matter.
@@ -86,7 +80,7 @@ class TrainingCommand(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=_SaveConfiguration,
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [RunLock(), SaveOnTermination()]},
+            trainer_defaults={"callbacks": [OneCheckpoint(), RunLock(), SaveOnTermination()]},
             parser_class=FriendlyLightningParser,
             parser_kwargs={
                 "prog": "deepscm",

@@ -187,6 +187,25 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             "world; ask for truth where data.world is not None, as of MorphoMNISTDataModule."
         )
 
+    def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
+        """The images of a new file, made what those of the data are before a model sees them.
+
+        Args:
+            path: The file.
+
+        Returns:
+            Each image ``(C, *sizes)`` and where it lies, where that is known: one, or one for each
+            slice that the data have of a file.
+
+        Raises:
+            ValueError: If these data are not prepared from files, or the file is not as it should
+                be.
+        """
+        raise ValueError(
+            f"prepare: {type(self).__name__} does not prepare its images from files; give images "
+            "as the model sees them, and leave it out."
+        )
+
     def originals(self, split: Split) -> NDArray[Any]:
         """The originals from which the images were drawn, row by row those of :meth:`variables`.
 

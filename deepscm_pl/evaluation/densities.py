@@ -40,20 +40,29 @@ class Sample:
         >>> sample = Sample(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0.5, 0.25, 0.25]))
         >>> sample.mean, sample.quantile(0.1), sample.quantile(0.9)
         (2.25, 1.0, 3.0)
+        >>> round(sample.effective_size, 2)
+        2.67
     """
 
     values: Tensor
     weights: Tensor
 
     @property
+    def effective_size(self) -> float:
+        """How many draws of equal weights would say as much, 1/Σw²."""
+        return 1 / float(self.weights @ self.weights)
+
+    @property
     def mean(self) -> float:
         """Of the draws by their weights."""
-        return float(self.weights @ self.values)
+        counted = self.weights > 0
+        return float(self.weights[counted] @ self.values[counted])
 
     @property
     def deviation(self) -> float:
         """The standard deviation."""
-        return float(self.weights @ (self.values - self.mean) ** 2) ** 0.5
+        counted = self.weights > 0
+        return float(self.weights[counted] @ (self.values[counted] - self.mean) ** 2) ** 0.5
 
     def quantile(self, share: float) -> float:
         """The draw up to which a share of all weight lies."""
@@ -97,7 +106,17 @@ class DensityResult:
     @property
     def title(self) -> str:
         """p(intensity | do(thickness = 3 pixels))."""
-        return f"p({self.variable} | {f'do({self.condition})' if self.done else self.condition})"
+        return self._named(self.condition)
+
+    @property
+    def key(self) -> str:
+        """p(intensity | do(thickness = 3)): what other runs call it, too, whatever the units."""
+        return self._named(
+            ", ".join(f"{name} = {format_number(value, 4)}" for name, value in self.given.items())
+        )
+
+    def _named(self, condition: str) -> str:
+        return f"p({self.variable} | {f'do({condition})' if self.done else condition})"
 
     @property
     def condition(self) -> str:
@@ -133,8 +152,8 @@ def evaluate_densities(
 
     The last is by importance: the cause is drawn without regard to the effect and weighted with the
     density of the effect given its parents. Where an effect has several first causes, which have no
-    causes themselves, also its density given all of them, such as p(brain volume | age, sex),
-    unless there are more than twelve combinations of their values.
+    causes themselves, also its density given all of them that are single numbers, such as
+    p(brain volume | age, sex), unless there are more than twelve combinations of their values.
 
     With a known world the graph is the world's, and the model is compared with it. Without one it
     is the model's, in which p(t | do(i)) is p(t) whatever was learned, and is left out.
@@ -155,7 +174,9 @@ def evaluate_densities(
     chosen = {name: _values(subject, name, values or {}) for name in subject.distributed}
     asked = list(_asked(graph, chosen))
     if world is None:
-        asked = [each for each in asked if not (each.done and _is_first(each, graph))]
+        asked = [each for each in asked if not (each.done and _cannot_move(each, graph))]
+    if not asked:
+        return []
     generator = np.random.default_rng(seed)
     model = _Model(_attribute_model(subject), size)
     worlds = [] if world is None else [_World(world, size, generator) for _ in range(2)]
@@ -188,7 +209,7 @@ def _asked(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_A
                 yield _Asked(effect, dict(zip(first, chosen, strict=True)), False)
 
 
-def _is_first(asked: _Asked, graph: CausalGraph) -> bool:
+def _cannot_move(asked: _Asked, graph: CausalGraph) -> bool:
     """Whether what is distributed does not follow what is given."""
     return not graph.ancestors(asked.variable) & set(asked.given)
 
@@ -196,7 +217,8 @@ def _is_first(asked: _Asked, graph: CausalGraph) -> bool:
 def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> list[float]:
     if values.get(name):
         return list(values[name])
-    return typical_values(subject, name, _QUANTILES)
+    # Quantiles of a column with many equal values are equal.
+    return list(dict.fromkeys(typical_values(subject, name, _QUANTILES)))
 
 
 def _attribute_model(subject: Subject) -> StructuralCausalModel:

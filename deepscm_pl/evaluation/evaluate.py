@@ -226,6 +226,8 @@ def _find_truth(
         result.left_out.append(
             "The truth of rungs 2 and 3: the data set is of no world that is known."
         )
+        if effects := [n for n in subject.scalars if n not in subject.distributed]:
+            result.left_out.append(f"Rung 2 of {', '.join(effects)}: what an image causes.")
     if images != 1:
         result.left_out.append(
             f"Rung 3: it is about one image variable, but the model has {images}."

@@ -36,7 +36,7 @@ _SENTENCES: Mapping[str, Sequence[tuple[str, str]]] = {
             "a cause does not follow its effect, so that p(cause | do(effect)) must not.",
         ),
         (
-            "median",
+            "90 %",
             "What the model says of those on whom nothing is known but what is given. An effect "
             "follows its cause: p(effect | do(cause)) moves with the value. p(cause | effect) is "
             "what observing the effect tells of its cause, which setting it would not.",

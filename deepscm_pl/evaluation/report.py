@@ -28,6 +28,7 @@ from deepscm_pl.evaluation.pictures import (
 from deepscm_pl.evaluation.reading import how_to_read
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.evaluation.tables import (
+    QUANTILES,
     Table,
     association_table,
     density_table,
@@ -42,8 +43,7 @@ from deepscm_pl.files import replaced_folder
 
 __all__ = ["Report"]
 
-_FORMAT = 2
-_QUANTILES = (0.1, 0.5, 0.9)
+_FORMAT = 3
 _NUMBERS = "evaluation.json"
 
 
@@ -190,7 +190,7 @@ class Report:
         """All numbers of the second and third rung, by names that TensorBoard takes."""
         evaluation = self.evaluation
         found = {
-            f"density/{each.title}": each.distance
+            f"density/{each.key}": each.distance
             for each in evaluation.densities
             if each.distance is not None
         }
@@ -348,7 +348,7 @@ def _finite(number: float | None) -> float | None:
 
 def _plain_density(result: DensityResult) -> dict[str, Any]:
     return {
-        "density": result.title,
+        "density": result.key,
         "variable": result.variable,
         "given": dict(result.given),
         "done": result.done,
@@ -356,9 +356,13 @@ def _plain_density(result: DensityResult) -> dict[str, Any]:
         "wasserstein_distance": result.distance,
         "floor": result.floor,
         "model": {
-            "mean": result.model.mean,
-            "standard_deviation": result.model.deviation,
-            "quantiles": {f"{share:g}": result.model.quantile(share) for share in _QUANTILES},
+            "mean": _finite(result.model.mean),
+            "standard_deviation": _finite(result.model.deviation),
+            "quantiles": {
+                f"{share:g}": _finite(result.model.quantile(share)) for share in QUANTILES
+            },
+            "effective_size": _finite(result.model.effective_size),
+            "probabilities": {name: result.probability(k) for k, name in enumerate(result.classes)},
         },
     }
 

@@ -126,8 +126,14 @@ class Subject:
 
     @property
     def distributed(self) -> tuple[str, ...]:
-        """What has densities of rung 2: :attr:`attributes`, or without a world all scalars."""
-        return self.scalars if self.world is None else self.attributes
+        """What has densities of rung 2: :attr:`attributes`; without a world all scalars.
+
+        But those that an image causes: each of their draws would need one to be drawn.
+        """
+        if self.world is not None:
+            return self.attributes
+        graph, images = self.scm.graph, set(self.scm.image_variables)
+        return tuple(name for name in self.scalars if not graph.ancestors(name) & images)
 
     @property
     def measured(self) -> tuple[str, ...]:

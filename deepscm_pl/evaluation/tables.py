@@ -32,6 +32,12 @@ __all__ = [
 ]
 
 _NOTHING = "–"
+
+QUANTILES = (0.1, 0.5, 0.9)
+"""Of the densities of a model, where no world is known."""
+
+_ENOUGH_DRAWS = 100
+"""Below so many draws' worth, a density is not described by numbers."""
 _LARGE = 1e3
 """From here on digits behind the point would only hide those before it."""
 
@@ -145,7 +151,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _short(value: float | None) -> str:
-    return _NOTHING if value is None else format_number(value)
+    return _NOTHING if value is None or not math.isfinite(value) else format_number(value)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -211,23 +217,22 @@ def _model_density_table(results: Sequence[DensityResult]) -> Table:
     """Mean, spread and quantiles of each density, and the probability of each class."""
     return Table(
         "Intervention: densities of the model",
-        ["density", "unit", "mean", "standard deviation", *_SHARES, "probability"],
+        ["density", "unit", "mean", "standard deviation", "10 %", "median", "90 %", "probability"],
         [row for each in results for row in _rows_of_density(each)],
         words=2,
     ).without_empty_columns()
-
-
-_SHARES = {"10 %": 0.1, "median": 0.5, "90 %": 0.9}
 
 
 def _rows_of_density(result: DensityResult) -> list[list[str]]:
     """One row, or one for each class, of which two need a single one."""
     classes = list(enumerate(result.classes))
     if not classes:
-        numbers = [result.model.mean, result.model.deviation]
-        numbers += [result.model.quantile(share) for share in _SHARES.values()]
+        numbers: list[float | None] = [result.model.mean, result.model.deviation]
+        numbers += [result.model.quantile(share) for share in QUANTILES]
+        if result.model.effective_size < _ENOUGH_DRAWS:
+            numbers = [None] * len(numbers)
         return [[result.title, result.unit, *map(_short, numbers), _NOTHING]]
-    empty = [_NOTHING] * (2 + len(_SHARES))
+    empty = [_NOTHING] * (2 + len(QUANTILES))
     given = result.title.removeprefix(f"p({result.variable}")
     return [
         [f"p({result.variable} = {name}{given}", "", *empty, _short(result.probability(k))]

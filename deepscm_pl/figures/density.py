@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
+from deepscm_pl.figures.text import width_of, wrapped
 from deepscm_pl.figures.ticks import make_ticks_readable
 
 __all__ = [
@@ -30,6 +31,10 @@ _POINTS = 256
 _COLUMNS = 3
 _FRACTIONS = (0.99, 0.9, 0.5)
 _DATA, _MODEL = "0.75", "black"
+_SMALL = 8.0
+"""Size of the texts of a legend, in points."""
+_KEY = 0.6
+"""What an entry of a legend is wider than its text, in inches."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +100,16 @@ def draw_densities(panels: Sequence[DensityPanel]) -> Figure:
         axes = figure.add_subplot(_rows(len(panels)), min(len(panels), _COLUMNS), k + 1)
         handles |= _draw_density(axes, panel)
     data = Line2D([], [], color=_DATA, linewidth=6, label="data")
+    entries = [data, *handles.values()]
+    for entry in entries:
+        entry.set_label(wrapped(str(entry.get_label()), 40))
+    each = width_of([str(entry.get_label()) for entry in entries], _SMALL) + _KEY
+    columns = max(1, min(len(entries), 5, int(figure.get_figwidth() / each)))
     figure.legend(
-        handles=[data, *handles.values()],
+        handles=entries,
         loc="outside lower center",
-        ncols=min(len(handles) + 1, 2 if len(panels) == 1 else 5),
-        fontsize=8,
+        ncols=columns,
+        fontsize=_SMALL,
         frameon=False,
     )
     return figure

@@ -36,8 +36,10 @@ def measure_heads(images: ArrayLike, grid: HeadGrid) -> HeadMeasurements:
 
     White matter is the bright tissue in the middle; what is connected to it and at least as bright
     as half-way between fluid and grey matter, holes filled, is the brain; dark holes within are
-    the ventricles. Elements at a border count by how far their grey level is from one tissue to
-    the other.
+    the ventricles, as far as they lie at least 18 mm deep. Elements at a border count by how far
+    their grey level is from one tissue to the other; what white matter would be like where a
+    ventricle is, a quadratic through that around it says. Of ventricles that are thinner than two
+    elements the more is missed, the thinner they are.
 
     Args:
         images: Grey levels, ``(N, *grid.shape)``, whole or not.
@@ -89,26 +91,34 @@ def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: Head
     inner = ndimage.binary_erosion(whole, iterations=max(1, round(18 / grid.spacing)))
     contrast = 1 - _VENTRICLE
     dark = ndimage.binary_dilation(inner & (head < (1 - 0.35 * contrast) * white), iterations=2)
-    around = _white_matter(head, inner & ~dark, white, grid)
+    white_matter = inner & ~dark
+    around = np.full_like(head, white)
+    around[inner] = _white_matter(head, white_matter, inner, white, grid)
     share = (around - head) / (contrast * around)
     near = ndimage.binary_dilation(inner & (share > 0.2)) & inner
-    # Not clipped at zero: the noise of white matter would count as a little fluid everywhere.
-    return max(0.0, float(share[near].sum()))
+    # Clipped at neither zero nor one, within the noise: that of white matter would count as a
+    # little fluid everywhere.
+    return max(0.0, float(np.clip(share[near], -0.1, 1.1).sum()))
 
 
 def _white_matter(
-    head: _Array, white_matter: NDArray[np.bool_], white: float, grid: HeadGrid
+    head: _Array,
+    white_matter: NDArray[np.bool_],
+    wanted: NDArray[np.bool_],
+    white: float,
+    grid: HeadGrid,
 ) -> _Array:
-    """How bright white matter would be everywhere, by a quadratic through that which is there.
+    """How bright white matter would be where it is wanted, by a quadratic through what there is.
 
     The bias field makes it a few percent brighter here than there, which over the border of a
     ventricle is as much as a small ventricle.
     """
-    places = grid.coordinates() / np.float32(grid.extent / 4)
+    places = grid.coordinates()[:, wanted.ravel()] / np.float32(grid.extent / 4)
     pairs = combinations_with_replacement(places, 2)
     terms = np.stack([np.ones_like(places[0]), *places, *(a * b for a, b in pairs)], axis=1)
-    if white_matter.sum() < 2 * terms.shape[1]:
-        return np.full_like(head, white)
-    coefficients, *_ = np.linalg.lstsq(terms[white_matter.ravel()], head[white_matter], rcond=None)
-    fitted: _Array = np.maximum(terms @ coefficients, white / 2).reshape(head.shape)
+    known = white_matter[wanted]
+    if known.sum() < 2 * terms.shape[1]:
+        return np.full(len(known), white, dtype=np.float32)
+    coefficients, *_ = np.linalg.lstsq(terms[known], head[white_matter], rcond=None)
+    fitted: _Array = np.clip(terms @ coefficients, 0.8 * white, 1.2 * white)
     return fitted

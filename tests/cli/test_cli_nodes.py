@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +14,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from started import start, wait_for
 from test_cli_interruptions import words
 
-from deepscm_pl.cli import main
+from deepscm_pl.cli import main, runs
 from deepscm_pl.cli.training import _SaveConfiguration
 
 
@@ -63,6 +65,16 @@ def test_machines_that_find_other_checkpoints_do_not_train_as_one(tmp_path):
     assert torch.load(last, weights_only=True)["epoch"] == 0
 
 
+def test_what_is_gone_on_from_is_compared(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr(runs, "_of_every_process", lambda own: compared.append(own) or [own])
+    for _ in range(2):
+        assert main([*words(tmp_path), "--trainer.max_epochs", "1", "--ckpt_path", "last"]) == 0
+    assert compared[0] == ("", None)
+    digest, path = compared[1]
+    assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_the_first_machine_says_whether_a_run_goes_on(tmp_path, monkeypatch, goes_on):
     """On a file system of its own another one may see what the first one does not."""
@@ -73,10 +85,7 @@ def test_the_first_machine_says_whether_a_run_goes_on(tmp_path, monkeypatch, goe
         folder.mkdir()
         if sees:
             (folder / "config.yaml").touch()
-        strategy = SimpleNamespace(
-            broadcast=lambda own, node=node: own if node == 0 or own == ((), None) else goes_on,
-            reduce_boolean_decision=lambda own, all: own,
-        )
-        trainer = SimpleNamespace(log_dir=str(folder), strategy=strategy, ckpt_path=None)
+        strategy = SimpleNamespace(broadcast=lambda own, node=node: own if node == 0 else goes_on)
+        trainer = SimpleNamespace(log_dir=str(folder), strategy=strategy)
         _SaveConfiguration(None, None).setup(trainer, None, "fit")
     assert len(asked) == (0 if goes_on else 2), "both save, or none does: saving is done together"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from deepscm_pl.evaluation import Report, evaluate
-from deepscm_pl.evaluation.densities import Sample, evaluate_densities
+from deepscm_pl.evaluation.densities import DensityResult, Sample, evaluate_densities
+from deepscm_pl.evaluation.report import _plain_density
 from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.evaluation.tables import density_table
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli
 from deepscm_pl.scm import StructuralCausalModel
+
+from tiny import image_mechanism
 
 SLOPE, NOISE = 0.8, 0.6
 VALUES = {"sex": [0.0, 1.0], "age": [-1.0, 1.0], "volume": [0.5], "length": [0.0]}
@@ -119,8 +124,8 @@ def test_the_report_says_what_the_model_holds(subject):
     assert "![Densities of the model](densities.png)" in markdown
     assert report.pictures["densities"].legends == []
     plain = {each["density"]: each for each in report.as_plain_data()["intervention"]}
-    assert plain["p(length | do(volume = 0.5 mm³))"]["wasserstein_distance"] is None
-    quantiles = plain["p(length | do(volume = 0.5 mm³))"]["model"]["quantiles"]
+    assert plain["p(length | do(volume = 0.5))"]["wasserstein_distance"] is None
+    quantiles = plain["p(length | do(volume = 0.5))"]["model"]["quantiles"]
     assert quantiles["0.1"] < quantiles["0.5"] < quantiles["0.9"]
     assert not any("density/" in name for name in report.scalars())
 
@@ -128,3 +133,71 @@ def test_the_report_says_what_the_model_holds(subject):
 def test_values_that_the_model_lacks_are_refused(subject):
     with pytest.raises(ValueError, match="no attribute 'thickness' in model; expected sex, age"):
         evaluate(subject, density_values={"thickness": [1.0]}, progress=False)
+
+
+def of(scm: StructuralCausalModel, rows: dict[str, torch.Tensor]) -> Subject:
+    scm.fit(rows)
+    return Subject(scm.eval(), rows, None, None)
+
+
+def test_a_model_of_an_image_alone_has_no_densities():
+    image = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    subject = of(StructuralCausalModel("image", {"image": image_mechanism()}), {"image": image})
+    evaluation = evaluate(subject, num_particles=2, progress=False)
+    assert evaluation.densities == []
+
+
+def test_what_an_image_causes_is_left_out_and_said_to_be():
+    mechanisms = {"age": AffineFlow, "image": image_mechanism(), "diagnosis": AffineFlow}
+    scm = StructuralCausalModel("age -> image -> diagnosis", mechanisms)
+    image = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
+    rows = {"age": torch.randn(5, 1), "image": image, "diagnosis": torch.randn(5, 1)}
+    subject = Subject(scm.eval(), rows, None, None)
+    assert subject.distributed == ("age",)
+    assert evaluate_densities(subject, progress=False) == []
+
+
+def test_equal_quantiles_are_asked_about_once(subject):
+    rows = {**subject.variables, "age": (subject.variables["age"] > 1).float()}
+    found = evaluate_densities(replace(subject, variables=rows), size=100, progress=False)
+    titles = [each.title for each in found]
+    assert "p(volume | do(age = 0))" in titles
+    assert len(titles) == len(set(titles))
+
+
+def test_an_infinite_draw_is_no_number_of_the_report():
+    values = torch.tensor([1.0, math.inf, 2.0], dtype=torch.float64)
+    unseen = Sample(values, torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64))
+    assert (unseen.mean, unseen.deviation) == (1.5, 0.5)
+    seen = Sample(values, torch.full((3,), 1 / 3, dtype=torch.float64))
+    result = DensityResult("volume", {"age": 1.0}, True, "", seen)
+    plain = _plain_density(result)["model"]
+    assert plain["mean"] is plain["standard_deviation"] is None
+    table = density_table([result])
+    assert "mean" not in table.columns
+    assert "median" in table.columns
+
+
+def test_what_few_draws_say_is_not_put_in_numbers():
+    values = torch.randn(1000, dtype=torch.float64)
+    for spread, shown in ((0.1, True), (5.0, False)):
+        weights = (spread * torch.randn(1000, dtype=torch.float64)).softmax(0)
+        result = DensityResult("age", {"volume": 1.0}, False, "", Sample(values, weights))
+        assert (result.model.effective_size > 100) == shown
+        assert ("mean" in density_table([result]).columns) == shown
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_each_class_has_a_probability(count):
+    values = torch.arange(count, dtype=torch.float64)
+    weights = torch.tensor([0.25, 0.5, 0.25][-count:], dtype=torch.float64)
+    names = {"site": ("Bath", "Cork", "York")[:count]}
+    sample = Sample(values, weights / weights.sum())
+    result = DensityResult("site", {"age": 1.0}, True, "", sample, categories=count,
+                           class_names=names)  # fmt: skip
+    rows = density_table([result]).rows
+    expected = [("York", "0.25"), ("Cork", "0.5"), ("Bath", "0.25")][::-1]
+    expected = expected if count == 3 else [("Cork", "0.333")]
+    assert [(row[0], row[-1]) for row in rows] == [
+        (f"p(site = {name} | do(age = 1))", share) for name, share in expected
+    ]

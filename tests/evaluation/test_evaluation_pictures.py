@@ -36,7 +36,10 @@ from deepscm_pl.evaluation.tables import (
     noise_table,
     soundness_table,
 )
+from deepscm_pl.figures import DensityPanel
+from deepscm_pl.figures import draw_densities as watched_densities
 from deepscm_pl.figures.text import wrapped
+from deepscm_pl.interventions import format_do, parse_do
 
 from oracle import make
 from tiny import KnownTinyDataModule, TinyDataModule
@@ -381,12 +384,13 @@ def test_long_names_fit():
 def test_interventions_have_one_name_in_tables_and_pictures():
     subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
     found = evaluate(subject, ["thickness+=0.5"], 3, density_size=50, workers=1, progress=False)
-    name = "do(thickness + 0.5)"
+    name = "do(thickness + 0.5 pixels)"
     report = Report(subject, found)
     for table in ("errors", "effectiveness", "soundness"):
         assert {row[0] for row in report.tables[table].rows} == {name}
     for picture in ("errors", "examples", "coverage"):
-        assert name in {text.get_text() for text, _ in written(report.pictures[picture])}
+        texts = {text.get_text() for text, _ in written(report.pictures[picture])}
+        assert name in {text.replace("\n", " ") for text in texts}
     assert list(report.as_plain_data()["counterfactual"]) == ["thickness+=0.5"]
 
 
@@ -453,8 +457,19 @@ def test_densities_of_volumes_are_legible():
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend == ["ventricle_volume = 22,800 mm³", "ventricle_volume = 1.045 million mm³"]
     table = density_table([volumes(1_045_000.0)])
-    title = "p(brain_volume | do(ventricle_volume = 1.045 million))"
+    title = "p(brain_volume | do(ventricle_volume = 1.045 million mm³))"
     assert table.rows == [[title, "mm³", "10,000", "1000"]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_legends_of_watched_densities_are_within_the_figure(count):
+    dos = ["brain_volume=1.2e6, ventricle_volume=4e4", "age=80", "age+=10, sex=1", "sex=0"]
+    units = {"brain_volume": "mm³", "ventricle_volume": "mm³", "age": "years"}
+    curves = {format_do(parse_do(text), units): torch.randn(50) for text in dos}
+    panels = [DensityPanel(f"age {k} (years)", torch.randn(50), curves) for k in range(count)]
+    figure = watched_densities(panels)
+    check_legible(figure)
+    assert len(figure.legends[0].get_texts()) == 5
 
 
 def test_classes_are_bars_of_their_probability():

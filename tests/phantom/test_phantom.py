@@ -93,6 +93,18 @@ def test_volumes_are_measured_back(name):
         assert np.abs(error.mean()) < 0.007  # neither noise nor the bias field counts as fluid
 
 
+@pytest.mark.parametrize("name", ["64", "volume"])
+def test_ventricles_that_are_too_dark_are_no_larger(name):
+    traits, brain, ventricles = heads(8)
+    heads_drawn = draw_heads(traits, brain, 2 * ventricles, GRIDS[name])
+    inner = draw_labels(traits, brain, 2 * ventricles, GRIDS[name])[:, -1] > 0.5
+    expected, found = (
+        measure_heads(np.where(inner, level, heads_drawn), GRIDS[name]).ventricle_volume
+        for level in (36, 0)
+    )
+    assert np.abs(found / expected - 1).max() < 0.1
+
+
 def test_an_empty_image_has_no_volumes():
     found = measure_heads(np.zeros((1, 64, 64)), GRIDS["64"])
     assert np.isnan(found.brain_volume).all()

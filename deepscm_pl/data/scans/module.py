@@ -331,9 +331,35 @@ class BrainMRIDataModule(CausalDataModule):
         if not np.isfinite(affine).all():
             return None
         header = self._prepared.headers[number]
-        return Placement(
-            affine @ self._crop_offset(), read_header(header.tobytes()) if header.any() else None
-        )
+        if self.random_crop is not None:
+            affine = affine @ _crop_offset(self._prepared.images.shape[2:], self.random_crop)
+        return Placement(affine, read_header(header.tobytes()) if header.any() else None)
+
+    def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
+        """What a scan becomes, from which this data set need not be: each slice, or the volume.
+
+        Its elements have to be as large as those of the data, unless ``voxel_size`` is given.
+
+        Args:
+            path: The file.
+
+        Returns:
+            Grey levels ``(1, *sizes)`` and where they lie.
+
+        Raises:
+            ValueError: If the file cannot be read, or does not fit the settings.
+        """
+        prepared = self.preprocessing(path)
+        images = torch.from_numpy(prepared.images)
+        step = np.eye(4)
+        if self.random_crop is not None:
+            step = _crop_offset(images.shape[2:], self.random_crop)
+            images = centre_crop(images, self.random_crop)
+        header = None if prepared.header is None else read_header(prepared.header)
+        return [
+            (image, Placement(affine @ step, header) if np.isfinite(affine).all() else None)
+            for image, affine in zip(images, prepared.affines, strict=True)
+        ]
 
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """What makes the heads of a split themselves, in the order of :meth:`load`."""
@@ -385,7 +411,7 @@ class BrainMRIDataModule(CausalDataModule):
         prepared = cached_images(
             sources, preprocessing, self.cache_dir, self.workers, self.progress, self.memory
         )
-        if preprocessing.shape is None or not preprocessing.crop_foreground:
+        if not preprocessing.makes_heads_one_size:
             check_voxel_sizes(prepared.affines, sources, prepared.images.dim() - 2)
         return prepared
 
@@ -400,13 +426,13 @@ class BrainMRIDataModule(CausalDataModule):
         index: Tensor = self.variables(split)["index"].squeeze(-1)
         return index.numpy() + (self._first_row("test") if split == "test" else 0)
 
-    def _crop_offset(self) -> NDArray[np.float64]:
-        """From an element of the middle to the same element of the whole image, ``(4, 4)``."""
-        step = np.eye(4)
-        if self.random_crop is not None:
-            offset = centre_offset(self._prepared.images.shape[2:], self.random_crop)
-            step[: len(offset), 3] = offset
-        return step
+
+def _crop_offset(shape: Sequence[int], sizes: Sequence[int]) -> NDArray[np.float64]:
+    """From an element of the middle to the same element of the whole image, ``(4, 4)``."""
+    step = np.eye(4)
+    offset = centre_offset(shape, sizes)
+    step[: len(offset), 3] = offset
+    return step
 
 
 def _floats(values: Sequence[float]) -> tuple[float, ...]:

@@ -81,6 +81,7 @@ class Preprocessing:
         self._check_sizes()
 
     def _check_grey_levels(self) -> None:
+        """Of numbers in files."""
         _check_choice("normalisation", self.normalisation, get_args(Normalisation))
         low, high = _pair("percentiles", self.percentiles)
         if not 0 <= low < high <= 100:
@@ -98,6 +99,7 @@ class Preprocessing:
                 raise ValueError(f"window: expected ascending numbers, but got {[low, high]}.")
 
     def _check_cutting(self) -> None:
+        """Of the foreground, and into slices."""
         if self.margin < 0:
             raise ValueError(f"margin: expected at least 0 elements, but got {self.margin}.")
         if self.axis is not None:
@@ -109,6 +111,7 @@ class Preprocessing:
             )
 
     def _check_sizes(self) -> None:
+        """Of images."""
         for name, sizes in self._sizes.items():
             if len(sizes) not in (2, 3) or not all(0 < size < math.inf for size in sizes):
                 raise ValueError(
@@ -133,6 +136,11 @@ class Preprocessing:
         """Whether images stay as they are."""
         changes = (self.crop_foreground, self.axis, self._sizes)
         return self.normalisation == "none" and not any(changes)
+
+    @property
+    def makes_heads_one_size(self) -> bool:
+        """Whether images are stretched, from border to border of what they show."""
+        return self.crop_foreground and self.shape is not None and self.field_of_view is None
 
     def __call__(self, path: Path) -> PreparedScan:
         """Reads and prepares a file.

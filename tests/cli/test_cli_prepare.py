@@ -1,0 +1,133 @@
+"""Scans that no one has prepared: asked about as if they were rows of the data."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from deepscm_pl.cli import main
+from deepscm_pl.data import Placement, SyntheticBrainDataModule
+from deepscm_pl.training import load_data
+
+from scan_folders import volume, write_folder, write_nifti
+
+CONFIGURATION = {
+    "seed_everything": 0,
+    "model": {
+        "graph": "age, sex -> image",
+        "mechanisms": {
+            "age": {"class_path": "deepscm_pl.AffineFlow"},
+            "sex": {"class_path": "deepscm_pl.mechanisms.Bernoulli"},
+            "image": {
+                "class_path": "deepscm_pl.ConditionalVAE",
+                "init_args": {
+                    "shape": [1, 16, 14],
+                    "latent": 4,
+                    "encoder": {
+                        "class_path": "deepscm_pl.nn.PyramidEncoder",
+                        "init_args": {"channels": [4, 4]},
+                    },
+                    "decoder": {
+                        "class_path": "deepscm_pl.nn.PyramidDecoder",
+                        "init_args": {"channels": [4, 4]},
+                    },
+                },
+            },
+        },
+    },
+    "data": {
+        "class_path": "deepscm_pl.data.BrainMRIDataModule",
+        "init_args": {
+            "images": "{eid}.nii.gz",
+            "split_column": "split",
+            "axis": "axial",
+            "slices": [0.4, 11],
+            "normalisation": "percentiles",
+            "random_crop": [16, 14],
+            "progress": False,
+        },
+    },
+    "evaluation": {"enabled": False},
+    "trainer": {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of the scans, and the checkpoint of a training on them."""
+    root = tmp_path_factory.mktemp("scans")
+    write_folder(root, suffix=".nii.gz")
+    configuration = yaml.safe_load(yaml.safe_dump(CONFIGURATION))
+    configuration["data"]["init_args"] |= {"root": str(root), "cache_dir": str(root / "cache")}
+    (root / "run.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+    words = ["fit", "--config", str(root / "run.yaml"), "--trainer.default_root_dir", str(root)]
+    assert main(words) == 0
+    checkpoints = root / "lightning_logs" / "version_0" / "checkpoints"
+    return root, next(checkpoints.glob("epoch=*.ckpt"))
+
+
+def ask(checkpoint: Path, out: Path, *words: str) -> int:
+    question = ["counterfactual", "--ckpt_path", str(checkpoint), "--do", "age=70", "--npz"]
+    return main([*question, "--format", "nifti", "--out", str(out), *words])
+
+
+def test_a_scan_is_answered_as_its_rows_of_the_test_split_are(run, tmp_path):
+    root, checkpoint = run
+    data = load_data(checkpoint)
+    data.setup("test")
+    rows = [row for row, name in enumerate(data.row_names("test")) if name.startswith("0009")]
+    assert len(rows) == 2, "one for each slice"
+    age, sex = (float(data.variables("test")[name][rows[0]]) for name in ("age", "sex"))
+    (root / "mine.csv").write_text(f"age,sex,image\n{age},{sex:g},0009.nii.gz\n")
+    assert ask(checkpoint, tmp_path / "rows", "--index", *map(str, rows)) == 0
+    words = ["--observations", str(root / "mine.csv"), "--prepare"]
+    assert ask(checkpoint, tmp_path / "scan", *words) == 0
+    one, other = (np.load(tmp_path / name / "answers.npz") for name in ("rows", "scan"))
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+    with (tmp_path / "scan" / "answers.csv").open(encoding="utf-8") as file:
+        names = {row["observation"] for row in csv.DictReader(file)}
+    assert names == {"mine.csv 0, slice 0", "mine.csv 0, slice 1"}
+    for row, (image, place) in zip(rows, data.prepare_file(root / "0009.nii.gz"), strict=True):
+        assert torch.equal(image, data.variables("test")["image"][row])
+        expected = data.placement("test", row)
+        assert isinstance(place, Placement)
+        np.testing.assert_allclose(place.affine, expected.affine)
+        assert bytes(place.header.binaryblock) == bytes(expected.header.binaryblock)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((12, 16, 20), "random_crop: expected 2 sizes of at most"),
+        ((20, 18), "expected a volume to cut"),
+    ],
+)
+def test_a_scan_that_does_not_fit_is_named(run, tmp_path, capsys, shape, message):
+    _, checkpoint = run
+    array = volume(3, (*shape, 5)[:3])
+    write_nifti(tmp_path / "a.nii", array if len(shape) == 3 else array[..., 2:3])
+    (tmp_path / "mine.csv").write_text("age,sex,image\n60,1,a.nii\n")
+    words = ["--observations", str(tmp_path / "mine.csv"), "--prepare"]
+    assert ask(checkpoint, tmp_path / "out", *words) == 1
+    error = capsys.readouterr().err
+    assert "mine.csv, line 2, image: " in error
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_the_test_split_are_prepared_already(run, tmp_path, capsys):
+    assert ask(run[1], tmp_path / "out", "--index", "0", "--prepare") == 1
+    assert "prepare: expected with --observations alone" in capsys.readouterr().err
+
+
+def test_data_that_are_not_made_from_files_say_so(tmp_path):
+    data = SyntheticBrainDataModule(cache_dir=tmp_path)
+    with pytest.raises(ValueError, match="prepare: SyntheticBrainDataModule does not prepare"):
+        data.prepare_file(tmp_path / "a.png")
