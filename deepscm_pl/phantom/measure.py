@@ -98,7 +98,7 @@ def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: Head
     near = ndimage.binary_dilation(inner & (share > 0.2)) & inner
     # Clipped at neither zero nor one, within the noise: that of white matter would count as a
     # little fluid everywhere.
-    return max(0.0, float(np.clip(share[near], -0.1, 1.1).sum()))
+    return max(0.0, float(np.clip(share[near], -0.1, 1.05).sum()))
 
 
 def _white_matter(

@@ -169,7 +169,7 @@ def test_an_infinite_draw_is_no_number_of_the_report():
     values = torch.tensor([1.0, math.inf, 2.0], dtype=torch.float64)
     unseen = Sample(values, torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64))
     assert (unseen.mean, unseen.deviation) == (1.5, 0.5)
-    seen = Sample(values, torch.full((3,), 1 / 3, dtype=torch.float64))
+    seen = Sample(values.repeat(100), torch.full((300,), 1 / 300, dtype=torch.float64))
     result = DensityResult("volume", {"age": 1.0}, True, "", seen)
     plain = _plain_density(result)["model"]
     assert plain["mean"] is plain["standard_deviation"] is None
