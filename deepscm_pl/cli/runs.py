@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -70,6 +70,22 @@ class RunLogger(TensorBoardLogger):
 
 def _claim(folder: Path, first: int) -> int:
     """Make the folder of the first number that no one else has taken."""
+    with _that_can_be_written(folder):
+        return _first_free(folder, first)
+
+
+@contextmanager
+def _that_can_be_written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"trainer.default_root_dir: {folder} cannot be written ({error.strerror}); name a "
+            "folder that you may write and that has space."
+        ) from None
+
+
+def _first_free(folder: Path, first: int) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     number = first
     while True:
@@ -100,8 +116,9 @@ class RunLock(pl.Callback):
         if stage != "fit" or folder is None or not trainer.is_global_zero or self._file is not None:
             return
         path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        self._file = (path / _LOCK).open("w")
+        with _that_can_be_written(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self._file = (path / _LOCK).open("w")
         if not _lock(self._file):
             self._file.close()
             self._file = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence, Sized
+from collections.abc import Callable, Generator, Sequence, Sized
 from contextlib import closing
 from typing import Any, TypeVar
 
@@ -62,7 +62,7 @@ def stream_rows(
     progress: bool = True,
     description: str | None = None,
     chunk: int = _CHUNK,
-) -> Iterator[Rows]:
+) -> Generator[Rows, None, None]:
     """Applies a function of rows to many rows and yields what it returns, some rows at a time.
 
     Args:

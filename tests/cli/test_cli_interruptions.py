@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
+import re
 import time
 from pathlib import Path
 
@@ -137,14 +139,29 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     ],
 )
 def test_a_folder_that_cannot_be_written_stops_the_run(tmp_path, how, message):
-    import re
-
     code, printed = run_for_a_while(words(tmp_path, how))
     assert code == 1, printed
     assert re.search(message, printed, re.DOTALL), printed
     assert "Traceback" not in printed
     if how == "fill_the_disk":
         assert last(tmp_path)["global_step"] == 4
+
+
+@pytest.mark.parametrize("closed", ["lightning_logs", "version_0"])
+def test_a_folder_that_may_not_be_written_is_named(tmp_path, monkeypatch, capsys, closed):
+    """As on a file system that is mounted to be read; root may write any other."""
+    mkdir = Path.mkdir
+
+    def refuse(self, *arguments, **settings):
+        if self.name == closed:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+        return mkdir(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert main(words(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert re.search(r"default_root_dir: .*_logs cannot be written \(Read-only", error), error
+    assert "Traceback" not in error
 
 
 def test_a_report_can_be_ended(tmp_path):

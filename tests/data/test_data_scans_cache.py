@@ -141,6 +141,25 @@ def test_a_failure_leaves_nothing(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
+def test_all_that_is_wrong_is_named_at_once(tmp_path):
+    write_folder(tmp_path)
+    for number in (0, 3, 7):
+        (tmp_path / f"{number:04d}.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"0000.png cannot .* 2 more: 0003.png, 0007.png\.$"):
+        images(tmp_path)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_settings_that_fit_no_file_are_noticed_after_a_few(tmp_path, reads, right):
+    write_folder(tmp_path, size=80)
+    for number in range(right, 80):
+        write_picture(tmp_path / f"{number:04d}.png", picture(number).astype(np.uint16) * 200)
+    with pytest.raises(ValueError, match=r"normalisation: none takes .* at least 9 more: 00"):
+        images(tmp_path)
+    assert len(reads) <= 33  # workers take some at a time
+
+
 def die_at(root, number):
     """Prepare images, and be killed at one of them."""
     prepare = Preprocessing.__call__

@@ -8,8 +8,9 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from deepscm_pl.files import flush_to_disk, new_folder
 
 __all__ = ["PreparedImages", "cached_images"]
 
-_VERSION = 2
+_VERSION = 3
 """Counts changes of the preprocessing, so that images of another one are not reused."""
 
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
@@ -35,6 +36,9 @@ _MUCH = 64 * 2**20
 
 _SMALL = 128 * 2**10
 """Bytes of a file below which a worker takes several at a time."""
+
+_ENOUGH_WRONG = 10
+"""Files that are not as they should be, after which no others are looked at."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ def _fill(
     progress: bool,
 ) -> None:
     """Writes all images and where they lie."""
-    first = preprocessing(sources[0].path).images
+    first = _first_that_is_right(sources, preprocessing)
     shape = (len(sources) * len(first), *first.shape[1:])
     path = folder / _IMAGES
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -195,12 +199,56 @@ def _fill(
     paths = np.array([str(source.path) for source in sources])
     columns = [np.arange(len(sources)), paths]
     parts = stream_rows(writer, columns, several, progress, "preparing", chunk)
-    placed = [row for part in parts for row in part]
+    placed, wrong = [], []
+    with closing(parts):
+        for row in chain.from_iterable(parts):
+            if isinstance(row, _Wrong):
+                wrong.append(row)
+            else:
+                placed.append(row)
+            if len(wrong) == _ENOUGH_WRONG:
+                break
+    _refuse(wrong)
     np.save(folder / _AFFINES, np.concatenate([affines for affines, _ in placed]))
     headers = np.stack([_header_row(header) for _, header in placed])
     np.save(folder / _HEADERS, np.repeat(headers, len(first), axis=0))
     for name in (_IMAGES, _AFFINES, _HEADERS):
         flush_to_disk(folder / name)
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A file that is not as it should be, and what is wrong with it."""
+
+    path: str
+    message: str
+
+
+def _refuse(wrong: Sequence[_Wrong]) -> None:
+    """Raise if a file is wrong: what the first one's trouble is, and which others have some."""
+    if not wrong:
+        return
+    first, *others = wrong
+    more = ""
+    if others:
+        least = "at least " if len(wrong) == _ENOUGH_WRONG else ""
+        names = ", ".join(Path(each.path).name for each in others)
+        more = f" So, or otherwise, it is with {least}{len(others)} more: {names}."
+    raise ValueError(first.message + more)
+
+
+def _first_that_is_right(
+    sources: Sequence[Source], preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    """The images of the first file that has some, which others have to be like."""
+    wrong = []
+    for source in sources[:_ENOUGH_WRONG]:
+        try:
+            return preprocessing(source.path).images
+        except ValueError as error:
+            wrong.append(_Wrong(str(source.path), str(error)))
+    _refuse(wrong)
+    raise AssertionError("there are sources")
 
 
 class _Writer:
@@ -222,13 +270,17 @@ class _Writer:
 
     def __call__(
         self, rows: NDArray[np.int64], paths: NDArray[np.str_]
-    ) -> list[tuple[NDArray[np.float64], bytes | None]]:
-        """The affines and the header of each file."""
-        placed = []
+    ) -> list[tuple[NDArray[np.float64], bytes | None] | _Wrong]:
+        """The affines and the header of each file, or what is wrong with it."""
+        placed: list[tuple[NDArray[np.float64], bytes | None] | _Wrong] = []
         # Ordinary writing fails cleanly where a disk is full, a memory map does not.
         with self.images.open("r+b") as file:
             for row, path in zip(rows.tolist(), paths.tolist(), strict=True):
-                prepared = self._prepare(Path(path))
+                try:
+                    prepared = self._prepare(Path(path))
+                except ValueError as error:
+                    placed.append(_Wrong(path, str(error)))
+                    continue
                 file.seek(self.offset + row * prepared.images.nbytes)
                 file.write(prepared.images.tobytes())
                 placed.append((prepared.affines, prepared.header))

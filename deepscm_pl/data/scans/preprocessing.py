@@ -231,8 +231,8 @@ class Preprocessing:
 
     def _image(self, scan: Scan, levels: tuple[float, float]) -> Scan:
         """An image in its size, of grey levels in floating point."""
-        scan = self._resample(scan)
         low, high = levels
+        scan = self._resample(scan, low)
         if self.normalisation == "none":
             return scan
         from monai.transforms import ScaleIntensityRange
@@ -240,7 +240,8 @@ class Preprocessing:
         scale = ScaleIntensityRange(low, high, 0.0, 255.0, clip=True)
         return replace(scan, array=np.asarray(scale(scan.array.astype(np.float32))))
 
-    def _resample(self, scan: Scan) -> Scan:
+    def _resample(self, scan: Scan, black: float) -> Scan:
+        """In its size; what is added around it is black."""
         dimensions = 2 if scan.flat else 3
         for name, sizes in self._sizes.items():
             if len(sizes) != dimensions:
@@ -249,10 +250,10 @@ class Preprocessing:
                     f"dimensions, but got {list(sizes)}."
                 )
         if self.field_of_view is not None:
-            scan = _to_field_of_view(scan, self.field_of_view)
+            scan = _to_field_of_view(scan, self.field_of_view, black)
         if self.voxel_size is not None:
             scan = _to_voxel_size(scan, self.voxel_size)
-            return scan if self.shape is None else _to_field_of_view(scan, self.shape)
+            return scan if self.shape is None else _to_field_of_view(scan, self.shape, black)
         return scan if self.shape is None else _to_shape(scan, self.shape)
 
 
@@ -270,12 +271,11 @@ def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
     return _transformed(smooth, Spacing(wanted, scale_extent=True))
 
 
-def _to_field_of_view(scan: Scan, shape: Sequence[int]) -> Scan:
+def _to_field_of_view(scan: Scan, shape: Sequence[int], black: float) -> Scan:
     """Cut or padded around its middle."""
     from monai.transforms import ResizeWithPadOrCrop
 
-    background = float(scan.array.min())
-    transform = ResizeWithPadOrCrop((*shape, 1)[:3], constant_values=background)
+    transform = ResizeWithPadOrCrop((*shape, 1)[:3], constant_values=black)
     return _transformed(scan, transform)
 
 
