@@ -35,8 +35,8 @@ def write_own_data(folder: Path) -> None:
 
 
 def write_scans(folder: Path) -> None:
-    """The folders ``brain`` and ``scans`` that the documentation names, with a few heads each."""
-    generate_brain(folder / "brain", size=20, workers=1, progress=False)
+    """The folders ``data/brain`` and ``scans`` that the documentation names, of a few heads."""
+    generate_brain(folder / "data" / "brain", size=20, workers=1, progress=False)
     world = BrainWorld(32, 40, 32)
     generator = np.random.default_rng(0)
     values = world.sample(20, generator)

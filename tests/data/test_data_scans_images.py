@@ -11,6 +11,7 @@ from scipy.ndimage import map_coordinates
 
 from deepscm_pl.data.scans.preprocessing import Preprocessing
 from deepscm_pl.data.scans.reading import read_header, read_scan
+from deepscm_pl.phantom import TRAITS, HeadGrid, draw_heads
 
 from scan_folders import (
     AFFINE,
@@ -69,6 +70,39 @@ def test_pictures_of_slices_and_volumes_say_the_same(tmp_path, axis):
     expected = Preprocessing(axis=axis, slices=(7,))(tmp_path / "a.nii").images
     for name in ("a.png", "a.npy"):
         assert np.array_equal(Preprocessing()(tmp_path / name).images, expected)
+
+
+def test_a_subject_is_the_same_through_pictures_and_through_volumes_of_any_kind(tmp_path):
+    """Volumes in different orientations, every other one with voxels half as large."""
+    traits = np.random.default_rng(0).standard_normal((10, TRAITS))
+    grid = HeadGrid((48, 60, 48))
+    drawn = draw_heads(traits, np.full(10, 1.16e6), np.full(10, 4e4), grid)
+    write_folder(tmp_path)
+    for number, head in enumerate(drawn):
+        before, after = (looked_at(head, "axial", k).astype(float) for k in (23, 24))
+        write_picture(
+            tmp_path / f"{number:04d}.png", np.rint((before + after) / 2).astype(np.uint8)
+        )
+        times = 1 + number % 2
+        finer = head.repeat(times, axis=0).repeat(times, axis=2)
+        affine = np.diag([4.0 / times, 4.0, 4.0 / times, 1.0])
+        affine[[0, 2], 3] = (1 - times) * 1.0  # both begin at the same place
+        codes = ORIENTATIONS[number % len(ORIENTATIONS)]
+        write_nifti(tmp_path / f"{number:04d}.nii", finer, codes, affine)
+    flat = make(tmp_path)
+    cut = make(tmp_path, images="{eid}.nii", axis="axial", slices=[0.5], voxel_size=[4.0, 4.0])
+    for split in ("train", "validation", "test"):
+        assert cut.identifiers(split) == flat.identifiers(split)
+        one, other = (data.variables(split)["image"].int() for data in (flat, cut))
+        assert one.shape == other.shape
+        off = (one - other).abs()
+        assert off[::2].max() <= 1
+        assert off[1::2].float().mean() < 3, "finer voxels are averaged"
+        apart = (one - other.flip(-1)).abs()
+        assert apart.float().mean() > 5, "left is not right"
+        places = [cut.placement(split, row).affine[:, [0, 1, 3]] for row in range(len(one))]
+        for place in places:
+            np.testing.assert_allclose(place, places[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)

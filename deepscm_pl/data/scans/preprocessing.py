@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -258,7 +259,7 @@ class Preprocessing:
 
 
 def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
-    from monai.transforms import Spacing
+    from monai.transforms import SpatialResample
 
     if scan.affine is None:
         raise ValueError(
@@ -267,8 +268,15 @@ def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
         )
     sizes = np.linalg.norm(scan.affine[:3, :3], axis=0)
     wanted = (*voxel_size, sizes[2])[:3]
-    smooth = _smoothed(scan, wanted / sizes)
-    return _transformed(smooth, Spacing(wanted, scale_extent=True))
+    factors = np.asarray(wanted) / sizes
+    old = np.asarray(scan.array.shape)
+    new = np.maximum(1, np.rint(old / factors)).astype(int)
+    # Around the same middle; MONAI's own Spacing moves what it resamples by half an element.
+    step = np.diag([*factors, 1.0])
+    step[:3, 3] = (old - 1 - (new - 1) * factors) / 2
+    resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=False)
+    target = partial(resample, dst_affine=scan.affine @ step, spatial_size=new.tolist())
+    return _transformed(_smoothed(scan, factors), target)
 
 
 def _to_field_of_view(scan: Scan, shape: Sequence[int], black: float) -> Scan:

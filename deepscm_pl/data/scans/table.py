@@ -166,12 +166,13 @@ def _read_frame(path: Path) -> pd.DataFrame:
     # Imported here, because it is slow to import.
     import pandas as pd
 
-    if path.suffix not in (*_SEPARATORS, ".parquet"):
+    suffix = path.suffix.lower()
+    if suffix not in (*_SEPARATORS, ".parquet"):
         raise ValueError(f"table: expected a .csv, .tsv or .parquet file, but got {path}.")
     try:
-        if path.suffix == ".parquet":
+        if suffix == ".parquet":
             return pd.read_parquet(path)
-        return _read_text(path, _SEPARATORS[path.suffix])
+        return _read_text(path, _SEPARATORS[suffix])
     except Exception as error:  # a broken table breaks its reader in many ways
         raise ValueError(
             f"table: {path} cannot be read as a table ({str(error).strip()}); expected a first "
