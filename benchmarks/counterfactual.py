@@ -12,7 +12,8 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from measuring import compare, make_model, random_batch, report
+from figures import Figures, add_promise_option
+from measuring import compare, make_model, random_batch
 from torch import Tensor
 
 from deepscm_pl.scm import StructuralCausalModel
@@ -25,15 +26,20 @@ def main() -> None:
     parser.add_argument("--particles", type=int, default=32, help="draws of the noise")
     parser.add_argument("--interventions", type=int, default=6, help="how many at once")
     parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements")
+    add_promise_option(parser)
     arguments = parser.parse_args()
+    figures = Figures(arguments.at_least)
     for name in ("full", "best"):
         torch.manual_seed(0)
         scm = make_model(f"morphomnist/{name}.yaml").scm.eval()
         with torch.no_grad():
-            _measure(name, scm, arguments)
+            _measure(figures, name, scm, arguments)
+    figures.check()
 
 
-def _measure(name: str, scm: StructuralCausalModel, arguments: argparse.Namespace) -> None:
+def _measure(
+    figures: Figures, name: str, scm: StructuralCausalModel, arguments: argparse.Namespace
+) -> None:
     factual = random_batch(arguments.images)
     questions = [{"thickness": 1.5 + number / 2} for number in range(arguments.interventions)]
     particles = arguments.particles
@@ -54,7 +60,7 @@ def _measure(name: str, scm: StructuralCausalModel, arguments: argparse.Namespac
     count = arguments.images * particles * len(questions)
     for way, operation in (("at_once", at_once), ("in_sequence", in_sequence)):
         found = compare(operation, one_by_one, arguments.rounds)
-        report(
+        figures.report(
             f"counterfactual_{name}_{way}",
             speed_over_single_calls=found.ratio,
             counterfactuals_per_second=count / found.first,

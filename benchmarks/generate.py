@@ -1,9 +1,9 @@
 """How fast digits and heads are rendered and measured, and how much faster than plainly.
 
-Prints one JSON line per figure. Times are processor time per image, for drawn strokes. The naive
+Prints one JSON line per figure. Times are by the clock, per image, for drawn strokes. The naive
 reference enlarges an image 16 times by cubic interpolation, transforms distances, dilates or erodes
 by a disk, and reduces it. Heads are slices of the brain world, drawn all at once; the reference
-draws and measures them one at a time.
+draws and measures them one at a time. The last line is of a data set of heads, with its files.
 
     python benchmarks/generate.py --images 200
 """
@@ -11,15 +11,18 @@ draws and measures them one at a time.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
-from time import process_time
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
+from figures import Figures, add_promise_option
+from measuring import compare, median_seconds, seconds
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepscm_pl.data import ThicknessIntensityWorld
+from deepscm_pl.data import ThicknessIntensityWorld, generate_brain
 from deepscm_pl.data.worlds import BrainWorld
 from deepscm_pl.morphology import measure, set_intensity, set_thickness
 
@@ -33,36 +36,44 @@ def main() -> None:
     parser.add_argument("--naive", type=int, default=10, help="images rendered naively")
     parser.add_argument("--heads", type=int, default=50, help="heads rendered and measured")
     parser.add_argument("--size", type=int, default=64, help="rows and columns of a head")
+    parser.add_argument("--files", type=int, default=500, help="heads of a data set")
+    parser.add_argument(
+        "--workers", type=int, help="processes that draw a data set (default: one per processor)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="pairs of measurements")
+    add_promise_option(parser)
     arguments = parser.parse_args()
-    _measure_digits(arguments)
-    _measure_heads(arguments)
+    figures = Figures(arguments.at_least)
+    _measure_digits(figures, arguments)
+    _measure_heads(figures, arguments)
+    _measure_files(figures, arguments)
+    figures.check()
 
 
-def _measure_digits(arguments: argparse.Namespace) -> None:
+def _measure_digits(figures: Figures, arguments: argparse.Namespace) -> None:
     generator = np.random.default_rng(0)
     sample = ThicknessIntensityWorld().sample(arguments.images, generator)
     strokes = _draw_strokes(arguments.images, generator)
     thickness, intensity = sample["thickness"], sample["intensity"]
     few = slice(arguments.naive)
-    rendering = _milliseconds(
-        lambda: set_intensity(set_thickness(strokes, thickness), intensity), len(strokes)
-    )
-    measuring = _milliseconds(lambda: measure(strokes), len(strokes))
-    single = _milliseconds(
-        lambda: [set_thickness(*pair) for pair in zip(strokes[few], thickness[few], strict=True)],
-        arguments.naive,
-    )
-    naive = _milliseconds(
-        lambda: [_render_naively(*pair) for pair in zip(strokes[few], thickness[few], strict=True)],
-        arguments.naive,
-    )
-    _report("render_batch", rendering, naive)
-    _report("render_single", single, naive)
-    _report("measure_batch", measuring, naive)
-    _report("render_naive", naive, naive)
+
+    def render_all() -> object:
+        return set_intensity(set_thickness(strokes, thickness), intensity)
+
+    def render_some(render: Callable[..., object]) -> object:
+        return [render(*pair) for pair in zip(strokes[few], thickness[few], strict=True)]
+
+    naive = _per_image(partial(render_some, _render_naively), arguments.naive)
+    ways = {
+        "render_batch": _per_image(render_all, arguments.images),
+        "render_single": _per_image(partial(render_some, set_thickness), arguments.naive),
+        "measure_batch": _per_image(lambda: measure(strokes), arguments.images),
+    }
+    for name, operation in ways.items():
+        _compare(figures, name, operation, naive, "naive", arguments.rounds)
 
 
-def _measure_heads(arguments: argparse.Namespace) -> None:
+def _measure_heads(figures: Figures, arguments: argparse.Namespace) -> None:
     world, count = BrainWorld(arguments.size, arguments.size), arguments.heads
     generator = np.random.default_rng(0)
     attributes = world.sample(count, generator)
@@ -76,11 +87,35 @@ def _measure_heads(arguments: argparse.Namespace) -> None:
             for row in one_by_one
         ]
 
-    rendering = _milliseconds(lambda: world.render(originals, attributes), count)
-    measuring = _milliseconds(lambda: world.measure(images), count)
-    _report("render_heads", rendering, _milliseconds(render_each, count), "one_by_one")
-    single = _milliseconds(lambda: [world.measure(images[row]) for row in one_by_one], count)
-    _report("measure_heads", measuring, single, "one_by_one")
+    def measure_each() -> object:
+        return [world.measure(images[row]) for row in one_by_one]
+
+    ways: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "render_heads": (lambda: world.render(originals, attributes), render_each),
+        "measure_heads": (lambda: world.measure(images), measure_each),
+    }
+    for name, (at_once, each) in ways.items():
+        pair = (_per_image(at_once, count), _per_image(each, count))
+        _compare(figures, name, *pair, "one_by_one", arguments.rounds)
+
+
+def _measure_files(figures: Figures, arguments: argparse.Namespace) -> None:
+    """A whole data set of heads, with its table and PNG files."""
+
+    def generate() -> float:
+        with TemporaryDirectory() as folder:
+            return seconds(
+                lambda: generate_brain(
+                    Path(folder) / "heads",
+                    arguments.files,
+                    (arguments.size, arguments.size),
+                    workers=arguments.workers,
+                    progress=False,
+                )
+            )
+
+    taken = median_seconds(generate, arguments.rounds)
+    figures.report("generate_heads_with_files", images_per_second=arguments.files / taken)
 
 
 def _draw_strokes(count: int, generator: np.random.Generator) -> NDArray[np.float32]:
@@ -110,23 +145,28 @@ def _render_naively(image: NDArray[np.float32], thickness: float) -> NDArray[np.
     return reduced
 
 
-def _milliseconds(operation: Callable[[], object], count: int) -> float:
-    """The least time of three runs, per image."""
-    times = []
-    for _ in range(3):
-        start = process_time()
-        operation()
-        times.append(process_time() - start)
-    return 1000 * min(times) / count
+def _per_image(operation: Callable[[], object], count: int) -> Callable[[], float]:
+    """Times ``operation``, which does ``count`` images, in seconds for each."""
+    return lambda: seconds(operation) / count
 
 
-def _report(name: str, milliseconds: float, naive: float, other: str = "naive") -> None:
-    figure = {
-        "figure": name,
-        "milliseconds_per_image": round(milliseconds, 3),
-        f"speed_over_{other}": round(naive / milliseconds, 2),
-    }
-    print(json.dumps(figure))
+def _compare(
+    figures: Figures,
+    name: str,
+    first: Callable[[], float],
+    second: Callable[[], float],
+    second_name: str,
+    rounds: int,
+) -> None:
+    found = compare(first, second, rounds)
+    figures.report(
+        name,
+        **{
+            f"speed_over_{second_name}": found.ratio,
+            "milliseconds_per_image": 1000 * found.first,
+            f"milliseconds_per_image_{second_name}": 1000 * found.second,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
 import yaml
+from devices import clock
 from torch import Tensor
 
 from deepscm_pl.configuration import restore
@@ -23,12 +22,14 @@ from deepscm_pl.training import DeepSCM
 __all__ = [
     "Comparison",
     "RandomData",
+    "build_model",
     "compare",
     "exponent",
     "make_model",
+    "median_seconds",
     "random_batch",
+    "read_experiment",
     "repeat",
-    "report",
     "seconds",
 ]
 
@@ -56,7 +57,8 @@ def compare(
 ) -> Comparison:
     """Times two operations in turns, in changing order, after ``warmup`` runs of both.
 
-    An operation that returns a float has taken its own time.
+    An operation that returns a float has taken its own time. What an operation leaves a GPU to do
+    is part of its time.
     """
     for _ in range(warmup):
         first()
@@ -70,11 +72,17 @@ def compare(
     return Comparison(ratio, median(a for a, _ in pairs), median(b for _, b in pairs))
 
 
+def median_seconds(operation: Callable[[], object], rounds: int, warmup: int = 1) -> float:
+    """Median time of an operation that has nothing to be compared with, after ``warmup`` runs."""
+    repeat(operation, warmup)
+    return median(seconds(operation) for _ in range(rounds))
+
+
 def seconds(operation: Callable[[], object]) -> float:
     """Time that ``operation`` takes, or says that it has taken."""
-    start = perf_counter()
+    start = clock()
     found = operation()
-    return found if isinstance(found, float) else perf_counter() - start
+    return found if isinstance(found, float) else clock() - start
 
 
 def repeat(operation: Callable[[], object], count: int) -> None:
@@ -83,31 +91,33 @@ def repeat(operation: Callable[[], object], count: int) -> None:
         operation()
 
 
-def report(figure: str, **numbers: float | str) -> None:
-    """Prints one line of JSON, its numbers to four digits."""
-    shown = {
-        name: float(f"{number:.4g}") if isinstance(number, float) else number
-        for name, number in numbers.items()
-    }
-    print(json.dumps({"figure": figure, **shown}), flush=True)
+def read_experiment(experiment: str) -> dict[str, Any]:
+    """The contents of a file in ``experiments``, such as ``morphomnist/full.yaml``."""
+    contents: dict[str, Any] = yaml.safe_load((_EXPERIMENTS / experiment).read_text())
+    return contents
 
 
 def make_model(experiment: str, num_particles: int = 1, **image: Any) -> DeepSCM:
-    """The model of a file in ``experiments``, fitted to random images.
+    """As :func:`build_model`, fitted to random images."""
+    made = build_model(experiment, num_particles, **image)
+    made.scm.fit(random_batch(512, tuple(made.scm["image"].domain.shape), seed=1))
+    return made
+
+
+def build_model(experiment: str, num_particles: int = 1, **image: Any) -> DeepSCM:
+    """The model of a file in ``experiments``, not fitted to any data.
 
     Args:
         experiment: The file, such as ``morphomnist/full.yaml``.
         num_particles: Draws of the latents in training.
         image: Arguments of the mechanism of the image, instead of those in the file.
     """
-    model = yaml.safe_load((_EXPERIMENTS / experiment).read_text())["model"]
+    model = read_experiment(experiment)["model"]
     model["mechanisms"]["image"]["init_args"].update(image)
     for name in ("mechanisms", "optimizer", "scheduler", "objective"):
         if name in model:
             model[name] = restore(_as_classes(model[name]))
-    made = DeepSCM(**{**model, "num_particles": num_particles})
-    made.scm.fit(random_batch(512, tuple(made.scm["image"].domain.shape), seed=1))
-    return made
+    return DeepSCM(**{**model, "num_particles": num_particles})
 
 
 def random_batch(

@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-from measuring import compare, make_model, random_batch, repeat, report
+from figures import Figures, add_promise_option
+from measuring import compare, make_model, random_batch, repeat
 from torch import nn
 from train_step import ModelSteps
 
@@ -28,13 +29,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="pairs of measurements")
     parser.add_argument("--steps", type=int, default=3, help="steps per measurement")
     parser.add_argument("--options", nargs="+", default=_OPTIONS, choices=_OPTIONS)
+    add_promise_option(parser)
     arguments = parser.parse_args()
+    figures = Figures(arguments.at_least)
     for option in arguments.options:
         for is_mixed in (False,) if option == "bf16" else (False, True):
-            _measure(arguments, option, is_mixed)
+            _measure(figures, arguments, option, is_mixed)
+    figures.check()
 
 
-def _measure(arguments: argparse.Namespace, option: str, is_mixed: bool) -> None:
+def _measure(figures: Figures, arguments: argparse.Namespace, option: str, is_mixed: bool) -> None:
     torch.manual_seed(0)
     batch = random_batch(arguments.batch)
     sides = []
@@ -53,7 +57,7 @@ def _measure(arguments: argparse.Namespace, option: str, is_mixed: bool) -> None
         arguments.rounds,
     )
     images = arguments.batch * arguments.steps
-    report(
+    figures.report(
         f"{option}_{'bf16_mixed' if is_mixed else 'float32'}",
         speed_over_without=found.ratio,
         images_per_second=images / found.first,

@@ -1,9 +1,10 @@
 """A training step of the full Morpho-MNIST model, against a plain loop written by hand.
 
 Prints one JSON line per figure: how many times as fast as the plain loop ``DeepSCM`` trains the
-same network with the same loss and optimiser. Both are checked to find the same loss first.
+same network with the same loss and optimiser. Both are checked to find the same loss first. On a
+GPU also the most memory that ``DeepSCM`` takes beside the plain model, and the utilisation.
 
-    python benchmarks/train_step.py --batch 256 --rounds 15
+    python benchmarks/train_step.py --batch 256 --rounds 15 --device cuda
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from measuring import compare, make_model, random_batch, repeat, report
+from devices import add_device_option, usage
+from figures import Figures, add_promise_option
+from measuring import compare, make_model, random_batch, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,17 +34,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3, help="steps per measurement")
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--precisions", nargs="+", default=["32", "bf16"], choices=["32", "bf16"])
+    add_device_option(parser)
+    add_promise_option(parser)
     arguments = parser.parse_args()
+    figures = Figures(arguments.at_least)
     for particles in arguments.particles:
         for precision in arguments.precisions:
-            _measure(arguments, particles, precision == "bf16")
+            _measure(figures, arguments, particles, precision == "bf16")
+    figures.check()
 
 
-def _measure(arguments: argparse.Namespace, particles: int, is_mixed: bool) -> None:
+def _measure(
+    figures: Figures, arguments: argparse.Namespace, particles: int, is_mixed: bool
+) -> None:
     torch.manual_seed(0)
-    model = make_model("morphomnist/full.yaml", particles)
-    plain = PlainModel(model)
-    batch = random_batch(arguments.batch)
+    device: torch.device = arguments.device
+    model = make_model("morphomnist/full.yaml", particles).to(device)
+    plain = PlainModel(model).to(device)
+    batch = {name: each.to(device) for name, each in random_batch(arguments.batch).items()}
     difference = _difference(model, plain, batch, particles)
     ours = ModelSteps(model, batch, is_mixed)
     theirs = PlainSteps(plain, batch, particles, is_mixed)
@@ -51,12 +61,13 @@ def _measure(arguments: argparse.Namespace, particles: int, is_mixed: bool) -> N
         arguments.rounds,
     )
     images = arguments.batch * arguments.steps
-    report(
+    figures.report(
         f"train_step_{particles}_particles_{'bf16_mixed' if is_mixed else 'float32'}",
         speed_over_plain=found.ratio,
         images_per_second=images / found.first,
         plain_images_per_second=images / found.second,
         relative_difference_of_losses=difference,
+        **usage(lambda: repeat(ours.step, arguments.steps), device),
     )
 
 
@@ -85,13 +96,14 @@ class ModelSteps:
     """Steps of ``DeepSCM`` as a trainer does them, without the trainer and without logging.
 
     Args:
-        model: The model.
-        batch: The same for every step.
+        model: The model, on the device to compute on.
+        batch: The same for every step, on that device.
         is_mixed: Whether networks compute in bfloat16.
     """
 
     def __init__(self, model: DeepSCM, batch: dict[str, Tensor], is_mixed: bool = False) -> None:
         self.model, self.batch, self.is_mixed = model, batch, is_mixed
+        self.device = next(model.parameters()).device
         self.trainer = StandInTrainer()
         model.trainer = self.trainer  # type: ignore[assignment]
         self.optimizer = _make_optimizer(
@@ -104,7 +116,7 @@ class ModelSteps:
         """One of them."""
         self.model.on_train_batch_start(self.batch, 1)
         self.optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_mixed):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_mixed):
             loss = self.model.training_step(self.batch, 1)
         loss.backward()
         self.model.on_before_optimizer_step(self.optimizer)
@@ -129,8 +141,8 @@ class PlainSteps:
     """Steps of a loop as one would write it.
 
     Args:
-        model: The network with its loss.
-        batch: The same for every step.
+        model: The network with its loss, on the device to compute on.
+        batch: The same for every step, on that device.
         particles: Draws of the latent.
         is_mixed: Whether networks compute in bfloat16.
     """
@@ -139,6 +151,7 @@ class PlainSteps:
         self, model: PlainModel, batch: dict[str, Tensor], particles: int, is_mixed: bool
     ) -> None:
         self.model, self.batch = model, batch
+        self.device = next(model.parameters()).device
         self.particles, self.is_mixed = particles, is_mixed
         self.optimizer = _make_optimizer(
             [[model.spline], [model.affine_weight, model.affine_bias], [*model.image.parameters()]]
@@ -147,7 +160,7 @@ class PlainSteps:
     def step(self) -> None:
         """One of them."""
         self.optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_mixed):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_mixed):
             loss = self.model.loss(self.batch, self.particles)
         loss.backward()
         self.optimizer.step()
@@ -218,7 +231,7 @@ class PlainModel(nn.Module):
         location, scale = self.scales[1]
         share = (value - 64) / 191
         raw = share.log() - (-share).log1p()
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(context.device.type, enabled=False):
             parameters = functional.linear(context, self.affine_weight, self.affine_bias)
         shift, log_scale = parameters.chunk(2, dim=1)
         u = ((raw - location) / scale - shift) * (-log_scale).exp()
@@ -231,7 +244,7 @@ class PlainModel(nn.Module):
         parameters = self.image["head"](torch.cat([features, context], dim=1)).float()
         location, log_scale = parameters.chunk(2, dim=1)
         log_scale = log_scale.clamp(max=20.0)
-        noise = torch.randn(particles, *location.shape)
+        noise = torch.randn(particles, *location.shape, device=location.device)
         latent = location + log_scale.exp() * noise
         inputs = torch.cat([latent, context.expand(particles, -1, -1)], dim=2).flatten(0, 1)
         mean = self.image["decoder"](inputs).float().view(particles, *value.shape)
