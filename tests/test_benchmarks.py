@@ -20,14 +20,14 @@ _TINY = {
     "options.py": "--batch 2 --rounds 1 --steps 1 --options fused bf16 channels_last",
     "scaling.py": "--steps 1 --batch 2 --doublings 2 --images 4 --rounds 1",
 }
-_ON_DEVICES = ("train_step.py", "epoch.py", "scaling.py")
+_ON_DEVICES = ("train_step.py", "epoch.py", "scaling.py", "time_to_bound.py")
 _SHARED = ("devices.py", "figures.py", "measuring.py")
 _HAS_GPU = torch.cuda.is_available()
 
 
 def test_every_benchmark_is_run_here():
     scripts = {path.name for path in (_ROOT / "benchmarks").glob("*.py")}
-    assert scripts == {*_TINY, *_SHARED}
+    assert scripts == {*_TINY, "time_to_bound.py", *_SHARED}
 
 
 @pytest.mark.parametrize("script", _TINY)
@@ -75,6 +75,32 @@ def test_only_the_ratios_that_are_too_low_are_named(capsys):
         "speed_over_plain of worse is nan"
     )
     assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+@pytest.mark.parametrize(("bound", "is_reached"), [("-1000000000", True), ("-1.0", False)])
+def test_time_to_bound_says_whether_it_was_reached(bound, is_reached, tmp_path):
+    epochs = 2 if is_reached else 1
+    done = _run(tmp_path, "time_to_bound.py", f"--bound {bound} --max_epochs {epochs}")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    found = json.loads(line)
+
+    assert 0 < found.pop("seconds") < math.inf
+    assert (found.pop("last_bound") > float(bound)) == is_reached
+    assert found == {
+        "benchmark": "time_to_bound",
+        "reached": is_reached,
+        "epochs": 1,
+        "bound": float(bound),
+        "device": "cpu",
+    }
+
+
+def test_time_to_bound_names_a_folder_that_is_missing(tmp_path):
+    done = _run(tmp_path, "time_to_bound.py", "--root missing")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("root missing is missing, or not a folder;")
 
 
 @pytest.mark.skipif(_HAS_GPU, reason="there is a GPU here, so that cuda is not refused")
