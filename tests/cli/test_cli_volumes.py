@@ -68,7 +68,7 @@ def test_a_model_of_volumes_is_evaluated_on_all_three_rungs(run):
         assert "reversibility/mean_absolute_error/10" in quantities
     assert found["composition"]["composition/mean_absolute_error/1"]["mean"] < 1
     text = (folder / "evaluation" / "evaluation.md").read_text("utf-8")
-    assert "do(brain_volume = 1 million, ventricle_volume × 1.2)" in text
+    assert "do(brain_volume = 1 million mm³, ventricle_volume × 1.2)" in text
     # No number of a table is cut off, however long the names are.
     assert "…" not in printed
     for name in ("examples", "densities", "errors", "coverage", "noise"):
@@ -200,7 +200,7 @@ def test_grids_of_answers_have_the_units_of_the_data(checkpoint, tmp_path, monke
     words = ["--ckpt_path", str(checkpoint), "--out", str(tmp_path / "a"), "--size", "1"]
     assert main(["intervene", *words, "--do", "brain_volume=1.2e6"]) == 0
     assert "brain volume 1.2 million mm³\nventricle volume" in shown[0]
-    assert "do(brain_volume = 1.2 million)" in shown[0]
+    assert "do(brain_volume = 1.2 million mm³)" in shown[0]
 
 
 def test_pictures_of_volumes_are_their_planes(checkpoint, tmp_path, capsys):
