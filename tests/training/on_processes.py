@@ -14,6 +14,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid
 from deepscm_pl.data import CausalDataModule, SourceSplits
+from deepscm_pl.likelihoods import DiscretisedLogisticMixture
 from deepscm_pl.mechanisms import (
     AffineFlow,
     Bernoulli,
@@ -25,9 +26,12 @@ from deepscm_pl.mechanisms import (
 from deepscm_pl.nn import (
     ConvolutionalConditioner,
     ConvolutionalEncoder,
+    Overlay,
     PyramidDecoder,
     PyramidEncoder,
     ResidualClassifier,
+    ResidualDecoder,
+    ResidualEncoder,
     TemplateDecoder,
 )
 from deepscm_pl.training import DeepSCM, ImageClassifier
@@ -41,6 +45,7 @@ BATCH = 16
 GRAPH = """
 bright; thickness -> intensity; thickness -> width; thickness, bright, width -> image;
 intensity -> texture;
+thickness, intensity, width -> drawing;
 thickness, intensity -> volume
 """
 
@@ -63,7 +68,7 @@ def _of_all_kinds(size, seed):
     width = (rows["thickness"] > 3).float() + (rows["thickness"] > 5).float()
     label = (rows["thickness"] > 4).long()
     others = {"bright": bright, "width": width, "label": label}
-    return {**rows, **others, "texture": texture, "volume": volume}
+    return {**rows, **others, "texture": texture, "drawing": texture, "volume": volume}
 
 
 def attributes():
@@ -76,6 +81,24 @@ def attributes():
             "intensity": partial(AffineFlow, constraint=constraint),
         },
         optimizer=partial(torch.optim.SGD, lr=0.05),
+    )
+
+
+def drawing():
+    """An image of which one parent scales the grey levels, one places it, one grows a layer."""
+    small = partial(ResidualDecoder, channels=(4,), hidden=8, embedding=4)
+    overlay = partial(Overlay, field=small, hidden=4)
+    return partial(
+        ConditionalVAE,
+        shape=(1, 4, 4),
+        latent=2,
+        hidden=8,
+        encoder=partial(ResidualEncoder, features=4, channels=(4,), embedding=4),
+        decoder=partial(TemplateDecoder, decoder=small, hidden=4, overlay=overlay),
+        likelihood=partial(DiscretisedLogisticMixture, num_components=3),
+        brightness=["intensity"],
+        placed_by=["thickness"],
+        overlaid_by=["width"],
     )
 
 
@@ -111,6 +134,7 @@ def all_kinds(kind=DeepSCM):
         "width": partial(Categorical, categories=3),
         "image": image,
         "texture": texture,
+        "drawing": drawing(),
         "volume": volume,
     }
     return kind(GRAPH, mechanisms)
