@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from test_deep_scm import make, trainer
 
 from deepscm_pl.callbacks import SkipSteps
@@ -78,6 +82,12 @@ def test_validation_stops_too(tmp_path):
         trainer(tmp_path, callbacks=[Broken()]).fit(make(), datamodule=Named())
 
 
+def logged(logger, name):
+    """The curve that a reader of the log sees."""
+    with Path(logger.log_dir, "metrics.csv").open(encoding="utf-8") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
 @pytest.mark.parametrize("what", ["data", "gradient"])
 def test_unfit_steps_are_left_out(tmp_path, what):
     """As if they had not been: weights and the optimiser's state are those of the step before."""
@@ -89,12 +99,13 @@ def test_unfit_steps_are_left_out(tmp_path, what):
             moments = [state["exp_avg"].clone() for state in trainer.optimizers[0].state.values()]
             seen.append((weights, moments))
 
-    skip = SkipSteps()
+    skip, logger = SkipSteps(), CSVLogger(tmp_path)
+    settings = {"max_epochs": 2, "callbacks": [skip, Poison(what), Watch()]}
+    fitter = trainer(tmp_path, logger=logger, log_every_n_steps=1, **settings)
     with pytest.warns(UserWarning, match="left out step 2, whose gradient has the norm (nan|inf)"):
-        trainer(tmp_path, max_epochs=2, callbacks=[skip, Poison(what), Watch()]).fit(
-            make(), datamodule=TinyDataModule()
-        )
+        fitter.fit(make(), datamodule=TinyDataModule())
     assert skip.skipped == 2
+    assert logged(logger, "train/skipped_steps") == [0, 0, 1, 1, 1, 1, 2, 2]
     for before, after, is_same in ((1, 2, True), (2, 3, False), (5, 6, True)):
         for old, new in zip(seen[before], seen[after], strict=True):
             same = [torch.equal(*pair) for pair in zip(old, new, strict=True)]
