@@ -1,18 +1,18 @@
-"""A training on several machines, each with an agent of torchrun; here all are this one."""
+"""A training on several machines, by torchrun or by SLURM; here all machines are this one."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from pytorch_lightning.cli import SaveConfigCallback
 from started import start, wait_for
-from test_cli_interruptions import words
+from test_cli_interruptions import last, words
 
 from deepscm_pl.cli import main, runs
 from deepscm_pl.cli.training import _SaveConfiguration
@@ -30,20 +30,56 @@ def agent(node, port, arguments):
     return start(*torchrun, "-m", "deepscm_pl", *arguments)
 
 
-def test_two_machines_train_together(tmp_path):
-    arguments = [*words(tmp_path), "--trainer.max_epochs", "1", "--trainer.strategy", "ddp"]
-    arguments += ["--trainer.num_nodes", "2", "--trainer.devices", "1"]
+def task(node, port, arguments):
+    """As ``srun`` starts it on each of two nodes, with the variables that Lightning reads."""
+    of_the_job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NAME": "deepscm",
+        "SLURM_NODELIST": "127.0.0.1",
+        "SLURM_NNODES": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "1",
+        "MASTER_PORT": str(port),
+    }
+    own = {"SLURM_NODEID": str(node), "SLURM_PROCID": str(node), "SLURM_LOCALID": "0"}
+    return start("-m", "deepscm_pl", *arguments, **of_the_job, **own)
+
+
+ON_TWO = ["--trainer.strategy", "ddp", "--trainer.num_nodes", "2", "--trainer.devices", "1"]
+
+
+def on_two(launch, arguments):
+    """Exit code and output of each of two machines."""
     port = free_port()
-    agents = [agent(node, port, arguments) for node in (0, 1)]
-    ended = [wait_for(each) for each in agents]
+    launched = [launch(node, port, [*arguments, *ON_TWO]) for node in (0, 1)]
+    return [wait_for(each) for each in launched]
+
+
+@pytest.mark.parametrize("launch", [agent, task], ids=["torchrun", "slurm"])
+def test_two_machines_train_together(tmp_path, launch):
+    ended = on_two(launch, [*words(tmp_path), "--trainer.max_epochs", "1"])
     printed = [each for _, each in ended]
     assert [code for code, _ in ended] == [0, 0], "\n".join(printed)
     assert os.listdir(tmp_path / "lightning_logs") == ["version_0"]
-    checkpoints = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
-    last = torch.load(checkpoints / "last.ckpt", weights_only=True)
-    assert last["global_step"] == 2, "60 rows in batches of twice 16"
+    assert last(tmp_path)["global_step"] == 2, "60 rows in batches of twice 16"
     assert "Ask the model" in printed[0]
     assert "Ask the model" not in printed[1]
+
+
+def test_tasks_of_slurm_save_and_end_together_if_one_is_told(tmp_path):
+    ended = on_two(task, words(tmp_path, "terminate_the_second", step=1))
+    printed = "\n".join(each for _, each in ended)
+    assert [code for code, _ in ended] == [143, 143], printed
+    assert last(tmp_path)["global_step"] == 2, "after the step that was being done"
+
+
+def test_a_killed_process_ends_the_agents_of_both_machines_within_a_minute(tmp_path):
+    ended = on_two(agent, words(tmp_path, "kill_the_second_alone"))
+    printed = "\n".join(each for _, each in ended)
+    assert "no end after" not in printed, printed
+    assert all(code > 0 for code, _ in ended), printed
+    assert time.time() - (tmp_path / "died").stat().st_mtime < 60
+    assert "another process of this run has died" in ended[0][1], printed
 
 
 def test_machines_that_find_other_checkpoints_do_not_train_as_one(tmp_path):
@@ -53,16 +89,13 @@ def test_machines_that_find_other_checkpoints_do_not_train_as_one(tmp_path):
     agents = []
     for node in (0, 1):
         arguments = [*words(tmp_path / str(node)), "--trainer.max_epochs", "2"]
-        arguments += ["--trainer.strategy", "ddp", "--trainer.num_nodes", "2"]
-        arguments += ["--trainer.devices", "1", "--ckpt_path", "last"]
-        agents.append(agent(node, port, arguments))
+        agents.append(agent(node, port, [*arguments, *ON_TWO, "--ckpt_path", "last"]))
     printed = [wait_for(each) for each in agents]
     assert all(code != 0 for code, _ in printed)
     for _, text in printed:
         assert "ckpt_path: expected one checkpoint for all processes" in text, text
         assert "epoch=0.ckpt" in text or "last.ckpt" in text
-    last = tmp_path / "0" / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
-    assert torch.load(last, weights_only=True)["epoch"] == 0
+    assert last(tmp_path / "0")["epoch"] == 0
 
 
 def test_what_is_gone_on_from_is_compared(tmp_path, monkeypatch):
