@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from functools import partial
@@ -11,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import nn
 
 from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid
 from deepscm_pl.data import CausalDataModule, SourceSplits
@@ -140,6 +142,18 @@ def all_kinds(kind=DeepSCM):
     return kind(GRAPH, mechanisms)
 
 
+class BatchNormalised(nn.Module):
+    """An encoder with statistics of batches."""
+
+    def __init__(self, image_shape, condition_features):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm2d(image_shape[0]), nn.Flatten())
+        self.out_features = math.prod(image_shape)
+
+    def forward(self, image, condition):
+        return self.layers(image)
+
+
 class FitIsKept(DeepSCM):
     """Remembers what the fit to the training data gave, before processes are made equal."""
 
@@ -241,6 +255,17 @@ def train_all_kinds(folder, **settings):
     }
 
 
+def refusal_of_common_statistics(folder, **settings):
+    """Why a training does not normalise over the batches of all processes."""
+    image = partial(ConditionalVAE, shape=(1, 8, 8), latent=2, encoder=BatchNormalised)
+    trainer = trainer_in(folder, sync_batchnorm=True, **settings)
+    try:
+        trainer.fit(DeepSCM("image", {"image": image}), datamodule=RowsOfAllKinds(BATCH // 2))
+    except ValueError as error:
+        return str(error)
+    return f"none: it did {trainer.global_step} steps"
+
+
 def watch_writing(folder):
     """The files and folders below ``folder`` that Python writes, makes or renames from now on."""
     written = []
@@ -271,6 +296,7 @@ def main(folder, checkpoint):
     found["attributes"] = train_attributes(folder / "two", BATCH // 2, **two)
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
     found["classifier"] = measure_classifier(folder, **two)
+    found["refusal"] = refusal_of_common_statistics(folder / "refused", **two)
     torch.save(found, folder / f"{rank}.pt")
 
 

@@ -143,3 +143,9 @@ def test_thirteen_rows_on_two_processes_are_measured_as_on_one(found, alone):
         expected = alone["attributes"]["measured"]
         assert_measured_alike(process["attributes"]["measured"], expected)
         assert_measured_alike(process["classifier"], alone["classifier"])
+
+
+def test_processors_refuse_statistics_of_the_batches_of_all(found):
+    """Rather than to normalise over a part of each batch; so do the documents say."""
+    for process in found:
+        assert process["refusal"] == "SyncBatchNorm layers only work with GPU modules"
