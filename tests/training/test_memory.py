@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
+from matplotlib.figure import Figure
 from pytorch_lightning.loggers import TensorBoardLogger
 from test_deep_scm import make
 
@@ -34,8 +36,22 @@ class Memory(pl.Callback):
         self.held.append(pages * 4096)
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """Every figure that was made, so weakly that none is kept by it."""
+    found = []
+    begin = Figure.__init__
+
+    def note(figure, *arguments, **settings):
+        begin(figure, *arguments, **settings)
+        found.append(weakref.ref(figure))
+
+    monkeypatch.setattr(Figure, "__init__", note)
+    return found
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_does_not_grow_over_a_thousand_steps(tmp_path):
+def test_neither_memory_grows_nor_a_figure_stays_over_a_thousand_steps(tmp_path, drawn):
     memory = Memory()
     grids = [
         CounterfactualGrid(["thickness=2"], num_images=2, every_n_epochs=20),
@@ -57,3 +73,6 @@ def test_memory_does_not_grow_over_a_thousand_steps(tmp_path):
     # The least of many: drawing takes some for a while.
     early, late = min(memory.held[20:50]), min(memory.held[70:])
     assert late - early < _MOST, [held // 2**20 for held in memory.held[::10]]
+    gc.collect()
+    assert len(drawn) == len(grids) * EPOCHS // 20
+    assert [figure() for figure in drawn if figure() is not None] == []
