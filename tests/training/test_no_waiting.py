@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 import torch
-from on_processes import RowsOfAllKinds, all_kinds
+from on_processes import RowsOfAllKinds, all_kinds, trainer_in
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deepscm_pl.training import DeepSCM
-from deepscm_pl.training.finite import gradient_norm
+from deepscm_pl.training import DeepSCM, finite
+from deepscm_pl.training.finite import FiniteWatch, gradient_norm
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
     ImportanceWeightedObjective,
@@ -38,7 +38,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 def step(model, data):
-    """The loss, its gradients and their norms: all that is done in a step but moving weights."""
+    """The loss, its gradients and their norms."""
     model.scm.fit(data.variables("train"))
     batch = next(iter(data.train_dataloader()))
     with NoWaiting():
@@ -68,6 +68,37 @@ def test_every_likelihood(name):
 def test_objectives(objective):
     whole = all_kinds(partial(DeepSCM, num_particles=2, objective=objective))
     step(whole, RowsOfAllKinds())
+
+
+class Arrival:
+    """Of an answer from a device, which is not there before all steps are queued."""
+
+    def synchronize(self):
+        pass
+
+
+class Guarded(DeepSCM):
+    """What Lightning does in a step: its loss, logging, gradients, clipping and moving weights."""
+
+    def on_train_start(self):
+        super().on_train_start()
+        self.watch = FiniteWatch(delay=100)
+
+    def optimizer_step(self, *arguments, **settings):
+        with NoWaiting():
+            super().optimizer_step(*arguments, **settings)
+
+
+def test_whole_steps_that_are_logged(tmp_path, monkeypatch):
+    check = finite._check
+    monkeypatch.setattr(
+        finite, "_check", lambda *arguments: check(*arguments)._replace(arrival=Arrival())
+    )
+    settings = {"limit_val_batches": 0, "gradient_clip_val": 1.0, "log_every_n_steps": 1}
+    trainer = trainer_in(tmp_path, max_steps=3, **settings)
+    trainer.fit(all_kinds(Guarded), datamodule=RowsOfAllKinds())
+    assert trainer.global_step == 3
+    assert {"train/bound", "train/kl/drawing"} <= trainer.logged_metrics.keys()
 
 
 def test_a_question_is_noticed():
