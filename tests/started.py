@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 
-LIMIT = 120
+LIMIT = 300
 """Seconds after which a run counts as hanging."""
 
 TIME_TO_END = 60
