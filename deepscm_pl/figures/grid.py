@@ -33,7 +33,7 @@ _BAR_WIDTH, _SHORTEST_BAR = 0.15, 1.2
 """Of the scale of differences, in inches."""
 _MEASURED = 5
 """Lines of captions whose width is measured."""
-_BETWEEN_TEXTS = 0.14
+_BETWEEN_TEXTS = 0.25
 """Between the texts of two columns at least, in inches."""
 
 
