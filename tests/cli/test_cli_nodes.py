@@ -101,11 +101,15 @@ def test_machines_that_find_other_checkpoints_do_not_train_as_one(tmp_path):
 def test_what_is_gone_on_from_is_compared(tmp_path, monkeypatch):
     compared = []
     monkeypatch.setattr(runs, "_of_every_process", lambda own: compared.append(own) or [own])
-    for _ in range(2):
-        assert main([*words(tmp_path), "--trainer.max_epochs", "1", "--ckpt_path", "last"]) == 0
-    assert compared[0] == ("", None)
-    digest, path = compared[1]
-    assert digest == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    arguments = [*words(tmp_path), "--trainer.max_epochs", "1", "--ckpt_path", "last"]
+    assert main(arguments) == 0
+    folder = tmp_path / "lightning_logs" / "version_0" / "checkpoints"
+    saved = {hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    assert main(arguments) == 0
+    (first, nothing), (digest, path) = compared
+    assert (first, nothing) == ("", None)
+    assert digest in saved
+    assert Path(path).parent == folder
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
