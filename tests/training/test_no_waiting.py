@@ -10,13 +10,16 @@ from on_processes import RowsOfAllKinds, all_kinds, trainer_in
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from deepscm_pl.mechanisms import AffineFlow, SplineFlow
 from deepscm_pl.training import DeepSCM, finite
 from deepscm_pl.training.finite import FiniteWatch, gradient_norm
 from deepscm_pl.training.objectives import (
+    CounterfactualObjective,
     EvidenceLowerBoundObjective,
     ImportanceWeightedObjective,
     TrainingProgress,
 )
+from deepscm_pl.transforms import Interval, Positive
 
 from likelihoods_of_all_kinds import LIKELIHOODS
 from tiny import image_mechanism
@@ -68,6 +71,24 @@ def test_every_likelihood(name):
 def test_objectives(objective):
     whole = all_kinds(partial(DeepSCM, num_particles=2, objective=objective))
     step(whole, RowsOfAllKinds())
+
+
+class Counterfactual(CounterfactualObjective):
+    """Without the draw of the variables, which is the processor's, not the device's."""
+
+    def _drawn_variables(self):
+        return self.variables[0]
+
+
+def test_counterfactuals_of_the_batch():
+    mechanisms = {
+        "thickness": partial(SplineFlow, constraint=Positive),
+        "intensity": partial(AffineFlow, constraint=partial(Interval, low=63, high=256)),
+        "image": image_mechanism(),
+    }
+    graph = "thickness -> intensity; thickness, intensity -> image"
+    objective = partial(Counterfactual, variables=[["thickness"]])
+    step(DeepSCM(graph, mechanisms, objective=objective), RowsOfAllKinds())
 
 
 class Arrival:

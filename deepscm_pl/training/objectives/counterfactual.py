@@ -27,7 +27,9 @@ class CounterfactualObjective(Objective):
     with their code; there, the counterfactual is seen by q(z | ·) alone, and the bound is that of
     the factual image.
 
-    Rows that rounding puts on the edge of an open domain, where there is no density, are left out.
+    Rows that rounding puts on the edge of an open domain, where there is no density, stay factual.
+    Values are not checked, for which a step would have to wait for the device; what is NaN stays
+    so. Only mixtures over grey levels wait, whose levels are found by a search.
 
     Args:
         num_particles: Draws of the latents in F.
@@ -66,12 +68,7 @@ class CounterfactualObjective(Objective):
     ) -> ObjectiveValue:
         """The objective; F of the counterfactuals alone as ``counterfactual_objective``."""
         factual: ObjectiveValue = self.objective(scm, batch, progress)
-        if not bool(torch.isfinite(factual.objective)):
-            return factual  # whatever is wrong with the batch, its own terms name it
-        imagined = self.counterfactuals(scm, batch)
-        if len(next(iter(imagined.values()))) == 0:
-            return factual
-        other: ObjectiveValue = self.objective(scm, imagined, progress)
+        other: ObjectiveValue = self.objective(scm, self.counterfactuals(scm, batch), progress)
         logged = {**factual.logged, "counterfactual_objective": other.objective.detach()}
         total = factual.objective + self.weight * other.objective
         return ObjectiveValue(total, factual.elbo, logged)
@@ -80,14 +77,32 @@ class CounterfactualObjective(Objective):
     def counterfactuals(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
         """Counterfactuals of the rows of ``batch``, ``(B, *event)`` for each variable."""
         observed = {name: batch[name] for name in scm.graph.nodes}
-        do = {name: _permuted(observed, name) for name in self._drawn_variables()}
-        answers = scm.counterfactual(observed, do)
-        values = {name: answer[0] for name, answer in answers.items()}
+        values = {name: _permuted(observed, name) for name in self._drawn_variables()}
+        changed = scm.graph.descendants(*values)
+        for name in scm.graph.nodes:
+            if name not in values:
+                values[name] = _answer(scm, name, observed, values) if name in changed else (
+                    observed[name]
+                )  # fmt: skip
         possible = _inside(scm, values)
-        return {name: value[possible] for name, value in values.items()}
+        return {name: _where(possible, values[name], observed[name]) for name in scm.graph.nodes}
 
     def _drawn_variables(self) -> list[str]:
         return self.variables[int(torch.randint(len(self.variables), ()))]
+
+
+def _answer(
+    scm: StructuralCausalModel, name: str, observed: Variables, values: Variables
+) -> Tensor:
+    """What a variable would have been with other values of its parents, and its own noise."""
+    mechanism, parents = scm[name], scm.graph.parents[name]
+    noise = mechanism.abduct_recorded(observed[name], {each: observed[each] for each in parents})
+    return mechanism.quantise(mechanism(noise, {each: values[each] for each in parents}))
+
+
+def _where(rows: Tensor, value: Tensor, other: Tensor) -> Tensor:
+    """``value`` in some rows ``(B,)``, and the other in the others."""
+    return torch.where(rows.view(-1, *[1] * (value.dim() - 1)), value, other)
 
 
 def _permuted(observed: Variables, name: str) -> Tensor:
