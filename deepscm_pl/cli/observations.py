@@ -103,17 +103,7 @@ def observations_from_csv(
         FileNotFoundError: If the table or an image does not exist.
         ValueError: If a column is missing, a cell is no number, or an image has another shape.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"observations: there is no file {path}.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns, rows = reader.fieldnames or [], list(reader)
-    missing = [name for name in scm.graph.nodes if name not in columns]
-    if missing or not rows:
-        raise ValueError(
-            f"observations: expected {path} to have the columns {', '.join(scm.graph.nodes)} and "
-            f"at least one row, but {', '.join(missing) or 'every row'} is missing."
-        )
+    rows = _read_rows(path, scm.graph.nodes)
     reader_of_images = _reader(scm, prepare)
     observed: list[dict[str, _Cell]] = []
     titles: list[str] = []
@@ -137,6 +127,22 @@ def observations_from_csv(
         titles,
         {name: [each[name][1] for each in observed] for name in scm.image_variables},
     )
+
+
+def _read_rows(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a table that has the columns named."""
+    if not path.is_file():
+        raise FileNotFoundError(f"observations: there is no file {path}.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns, rows = reader.fieldnames or [], list(reader)
+    missing = [name for name in names if name not in columns]
+    if missing or not rows:
+        raise ValueError(
+            f"observations: expected {path} to have the columns {', '.join(names)} and "
+            f"at least one row, but {', '.join(missing) or 'every row'} is missing."
+        )
+    return rows
 
 
 def _reader(
