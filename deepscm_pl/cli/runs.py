@@ -25,6 +25,9 @@ _T = TypeVar("_T")
 _LOGS = "lightning_logs"
 _LOCK = ".lock"
 
+_BLOCK = 2**20
+"""Bytes of a file that are read at a time."""
+
 
 class RunLogger(TensorBoardLogger):
     """TensorBoard in a folder of its own, ``version_0``, ``version_1`` and so on.
@@ -181,8 +184,11 @@ def _digest(path: str | Path | None) -> str:
     """The SHA-256 of a file; nothing of none."""
     if path is None or not Path(path).is_file():
         return ""
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _of_every_process(value: _T) -> list[_T]:
