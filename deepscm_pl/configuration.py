@@ -2,27 +2,70 @@
 
 Whatever owns parameters is built by its owner from a *factory*: a class, or a
 :func:`functools.partial` of one. :func:`describe` turns factories into the ``class_path`` and
-``init_args`` of YAML files; :func:`restore` turns them back, and calls nothing but classes that a
-model is made of. It imports the modules that they come from, which have to be installed already.
+``init_args`` of YAML files; :func:`restore` turns them back.
+
+A description may come from a file of unknown origin, so :func:`restore` is the only way from a file
+to an object. It holds each value against the annotation of the place that it is for: a text stays a
+text, and a class must be derived from the one that belongs there. It imports only modules of this
+package, of ``torch.nn`` and ``torch.optim``, and of packages that the user trusts; any other
+module must have been imported by the user's own program.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping
+import inspect
+import re
+import reprlib
+import sys
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from types import ModuleType, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 
-__all__ = ["describe", "restore"]
+__all__ = ["count_values", "describe", "restore", "restore_arguments", "restore_class"]
 
 _BUILDING_BLOCKS: tuple[type, ...] = (
     torch.nn.Module,
     torch.optim.Optimizer,
     torch.optim.lr_scheduler.LRScheduler,
 )
+"""What may be built where a place has no annotation."""
+
+_KNOWN = (__name__.partition(".")[0], "torch.nn", "torch.optim")
+"""Modules below these are imported when a file names them."""
+
+_DEPENDENCIES = (
+    "lightning_fabric",
+    "monai",
+    "pyro",
+    "pytorch_lightning",
+    "torch",
+    "torchmetrics",
+    "torchvision",
+)
+"""Packages with modules of torch that this program imports: their classes may download files."""
+
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_LONGEST_PATH = 300
+_LONGEST_TEXT = 100_000
+_LARGEST_INTEGER = 2**63 - 1
+
+_UNTYPED = (Any, object, list, tuple, dict)
+
+_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    NoneType: "null",
+}
 
 
 def describe(value: Any) -> Any:
@@ -70,15 +113,18 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
     }
 
 
-def restore(description: Any, allowed: tuple[type, ...] = _BUILDING_BLOCKS) -> Any:
-    """The inverse of :func:`describe`: plain data with the factories built again.
+def restore(description: Any, expected: Any = Any, trust: Sequence[str] = ()) -> Any:
+    """Rebuild what :func:`describe` described: plain data, with factories in place of classes.
 
     Args:
-        description: What :func:`describe` returned.
-        allowed: Base classes of what may be named.
+        description: What :func:`describe` returned, possibly from a file of unknown origin.
+        expected: The annotation of the place that the result is for. ``Any`` takes plain data, and
+            modules, optimisers and schedules of torch.
+        trust: Packages whose modules may be imported in addition.
 
     Raises:
-        ValueError: If a ``class_path`` cannot be imported, or names anything else.
+        ValueError: If a value is not as ``expected``, or a ``class_path`` names a class that is
+            missing, not trusted or of another kind. The message names the place.
 
     Example:
         >>> restore({"class_path": "torch.nn.Linear", "init_args": {"bias": False}})(2, 3)
@@ -87,32 +133,292 @@ def restore(description: Any, allowed: tuple[type, ...] = _BUILDING_BLOCKS) -> A
         Traceback (most recent call last):
             ...
         ValueError: 'subprocess.Popen' is refused: expected a class derived from Module or ...
+        >>> restore("3", int)
+        Traceback (most recent call last):
+            ...
+        ValueError: expected a whole number, but got '3'.
     """
-    if isinstance(description, Mapping):
-        if "class_path" in description:
-            arguments = description.get("init_args") or {}
-            target = _import_class(str(description["class_path"]), allowed)
-            return functools.partial(
-                target, **{name: restore(item, allowed) for name, item in arguments.items()}
-            )
-        return {key: restore(item, allowed) for key, item in description.items()}
-    if isinstance(description, list | tuple):
-        return [restore(item, allowed) for item in description]
-    return description
+    return _Restorer(tuple(trust)).value(description, expected, "")
 
 
-def _import_class(class_path: str, allowed: tuple[type, ...]) -> type:
-    module_name, _, name = class_path.rpartition(".")
-    try:
-        target = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+def restore_arguments(
+    target: type, description: Any, trust: Sequence[str] = (), where: str = ""
+) -> dict[str, Any]:
+    """Rebuild the arguments of a class, each as the annotation in its constructor expects it.
+
+    Args:
+        target: The class.
+        description: Name to described value.
+        trust: As in :func:`restore`.
+        where: What the arguments belong to, for messages.
+
+    Raises:
+        ValueError: As in :func:`restore`; also for an argument that the class does not have.
+
+    Example:
+        >>> restore_arguments(torch.nn.Linear, {"in_features": "2"})
+        Traceback (most recent call last):
+            ...
+        ValueError: in_features: expected a whole number, but got '2'.
+    """
+    return _Restorer(tuple(trust)).arguments(target, description, where)
+
+
+def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str] = ()) -> type:
+    """Find a class by its path; import its module only where that is known or trusted.
+
+    Args:
+        class_path: Module and name, separated by points.
+        bases: Classes; the one found must be derived from one of them.
+        trust: As in :func:`restore`.
+
+    Raises:
+        ValueError: If there is no such class, or it is refused.
+    """
+    text = class_path if isinstance(class_path, str) else ""
+    module_name, _, name = text.rpartition(".")
+    is_path = len(text) <= _LONGEST_PATH and _CLASS_PATH.fullmatch(text)
+    if not is_path or ".__main__" in module_name:
         raise ValueError(
-            f"cannot import {class_path!r} ({error}); install the package that it comes from, or "
-            "put its folder on PYTHONPATH."
-        ) from None
-    if not (isinstance(target, type) and issubclass(target, allowed)):
-        raise ValueError(
-            f"{class_path!r} is refused: expected a class derived from "
-            f"{' or '.join(base.__name__ for base in allowed)}."
+            f"expected the path of a class, such as torch.nn.Linear, but got {_shown(class_path)}."
         )
+    # Not getattr: some modules import others when they are asked for a name.
+    target = vars(_module(module_name, text, bases, trust)).get(name)
+    if target is None:
+        raise ValueError(
+            f"there is no class {text!r}; install the version of its package that the model was "
+            "trained with."
+        )
+    if not (isinstance(target, type) and issubclass(target, bases)):
+        raise _refused(text, bases)
     return target
+
+
+def _module(
+    name: str, class_path: str, bases: tuple[type, ...], trust: Sequence[str]
+) -> ModuleType:
+    """A module that a file may name."""
+    root = name.partition(".")[0]
+    if any(_is_within(name, package) for package in (*_KNOWN, *trust)):
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ValueError(
+                f"cannot import {class_path!r} ({error}); install the package that it comes from, "
+                "or put its folder on PYTHONPATH."
+            ) from None
+    if root in sys.stdlib_module_names and root != "__main__":
+        raise _refused(class_path, bases)
+    if root in _DEPENDENCIES or name not in sys.modules:
+        raise ValueError(
+            f"{class_path!r} is refused: its module is not a part of deepscm_pl, torch.nn or "
+            f"torch.optim. If you trust the package {root}, add --trust {root} (in Python "
+            f"trust=[{root!r}])."
+        )
+    return sys.modules[name]
+
+
+def _is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def _refused(class_path: str, bases: tuple[type, ...]) -> ValueError:
+    names = " or ".join(base.__name__ for base in bases)
+    return ValueError(f"{class_path!r} is refused: expected a class derived from {names}.")
+
+
+class _Restorer:
+    """Rebuilds described values, each by the annotation of its place.
+
+    Args:
+        trust: As in :func:`restore`.
+    """
+
+    def __init__(self, trust: tuple[str, ...]) -> None:
+        self.trust = trust
+
+    def value(self, found: Any, kind: Any, where: str) -> Any:
+        """Rebuild one value."""
+        origin, parts = get_origin(kind), get_args(kind)
+        if origin is Annotated:
+            return self.value(found, parts[0], where)
+        if origin in (Union, UnionType):
+            return self._one_of(found, parts, where)
+        if origin is Literal:
+            if found in parts and isinstance(found, str | int | bool | None):
+                return found
+            raise _unexpected(where, f"one of {', '.join(map(repr, parts))}", found)
+        if kind in _WORDS or kind is None:
+            return _plain(found, NoneType if kind is None else kind, where)
+        bases = _bases(kind)
+        if bases is not None:
+            return self._factory(found, bases, where)
+        if isinstance(origin, type) and issubclass(origin, Mapping):
+            return self._mapping(found, parts, where)
+        if isinstance(origin, type) and issubclass(origin, Iterable):
+            return self._sequence(found, origin, parts, where)
+        if isinstance(kind, type) and kind not in _UNTYPED:
+            raise _unexpected(where, f"{kind.__name__}, which no file can hold", found)
+        return self._untyped(found, where)
+
+    def arguments(self, target: type, found: Any, where: str) -> dict[str, Any]:
+        """Rebuild the arguments of a class."""
+        if not isinstance(found, Mapping):
+            raise _unexpected(where, "arguments by name", found)
+        known = _annotations(target)
+        restored = {}
+        for name, value in found.items():
+            place = _joined(where, name)
+            if name not in known:
+                raise ValueError(f"{place}: {target.__name__} has no such argument.")
+            kind, default = known[name]
+            is_default = type(value) is type(default) and value == default
+            restored[name] = value if is_default else self.value(value, kind, place)
+        return restored
+
+    def _factory(self, found: Any, bases: tuple[type, ...], where: str) -> Any:
+        is_class = isinstance(found, Mapping) and "class_path" in found
+        if not is_class or not found.keys() <= {"class_path", "init_args"}:
+            raise _unexpected(where, "a class with its arguments", found)
+        try:
+            target = restore_class(found["class_path"], bases, self.trust)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}" if where else str(error)) from None
+        arguments = self.arguments(target, found.get("init_args") or {}, where)
+        return functools.partial(target, **arguments)
+
+    def _one_of(self, found: Any, kinds: tuple[Any, ...], where: str) -> Any:
+        errors = []
+        for kind in sorted(kinds, key=lambda kind: kind is float):  # so that 3 stays whole
+            try:
+                return self.value(found, kind, where)
+            except ValueError as error:
+                errors.append(error)
+        # What is wrong inside a class says more than that the value is not a number either.
+        raise max(errors, key=lambda error: len(str(error)))
+
+    def _mapping(self, found: Any, parts: tuple[Any, ...], where: str) -> dict[Any, Any]:
+        if not isinstance(found, Mapping):
+            raise _unexpected(where, "values by name", found)
+        keys, values = parts or (Any, Any)
+        return {
+            self.value(key, keys, where): self.value(value, values, _joined(where, key))
+            for key, value in found.items()
+        }
+
+    def _sequence(self, found: Any, origin: type, parts: tuple[Any, ...], where: str) -> Any:
+        if not isinstance(found, list | tuple):
+            raise _unexpected(where, "a list", found)
+        is_fixed = origin is tuple and parts and parts[-1] is not Ellipsis
+        if is_fixed and len(parts) != len(found):
+            raise _unexpected(where, f"a list of {len(parts)}", found)
+        kinds = parts if is_fixed else (parts or (Any,))[:1] * len(found)
+        each = [
+            self.value(value, kind, f"{where}[{number}]")
+            for number, (value, kind) in enumerate(zip(found, kinds, strict=True))
+        ]
+        return tuple(each) if origin is tuple else each
+
+    def _untyped(self, found: Any, where: str) -> Any:
+        """Plain data at a place without an annotation."""
+        if isinstance(found, Mapping) and "class_path" in found:
+            return self._factory(found, _BUILDING_BLOCKS, where)
+        if isinstance(found, Mapping):
+            return self._mapping(found, (str | int, Any), where)
+        if isinstance(found, list | tuple):
+            return self._sequence(found, list, (), where)
+        return _plain(found, type(found), where)
+
+
+def _plain(found: Any, kind: Any, where: str) -> Any:
+    """A value that is a number, a text, a path or null, as ``kind`` says."""
+    if kind not in _WORDS:
+        raise _unexpected(where, "plain data", found)
+    kinds = (int, float) if kind is float else (str,) if kind is Path else (kind,)
+    if type(found) not in kinds:
+        raise _unexpected(where, _WORDS[kind], found)
+    if type(found) is int and abs(found) > _LARGEST_INTEGER:
+        raise _unexpected(where, "a number of at most 64 bits", found)
+    if type(found) is str and len(found) > _LONGEST_TEXT:
+        raise _unexpected(where, f"a text of at most {_LONGEST_TEXT:,} characters", found)
+    return Path(found) if kind is Path else found
+
+
+def _bases(kind: Any) -> tuple[type, ...] | None:
+    """What a class at a place must be derived from; None where the place is not for a class."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Callable:
+        result = parts[1] if len(parts) == 2 else Any
+    elif origin is type:
+        result = parts[0]
+    else:
+        return _BUILDING_BLOCKS if kind in (Callable, typing.Callable, type) else None
+    found = tuple(each for each in (get_args(result) or (result,)) if isinstance(each, type))
+    return found or _BUILDING_BLOCKS
+
+
+def _annotations(target: type) -> dict[str, tuple[Any, Any]]:
+    """For each argument of a class its annotation and its default.
+
+    A constructor that takes further arguments by ``**`` hands them to those of its bases.
+    """
+    found: dict[str, tuple[Any, Any]] = {}
+    for each in target.__mro__:
+        constructor = vars(each).get("__init__")
+        if not inspect.isfunction(constructor):
+            continue
+        hints = _hints(constructor)
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                annotation = hints.get(parameter.name, Any)
+                found.setdefault(parameter.name, (annotation, parameter.default))
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return found
+
+
+def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
+    with suppress(NameError, TypeError, AttributeError):  # of names that only type checkers see
+        return typing.get_type_hints(constructor)
+    return {}
+
+
+def count_values(description: Any, most: int) -> int:
+    """How many values a description holds, those in shared parts counted each time.
+
+    Args:
+        description: Plain data, perhaps from a file.
+        most: Counting ends once more than this have been seen, so that parts that are shared again
+            and again take no time.
+    """
+    count, waiting = 0, [description]
+    while waiting and count <= most:
+        value = waiting.pop()
+        count += 1
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    return count
+
+
+def _joined(where: str, name: object) -> str:
+    shown = name if isinstance(name, str) and name.isidentifier() else _shown(name)
+    return f"{where}.{shown}" if where else str(shown)
+
+
+def _shown(value: object) -> str:
+    """A value in a message: short, and without what a terminal would obey."""
+    if value is None:
+        return "null"
+    if isinstance(value, Mapping) and "class_path" in value:
+        return f"the class {_shown(value['class_path'])}"
+    if isinstance(value, bool | int | float | str):
+        return reprlib.repr(value)
+    return f"a value of type {type(value).__name__}"
+
+
+def _unexpected(where: str, expected: str, found: object) -> ValueError:
+    place = f"{where}: " if where else ""
+    return ValueError(f"{place}expected {expected}, but got {_shown(found)}.")

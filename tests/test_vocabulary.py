@@ -150,9 +150,10 @@ def test_descriptions_round_trip():
         ("os.system", "refused"),
         ("builtins.eval", "refused"),
         ("subprocess.Popen", "refused"),
-        ("no_such_package.Thing", "cannot import"),
-        ("torch.nn.Lineer", "cannot import"),
-        ("plain", "cannot import"),
+        ("no_such_package.Thing", "--trust no_such_package"),
+        ("torch.nn.Lineer", "there is no class"),
+        ("torch.nn.no_such_module.Linear", "cannot import"),
+        ("plain", "expected the path of a class"),
     ],
 )
 def test_only_parts_of_models_are_restored(class_path, message):

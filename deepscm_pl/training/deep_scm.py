@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -35,6 +35,9 @@ from deepscm_pl.training.rows import check_rows
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["DeepSCM"]
 
@@ -118,20 +121,36 @@ class DeepSCM(WatchedModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = "cpu"
-    ) -> DeepSCM:
-        """The trained model in a checkpoint, ready for questions (in evaluation mode).
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        trust: Sequence[str] = (),
+        **changes: Any,
+    ) -> Self:
+        """Load the trained model in a checkpoint, ready for questions (in evaluation mode).
 
         Nothing in the file is executed, and no argument of the model need be repeated.
 
+        Args:
+            checkpoint_path: The ``.ckpt`` file, or an exported ``.safetensors`` file.
+            map_location: Where the tensors go, as in :func:`torch.load`.
+            trust: Packages whose classes the file may name, in addition to ``deepscm_pl``,
+                ``torch.nn`` and ``torch.optim``; those that you have imported are trusted.
+            changes: Arguments that take the place of those in the file.
+
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is truncated, foreign or hostile, or does not fit the model
-                that it describes.
+            ValueError: If the file is truncated, foreign or hostile, does not fit the model that it
+                describes, or holds a model that was never fitted to data.
         """
         settings = ("graph", "mechanisms")
-        factories = ("mechanisms", "optimizer", "scheduler", "objective")
-        return load_model(cls, checkpoint_path, map_location, settings, factories)
+        model = load_model(cls, checkpoint_path, map_location, settings, trust, changes)
+        if not bool(model.scm.fitted):
+            raise ValueError(
+                f"checkpoint: the model in {checkpoint_path} was never fitted to data, so its "
+                "answers would mean nothing; train it first."
+            )
+        return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the data with the model, so that a checkpoint knows its test split."""
@@ -163,6 +182,25 @@ class DeepSCM(WatchedModule):
         """As :meth:`setup`, for callbacks that copy the model before: averaging of weights."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             self._fit_statistics()
+
+    def on_validation_start(self) -> None:
+        """Refuse to evaluate a model that was never fitted."""
+        self._require_fitted()
+
+    def on_test_start(self) -> None:
+        """Refuse to evaluate a model that was never fitted."""
+        self._require_fitted()
+
+    def on_predict_start(self) -> None:
+        """Refuse to evaluate a model that was never fitted."""
+        self._require_fitted()
+
+    def _require_fitted(self) -> None:
+        if not bool(self.scm.fitted):
+            raise ValueError(
+                "the model was never fitted to data, so an evaluation would mean nothing; give the "
+                "checkpoint of a training (--ckpt_path FILE.ckpt), or train the model first."
+            )
 
     def _fit_statistics(self) -> None:
         if bool(self.scm.fitted):

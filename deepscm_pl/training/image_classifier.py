@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from deepscm_pl.training.fused import fuse
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["ImageClassifier"]
 
@@ -84,17 +87,24 @@ class ImageClassifier(WatchedModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, map_location: Any = "cpu"
-    ) -> ImageClassifier:
-        """The trained classifier in a checkpoint, in evaluation mode; nothing in it is executed.
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = "cpu",
+        trust: Sequence[str] = (),
+        **changes: Any,
+    ) -> Self:
+        """Load the trained classifier in a checkpoint, in evaluation mode.
+
+        Nothing in the file is executed. The arguments are those of
+        :meth:`DeepSCM.load_from_checkpoint`.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is truncated, foreign or hostile, or does not fit the model
                 that it describes.
         """
-        settings, factories = ("network", "classes"), ("network", "optimizer", "scheduler")
-        return load_model(cls, checkpoint_path, map_location, settings, factories)
+        settings = ("network", "classes")
+        return load_model(cls, checkpoint_path, map_location, settings, trust, changes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the class and the data, so that a checkpoint can be tested by its path alone."""

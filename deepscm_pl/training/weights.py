@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -20,11 +22,12 @@ def load_weights(model: nn.Module, weights: Any) -> None:
     of exactly the same shape: torch takes the first of several numbers for a single one.
 
     Args:
-        model: The model; where this raises, its weights are of no use.
+        model: The model; where this raises, its weights are of no use. On the device ``"meta"``
+            weights are compared with it, and nothing else happens.
         weights: Name to tensor, as of ``model.state_dict()``.
 
     Raises:
-        ValueError: If a tensor is missing, unexpected, or of another shape or kind.
+        ValueError: If a tensor is missing, unexpected, of another shape or kind, or not finite.
 
     Example:
         >>> import torch
@@ -37,7 +40,9 @@ def load_weights(model: nn.Module, weights: Any) -> None:
     if not isinstance(weights, Mapping):
         raise ValueError(f"expected tensors by name as weights, but got {type(weights).__name__}.")
     try:
-        model.load_state_dict(weights)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
+            model.load_state_dict(weights)
     except Exception as error:  # odd weights break the reader in many ways
         reason = " ".join(str(error).split()) or type(error).__name__
         problems = [*_names(model, weights), *_unlike(model, weights)] or [one_line(reason)]
@@ -48,6 +53,26 @@ def load_weights(model: nn.Module, weights: Any) -> None:
             f"the weights do not fit the model ({'; '.join(problems)}); take those of a model "
             "with the same settings."
         )
+    odd = [*_not_finite(model)]
+    if odd:
+        raise ValueError(
+            f"the weights are not finite ({_first_of(odd)}): the training that saved them had "
+            "diverged; take an earlier checkpoint of the same run."
+        )
+
+
+def _not_finite(model: nn.Module) -> Iterator[str]:
+    """Names of parameters with infinite or NaN elements, and of buffers with NaN."""
+    for name, parameter in model.named_parameters():
+        if _has_values(parameter) and not bool(torch.isfinite(parameter).all()):
+            yield name
+    for name, buffer in model.named_buffers():
+        if _has_values(buffer) and bool(torch.isnan(buffer).any()):
+            yield name
+
+
+def _has_values(tensor: Tensor) -> bool:
+    return not (is_lazy(tensor) or tensor.is_meta)
 
 
 def _names(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator[str]:

@@ -34,14 +34,14 @@ def test_data_that_have_moved(altered, tmp_path):
     ("description", "message"),
     [
         (None, "does not say which data it was trained on; make the data module yourself"),
-        ("tiny.TinyDataModule", "does not say which data"),
-        ({"init_args": {}}, "does not say which data"),
+        ("tiny.TinyDataModule", "expected a class with its arguments, but got 'tiny.Tiny"),
+        ({"init_args": {}}, "expected a class with its arguments"),
         ({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}, "is refused"),
         ({"class_path": "torch.nn.Identity"}, "is refused: expected a class derived from Causal"),
-        ({"class_path": "tiny.NoSuchDataModule"}, "cannot import"),
-        ({"class_path": "tiny.TinyDataModule", "init_args": {"size": 1}}, "does not fit this ver"),
-        ({"class_path": "tiny.TinyDataModule", "init_args": [1]}, "does not fit this version"),
-        ({"class_path": ".tiny.TinyDataModule"}, "does not fit this version"),
+        ({"class_path": "tiny.NoSuchDataModule"}, "there is no class 'tiny.NoSuchDataModule'"),
+        ({"class_path": "tiny.TinyDataModule", "init_args": {"size": 1}}, "size: TinyDataModule ha"),
+        ({"class_path": "tiny.TinyDataModule", "init_args": [1]}, "expected arguments by name"),
+        ({"class_path": ".tiny.TinyDataModule"}, "expected the path of a class"),
     ],
 )
 def test_bad_descriptions_of_data_are_refused(altered, description, message):
