@@ -28,7 +28,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 
-__all__ = ["count_values", "describe", "restore", "restore_arguments", "restore_class"]
+__all__ = [
+    "annotations_of",
+    "count_values",
+    "describe",
+    "restore",
+    "restore_arguments",
+    "restore_class",
+]
 
 _BUILDING_BLOCKS: tuple[type, ...] = (
     torch.nn.Module,
@@ -265,7 +272,7 @@ class _Restorer:
         """Rebuild the arguments of a class."""
         if not isinstance(found, Mapping):
             raise _unexpected(where, "arguments by name", found)
-        known = _annotations(target)
+        known = annotations_of(target)
         restored = {}
         for name, value in found.items():
             place = _joined(where, name)
@@ -357,8 +364,8 @@ def _bases(kind: Any) -> tuple[type, ...] | None:
     return found or _BUILDING_BLOCKS
 
 
-def _annotations(target: type) -> dict[str, tuple[Any, Any]]:
-    """For each argument of a class its annotation and its default.
+def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
+    """The annotation and the default of each argument of a class, by name.
 
     A constructor that takes further arguments by ``**`` hands them to those of its bases.
     """

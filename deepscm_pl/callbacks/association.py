@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -55,6 +55,15 @@ class AssociationReport(pl.Callback):
         ValueError: If a number is less than it can be.
     """
 
+    kept_settings: ClassVar = (
+        "num_importance_samples",
+        "importance_rows",
+        "reference",
+        "reference_name",
+        "seed",
+    )
+    """Settings that travel with a checkpoint."""
+
     def __init__(
         self,
         num_importance_samples: int = 100,
@@ -89,9 +98,8 @@ class AssociationReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep the settings with the model."""
-        settings = ("num_importance_samples", "importance_rows", "reference", "reference_name")
         checkpoint.setdefault("reports", {})["association"] = {
-            name: getattr(self, name) for name in (*settings, "seed")
+            name: getattr(self, name) for name in self.kept_settings
         }
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -24,18 +24,6 @@ from deepscm_pl.evaluation.counterfactuals import Classifier
 from deepscm_pl.evaluation.tables import print_table
 
 __all__ = ["EvaluationReport"]
-
-_SETTINGS = (
-    "enabled",
-    "interventions",
-    "rows",
-    "num_particles",
-    "detail_rows",
-    "batch_size",
-    "density_values",
-    "density_size",
-    "seed",
-)
 
 
 class EvaluationReport(pl.Callback):
@@ -75,6 +63,19 @@ class EvaluationReport(pl.Callback):
         report: What was found, once the test has ended.
         written: The files written so far.
     """
+
+    kept_settings: ClassVar = (
+        "enabled",
+        "interventions",
+        "rows",
+        "num_particles",
+        "detail_rows",
+        "batch_size",
+        "density_values",
+        "density_size",
+        "seed",
+    )
+    """Settings that travel with a checkpoint: no paths, and nothing that depends on the machine."""
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class EvaluationReport(pl.Callback):
     ) -> None:
         """Keep the settings with the model."""
         checkpoint.setdefault("reports", {})["evaluation"] = {
-            name: getattr(self, name) for name in _SETTINGS
+            name: getattr(self, name) for name in self.kept_settings
         }
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

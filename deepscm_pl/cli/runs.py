@@ -121,7 +121,7 @@ class RunLock(pl.Callback):
         path = Path(folder)
         with _that_can_be_written(path):
             path.mkdir(parents=True, exist_ok=True)
-            self._file = (path / _LOCK).open("w")
+            self._file = _opened(path / _LOCK)
         if not _lock(self._file):
             self._file.close()
             self._file = None
@@ -139,6 +139,19 @@ class RunLock(pl.Callback):
     def __getstate__(self) -> dict[str, object]:
         """Without the lock, which is no one else's."""
         return {"_file": None}
+
+
+def _opened(path: Path) -> IO[str]:
+    """Open a lock file without following a link: the folder may be a stranger's.
+
+    Raises:
+        OSError: If it cannot be written.
+        ValueError: If it is a link.
+    """
+    if path.is_symlink():
+        raise ValueError(f"{path} is a link, which no lock of this program is; remove it.")
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+")
 
 
 def _lock(file: IO[str]) -> bool:

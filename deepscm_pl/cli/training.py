@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, set_parsing_settings
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities import rank_zero_info
@@ -26,6 +25,8 @@ from deepscm_pl.callbacks import (
     SaveOnTermination,
 )
 from deepscm_pl.callbacks.run_folder import run_folder
+from deepscm_pl.cli.described import REPORTS, FromCheckpoint, read_described
+from deepscm_pl.cli.overrides import trusted_packages
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.cli.predictions import Predictions, write_quantities
 from deepscm_pl.cli.runs import (
@@ -35,21 +36,33 @@ from deepscm_pl.cli.runs import (
     checkpoint_folders,
     end_with_parent,
 )
-from deepscm_pl.configuration import restore
-from deepscm_pl.files import exit_on_termination
+from deepscm_pl.configuration import restore_class
+from deepscm_pl.files import exit_on_termination, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from deepscm_pl.training.safetensors_file import is_exported
+from deepscm_pl.training.training_state import restoring
 from deepscm_pl.training.weights import load_weights
 
 __all__ = ["TrainingCommand", "run_training_command"]
 
-_REPORTS = ("association", "evaluation")
 _NO_FILES = ("last", "best", "hpc")
 
 
 class _SaveConfiguration(SaveConfigCallback):
-    """Keep ``config.yaml`` with a training run, and with nothing else."""
+    """Keep ``config.yaml`` with a training run, and with nothing else.
+
+    Args:
+        arguments: As of Lightning's own.
+        described: The model and the data of a checkpoint, which the parser has not seen.
+        settings: As of Lightning's own.
+    """
+
+    def __init__(
+        self, *arguments: Any, described: FromCheckpoint | None = None, **settings: Any
+    ) -> None:
+        super().__init__(*arguments, **settings)
+        self.described = described
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write it, unless the run goes on and has one."""
@@ -57,8 +70,15 @@ class _SaveConfiguration(SaveConfigCallback):
         goes_on = kept is not None and (Path(kept) / self.config_filename).exists()
         # The first process writes: what others see on file systems of their own does not matter.
         goes_on = trainer.strategy.broadcast(goes_on)
-        if stage == "fit" and not goes_on:
-            super().setup(trainer, pl_module, stage)
+        if stage != "fit" or goes_on:
+            return
+        super().setup(trainer, pl_module, stage)
+        if self.described is not None and kept is not None and trainer.is_global_zero:
+            path = Path(kept) / self.config_filename
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+            text = yaml.safe_dump({**settings, **self.described.settings()}, sort_keys=False)
+            with new_file(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
 
 
 class TrainingCommand(LightningCLI):
@@ -69,16 +89,31 @@ class TrainingCommand(LightningCLI):
         model: The class of the model. The section ``model`` of a configuration holds the settings
             of a :class:`~deepscm_pl.training.DeepSCM` itself; of others ``class_path`` and
             ``init_args``.
+        described: The model and the data that a checkpoint describes, in place of those of a
+            configuration.
+        trust: Packages whose classes a checkpoint may name.
     """
 
-    def __init__(self, words: list[str], model: type[pl.LightningModule] = DeepSCM) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        model: type[pl.LightningModule] = DeepSCM,
+        described: FromCheckpoint | None = None,
+        trust: Sequence[str] = (),
+    ) -> None:
         self.causal = model is DeepSCM
+        self.words = words
+        self.described = described
+        self.trust = trust
+        # A second wall: what a file describes is not handed to the parser in the first place.
+        set_parsing_settings(instantiate_subclass_spec_in_any=described is None)
         super().__init__(
             model,
             pl.LightningDataModule,
             subclass_mode_model=not self.causal,
             subclass_mode_data=True,
             save_config_callback=_SaveConfiguration,
+            save_config_kwargs={"described": described},
             auto_configure_optimizers=False,
             trainer_defaults={"callbacks": [OneCheckpoint(), RunLock(), SaveOnTermination()]},
             parser_class=FriendlyLightningParser,
@@ -100,6 +135,36 @@ class TrainingCommand(LightningCLI):
             "test": common | {"dataloaders"},
             "predict": common | {"dataloaders", "return_predictions"},
         }
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the trainer, and the model and the data unless a checkpoint describes them."""
+        if self.described is None:
+            super().add_core_arguments_to_parser(parser)
+            return
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        if self.described.data is None:
+            parser.add_lightning_class_args(
+                self._datamodule_class, "data", subclass_mode=True, required=False
+            )
+
+    def instantiate_classes(self) -> None:
+        """Make the trainer, and the model and the data unless a checkpoint describes them."""
+        super().instantiate_classes()
+        if self.described is not None:
+            self.model = self.described.model
+            self.datamodule = self.described.data or self.datamodule
+
+    def instantiate_trainer(self, **settings: Any) -> pl.Trainer:
+        """Make the trainer, with the reports as a checkpoint describes them."""
+        parsed = self.config_init[self.subcommand]
+        reports = {} if self.described is None or not self.causal else self.described.reports
+        for name, kept in reports.items():
+            typed = {word.partition("=")[0].removeprefix(f"--{name}.") for word in self.words}
+            from_file = {setting: kept[setting] for setting in kept if setting not in typed}
+            settings_typed = vars(self.config[self.subcommand][name])
+            parsed[name] = REPORTS[name](**{**settings_typed, **from_file})
+        trainer: pl.Trainer = super().instantiate_trainer(**settings)
+        return trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Checkpoints on the validation split, and the reports of the test."""
@@ -129,7 +194,7 @@ class TrainingCommand(LightningCLI):
         self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationReport) and callback.predictor is not None:
-                callback.classifier = _load_classifier(callback.predictor)
+                callback.classifier = _load_classifier(callback.predictor, self.trust)
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path is None or path in _NO_FILES:
             return
@@ -184,7 +249,11 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """Train, test the best checkpoint, and say what to do next."""
-        with _into_its_own_folder(ckpt_path), self._nothing_left_of_a_refusal():
+        with (
+            _into_its_own_folder(ckpt_path),
+            self._nothing_left_of_a_refusal(),
+            restoring(ckpt_path),
+        ):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -214,7 +283,7 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """The quantities on the validation split."""
-        with _from_another_folder(), exit_on_termination():
+        with _from_another_folder(), exit_on_termination(), restoring(ckpt_path):
             self.trainer.validate(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
             )
@@ -227,7 +296,7 @@ class TrainingCommand(LightningCLI):
     ) -> None:
         """The association table and the evaluation on the test split."""
         # Lightning looks at SIGTERM with the next batch, which a report never asks for.
-        with _from_another_folder(), exit_on_termination():
+        with _from_another_folder(), exit_on_termination(), restoring(ckpt_path):
             self.trainer.test(
                 model,
                 datamodule=datamodule,
@@ -247,7 +316,7 @@ class TrainingCommand(LightningCLI):
         """The quantities of every test image, as ``quantities.csv`` in the run's folder."""
         predictions = Predictions()
         self.trainer.callbacks.append(predictions)  # type: ignore[attr-defined]
-        with _from_another_folder(), exit_on_termination():
+        with _from_another_folder(), exit_on_termination(), restoring(ckpt_path):
             self.trainer.predict(
                 model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
             )
@@ -301,15 +370,28 @@ def run_training_command(words: list[str]) -> None:
             f"ckpt_path: {checkpoint} is an exported model, without the state of the optimiser; "
             "to go on training, give the .ckpt file that it was exported from."
         )
-    if checkpoint is not None and not _has_configuration(words):
-        words = [words[0], "--config", json.dumps(_settings_of(checkpoint)), *words[1:]]
-    model = _model_class(words)
-    if checkpoint is not None:
-        model.load_from_checkpoint(checkpoint)  # whatever is wrong with it is said here
+    trust, words = trusted_packages(words)
+    described = None
+    if checkpoint is None:
+        _require_trained(words, path)
+    elif _has_configuration(words) or _names_model(words):
+        read_checkpoint(checkpoint, settings=())  # whatever is wrong with it is said here
+    else:
+        described, words = read_described(checkpoint, words, trust)
+    model = _model_class(words) if described is None else type(described.model)
     try:
-        TrainingCommand(words, model)
+        TrainingCommand(words, model, described, trust)
     finally:
         _leave_processes()
+
+
+def _require_trained(words: list[str], path: str | None) -> None:
+    """Refuse to evaluate a model that was never trained."""
+    if words[0] != "fit" and path is None and not {"-h", "--help"} & set(words[1:]):
+        raise ValueError(
+            "expected a trained model, but got no --ckpt_path; give the checkpoint of a training "
+            "(--ckpt_path FILE.ckpt)."
+        )
 
 
 def _leave_processes() -> None:
@@ -339,20 +421,9 @@ def _has_configuration(words: list[str]) -> bool:
     return any(_option(words, name) is not None for name in ("--config", "-c"))
 
 
-def _settings_of(path: str) -> dict[str, Any]:
-    """The model and the data that a checkpoint describes, as a configuration."""
-    checkpoint = read_checkpoint(path, settings=())
-    settings = checkpoint["hyper_parameters"]
-    if "model_class" in checkpoint:
-        settings = {"class_path": checkpoint["model_class"], "init_args": settings}
-    found = {"model": settings}
-    reports = checkpoint.get("reports")
-    if isinstance(reports, dict):
-        found.update({name: reports[name] for name in _REPORTS if name in reports})
-    if "data" in checkpoint:
-        restore(checkpoint["data"], allowed=(pl.LightningDataModule,))
-        found["data"] = checkpoint["data"]
-    return found
+def _names_model(words: list[str]) -> bool:
+    """Whether the user names a model of another class than that of the checkpoint."""
+    return any(_option(words, name) is not None for name in ("--model", "--model.class_path"))
 
 
 def _model_class(words: list[str]) -> type[pl.LightningModule]:
@@ -366,9 +437,9 @@ def _model_class(words: list[str]) -> type[pl.LightningModule]:
             found = value or following
     if found is None:
         return DeepSCM
-    description = {"class_path": str(found)}
-    target: type[pl.LightningModule] = restore(description, allowed=(pl.LightningModule,)).func
-    return target
+    # The user names it, so its module may be imported.
+    name = str(found)
+    return restore_class(name, (pl.LightningModule,), [name.partition(".")[0]])
 
 
 def _class_path(configuration: str) -> object:
@@ -392,9 +463,9 @@ def _option(words: list[str], name: str) -> str | None:
     return None
 
 
-def _load_classifier(path: str) -> Callable[[Tensor], Tensor]:
+def _load_classifier(path: str, trust: Sequence[str]) -> Callable[[Tensor], Tensor]:
     """From images in grey levels to the classes that the classifier in a checkpoint sees."""
-    model = ImageClassifier.load_from_checkpoint(path)
+    model = ImageClassifier.load_from_checkpoint(path, trust=trust)
     return lambda images: model.to(images.device)(images.float()).argmax(dim=-1)
 
 

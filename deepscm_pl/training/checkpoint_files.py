@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from deepscm_pl.files import new_file
 from deepscm_pl.training.checkpoint import read_checkpoint
-from deepscm_pl.training.safetensors_file import is_exported
+from deepscm_pl.training.training_state import check_state
 
 __all__ = ["AtomicCheckpointIO", "last_checkpoint"]
 
@@ -64,14 +64,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = "cpu",
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read a checkpoint, or an exported model, which Lightning does not know.
+        """Read a checkpoint, or an exported model, and check it before Lightning acts on it.
+
+        Tensors and plain data are read, whatever ``weights_only`` says.
 
         Raises:
-            ValueError: If an exported model is truncated or foreign.
+            ValueError: If the file is truncated, foreign or hostile.
         """
-        if is_exported(path):
-            return read_checkpoint(path, map_location, settings=())
-        return super().load_checkpoint(path, map_location, weights_only)
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        checkpoint = read_checkpoint(path, map_location, settings=())
+        try:
+            check_state(checkpoint)
+        except ValueError as error:
+            raise ValueError(f"ckpt_path: {path} is refused: {error}") from None
+        return checkpoint
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint that lies in a folder to which this object has written one.
+
+        Anything else stays, whatever the state of a callback says: it may come from a file.
+        """
+        checkpoint = Path(path)
+        is_own = checkpoint.resolve().parent in {folder.resolve() for folder in self._folders}
+        if "://" in str(path) or (
+            is_own and checkpoint.suffix == ".ckpt" and not checkpoint.is_symlink()
+        ):
+            super().remove_checkpoint(path)
+            return
+        rank_zero_warn(f"{path} is no checkpoint of this run and was not removed")
 
     def _require_folder(self, folder: Path) -> None:
         """Make a folder once; if it is gone later, someone has taken the run away."""

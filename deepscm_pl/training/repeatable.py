@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 
 from deepscm_pl.data.loading import ResumableLoader
+from deepscm_pl.training.training_state import (
+    check_optimizers,
+    check_state,
+    keep_own_checkpoints,
+)
 from deepscm_pl.training.versions import stamp
 
 __all__ = ["RepeatableModule"]
@@ -32,9 +41,17 @@ class RepeatableModule(pl.LightningModule):
     """
 
     _random_seed: int | None = None
+    _resumed: Mapping[str, Any] | None = None
 
     def on_fit_start(self) -> None:
-        """Agree on a seed, unless a checkpoint has brought one."""
+        """Agree on a seed, unless a checkpoint has brought one; check the rest of its state.
+
+        Raises:
+            ValueError: If the states of optimisers and schedulers are not those of this training.
+        """
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            check_optimizers(self.trainer, resumed)
         if self._random_seed is None:
             found = os.environ.get("PL_GLOBAL_SEED")
             seed = torch.initial_seed() % 2**63 if found is None else int(found)
@@ -80,8 +97,21 @@ class RepeatableModule(pl.LightningModule):
         checkpoint[_KEY] = self._random_seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the seed over."""
-        self._random_seed = checkpoint.get(_KEY)
+        """Take the seed over, and check what the callbacks would act on.
+
+        Raises:
+            ValueError: If the state of the training is of another form than expected.
+        """
+        seed = checkpoint.get(_KEY)
+        if type(seed) not in (int, NoneType) or not 0 <= (seed or 0) < 2**63:
+            raise ValueError(
+                f"{_KEY}: expected a whole number of at least 0, but got {seed!r:.40}."
+            )
+        self._random_seed = seed
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            check_state(checkpoint)
+            keep_own_checkpoints(checkpoint, Path(self.trainer.ckpt_path or ".").parent)
+            self._resumed = checkpoint
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy, for averages of weights; it shares the factories of optimiser and schedule.

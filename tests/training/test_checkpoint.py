@@ -39,7 +39,10 @@ def test_data_that_have_moved(altered, tmp_path):
         ({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}, "is refused"),
         ({"class_path": "torch.nn.Identity"}, "is refused: expected a class derived from Causal"),
         ({"class_path": "tiny.NoSuchDataModule"}, "there is no class 'tiny.NoSuchDataModule'"),
-        ({"class_path": "tiny.TinyDataModule", "init_args": {"size": 1}}, "size: TinyDataModule ha"),
+        (
+            {"class_path": "tiny.TinyDataModule", "init_args": {"size": 1}},
+            "size: TinyDataModule ha",
+        ),
         ({"class_path": "tiny.TinyDataModule", "init_args": [1]}, "expected arguments by name"),
         ({"class_path": ".tiny.TinyDataModule"}, "expected the path of a class"),
     ],
