@@ -1,0 +1,194 @@
+"""No file does more than answer or be refused, whichever command or function reads it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import resource
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepscm_pl.cli import main
+from deepscm_pl.training import (
+    DeepSCM,
+    ImageClassifier,
+    export_model,
+    load_data,
+    read_checkpoint,
+)
+from deepscm_pl.training.checkpoint_files import last_checkpoint
+from deepscm_pl.training.descriptions import read_variable_descriptions
+
+import cached_tiny  # noqa: F401
+import tiny
+from hostile_files import DATA, EVERY, HARMLESS, HOSTILE, MODEL, RESUME, TEST
+from watching import Violation, install
+
+WATCH = install()
+
+SECONDS = 60
+"""No command takes a tenth of it; the files that once hung took minutes."""
+
+MEGABYTES = 600
+"""What reading a file of less than 30 MB may add to the largest memory of the process."""
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+BRIEF = [*QUIET, "--evaluation.enabled", "false", "--association.num_importance_samples", "0"]
+
+COMMANDS = {
+    "fit": ["--trainer.default_root_dir", "again", "--trainer.max_epochs", "3", *BRIEF],
+    "fit with a configuration": ["--config", "tiny.yaml", "--trainer.max_epochs", "3", *BRIEF],
+    "test": BRIEF,
+    "validate": QUIET,
+    "predict": QUIET,
+    "sample": ["--size", "1"],
+    "intervene": ["--size", "1", "--do", "thickness=2"],
+    "counterfactual": ["--do", "thickness=2", "--index", "0"],
+    "export": [],
+}
+READERS = {
+    "read_checkpoint": read_checkpoint,
+    "load_data": load_data,
+    "DeepSCM.load_from_checkpoint": DeepSCM.load_from_checkpoint,
+    "ImageClassifier.load_from_checkpoint": ImageClassifier.load_from_checkpoint,
+    "export_model": lambda path: export_model(path, "model.safetensors", overwrite=True),
+    "read_variable_descriptions": read_variable_descriptions,
+    "last_checkpoint": lambda path: last_checkpoint([path.parent]),
+}
+BUILDING = {"sample", "intervene", "counterfactual", "export", "fit", "test", "validate", "predict"}
+REFUSED_BY = {
+    EVERY: {*COMMANDS, *READERS},
+    MODEL: {*BUILDING, "DeepSCM.load_from_checkpoint", "export_model"},
+    DATA: {"fit", "test", "validate", "predict", "counterfactual", "load_data"},
+    RESUME: {"fit", "fit with a configuration"},
+    TEST: {"test"},
+    HARMLESS: set(),
+}
+
+
+@pytest.fixture(scope="module")
+def good(checkpoint):
+    """The content of a good checkpoint, once every command has been run on it."""
+    return torch.load(checkpoint, weights_only=True)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to work in, beside one with files that must stay as they are."""
+    precious, work = tmp_path / "precious", tmp_path / "work"
+    (work / "run" / "checkpoints").mkdir(parents=True)
+    precious.mkdir()
+    (precious / "letter.ckpt").write_text("to be kept")
+    (work / "precious").symlink_to(precious)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(work))
+    tiny.write_configuration(work)
+    return work
+
+
+def attempt(name, path):
+    """Run a command or a function on a file; its refusal, or None if there is none."""
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            if name in READERS:
+                READERS[name](path)
+                return None
+            words = [name.split()[0], "--ckpt_path", str(path), *COMMANDS[name]]
+            if name in ("sample", "intervene", "counterfactual"):
+                words += ["--out", f"answers-{name}"]
+            if name == "export":
+                words += ["--out", "model.safetensors", "--overwrite"]
+            status = main(words)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+    if status == 0:
+        return None
+    refusal = errors.getvalue().strip().splitlines()[-1]
+    assert refusal.startswith(f"deepscm {words[0]}: "), errors.getvalue()
+    return refusal
+
+
+@contextlib.contextmanager
+def limited(name):
+    def stop(number, frame):
+        raise Violation(f"{name} takes more than {SECONDS} s")
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < MEGABYTES * 1024, f"{name} takes {grown / 1024:.0f} MB"
+
+
+def try_all(path, work):
+    """What everything that reads files says of one, under watch: name to refusal or None."""
+    found = {}
+    WATCH.modules = frozenset(name.partition(".")[0] for name in sys.modules)
+    for name in (*READERS, *COMMANDS):
+        with limited(name), WATCH.during(work):
+            found[name] = attempt(name, path)
+        assert not WATCH.violations, (name, WATCH.violations)
+    return found
+
+
+def test_a_good_file_is_answered(good, place):
+    path = place / "run" / "checkpoints" / "good.ckpt"
+    torch.save(good, path)
+    for name in COMMANDS:  # so that what is imported late is there before the watch begins
+        assert attempt(name, path) is None, name
+    found = try_all(path, place)
+    refusals = {name: refusal for name, refusal in found.items() if refusal is not None}
+    assert refusals.keys() <= {"ImageClassifier.load_from_checkpoint", *_repeated()}, refusals
+
+
+def _repeated():
+    """Commands that refuse a folder which they have written before."""
+    return {"sample", "intervene", "counterfactual"}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=lambda hostile: hostile.name)
+def test_a_hostile_file_does_no_harm(good, place, hostile):
+    path = hostile.write(good, place / "run" / "checkpoints" / "hostile")
+    found = try_all(path, place)
+    letter = place.parent / "precious" / "letter.ckpt"
+    assert [each.name for each in letter.parent.iterdir()] == [letter.name]
+    assert letter.read_text() == "to be kept"
+    not_refused = {name for name in REFUSED_BY[hostile.scope] if found[name] is None}
+    assert not not_refused, (hostile.scope, found)
+    for name, refusal in found.items():
+        assert refusal is None or _is_one_line(refusal), (name, refusal)
+
+
+def _is_one_line(refusal):
+    return "\n" not in refusal and len(refusal) < 900 and refusal.isprintable()
+
+
+def test_the_watch_sees_what_it_should(tmp_path):
+    """Else the tests above could not fail."""
+    import subprocess
+
+    outside = tmp_path / "outside"
+    attempts = {
+        "a process": lambda: subprocess.run(["true"]),
+        "a file": lambda: outside.write_text("x"),
+        "a removal": lambda: Path(__file__).with_suffix(".none").unlink(),
+        "a module": lambda: __import__("antigravity"),
+        "code": lambda: exec("x = 'pwned'"),
+        "a connection": lambda: __import__("socket").create_connection(("127.0.0.1", 9)),
+    }
+    WATCH.modules = frozenset(name.partition(".")[0] for name in sys.modules)
+    for name, attempted in attempts.items():
+        with WATCH.during(tmp_path / "inside"), pytest.raises(Violation):
+            attempted()
+        assert WATCH.violations, name
+    assert not outside.exists()
