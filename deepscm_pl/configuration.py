@@ -193,8 +193,8 @@ def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str]
     target = vars(_module(module_name, text, bases, trust)).get(name)
     if target is None:
         raise ValueError(
-            f"there is no class {text!r}; install the version of its package that the model was "
-            "trained with."
+            f"cannot import {text!r} (its module has no such class); install the version of the "
+            "package that it comes from."
         )
     if not (isinstance(target, type) and issubclass(target, bases)):
         raise _refused(text, bases)

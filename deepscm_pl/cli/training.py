@@ -125,16 +125,19 @@ class TrainingCommand(LightningCLI):
             args=words,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The methods of the trainer, with the arguments that are not for the command line."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The method of the trainer that runs, with its arguments that are not options.
+
+        A parser for each of the others would take most of the time until the program starts.
+        """
         common = {"model", "datamodule", "weights_only", "verbose"}
-        return {
+        not_options = {
             "fit": common | {"train_dataloaders", "val_dataloaders"},
             "validate": common | {"dataloaders"},
             "test": common | {"dataloaders"},
             "predict": common | {"dataloaders", "return_predictions"},
         }
+        return {name: names for name, names in not_options.items() if name == self.words[0]}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the trainer, and the model and the data unless a checkpoint describes them."""

@@ -332,7 +332,7 @@ HOSTILE = [
             "channels",
             value=[1] * 200_000,
         ),
-    ),  # fmt: skip
+    ),
     Hostile(
         "10,000 layers",
         MODEL,
@@ -345,7 +345,7 @@ HOSTILE = [
             "channels",
             value=[1] * 10_000,
         ),
-    ),  # fmt: skip
+    ),
     Hostile("lists in lists", MODEL, _image("latent", _deep(400))),
     Hostile("a nest of 2⁶⁰ values", EVERY, _image("latent", _nest(60))),
     Hostile("a tuple of 2⁶⁰ values", EVERY, _image("latent", _tuples(60))),

@@ -38,7 +38,7 @@ def test_data_that_have_moved(altered, tmp_path):
         ({"init_args": {}}, "expected a class with its arguments"),
         ({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}, "is refused"),
         ({"class_path": "torch.nn.Identity"}, "is refused: expected a class derived from Causal"),
-        ({"class_path": "tiny.NoSuchDataModule"}, "there is no class 'tiny.NoSuchDataModule'"),
+        ({"class_path": "tiny.NoSuchDataModule"}, "cannot import 'tiny.NoSuchDataModule'"),
         (
             {"class_path": "tiny.TinyDataModule", "init_args": {"size": 1}},
             "size: TinyDataModule ha",

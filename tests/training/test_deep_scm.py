@@ -105,12 +105,19 @@ def test_a_trained_model_keeps_its_statistics_on_other_data(trained, tmp_path):
 def test_training_improves_the_bound_and_leaves_pyro_alone(tmp_path):
     model = make(optimizer=partial(torch.optim.Adam, lr=0.003), learning_rates={"thickness": 0.02})
     fitter = trainer(tmp_path, max_epochs=15)
+    model.scm.fit(TinyDataModule().variables("train"))
     fitter.validate(model, datamodule=TinyDataModule(), verbose=False)
     before = float(fitter.callback_metrics["validation/bound"])
     fitter.fit(model, datamodule=TinyDataModule())
     after = float(fitter.callback_metrics["validation/bound"])
     assert after > before + 1000
     assert not dict(pyro.get_param_store())
+
+
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_a_model_that_was_never_fitted_is_not_evaluated(tmp_path, stage):
+    with pytest.raises(ValueError, match="never fitted to data.*--ckpt_path"):
+        getattr(trainer(tmp_path), stage)(make(), datamodule=TinyDataModule())
 
 
 def test_two_models_in_one_process_train_alone(tmp_path):
