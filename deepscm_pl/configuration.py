@@ -278,6 +278,8 @@ class _Restorer:
             place = _joined(where, name)
             if name not in known:
                 raise ValueError(f"{place}: {target.__name__} has no such argument.")
+            if name == "device" and value is not None:
+                raise _unexpected(place, "null, for a file does not choose the device", value)
             kind, default = known[name]
             is_default = type(value) is type(default) and value == default
             restored[name] = value if is_default else self.value(value, kind, place)

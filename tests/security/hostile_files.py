@@ -316,6 +316,11 @@ HOSTILE = [
         _setting("model_class", value="pytorch_lightning.demos.boring_classes.BoringModel"),
     ),
     # Settings that would take all time or memory.
+    Hostile(
+        "a layer of 10¹⁰ weights outside of the device meta",
+        MODEL,
+        _image("encoder", _class("torch.nn.Bilinear", out_features=10**5, device="cpu")),
+    ),
     Hostile("a latent of 10¹⁸", MODEL, _image("latent", 10**18)),
     Hostile("a latent of 10⁴⁰", MODEL, _image("latent", 10**40)),
     Hostile("a negative latent", MODEL, _image("latent", -1)),

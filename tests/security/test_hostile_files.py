@@ -9,11 +9,9 @@ import signal
 import sys
 from pathlib import Path
 
-import cached_tiny  # noqa: F401
 import pytest
 import torch
-from hostile_files import DATA, EVERY, HARMLESS, HOSTILE, MODEL, RESUME, TEST
-from watching import Violation, install
+import yaml
 
 from deepscm_pl.cli import main
 from deepscm_pl.training import (
@@ -26,7 +24,10 @@ from deepscm_pl.training import (
 from deepscm_pl.training.checkpoint_files import last_checkpoint
 from deepscm_pl.training.descriptions import read_variable_descriptions
 
+import cached_tiny  # noqa: F401
 import tiny
+from hostile_files import DATA, EVERY, HARMLESS, HOSTILE, MODEL, RESUME, TEST
+from watching import Violation, install
 
 WATCH = install()
 

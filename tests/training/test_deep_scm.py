@@ -116,7 +116,7 @@ def test_training_improves_the_bound_and_leaves_pyro_alone(tmp_path):
 
 @pytest.mark.parametrize("stage", ["validate", "test", "predict"])
 def test_a_model_that_was_never_fitted_is_not_evaluated(tmp_path, stage):
-    with pytest.raises(ValueError, match="never fitted to data.*--ckpt_path"):
+    with pytest.raises(ValueError, match=r"never fitted to data.*--ckpt_path"):
         getattr(trainer(tmp_path), stage)(make(), datamodule=TinyDataModule())
 
 
