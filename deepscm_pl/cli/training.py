@@ -14,7 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, distributed
@@ -25,6 +24,7 @@ from deepscm_pl.callbacks import (
     EvaluationReport,
     SaveOnTermination,
 )
+from deepscm_pl.callbacks.checkpoint import RunCheckpoint
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.cli.predictions import Predictions, write_quantities
@@ -103,7 +103,7 @@ class TrainingCommand(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Checkpoints on the validation split, and the reports of the test."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": f"validation/{'bound' if self.causal else 'accuracy'}",
