@@ -19,7 +19,7 @@ from pytorch_lightning.loggers.logger import Logger
 from deepscm_pl.callbacks.checkpoint import RunCheckpoint
 from deepscm_pl.mechanisms import AffineFlow
 from deepscm_pl.training import DeepSCM, OneCycle
-from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
+from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint, steps_of
 from deepscm_pl.transforms import Interval, Positive
 
 from tiny import TinyDataModule
@@ -60,7 +60,9 @@ class Curves(Logger):
     def __init__(self, folder: Path, purge_step: int | None) -> None:
         super().__init__()
         self.path = folder / "curves.jsonl"
-        if purge_step is not None:
+        if purge_step is None:  # a run that begins anew has a folder of its own
+            self.path.unlink(missing_ok=True)
+        else:
             self._append([purge_step])
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -123,6 +125,7 @@ class DeadlyIO(AtomicCheckpointIO):
         kill = self.killer.kill
         strikes = checkpoint["global_step"] == kill.step and not self.killer.done
         if strikes and kill.moment == "saving":
+            Path(path).parent.mkdir(exist_ok=True)
             half = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.partial")
             torch.save(checkpoint, half)
             os.truncate(half, half.stat().st_size // 2)
@@ -176,7 +179,7 @@ class Run:
         checkpoint = last_checkpoint([folder / "checkpoints"])
         step = None
         if checkpoint is not None:
-            step = torch.load(checkpoint, weights_only=True)["global_step"]
+            step = steps_of(checkpoint)
         killer = None if kill is None else Killer(kill, folder)
         trainer = pl.Trainer(
             default_root_dir=folder,
@@ -195,9 +198,7 @@ class Run:
         torch.rand(3)  # what is drawn before does not matter
         model, data = self._model(), TinyDataModule(batch_size=self.batch_size)
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        end = folder / "end.ckpt"
-        trainer.save_checkpoint(end)
-        return torch.load(end, weights_only=True)
+        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
 
     def _callbacks(self, folder: Path, step: int | None) -> list[pl.Callback]:
         settings = {"monitor": None, "save_last": True, "filename": "epoch={epoch}"}

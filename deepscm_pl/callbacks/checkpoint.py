@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from deepscm_pl.files import new_file
+
 __all__ = ["RunCheckpoint"]
+
+_LOG = "update_train_step_metrics"
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -27,6 +33,7 @@ class RunCheckpoint(ModelCheckpoint):
     # When the named checkpoint and the last one were saved: the steps and the epochs done.
     _named_at = (-1, -1)
     _last_at = (-1, -1)
+    _is_trained = False
 
     @property
     def state_key(self) -> str:
@@ -36,6 +43,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Regard the step at which the training goes on as saved."""
         super().on_train_start(trainer, pl_module)
+        self._is_trained = True
         # Else accumulated batches that follow are saved before their step is done.
         self._last_global_step_saved = trainer.global_step
 
@@ -51,6 +59,16 @@ class RunCheckpoint(ModelCheckpoint):
         if self.save_last and self._last_at != (steps, epochs):
             self._save_end_of_epoch(trainer)
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Bring ``last.ckpt`` up to date where a process died before, and nothing is left to do."""
+        done = trainer.ckpt_path
+        last = Path(self.format_checkpoint_name({}, self.CHECKPOINT_NAME_LAST))
+        if self._is_trained or done is None or not self.save_last or not trainer.is_global_zero:
+            return
+        if Path(done).resolve().parent == last.resolve().parent and Path(done).name != last.name:
+            with new_file(last) as temporary:
+                shutil.copyfile(done, temporary)
+
     def _save_end_of_epoch(self, trainer: pl.Trainer) -> None:
         if self.save_last != "link":
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -65,6 +83,7 @@ class RunCheckpoint(ModelCheckpoint):
         self._save_checkpoint(trainer, path)
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        _log_step(trainer)
         super()._save_checkpoint(trainer, filepath)
         if filepath == self.last_model_path:
             self._last_at = _done(trainer)
@@ -74,6 +93,20 @@ class RunCheckpoint(ModelCheckpoint):
 
 def _done(trainer: pl.Trainer) -> tuple[int, int]:
     return trainer.global_step, trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+
+
+def _log_step(trainer: pl.Trainer) -> None:
+    """Log the step that is being saved before it is saved, and not once more afterwards.
+
+    A training that is resumed does not do the step again: where the process dies while it saves,
+    the step would be missing in the curves.
+    """
+    counts = trainer.fit_loop.epoch_loop.batch_progress.current
+    connector: Any = trainer._logger_connector
+    is_logged = counts.completed == counts.processed or _LOG in vars(connector)  # type: ignore[attr-defined]
+    if not is_logged:
+        getattr(connector, _LOG)()
+        vars(connector)[_LOG] = lambda: vars(connector).pop(_LOG)
 
 
 def _is_over(trainer: pl.Trainer) -> bool:

@@ -38,7 +38,7 @@ from deepscm_pl.cli.runs import (
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
-from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
+from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint, steps_of
 from deepscm_pl.training.safetensors_file import is_exported
 from deepscm_pl.training.weights import load_weights
 
@@ -174,8 +174,7 @@ class TrainingCommand(LightningCLI):
         # What was saved after this checkpoint is written once more.
         settings.checkpoint.enable_version_counter = False
         run = _run_of(str(path))
-        steps = int(read_checkpoint(path, settings=())["global_step"])
-        return {} if run is None else {"version": run.name, "purge_step": steps}
+        return {} if run is None else {"version": run.name, "purge_step": steps_of(path)}
 
     def fit(
         self,

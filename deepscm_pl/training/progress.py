@@ -49,6 +49,11 @@ class Progress:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Sorts progress of one training by how far it is within a step."""
+        return (self.epoch, self.has_all_batches, self.is_validated, self.has_ended)
+
     @classmethod
     def of(cls, checkpoint: Mapping[str, Any]) -> Progress:
         """Read the progress from a checkpoint.
