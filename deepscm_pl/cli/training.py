@@ -28,6 +28,7 @@ from deepscm_pl.callbacks.checkpoint import RunCheckpoint
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.cli.predictions import Predictions, write_quantities
+from deepscm_pl.cli.resuming import describe_resumption, shell_command, tell_if_interrupted
 from deepscm_pl.cli.runs import (
     OneCheckpoint,
     RunLock,
@@ -69,10 +70,17 @@ class TrainingCommand(LightningCLI):
         model: The class of the model. The section ``model`` of a configuration holds the settings
             of a :class:`~deepscm_pl.training.DeepSCM` itself; of others ``class_path`` and
             ``init_args``.
+        typed: The words that the user typed, if ``words`` holds others in addition.
     """
 
-    def __init__(self, words: list[str], model: type[pl.LightningModule] = DeepSCM) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        model: type[pl.LightningModule] = DeepSCM,
+        typed: list[str] | None = None,
+    ) -> None:
         self.causal = model is DeepSCM
+        self._typed = words if typed is None else typed
         super().__init__(
             model,
             pl.LightningDataModule,
@@ -183,17 +191,28 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """Train, test the best checkpoint, and say what to do next."""
-        with _into_its_own_folder(ckpt_path), self._nothing_left_of_a_refusal():
+        callback: Any = self.trainer.checkpoint_callback
+        with (
+            _into_its_own_folder(ckpt_path),
+            self._nothing_left_of_a_refusal(),
+            self._tell_if_interrupted(
+                lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed)
+            ),
+        ):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        callback: Any = self.trainer.checkpoint_callback
         best = callback and (callback.best_model_path or callback.last_model_path)
         if best:
-            self.test(model, datamodule, best)
+            test = shell_command("test", "--ckpt_path", best)
+            with self._tell_if_interrupted(lambda: f"the training is done; test it with: {test}"):
+                self.test(model, datamodule, best)
             self._say_what_next(model, Path(best))
         else:
             print("No checkpoint was written, so there is nothing to test.")
+
+    def _tell_if_interrupted(self, advice: Callable[[], str]) -> AbstractContextManager[None]:
+        return tell_if_interrupted(self.trainer, "fit", advice)
 
     @contextmanager
     def _nothing_left_of_a_refusal(self) -> Iterator[None]:
@@ -293,6 +312,7 @@ def run_training_command(words: list[str]) -> None:
         )
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
+    typed = words
     path = _option(words, "--ckpt_path")
     checkpoint = None if path is None or path in _NO_FILES else path
     if checkpoint is not None and is_exported(checkpoint) and words[0] == "fit":
@@ -306,7 +326,7 @@ def run_training_command(words: list[str]) -> None:
     if checkpoint is not None:
         model.load_from_checkpoint(checkpoint)  # whatever is wrong with it is said here
     try:
-        TrainingCommand(words, model)
+        TrainingCommand(words, model, typed)
     finally:
         _leave_processes()
 

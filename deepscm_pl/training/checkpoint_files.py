@@ -17,7 +17,7 @@ from deepscm_pl.training.one_line import one_line
 from deepscm_pl.training.progress import Progress
 from deepscm_pl.training.safetensors_file import is_exported
 
-__all__ = ["AtomicCheckpointIO", "last_checkpoint", "steps_of"]
+__all__ = ["AtomicCheckpointIO", "furthest_checkpoint", "last_checkpoint", "steps_of"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -122,6 +122,15 @@ def last_checkpoint(folders: Iterable[Path]) -> Path | None:
     if broken:
         raise ValueError(f"ckpt_path: no checkpoint can be read: {broken[0]}")
     return None
+
+
+def furthest_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """Find the checkpoint of a folder that is furthest in training, and its number of steps.
+
+    Weights are not read: they may still turn out to be broken.
+    """
+    paths = _furthest_first(sorted(folder.glob("*.ckpt")), [])
+    return (paths[0], steps_of(paths[0])) if paths else None
 
 
 def steps_of(path: Path) -> int:

@@ -157,7 +157,7 @@ def keep_progress(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
     watched = trainer._logger_connector._callback_metrics
     checkpoint[_METRICS] = {name: each.detach().cpu().clone() for name, each in watched.items()}
     loop = trainer.fit_loop.epoch_loop
-    current = loop.batch_progress.current
+    current: Any = loop.batch_progress.current
     if loop._should_accumulate() and current.ready == current.processed > 0:
         parameters = trainer.lightning_module.named_parameters()
         checkpoint[_GRADIENTS] = {
