@@ -128,7 +128,9 @@ class Progress:
         # Lightning counts the step of the last batch once more when it has validated or trains on.
         waiting = int(not loop._should_accumulate())
         fetcher: Any = loops._data_fetcher
-        if not self.is_validated and loop._should_check_val_fx(fetcher):
+        # Among batches of another size, the end of the epoch alone is where it was.
+        may_wait = not self.is_validated and (is_last or batches == self.batches)
+        if may_wait and loop._should_check_val_fx(fetcher):
             loop._restart_stage = training_epoch_loop.RestartStage.RESTARTED_ON_LAST
             loop.val_loop._restart_stage = evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION
         elif is_last:
