@@ -139,6 +139,12 @@ def kept(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-kept")
 
 
+def restore_kept(folder: Path) -> None:
+    """Put a folder back as it was when the training was killed."""
+    shutil.rmtree(folder)
+    kept(folder).rename(folder)
+
+
 @dataclass(frozen=True)
 class Run:
     """A training that may be killed and resumed.
@@ -147,8 +153,9 @@ class Run:
         checkpoint: Settings of the callback that saves.
         trainer: Settings of the trainer.
         averaged: Whether weights are averaged.
-        scheduler: Of the learning rate.
-        epochs: How many.
+        scheduler: Factory of the schedule of the learning rate.
+        epochs: How many epochs are trained.
+        batch_size: Rows of a batch.
     """
 
     checkpoint: dict[str, Any] = field(default_factory=dict)
@@ -158,23 +165,17 @@ class Run:
     epochs: int = 3
     batch_size: int = 16
 
-    def whole(self, folder: Path) -> dict[str, Any]:
-        """Train without a kill; the state at the end."""
-        return self.fit(folder, None)
-
-    def survive(self, folder: Path, kills: Sequence[Kill]) -> dict[str, Any]:
-        """Train, and go on after each kill; the state at the end."""
-        for kill in kills:
+    def survive(self, folder: Path, kills: Sequence[Kill]) -> tuple[dict[str, Any], int]:
+        """Train, and resume after each kill; the last checkpoint, and how many kills struck."""
+        for number, kill in enumerate(kills):
             try:
-                return_early = self.fit(folder, kill)
+                return self.fit(folder, kill), number  # its moment did not come
             except Killed:
-                shutil.rmtree(folder)
-                kept(folder).rename(folder)
-            else:
-                raise AssertionError(f"{kill} was not reached: {return_early['global_step']}")
-        return self.fit(folder, None)
+                restore_kept(folder)
+        return self.fit(folder), len(kills)
 
-    def fit(self, folder: Path, kill: Kill | None) -> dict[str, Any]:
+    def fit(self, folder: Path, kill: Kill | None = None) -> dict[str, Any]:
+        """Train, from the last checkpoint if there is one; the last checkpoint afterwards."""
         folder.mkdir(exist_ok=True)
         checkpoint = last_checkpoint([folder / "checkpoints"])
         step = None
@@ -198,7 +199,7 @@ class Run:
         torch.rand(3)  # what is drawn before does not matter
         model, data = self._model(), TinyDataModule(batch_size=self.batch_size)
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        return torch.load(last_checkpoint([folder / "checkpoints"]), weights_only=True)
 
     def _callbacks(self, folder: Path, step: int | None) -> list[pl.Callback]:
         settings = {"monitor": None, "save_last": True, "filename": "epoch={epoch}"}
