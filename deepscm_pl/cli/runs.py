@@ -139,12 +139,17 @@ class RunLock(pl.Callback):
             clear_leftovers(path)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the lock back, and remove its file."""
-        if stage == "fit" and self._file is not None:
-            if self._path is not None:  # first: whoever finds it afterwards would lock another
-                self._path.unlink(missing_ok=True)
+        """Give the lock back after a training."""
+        if stage == "fit":
+            self.release()
+
+    def release(self) -> None:
+        """Give the lock back, if it is held, and remove its file."""
+        if self._path is not None:  # first: whoever finds it afterwards would lock another
+            self._path.unlink(missing_ok=True)
+        if self._file is not None:
             self._file.close()
-            self._file = self._path = None
+        self._file = self._path = None
 
     def __getstate__(self) -> dict[str, object]:
         """Without the lock, which is no one else's."""

