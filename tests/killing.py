@@ -156,6 +156,7 @@ class Run:
         scheduler: Factory of the schedule of the learning rate.
         epochs: How many epochs are trained.
         batch_size: Rows of a batch.
+        callbacks: Further ones.
     """
 
     checkpoint: dict[str, Any] = field(default_factory=dict)
@@ -164,6 +165,7 @@ class Run:
     scheduler: Any = OneCycle
     epochs: int = 3
     batch_size: int = 16
+    callbacks: Sequence[pl.Callback] = ()
 
     def survive(self, folder: Path, kills: Sequence[Kill]) -> tuple[dict[str, Any], int]:
         """Train, and resume after each kill; the last checkpoint, and how many kills struck."""
@@ -207,7 +209,7 @@ class Run:
         settings["auto_insert_metric_name"] = False
         saver = RunCheckpoint(**settings | self.checkpoint)
         averages = [EMAWeightAveraging(decay=0.8, use_buffers=False)] if self.averaged else []
-        return [*averages, saver]
+        return [*averages, saver, *self.callbacks]
 
     def _model(self) -> DeepSCM:
         torch.manual_seed(0)

@@ -49,6 +49,14 @@ class Progress:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for count in (self.epoch, self.batches, *self.loader.values()):
+            if not isinstance(count, int) or count < 0:
+                raise TypeError(f"expected a count, but got {count!r}")
+        for each in (*self.metrics.values(), *self.gradients.values()):
+            if not isinstance(each, Tensor):
+                raise TypeError(f"expected a tensor, but got {type(each).__name__}")
+
     @property
     def order(self) -> tuple[int, ...]:
         """Sorts progress of one training by how far it is within a step."""
@@ -67,7 +75,7 @@ class Progress:
         """
         try:
             return _read(cls, checkpoint)
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 "checkpoint: loops: expected the progress of a training, but got another form "
                 f"({type(error).__name__}: {error}); use another checkpoint of the same run."
@@ -75,24 +83,25 @@ class Progress:
 
     def write(self, checkpoint: Mapping[str, Any]) -> None:
         """Correct the number of epochs in a checkpoint, before Lightning reads it."""
-        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         ended = self.epoch + self.has_ended
         begun = ended + (self.batches > 0 and not self.has_ended)
-        for counts in (epochs["total"], epochs["current"]):
-            counts.update(ready=begun, started=begun, processed=ended, completed=ended)
+        counts = {"ready": begun, "started": begun, "processed": ended, "completed": ended}
+        loops = checkpoint["loops"]["fit_loop"]
+        loops["epoch_progress"] = {"total": {**counts}, "current": {**counts}}
 
     def resume(self, trainer: pl.Trainer) -> None:
         """Set the loops of a trainer, and its loader, to the progress.
 
         To be called at the start of a training, after Lightning's own attempt.
+
+        Raises:
+            ValueError: If accumulated gradients are of other shapes than the parameters.
         """
         watched = {
             name: each.to(trainer.strategy.root_device) for name, each in self.metrics.items()
         }
         trainer._logger_connector._callback_metrics.update(watched)
-        for name, parameter in trainer.lightning_module.named_parameters():
-            if name in self.gradients:
-                parameter.grad = self.gradients[name].to(parameter)
+        self._restore_gradients(trainer)
         if self.has_ended:
             _set_epochs(trainer, self.epoch, begun=True)
             if self.metrics:
@@ -102,6 +111,17 @@ class Progress:
             self._begin_epoch(trainer)
         else:
             self._continue_epoch(trainer)
+
+    def _restore_gradients(self, trainer: pl.Trainer) -> None:
+        for name, parameter in trainer.lightning_module.named_parameters():
+            gradient = self.gradients.get(name)
+            if gradient is not None and gradient.shape != parameter.shape:
+                raise ValueError(
+                    f"checkpoint: gradients: expected {tuple(parameter.shape)} for {name}, but got "
+                    f"{tuple(gradient.shape)}; use another checkpoint of the same run."
+                )
+            if gradient is not None:
+                parameter.grad = gradient.to(parameter, copy=True)
 
     def _begin_epoch(self, trainer: pl.Trainer) -> None:
         epoch = self.epoch + self.has_ended

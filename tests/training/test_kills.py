@@ -7,16 +7,21 @@ here covers each interval and each kind of training once; moments are drawn with
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from killing import Kill, Killed, Run, curves_of, restore_kept
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from test_resuming import assert_same
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from deepscm_pl.callbacks import SaveOnTermination
 from deepscm_pl.training.checkpoint_files import steps_of
+from deepscm_pl.training.progress import Progress
 
 EPOCH = 4
 MOMENTS = ("step", "step", "validation", "saving", "saved")
@@ -151,6 +156,44 @@ def test_kinds_of_training(uninterrupted, tmp_path, name, settings, saving):
     state, struck = run.survive(tmp_path / "run", kills)
     assert struck == 3
     assert_as_uninterrupted(state, tmp_path / "run", expected)
+
+
+class Terminated(pl.Callback):
+    """Receives SIGTERM after a batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.fit_loop.epoch_loop.total_batch_idx == self.batch:
+            trainer._signal_connector.received_sigterm = True
+
+
+@pytest.mark.parametrize("batch", [0, 1, 5])
+def test_termination_between_accumulated_batches(uninterrupted, tmp_path, batch):
+    run = Run(checkpoint={"every_n_epochs": 1}, trainer={"accumulate_grad_batches": 3})
+    told = dataclasses.replace(run, callbacks=(SaveOnTermination(), Terminated(batch)))
+    with pytest.raises(SIGTERMException):
+        told.fit(tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert "gradients" in saved
+    assert_as_uninterrupted(
+        run.fit(tmp_path / "run"), tmp_path / "run", uninterrupted("accumulated", run)
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("loops", None), ("loops", {"fit_loop": {}}), ("metrics", {"a": 1}), ("gradients", [3])],
+)
+def test_progress_of_another_form_is_refused(tmp_path, part, value):
+    run = Run()
+    state = run.fit(tmp_path)
+    with pytest.raises(ValueError, match="checkpoint: loops: expected the progress"):
+        Progress.of({**state, part: value})
+    state["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["rows"] = -1
+    with pytest.raises(ValueError, match="expected a count, but got -1"):
+        Progress.of(state)
 
 
 def counts(ready, started, processed, completed):
