@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -13,7 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["exit_on_termination", "flush_to_disk", "new_file", "new_folder", "replaced_folder"]
+__all__ = [
+    "clear_leftovers",
+    "exit_on_termination",
+    "flush_to_disk",
+    "new_file",
+    "new_folder",
+    "replaced_folder",
+]
+
+_FILE = re.compile(r"\..+\.\d+\.partial")
+_FOLDER = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
+_PREVIOUS = re.compile(r"\.(.+)\.previous")
 
 
 @contextmanager
@@ -36,6 +48,29 @@ def flush_to_disk(path: Path) -> None:
     """
     with path.open("r+b") as file:  # some systems flush only what can be written
         os.fsync(file.fileno())
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what programs that were killed left half-written in a folder.
+
+    Only files and folders of the temporary names of this module are removed. A folder that was
+    moved aside to be replaced returns if the new one is not there. Symbolic links are neither
+    removed nor followed, and folders below are left as they are.
+
+    Args:
+        folder: A folder to which no other program is writing. Nothing is done if it is missing or
+            a symbolic link.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for path in [each for each in folder.iterdir() if not each.is_symlink()]:
+        moved = _PREVIOUS.fullmatch(path.name)
+        if path.is_file() and _FILE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+        elif path.is_dir() and _FOLDER.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir() and moved is not None:
+            _restore(folder / moved[1], path)
 
 
 @contextmanager

@@ -59,6 +59,9 @@ class Interrupt(pl.Callback):
     def kill(self, trainer):
         os.kill(os.getpid(), signal.SIGKILL)
 
+    def press_ctrl_c(self, trainer):
+        raise KeyboardInterrupt
+
     def terminate(self, trainer):
         os.kill(os.getpid(), signal.SIGTERM)
 

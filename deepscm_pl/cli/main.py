@@ -90,11 +90,9 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
 
     try:
         command(words)
-    except SIGTERMException:
-        print(
-            f"deepscm {words[0]}: ended by SIGTERM; --ckpt_path last goes on from what was saved",
-            file=sys.stderr,
-        )
+    except SIGTERMException as error:
+        saved = str(error) or "--ckpt_path last goes on from what was saved"
+        print(f"deepscm {words[0]}: ended by SIGTERM; {saved}", file=sys.stderr)
         return 128 + signal.SIGTERM
     except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DEEPSCM_TRACEBACK"):

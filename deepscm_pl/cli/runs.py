@@ -18,6 +18,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
+from deepscm_pl.files import clear_leftovers
+
 __all__ = ["OneCheckpoint", "RunLock", "RunLogger", "checkpoint_folders", "end_with_parent"]
 
 _T = TypeVar("_T")
@@ -103,11 +105,13 @@ def _first_free(folder: Path, first: int) -> int:
 class RunLock(pl.Callback):
     """Keeps two trainings from writing to the folder of one run.
 
-    The lock is the process's own: it is gone when the process is, however it ended.
+    The lock is the process's own: it is gone when the process is, however it ended. Its file, and
+    whatever else a killed process left half-written, is removed by the training that resumes.
     """
 
     def __init__(self) -> None:
         self._file: IO[str] | None = None
+        self._path: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the lock.
@@ -122,23 +126,34 @@ class RunLock(pl.Callback):
         with _that_can_be_written(path):
             path.mkdir(parents=True, exist_ok=True)
             self._file = _opened(path / _LOCK)
-        if not _lock(self._file):
+        if not _lock(self._file) or os.fstat(self._file.fileno()).st_nlink == 0:
             self._file.close()
             self._file = None
             raise ValueError(
                 f"another training is writing to {path}; wait for its end, or start one of your "
                 "own without --ckpt_path last or in another --trainer.default_root_dir."
             )
+        self._path = path / _LOCK
+        clear_leftovers(path / "checkpoints")
+        if isinstance(trainer.logger, RunLogger):  # others may share the folder with anything
+            clear_leftovers(path)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the lock back."""
-        if stage == "fit" and self._file is not None:
+        """Give the lock back after a training."""
+        if stage == "fit":
+            self.release()
+
+    def release(self) -> None:
+        """Give the lock back, if it is held, and remove its file."""
+        if self._path is not None:  # first: whoever finds it afterwards would lock another
+            self._path.unlink(missing_ok=True)
+        if self._file is not None:
             self._file.close()
-            self._file = None
+        self._file = self._path = None
 
     def __getstate__(self) -> dict[str, object]:
         """Without the lock, which is no one else's."""
-        return {"_file": None}
+        return {"_file": None, "_path": None}
 
 
 def _opened(path: Path) -> IO[str]:
@@ -214,7 +229,7 @@ def _of_every_process(value: _T) -> list[_T]:
 
 
 def checkpoint_folders(root: Path, given: str | None = None) -> Iterator[Path]:
-    """Where trainings with the root folder ``root`` keep checkpoints.
+    """Where trainings with the root folder ``root`` keep checkpoints, the newest run last.
 
     Args:
         root: ``trainer.default_root_dir``.
@@ -225,7 +240,14 @@ def checkpoint_folders(root: Path, given: str | None = None) -> Iterator[Path]:
         return
     yield root
     yield root / "checkpoints"
-    yield from sorted((root / _LOGS).glob("version_*/checkpoints"))
+    yield from sorted((root / _LOGS).glob("version_*/checkpoints"), key=_run_number)
+
+
+def _run_number(folder: Path) -> tuple[int, str]:
+    """Sorts runs in the order in which they were begun."""
+    name = folder.parent.name
+    number = name.removeprefix("version_")
+    return (int(number) if number.isdecimal() else -1, name)
 
 
 def end_with_parent(seconds: float = 5.0) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace, set_parsing_settings
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, distributed
@@ -24,11 +23,13 @@ from deepscm_pl.callbacks import (
     EvaluationReport,
     SaveOnTermination,
 )
+from deepscm_pl.callbacks.checkpoint import RunCheckpoint
 from deepscm_pl.callbacks.run_folder import run_folder
 from deepscm_pl.cli.described import REPORTS, FromCheckpoint, read_described
 from deepscm_pl.cli.overrides import trusted_packages
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.cli.predictions import Predictions, write_quantities
+from deepscm_pl.cli.resuming import describe_resumption, shell_command, tell_if_interrupted
 from deepscm_pl.cli.runs import (
     OneCheckpoint,
     RunLock,
@@ -39,7 +40,7 @@ from deepscm_pl.cli.runs import (
 from deepscm_pl.configuration import restore_class
 from deepscm_pl.files import exit_on_termination, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
-from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
+from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint, steps_of
 from deepscm_pl.training.safetensors_file import is_exported
 from deepscm_pl.training.training_state import restoring
 from deepscm_pl.training.weights import load_weights
@@ -92,6 +93,7 @@ class TrainingCommand(LightningCLI):
         described: The model and the data that a checkpoint describes, in place of those of a
             configuration.
         trust: Packages whose classes a checkpoint may name.
+        typed: The words that the user typed, if ``words`` holds others in addition.
     """
 
     def __init__(
@@ -100,11 +102,13 @@ class TrainingCommand(LightningCLI):
         model: type[pl.LightningModule] = DeepSCM,
         described: FromCheckpoint | None = None,
         trust: Sequence[str] = (),
+        typed: list[str] | None = None,
     ) -> None:
         self.causal = model is DeepSCM
         self.words = words
         self.described = described
         self.trust = trust
+        self._typed = words if typed is None else typed
         # A second wall: what a file describes is not handed to the parser in the first place.
         set_parsing_settings(instantiate_subclass_spec_in_any=described is None)
         super().__init__(
@@ -171,7 +175,7 @@ class TrainingCommand(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Checkpoints on the validation split, and the reports of the test."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": f"validation/{'bound' if self.causal else 'accuracy'}",
@@ -242,8 +246,7 @@ class TrainingCommand(LightningCLI):
         # What was saved after this checkpoint is written once more.
         settings.checkpoint.enable_version_counter = False
         run = _run_of(str(path))
-        steps = int(read_checkpoint(path, settings=())["global_step"])
-        return {} if run is None else {"version": run.name, "purge_step": steps}
+        return {} if run is None else {"version": run.name, "purge_step": steps_of(path)}
 
     def fit(
         self,
@@ -252,21 +255,40 @@ class TrainingCommand(LightningCLI):
         ckpt_path: str | None = None,
     ) -> None:
         """Train, test the best checkpoint, and say what to do next."""
+        callback: Any = self.trainer.checkpoint_callback
         with (
             _into_its_own_folder(ckpt_path),
             self._nothing_left_of_a_refusal(),
+            self._tell_if_interrupted(
+                lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed)
+            ),
             restoring(ckpt_path),
         ):
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+            try:
+                self.trainer.fit(
+                    model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
+                )
+            finally:
+                self._release_locks()
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        callback: Any = self.trainer.checkpoint_callback
         best = callback and (callback.best_model_path or callback.last_model_path)
         if best:
-            self.test(model, datamodule, best)
+            test = shell_command("test", "--ckpt_path", best)
+            with self._tell_if_interrupted(lambda: f"the training is done; test it with: {test}"):
+                self.test(model, datamodule, best)
             self._say_what_next(model, Path(best))
         else:
             print("No checkpoint was written, so there is nothing to test.")
+
+    def _release_locks(self) -> None:
+        """Let the run be resumed in this process, too, where Lightning tears nothing down."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RunLock):
+                callback.release()
+
+    def _tell_if_interrupted(self, advice: Callable[[], str]) -> AbstractContextManager[None]:
+        return tell_if_interrupted(self.trainer, "fit", advice)
 
     @contextmanager
     def _nothing_left_of_a_refusal(self) -> Iterator[None]:
@@ -366,6 +388,7 @@ def run_training_command(words: list[str]) -> None:
         )
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
+    typed = words
     path = _option(words, "--ckpt_path")
     checkpoint = None if path is None or path in _NO_FILES else path
     if checkpoint is not None and is_exported(checkpoint) and words[0] == "fit":
@@ -383,7 +406,7 @@ def run_training_command(words: list[str]) -> None:
         described, words = read_described(checkpoint, words, trust)
     model = _model_class(words) if described is None else type(described.model)
     try:
-        TrainingCommand(words, model, described, trust)
+        TrainingCommand(words, model, described, trust, typed)
     finally:
         _leave_processes()
 

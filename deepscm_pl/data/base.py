@@ -143,8 +143,6 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         self.num_workers = require_count("num_workers", num_workers, minimum=0)
         self.drop_last = drop_last
         self._datasets: dict[Split, InMemoryDataset] | None = None
-        self._training_loader: ResumableLoader | None = None
-        self._position: dict[str, int] = {}
 
     @abstractmethod
     def load(self) -> SourceSplits:
@@ -335,23 +333,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         dataset = self.training_dataset()
         order = EpochSampler(dataset, data_seed())
-        loader = ResumableLoader(
-            dataset, sampler=order, drop_last=self.drop_last, **self._settings()
-        )
-        loader.load_state_dict(self._position)
-        self._training_loader, self._position = loader, {}
-        return loader
-
-    def state_dict(self) -> dict[str, Any]:
-        """How far the training has come in its epoch, for a checkpoint."""
-        # Lightning would keep it by itself, but asks for the loader before it gives the state back
-        # wherever a schedule of the learning rate depends on the number of steps.
-        loader = self._training_loader
-        return {} if loader is None else {"position": loader.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next training go on there."""
-        self._position = state_dict.get("position", {})
+        return ResumableLoader(dataset, sampler=order, drop_last=self.drop_last, **self._settings())
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the validation split, in order."""

@@ -150,10 +150,11 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
         """The batches that are left of the epoch."""
         self._handed_out = 0
-        return self._counted(super().__iter__())
+        return self._counted()
 
-    def _counted(self, batches: Iterator[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
-        for batch in batches:
+    def _counted(self) -> Iterator[dict[str, Tensor]]:
+        # Begun with the first batch: until then the position may still be set.
+        for batch in super().__iter__():
             self._handed_out += 1
             self._epoch = getattr(self.sampler, "epoch", -1)
             yield batch
@@ -193,6 +194,23 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
             "epoch": sampler.epoch + ended,
             "rows": 0 if ended else rows,
         }
+
+    def state_after(self, epoch: int, batches: int) -> dict[str, int]:
+        """The state after some batches of an epoch, as large as now, whatever was handed out.
+
+        Args:
+            epoch: Index of the epoch; the next one if all batches of an epoch are done.
+            batches: How many of its batches are done on each process, those before an
+                interruption included.
+        """
+        sampler = self.sampler
+        if not isinstance(sampler, EpochSampler):
+            return {}
+        together = self.batch_size * sampler.num_replicas
+        # Those of before may have been of another size.
+        first = sampler.start - self.batches_done * together if epoch == sampler.epoch else 0
+        rows = first + batches * together if batches else 0
+        return {"seed": sampler.seed, "epoch": epoch, "rows": rows}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on after the rows of a state; the next call of ``iter`` does.

@@ -12,10 +12,13 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
 from deepscm_pl.files import new_file
+from deepscm_pl.training.archives import check_archive
 from deepscm_pl.training.checkpoint import read_checkpoint
+from deepscm_pl.training.one_line import one_line
+from deepscm_pl.training.progress import Progress
 from deepscm_pl.training.training_state import check_state
 
-__all__ = ["AtomicCheckpointIO", "last_checkpoint"]
+__all__ = ["AtomicCheckpointIO", "furthest_checkpoint", "last_checkpoint", "steps_of"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -110,10 +113,13 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def last_checkpoint(folders: Iterable[Path]) -> Path | None:
-    """The newest checkpoint that is complete, of those in some folders.
+    """Find the checkpoint that is furthest in training, in the last folder that holds any.
+
+    How far a checkpoint is follows from its content, not from the time of the file, which a copy
+    changes. Of checkpoints of the same point, ``last.ckpt`` is taken, then the first by name.
 
     Args:
-        folders: Where to look; those that do not exist are left out.
+        folders: Folders of runs, the newest run last; those that do not exist are left out.
 
     Returns:
         None if there is no checkpoint.
@@ -121,17 +127,67 @@ def last_checkpoint(folders: Iterable[Path]) -> Path | None:
     Raises:
         ValueError: If there are some, and none can be read.
     """
-    found = [path for folder in folders for path in folder.glob("*.ckpt") if path.is_file()]
     broken: list[str] = []
-    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        try:
-            read_checkpoint(path, settings=())
-        except ValueError as error:
-            broken.append(str(error))
-            continue
-        if broken:
-            rank_zero_warn(f"going on with {path}, for newer ones are broken: {broken[0]}")
-        return path
+    for folder in reversed(list(folders)):
+        found = [path for path in folder.glob("*.ckpt") if path.is_file()]
+        for path in _furthest_first(sorted(found), broken):
+            try:
+                read_checkpoint(path, settings=())
+            except ValueError as error:  # broken in what was not looked at so far
+                broken.append(str(error))
+                continue
+            if broken:
+                rank_zero_warn(
+                    f"going on with {path}; others, which may be newer, are broken: {broken[0]}"
+                )
+            return path
     if broken:
         raise ValueError(f"ckpt_path: no checkpoint can be read: {broken[0]}")
     return None
+
+
+def furthest_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """Find the checkpoint of a folder that is furthest in training, and its number of steps.
+
+    Weights are not read: they may still turn out to be broken.
+    """
+    paths = _furthest_first(sorted(folder.glob("*.ckpt")), [])
+    return (paths[0], steps_of(paths[0])) if paths else None
+
+
+def steps_of(path: Path) -> int:
+    """The number of training steps that led to a checkpoint; no weights are read.
+
+    Raises:
+        ValueError: If the file cannot be read, or holds no progress of a training.
+    """
+    return _progress_of(path)[0]
+
+
+def _furthest_first(paths: Iterable[Path], broken: list[str]) -> list[Path]:
+    """Sort those that can be read; messages of the others go to ``broken``."""
+    known: list[tuple[tuple[int, ...], Path]] = []
+    for path in paths:
+        try:
+            known.append((_progress_of(path), path))
+        except ValueError as error:
+            broken.append(str(error))
+    by_name = sorted(known, key=lambda each: not each[1].name.startswith("last"))
+    return [path for _, path in sorted(by_name, key=lambda each: each[0], reverse=True)]
+
+
+def _progress_of(path: Path) -> tuple[int, ...]:
+    """The number of steps, and how far the checkpoint is within the last of them."""
+    try:
+        check_archive(path)
+        # The content of tensors stays on the disk.
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        steps = checkpoint["global_step"]
+        if not isinstance(steps, int) or "optimizer_states" not in checkpoint:
+            raise ValueError("it lacks the number of steps, or the state of the optimiser")
+        return (steps, *Progress.of(checkpoint).order)
+    except Exception as error:  # a broken file breaks the reader in many ways
+        raise ValueError(
+            f"checkpoint: {path} cannot be read ({one_line(error)}); it is truncated or no "
+            "checkpoint of a training. Use another one of the same run."
+        ) from None

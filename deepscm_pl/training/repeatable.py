@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
-from deepscm_pl.data.loading import ResumableLoader
+from deepscm_pl.training.progress import Progress, keep_progress, leave_resumption
 from deepscm_pl.training.training_state import (
     check_optimizers,
     check_state,
@@ -42,6 +42,7 @@ class RepeatableModule(pl.LightningModule):
 
     _random_seed: int | None = None
     _resumed: Mapping[str, Any] | None = None
+    _progress: Progress | None = None
 
     def on_fit_start(self) -> None:
         """Agree on a seed, unless a checkpoint has brought one; check the rest of its state.
@@ -58,15 +59,19 @@ class RepeatableModule(pl.LightningModule):
             self._random_seed = int(self.trainer.strategy.broadcast(seed))
 
     def on_train_start(self) -> None:
-        """Count the batches of an epoch that goes on by what the loader has left of it."""
-        if self.trainer.fit_loop.restarting:
-            _count_as_loader(self.trainer)
+        """Go on where the checkpoint was saved, whatever Lightning makes of it."""
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            progress.resume(self.trainer)
+
+    def on_train_epoch_start(self) -> None:
+        """Train an epoch as ever, after one that went on from a checkpoint."""
+        leave_resumption(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the generators."""
         self._seed_generators(0, batch_idx, self.global_rank)
-        # Else Lightning leaves out schedules of epochs and plateaus at the end of the first one.
-        self.trainer.fit_loop.restarting = False
+        leave_resumption(self.trainer)
 
     def on_validation_batch_start(
         self, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -92,15 +97,16 @@ class RepeatableModule(pl.LightningModule):
             torch.manual_seed(seed)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the seed, and say which version of the program writes."""
+        """Keep the seed and the progress, and say which version of the program writes."""
         stamp(checkpoint)
         checkpoint[_KEY] = self._random_seed
+        keep_progress(self.trainer, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the seed over, and check what the callbacks would act on.
+        """Take the seed over, and in training the progress; check what callbacks would act on.
 
         Raises:
-            ValueError: If the state of the training is of another form than expected.
+            ValueError: If a training cannot go on from the checkpoint.
         """
         seed = checkpoint.get(_KEY)
         if type(seed) not in (int, NoneType) or not 0 <= (seed or 0) < 2**63:
@@ -112,6 +118,8 @@ class RepeatableModule(pl.LightningModule):
             check_state(checkpoint)
             keep_own_checkpoints(checkpoint, Path(self.trainer.ckpt_path or ".").parent)
             self._resumed = checkpoint
+            self._progress = Progress.of(checkpoint)
+            self._progress.write(checkpoint)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """A copy, for averages of weights; it shares the factories of optimiser and schedule.
@@ -125,15 +133,3 @@ class RepeatableModule(pl.LightningModule):
         memo.update({id(state[name]): state[name] for name in _FACTORIES if name in state})
         copied.__setstate__(copy.deepcopy(state, memo))
         return copied
-
-
-def _count_as_loader(trainer: pl.Trainer) -> None:
-    """Let Lightning end the epoch with the last batch, though those before were of another size."""
-    loader: Any = trainer.train_dataloader
-    if not isinstance(loader, ResumableLoader) or not loader.is_resumable:
-        return
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    done = trainer.num_training_batches if progress.is_last_batch else loader.batches_done
-    missing = int(done) - progress.current.ready
-    for name in ("ready", "started", "processed", "completed"):
-        setattr(progress.current, name, getattr(progress.current, name) + missing)

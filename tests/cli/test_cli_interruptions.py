@@ -6,6 +6,7 @@ import copy
 import errno
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 
@@ -112,7 +113,11 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
     assert found == code, printed
     assert last(tmp_path)["global_step"] == saved
     if how.startswith("terminate"):
-        assert "ended by SIGTERM; --ckpt_path last goes on" in printed
+        assert f"ended by SIGTERM; saved up to step {saved} in" in printed
+        assert (
+            f"resume with: deepscm {shlex.join(words(tmp_path, how, step))} --ckpt_path last"
+            in printed
+        )
     time.sleep(1.1)  # TensorBoard reads files in the order of the seconds in their names
     assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
     resumed, expected = last(tmp_path), last(whole)
@@ -182,7 +187,7 @@ def test_the_newest_complete_checkpoint_is_found(whole, tmp_path, capsys):
     good = folder / "last.ckpt"
     broken = folder / "newer.ckpt"
     broken.write_bytes(good.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match=r"going on with .*last.ckpt, for newer ones are broken"):
+    with pytest.warns(UserWarning, match=r"going on with .*last.ckpt; others, which may be"):
         assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
     assert last(tmp_path)["global_step"] == STEPS
     for path in folder.glob("*.ckpt"):
