@@ -39,6 +39,14 @@ class Program:
 
     def run(self):
         """In place of the program that forked; its end is that of the process."""
+        spare = _Spare()
+        if spare.program is None:
+            _replace_processes_of_lightning(spare)
+            self._run()
+        else:
+            spare.program._run()
+
+    def _run(self):
         os.environ.clear()
         os.environ.update(self.environment)
         os.chdir(self.folder)
@@ -55,7 +63,7 @@ class Program:
 
 
 class Fork:
-    """A program that runs, as ``subprocess.Popen`` shows one.
+    """A program that runs.
 
     Args:
         requests: Where the template waits.
@@ -63,7 +71,7 @@ class Fork:
         output: Descriptors of its standard output and its standard error.
     """
 
-    def __init__(self, requests, program, output=(1, 2)):
+    def __init__(self, requests, program, output):
         self._ended, sender = socket.socketpair()
         with sender:
             message = json.dumps(vars(program)).encode()
@@ -83,16 +91,51 @@ class Fork:
             self._ended.close()
         return self.returncode
 
+
+class _Spare:
+    """A child that waits to become a program that its parent starts; it ends with its parent.
+
+    Made before the parent does anything, so that it knows nothing of what the parent has done.
+
+    Attributes:
+        program: What the child is to be, in the child; None in the parent.
+    """
+
+    def __init__(self):
+        self._ours, theirs = socket.socketpair()
+        self.returncode, self.program = None, None
+        self.pid = os.fork()
+        with theirs:
+            if self.pid == 0:
+                self._ours.close()
+                self.program = _program_from(theirs)
+
+    def start(self, words, env, cwd):
+        """Let it become this program, as ``subprocess.Popen`` does; one is enough for two ranks."""
+        program = Program(list(words[1:]), dict(env), cwd or os.getcwd())
+        with self._ours:
+            self._ours.sendall(json.dumps(vars(program)).encode() + b"\n")
+        return self
+
     def poll(self):
-        """The exit code; None while it runs."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.wait(0)
+        """The exit code, the negative of a signal; None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
     def send_signal(self, number):
         """Unless it has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
+
+
+def _program_from(connection):
+    with connection.makefile() as lines:
+        message = lines.readline()
+    if not message:
+        os._exit(0)
+    return Program(**json.loads(message))
 
 
 class Template:
@@ -128,21 +171,18 @@ class Template:
 def main():
     """Import, then fork for each request; a fork returns from here to run its program."""
     requests = socket.socket(fileno=int(os.environ.pop(_REQUESTS)))
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     _import_everything()
     gc.freeze()  # so that the end of a fork touches, and thereby copies, less
     parent, running = os.getppid(), {}
     while os.getppid() == parent:
-        ready, _, _ = select.select([requests, ours, *running], [], [], 1)
+        ready, _, _ = select.select([requests, *running], [], [], 1)
         for each in ready:
             if each in running:
                 _tell_the_end(each, *running.pop(each))
             else:
-                program = _fork(each, running)
+                program = _fork(requests, running)
                 if program is not None:
                     requests.close()
-                    ours.close()
-                    _replace_processes_of_lightning(theirs)
                     return program
     return None
 
@@ -200,16 +240,13 @@ def _forget_the_template():
     rank_zero.rank_zero_only.rank = rank_zero._get_rank() or 0
 
 
-def _replace_processes_of_lightning(requests):
-    """Let the processes that Lightning starts beside a program be forks as well."""
+def _replace_processes_of_lightning(spare):
+    """Let the process that Lightning starts beside a program be a fork as well."""
     import lightning_fabric.strategies.launchers.subprocess_script as of_fabric
     import pytorch_lightning.strategies.launchers.subprocess_script as of_lightning
 
-    def start(words, env, cwd):
-        return Fork(requests, Program(list(words[1:]), dict(env), cwd or os.getcwd()))
-
     for module in (of_fabric, of_lightning):
-        module.subprocess = SimpleNamespace(Popen=start)
+        module.subprocess = SimpleNamespace(Popen=spare.start)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class Forked:
 
     def wait(self):
         """Exit code, output and, if kept apart, errors, when all that write there have ended."""
-        printed = {number: b"" for number in self._reading}
+        printed = dict.fromkeys(self._reading, b"")
         has_ended = _read_all(printed, LIMIT)
         if not has_ended:
             _end_all(self._process)
