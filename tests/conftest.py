@@ -15,6 +15,10 @@ from deepscm_pl.cli import main
 
 from tiny import write_configuration
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a process for each processor already.
+    torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

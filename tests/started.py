@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
+
+from forked import CAN_FORK, Program, Template
 
 LIMIT = 300
 """Seconds after which a run counts as hanging."""
@@ -69,6 +74,79 @@ def _end(process):
         return process.communicate()[0]
 
 
+class Forked:
+    """Python with these words, begun with all imports done; what it prints is kept.
+
+    Args:
+        words: As after ``python``.
+        folder: Where it runs; the current folder by default.
+        apart: Whether standard error is kept apart from standard output.
+    """
+
+    def __init__(self, *words, folder=None, apart=False):
+        program = Program(list(words), environment(), str(folder or Path.cwd()))
+        pipes = [os.pipe() for _ in range(1 + apart)]
+        self._reading = [reading for reading, _ in pipes]
+        writing = [writing for _, writing in pipes]
+        self._process = _begin(program, (writing[0], writing[-1]))
+        for each in writing:
+            os.close(each)
+
+    def wait(self):
+        """Exit code, output and, if kept apart, errors, when all that write there have ended."""
+        printed = dict.fromkeys(self._reading, b"")
+        has_ended = _read_all(printed, LIMIT)
+        if not has_ended:
+            _end_all(self._process)
+            _read_all(printed, TIME_TO_END)
+        for number in printed:
+            os.close(number)
+        hung = "" if has_ended else f"no end after {LIMIT} seconds:\n"
+        return self._process.wait(), *(hung + each.decode() for each in printed.values())
+
+
+def _read_all(printed, limit):
+    """Add to what was printed until its ends; False after ``limit`` seconds."""
+    end, missing = time.monotonic() + limit, set(printed)
+    while missing:
+        ready, _, _ = select.select(list(missing), [], [], max(0, end - time.monotonic()))
+        if not ready:
+            return False
+        for number in ready:
+            part = os.read(number, 2**16)
+            printed[number] += part
+            if not part:
+                missing.remove(number)
+    return True
+
+
+_templates = []
+"""The one of this process, started when it is first needed."""
+
+
+def _begin(program, output):
+    if CAN_FORK:
+        if not _templates:
+            _templates.append(Template(environment()))
+        return _templates[0].start(program, output)
+    return subprocess.Popen(
+        [sys.executable, *program.words],
+        env=program.environment,
+        cwd=program.folder,
+        stdout=output[0],
+        stderr=output[1],
+        start_new_session=True,
+    )
+
+
+def _end_all(process):
+    """With all that it has started."""
+    if _templates:
+        _templates.pop().end()
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def run_for_a_while(words):
     """Exit code and output of ``deepscm``."""
-    return wait_for(start("-m", "deepscm_pl", *words))
+    return Forked("-m", "deepscm_pl", *words).wait()

@@ -3,13 +3,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from started import Forked
 
 _ROOT = Path(__file__).parents[1]
 _TINY = {
@@ -33,11 +31,11 @@ def test_every_benchmark_is_run_here():
 @pytest.mark.parametrize("script", _TINY)
 def test_prints_finite_numbers_and_fails_where_a_ratio_is_too_low(script, tmp_path):
     # Everything is measured and printed before a ratio is complained of: one run shows both.
-    done = _run(tmp_path, script, f"{_TINY[script]} --at-least 1000000")
-    figures = [json.loads(line) for line in done.stdout.splitlines()]
-    complaint = done.stderr.splitlines()[-1]
+    code, printed, errors = _run(tmp_path, script, f"{_TINY[script]} --at-least 1000000")
+    figures = [json.loads(line) for line in printed.splitlines()]
+    complaint = errors.splitlines()[-1]
 
-    assert len({figure["figure"] for figure in figures}) == len(figures) > 0, done.stderr
+    assert len({figure["figure"] for figure in figures}) == len(figures) > 0, errors
     for figure in figures:
         numbers = [value for name, value in figure.items() if name != "figure"]
         assert numbers
@@ -49,15 +47,15 @@ def test_prints_finite_numbers_and_fails_where_a_ratio_is_too_low(script, tmp_pa
         if name.startswith("speed_over_")
     ]
     assert ratios
-    assert done.returncode == 1
+    assert code == 1
     assert complaint == f"expected at least 1e+06, but {', '.join(ratios)}"
 
 
 def test_passes_where_every_ratio_is_high_enough(tmp_path):
-    done = _run(tmp_path, "generate.py", f"{_TINY['generate.py']} --at-least 0.001")
+    code, _, errors = _run(tmp_path, "generate.py", f"{_TINY['generate.py']} --at-least 0.001")
 
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    assert code == 0, errors
+    assert errors == ""
 
 
 def test_only_the_ratios_that_are_too_low_are_named(capsys):
@@ -80,9 +78,10 @@ def test_only_the_ratios_that_are_too_low_are_named(capsys):
 @pytest.mark.parametrize(("bound", "is_reached"), [("-1000000000", True), ("-1.0", False)])
 def test_time_to_bound_says_whether_it_was_reached(bound, is_reached, tmp_path):
     epochs = 2 if is_reached else 1
-    done = _run(tmp_path, "time_to_bound.py", f"--bound {bound} --max_epochs {epochs}")
-    assert done.returncode == 0, done.stderr
-    (line,) = done.stdout.splitlines()
+    words = f"--bound {bound} --max_epochs {epochs}"
+    code, printed, errors = _run(tmp_path, "time_to_bound.py", words)
+    assert code == 0, errors
+    (line,) = printed.splitlines()
     found = json.loads(line)
 
     assert 0 < found.pop("seconds") < math.inf
@@ -97,20 +96,20 @@ def test_time_to_bound_says_whether_it_was_reached(bound, is_reached, tmp_path):
 
 
 def test_time_to_bound_names_a_folder_that_is_missing(tmp_path):
-    done = _run(tmp_path, "time_to_bound.py", "--root missing")
+    code, _, errors = _run(tmp_path, "time_to_bound.py", "--root missing")
 
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("root missing is missing, or not a folder;")
+    assert code == 1
+    assert errors.splitlines()[-1].startswith("root missing is missing, or not a folder;")
 
 
 @pytest.mark.skipif(_HAS_GPU, reason="there is a GPU here, so that cuda is not refused")
 @pytest.mark.parametrize("script", _ON_DEVICES)
 def test_refuses_cuda_where_there_is_none(script, tmp_path):
-    done = _run(tmp_path, script, "--device cuda")
+    code, printed, errors = _run(tmp_path, script, "--device cuda")
 
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.splitlines()[-1] == (
+    assert code == 2
+    assert printed == ""
+    assert errors.splitlines()[-1] == (
         f"{script}: error: argument --device: expected cpu, because PyTorch finds no CUDA device "
         "here, but got 'cuda'; leave --device out, or use a machine with a GPU and a PyTorch for it"
     )
@@ -118,10 +117,10 @@ def test_refuses_cuda_where_there_is_none(script, tmp_path):
 
 @pytest.mark.parametrize("number", [0, 3])
 def test_refuses_processes_without_an_image_each(number, tmp_path):
-    done = _run(tmp_path, "scaling.py", f"--batch 2 --processes 1 {number}")
+    code, _, errors = _run(tmp_path, "scaling.py", f"--batch 2 --processes 1 {number}")
 
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
+    assert code == 2
+    assert errors.splitlines()[-1] == (
         "scaling.py: error: argument --processes: expected numbers from 1 to 2, an image of the "
         f"batch for each, but got {number}; leave it out"
     )
@@ -183,13 +182,9 @@ def test_nothing_is_run_for_the_use_of_a_cpu():
 
 
 def _run(folder, script, words):
-    return subprocess.run(
-        [sys.executable, str(_ROOT / "benchmarks" / script), *words.split()],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"},
-    )
+    """Exit code, output and errors."""
+    program = str(_ROOT / "benchmarks" / script)
+    return Forked(program, *words.split(), folder=folder, apart=True).wait()
 
 
 def _load(name):

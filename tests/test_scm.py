@@ -304,7 +304,7 @@ def test_null_intervention_in_single_precision(imaging, observations):
 def test_image_responds_and_attributes_follow_the_graph(imaging, observations):
     thicker = imaging.counterfactual(observations, {"thickness": 4.0}, num_particles=2)
     assert not torch.equal(thicker["intensity"][0], observations["intensity"])
-    assert torch.equal(thicker["intensity"][0], thicker["intensity"][1])
+    torch.testing.assert_close(thicker["intensity"][0], thicker["intensity"][1])
     assert not torch.equal(thicker["image"][0], observations["image"])
     brighter = imaging.counterfactual(observations, {"intensity": 200.0}, num_particles=2)
     assert torch.equal(brighter["thickness"], observations["thickness"].expand(2, 5, 1))

@@ -66,7 +66,8 @@ class Mechanism(nn.Module, ABC):
     The laws that every mechanism obeys, for values x, parents pa and noise u whose batch dimensions
     broadcast:
 
-    - ``forward(abduct(x, pa), pa) == x``: abduction explains the value (exactly, for every draw);
+    - ``forward(abduct(x, pa), pa) == x``: abduction explains the value, for every draw, within
+      rounding; recorded values that are quantised come back exactly;
     - where abduction is exact, ``abduct(forward(u, pa), pa) == u``;
     - ``log_prob`` is the density of ``forward(sample_noise(), pa)``, or raises where only a bound
       exists; ``evidence(...).bound`` never exceeds it in expectation;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pyro
@@ -79,9 +78,10 @@ class Bernoulli(Mechanism):
         below = torch.special.ndtri((rank * (-logit).sigmoid()).clamp(min=_TINY))
         one = value > 0.5
         noise = torch.where(one, above, below).to(threshold)
-        # Rounding may have crossed the threshold, as forward() sees it.
-        beyond = torch.nextafter(threshold, torch.full_like(threshold, math.inf))
-        return {"u": torch.where(one, noise.maximum(beyond), noise.minimum(threshold))}
+        # Rounding may cross the threshold, here, or where forward() sees it in another batch.
+        margin = _MARGIN * torch.finfo(noise.dtype).eps * (1 + threshold.abs())
+        above, below = noise.maximum(threshold + margin), noise.minimum(threshold - margin)
+        return {"u": torch.where(one, above, below)}
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
         """log p(x | pa) in nats, ``(*batch,)``."""
@@ -121,6 +121,9 @@ class Bernoulli(Mechanism):
         tail = torch.special.ndtri((-exact.abs()).sigmoid().clamp(min=_TINY))
         return torch.where(exact > 0, tail, -tail).to(logit)
 
+
+_MARGIN = 16
+"""By how many units of its precision u stays clear of the threshold."""
 
 _TINY = 1e-300
 """A probability that the normal quantile still tells from zero."""

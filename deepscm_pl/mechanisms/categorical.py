@@ -94,15 +94,11 @@ class Categorical(Mechanism):
         ).exponential_()
         won = self._is_class(value)
         log_rates = logits.double()
-        first = waits.gather(-1, value.long().expand(*waits.shape[:-1], 1))
+        winner = value.long().expand(*waits.shape[:-1], 1)
+        first = waits.gather(-1, winner)
         scaled_first = (first.log() + log_rates).exp()
         noise = _normal(torch.where(won, scaled_first, scaled_first + waits)).to(logits)
-        # Rounding may have let another one come as early, as forward() sees it.
-        log_times = _log_times(noise, logits)
-        lead = log_times.gather(-1, value.long().expand(*waits.shape[:-1], 1))
-        tied = ~won & (log_times <= lead)
-        nudge = _NUDGE * torch.finfo(noise.dtype).eps
-        return {"u": torch.where(tied, noise - nudge * (1 + noise.abs()), noise)}
+        return {"u": torch.where(won, noise, _later(noise, logits, winner))}
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
         """log p(x | pa) in nats, ``(*batch,)``."""
@@ -142,8 +138,11 @@ class Categorical(Mechanism):
         return value.long() == torch.arange(self.categories, device=value.device)
 
 
+_MARGIN = 16
+"""By how many units of precision the logarithms of two times have to differ."""
+
 _NUDGE = 64
-"""By how many units of its precision u is moved where two times cannot be told apart."""
+"""By how many units of its precision u is moved where they do not."""
 
 _TINY = 1e-300
 """A probability that the normal quantile still tells from zero."""
@@ -152,6 +151,18 @@ _TINY = 1e-300
 def _log_times(noise: Tensor, logits: Tensor) -> Tensor:
     """log e_k/p_k, in double precision, ``(*batch, K)``."""
     return (-torch.special.log_ndtr(noise.double())).log() - logits.double()
+
+
+def _later(noise: Tensor, logits: Tensor, winner: Tensor) -> Tensor:
+    """u where it is clear that the winner comes before; a little less where it is not.
+
+    Rounding may let another class come as early, here, or where forward() sees it in another batch.
+    """
+    sizes = logits.abs().expand_as(noise)
+    unit = torch.finfo(noise.dtype).eps * (1 + sizes + sizes.gather(-1, winner))
+    log_times = _log_times(noise, logits)
+    tied = log_times <= log_times.gather(-1, winner) + _MARGIN * unit
+    return torch.where(tied, noise - _NUDGE * unit * (1 + noise.abs()), noise)
 
 
 def _normal(exponential: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from deepscm_pl.callbacks.waiting import others_wait
 
 
 def test_others_wait_longer_than_processes_do_elsewhere(tmp_path):
-    torch.multiprocessing.spawn(work_for_long, (tmp_path,), nprocs=2)
+    torch.multiprocessing.start_processes(work_for_long, (tmp_path,), 2, start_method="fork")
     assert (tmp_path / "1").read_text() == "done"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from started import run_for_a_while, start, wait_for
+from started import Forked, run_for_a_while
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepscm_pl.cli import main
@@ -198,7 +198,7 @@ def test_the_newest_complete_checkpoint_is_found(whole, tmp_path, capsys):
 
 def test_two_runs_in_one_place_have_a_folder_each(tmp_path):
     command = ["-m", "deepscm_pl", *words(tmp_path), "--trainer.max_epochs", "1"]
-    ended = [wait_for(run) for run in [start(*command), start(*command)]]
+    ended = [run.wait() for run in [Forked(*command), Forked(*command)]]
     assert [code for code, _ in ended] == [0, 0], ended
     for number in (0, 1):
         saved = torch.load(run_of(tmp_path, number) / "checkpoints" / "last.ckpt")

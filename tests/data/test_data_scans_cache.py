@@ -7,13 +7,12 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from started import Forked
 
 from deepscm_pl.data.scans import cache, preprocessing
 from deepscm_pl.data.scans.preprocessing import Preprocessing
@@ -263,7 +262,7 @@ def test_a_full_disk(tmp_path):
 
 
 PROGRAM = """
-import resource, sys
+import ctypes, resource, sys
 from pathlib import Path
 
 import numpy, pandas, PIL.Image, torch  # so that what every program allocates is there
@@ -272,6 +271,8 @@ from deepscm_pl.mechanisms import AffineFlow
 from deepscm_pl.training import DeepSCM
 from scan_folders import make
 
+# So that glibc gives back at once what is freed.
+ctypes.CDLL(None).mallopt(-3, 65536)  # M_MMAP_THRESHOLD
 root, memory = Path(sys.argv[1]), float(sys.argv[2])
 data = make(root, images="{eid}.npy", memory=memory, batch_size=2)
 torch.zeros(2**24).sum()
@@ -322,22 +323,14 @@ def test_images_may_be_larger_than_the_memory_that_there_is(tmp_path):
     block = np.random.default_rng(0).integers(0, 256, (96, 128, 128), dtype=np.uint8)
     for number, row in enumerate(rows):
         np.save(tmp_path / f"{row['eid']}.npy", np.roll(block, number))
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "OMP_NUM_THREADS": "1",
-        "MALLOC_MMAP_THRESHOLD_": "65536",  # so that glibc gives back at once what is freed
-    }
-    done = {
-        memory: subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(tmp_path), memory],
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
-        for memory in ("0.1", "1")
-    }
-    assert "differing by 0\n" in done["0.1"].stdout, done["0.1"].stderr
-    assert "images that differ by 0\n" in done["0.1"].stdout, done["0.1"].stderr
-    assert done["1"].returncode != 0
-    assert "MemoryError" in done["1"].stderr or "allocate" in done["1"].stderr
+    (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
+    program = str(tmp_path / "program.py")
+    little, much = (
+        Forked(program, str(tmp_path), memory, apart=True).wait() for memory in ("0.1", "1")
+    )
+    _, printed, errors = little
+    assert "differing by 0\n" in printed, errors
+    assert "images that differ by 0\n" in printed, errors
+    code, _, errors = much
+    assert code != 0
+    assert "MemoryError" in errors or "allocate" in errors

@@ -116,3 +116,16 @@ def test_noise_at_the_threshold_is_on_the_side_of_its_value(dtype, monkeypatch):
         mechanism.initial_logit.fill_(logit)
         value = torch.tensor([[0.0], [1.0]], dtype=dtype)
         assert torch.equal(mechanism(mechanism.abduct(value, {}), {}), value)
+
+
+def test_the_value_comes_back_where_the_threshold_is_rounded_otherwise(monkeypatch):
+    """As on the rows of another batch; of so many draws some are nearer than rounding."""
+    mechanism = make(False)
+    mechanism.initial_logit.fill_(0.7)
+    value = torch.arange(2.0).repeat(1_000_000)[:, None]
+    noise = mechanism.abduct(value, {})
+    logit = mechanism.logit({})
+    for units in (-4, 4):
+        rounded = logit * (1 + units * torch.finfo(logit.dtype).eps)
+        monkeypatch.setattr(mechanism, "logit", lambda _, rounded=rounded: rounded)
+        assert torch.equal(mechanism(noise, {}), value)

@@ -191,3 +191,15 @@ def test_what_cannot_be_learned():
         Categorical(Context(), 1)
     with pytest.raises(ValueError, match=r"every class from 0 to 3 in .* 2, 3 does not occur"):
         make(False).fit(torch.tensor([[0.0], [1.0]]), {})
+
+
+def test_the_value_comes_back_where_probabilities_are_rounded_otherwise(monkeypatch):
+    """As on the rows of another batch; of so many draws some are nearer than rounding."""
+    mechanism = of_probabilities(0.2, 0.5, 0.3, dtype=torch.float32)
+    value = torch.arange(3.0).repeat(500_000)[:, None]
+    noise = mechanism.abduct(value, {})
+    logits = mechanism.logits({})
+    for units in torch.tensor([[4, -4, 4], [-4, 4, -4], [4, 4, -4]]):
+        rounded = logits * (1 + units * torch.finfo(logits.dtype).eps)
+        monkeypatch.setattr(mechanism, "logits", lambda _, rounded=rounded: rounded)
+        assert torch.equal(mechanism(noise, {}), value)

@@ -43,7 +43,7 @@ METRICS = (statistics, distance, noise_of_a_cause, noise_of_an_effect)
 
 
 def test_a_process_without_rows_changes_nothing(tmp_path):
-    torch.multiprocessing.spawn(compute_in, (tmp_path,), nprocs=2)
+    torch.multiprocessing.start_processes(compute_in, (tmp_path,), 2, start_method="fork")
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=False)
         for make in METRICS:

@@ -127,6 +127,11 @@ def decoder():
     return TemplateDecoder(3, 3, (2, 9, 12), SMALL, hidden=4, overlay=overlay)
 
 
+def differ(first, second):
+    """Where two rows of a batch differ by more than the rounding of matrix products."""
+    return ~torch.isclose(first, second, rtol=1e-5, atol=1e-5)
+
+
 def test_the_opacity_alone_sees_what_overlays():
     whole = disturbed(decoder())
     disturbed(disc(whole.overlay).decoder)
@@ -135,19 +140,19 @@ def test_the_opacity_alone_sees_what_overlays():
     condition[1, 0], condition[2, 1] = 1.0, 1.0
     latents = latent.expand(3, 3)
     warps = whole.warp(latents, condition)
-    assert torch.equal(warps[0], warps[1])
-    assert not torch.equal(warps[0], warps[2])
+    torch.testing.assert_close(warps[1], warps[0])
+    assert differ(warps[2], warps[0]).any()
     image = whole(latents, condition)
-    changed = (image[1] != image[0]).any(dim=0)
+    changed = differ(image[1], image[0]).any(dim=0)
     assert changed.any()
     assert not changed.all()
-    assert (image[2] != image[0]).all()
+    assert differ(image[2], image[0]).all()
     # Field and colour see the others only: they are as they are where those are.
     with torch.no_grad():
         whole.overlay.slow_growth.zero_()
     same = whole(latents, condition)
-    assert torch.equal(same[1], same[0])
-    assert (same[2] != same[0]).all()
+    torch.testing.assert_close(same[1], same[0])
+    assert differ(same[2], same[0]).all()
 
 
 def test_a_decoder_without_an_overlay_has_none():

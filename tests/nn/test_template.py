@@ -121,13 +121,13 @@ def test_features_that_do_not_place_leave_the_warp_as_it_is():
     latent, condition = torch.randn(1, 3), torch.zeros(4, 3)
     condition[[1, 2, 3], [0, 1, 2]] = 1.0
     factual, first, second, third = decoder.warp(latent.expand(4, 3), condition)
-    torch.testing.assert_close(second, factual, atol=0, rtol=0)
+    torch.testing.assert_close(second, factual)
     for other in (first, third):
         assert (other - factual).abs().max() > 0.1
     # What is drawn still follows all of the condition.
     torch.nn.init.normal_(decoder.decoder.get_parameter(_last_weight(decoder.decoder)))
     drawn = decoder(latent.expand(4, 3), condition)
-    assert (drawn[2] - drawn[0]).abs().max() > 0
+    assert (drawn[2] - drawn[0]).abs().max() > 1e-2
 
 
 def _last_weight(network):
