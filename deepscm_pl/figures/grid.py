@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.escaping import for_picture
 from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
@@ -18,6 +19,7 @@ from deepscm_pl.figures.pixels import (
     limit_to_reference,
     to_rgb,
 )
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.planes import as_pictures, inches_per_element
 from deepscm_pl.figures.text import width_of
 
@@ -88,9 +90,11 @@ def draw_grid(
     canvas = _canvas(columns, layout, limit if differences else None, levels)
     axes.imshow(canvas, interpolation="nearest")
     axes.set_xticks([layout.centre(k) for k in range(len(columns))])
-    axes.set_xticklabels([_broken(column.title) for column in columns], fontsize=_TITLE_SIZE)
+    axes.set_xticklabels(
+        [for_picture(_broken(column.title)) for column in columns], fontsize=_TITLE_SIZE
+    )
     axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
-    axes.set_yticklabels(list(row_labels), fontsize=8)
+    axes.set_yticklabels([for_picture(label) for label in row_labels], fontsize=8)
     for k, column in enumerate(columns):
         for n, caption in enumerate(column.captions):
             below = layout.top(n) + layout.row_height + 1
@@ -199,7 +203,7 @@ def _canvas(
 
 def _new_figure(layout: _Layout, title: str) -> Figure:
     height, width = (size * layout.scale for size in layout.shape)
-    figure = Figure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
+    figure = PlainFigure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
     # Exactly as large as the layout says, so that texts fit and no pixel is lost.
     axes = figure.add_axes(_part(figure, _BESIDE, _BELOW, width, height))
     axes.xaxis.tick_top()

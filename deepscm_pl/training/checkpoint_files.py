@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file
 from deepscm_pl.training.checkpoint import read_checkpoint
 from deepscm_pl.training.safetensors_file import is_exported
@@ -109,7 +110,8 @@ def last_checkpoint(folders: Iterable[Path]) -> Path | None:
             broken.append(str(error))
             continue
         if broken:
-            rank_zero_warn(f"going on with {path}, for newer ones are broken: {broken[0]}")
+            told = f"going on with {path}, for newer ones are broken: {broken[0]}"
+            rank_zero_warn(for_terminal(told))
         return path
     if broken:
         raise ValueError(f"ckpt_path: no checkpoint can be read: {broken[0]}")
