@@ -47,16 +47,16 @@ _MARKUP = re.compile(
     r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore inside a word is none of Markdown
     r"|:(?=//)|(?<=\bwww)\."  # addresses become links without any markup
 )
-_BLOCK = re.compile(r"^(?:[#+=-]|\d+[.)])")
+_BLOCK = re.compile(r"^(?:[#+=-]|\d+[.)])(?=[\s#=-]|$)")
 """What makes a list or a heading of a line."""
 
 _BACKTICKS = re.compile(r"`+")
 
-_COMPUTED = "=+-@＝＋－＠"
-"""Characters with which a formula begins."""
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|nan)", re.ASCII)
-_SEPARATORS = frozenset(";\t")
-"""What separates cells where a comma does not."""
+_BEFORE_FORMULA = re.compile(r"(?<![\s;'])[\s;']*(?=[=+\-@＝＋－＠])")
+"""What precedes a character with which a formula begins, spaces, separators and apostrophes."""
+_SEPARATOR = re.compile(r"[;\t\r\n]")
+"""Where other programs than ours may begin a cell, whatever the quotes."""
 
 _LONGEST_LINE, _MOST_LINES = 120, 100
 _LONGEST_NAME = 100
@@ -131,13 +131,14 @@ def for_picture(text: object) -> str:
 def for_spreadsheet(cell: str) -> str:
     """A text that a spreadsheet takes for a text: an apostrophe precedes what it would compute.
 
+    So it does where a semicolon or tab inside of the text may be held for the end of a cell.
     Numbers stay numbers. :func:`from_spreadsheet` gives back the same text, whatever it is.
 
     Example:
-        >>> for_spreadsheet("=1+1"), for_spreadsheet("-5"), for_spreadsheet("male")
-        ("'=1+1", '-5', 'male')
+        >>> for_spreadsheet("=1+1"), for_spreadsheet("-5"), for_spreadsheet("a;=1")
+        ("'=1+1", '-5', "a;'=1")
     """
-    return f"'{cell}" if _needs_apostrophe(cell) else cell
+    return cell if _NUMBER.fullmatch(cell) else _BEFORE_FORMULA.sub(_with_apostrophes, cell)
 
 
 def from_spreadsheet(cell: str) -> str:
@@ -147,7 +148,7 @@ def from_spreadsheet(cell: str) -> str:
         >>> from_spreadsheet("'=1+1"), from_spreadsheet("'tis")
         ('=1+1', "'tis")
     """
-    return cell[1:] if cell.startswith("'") and _needs_apostrophe(cell[1:]) else cell
+    return _BEFORE_FORMULA.sub(_without_apostrophes, cell)
 
 
 class TableWriter:
@@ -165,8 +166,7 @@ class TableWriter:
     """
 
     def __init__(self, file: TextIO) -> None:
-        self._usual = csv.writer(file)
-        self._quoting = csv.writer(file, quoting=csv.QUOTE_ALL)
+        self._writer = csv.writer(file)
 
     def writerow(self, cells: Iterable[object]) -> None:
         """Write a row.
@@ -174,10 +174,9 @@ class TableWriter:
         Args:
             cells: Texts and numbers.
         """
-        row = [for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in cells]
-        # Where other characters separate cells, the rest of such a text would be a cell.
-        is_split = any(isinstance(cell, str) and _SEPARATORS & set(cell) for cell in row)
-        (self._quoting if is_split else self._usual).writerow(row)
+        self._writer.writerow(
+            [for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in cells]
+        )
 
     def writerows(self, rows: Iterable[Iterable[object]]) -> None:
         """Write several rows."""
@@ -252,10 +251,14 @@ def _shortened(line: str) -> str:
     return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
 
 
-def _needs_apostrophe(cell: str) -> bool:
-    if cell.startswith(("'", "\t", "\r", "\n")):
-        return True
-    return cell.lstrip()[:1] in tuple(_COMPUTED) and _NUMBER.fullmatch(cell) is None
+def _with_apostrophes(found: re.Match[str]) -> str:
+    marked = _SEPARATOR.sub(lambda separator: f"{separator[0]}'", found[0])
+    return marked if found.start() else f"'{marked}"
+
+
+def _without_apostrophes(found: re.Match[str]) -> str:
+    marked = found[0] if found.start() else found[0].removeprefix("'")
+    return re.sub(rf"({_SEPARATOR.pattern})'", r"\1", marked)
 
 
 def _finite(value: Any) -> Any:

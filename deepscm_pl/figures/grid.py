@@ -81,6 +81,7 @@ def draw_grid(
         >>> column = ImageColumn("factual", torch.zeros(2, 1, 8, 8))
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
+    columns = [_plain(each) for each in columns]
     layout = _layout(columns, differences)
     columns = [replace(each, images=_pictures(each.images)) for each in columns]
     reference = columns[0].images
@@ -90,9 +91,7 @@ def draw_grid(
     canvas = _canvas(columns, layout, limit if differences else None, levels)
     axes.imshow(canvas, interpolation="nearest")
     axes.set_xticks([layout.centre(k) for k in range(len(columns))])
-    axes.set_xticklabels(
-        [for_picture(_broken(column.title)) for column in columns], fontsize=_TITLE_SIZE
-    )
+    axes.set_xticklabels([_broken(column.title) for column in columns], fontsize=_TITLE_SIZE)
     axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
     axes.set_yticklabels([for_picture(label) for label in row_labels], fontsize=8)
     for k, column in enumerate(columns):
@@ -167,6 +166,12 @@ def _width_of_texts(columns: Sequence[ImageColumn]) -> float:
     # Measuring takes time, and the widest is one of the longest.
     longest = sorted(lines, key=lambda line: (len(line), line))[-_MEASURED:]
     return max(titles, width_of(longest, _CAPTION_SIZE)) + _BETWEEN_TEXTS
+
+
+def _plain(column: ImageColumn) -> ImageColumn:
+    """A column whose texts have a picture, and leave room for the images."""
+    captions = [for_picture(caption) for caption in column.captions]
+    return replace(column, title=for_picture(column.title), captions=captions)
 
 
 def _broken(title: str) -> str:

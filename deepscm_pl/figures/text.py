@@ -27,7 +27,7 @@ def wrapped(text: str, width: int) -> str:
         do(thickness = 1.5,
         intensity = 224)
     """
-    parts = text.replace(" million", "\u00a0million").split(", ")
+    parts = for_picture(text).replace(" million", "\u00a0million").split(", ")
     # The length with its comma.
     tied = [each.replace(" ", "\u00a0") if len(each) < width else each for each in parts]
     lines = fill(", ".join(tied), width, break_long_words=False, break_on_hyphens=False)
