@@ -132,13 +132,16 @@ def for_spreadsheet(cell: str) -> str:
     """A text that a spreadsheet takes for a text: an apostrophe precedes what it would compute.
 
     So it does where a semicolon or tab inside of the text may be held for the end of a cell.
-    Numbers stay numbers. :func:`from_spreadsheet` gives back the same text, whatever it is.
+    Numbers stay numbers. :func:`from_spreadsheet` gives back the same text, unless it holds halves
+    of characters, which UTF-8 lacks: they are written as Python writes them.
 
     Example:
         >>> for_spreadsheet("=1+1"), for_spreadsheet("-5"), for_spreadsheet("a;=1")
         ("'=1+1", '-5', "a;'=1")
     """
-    return cell if _NUMBER.fullmatch(cell) else _BEFORE_FORMULA.sub(_with_apostrophes, cell)
+    if _NUMBER.fullmatch(cell):
+        return cell
+    return _BEFORE_FORMULA.sub(_with_apostrophes, _without_halves(cell))
 
 
 def from_spreadsheet(cell: str) -> str:
@@ -199,7 +202,7 @@ def as_json(document: Mapping[str, Any]) -> str:
     """
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
     # A half of a character has no place in UTF-8, and is always inside of a text here.
-    return _SURROGATE.sub(lambda found: _escape(found[0]), text) + "\n"
+    return _without_halves(text) + "\n"
 
 
 def for_file_name(text: object) -> str:
@@ -245,6 +248,10 @@ def _is_seen(character: str) -> bool:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def _without_halves(text: str) -> str:
+    return _SURROGATE.sub(lambda found: _escape(found[0]), text)
 
 
 def _shortened(line: str) -> str:
