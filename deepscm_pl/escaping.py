@@ -201,8 +201,12 @@ def as_json(document: Mapping[str, Any]) -> str:
         }
     """
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    # A half of a character has no place in UTF-8, and is always inside of a text here.
-    return _without_halves(text) + "\n"
+    # A half of a character has no place in UTF-8, and what cannot be seen is for no terminal.
+    lines = (
+        "".join(each if _is_seen(each) else json.dumps(each)[1:-1] for each in line)
+        for line in text.split("\n")  # those between entries, for texts have none
+    )
+    return "\n".join(lines) + "\n"
 
 
 def for_file_name(text: object) -> str:

@@ -309,7 +309,9 @@ def test_different_texts_have_different_files():
 
 def test_json_holds_every_text_and_no_nan():
     document = {text: [text, float("nan"), (1.5, float("-inf"))] for text in NASTY}
-    written = as_json(document).encode()
+    written = as_json(document)
+    assert is_harmless(written, lines="\n")
+    written.encode()
 
     def refuse(constant):
         raise AssertionError(constant)
