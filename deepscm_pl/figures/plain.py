@@ -13,8 +13,6 @@ from deepscm_pl.escaping import for_picture
 
 __all__ = ["PlainFigure"]
 
-_PLAIN = {"text.parse_math": False, "text.usetex": False}
-
 
 class PlainFigure(Figure):
     """A figure that draws dollar signs and backslashes as they are, not as mathematics.
@@ -27,13 +25,14 @@ class PlainFigure(Figure):
     def draw(self, renderer: RendererBase) -> None:
         """Draw the figure, its texts as they are."""
         for text in self.findobj(Text):
-            _make_plain(text)  # type: ignore[arg-type]
+            _make_plain(text)
         for axis in self.findobj(Axis):
-            formatter = axis.get_major_formatter()  # type: ignore[attr-defined]
+            formatter = axis.get_major_formatter()
             if isinstance(formatter, ScalarFormatter):
                 formatter.set_usetex(False)
                 formatter.set_useMathText(False)
-        with rc_context(_PLAIN):  # for the ticks that are made on the way
+        # For the ticks that are made on the way.
+        with rc_context({"text.parse_math": False, "text.usetex": False}):
             super().draw(renderer)
 
 
