@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ import torch
 from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
 from deepscm_pl.callbacks.waiting import others_wait
 from deepscm_pl.data import CausalDataModule
+from deepscm_pl.escaping import as_json
 from deepscm_pl.evaluation import (
     AssociationRow,
     Estimate,
@@ -156,7 +156,7 @@ class AssociationReport(pl.Callback):
             "quantities": _plain(found, self.reference),
         }
         self._texts = {
-            folder / "association.json": json.dumps(document, indent=2) + "\n",
+            folder / "association.json": as_json(document),
             folder / "association.md": table.as_markdown(),
         }
 

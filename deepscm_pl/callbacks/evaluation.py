@@ -12,6 +12,7 @@ from deepscm_pl.callbacks.association import AssociationReport
 from deepscm_pl.callbacks.run_folder import describe_origin, run_folder, trained_steps
 from deepscm_pl.callbacks.waiting import others_wait
 from deepscm_pl.data import CausalDataModule
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation import (
     Report,
     Subject,
@@ -205,7 +206,7 @@ def _print(report: Report) -> None:
         if name != "association":
             print_table(table)
     for reason in report.left_out:
-        print(f"Left out. {reason}")
+        print(f"Left out. {for_terminal(reason)}")
 
 
 def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:

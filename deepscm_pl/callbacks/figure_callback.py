@@ -18,6 +18,7 @@ from torch import Tensor
 
 from deepscm_pl.callbacks.run_folder import checkpoint_folder, trained_steps
 from deepscm_pl.data.base import CausalDataModule, require_count
+from deepscm_pl.escaping import for_file_name, for_tag, for_terminal
 from deepscm_pl.figures import save_figure
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
@@ -103,7 +104,7 @@ class FigureCallback(pl.Callback, ABC):
         nothing = self.check(_scm(pl_module))
         if nothing is not None and nothing not in self._said:
             self._said.add(nothing)
-            rank_zero_info(f"{type(self).__name__} draws nothing: {nothing}")
+            rank_zero_info("%s draws nothing: %s", type(self).__name__, for_terminal(nothing))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the observations of an earlier epoch."""
@@ -175,11 +176,12 @@ class FigureCallback(pl.Callback, ABC):
         with torch.random.fork_rng(devices, device_type=accelerator), torch.no_grad():
             torch.manual_seed(self.seed)
             for what, figure in self.draw(_scm(pl_module), observations, split):
-                path = save_figure(figure, folder / f"{self.name}-{what}-{when}.png")
+                stem = for_file_name(f"{self.name}-{what}")
+                path = save_figure(figure, folder / f"{stem}-{when}.png")
                 figure.clear()
                 self.written.append(path)
-                tag, step = f"{self.name}/{what}/{split}", trained_steps(trainer, pl_module)
-                _log_picture(trainer, tag, path, step)
+                tag = for_tag(f"{self.name}/{what}/{split}")
+                _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
 
 
 def _first(variables: Variables) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from deepscm_pl.cli.image_files import ImageFiles, ImageFormat, choose_formats
 from deepscm_pl.data.placement import Placement
+from deepscm_pl.escaping import TableWriter, for_file_name
 from deepscm_pl.figures import ImageColumn, captions, draw_grid, save_figure
 from deepscm_pl.files import new_folder
 from deepscm_pl.scm import StructuralCausalModel, summarise
@@ -111,7 +111,7 @@ def _write_table(
         (files.folder / "images").mkdir()
     compared = [n for n, each in files.formats.items() if differences and each == "nifti"]
     with (files.folder / "answers.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = TableWriter(file)
         extra = [f"{name}_difference" for name in compared]
         writer.writerow(["observation", "intervention", "particle", *scm.graph.nodes, *extra])
         for k, answer in enumerate(answers):
@@ -177,7 +177,8 @@ def _write_grids(
         ImageColumn(answer.heading or answer.title, mean, text)
         for answer, mean, text in zip(answers, means, texts, strict=True)
     ]
-    save_figure(draw_grid(columns, rows, differences=len(answers) > 1), folder / f"{name}.png")
+    stem = for_file_name(name)
+    save_figure(draw_grid(columns, rows, differences=len(answers) > 1), folder / f"{stem}.png")
     if max(answer.particles for answer in answers) > 1:
         deviations = [
             ImageColumn(answer.heading or answer.title, summarise(answer.values[name])[1])
@@ -191,4 +192,4 @@ def _write_grids(
             differences=False,
             levels=max(int(largest) + 1, 2),
         )
-        save_figure(figure, folder / f"{name}-deviation.png")
+        save_figure(figure, folder / f"{stem}-deviation.png")

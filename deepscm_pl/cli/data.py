@@ -10,6 +10,7 @@ from deepscm_pl.cli.parser import FriendlyArgumentParser
 from deepscm_pl.data import generate_brain, generate_morphomnist, known_world
 from deepscm_pl.data.generate_heads import ImageFormat
 from deepscm_pl.data.worlds import DIGIT_WORLDS
+from deepscm_pl.escaping import for_terminal
 
 __all__ = ["run_data_command"]
 
@@ -24,7 +25,7 @@ def run_data_command(words: list[str]) -> None:
     """
     options = _parser().parse_args(words[1:])
     {"morphomnist": _make_morphomnist, "brain": _make_brain}[options.kind](options)
-    print(f"written: {options.out}")
+    print(f"written: {for_terminal(options.out)}")
 
 
 def _make_morphomnist(options: argparse.Namespace) -> None:

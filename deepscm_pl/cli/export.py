@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.numerals import format_number
 from deepscm_pl.training import export_model, read_checkpoint
 
@@ -23,8 +24,8 @@ def run_export_command(words: list[str]) -> None:
     options = _parser().parse_args(words[1:])
     written = export_model(options.ckpt_path, options.out, options.overwrite)
     for line in _summary(written):
-        print(line)
-    print(f"written: {written}")
+        print(for_terminal(line))
+    print(f"written: {for_terminal(written)}")
 
 
 def _parser() -> FriendlyArgumentParser:

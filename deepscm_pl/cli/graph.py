@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.figures import draw_graph, save_figure
 from deepscm_pl.graph import CausalGraph
 
@@ -34,7 +35,7 @@ def run_graph_command(words: list[str]) -> None:
     )
     options = parser.parse_args(words[1:])
     graph = CausalGraph(options.edges if options.edges else _graph_of(options.config))
-    print(f"written: {save_figure(draw_graph(graph), options.out)}")
+    print(f"written: {for_terminal(save_figure(draw_graph(graph), options.out))}")
 
 
 def _graph_of(path: Path) -> str | dict[str, list[str]]:

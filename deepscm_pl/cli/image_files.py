@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deepscm_pl.data.nifti import default_placement, write_nifti
 from deepscm_pl.data.placement import Placement
+from deepscm_pl.escaping import for_file_name
 from deepscm_pl.figures import as_pictures
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -79,7 +80,7 @@ class ImageFiles:
             The path of the file, relative to the folder.
         """
         pixels = image.round().clamp(0, 255).byte().cpu()
-        stem = f"images/{name}-{observation}-{label}"
+        stem = f"images/{for_file_name(name)}-{observation}-{label}"
         if self.formats[name] == "nifti":
             return self._write_nifti(stem, name, observation, pixels[0].numpy(), about)
         picture = as_pictures(pixels, pixels.dim()).numpy()
@@ -94,7 +95,7 @@ class ImageFiles:
 
         See :meth:`write` for the arguments.
         """
-        stem = f"images/{name}-{observation}-{label}-difference"
+        stem = f"images/{for_file_name(name)}-{observation}-{label}-difference"
         values = difference[0].cpu().numpy().astype(np.float32)
         return self._write_nifti(stem, name, observation, values, about)
 

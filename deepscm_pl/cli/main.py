@@ -87,6 +87,7 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from deepscm_pl.cli.parser import without_dumps
+    from deepscm_pl.escaping import for_terminal
 
     try:
         command(words)
@@ -97,13 +98,14 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        print(f"deepscm {words[0]}: {without_dumps(str(error))}", file=sys.stderr)
+        told = for_terminal(without_dumps(str(error)), lines=True)
+        print(f"deepscm {words[0]}: {told}", file=sys.stderr)
         return 1
     except RuntimeError as error:
         died = _what_died(str(error))
         if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        print(f"deepscm {words[0]}: {died} ({error})", file=sys.stderr)
+        print(f"deepscm {words[0]}: {died} ({for_terminal(error)})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"deepscm {words[0]}: interrupted", file=sys.stderr)

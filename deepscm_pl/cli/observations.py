@@ -16,6 +16,7 @@ from deepscm_pl.class_names import class_named
 from deepscm_pl.data.nifti import NIFTI_SUFFIXES
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.reading import read_header, read_scan
+from deepscm_pl.escaping import from_spreadsheet
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import load_data
 from deepscm_pl.types import Domain
@@ -110,9 +111,9 @@ def observations_from_csv(
     for number, row in enumerate(rows):
         where = f"observations: {path}, line {number + 2}"
         cells = {
-            name: reader_of_images(f"{where}, {name}", path.parent / (row[name] or ""), name)
+            name: reader_of_images(f"{where}, {name}", path.parent / row[name], name)
             if name in scm.image_variables
-            else [_read_scalar(scm, f"{where}, {name}", row[name] or "", class_names.get(name, ()))]
+            else [_read_scalar(scm, f"{where}, {name}", row[name], class_names.get(name, ()))]
             for name in scm.graph.nodes
         }
         count = max(map(len, cells.values()))
@@ -135,7 +136,11 @@ def _read_rows(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
         raise FileNotFoundError(f"observations: there is no file {path}.")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        columns, rows = reader.fieldnames or [], list(reader)
+        try:
+            columns, found = reader.fieldnames or [], list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"observations: {path} is no table of UTF-8 ({error}).") from None
+    rows = [{name: from_spreadsheet(row[name] or "") for name in columns} for row in found]
     missing = [name for name in names if name not in columns]
     if missing or not rows:
         raise ValueError(

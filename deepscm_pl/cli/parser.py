@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 from pytorch_lightning.cli import LightningArgumentParser
 
+from deepscm_pl.escaping import for_terminal
+
 __all__ = ["FriendlyArgumentParser", "FriendlyLightningParser", "nearest", "without_dumps"]
 
 _UNKNOWN = re.compile(
@@ -97,9 +99,10 @@ def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         name for class_path in class_paths for name in _names_near(class_path)
     ]
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
-    sys.stderr.write(f"{parser.prog}: {without_dumps(message)}{hints[0] if hints else ''}\n")
+    told = f"{parser.prog}: {without_dumps(message)}{hints[0] if hints else ''}"
+    sys.stderr.write(for_terminal(told, lines=True) + "\n")
     if beside:
-        sys.stderr.write(f"known classes: {', '.join(beside)}\n")
+        sys.stderr.write(f"known classes: {for_terminal(', '.join(beside))}\n")
     sys.stderr.write(f"{parser.prog} --help lists the options.\n")
     sys.exit(2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 from torch import distributed
 
+from deepscm_pl.escaping import TableWriter
 from deepscm_pl.files import new_file
 
 __all__ = ["Predictions", "write_quantities"]
@@ -75,6 +75,6 @@ def write_quantities(path: Path, rows: dict[int, dict[str, Any]]) -> None:
     names = list(next(iter(rows.values()), {}))
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = TableWriter(file)
         writer.writerow(["row", *names])
         writer.writerows([row, *(found[name] for name in names)] for row, found in rows.items())

@@ -15,6 +15,7 @@ from deepscm_pl.cli.image_files import FORMATS, choose_formats
 from deepscm_pl.cli.observations import observations_from_csv, observations_from_test_split
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 from deepscm_pl.data.placement import Placement
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
@@ -79,7 +80,7 @@ def run_question(words: list[str]) -> None:
         differences=answered.factual,
     )
     for path in written:
-        print(f"written: {path}")
+        print(f"written: {for_terminal(path)}")
     for name, each in formats.items():
         if each == "nifti" and None in answered.placements.get(name, [None]):
             print(

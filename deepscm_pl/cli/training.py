@@ -38,6 +38,7 @@ from deepscm_pl.cli.runs import (
     end_with_parent,
 )
 from deepscm_pl.configuration import restore_class
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import exit_on_termination, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint, steps_of
@@ -241,7 +242,8 @@ class TrainingCommand(LightningCLI):
         path = last_checkpoint(checkpoint_folders(root, settings.checkpoint.dirpath))
         settings.ckpt_path = None if path is None else str(path)
         if path is None:
-            rank_zero_info("there is no checkpoint in %s to go on from: training starts anew", root)
+            told = "there is no checkpoint in %s to go on from: training starts anew"
+            rank_zero_info(told, for_terminal(root))
             return {}
         # What was saved after this checkpoint is written once more.
         settings.checkpoint.enable_version_counter = False
@@ -349,19 +351,19 @@ class TrainingCommand(LightningCLI):
         rows = predictions.of_all_processes(self.trainer)
         if self.trainer.is_global_zero:
             write_quantities(path, rows)
-            print(f"written: {path}")
+            print(f"written: {for_terminal(path)}")
 
     def _say_what_next(self, model: pl.LightningModule, best: Path) -> None:
         folder = self.trainer.log_dir  # asks every process
         if not self.trainer.is_global_zero:
             return
-        print(f"\nWatch the run:       tensorboard --logdir {folder}")
+        print(f"\nWatch the run:       {_command('tensorboard --logdir', folder)}")
         if isinstance(model, DeepSCM):
             print(
-                f"Ask the model:       deepscm counterfactual --ckpt_path {best} "
-                f"--do {shlex.quote(self._intervention(model))} --index 0 1 2 --out answers"
+                f"Ask the model:       {_command('deepscm counterfactual --ckpt_path', best)} "
+                f"{_command('--do', self._intervention(model))} --index 0 1 2 --out answers"
             )
-        print(f"Evaluate it again:   deepscm test --ckpt_path {best}")
+        print(f"Evaluate it again:   {_command('deepscm test --ckpt_path', best)}")
 
     def _intervention(self, model: DeepSCM) -> str:
         """The first intervention that the run has drawn, or one that fits any model."""
@@ -369,6 +371,11 @@ class TrainingCommand(LightningCLI):
             if isinstance(callback, CounterfactualGrid):
                 return callback.texts[0]
         return f"{model.scm.graph.nodes[0]}*=1.1"
+
+
+def _command(words: str, last: object) -> str:
+    """Words of a command line for people to copy, the last of which comes from elsewhere."""
+    return f"{words} {for_terminal(shlex.quote(str(last)))}"
 
 
 def run_training_command(words: list[str]) -> None:
@@ -521,6 +528,7 @@ def _say_written(trainer: pl.Trainer) -> None:
     of_epochs = [path for path in written if "-epoch=" in path.stem]
     for path in written:
         if path not in of_epochs:
-            print(f"written: {path}")
+            print(f"written: {for_terminal(path)}")
     if of_epochs:
-        print(f"And {len(of_epochs)} pictures of earlier epochs in {of_epochs[0].parent}")
+        folder = for_terminal(of_epochs[0].parent)
+        print(f"And {len(of_epochs)} pictures of earlier epochs in {folder}")

@@ -12,6 +12,7 @@ from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 from deepscm_pl.data.placement import Placement
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file
 
 __all__ = ["NIFTI_SUFFIXES", "default_placement", "write_nifti"]
@@ -108,7 +109,7 @@ def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
 
 
 def _plain(description: str) -> bytes:
-    text = description.translate(_PLAIN).encode("ascii", "replace")
+    text = for_terminal(description).translate(_PLAIN).encode("ascii", "replace")
     if len(text) <= _DESCRIPTION_BYTES:
         return text
     return text[: _DESCRIPTION_BYTES - 3] + b"..."

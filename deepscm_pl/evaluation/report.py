@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from deepscm_pl.escaping import as_json, for_markdown, for_tag, markdown_code
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
@@ -103,10 +103,7 @@ class Report:
                 "name a new folder."
             )
         with replaced_folder(folder) as new:
-            document = json.dumps(
-                self.as_plain_data(), indent=2, ensure_ascii=False, allow_nan=False
-            )
-            (new / _NUMBERS).write_text(document + "\n", encoding="utf-8")
+            (new / _NUMBERS).write_text(as_json(self.as_plain_data()), encoding="utf-8")
             (new / "evaluation.md").write_text(self.as_markdown(), encoding="utf-8")
             for name, figure in self.pictures.items():
                 save_figure(figure, new / f"{name}.png")
@@ -160,7 +157,11 @@ class Report:
                 continue
             parts.append(f"## {title}")
             if table is not None:
-                parts += [how_to_read(name, table), f"{table.title}.", table.as_markdown()]
+                parts += [
+                    how_to_read(name, table),
+                    f"{for_markdown(table.title)}.",
+                    table.as_markdown(),
+                ]
             if title == "Soundness" and evaluation.composition:
                 parts.append(self._composition())
             if picture in self.pictures:
@@ -168,7 +169,9 @@ class Report:
                 parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
         left_out = self.left_out
         if left_out:
-            parts.append("## Left out\n\n" + "\n".join(f"- {reason}" for reason in left_out))
+            parts.append(
+                "## Left out\n\n" + "\n".join(f"- {for_markdown(reason)}" for reason in left_out)
+            )
         return "\n\n".join(part.strip() for part in parts) + "\n"
 
     def main_figures(self) -> dict[str, float]:
@@ -225,15 +228,16 @@ class Report:
 
     def _introduction(self) -> str:
         evaluation = self.evaluation
-        truth = "of no known world" if evaluation.world is None else f"of {evaluation.world}"
+        world = evaluation.world
+        truth = "of no known world" if world is None else f"of {for_markdown(world)}"
         lines = [
             f"{self.rows}, {truth}; quantities of particles, "
             f"repetitions and pixel noise, and the noise floor, from the first "
             f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
             "Numbers are means over images; grey levels go from 0 to 255."
             + (_REPEATED if self._is_repeated else ""),
-            *(f"{name.capitalize()}: `{value}`." for name, value in self.origin.items() if value
-              and isinstance(value, str)),
+            *(f"{name.capitalize()}: {markdown_code(value)}." for name, value in self.origin.items()
+              if value and isinstance(value, str)),
         ]  # fmt: skip
         return "\n\n".join(lines)
 
@@ -333,7 +337,7 @@ def _tagged(found: dict[str, float]) -> dict[str, float]:
         if not math.isfinite(value):
             continue
         readable = re.sub(r"([-+*])=", lambda sign: _SIGNS[sign[1]], name)
-        plain = tag = "evaluation/" + re.sub(r"[^-/\w.]+", "_", readable)
+        plain = tag = f"evaluation/{for_tag(readable)}"
         copies = 1
         while tag in tagged:
             copies += 1

@@ -9,9 +9,12 @@ from statistics import NormalDist
 from textwrap import wrap
 from typing import Literal, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
@@ -44,7 +47,7 @@ _LARGE = 1e3
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in rows and columns.
+    """Texts in rows and columns, which may come from files: they are shown as they are.
 
     Attributes:
         title: What the table is about.
@@ -90,27 +93,43 @@ class Table:
         Where it is too wide, headings are broken between words; where that is not enough, texts
         are, after commas, and in the end between words. Numbers stay whole.
         """
-        columns = [max(len(self.columns[k]), least) for k, least in enumerate(self._least_widths())]
-        shown = self
+        shown = self._for_terminal()
+        least = shown._least_widths()
+        columns = [
+            max(cell_len(name), size) for name, size in zip(shown.columns, least, strict=True)
+        ]
         if _total(columns) > width:
-            if _total(self._least_widths()) > width:
-                broken = [[cell.replace(", ", ",\n") for cell in row] for row in self.rows]
-                shown = replace(self, rows=broken)
+            if _total(shown._least_widths()) > width:
+                broken = [[cell.replace(", ", ",\n") for cell in row] for row in shown.rows]
+                shown = replace(shown, rows=broken)
             if _total(shown._least_widths()) > width:
                 shown = shown._narrowed()
             columns = shown._least_widths()
-        table = RichTable(title=self.title)
+        return shown._as_rich(columns)
+
+    def _as_rich(self, widths: Sequence[int]) -> RichTable:
+        """The table in columns of these widths; texts, for rich finds markup in strings."""
+        table = RichTable(title=Text(self.title))
         for k, column in enumerate(self.columns):
             justify: Literal["left", "right"] = "left" if k < self.words else "right"
-            table.add_column(column, justify=justify, width=columns[k])
-        for row in shown.rows:
-            table.add_row(*row)
+            table.add_column(Text(column), justify=justify, width=widths[k])
+        for row in self.rows:
+            table.add_row(*map(Text, row))
         return table
+
+    def _for_terminal(self) -> Table:
+        """The table without characters that a terminal obeys."""
+        return replace(
+            self,
+            title=for_terminal(self.title),
+            columns=[for_terminal(column) for column in self.columns],
+            rows=[[for_terminal(cell) for cell in row] for row in self.rows],
+        )
 
     def _narrowed(self) -> Table:
         """The table with columns of words as narrow as their longest word."""
         longest = [
-            max((len(word) for row in self.rows for word in row[k].split()), default=1)
+            max((cell_len(word) for row in self.rows for word in row[k].split()), default=1)
             for k in range(self.words)
         ]
         narrow = [[_wrapped(row[k], size) for k, size in enumerate(longest)] for row in self.rows]
@@ -123,7 +142,7 @@ class Table:
             [*column.split(), *(line for row in self.rows for line in row[k].splitlines())]
             for k, column in enumerate(self.columns)
         ]
-        return [max(map(len, each)) for each in lines]
+        return [max(map(cell_len, each), default=1) for each in lines]
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -146,8 +165,7 @@ def print_table(table: Table) -> None:
 
 
 def _line(cells: Sequence[str]) -> str:
-    # A bar inside a cell would end it.
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(for_markdown, cells)) + " |"
 
 
 def _short(value: float | None) -> str:

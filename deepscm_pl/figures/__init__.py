@@ -13,6 +13,7 @@ from deepscm_pl.figures.grid import ImageColumn, draw_grid
 from deepscm_pl.figures.matrix import ImagePanel, MatrixAxis, draw_comparison, draw_image_matrix
 from deepscm_pl.figures.noise import draw_noise
 from deepscm_pl.figures.output import figure_to_array, save_figure
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.planes import as_pictures, middle_planes
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ImagePanel",
     "JointPanel",
     "MatrixAxis",
+    "PlainFigure",
     "as_pictures",
     "captions",
     "draw_comparison",

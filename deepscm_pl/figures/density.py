@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.text import width_of, wrapped
 from deepscm_pl.figures.ticks import make_ticks_readable
 
@@ -198,7 +199,7 @@ def _new_figure(count: int, height: float) -> Figure:
     if count < 1:
         raise ValueError("panels: expected at least one, but got none.")
     size = (3.6 * min(count, _COLUMNS) + 0.4, height * _rows(count) + 0.5)
-    return Figure(figsize=size, dpi=150, layout="constrained")
+    return PlainFigure(figsize=size, dpi=150, layout="constrained")
 
 
 def _rows(count: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import networkx
 from matplotlib.figure import Figure
 
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.graph import CausalGraph
 
 __all__ = ["draw_graph"]
@@ -30,7 +31,7 @@ def draw_graph(graph: CausalGraph) -> Figure:
     placed = {node: _bend(float(x), float(y), levels[node]) for node, (x, y) in positions.items()}
     longest = max(len(node) for node in graph.nodes)
     width = max(3.0, 0.16 * longest * max(list(levels.values()).count(k) for k in levels.values()))
-    figure = Figure(figsize=(width + 1.5, 1.2 * (1 + max(levels.values())) + 0.6), dpi=150)
+    figure = PlainFigure(figsize=(width + 1.5, 1.2 * (1 + max(levels.values())) + 0.6), dpi=150)
     axes = figure.add_subplot()
     networkx.draw_networkx(
         network,

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.escaping import for_picture
 from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
@@ -18,6 +19,7 @@ from deepscm_pl.figures.pixels import (
     limit_to_reference,
     to_rgb,
 )
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.planes import as_pictures, inches_per_element
 from deepscm_pl.figures.text import width_of
 
@@ -79,6 +81,7 @@ def draw_grid(
         >>> column = ImageColumn("factual", torch.zeros(2, 1, 8, 8))
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
+    columns = [_plain(each) for each in columns]
     layout = _layout(columns, differences)
     columns = [replace(each, images=_pictures(each.images)) for each in columns]
     reference = columns[0].images
@@ -90,7 +93,7 @@ def draw_grid(
     axes.set_xticks([layout.centre(k) for k in range(len(columns))])
     axes.set_xticklabels([_broken(column.title) for column in columns], fontsize=_TITLE_SIZE)
     axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
-    axes.set_yticklabels(list(row_labels), fontsize=8)
+    axes.set_yticklabels([for_picture(label) for label in row_labels], fontsize=8)
     for k, column in enumerate(columns):
         for n, caption in enumerate(column.captions):
             below = layout.top(n) + layout.row_height + 1
@@ -165,6 +168,12 @@ def _width_of_texts(columns: Sequence[ImageColumn]) -> float:
     return max(titles, width_of(longest, _CAPTION_SIZE)) + _BETWEEN_TEXTS
 
 
+def _plain(column: ImageColumn) -> ImageColumn:
+    """A column whose texts have a picture, and leave room for the images."""
+    captions = [for_picture(caption) for caption in column.captions]
+    return replace(column, title=for_picture(column.title), captions=captions)
+
+
 def _broken(title: str) -> str:
     """A line for each of several interventions."""
     return title.replace(", ", ",\n")
@@ -199,7 +208,7 @@ def _canvas(
 
 def _new_figure(layout: _Layout, title: str) -> Figure:
     height, width = (size * layout.scale for size in layout.shape)
-    figure = Figure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
+    figure = PlainFigure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
     # Exactly as large as the layout says, so that texts fit and no pixel is lost.
     axes = figure.add_axes(_part(figure, _BESIDE, _BELOW, width, height))
     axes.xaxis.tick_top()

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.escaping import for_picture
 from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
@@ -20,6 +21,7 @@ from deepscm_pl.figures.pixels import (
     tile,
     to_rgb,
 )
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.planes import as_pictures, inches_per_element
 
 __all__ = ["ImagePanel", "MatrixAxis", "draw_comparison", "draw_image_matrix"]
@@ -151,7 +153,7 @@ def draw_comparison(
     rows = MatrixAxis("", ["observation", "reconstruction", "difference"])
     _show(axes, canvas, shape, columns, rows)
     top = axes.secondary_xaxis("top")
-    top.set_xticks(_centres(len(labels), shape[1]), list(labels), fontsize=8)
+    top.set_xticks(_centres(len(labels), shape[1]), _plain(labels), fontsize=8)
     top.tick_params(length=0)
     top.spines[:].set_visible(False)
     bar = axes.inset_axes((1.02, 0.0, 0.02, 1.0))
@@ -181,7 +183,7 @@ def _check(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) 
 def _new_figure(canvas: NDArray[np.float64], scale: float, across: int, down: int) -> Figure:
     panel = (canvas.shape[1] * scale + 0.9, canvas.shape[0] * scale + 0.8)
     size = (panel[0] * across, panel[1] * down)
-    return Figure(figsize=size, dpi=150, layout="constrained")
+    return PlainFigure(figsize=size, dpi=150, layout="constrained")
 
 
 def _show(
@@ -193,12 +195,16 @@ def _show(
 ) -> None:
     """A canvas of images of ``shape``, with its ticks and labels."""
     axes.imshow(canvas, interpolation="nearest")
-    axes.set_xticks(_centres(len(columns.ticks), shape[1]), list(columns.ticks), fontsize=8)
-    axes.set_yticks(_centres(len(rows.ticks), shape[0]), list(rows.ticks), fontsize=8)
+    axes.set_xticks(_centres(len(columns.ticks), shape[1]), _plain(columns.ticks), fontsize=8)
+    axes.set_yticks(_centres(len(rows.ticks), shape[0]), _plain(rows.ticks), fontsize=8)
     axes.set_xlabel(columns.label, fontsize=9)
     axes.set_ylabel(rows.label, fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+
+
+def _plain(ticks: Sequence[str]) -> list[str]:
+    return [for_picture(tick) for tick in ticks]
 
 
 def _centres(count: int, size: int) -> list[float]:

@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.figures.plain import PlainFigure
+
 __all__ = ["draw_noise"]
 
 _NORMAL, _NOISE = "#d95f02", "#7fa8d1"
@@ -47,7 +49,9 @@ def draw_noise(
         raise ValueError("histograms: expected at least one noise, but got none.")
     across = min(count, 2 if count == 4 else _COLUMNS)
     down = math.ceil(count / across)
-    figure = Figure(figsize=(3.4 * across + 0.3, 2.8 * down + 0.4), dpi=150, layout="constrained")
+    figure = PlainFigure(
+        figsize=(3.4 * across + 0.3, 2.8 * down + 0.4), dpi=150, layout="constrained"
+    )
     panels = [figure.add_subplot(down, across, k + 1) for k in range(count)]
     for axes, (name, values) in zip(panels, histograms.items(), strict=False):
         _draw_histogram(axes, name, _array(values).ravel())

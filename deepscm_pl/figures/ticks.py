@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
@@ -15,6 +17,8 @@ _MOST = 5
 """Intervals between large numbers, which are long."""
 _STEPS = (1, 2, 5, 10)
 _DIGITS = 6
+_EXPONENT = re.compile(r"^1e([-−]?\d+)")
+_RAISED = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def make_ticks_readable(axes: Axes) -> None:
@@ -36,6 +40,19 @@ def make_ticks_readable(axes: Axes) -> None:
         _make_readable(axis)
 
 
+class _PowersOfTen(ScalarFormatter):
+    """Numbers, and at the end of the axis the power of ten that they are multiples of."""
+
+    def __init__(self) -> None:
+        super().__init__(useMathText=False)
+
+    def get_offset(self) -> str:
+        """Such as ``×10⁻⁶``, for figures do without mathematics."""
+        return _EXPONENT.sub(
+            lambda found: f"×10{found[1].translate(_RAISED)}", super().get_offset()
+        )
+
+
 def _make_readable(axis: Axis) -> None:
     largest = max(abs(end) for end in axis.get_view_interval())
     scale = _MILLION if largest >= _MILLION else 1.0
@@ -45,12 +62,12 @@ def _make_readable(axis: Axis) -> None:
             FuncFormatter(lambda value, _: format_number(value / scale, _DIGITS))
         )
     elif largest < _SMALL:
-        axis.set_major_formatter(ScalarFormatter(useMathText=True))
+        axis.set_major_formatter(_PowersOfTen())
     if scale > 1:
         axis.set_label_text(_in_millions(axis.get_label_text()))
 
 
 def _in_millions(label: str) -> str:
     """The label of an axis whose numbers are millions."""
-    before, bracket, unit = label.rpartition("(")
+    before, bracket, unit = label.partition("(")
     return f"{before}{bracket}million {unit}" if bracket else f"{label} (millions)"

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file
 from deepscm_pl.training.archives import check_archive
 from deepscm_pl.training.checkpoint import read_checkpoint
@@ -137,9 +138,8 @@ def last_checkpoint(folders: Iterable[Path]) -> Path | None:
                 broken.append(str(error))
                 continue
             if broken:
-                rank_zero_warn(
-                    f"going on with {path}; others, which may be newer, are broken: {broken[0]}"
-                )
+                problem = f"others, which may be newer, are broken: {broken[0]}"
+                rank_zero_warn(for_terminal(f"going on with {path}; {problem}"))
             return path
     if broken:
         raise ValueError(f"ckpt_path: no checkpoint can be read: {broken[0]}")

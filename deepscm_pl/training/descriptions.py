@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deepscm_pl.training.checkpoint import read_checkpoint
-from deepscm_pl.training.one_line import one_line
 
 __all__ = ["VariableDescriptions", "describe_variables", "read_variable_descriptions"]
 
@@ -33,6 +32,8 @@ def describe_variables(data: Any) -> dict[str, Any]:
 def read_variable_descriptions(path: str | Path) -> VariableDescriptions:
     """What a checkpoint remembers of the variables; older ones than that know nothing.
 
+    Texts are those of the file: escape them (:mod:`deepscm_pl.escaping`) where they are shown.
+
     Args:
         path: The ``.ckpt`` file.
 
@@ -42,9 +43,9 @@ def read_variable_descriptions(path: str | Path) -> VariableDescriptions:
     """
     kept = read_checkpoint(path, settings=()).get("descriptions", {})
     try:
-        units = {str(name): one_line(unit) for name, unit in kept.get("units", {}).items()}
+        units = {str(name): str(unit) for name, unit in kept.get("units", {}).items()}
         names = {
-            str(name): tuple(one_line(text) for text in texts)
+            str(name): tuple(str(text) for text in texts)
             for name, texts in kept.get("class_names", {}).items()
         }
     except (AttributeError, TypeError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from deepscm_pl.escaping import for_terminal
+
 __all__ = ["one_line"]
 
 
@@ -16,10 +18,10 @@ def one_line(message: object, longest: int = 500) -> str:
         >>> one_line(RuntimeError("no room\nfor the second line"))
         'no room'
         >>> one_line(ValueError("a bell \a"))
-        'a bell ?'
+        'a bell \\x07'
         >>> one_line(KeyError())
         'KeyError'
     """
     lines = str(message).strip().splitlines() or [type(message).__name__]
-    text = "".join(each if each.isprintable() else "?" for each in lines[0])
+    text = for_terminal(lines[0])
     return text if len(text) <= longest else f"{text[:longest]}…"

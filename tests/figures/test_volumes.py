@@ -160,7 +160,7 @@ def test_ticks_are_read_without_exponents():
     assert texts[1:4] == ["0.8", "1", "1.2"] or texts[:3] == ["0.8", "1", "1.2"]
     assert axes.get_xlabel() == "brain volume (million mm³)"
     figure_to_array(axes.figure)
-    assert "10^{−6}" in axes.yaxis.get_offset_text().get_text()
+    assert "10⁻⁶" in axes.yaxis.get_offset_text().get_text()
     everyday = Figure().add_subplot(xlim=(0, 300))
     before = everyday.xaxis.get_major_formatter()
     make_ticks_readable(everyday)

@@ -13,6 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from deepscm_pl.cli import main
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.training import DeepSCM, export_model, load_data, read_checkpoint
 from deepscm_pl.training.descriptions import read_variable_descriptions
@@ -108,12 +109,17 @@ def test_units_are_known_without_the_data(altered, tmp_path):
     assert read_checkpoint(again)["variables"]["thickness"]["unit"] == "pixels"
 
 
-def test_descriptions_do_not_command_a_terminal(exported):
+def test_descriptions_do_not_command_a_terminal(exported, tmp_path, capsys):
     odd = "\x1b[2Jmm\nwritten: elsewhere"
     alter(exported, descriptions={"units": {"thickness": odd}, "class_names": {"thickness": [odd]}})
     found = read_variable_descriptions(exported)
-    assert found.units == {"thickness": "?[2Jmm"}
-    assert found.class_names == {"thickness": ("?[2Jmm",)}
+    assert found == ({"thickness": odd}, {"thickness": (odd,)})
+    again = tmp_path / "again.safetensors"
+    assert main(["export", "--ckpt_path", str(exported), "--out", str(again)]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\\x1b[2Jmm\\nwritten: elsewhere" in printed
+    assert printed.count("\nwritten: ") == 1
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from deepscm_pl.data.scans.splits import check_fractions
 from deepscm_pl.data.scans.truth import ORIGINALS_FILE, WORLD_FILE, read_originals
 from deepscm_pl.data.scans.voxel_sizes import check_voxel_sizes
 from deepscm_pl.data.worlds import KnownWorld, read_world
+from deepscm_pl.escaping import for_terminal
 
 __all__ = ["BrainMRIDataModule"]
 
@@ -252,7 +253,7 @@ class BrainMRIDataModule(CausalDataModule):
 
     def load(self) -> SourceSplits:
         """The rows that are trained and validated on, in this order, and those to test on."""
-        rank_zero_info("%s", self._cohort.summary())
+        rank_zero_info("%s", for_terminal(self._cohort.summary(), lines=True))
         self._check_units()
         variables = {
             attribute.name: torch.from_numpy(attribute.values)[:, None].repeat_interleave(

@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from deepscm_pl.evaluation.counterfactuals import COVERAGE_LEVELS, CounterfactualResult
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.text import height_of, width_of, wrapped
 
 __all__ = ["draw_coverage", "has_coverage"]
@@ -29,7 +30,7 @@ def draw_coverage(results: Sequence[CounterfactualResult], particles: str) -> Fi
     titles = [wrapped(result.question.title, 40) for result in results]
     beside, lines = width_of(titles, 8) + 1.2, "\n".join([*titles, "exact"])
     size = (_SIZE + beside, max(_SIZE, 1.3 * height_of([lines], 8) + 0.4))
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color="0.85", linewidth=5, label="exact")
     for k, (result, title) in enumerate(zip(results, titles, strict=True)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -13,7 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
+from deepscm_pl.escaping import for_picture
 from deepscm_pl.evaluation.densities import DensityResult, Sample
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.text import width_of
 from deepscm_pl.figures.ticks import make_ticks_readable
 
@@ -38,7 +41,7 @@ def draw_densities(results: Sequence[DensityResult]) -> Figure:
     width = max(_WIDTH, width_of(texts, 9) + 0.8)
     lines = max(len(panel) for panel in panels)
     size = (width * columns, (_HEIGHT + 0.17 * lines) * rows + 0.3)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, results_of_panel in zip(axes, panels, strict=False):
         _draw_density_panel(figure, panel, results_of_panel)
@@ -66,9 +69,9 @@ def _title(result: DensityResult) -> str:
 
 def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityResult]) -> None:
     if results[0].categories is None:
-        _draw_curves(axes, results)
+        handles = _draw_curves(axes, results)
     else:
-        _draw_shares(axes, results, results[0].categories)
+        handles = _draw_shares(axes, results, results[0].categories)
     axes.set_title(_title(results[0]), fontsize=9)
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=8)
@@ -76,40 +79,48 @@ def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityRes
     make_ticks_readable(axes)
     # What the colours mean, below the name of the axis, where no curve can be.
     below = ScaledTranslation(0, -0.41, figure.dpi_scale_trans)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8, frameon=False,
-                bbox_transform=axes.transAxes + below, borderaxespad=0)  # fmt: skip
+    axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8,
+                frameon=False, bbox_transform=axes.transAxes + below, borderaxespad=0)  # fmt: skip
 
 
-def _draw_curves(axes: Axes, results: Sequence[DensityResult]) -> None:
+def _draw_curves(axes: Axes, results: Sequence[DensityResult]) -> list[Any]:
+    """A curve for each result; what a legend lists, even if a name begins with an underscore."""
     first = results[0]
     sides = [sample for result in results for sample in (result.model, result.world)]
     places = _places([sample for sample in sides if sample is not None])
+    handles: list[Any] = []
     for k, result in enumerate(results):
         colour = _COLOURS[k % len(_COLOURS)]
-        axes.plot(places, _density(result.model, places), color=colour, label=result.condition)
+        handles += axes.plot(
+            places, _density(result.model, places), color=colour, label=result.condition
+        )
         if result.world is not None:
             axes.plot(places, _density(result.world, places), color=colour, linestyle="--")
     axes.set_xlabel(
         f"{first.variable} ({first.unit})" if first.unit else first.variable, fontsize=8
     )
     axes.set_ylabel(f"density (1/{first.unit})" if first.unit else "density", fontsize=8)
+    return handles
 
 
-def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) -> None:
-    """A bar for the probability of each class."""
+def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) -> list[Any]:
+    """A bar for the probability of each class; what a legend lists."""
     classes = np.arange(categories)
     width = 0.8 / len(results)
+    handles: list[Any] = []
     for k, result in enumerate(results):
         colour = _COLOURS[k % len(_COLOURS)]
         at = classes + (k - (len(results) - 1) / 2) * width
-        axes.bar(at, _shares(result.model, categories), 0.8 * width, color=colour, alpha=0.6,
-                 label=result.condition)  # fmt: skip
+        shares = _shares(result.model, categories)
+        label = result.condition
+        handles.append(axes.bar(at, shares, 0.8 * width, color=colour, alpha=0.6, label=label))
         if result.world is not None:
             axes.bar(at, _shares(result.world, categories), 0.8 * width, fill=False,
                      edgecolor=colour, linestyle="--", linewidth=1.4)  # fmt: skip
-    axes.set_xticks(classes, results[0].classes)
+    axes.set_xticks(classes, [for_picture(name) for name in results[0].classes])
     axes.set_xlabel(results[0].variable, fontsize=8)
     axes.set_ylabel("probability", fontsize=8)
+    return handles
 
 
 def _shares(sample: Sample, categories: int) -> NDArray[np.float64]:

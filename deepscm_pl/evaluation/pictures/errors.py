@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from deepscm_pl.escaping import for_picture
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.estimate import Estimate
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.text import width_of, wrapped
 
 __all__ = ["draw_errors"]
@@ -48,7 +50,7 @@ def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") ->
     """
     titles = [wrapped(result.question.title, 40) for result in results]
     size = (width_of(titles, 8) + 5.2, 0.56 * len(results) + 1.5)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots()
     series = _series(results, particles)
     _scale(axes, series)
@@ -57,7 +59,7 @@ def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") ->
     axes.axvline(1, color=_LINE, linestyle="--", linewidth=1, label="factual unchanged", zorder=1)
     for each in series:
         _draw_series(axes, each)
-    axes.set_yticks(range(len(results)), titles, fontsize=8)
+    axes.set_yticks(range(len(results)), map(for_picture, titles), fontsize=8)
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0, pad=8)
     axes.tick_params(axis="x", labelsize=8)

@@ -19,6 +19,7 @@ from torch import Tensor
 from deepscm_pl.evaluation.examples import Example
 from deepscm_pl.figures import as_pictures
 from deepscm_pl.figures.pixels import difference_limit, to_rgb
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.planes import inches_per_element
 from deepscm_pl.figures.text import height_of, width_of, wrapped
 
@@ -47,7 +48,7 @@ def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
     scale = inches_per_element(examples[0].images.shape[1:])
     examples = [_in_pictures(example) for example in examples]
     layout = _Layout.of(examples, titles, labels, scale)
-    figure = Figure(figsize=(layout.width, layout.height), dpi=150)
+    figure = PlainFigure(figsize=(layout.width, layout.height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for k, title in enumerate(titles):

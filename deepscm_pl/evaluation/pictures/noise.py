@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.figures.plain import PlainFigure
 from deepscm_pl.figures.text import width_of
 
 __all__ = ["draw_noise"]
@@ -29,7 +30,7 @@ def draw_noise(results: Sequence[NoiseResult]) -> Figure:
     rows = -(-len(results) // columns)
     width = max(3.2, width_of(map(_title, results), 9) + 0.7)
     size = (max(width * columns, 3.6), 2.6 * rows + 0.4)
-    figure = Figure(figsize=size, dpi=150, layout="constrained")
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for panel, result in zip(axes, results, strict=False):
         _draw_panel(panel, result)
