@@ -16,9 +16,10 @@ __all__ = ["check_archive"]
 
 _PICKLE = "data.pkl"
 _LARGEST_PICKLE = 64 * 2**20
-_MOST_OPERATIONS = 1_000_000
+_MOST_OPERATIONS = 200_000
+_MOST_OPERATIONS_PER_RECORD = 200
 _MOST_VALUES = 2_000_000
-"""Bounds on the part of a checkpoint without tensors: many times what large models have."""
+"""Bounds on the part of a checkpoint without tensors; a tensor takes about 25 operations."""
 
 _END = b"PK\x05\x06"
 _END_SIZE = 22
@@ -81,7 +82,7 @@ def check_archive(path: Path) -> None:
             raise ValueError(f"expected one record {_PICKLE} of at most 64 MiB in it")
         content = archive.read(pickles[0])
     folder = pickles[0].removesuffix(_PICKLE)
-    machine = _PickleMachine()
+    machine = _PickleMachine(_MOST_OPERATIONS + _MOST_OPERATIONS_PER_RECORD * len(records))
     _check_values(machine.run(content))
     for key, needed in machine.storages:
         record = records.get(f"{folder}data/{key}")
@@ -119,11 +120,15 @@ class _Value:
 class _PickleMachine:
     """Follows the operations of a pickle without building anything.
 
+    Args:
+        most: How many operations are followed.
+
     Attributes:
         storages: For each tensor's numbers the name of their record and the bytes they need.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.storages: list[tuple[str, int]] = []
         self._stack: list[_Value] = []
         self._marks: list[int] = []
@@ -137,7 +142,7 @@ class _PickleMachine:
         """
         try:
             for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
-                if count > _MOST_OPERATIONS:
+                if count > self.most:
                     raise ValueError("it holds more objects than any model does")
                 self._follow(operation.name, argument)
         except (IndexError, KeyError, TypeError):

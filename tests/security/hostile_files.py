@@ -43,7 +43,9 @@ DATA = "data"
 RESUME = "resume"
 """Refused where a training goes on."""
 TEST = "test"
-"""Refused where a test, a validation or a prediction takes its settings from the file."""
+"""Refused where a training, a test, a validation or a prediction takes its settings from the file."""
+TRAINER = "trainer"
+"""Refused where Lightning reads the file."""
 HARMLESS = "harmless"
 """Answered, without the harm."""
 
@@ -309,7 +311,7 @@ HOSTILE = [
     Hostile("an argument that is not there", MODEL, _image("__class__", POPEN)),
     Hostile("a further entry beside a class", MODEL, _hyper("optimizer", "dict_kwargs", value={})),
     Hostile("a tensor as a setting", MODEL, _image("latent", torch.zeros(3))),
-    Hostile("a model of another kind", MODEL, _setting("model_class", value="subprocess.Popen")),
+    Hostile("a model of another kind", TEST, _setting("model_class", value="subprocess.Popen")),
     Hostile(
         "a model of Lightning's demonstrations",
         TEST,
@@ -438,8 +440,8 @@ HOSTILE = [
     Hostile("groups as text", RESUME, _setting("optimizer_states", 0, "param_groups", value="x")),
     Hostile("a schedule without steps", RESUME, _setting("lr_schedulers", 0, "step", value=3)),
     Hostile("schedules as text", RESUME, _setting("lr_schedulers", value=POPEN_TEXT)),
-    Hostile("a version as text", EVERY, _setting(_LIGHTNING, value="__import__('os')")),
-    Hostile("no version", RESUME, _saved(lambda content: content.pop(_LIGHTNING))),
+    Hostile("a version as text", TRAINER, _setting(_LIGHTNING, value="__import__('os')")),
+    Hostile("no version", TRAINER, _saved(lambda content: content.pop(_LIGHTNING))),
     Hostile("a seed as text", RESUME, _setting("random_seed", value=POPEN_TEXT)),
     Hostile("a format of the future", EVERY, _setting("deepscm_pl", "format", value=99)),
     Hostile("a format as text", EVERY, _setting("deepscm_pl", value=POPEN_TEXT)),

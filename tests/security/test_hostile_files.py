@@ -26,7 +26,7 @@ from deepscm_pl.training.descriptions import read_variable_descriptions
 
 import cached_tiny  # noqa: F401
 import tiny
-from hostile_files import DATA, EVERY, HARMLESS, HOSTILE, MODEL, RESUME, TEST
+from hostile_files import DATA, EVERY, HARMLESS, HOSTILE, MODEL, RESUME, TEST, TRAINER
 from watching import Violation, install
 
 WATCH = install()
@@ -69,7 +69,8 @@ REFUSED_BY = {
     MODEL: {*BUILDING, "DeepSCM.load_from_checkpoint", "export_model"},
     DATA: {"fit", "test", "validate", "predict", "counterfactual", "load_data"},
     RESUME: {"fit", "fit with a configuration"},
-    TEST: {"test"},
+    TEST: {"fit", "test", "validate", "predict"},
+    TRAINER: {"fit", "fit with a configuration", "test", "validate", "predict"},
     HARMLESS: set(),
 }
 
@@ -172,7 +173,9 @@ def test_a_hostile_file_does_no_harm(good, place, hostile):
     letter = place.parent / "precious" / "letter.ckpt"
     assert [each.name for each in letter.parent.iterdir()] == [letter.name]
     assert letter.read_text() == "to be kept"
-    not_refused = {name for name in REFUSED_BY[hostile.scope] if found[name] is None}
+    looks_for_others = {"last_checkpoint"} if path.suffix != ".ckpt" else set()
+    expected = REFUSED_BY[hostile.scope] - looks_for_others
+    not_refused = {name for name in expected if found[name] is None}
     assert not not_refused, (hostile.scope, found)
     for name, refusal in found.items():
         assert refusal is None or _is_one_line(refusal), (name, refusal)
