@@ -8,11 +8,11 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import yaml
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -35,6 +35,7 @@ from deepscm_pl.cli.runs import (
     checkpoint_folders,
     end_with_parent,
 )
+from deepscm_pl.cli.yaml_files import check_yaml, read_settings
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
@@ -284,7 +285,8 @@ def run_training_command(words: list[str]) -> None:
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If the checkpoint is truncated, foreign or hostile.
+        ValueError: If the checkpoint is truncated, foreign or hostile, or a configuration is longer
+            or deeper than any should be.
     """
     if len(words) == 1:
         raise ValueError(
@@ -292,6 +294,8 @@ def run_training_command(words: list[str]) -> None:
             "--ckpt_path FILE.ckpt; "
             f"deepscm {words[0]} --help lists all options."
         )
+    for option, text in pairwise(words):
+        check_yaml(text, option.lstrip("-"))
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
     path = _option(words, "--ckpt_path")
@@ -373,13 +377,7 @@ def _model_class(words: list[str]) -> type[pl.LightningModule]:
 
 def _class_path(configuration: str) -> object:
     """``model.class_path`` of a configuration, a file or its text; None where there is none."""
-    try:
-        is_text = configuration.startswith("{")
-        text = configuration if is_text else Path(configuration).read_text(encoding="utf-8")
-        settings = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None  # the parser says what is wrong with it
-    model = settings.get("model") if isinstance(settings, dict) else None
+    model = (read_settings(configuration) or {}).get("model")
     return model.get("class_path") if isinstance(model, dict) else None
 
 
