@@ -21,8 +21,9 @@ class CausalGraph:
             :meth:`from_edges`.
 
     Raises:
-        ValueError: If there is no variable, a name is no identifier or longer than 80 bytes, a parent is
-            unknown or listed twice, a variable is its own parent, or there is a cycle; the message names the culprit.
+        ValueError: If there is no variable, a name is no identifier or longer than 80 bytes, a
+            parent is unknown or listed twice, a variable is its own parent, or there is a cycle;
+            the message names the culprit.
 
     Example:
         >>> graph = CausalGraph({"age": [], "sex": [], "brain": ["age", "sex"]})
