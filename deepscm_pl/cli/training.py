@@ -34,10 +34,11 @@ from deepscm_pl.cli.runs import (
     RunLogger,
     checkpoint_folders,
     end_with_parent,
+    quiet_log_threads,
 )
 from deepscm_pl.cli.yaml_files import check_yaml, read_settings
 from deepscm_pl.configuration import restore
-from deepscm_pl.files import exit_on_termination
+from deepscm_pl.files import exit_on_termination, names_full_disk
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from deepscm_pl.training.safetensors_file import is_exported
@@ -59,7 +60,8 @@ class _SaveConfiguration(SaveConfigCallback):
         # The first process writes: what others see on file systems of their own does not matter.
         goes_on = trainer.strategy.broadcast(goes_on)
         if stage == "fit" and not goes_on:
-            super().setup(trainer, pl_module, stage)
+            with names_full_disk(Path(kept or ".") / self.config_filename, "no step was trained"):
+                super().setup(trainer, pl_module, stage)
 
 
 class TrainingCommand(LightningCLI):
@@ -311,7 +313,8 @@ def run_training_command(words: list[str]) -> None:
     if checkpoint is not None:
         model.load_from_checkpoint(checkpoint)  # whatever is wrong with it is said here
     try:
-        TrainingCommand(words, model)
+        with quiet_log_threads():
+            TrainingCommand(words, model)
     finally:
         _leave_processes()
 

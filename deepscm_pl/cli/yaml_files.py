@@ -169,7 +169,7 @@ class _Size:
             return 1
         if any(anchor == event.anchor for anchor, _ in self.open):
             raise YAMLLimitError(f"{self.where} contains itself by *{event.anchor}; write it out.")
-        return self.anchors.get(event.anchor, 1)
+        return self.anchors.get(event.anchor or "", 1)
 
     def _keep(self, anchor: str | None, nodes: int) -> None:
         if anchor is not None:

@@ -119,7 +119,7 @@ class DigitsDataModule(CausalDataModule):
                 return digits
         digits = _draw_digits()
         # A cache that cannot be written costs time, nothing else.
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with new_file(path) as temporary:
                 torch.save(digits, temporary)

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
-from deepscm_pl.files import new_file
+from deepscm_pl.files import DiskFullError, new_file
 from deepscm_pl.training.checkpoint import read_checkpoint
 from deepscm_pl.training.safetensors_file import is_exported
 
@@ -48,7 +48,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if "DataLoader worker" in str(error):  # which died meanwhile
                 raise
             # Torch wraps what the disk says.
-            cause = error if isinstance(error, OSError) else error.__context__ or error
+            wrapped = error.__cause__ if isinstance(error, DiskFullError) else error
+            cause = wrapped if isinstance(wrapped, OSError) else error.__context__ or error
             raise OSError(
                 f"the checkpoint {path} could not be written ({cause}); the earlier checkpoints "
                 "are as they were. Make room, or name another folder (--trainer.default_root_dir), "
