@@ -38,8 +38,8 @@ def require_memory(what: str, needed: int, advice: str) -> None:
         >>> require_memory("batch_size", 10**18, "lower it")
         Traceback (most recent call last):
             ...
-        ValueError: batch_size: this needs at least 1e+09 GB of memory, but the machine has ... \
-left; lower it.
+        ValueError: batch_size: this needs at least 1,000,000,000 GB of memory, but the machine \
+has ... left; lower it.
     """
     available = available_memory()
     if available is not None and needed > available:
@@ -85,6 +85,8 @@ def format_bytes(size: int) -> str:
         >>> format_bytes(7_400_000_000), format_bytes(25_000_000)
         ('7.4 GB', '25 MB')
     """
+    if size >= 1e12:
+        return f"{size // 10**9:,} GB"
     return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
 
 

@@ -76,7 +76,7 @@ def write_exported(checkpoint: Mapping[str, Any], path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"out: {path} cannot be written ({one_line(error)}); name a file in a folder that "
-            "exists and that you may write."
+            "exists, that you may write and that has space."
         ) from None
 
 
