@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,9 +94,7 @@ def run_question(words: list[str]) -> None:
     )
     with torch.no_grad():
         parts = _counterfactual(question) if is_counterfactual else _draw(question)
-        # The first answers come before the folder, so that a refusal leaves nothing.
-        first = next(parts)
-        written = write_answers(scm, chain([first], parts), output)
+        written = write_answers(scm, _begun(parts), output)
     for path, note in written.files.items():
         print(f"written: {path}{note and f', {note}'}")
     for name, each in formats.items():
@@ -237,6 +234,17 @@ def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[st
 def _first(values: Variables, count: int) -> dict[str, Tensor]:
     """The first observations of ``(particles, observations, *event)``."""
     return {name: value[:, :count] for name, value in values.items()}
+
+
+def _begun(parts: Iterator[Part]) -> Iterator[Part]:
+    """The same, after the first is there: what is refused then leaves no folder behind."""
+    first = [next(parts)]
+
+    def again() -> Iterator[Part]:
+        yield first.pop()  # which no one else holds
+        yield from parts
+
+    return again()
 
 
 def _progress(total: int | None) -> tqdm[NoReturn]:
