@@ -43,12 +43,19 @@ def is_disk_full(error: BaseException | None) -> bool:
         >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError())
         (True, False)
     """
+    return _full_number(error) is not None
+
+
+def _full_number(error: BaseException | None) -> int | None:
+    """The number of the error of a full disk behind an error; None if there is none."""
     if error is None:
-        return False
+        return None
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return error.errno
     # NumPy counts what it could not write, and torch wraps what the disk returns.
-    short = isinstance(error, OSError) and error.errno is None and "requested and" in str(error)
-    full = isinstance(error, OSError) and error.errno in _FULL
-    return short or full or is_disk_full(error.__cause__ or error.__context__)
+    if isinstance(error, OSError) and error.errno is None and "requested and" in str(error):
+        return errno.ENOSPC
+    return _full_number(error.__cause__ or error.__context__)
 
 
 @contextmanager
@@ -65,9 +72,9 @@ def names_full_disk(path: Path, kept: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if not is_disk_full(error):
+        number = _full_number(error)
+        if number is None:
             raise
-        number = (error.errno if isinstance(error, OSError) else None) or errno.ENOSPC
         raise DiskFullError(
             number,
             f"{path} could not be written ({os.strerror(number)}); {kept}. Make room, or write to "

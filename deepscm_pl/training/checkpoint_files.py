@@ -49,7 +49,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise
             # Torch wraps what the disk says.
             wrapped = error.__cause__ if isinstance(error, DiskFullError) else error
-            cause = wrapped if isinstance(wrapped, OSError) else error.__context__ or error
+            cause = wrapped
+            if wrapped is not None and not isinstance(wrapped, OSError):
+                cause = wrapped.__context__ or wrapped
             raise OSError(
                 f"the checkpoint {path} could not be written ({cause}); the earlier checkpoints "
                 "are as they were. Make room, or name another folder (--trainer.default_root_dir), "
