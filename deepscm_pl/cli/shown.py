@@ -16,6 +16,8 @@ _ROWS = 16
 """Observations in a picture."""
 _COLUMNS = 16
 """Interventions in a picture."""
+_CELLS = 96
+"""Images in a picture, because drawing takes some megabytes for each."""
 _ELEMENTS = 2**26
 """Elements of all images in a picture, of volumes whole, which are kept until it is drawn."""
 
@@ -62,7 +64,8 @@ class Shown:
         self.columns = min(columns, _COLUMNS)
         self.rows: list[str] = []
         self.total = 0
-        self._capacity = max(1, min(_ROWS, _ELEMENTS // (elements * self.columns)))
+        cells = min(_CELLS, _ELEMENTS // elements)
+        self._capacity = max(1, min(_ROWS, cells // self.columns))
         self._kept: list[list[dict[str, _Moments]]] = [[] for _ in range(self.columns)]
 
     def add(self, first: int, rows: Sequence[str], values: Sequence[Mapping[str, Tensor]]) -> None:
