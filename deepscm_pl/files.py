@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -15,9 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = [
+    "DiskFullError",
     "clear_leftovers",
     "exit_on_termination",
     "flush_to_disk",
+    "is_disk_full",
+    "names_full_disk",
     "new_file",
     "new_folder",
     "replaced_folder",
@@ -26,6 +30,61 @@ __all__ = [
 _FILE = re.compile(r"\..+\.\d+\.partial")
 _FOLDER = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 _PREVIOUS = re.compile(r"\.(.+)\.previous")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, and a limit of the size of files."""
+
+
+class DiskFullError(OSError):
+    """A file or folder that does not fit the disk; the message names it and what is safe."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it arose from, means that the disk, or a quota, is full.
+
+    Example:
+        >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError())
+        (True, False)
+    """
+    return _full_number(error) is not None
+
+
+def _full_number(error: BaseException | None) -> int | None:
+    """The number of the error of a full disk behind an error; None if there is none."""
+    if error is None:
+        return None
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return error.errno
+    # NumPy counts what it could not write, and torch wraps what the disk returns.
+    if isinstance(error, OSError) and error.errno is None and "requested and" in str(error):
+        return errno.ENOSPC
+    return _full_number(error.__cause__ or error.__context__)
+
+
+@contextmanager
+def names_full_disk(path: Path, kept: str) -> Iterator[None]:
+    """Turns an error of a full disk into a line that names what was to be written.
+
+    Args:
+        path: What is to be written in the block.
+        kept: What is safe if that fails, a clause.
+
+    Raises:
+        DiskFullError: If the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        number = _full_number(error)
+        if number is None:
+            raise
+        raise DiskFullError(
+            number,
+            f"{path} could not be written ({os.strerror(number)}); {kept}. Make room, or write to "
+            "another disk.",
+        ) from error
 
 
 @contextmanager
@@ -87,15 +146,19 @@ def new_file(path: Path) -> Iterator[Path]:
 
     Yields:
         The name to write to, of an empty file.
+
+    Raises:
+        DiskFullError: If the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        permissions = _make_empty(temporary)
-        yield temporary
-        if _permissions(temporary.stat()) != permissions:
-            temporary.chmod(permissions)
-        flush_to_disk(temporary)
-        os.replace(temporary, path)
+        with names_full_disk(path, "what was there before is as it was"):
+            permissions = _make_empty(temporary)
+            yield temporary
+            if _permissions(temporary.stat()) != permissions:
+                temporary.chmod(permissions)
+            flush_to_disk(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -129,11 +192,13 @@ def new_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: If ``path`` is a file, a folder that is not empty, or cannot be written.
+        DiskFullError: If the disk is full.
     """
     temporary = _temporary_folder(path)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with names_full_disk(path, "nothing was written there"):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -154,6 +219,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: If ``path`` is a file or cannot be written.
+        DiskFullError: If the disk is full.
     """
     previous = path.with_name(f".{path.name}.previous")
     _restore(path, previous)
@@ -163,10 +229,11 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = _make_temporary_folder(path)
     try:
-        yield temporary
-        if path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
+        with names_full_disk(path, "what was there before is as it was"):
+            yield temporary
+            if path.exists():
+                os.replace(path, previous)
+            os.replace(temporary, path)
     finally:
         _restore(path, previous)
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,6 +9,9 @@ from itertools import pairwise
 
 __all__ = ["CausalGraph"]
 
+_LONGEST_NAME = 80
+"""Bytes: two names and some words fit into the 255 that file systems allow."""
+
 
 class CausalGraph:
     """A directed acyclic graph over named variables, immutable once made.
@@ -18,8 +21,9 @@ class CausalGraph:
             :meth:`from_edges`.
 
     Raises:
-        ValueError: If there is no variable, a name is no identifier, a parent is unknown or listed
-            twice, a variable is its own parent, or there is a cycle; the message names the culprit.
+        ValueError: If there is no variable, a name is no identifier or longer than 80 bytes, a
+            parent is unknown or listed twice, a variable is its own parent, or there is a cycle;
+            the message names the culprit.
 
     Example:
         >>> graph = CausalGraph({"age": [], "sex": [], "brain": ["age", "sex"]})
@@ -170,6 +174,11 @@ def _check_names(parents: Mapping[str, Sequence[str]]) -> None:
             raise ValueError(
                 f"graph: expected names of letters, digits and underscores that begin with a "
                 f"letter, but got {name!r}; rename the variable."
+            )
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(
+                f"graph: expected names of at most {_LONGEST_NAME} bytes, which become part of "
+                f"names of files, but {name[:20]}… has {len(name.encode())}; rename the variable."
             )
 
 

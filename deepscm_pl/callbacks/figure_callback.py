@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from deepscm_pl.callbacks.run_folder import checkpoint_folder, trained_steps
@@ -36,7 +37,8 @@ class FigureCallback(pl.Callback, ABC):
     ``<name>/<what>/<split>`` to every TensorBoard logger, on the first process only.
 
     Random numbers are the same whenever it draws, and those of the training stay untouched. On
-    several processes the observations are those that the first of them sees.
+    several processes the observations are those that the first of them sees. A training goes on
+    without a picture that cannot be written, with a warning; a test does not.
 
     Args:
         every_n_epochs: Draw after every so many epochs, and after the last.
@@ -64,6 +66,7 @@ class FigureCallback(pl.Callback, ABC):
         self.class_names: Mapping[str, Sequence[str]] = {}
         self._kept: list[dict[str, Tensor]] = []
         self._said: set[str] = set()
+        self._is_warned = False
 
     @abstractmethod
     def check(self, scm: StructuralCausalModel) -> str | None:
@@ -177,11 +180,28 @@ class FigureCallback(pl.Callback, ABC):
             torch.manual_seed(self.seed)
             for what, figure in self.draw(_scm(pl_module), observations, split):
                 stem = for_file_name(f"{self.name}-{what}")
-                path = save_figure(figure, folder / f"{stem}-{when}.png")
-                figure.clear()
-                self.written.append(path)
+                path = folder / f"{stem}-{when}.png"
                 tag = for_tag(f"{self.name}/{what}/{split}")
-                _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
+                with self._goes_on_without(path, trainer):
+                    save_figure(figure, path)
+                    self.written.append(path)
+                    _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
+                figure.clear()
+
+    @contextmanager
+    def _goes_on_without(self, path: Path, trainer: pl.Trainer) -> Iterator[None]:
+        """Warn once, where a training would end for want of a picture."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if trainer.state.fn != "fit":
+                raise
+            if not self._is_warned:
+                self._is_warned = True
+                rank_zero_warn(
+                    f"the training goes on without the picture {for_terminal(path.name)}, and "
+                    f"others that cannot be written: {for_terminal(error)}"
+                )
 
 
 def _first(variables: Variables) -> Tensor:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.cli.yaml_files import read_yaml
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.figures import draw_graph, save_figure
 from deepscm_pl.graph import CausalGraph
@@ -34,17 +33,12 @@ def run_graph_command(words: list[str]) -> None:
         help="file to write, ending in .svg, .png or .pdf (default: %(default)s)",
     )
     options = parser.parse_args(words[1:])
-    graph = CausalGraph(options.edges if options.edges else _graph_of(options.config))
+    graph = CausalGraph(_graph_of(options.config) if options.edges is None else options.edges)
     print(f"written: {for_terminal(save_figure(draw_graph(graph), options.out))}")
 
 
 def _graph_of(path: Path) -> str | dict[str, list[str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f"config: there is no file {path}.")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"config: {path} is no YAML file ({error}).") from None
+    settings = read_yaml(path)
     model = settings.get("model") if isinstance(settings, dict) else None
     graph = model.get("graph") if isinstance(model, dict) else None
     if not isinstance(graph, str | dict):

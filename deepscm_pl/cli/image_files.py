@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from deepscm_pl.escaping import for_file_name
 from deepscm_pl.figures import as_pictures
 from deepscm_pl.scm import StructuralCausalModel
 
-__all__ = ["FORMATS", "ImageFiles", "ImageFormat", "choose_formats"]
+__all__ = ["FORMATS", "ImageFiles", "ImageFormat", "choose_formats", "whole_levels"]
 
 ImageFormat = Literal["png", "nifti"]
 
@@ -58,52 +58,53 @@ class ImageFiles:
     Attributes:
         folder: Of the answers.
         formats: Of each image variable.
-        placements: For each image variable where the image of each observation lies, or None where
-            that is not known. Variables that are missing have no place.
     """
 
     folder: Path
     formats: Mapping[str, ImageFormat]
-    placements: Mapping[str, Sequence[Placement | None]] = field(default_factory=dict)
 
-    def write(self, name: str, observation: int, label: str, image: Tensor, about: str) -> str:
-        """Write an image ``(C, *sizes)`` in whole grey levels.
+    def write(
+        self, name: str, label: str, pixels: Tensor, about: str, placement: Placement | None
+    ) -> str:
+        """Write an image.
 
         Args:
             name: The variable.
-            observation: Its number.
-            label: What tells the file from others of this observation.
-            image: Grey levels.
+            label: What tells the file from others of this variable.
+            pixels: Whole grey levels ``(C, *sizes)``, see :func:`whole_levels`.
             about: What it is, in a few words.
+            placement: Where it lies, if that is known.
 
         Returns:
             The path of the file, relative to the folder.
         """
-        pixels = image.round().clamp(0, 255).byte().cpu()
-        stem = f"images/{for_file_name(name)}-{observation}-{label}"
+        stem = f"images/{for_file_name(name)}-{label}"
         if self.formats[name] == "nifti":
-            return self._write_nifti(stem, name, observation, pixels[0].numpy(), about)
+            return self._write_nifti(stem, pixels[0].numpy(), about, placement)
         picture = as_pictures(pixels, pixels.dim()).numpy()
         colours = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
         Image.fromarray(colours).save(self.folder / f"{stem}.png")
         return f"{stem}.png"
 
     def write_difference(
-        self, name: str, observation: int, label: str, difference: Tensor, about: str
+        self, name: str, label: str, difference: Tensor, about: str, placement: Placement | None
     ) -> str:
         """Write signed differences of grey levels ``(1, *sizes)`` as NIfTI.
 
         See :meth:`write` for the arguments.
         """
-        stem = f"images/{for_file_name(name)}-{observation}-{label}-difference"
+        stem = f"images/{for_file_name(name)}-{label}-difference"
         values = difference[0].cpu().numpy().astype(np.float32)
-        return self._write_nifti(stem, name, observation, values, about)
+        return self._write_nifti(stem, values, about, placement)
 
     def _write_nifti(
-        self, stem: str, name: str, observation: int, values: NDArray[Any], about: str
+        self, stem: str, values: NDArray[Any], about: str, placement: Placement | None
     ) -> str:
-        known = self.placements.get(name, ())
-        placement = known[observation] if known else None
         path = f"{stem}.nii.gz"
         write_nifti(self.folder / path, values, placement or default_placement(values.ndim), about)
         return path
+
+
+def whole_levels(images: Tensor) -> Tensor:
+    """Images as bytes, in whole grey levels."""
+    return images.round().clamp(0, 255).byte().cpu()

@@ -98,7 +98,7 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        told = for_terminal(without_dumps(str(error)), lines=True)
+        told = for_terminal(without_dumps(_told(error)), lines=True)
         print(f"deepscm {words[0]}: {told}", file=sys.stderr)
         return 1
     except RuntimeError as error:
@@ -111,6 +111,17 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
         print(f"deepscm {words[0]}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _told(error: Exception) -> str:
+    """The message of an error, and where only the system has said that the disk is full, more."""
+    from deepscm_pl.files import DiskFullError, is_disk_full
+
+    if not isinstance(error, OSError) or isinstance(error, DiskFullError):
+        return str(error)
+    if not is_disk_full(error) or "could not be written" in str(error):
+        return str(error)
+    return f"the disk is full ({error}); files that were complete before are as they were."
 
 
 def _what_died(message: str) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,20 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import load_data
 from deepscm_pl.types import Domain
 
-__all__ = ["Observations", "observations_from_csv", "observations_from_test_split"]
+__all__ = [
+    "Observations",
+    "ObservedRows",
+    "observations_from_csv",
+    "observations_from_test_split",
+]
+
+_CHECKED = 4096
+"""Rows of a table whose numbers are checked at a time."""
 
 
 @dataclass(frozen=True)
 class Observations:
-    """What was observed.
+    """Some of what was observed.
 
     Attributes:
         values: ``(N, *event)`` of every variable.
@@ -40,12 +50,27 @@ class Observations:
     placements: Mapping[str, Sequence[Placement | None]]
 
 
+@dataclass(frozen=True)
+class ObservedRows:
+    """All that was observed, read some at a time.
+
+    Attributes:
+        count: How many observations there are, at least.
+        is_exact: Whether there are not more: files may hold several.
+        read: From a number to observations of so many at a time, fewer the last time.
+    """
+
+    count: int
+    is_exact: bool
+    read: Callable[[int], Iterator[Observations]]
+
+
 def observations_from_test_split(
     scm: StructuralCausalModel,
     path: Path,
     rows: Sequence[int],
     root: Path | None = None,
-) -> Observations:
+) -> ObservedRows:
     """Rows of the test split of the run that a checkpoint comes from.
 
     Args:
@@ -68,17 +93,27 @@ def observations_from_test_split(
         raise ValueError(
             f"index: expected rows from 0 to {size - 1} of the test split, but got {wrong[0]}."
         )
-    chosen = torch.as_tensor(list(rows))
-    values = {name: variables[name][chosen].to(scm.dtype) for name in scm.graph.nodes}
-    places = [datamodule.placement("test", row) for row in rows]
-    placements = dict.fromkeys(scm.image_variables, places)
     names = datamodule.row_names("test")
-    titles = [f"test {row}" if names is None else f"test {row} ({names[row]})" for row in rows]
-    return Observations(values, titles, placements)
+
+    def read(count: int) -> Iterator[Observations]:
+        for start in range(0, len(rows), count):
+            some = list(rows[start : start + count])
+            chosen = torch.as_tensor(some)
+            places = [datamodule.placement("test", row) for row in some]
+            yield Observations(
+                {name: variables[name][chosen].to(scm.dtype) for name in scm.graph.nodes},
+                [f"test {row}" if names is None else f"test {row} ({names[row]})" for row in some],
+                dict.fromkeys(scm.image_variables, places),
+            )
+
+    return ObservedRows(len(rows), is_exact=True, read=read)
 
 
 _Cell = tuple[Tensor, Placement | None]
 """A value, and where it lies if it is an image."""
+
+_Row = tuple[str, dict[str, _Cell]]
+"""The name of an observation, and its values."""
 
 
 def observations_from_csv(
@@ -86,12 +121,13 @@ def observations_from_csv(
     path: Path,
     class_names: Mapping[str, Sequence[str]],
     prepare: Callable[[Path], Sequence[_Cell]] | None = None,
-) -> Observations:
+) -> ObservedRows:
     """A table with a column for each variable; images by their paths, relative to the table.
 
     Classes are given by their names, where they have some, or by their indices. Images are PNG or
     JPEG, or arrays ``.npy`` of the shape of the model's images, with or without channel; or, with
-    their place, NIfTI. Volumes are arrays or NIfTI.
+    their place, NIfTI. Volumes are arrays or NIfTI. All numbers are checked at once, and that there
+    is a file for each image; images are read when it is their turn.
 
     Args:
         scm: The model.
@@ -102,52 +138,128 @@ def observations_from_csv(
 
     Raises:
         FileNotFoundError: If the table or an image does not exist.
-        ValueError: If a column is missing, a cell is no number, or an image has another shape.
+        ValueError: If a column is missing or a cell is no possible value; while they are read, if
+            an image has another shape.
     """
-    rows = _read_rows(path, scm.graph.nodes)
-    reader_of_images = _reader(scm, prepare)
-    observed: list[dict[str, _Cell]] = []
-    titles: list[str] = []
-    for number, row in enumerate(rows):
-        where = f"observations: {path}, line {number + 2}"
-        cells = {
-            name: reader_of_images(f"{where}, {name}", path.parent / row[name], name)
-            if name in scm.image_variables
-            else [_read_scalar(scm, f"{where}, {name}", row[name], class_names.get(name, ()))]
-            for name in scm.graph.nodes
-        }
-        count = max(map(len, cells.values()))
-        observed += [
-            {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
-            for k in range(count)
-        ]
-        one = f"{path.name} {number}"
-        titles += [f"{one}, slice {k}" for k in range(count)] if count > 1 else [one]
+    table = _Table(scm, path, class_names)
+    count = table.check()
+    read_images = _reader(scm, prepare)
+
+    def read(size: int) -> Iterator[Observations]:
+        observed = (row for line in table.lines() for row in table.read(line, read_images))
+        while rows := list(islice(observed, size)):
+            yield _collected(scm, rows)
+
+    return ObservedRows(count, is_exact=prepare is None, read=read)
+
+
+def _collected(scm: StructuralCausalModel, rows: Sequence[_Row]) -> Observations:
     return Observations(
-        {name: torch.stack([each[name][0] for each in observed]) for name in scm.graph.nodes},
-        titles,
-        {name: [each[name][1] for each in observed] for name in scm.image_variables},
+        {name: torch.stack([row[name][0] for _, row in rows]) for name in scm.graph.nodes},
+        [title for title, _ in rows],
+        {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
     )
 
 
-def _read_rows(path: Path, names: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of a table that has the columns named."""
-    if not path.is_file():
-        raise FileNotFoundError(f"observations: there is no file {path}.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
+@dataclass(frozen=True)
+class _Line:
+    """A row of a table: its number from 0, and its cells."""
+
+    number: int
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of observations, of which no more than a row is in memory."""
+
+    scm: StructuralCausalModel
+    path: Path
+    class_names: Mapping[str, Sequence[str]]
+
+    def lines(self) -> Iterator[_Line]:
+        """The rows, of a table that has a column for each variable."""
+        if not self.path.is_file():
+            raise FileNotFoundError(f"observations: there is no file {self.path}.")
         try:
-            columns, found = reader.fieldnames or [], list(reader)
+            with self.path.open(newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                self._require_columns(reader.fieldnames or ())
+                for number, row in enumerate(reader):
+                    cells = {name: row[name] or "" for name in self.scm.graph.nodes}
+                    yield _Line(number, {n: from_spreadsheet(cells[n]) for n in cells})
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"observations: {path} is no table of UTF-8 ({error}).") from None
-    rows = [{name: from_spreadsheet(row[name] or "") for name in columns} for row in found]
-    missing = [name for name in names if name not in columns]
-    if missing or not rows:
-        raise ValueError(
-            f"observations: expected {path} to have the columns {', '.join(names)} and "
-            f"at least one row, but {', '.join(missing) or 'every row'} is missing."
-        )
-    return rows
+            raise ValueError(f"observations: {self.path} is no table of UTF-8 ({error}).") from None
+
+    def check(self) -> int:
+        """Raise unless every number is possible and every image has a file; the number of rows."""
+        count, lines = 0, self.lines()
+        while some := list(islice(lines, _CHECKED)):
+            count += len(some)
+            for name in self.scm.graph.nodes:
+                if name in self.scm.image_variables:
+                    for line in some:
+                        self._require_image(line, name)
+                else:
+                    self._check_numbers(some, name)
+        if not count:
+            self._require_columns(self.scm.graph.nodes, rows=False)
+        return count
+
+    def read(
+        self, line: _Line, read_images: Callable[[str, Path, str], Sequence[_Cell]]
+    ) -> Iterator[_Row]:
+        """The observations of a row: one, or one for each image of its file."""
+        cells = {
+            name: read_images(self._where(line, name), self._file(line, name), name)
+            if name in self.scm.image_variables
+            else [(self._numbers([line], name)[0], None)]
+            for name in self.scm.graph.nodes
+        }
+        count = max(map(len, cells.values()))
+        one = f"{self.path.name} {line.number}"
+        for k in range(count):
+            title = f"{one}, slice {k}" if count > 1 else one
+            yield title, {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
+
+    def _require_columns(self, columns: Sequence[str], rows: bool = True) -> None:
+        names = self.scm.graph.nodes
+        missing = [name for name in names if name not in columns]
+        if missing or not rows:
+            raise ValueError(
+                f"observations: expected {self.path} to have the columns {', '.join(names)} and "
+                f"at least one row, but {', '.join(missing) or 'every row'} is missing."
+            )
+
+    def _where(self, line: _Line, name: str) -> str:
+        return f"observations: {self.path}, line {line.number + 2}, {name}"
+
+    def _file(self, line: _Line, name: str) -> Path:
+        return self.path.parent / line.cells[name]
+
+    def _require_image(self, line: _Line, name: str) -> None:
+        path = self._file(line, name)
+        with suppress(OSError):  # such as of a name that is too long
+            if path.is_file():
+                return
+        raise FileNotFoundError(f"{self._where(line, name)}: there is no image {path}.")
+
+    def _numbers(self, lines: Sequence[_Line], name: str) -> Tensor:
+        """A number for each row, ``(N, 1)``."""
+        classes = self.class_names.get(name, ())
+        found = [
+            [_read_number(self._where(line, name), line.cells[name], classes)] for line in lines
+        ]
+        return torch.tensor(found, dtype=self.scm.dtype)
+
+    def _check_numbers(self, lines: Sequence[_Line], name: str) -> None:
+        domain, values = self.scm[name].domain, self._numbers(lines, name)
+        if values[0].shape != domain.shape:
+            domain.check(name, values)
+        wrong = ~domain.contains(values)[:, 0]
+        if wrong.any():
+            first = int(wrong.int().argmax())
+            domain.check(self._where(lines[first], name), values[first : first + 1])
 
 
 def _reader(
@@ -156,8 +268,6 @@ def _reader(
     """What reads the images of a file, given where in the table it is named."""
 
     def read(where: str, path: Path, name: str) -> Sequence[_Cell]:
-        if not path.is_file():
-            raise FileNotFoundError(f"{where}: there is no image {path}.")
         domain = scm[name].domain
         if prepare is None:
             found: Sequence[_Cell] = [_read_image(where, path, domain)]
@@ -171,12 +281,6 @@ def _reader(
         return [(image.to(scm.dtype), place) for image, place in found]
 
     return read
-
-
-def _read_scalar(
-    scm: StructuralCausalModel, where: str, cell: str, classes: Sequence[str]
-) -> _Cell:
-    return torch.tensor([_read_number(where, cell, classes)], dtype=scm.dtype), None
 
 
 def _read_number(where: str, cell: str, classes: Sequence[str]) -> float:

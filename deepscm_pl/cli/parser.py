@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from pytorch_lightning.cli import LightningArgumentParser
 
+from deepscm_pl.cli.yaml_files import PARSER_MODE
 from deepscm_pl.escaping import for_terminal
 
 __all__ = ["FriendlyArgumentParser", "FriendlyLightningParser", "nearest", "without_dumps"]
@@ -43,7 +44,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 class FriendlyLightningParser(LightningArgumentParser):
-    """The parser of Lightning's command line, with short errors."""
+    """The parser of Lightning's command line, with short errors and limits of what it reads."""
+
+    def __init__(self, *arguments: Any, parser_mode: str = PARSER_MODE, **settings: Any) -> None:
+        super().__init__(*arguments, parser_mode=parser_mode, **settings)
 
     def error(self, message: str, *details: Any, **more: Any) -> NoReturn:
         """Print the message and what may have been meant; leave with status 2."""

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from deepscm_pl.cli.answers import Answer, write_answers
+from deepscm_pl.cli.answers import Column, Output, Part, write_answers
+from deepscm_pl.cli.batches import Batches, Request
 from deepscm_pl.cli.image_files import FORMATS, choose_formats
-from deepscm_pl.cli.observations import observations_from_csv, observations_from_test_split
+from deepscm_pl.cli.observations import (
+    ObservedRows,
+    observations_from_csv,
+    observations_from_test_split,
+)
 from deepscm_pl.cli.parser import FriendlyArgumentParser
-from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import DeepSCM, load_data
 from deepscm_pl.training.descriptions import read_variable_descriptions
-from deepscm_pl.types import Do
+from deepscm_pl.types import Do, Variables
 
 __all__ = ["run_question"]
 
@@ -33,18 +39,30 @@ _DESCRIPTIONS = {
 
 
 @dataclass(frozen=True)
-class _Answered:
-    """Answers about the same observations.
+class _Question:
+    """What is asked of a model.
 
     Attributes:
-        answers: One for each intervention, the factual first if there is one.
-        placements: For each image variable where the image of each observation lies.
-        factual: Whether the first is the factual.
+        scm: The model.
+        options: Of the command line.
+        dos: The interventions; one that does nothing for samples.
+        class_names: Of the categorical variables whose classes have names.
     """
 
-    answers: Sequence[Answer]
-    placements: Mapping[str, Sequence[Placement | None]] = field(default_factory=dict)
-    factual: bool = False
+    scm: StructuralCausalModel
+    options: argparse.Namespace
+    dos: Sequence[Do]
+    class_names: Mapping[str, Sequence[str]]
+
+    def request(self, observations: int, **settings: Any) -> Request:
+        """How much is asked for of so many observations."""
+        return Request(observations, len(self.dos), npz=self.options.npz, **settings)
+
+    def batches(self, request: Request, option: str) -> Batches:
+        """How it is divided, once it is known to fit."""
+        batches = Batches.of(self.scm, request)
+        batches.check(self.scm, request, self.options.out, option)
+        return batches
 
 
 def run_question(words: list[str]) -> None:
@@ -52,37 +70,36 @@ def run_question(words: list[str]) -> None:
 
     Raises:
         FileNotFoundError: If the checkpoint, or a file of observations, does not exist.
-        ValueError: If the checkpoint, an intervention or an observation is not valid, or the output
-            folder is not empty or cannot be written.
+        ValueError: If the checkpoint, an intervention or an observation is not valid, the answers
+            do not fit the memory or the disk, or the output folder is not empty or cannot be
+            written.
     """
     options = _parser(words[0]).parse_args(words[1:])
     scm = DeepSCM.load_from_checkpoint(options.ckpt_path).scm
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     formats = choose_formats(scm, options.format)
-    torch.manual_seed(options.seed)
     units, class_names = read_variable_descriptions(options.ckpt_path)
-    dos = [with_class_indices(parse_do(text), class_names) for text in getattr(options, "do", [])]
-    with torch.no_grad():
-        if words[0] == "counterfactual":
-            answered = _counterfactual(scm, options, dos, class_names, units)
-        else:
-            answered = _Answered(_draw(scm, options, dos or [{}], units))
-    written = write_answers(
-        scm,
-        answered.answers,
+    texts = getattr(options, "do", [])
+    dos = [with_class_indices(parse_do(text), class_names) for text in texts] or [{}]
+    question = _Question(scm, options, dos, class_names)
+    is_counterfactual = words[0] == "counterfactual"
+    output = Output(
         options.out,
+        list(_columns(question, units, is_counterfactual)),
         options.npz,
         options.format,
-        answered.placements,
         units,
         class_names,
-        differences=answered.factual,
+        differences=is_counterfactual,
     )
-    for path in written:
-        print(f"written: {for_terminal(path)}")
+    with torch.no_grad():
+        parts = _counterfactual(question) if is_counterfactual else _draw(question)
+        written = write_answers(scm, _begun(parts), output)
+    for path, note in written.files.items():
+        print(f"written: {for_terminal(path)}{note and f', {note}'}")
     for name, each in formats.items():
-        if each == "nifti" and None in answered.placements.get(name, [None]):
+        if each == "nifti" and name in written.unplaced:
             print(
                 f"{name}: it is not known where the images lie in a scanner; their files have "
                 "elements of 1 mm, the first at the origin."
@@ -172,32 +189,68 @@ def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
     add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
 
 
-def _draw(
-    scm: StructuralCausalModel,
-    options: argparse.Namespace,
-    dos: Sequence[Do],
-    units: Mapping[str, str],
-) -> list[Answer]:
+def _columns(
+    question: _Question, units: Mapping[str, str], is_counterfactual: bool
+) -> Iterator[Column]:
+    """What is done: nothing, if that is asked for or compared with, and every intervention."""
+    if is_counterfactual:
+        yield Column("factual", "factual")
+    for do in question.dos:
+        title, heading = format_do(do), format_do(do, units)
+        if is_counterfactual:
+            about = f"counterfactual under {title}"
+            yield Column(title, about, heading, question.options.num_particles)
+        elif do:
+            yield Column(title, f"sample under {title}", heading)
+        else:
+            yield Column("sample", "sample")
+
+
+def _draw(question: _Question) -> Iterator[Part]:
     """The same noise under every intervention."""
+    scm, options = question.scm, question.options
     if options.size < 1:
         raise ValueError(f"size: expected at least 1, but got {options.size}.")
     if options.temperature is not None:
         _set_temperature(scm, options.temperature)
-    rows = [f"noise {k}" for k in range(options.size)]
-    noise = {name: scm[name].sample_noise((options.size,)) for name in scm.graph.nodes}
-    answers = []
-    for do in dos:
-        values = scm.act(do).predict(noise)
-        spread = {
-            name: value.expand(options.size, *scm[name].domain.shape)[None]
-            for name, value in values.items()
-        }
-        if not do:
-            answers.append(Answer("sample", rows, spread, "sample"))
-            continue
-        title, heading = format_do(do), format_do(do, units)
-        answers.append(Answer(title, rows, spread, f"sample under {title}", heading))
-    return answers
+    batches = question.batches(question.request(options.size), "size")
+    acted = [scm.act(do) for do in question.dos]
+    # All are of one size, so that the first draws do not depend on how many follow.
+    size = min(batches.rows, options.size)
+    with _progress(options.size) as bar:
+        for batch, first in enumerate(range(0, options.size, size)):
+            torch.manual_seed(batches.seed(options.seed, batch))
+            noise = {name: scm[name].sample_noise((size,)) for name in scm.graph.nodes}
+            count = min(size, options.size - first)
+            values = [_first(_spread(scm, each.predict(noise), size), count) for each in acted]
+            yield Part([f"noise {first + k}" for k in range(count)], values, first)
+            bar.update(count)
+
+
+def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
+    """Values as ``(1, size, *event)``."""
+    return {n: value.expand(size, *scm[n].domain.shape)[None] for n, value in values.items()}
+
+
+def _first(values: Variables, count: int) -> dict[str, Tensor]:
+    """The first observations of ``(particles, observations, *event)``."""
+    return {name: value[:, :count] for name, value in values.items()}
+
+
+def _begun(parts: Iterator[Part]) -> Iterator[Part]:
+    """The same, after the first is there: what is refused then leaves no folder behind."""
+    first = [next(parts)]
+
+    def again() -> Iterator[Part]:
+        yield first.pop()  # which no one else holds
+        yield from parts
+
+    return again()
+
+
+def _progress(total: int | None) -> tqdm[NoReturn]:
+    """A bar of observations, on a terminal only."""
+    return tqdm(total=total, unit="observation", disable=None)
 
 
 def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
@@ -212,31 +265,47 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
         likelihood.temperature = temperature
 
 
-def _counterfactual(
-    scm: StructuralCausalModel,
-    options: argparse.Namespace,
-    dos: Sequence[Do],
-    class_names: Mapping[str, Sequence[str]],
-    units: Mapping[str, str],
-) -> _Answered:
+def _counterfactual(question: _Question) -> Iterator[Part]:
     """The factual, then a counterfactual for each intervention."""
+    observed, particles = _observe(question), question.options.num_particles
+    if particles < 1:
+        raise ValueError(f"num_particles: expected at least 1, but got {particles}.")
+    request = question.request(observed.count, particles=particles, factual=True)
+    option = "observations" if question.options.index is None else "index"
+    batches = question.batches(request, option)
+    first = 0
+    with _progress(observed.count if observed.is_exact else None) as bar:
+        for batch, some in enumerate(observed.read(batches.rows)):
+            for particle, count in batches.chunks(particles):
+                torch.manual_seed(batches.seed(question.options.seed, batch, particle))
+                # All are of one size, so that what is drawn does not depend on how many follow.
+                values = some.values if batch == 0 else _filled(some.values, batches.rows)
+                answers = question.scm.counterfactual(values, question.dos, count)
+                chosen = [
+                    _first({name: value[:, k] for name, value in answers.items()}, len(some.rows))
+                    for k in range(len(question.dos))
+                ]
+                factual = {name: value[None] for name, value in some.values.items()}
+                yield Part(some.rows, [factual, *chosen], first, particle, some.placements)
+            first += len(some.rows)
+            bar.update(len(some.rows))
+
+
+def _filled(values: Variables, size: int) -> dict[str, Tensor]:
+    """Values of ``size`` observations, those that are missing like the first."""
+    rows = torch.arange(size)
+    return {name: value[rows * (rows < len(value))] for name, value in values.items()}
+
+
+def _observe(question: _Question) -> ObservedRows:
+    """The observations that the options name."""
+    scm, options = question.scm, question.options
     if options.index is not None:
         if options.prepare:
             raise ValueError(
                 "prepare: expected with --observations alone, for the test split is prepared; "
                 "leave it out."
             )
-        observed = observations_from_test_split(scm, options.ckpt_path, options.index, options.root)
-    else:
-        prepare = load_data(options.ckpt_path).prepare_file if options.prepare else None
-        observed = observations_from_csv(scm, options.observations, class_names, prepare)
-    rows = observed.rows
-    values = scm.counterfactual(observed.values, dos, options.num_particles)
-    factual = {name: value[None] for name, value in observed.values.items()}
-    answers = [Answer("factual", rows, factual, "factual")]
-    for k, do in enumerate(dos):
-        chosen: dict[str, Tensor] = {name: value[:, k] for name, value in values.items()}
-        title = format_do(do)
-        about = f"counterfactual under {title}"
-        answers.append(Answer(title, rows, chosen, about, format_do(do, units)))
-    return _Answered(answers, observed.placements, factual=True)
+        return observations_from_test_split(scm, options.ckpt_path, options.index, options.root)
+    prepare = load_data(options.ckpt_path).prepare_file if options.prepare else None
+    return observations_from_csv(scm, options.observations, question.class_names, prepare)

@@ -8,8 +8,8 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -18,9 +18,16 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
-from deepscm_pl.files import clear_leftovers
+from deepscm_pl.files import clear_leftovers, is_disk_full, names_full_disk
 
-__all__ = ["OneCheckpoint", "RunLock", "RunLogger", "checkpoint_folders", "end_with_parent"]
+__all__ = [
+    "OneCheckpoint",
+    "RunLock",
+    "RunLogger",
+    "checkpoint_folders",
+    "end_with_parent",
+    "quiet_log_threads",
+]
 
 _T = TypeVar("_T")
 
@@ -55,6 +62,37 @@ class RunLogger(TensorBoardLogger):
         settings: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
         super().__init__(save_dir, name, version, default_hp_metric=False, **settings)
         self._claimed: Path | None = None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write numbers.
+
+        Raises:
+            DiskFullError: If the disk is full.
+        """
+        with self._names_full_disk():
+            super().log_metrics(metrics, step)
+
+    def save(self) -> None:
+        """Write what is not written yet.
+
+        Raises:
+            DiskFullError: If the disk is full.
+        """
+        with self._names_full_disk():
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        """End the file of numbers.
+
+        Raises:
+            DiskFullError: If the disk is full.
+        """
+        with self._names_full_disk():
+            super().finalize(status)
+
+    def _names_full_disk(self) -> AbstractContextManager[None]:
+        kept = "the checkpoints are as they were, and --ckpt_path last goes on from them"
+        return names_full_disk(Path(self.root_dir) / f"version_{self._version}", kept)
 
     def discard(self) -> None:
         """Remove the folder if this run has made it: a training that was refused leaves none."""
@@ -100,6 +138,22 @@ def _first_free(folder: Path, first: int) -> int:
             number += 1
         else:
             return number
+
+
+@contextmanager
+def quiet_log_threads() -> Iterator[None]:
+    """Prints nothing where a thread that writes logs fails: the logger raises the same error."""
+    previous = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if not is_disk_full(arguments.exc_value):
+            previous(arguments)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = previous
 
 
 class RunLock(pl.Callback):

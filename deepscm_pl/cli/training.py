@@ -7,6 +7,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,12 @@ from deepscm_pl.cli.runs import (
     RunLogger,
     checkpoint_folders,
     end_with_parent,
+    quiet_log_threads,
 )
+from deepscm_pl.cli.yaml_files import check_yaml, read_settings
 from deepscm_pl.configuration import restore_class
 from deepscm_pl.escaping import for_terminal
-from deepscm_pl.files import exit_on_termination, new_file
+from deepscm_pl.files import exit_on_termination, names_full_disk, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint, steps_of
 from deepscm_pl.training.safetensors_file import is_exported
@@ -74,13 +77,14 @@ class _SaveConfiguration(SaveConfigCallback):
         goes_on = trainer.strategy.broadcast(goes_on)
         if stage != "fit" or goes_on:
             return
-        super().setup(trainer, pl_module, stage)
-        if self.described is not None and kept is not None and trainer.is_global_zero:
-            path = Path(kept) / self.config_filename
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-            text = yaml.safe_dump({**settings, **self.described.settings()}, sort_keys=False)
-            with new_file(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+        path = Path(kept or ".") / self.config_filename
+        with names_full_disk(path, "no step was trained"):
+            super().setup(trainer, pl_module, stage)
+            if self.described is not None and kept is not None and trainer.is_global_zero:
+                settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+                text = yaml.safe_dump({**settings, **self.described.settings()}, sort_keys=False)
+                with new_file(path) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
 
 
 class TrainingCommand(LightningCLI):
@@ -385,7 +389,8 @@ def run_training_command(words: list[str]) -> None:
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If the checkpoint is truncated, foreign or hostile.
+        ValueError: If the checkpoint is truncated, foreign or hostile, or a configuration is longer
+            or deeper than any should be.
     """
     if len(words) == 1:
         raise ValueError(
@@ -393,6 +398,8 @@ def run_training_command(words: list[str]) -> None:
             "--ckpt_path FILE.ckpt; "
             f"deepscm {words[0]} --help lists all options."
         )
+    for option, text in pairwise(words):
+        check_yaml(text, option.lstrip("-"))
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
     typed = words
@@ -413,7 +420,8 @@ def run_training_command(words: list[str]) -> None:
         described, words = read_described(checkpoint, words, trust)
     model = _model_class(words) if described is None else type(described.model)
     try:
-        TrainingCommand(words, model, described, trust, typed)
+        with quiet_log_threads():
+            TrainingCommand(words, model, described, trust, typed)
     finally:
         _leave_processes()
 
@@ -477,13 +485,7 @@ def _model_class(words: list[str]) -> type[pl.LightningModule]:
 
 def _class_path(configuration: str) -> object:
     """``model.class_path`` of a configuration, a file or its text; None where there is none."""
-    try:
-        is_text = configuration.startswith("{")
-        text = configuration if is_text else Path(configuration).read_text(encoding="utf-8")
-        settings = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None  # the parser says what is wrong with it
-    model = settings.get("model") if isinstance(settings, dict) else None
+    model = (read_settings(configuration) or {}).get("model")
     return model.get("class_path") if isinstance(model, dict) else None
 
 

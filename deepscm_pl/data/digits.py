@@ -27,6 +27,14 @@ _DRAWING = 2
 _SIZE = 1797
 """The number of digits."""
 
+_FORMS = {
+    "thickness": ((_SIZE, 1), torch.float32),
+    "intensity": ((_SIZE, 1), torch.float32),
+    "image": ((_SIZE, 1, 28, 28), torch.uint8),
+    "label": ((_SIZE, 1), torch.int64),
+}
+"""Shape and type of every variable, so that a cache of another form is not used."""
+
 _SIDE = 20
 _MARGIN = 4
 _SURROUND = 0.9
@@ -106,14 +114,21 @@ class DigitsDataModule(CausalDataModule):
         # Whatever is wrong with a cache, the digits can be drawn again.
         with suppress(Exception):
             cached: dict[str, Tensor] = torch.load(path, weights_only=True)
-            return {name: cached[name] for name in ("thickness", "intensity", "image", "label")}
+            digits = {name: cached[name] for name in _FORMS}
+            if all(_fits(digits[name], *form) for name, form in _FORMS.items()):
+                return digits
         digits = _draw_digits()
         # A cache that cannot be written costs time, nothing else.
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with new_file(path) as temporary:
                 torch.save(digits, temporary)
         return digits
+
+
+def _fits(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
+    """Whether a tensor has the form of what is drawn, and no value is NaN or infinite."""
+    return tensor.shape == shape and tensor.dtype == dtype and bool(tensor.isfinite().all())
 
 
 def _draw_digits() -> dict[str, Tensor]:

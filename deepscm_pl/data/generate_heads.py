@@ -17,6 +17,7 @@ from deepscm_pl.data.scans.table import Table
 from deepscm_pl.data.scans.truth import ORIGINALS_FILE, WORLD_FILE, write_originals
 from deepscm_pl.data.worlds import BrainWorld, write_world
 from deepscm_pl.files import exit_on_termination, new_folder
+from deepscm_pl.memory import require_disk, require_memory
 
 __all__ = ["ImageFormat", "generate_brain"]
 
@@ -27,6 +28,11 @@ _SUFFIXES: dict[str, str] = {"png": ".png", "nifti": ".nii.gz"}
 
 _FIRST = 1000000
 """The first identifier."""
+
+_HEAD, _DRAWING = 600, 30
+"""Bytes of memory for each head, and for each element of an image while it is drawn, at least."""
+_LINE, _COMPRESSED = 200, 8
+"""Bytes on the disk for each head, and how much smaller its image is in its file, at most."""
 
 _ELEMENTS = 2**18
 """Elements of the images that are drawn at a time."""
@@ -64,7 +70,8 @@ def generate_brain(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If an argument is out of range, or ``out`` cannot be made.
+        ValueError: If an argument is out of range, the heads do not fit the memory or the disk, or
+            ``out`` cannot be made.
 
     Example:
         >>> import tempfile
@@ -78,6 +85,7 @@ def generate_brain(
     if len(shape) not in (2, 3):
         raise ValueError(f"shape: expected two or three sizes, but got {list(shape)}.")
     world = BrainWorld(*shape)
+    _require_room(Path(out).expanduser(), size, int(np.prod(shape, dtype=object)))
     suffix = _SUFFIXES[_checked_format(image_format, world)]
     identifiers = np.array([str(_FIRST + number) for number in range(size)])
     splits = _splits(identifiers, fractions, seed)
@@ -95,6 +103,14 @@ def generate_brain(
         draw = _Draw(world, folder, suffix)
         for _ in stream_rows(draw, columns, workers, progress, "drawing", chunk):
             pass
+
+
+def _require_room(out: Path, size: int, elements: int) -> None:
+    """Raise unless the heads, and one of their images, fit the memory and the disk."""
+    require_memory("shape", _DRAWING * elements, "choose a smaller one")
+    require_memory("size", _HEAD * size, "draw fewer heads (--size)")
+    needed = size * (_LINE + elements // _COMPRESSED)
+    require_disk("size", out, needed, size, "draw fewer heads (--size)")
 
 
 @dataclass(frozen=True)

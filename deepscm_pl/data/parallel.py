@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deepscm_pl.data.base import require_count
+from deepscm_pl.memory import require_memory
 
 __all__ = ["map_rows", "stream_rows"]
 
 _CHUNK = 64
 """Rows that a worker takes at a time."""
+
+_WORKER = 2**27
+"""Bytes of memory of a worker, at least."""
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 Rows = TypeVar("Rows", bound=Sized)
@@ -77,7 +81,7 @@ def stream_rows(
         What the function returns, in order.
 
     Raises:
-        ValueError: As for :func:`map_rows`.
+        ValueError: As for :func:`map_rows`, or if so many workers do not fit the memory.
     """
     workers = _processors() if workers is None else require_count("workers", workers, minimum=1)
     total = len(columns[0])
@@ -87,9 +91,12 @@ def stream_rows(
         tuple(column[start : start + chunk] for column in columns)
         for start in range(0, total, chunk)
     ]
+    workers = min(workers, len(chunks))
+    if workers > 1:
+        require_memory("workers", _WORKER * workers, "start fewer")
     with (
         tqdm(total=total, unit="image", desc=description, disable=not progress) as bar,
-        closing(_results(function, chunks, min(workers, len(chunks)))) as results,
+        closing(_results(function, chunks, workers)) as results,
     ):
         for rows in results:
             bar.update(len(rows))

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from deepscm_pl.files import new_file
+from deepscm_pl.files import DiskFullError, new_file
 
 __all__ = ["figure_to_array", "save_figure"]
 
@@ -22,6 +22,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     Raises:
         ValueError: If the name does not end in ``.png``, ``.svg`` or ``.pdf``, or the folder cannot
             be written.
+        DiskFullError: If the disk is full.
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
@@ -30,6 +31,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:].lower(), bbox_inches="tight")
+    except DiskFullError:
+        raise
     except OSError as error:
         raise ValueError(f"path: {path} cannot be written ({error}); choose another.") from None
     return path

@@ -12,7 +12,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
 from deepscm_pl.escaping import for_terminal
-from deepscm_pl.files import new_file
+from deepscm_pl.files import DiskFullError, new_file
 from deepscm_pl.training.archives import check_archive
 from deepscm_pl.training.checkpoint import read_checkpoint
 from deepscm_pl.training.one_line import one_line
@@ -52,7 +52,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if "DataLoader worker" in str(error):  # which died meanwhile
                 raise
             # Torch wraps what the disk says.
-            cause = error if isinstance(error, OSError) else error.__context__ or error
+            wrapped = error.__cause__ if isinstance(error, DiskFullError) else error
+            cause = wrapped
+            if wrapped is not None and not isinstance(wrapped, OSError):
+                cause = wrapped.__context__ or wrapped
             raise OSError(
                 f"the checkpoint {path} could not be written ({cause}); the earlier checkpoints "
                 "are as they were. Make room, or name another folder (--trainer.default_root_dir), "

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deepscm_pl.files import new_file
+from deepscm_pl.files import DiskFullError, new_file
 from deepscm_pl.training.one_line import one_line
 
 __all__ = ["SUFFIX", "is_exported", "read_exported", "write_exported"]
@@ -71,10 +71,12 @@ def write_exported(checkpoint: Mapping[str, Any], path: Path) -> None:
     try:
         with new_file(path) as temporary:
             save_file(weights, temporary, metadata=metadata)
+    except DiskFullError:
+        raise
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"out: {path} cannot be written ({one_line(error)}); name a file in a folder that "
-            "exists and that you may write."
+            "exists, that you may write and that has space."
         ) from None
 
 

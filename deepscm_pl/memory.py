@@ -1,0 +1,111 @@
+"""What the machine has left: memory and disk, compared with what is needed before it is taken."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["available_memory", "format_bytes", "require_disk", "require_memory"]
+
+_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
+"""Files of a container's limit, in both versions of control groups."""
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping: what is free, or all that a container may have.
+
+    Returns:
+        None where the system does not tell.
+    """
+    return min(_known_limits(), default=None)
+
+
+def require_memory(what: str, needed: int, advice: str) -> None:
+    """Raise if more memory is needed than there is.
+
+    Args:
+        what: The setting that asks for it.
+        needed: Bytes, at least.
+        advice: What to change.
+
+    Raises:
+        ValueError: Naming the setting, both sizes and the advice.
+
+    Example:
+        >>> require_memory("batch_size", 10**18, "lower it")
+        Traceback (most recent call last):
+            ...
+        ValueError: batch_size: this needs at least 1,000,000,000 GB of memory, but the machine \
+has ... left; lower it.
+    """
+    available = available_memory()
+    if available is not None and needed > available:
+        raise ValueError(
+            f"{what}: this needs at least {format_bytes(needed)} of memory, but the machine has "
+            f"{format_bytes(available)} left; {advice}."
+        )
+
+
+def require_disk(what: str, folder: Path, needed: int, files: int, advice: str) -> None:
+    """Raise if what is to be written does not fit the disk.
+
+    Args:
+        what: The setting that asks for it.
+        folder: Where it is to be written; it need not exist.
+        needed: Bytes of all files together, at least.
+        files: How many files; each takes a block of the disk at least.
+        advice: What to change.
+
+    Raises:
+        ValueError: Naming the setting, both sizes and the advice.
+    """
+    folder = folder.absolute()
+    existing = next(each for each in (folder, *folder.parents) if each.exists())
+    available, block, free_files = _disk(existing)
+    needed = max(needed, files * block)
+    if needed > available:
+        raise ValueError(
+            f"{what}: this needs at least {format_bytes(needed)} on the disk of {existing}, but "
+            f"{format_bytes(available)} are free; {advice}."
+        )
+    if free_files is not None and files > free_files:
+        raise ValueError(
+            f"{what}: this needs {files:,} files on the disk of {existing}, which has room for "
+            f"{free_files:,}; {advice}."
+        )
+
+
+def format_bytes(size: int) -> str:
+    """A size in megabytes or, from a thousand of them, gigabytes.
+
+    Example:
+        >>> format_bytes(7_400_000_000), format_bytes(25_000_000)
+        ('7.4 GB', '25 MB')
+    """
+    if size >= 1e12:
+        return f"{size // 10**9:,} GB"
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+
+
+def _disk(folder: Path) -> tuple[int, int, int | None]:
+    """Free bytes, bytes of a block, and how many files there is room for, where that is limited."""
+    if not hasattr(os, "statvfs"):
+        return shutil.disk_usage(folder).free, 1, None
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize, found.f_frsize, found.f_favail or None
+
+
+def _known_limits() -> Iterator[int]:
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        line = next((line for line in lines if line.startswith("MemAvailable:")), "")
+        yield int(line.split()[1]) * 1024
+    for name in _LIMITS:
+        with suppress(OSError, ValueError):  # "max" where there is no limit
+            yield int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii"))
+    if hasattr(os, "sysconf"):
+        with suppress(OSError, ValueError):
+            yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
