@@ -17,7 +17,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from deepscm_pl.callbacks.run_folder import checkpoint_folder, trained_steps
-from deepscm_pl.data.base import CausalDataModule, require_count
+from deepscm_pl.checks import seed_number, whole_number
+from deepscm_pl.data.base import CausalDataModule
 from deepscm_pl.figures import save_figure
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
@@ -54,9 +55,9 @@ class FigureCallback(pl.Callback, ABC):
     name: ClassVar[str]
 
     def __init__(self, every_n_epochs: int, num_observations: int, seed: int) -> None:
-        self.every_n_epochs = require_count("every_n_epochs", every_n_epochs, minimum=1)
-        self.num_observations = require_count("num_observations", num_observations, minimum=1)
-        self.seed = require_count("seed", seed, minimum=0)
+        self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, least=1)
+        self.num_observations = whole_number("num_observations", num_observations, least=1)
+        self.seed = seed_number("seed", seed)
         self.units: dict[str, str] = {}
         self.written: list[Path] = []
         self._data_units: Mapping[str, str] = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.evaluation.counterfactuals import (
     Classifier,
     CounterfactualResult,
@@ -103,11 +104,9 @@ def check_numbers(
     Raises:
         ValueError: Naming the number, what was expected and what came.
     """
-    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, but got {value}.")
-    if density_size < 2:
-        raise ValueError(f"density_size: expected at least 2, but got {density_size}.")
+    whole_number("num_particles", num_particles, least=1)
+    whole_number("batch_size", batch_size, least=1)
+    whole_number("density_size", density_size, least=2)
     if detail_rows is not None and not 2 <= detail_rows <= len(subject):
         raise ValueError(
             f"detail_rows: expected from 2 to {len(subject)}, the rows of the test split, but got "

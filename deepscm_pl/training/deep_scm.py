@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
@@ -93,7 +94,9 @@ class DeepSCM(WatchedModule):
         self.learning_rates = dict(learning_rates or {})
         _check_learning_rates(self.learning_rates, self.scm.graph)
         self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
-        self.num_evaluation_particles = num_evaluation_particles
+        self.num_evaluation_particles = whole_number(
+            "num_evaluation_particles", num_evaluation_particles, least=1
+        )
         self.loaded_steps: int | None = None
         self._unlogged: dict[str, float | Tensor] | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
@@ -305,7 +308,4 @@ def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGrap
                 f"learning_rates: unknown variable {name!r}; expected some of "
                 f"{', '.join(graph.nodes)}."
             )
-        if not rate > 0:
-            raise ValueError(
-                f"learning_rates: expected a positive number for {name}, but got {rate:g}."
-            )
+        real_number(f"learning_rates.{name}", rate, above=0)

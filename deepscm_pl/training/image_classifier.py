@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
+from deepscm_pl.checks import whole_number, whole_numbers
 from deepscm_pl.configuration import describe
 from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.nn import ResidualClassifier
@@ -70,11 +71,12 @@ class ImageClassifier(WatchedModule):
     ) -> None:
         super().__init__()
         settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for name, value, least in (("classes", classes, 2), ("shift", shift, 0)):
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, but got {value}.")
+        shape = whole_numbers("shape", shape, least=1, lengths=(3,))
+        whole_number("classes", classes, least=2)
+        whole_number("shift", shift, least=0)
+        whole_number("levels", levels, least=2)
         self.save_hyperparameters(describe(settings))
-        self.network = (network or ResidualClassifier)(tuple(shape), classes)
+        self.network = (network or ResidualClassifier)(shape, classes)
         self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
         self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from deepscm_pl.checks import real_number, whole_number
+
 __all__ = ["OneCycle", "schedule"]
 
 
@@ -78,8 +80,9 @@ class OneCycle(LambdaLR):
         end: float = 1e-3,
     ) -> None:
         for name, value in (("warmup", warmup), ("start", start), ("end", end)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: expected a fraction from 0 to 1, but got {value:g}.")
+            real_number(name, value, least=0, most=1)
+        if total_steps is not None:
+            whole_number("total_steps", total_steps, least=1)
         self.total_steps = total_steps
         self.warmup, self.start, self.end = warmup, start, end
         super().__init__(optimizer, self.factor)
