@@ -11,8 +11,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from deepscm_pl.checks import class_factory
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
+from deepscm_pl.memory import require_buildable
 from deepscm_pl.types import Do, Intervention, Noise, Variables
 
 __all__ = [
@@ -119,7 +121,10 @@ class StructuralCausalModel(nn.Module):
     def _make(self, name: str, mechanism: MechanismFactory | Mechanism) -> Mechanism:
         parents = self.graph.parents[name]
         if not isinstance(mechanism, Mechanism):
-            made = mechanism(Context({parent: self[parent].domain for parent in parents}))
+            context = Context({parent: self[parent].domain for parent in parents})
+            make = class_factory(f"mechanisms.{name}", mechanism)
+            require_buildable(f"mechanisms.{name}", make, context)
+            made = make(context)
             if isinstance(made, Mechanism):
                 return made
             raise ValueError(

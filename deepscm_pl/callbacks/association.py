@@ -28,6 +28,7 @@ from deepscm_pl.types import Variables
 __all__ = ["AssociationReport"]
 
 _IMPORTANCE_ROWS = 500
+_MOST_SAMPLES = 1_000_000
 
 
 class AssociationReport(pl.Callback):
@@ -65,7 +66,7 @@ class AssociationReport(pl.Callback):
         seed: int = 0,
     ) -> None:
         self.num_importance_samples = whole_number(
-            "num_importance_samples", num_importance_samples, least=0
+            "num_importance_samples", num_importance_samples, least=0, most=_MOST_SAMPLES
         )
         if importance_rows is not None:
             whole_number("importance_rows", importance_rows, least=1)

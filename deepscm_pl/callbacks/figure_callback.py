@@ -23,7 +23,18 @@ from deepscm_pl.figures import save_figure
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
 
-__all__ = ["FigureCallback"]
+__all__ = ["FigureCallback", "image_count"]
+
+_MOST_IMAGES = 1000
+
+
+def image_count(num_images: int) -> int:
+    """The number of images of a picture, of which a page can show a thousand.
+
+    Raises:
+        ValueError: If it is no whole number from 1 to 1000.
+    """
+    return whole_number("num_images", num_images, least=1, most=_MOST_IMAGES)
 
 
 class FigureCallback(pl.Callback, ABC):

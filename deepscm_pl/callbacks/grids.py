@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepscm_pl.callbacks.figure_callback import FigureCallback
+from deepscm_pl.callbacks.figure_callback import FigureCallback, image_count
 from deepscm_pl.callbacks.variables import (
     NO_PICTURES,
     grey_levels,
@@ -55,7 +55,7 @@ class _DoGrid(FigureCallback):
         seed: int = 0,
         differences: bool = True,
     ) -> None:
-        self.num_images = whole_number("num_images", num_images, least=1)
+        self.num_images = image_count(num_images)
         super().__init__(every_n_epochs, num_images, seed)
         self.num_particles = whole_number("num_particles", num_particles, least=1)
         whole_number("number of interventions", len(interventions), least=1)

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepscm_pl.callbacks.figure_callback import FigureCallback
+from deepscm_pl.callbacks.figure_callback import FigureCallback, image_count
 from deepscm_pl.callbacks.variables import grey_levels, observation_labels, pictures
 from deepscm_pl.checks import whole_number
 from deepscm_pl.figures import ImagePanel, MatrixAxis, draw_image_matrix
@@ -53,7 +53,7 @@ class LatentTraversal(FigureCallback):
         num_observations: int = 250,
         seed: int = 0,
     ) -> None:
-        self.num_images = whole_number("num_images", num_images, least=1)
+        self.num_images = image_count(num_images)
         whole_number("num_observations", num_observations, least=1)
         super().__init__(every_n_epochs, max(num_images, num_observations), seed)
         self.num_dimensions = whole_number("num_dimensions", num_dimensions, least=1)

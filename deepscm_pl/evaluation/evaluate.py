@@ -26,6 +26,7 @@ from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.memory import require_memory
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["DETAIL_ROWS", "Evaluation", "check_questions", "evaluate"]
@@ -107,6 +108,10 @@ def check_numbers(
     whole_number("num_particles", num_particles, least=1)
     whole_number("batch_size", batch_size, least=1)
     whole_number("density_size", density_size, least=2)
+    features = sum(subject.scm[name].domain.features for name in subject.scm.image_variables)
+    rows = min(batch_size, DETAIL_ROWS if detail_rows is None else detail_rows, len(subject))
+    require_memory("num_particles", num_particles, 4 * num_particles * rows * features)
+    require_memory("density_size", density_size, 8 * density_size * len(subject.scalars))
     if detail_rows is not None and not 2 <= detail_rows <= len(subject):
         raise ValueError(
             f"detail_rows: expected from 2 to {len(subject)}, the rows of the test split, but got "

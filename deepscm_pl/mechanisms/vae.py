@@ -12,7 +12,7 @@ from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-from deepscm_pl.checks import whole_number
+from deepscm_pl.checks import shown, whole_number
 from deepscm_pl.likelihoods import DiscretisedLikelihood, FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
 from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context, white_level
@@ -118,7 +118,10 @@ class ConditionalVAE(ImageMechanism):
         super().__init__(context, shape, alpha, levels)
         self.latent = whole_number("latent", latent, least=1, most=_LARGEST_LATENT)
         hidden = whole_number("hidden", hidden, least=1)
-        self.likelihood = (likelihood or FixedVarianceGaussian)(self.plane, levels)
+        made = (likelihood or FixedVarianceGaussian)(self.plane, levels)
+        if not isinstance(made, Likelihood):
+            raise ValueError(f"likelihood: expected a Likelihood, but got {shown(made)}.")
+        self.likelihood = made
         if brightness and not isinstance(self.likelihood, DiscretisedLikelihood):
             raise ValueError(
                 "brightness: expected a likelihood of grey levels, DiscretisedGaussian or "

@@ -15,10 +15,13 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from deepscm_pl.checks import whole_number, whole_numbers
 from deepscm_pl.configuration import describe
+from deepscm_pl.memory import require_buildable
 from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
 from deepscm_pl.training.fused import fuse
+from deepscm_pl.training.monitors import check_monitors
+from deepscm_pl.training.rehearsal import make_optimizer
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
@@ -76,7 +79,9 @@ class ImageClassifier(WatchedModule):
         whole_number("shift", shift, least=0)
         whole_number("levels", levels, least=2)
         self.save_hyperparameters(describe(settings))
-        self.network = (network or ResidualClassifier)(shape, classes)
+        make = network or ResidualClassifier
+        require_buildable("network", make, shape, classes)
+        self.network = make(shape, classes)
         self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
         self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -152,9 +157,19 @@ class ImageClassifier(WatchedModule):
             "probability": probability,
         }
 
+    def setup(self, stage: str) -> None:
+        """Stop before the training where a callback watches what is not logged.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        if stage == "fit":
+            logged = ("validation/accuracy", "validation/cross_entropy")
+            check_monitors(self.trainer, self, logged)
+
     def configure_optimizers(self) -> Any:
         """The optimiser of all parameters, and its schedule."""
-        optimizer = fuse(self.optimizer(self.parameters()))
+        optimizer = fuse(make_optimizer(self.optimizer, self.parameters()))
         return schedule(self.trainer, optimizer, self.scheduler, "validation/accuracy")
 
     def _labels(self, batch: Variables) -> Tensor:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from deepscm_pl.checks import real_number, whole_number
+from deepscm_pl.training.rehearsal import make_scheduler
 
 __all__ = ["OneCycle", "schedule"]
 
@@ -30,11 +31,12 @@ def schedule(
         monitor: The quantity that ``ReduceLROnPlateau`` watches after every epoch.
 
     Raises:
-        ValueError: If a :class:`OneCycle` cannot know the number of steps.
+        ValueError: If a :class:`OneCycle` cannot know the number of steps, or the schedule cannot
+            be made or cannot step.
     """
     if scheduler is None:
         return optimizer
-    made = scheduler(optimizer)
+    made = make_scheduler(scheduler, optimizer)
     if isinstance(made, ReduceLROnPlateau):
         plateau = {"scheduler": made, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": plateau}

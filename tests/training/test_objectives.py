@@ -193,9 +193,15 @@ def test_rows_with_values_on_the_edge_stay_factual(scm, batch, monkeypatch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(EvidenceLowerBoundObjective, 0), "num_particles: expected a whole number of at least 1"),
+        (
+            partial(EvidenceLowerBoundObjective, 0),
+            "num_particles: expected a whole",
+        ),
         (partial(EvidenceLowerBoundObjective, 1, warmup_steps=-1), "warmup_steps: expected a"),
-        (partial(EvidenceLowerBoundObjective, 1, free_bits=math.nan), "free_bits: expected a number"),
+        (
+            partial(EvidenceLowerBoundObjective, 1, free_bits=math.nan),
+            "free_bits: expected",
+        ),
         (partial(EvidenceLowerBoundObjective, divergence_weight=0), "divergence_weight: expected"),
         (partial(EvidenceLowerBoundObjective, 1, 3, 4), "expected one of them, but got 3 and 4"),
         (partial(ImportanceWeightedObjective, 1), "set the model's num_particles"),
