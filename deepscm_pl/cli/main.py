@@ -87,6 +87,7 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
     from deepscm_pl.cli.parser import without_dumps
+    from deepscm_pl.cli.settings import out_of_memory
 
     try:
         command(words)
@@ -101,11 +102,12 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
             raise
         print(f"deepscm {words[0]}: {without_dumps(str(error))}", file=sys.stderr)
         return 1
-    except RuntimeError as error:
-        died = _what_died(str(error))
+    except (RuntimeError, MemoryError) as error:
+        died = _what_died(str(error)) or out_of_memory(error)
         if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        print(f"deepscm {words[0]}: {died} ({error})", file=sys.stderr)
+        reason = str(error).partition("\n")[0]
+        print(f"deepscm {words[0]}: {died} ({reason})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"deepscm {words[0]}: interrupted", file=sys.stderr)

@@ -35,6 +35,12 @@ from deepscm_pl.cli.runs import (
     checkpoint_folders,
     end_with_parent,
 )
+from deepscm_pl.cli.settings import (
+    check_configurations,
+    check_trainer,
+    named_errors,
+    require_trained,
+)
 from deepscm_pl.configuration import restore
 from deepscm_pl.files import exit_on_termination
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
@@ -124,6 +130,18 @@ class TrainingCommand(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's settings come before the words, which may change them."""
 
+    def instantiate_classes(self) -> None:
+        """Make everything; name the settings of what cannot be made."""
+        command = self.config.subcommand
+        check_trainer(self.config[command].trainer, command)
+        with named_errors("model"):
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **settings: Any) -> pl.Trainer:
+        """Make the trainer; name it where it cannot be made."""
+        with named_errors("trainer"):
+            return super().instantiate_trainer(**settings)
+
     def after_instantiate_classes(self) -> None:
         """Load the predictor; stop where a checkpoint does not fit the configuration's model."""
         self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
@@ -188,6 +206,7 @@ class TrainingCommand(LightningCLI):
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        require_trained(self.trainer)
         callback: Any = self.trainer.checkpoint_callback
         best = callback and (callback.best_model_path or callback.last_model_path)
         if best:
@@ -303,6 +322,7 @@ def run_training_command(words: list[str]) -> None:
         )
     if checkpoint is not None and not _has_configuration(words):
         words = [words[0], "--config", json.dumps(_settings_of(checkpoint)), *words[1:]]
+    check_configurations(words)
     model = _model_class(words)
     if checkpoint is not None:
         model.load_from_checkpoint(checkpoint)  # whatever is wrong with it is said here
