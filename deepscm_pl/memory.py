@@ -126,10 +126,9 @@ def _estimate(make: Callable[..., nn.Module], arguments: Sequence[Any]) -> float
     try:
         with torch.device("meta"):
             made = make(*arguments)
-    except RuntimeError as error:  # numbers of elements beyond what torch can count
-        return math.inf if "overflow" in str(error) else 0
-    except Exception:
-        return 0  # what is wrong is raised again where it is built
+    except Exception as error:
+        # Beyond what torch can count; whatever else is wrong is raised again where it is built.
+        return math.inf if "overflow" in str(error).lower() else 0
     return bytes_of(made) if isinstance(made, nn.Module) else 0
 
 
