@@ -577,7 +577,7 @@ def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object])
     unknown = [name for name in mechanisms if name not in graph]
     if without and unknown:
         raise ValueError(
-            f"mechanisms: expected one for each variable of {graph}, but {', '.join(without)} has "
+            f"mechanisms: expected one for each variable of the graph {graph}, but {', '.join(without)} has "
             f"none, and {', '.join(unknown)} is no variable; correct the name."
         )
     if without:

@@ -25,6 +25,7 @@ from deepscm_pl.cli.parser import nearest
 
 __all__ = [
     "check_configurations",
+    "check_seed",
     "check_trainer",
     "named_errors",
     "out_of_memory",
@@ -49,6 +50,7 @@ _FAULTS = (
     TypeError,
 )
 _AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes")
+_MOST_SEED = 2**32 - 1
 _AMOUNTS = ("max_epochs", "max_steps", "limit_train_batches")
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
 _CANNOT_COUNT = ("overflow when", "calculation overflowed", "multiplication overflow")
@@ -92,7 +94,7 @@ def _check_classes(node: Any, path: tuple[str, ...]) -> None:
         _check_class(node, ".".join(path))
     for key, item in node.items():
         within = (*path, str(key))
-        if path == _FACTORIES and not isinstance(item, str | Mapping):
+        if path == _FACTORIES and (not item or not isinstance(item, str | Mapping)):
             raise ValueError(
                 f"{'.'.join(within)}: expected a class, such as deepscm_pl.mechanisms.AffineFlow, "
                 f"but got {shown(item)}."
@@ -143,6 +145,16 @@ def check_trainer(settings: Mapping[str, Any], command: str) -> None:
             )
         if isinstance(value, float) and math.isnan(value):
             raise ValueError(f"trainer.{name}: expected a number, but got nan.")
+
+
+def check_seed(seed: bool | int | None) -> None:
+    """Raise where the seed of a run is none that every generator takes.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    if seed is not None and not isinstance(seed, bool):
+        whole_number("seed_everything", seed, least=0, most=_MOST_SEED)
 
 
 @contextmanager

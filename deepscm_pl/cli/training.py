@@ -37,6 +37,7 @@ from deepscm_pl.cli.runs import (
 )
 from deepscm_pl.cli.settings import (
     check_configurations,
+    check_seed,
     check_trainer,
     named_errors,
     require_trained,
@@ -126,6 +127,7 @@ class TrainingCommand(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` only, whatever the words of the surrounding program are."""
         self.config = parser.parse_args(args)
+        check_seed(self.config[self.config.subcommand].get("seed_everything"))
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's settings come before the words, which may change them."""

@@ -338,6 +338,12 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         loader = ResumableLoader(
             dataset, sampler=order, drop_last=self.drop_last, **self._settings()
         )
+        if len(loader) == 0:
+            most = len(order) if self.drop_last else len(dataset)
+            raise ValueError(
+                f"batch_size: expected at most {most}, the rows of an epoch, with drop_last, but "
+                f"got {self.batch_size}; lower it or drop none."
+            )
         loader.load_state_dict(self._position)
         self._training_loader, self._position = loader, {}
         return loader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,5 +96,17 @@ def _as_call(make: Callable[..., Any]) -> str:
     except ValueError:  # something else than a class and its arguments
         return shown(make)
     name = str(described["class_path"]).rpartition(".")[2]
-    arguments = make.keywords if isinstance(make, functools.partial) else {}
-    return f"{name}({', '.join(f'{key}={shown(value)}' for key, value in arguments.items())})"
+    given = make.keywords if isinstance(make, functools.partial) else {}
+    defaults = _defaults(make)
+    changed = {k: v for k, v in given.items() if k not in defaults or defaults[k] != v}
+    return f"{name}({', '.join(f'{key}={shown(value)}' for key, value in changed.items())})"
+
+
+def _defaults(make: Callable[..., Any]) -> dict[str, Any]:
+    """What a class takes for the arguments that are not given; a parser gives all of them."""
+    parts = (make.func, *make.args) if isinstance(make, functools.partial) else (make,)
+    target = next((part for part in parts if isinstance(part, type)), None)
+    if target is None:
+        return {}
+    found = inspect.signature(target).parameters.items()
+    return {name: parameter.default for name, parameter in found}
