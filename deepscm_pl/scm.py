@@ -577,8 +577,9 @@ def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object])
     unknown = [name for name in mechanisms if name not in graph]
     if without and unknown:
         raise ValueError(
-            f"mechanisms: expected one for each variable of the graph {graph}, but {', '.join(without)} has "
-            f"none, and {', '.join(unknown)} is no variable; correct the name."
+            f"mechanisms: expected one for each variable of the graph {graph}, but "
+            f"{', '.join(without)} has none, and {', '.join(unknown)} is no variable; correct the "
+            "name."
         )
     if without:
         raise ValueError(f"mechanisms: {', '.join(without)} has no mechanism; add one.")
