@@ -17,6 +17,7 @@ __all__ = [
     "class_factory",
     "process_count",
     "real_number",
+    "reason_of",
     "seed_number",
     "shown",
     "whole_number",
@@ -42,6 +43,17 @@ def shown(value: Any) -> str:
         return str(value).lower()
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error in words of a user, who writes null for None.
+
+    Example:
+        >>> reason_of(TypeError("'<' not supported between instances of 'int' and 'NoneType'"))
+        "'<' not supported between instances of 'int' and null"
+    """
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
+    return first.replace("'NoneType'", "null").replace("NoneType", "null")
 
 
 def whole_number(

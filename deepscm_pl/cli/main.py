@@ -86,6 +86,7 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+    from deepscm_pl.checks import reason_of
     from deepscm_pl.cli.parser import without_dumps
     from deepscm_pl.cli.settings import out_of_memory
 
@@ -106,8 +107,7 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
         died = _what_died(str(error)) or out_of_memory(error)
         if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        reason = str(error).partition("\n")[0]
-        print(f"deepscm {words[0]}: {died} ({reason})", file=sys.stderr)
+        print(f"deepscm {words[0]}: {died} ({reason_of(error)})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"deepscm {words[0]}: interrupted", file=sys.stderr)

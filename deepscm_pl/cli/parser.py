@@ -51,7 +51,14 @@ _WORDS = tuple(
     )
 )
 _EXPECTING = re.compile(r"Type \S.* expects a function or a callable class:")
-_NO_REASONS = ("Expected a path but", _TRIED, "expected null", "Not a valid subclass of")
+_NO_REASONS = (
+    "Expected a path but",
+    _TRIED,
+    "expected null",
+    "Not a valid subclass of",
+    "a class path (str)",
+    "a dict with",
+)
 _NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _BARE_NAME = re.compile(r'Parser key "(\w+?)s?":[^"]*?Expected a dot import path string: (\w+)')
 

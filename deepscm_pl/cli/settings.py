@@ -17,10 +17,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
-from deepscm_pl.checks import real_number, shown, whole_number
+from deepscm_pl.checks import real_number, reason_of, shown, whole_number
 from deepscm_pl.cli.parser import nearest
 
 __all__ = [
@@ -46,6 +47,7 @@ _FAULTS = (
     AttributeError,
     ImportError,
     LookupError,
+    MisconfigurationException,
     RuntimeError,
     TypeError,
 )
@@ -179,9 +181,8 @@ def named_errors(section: str) -> Iterator[None]:
         if out_of_memory(error) is not None:
             raise
         name, known = _made_in(error.__traceback__)
-        where = known or section
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise ValueError(f"{where}: {name or 'it'} cannot be made ({reason}).") from error
+        where = known or _component_of(error.__traceback__) or section
+        raise ValueError(f"{where}: {name or 'it'} cannot be made ({reason_of(error)}).") from error
 
 
 def _made_in(traceback: TracebackType | None) -> tuple[str | None, str | None]:
@@ -195,6 +196,17 @@ def _made_in(traceback: TracebackType | None) -> tuple[str | None, str | None]:
             section = _SECTIONS.get(type(made), section)
         traceback = traceback.tb_next
     return name, section
+
+
+def _component_of(traceback: TracebackType | None) -> str | None:
+    """Which part of a configuration Lightning was making: ``model`` or ``data``."""
+    key = None
+    while traceback is not None:
+        maker = traceback.tb_frame.f_locals.get("self")
+        if type(maker).__name__ == "_InstantiatorFn":
+            key = str(getattr(maker, "key", "")) or None
+        traceback = traceback.tb_next
+    return key
 
 
 def require_trained(trainer: pl.Trainer) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from deepscm_pl.checks import shown
+from deepscm_pl.checks import reason_of, shown
 from deepscm_pl.configuration import describe
 
 __all__ = ["make_optimizer", "make_scheduler"]
@@ -86,8 +86,9 @@ def _refused(setting: str, make: Callable[..., Any]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{setting}: {_as_call(make)} does not work: {reason}") from error
+        raise ValueError(
+            f"{setting}: {_as_call(make)} does not work: {reason_of(error)}"
+        ) from error
 
 
 def _as_call(make: Callable[..., Any]) -> str:

@@ -196,7 +196,7 @@ def test_a_class_that_names_nothing_is_named():
             self.half = size / 2
 
     with (
-        pytest.raises(ValueError, match=r"model: Part cannot be made \(TypeError"),
+        pytest.raises(ValueError, match="model: Part cannot be made: unsupported"),
         named_errors("model"),
     ):
         Part(None)
