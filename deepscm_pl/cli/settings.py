@@ -182,7 +182,8 @@ def named_errors(section: str) -> Iterator[None]:
             raise
         name, known = _made_in(error.__traceback__)
         where = known or _component_of(error.__traceback__) or section
-        raise ValueError(f"{where}: {name or 'it'} cannot be made ({reason_of(error)}).") from error
+        made = f"{name} cannot be made: " if name and not name.startswith("_") else ""
+        raise ValueError(f"{where}: {made}{reason_of(error)}") from error
 
 
 def _made_in(traceback: TracebackType | None) -> tuple[str | None, str | None]:
