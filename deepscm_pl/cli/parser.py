@@ -45,17 +45,19 @@ _WORDS = tuple(
         (r"^Expected an? <class '(?:list|tuple|collections.abc.Sequence)'>", "expected a list"),
         (r"^Expected an? <class '(?:dict|collections.abc.Mapping)'>", "expected settings by name"),
         (r"^Expected an? <class 'NoneType'>", "expected null"),
+        (r"^Not a valid subclass of (\w+).*", r"expected a class derived from \1"),
+        (r"^Expected a dot import path string:$", "expected the path of a class, but got ''"),
         (r"^Expected a dot import path string:", "expected the path of a class, but got"),
         (r"^'\w+' object has no attribute 'keys'", "expected settings by name"),
         (r"^argument of type 'NoneType' is not .*", "expected a class_path, but got null"),
     )
 )
 _EXPECTING = re.compile(r"Type \S.* expects a function or a callable class:")
+_CLASSES = ("expected the path of a class", "expected a class derived from")
 _NO_REASONS = (
     "Expected a path but",
     _TRIED,
     "expected null",
-    "Not a valid subclass of",
     "a class path (str)",
     "a dict with",
 )
@@ -114,7 +116,8 @@ def without_dumps(message: str) -> str:
     keys = ", ".join(_KEY.findall(message))
     last = _KEY.split(message)[-1]
     reasons = _reasons(last)
-    value = _value_in(last) if all(each.startswith("expected") for each in reasons) else ""
+    is_complete = any("but got" in each or not each.startswith("expected") for each in reasons)
+    value = "" if is_complete else _value_in(last)
     return (f"{keys}: " if keys else "") + "; or: ".join(reasons) + value
 
 
@@ -125,7 +128,7 @@ def _reasons(text: str) -> list[str]:
         return [first]
     tried = [_in_words(part) for part in _REASON.split(text)[1:]] or [first]
     kept = [each for each in tried if each and not each.startswith(_NO_REASONS)] or tried
-    no_class = [each for each in kept if not each.startswith("expected the path of a class")]
+    no_class = [each for each in kept if not each.startswith(_CLASSES)]
     return list(dict.fromkeys(no_class or kept))
 
 
