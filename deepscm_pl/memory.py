@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["available_memory", "format_bytes", "require_disk", "require_memory"]
+__all__ = [
+    "available_memory",
+    "format_bytes",
+    "require_disk",
+    "require_memory",
+    "total_memory",
+]
 
 _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 """Files of a container's limit, in both versions of control groups."""
 
 
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping: what is free, or all that a container may have.
+def total_memory() -> int | None:
+    """The bytes that the machine has, or all that a container may have.
 
     Returns:
         None where the system does not tell.
     """
-    return min(_known_limits(), default=None)
+    return min(_limits(), default=None)
+
+
+def available_memory() -> int | None:
+    """The bytes that can be taken without swapping.
+
+    Returns:
+        None where the system does not tell.
+    """
+    return min((*_limits(), *_free()), default=None)
 
 
 def require_memory(what: str, needed: int, advice: str) -> None:
@@ -38,7 +54,7 @@ def require_memory(what: str, needed: int, advice: str) -> None:
         >>> require_memory("batch_size", 10**18, "lower it")
         Traceback (most recent call last):
             ...
-        ValueError: batch_size: this needs at least 1,000,000,000 GB of memory, but the machine \
+        ValueError: batch_size: this needs at least 1 EB of memory, but the machine \
 has ... left; lower it.
     """
     available = available_memory()
@@ -78,16 +94,18 @@ def require_disk(what: str, folder: Path, needed: int, files: int, advice: str) 
         )
 
 
-def format_bytes(size: int) -> str:
-    """A size in megabytes or, from a thousand of them, gigabytes.
+def format_bytes(size: float) -> str:
+    """A number of bytes for a person to read.
 
     Example:
-        >>> format_bytes(7_400_000_000), format_bytes(25_000_000)
-        ('7.4 GB', '25 MB')
+        >>> format_bytes(7_400_000_000), format_bytes(25_000_000), format_bytes(1500)
+        ('7.4 GB', '25 MB', '1.5 kB')
     """
-    if size >= 1e12:
-        return f"{size // 10**9:,} GB"
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
+    if not math.isfinite(size):
+        return "more bytes than can be counted"
+    units = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+    power = min(int(math.log10(max(size, 1)) / 3), len(units) - 1)
+    return f"{size / 1000**power:.3g} {units[power]}"
 
 
 def _disk(folder: Path) -> tuple[int, int, int | None]:
@@ -98,11 +116,14 @@ def _disk(folder: Path) -> tuple[int, int, int | None]:
     return found.f_bavail * found.f_frsize, found.f_frsize, found.f_favail or None
 
 
-def _known_limits() -> Iterator[int]:
+def _free() -> Iterator[int]:
     with suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         line = next((line for line in lines if line.startswith("MemAvailable:")), "")
         yield int(line.split()[1]) * 1024
+
+
+def _limits() -> Iterator[int]:
     for name in _LIMITS:
         with suppress(OSError, ValueError):  # "max" where there is no limit
             yield int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii"))

@@ -11,8 +11,10 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from deepscm_pl.checks import class_factory
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
+from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.types import Do, Intervention, Noise, Variables
 
 __all__ = [
@@ -119,7 +121,10 @@ class StructuralCausalModel(nn.Module):
     def _make(self, name: str, mechanism: MechanismFactory | Mechanism) -> Mechanism:
         parents = self.graph.parents[name]
         if not isinstance(mechanism, Mechanism):
-            made = mechanism(Context({parent: self[parent].domain for parent in parents}))
+            context = Context({parent: self[parent].domain for parent in parents})
+            make = class_factory(f"mechanisms.{name}", mechanism)
+            require_buildable(f"mechanisms.{name}", make, context)
+            made = make(context)
             if isinstance(made, Mechanism):
                 return made
             raise ValueError(
@@ -572,8 +577,9 @@ def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object])
     unknown = [name for name in mechanisms if name not in graph]
     if without and unknown:
         raise ValueError(
-            f"mechanisms: expected one for each variable of {graph}, but {', '.join(without)} has "
-            f"none, and {', '.join(unknown)} is no variable; correct the name."
+            f"mechanisms: expected one for each variable of the graph {graph}, but "
+            f"{', '.join(without)} has none, and {', '.join(unknown)} is no variable; correct the "
+            "name."
         )
     if without:
         raise ValueError(f"mechanisms: {', '.join(without)} has no mechanism; add one.")

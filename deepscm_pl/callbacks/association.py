@@ -11,6 +11,7 @@ import torch
 
 from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
 from deepscm_pl.callbacks.waiting import others_wait
+from deepscm_pl.checks import real_number, seed_number, whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import as_json
 from deepscm_pl.evaluation import (
@@ -27,6 +28,7 @@ from deepscm_pl.types import Variables
 __all__ = ["AssociationReport"]
 
 _IMPORTANCE_ROWS = 500
+_MOST_SAMPLES = 1_000_000
 
 
 class AssociationReport(pl.Callback):
@@ -72,15 +74,18 @@ class AssociationReport(pl.Callback):
         reference_name: str = "reference",
         seed: int = 0,
     ) -> None:
-        if num_importance_samples < 0:
-            raise ValueError(
-                f"num_importance_samples: expected at least 0, but got {num_importance_samples}."
-            )
-        self.num_importance_samples = num_importance_samples
+        self.num_importance_samples = whole_number(
+            "num_importance_samples", num_importance_samples, least=0, most=_MOST_SAMPLES
+        )
+        if importance_rows is not None:
+            whole_number("importance_rows", importance_rows, least=1)
         self.importance_rows = importance_rows
-        self.reference = dict(reference or {})
+        self.reference = {
+            name: real_number(f"reference.{name}", value)
+            for name, value in (reference or {}).items()
+        }
         self.reference_name = reference_name
-        self.seed = seed
+        self.seed = seed_number("seed", seed)
         self.rows: list[AssociationRow] = []
         self.written: list[Path] = []
         self._images = 0

@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepscm_pl.callbacks.figure_callback import FigureCallback
+from deepscm_pl.callbacks.figure_callback import FigureCallback, image_count
 from deepscm_pl.callbacks.variables import (
     grey_levels,
     label_with_unit,
@@ -16,7 +16,7 @@ from deepscm_pl.callbacks.variables import (
     restrict,
     scalars,
 )
-from deepscm_pl.data.base import require_count
+from deepscm_pl.checks import real_number
 from deepscm_pl.figures import ImagePanel, MatrixAxis, draw_image_matrix
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
@@ -68,7 +68,7 @@ class ConditionalSampleGrid(FigureCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, num_observations, seed)
-        self.num_images = require_count("num_images", num_images, minimum=1)
+        self.num_images = image_count(num_images)
         self.parents = tuple(parents or ())
         self.values = {name: list(numbers) for name, numbers in (values or {}).items()}
         self.quantiles = list(quantiles) if quantiles is not None else [0.02, 0.25, 0.5, 0.75, 0.98]
@@ -80,13 +80,15 @@ class ConditionalSampleGrid(FigureCallback):
             raise ValueError(
                 f"parents: expected one or two different variables, but got {self.parents}."
             )
-        if not self.quantiles or not all(0 <= quantile <= 1 for quantile in self.quantiles):
-            raise ValueError(
-                f"quantiles: expected numbers between 0 and 1, but got {self.quantiles}."
-            )
+        if not self.quantiles:
+            raise ValueError("quantiles: expected numbers between 0 and 1, but got none.")
+        for quantile in self.quantiles:
+            real_number("quantiles", quantile, least=0, most=1)
         for name, numbers in self.values.items():
             if not numbers:
                 raise ValueError(f"values: expected at least one value of {name}, but got none.")
+            for number in numbers:
+                real_number(f"values.{name}", number)
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Whether there are images with such parents, that may take such values."""

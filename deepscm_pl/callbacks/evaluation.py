@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from deepscm_pl.callbacks.association import AssociationReport
 from deepscm_pl.callbacks.run_folder import describe_origin, run_folder, trained_steps
 from deepscm_pl.callbacks.waiting import others_wait
+from deepscm_pl.checks import process_count, real_number, seed_number, whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation import (
@@ -95,15 +96,20 @@ class EvaluationReport(pl.Callback):
     ) -> None:
         self.enabled = enabled
         self.interventions = interventions
-        self.rows = rows
-        self.num_particles = num_particles
+        self.rows = rows if rows is None else whole_number("rows", rows, least=1)
+        self.num_particles = whole_number("num_particles", num_particles, least=1)
         self.detail_rows = detail_rows
-        self.batch_size = batch_size
+        if detail_rows is not None:
+            whole_number("detail_rows", detail_rows, least=2)
+        self.batch_size = whole_number("batch_size", batch_size, least=1)
         self.density_values = density_values
-        self.density_size = density_size
+        for name, values in (density_values or {}).items():
+            for value in values:
+                real_number(f"density_values.{name}", value)
+        self.density_size = whole_number("density_size", density_size, least=2)
         self.predictor = predictor
-        self.seed = seed
-        self.workers = workers
+        self.seed = seed_number("seed", seed)
+        self.workers = workers if workers is None else process_count("workers", workers)
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
         self.classifier: Classifier | None = None
         self.report: Report | None = None

@@ -18,13 +18,25 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from deepscm_pl.callbacks.run_folder import checkpoint_folder, trained_steps
-from deepscm_pl.data.base import CausalDataModule, require_count
+from deepscm_pl.checks import seed_number, whole_number
+from deepscm_pl.data.base import CausalDataModule
 from deepscm_pl.escaping import for_file_name, for_tag, for_terminal
 from deepscm_pl.figures import save_figure
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
 
-__all__ = ["FigureCallback"]
+__all__ = ["FigureCallback", "image_count"]
+
+_MOST_IMAGES = 1000
+
+
+def image_count(num_images: int) -> int:
+    """The number of images of a picture, of which a page can show a thousand.
+
+    Raises:
+        ValueError: If it is no whole number from 1 to 1000.
+    """
+    return whole_number("num_images", num_images, least=1, most=_MOST_IMAGES)
 
 
 class FigureCallback(pl.Callback, ABC):
@@ -57,9 +69,9 @@ class FigureCallback(pl.Callback, ABC):
     name: ClassVar[str]
 
     def __init__(self, every_n_epochs: int, num_observations: int, seed: int) -> None:
-        self.every_n_epochs = require_count("every_n_epochs", every_n_epochs, minimum=1)
-        self.num_observations = require_count("num_observations", num_observations, minimum=1)
-        self.seed = require_count("seed", seed, minimum=0)
+        self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, least=1)
+        self.num_observations = whole_number("num_observations", num_observations, least=1)
+        self.seed = seed_number("seed", seed)
         self.units: dict[str, str] = {}
         self.written: list[Path] = []
         self._data_units: Mapping[str, str] = {}

@@ -10,14 +10,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepscm_pl.callbacks.figure_callback import FigureCallback
+from deepscm_pl.callbacks.figure_callback import FigureCallback, image_count
 from deepscm_pl.callbacks.variables import (
     NO_PICTURES,
     grey_levels,
     observation_labels,
     pictures,
 )
-from deepscm_pl.data.base import require_count
+from deepscm_pl.checks import whole_number
 from deepscm_pl.figures import ImageColumn, captions, draw_grid
 from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.scm import StructuralCausalModel, summarise
@@ -55,10 +55,10 @@ class _DoGrid(FigureCallback):
         seed: int = 0,
         differences: bool = True,
     ) -> None:
-        self.num_images = require_count("num_images", num_images, minimum=1)
+        self.num_images = image_count(num_images)
         super().__init__(every_n_epochs, num_images, seed)
-        self.num_particles = require_count("num_particles", num_particles, minimum=1)
-        require_count("number of interventions", len(interventions), minimum=1)
+        self.num_particles = whole_number("num_particles", num_particles, least=1)
+        whole_number("number of interventions", len(interventions), least=1)
         self.texts = list(interventions)
         self.interventions: list[Mapping[str, Any]] = [parse_do(text) for text in interventions]
         self.differences = differences

@@ -8,9 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepscm_pl.callbacks.figure_callback import FigureCallback
+from deepscm_pl.callbacks.figure_callback import FigureCallback, image_count
 from deepscm_pl.callbacks.variables import grey_levels, observation_labels, pictures
-from deepscm_pl.data.base import require_count
+from deepscm_pl.checks import whole_number
 from deepscm_pl.figures import ImagePanel, MatrixAxis, draw_image_matrix
 from deepscm_pl.mechanisms import Mechanism
 from deepscm_pl.scm import StructuralCausalModel
@@ -53,12 +53,12 @@ class LatentTraversal(FigureCallback):
         num_observations: int = 250,
         seed: int = 0,
     ) -> None:
-        self.num_images = require_count("num_images", num_images, minimum=1)
-        require_count("num_observations", num_observations, minimum=1)
+        self.num_images = image_count(num_images)
+        whole_number("num_observations", num_observations, least=1)
         super().__init__(every_n_epochs, max(num_images, num_observations), seed)
-        self.num_dimensions = require_count("num_dimensions", num_dimensions, minimum=1)
+        self.num_dimensions = whole_number("num_dimensions", num_dimensions, least=1)
         self.values = tuple(map(float, range(-3, 4) if values is None else values))
-        require_count("number of values", len(self.values), minimum=1)
+        whole_number("number of values", len(self.values), least=1)
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Whether an image has a latent."""

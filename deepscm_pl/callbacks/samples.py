@@ -7,9 +7,8 @@ from collections.abc import Iterator
 
 from matplotlib.figure import Figure
 
-from deepscm_pl.callbacks.figure_callback import FigureCallback
+from deepscm_pl.callbacks.figure_callback import FigureCallback, image_count
 from deepscm_pl.callbacks.variables import NO_PICTURES, grey_levels, pictures
-from deepscm_pl.data.base import require_count
 from deepscm_pl.figures import ImageColumn, captions, draw_grid
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.types import Variables
@@ -38,7 +37,7 @@ class SampleGrid(FigureCallback):
     name = "sample"
 
     def __init__(self, every_n_epochs: int = 10, num_images: int = 16, seed: int = 0) -> None:
-        self.num_images = require_count("num_images", num_images, minimum=1)
+        self.num_images = image_count(num_images)
         super().__init__(every_n_epochs, num_observations=1, seed=seed)
 
     def check(self, scm: StructuralCausalModel) -> str | None:

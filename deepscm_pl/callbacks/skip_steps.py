@@ -10,6 +10,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from deepscm_pl.checks import real_number, whole_number
+
 __all__ = ["SkipSteps"]
 
 
@@ -36,12 +38,10 @@ class SkipSteps(pl.Callback):
     """
 
     def __init__(self, largest_norm: float = math.inf, most_in_a_row: int = 100) -> None:
-        if not largest_norm > 0:
-            raise ValueError(f"largest_norm: expected a positive number, but got {largest_norm:g}.")
-        if most_in_a_row < 1:
-            raise ValueError(f"most_in_a_row: expected at least 1, but got {most_in_a_row}.")
+        if largest_norm != math.inf:
+            real_number("largest_norm", largest_norm, above=0)
         self.largest_norm = float(largest_norm)
-        self.most_in_a_row = most_in_a_row
+        self.most_in_a_row = whole_number("most_in_a_row", most_in_a_row, least=1)
         self.skipped = 0
         self._in_a_row = 0
 

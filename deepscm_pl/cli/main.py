@@ -86,7 +86,9 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
     from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+    from deepscm_pl.checks import reason_of
     from deepscm_pl.cli.parser import without_dumps
+    from deepscm_pl.cli.settings import out_of_memory
     from deepscm_pl.escaping import for_terminal
 
     try:
@@ -101,11 +103,12 @@ def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
         told = for_terminal(without_dumps(_told(error)), lines=True)
         print(f"deepscm {words[0]}: {told}", file=sys.stderr)
         return 1
-    except RuntimeError as error:
-        died = _what_died(str(error))
+    except (RuntimeError, MemoryError) as error:
+        died = _what_died(str(error)) or out_of_memory(error)
         if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        print(f"deepscm {words[0]}: {died} ({for_terminal(error)})", file=sys.stderr)
+        told = for_terminal(f"{died} ({reason_of(error)})")
+        print(f"deepscm {words[0]}: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"deepscm {words[0]}: interrupted", file=sys.stderr)

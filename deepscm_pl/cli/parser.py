@@ -30,9 +30,40 @@ _TRIED = "Does not validate against any of the Union subtypes"
 _GOT = "Got value:"
 _KEY = re.compile(r'Parser key "([\w.]+)":')
 _REASON = re.compile(r"^\s*- ", re.MULTILINE)
+_PARSER_KEY = 'Parser key "'
 _DUMP = re.compile(r"Subtypes: |Given value type:|\. Got value:")
+_VALUE = re.compile(r"(?:Got|Given) value: (.*?)(?:\. Got value:|\n|$)", re.DOTALL)
+_LONGEST_VALUE = 80
+_NULL = re.compile(r"\bNone\b")
+_WORDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        (
+            r"^Expected an? <class '(?:int|jsonargparse.typing.PositiveInt)'>",
+            "expected a whole number",
+        ),
+        (r"^Expected an? <class 'float'>", "expected a number"),
+        (r"^Expected an? <class 'str'>", "expected a text"),
+        (r"^Expected an? <class 'bool'>", "expected true or false"),
+        (r"^Expected an? <class '(?:list|tuple|collections.abc.Sequence)'>", "expected a list"),
+        (r"^Expected an? <class '(?:dict|collections.abc.Mapping)'>", "expected settings by name"),
+        (r"^Expected an? <class 'NoneType'>", "expected null"),
+        (r"^Not a valid subclass of (\w+).*", r"expected a class derived from \1"),
+        (r"^Expected a dot import path string:$", "expected the path of a class, but got ''"),
+        (r"^Expected a dot import path string:", "expected the path of a class, but got"),
+        (r"^'\w+' object has no attribute 'keys'", "expected settings by name"),
+        (r"^argument of type 'NoneType' is not .*", "expected a class_path, but got null"),
+    )
+)
 _EXPECTING = re.compile(r"Type \S.* expects a function or a callable class:")
-_NO_REASONS = ("Expected a path but", _TRIED, "Expected a <class 'NoneType'>")
+_CLASSES = ("expected the path of a class", "expected a class derived from")
+_NO_REASONS = (
+    "Expected a path but",
+    _TRIED,
+    "expected null",
+    "a class path (str)",
+    "a dict with",
+)
 _NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _BARE_NAME = re.compile(r'Parser key "(\w+?)s?":[^"]*?Expected a dot import path string: (\w+)')
 
@@ -83,15 +114,48 @@ def without_dumps(message: str) -> str:
         ... ])
         >>> without_dumps(text)
         'data: train_size must be an integer of at least 2, got -5.'
+        >>> without_dumps('Parser key "max_epochs":\n  Expected a <class \'int\'>. Got value: x')
+        'max_epochs: expected a whole number, but got x'
     """
-    if _TRIED not in message and _GOT not in message:
+    if not any(mark in message for mark in (_TRIED, _GOT, _PARSER_KEY)):
         return message
     keys = ", ".join(_KEY.findall(message))
     last = _KEY.split(message)[-1]
-    parts = _REASON.split(last)[1:] or [last]
-    reasons = [" ".join(_EXPECTING.sub("", _DUMP.split(part)[0]).split()) for part in parts]
-    kept = [each for each in reasons if each and not each.startswith(_NO_REASONS)] or reasons
-    return (f"{keys}: " if keys else "") + "; or: ".join(kept)
+    reasons = _reasons(last)
+    is_complete = any("but got" in each or not each.startswith("expected") for each in reasons)
+    value = "" if is_complete else _value_in(last)
+    return (f"{keys}: " if keys else "") + "; or: ".join(reasons) + value
+
+
+def _reasons(text: str) -> list[str]:
+    """Why a value was refused, for each type that was tried on it, in words of a user."""
+    first = _in_words(text)
+    if first and not first.startswith((_TRIED, "- ")):
+        return [first]
+    tried = [_in_words(part) for part in _REASON.split(text)[1:]] or [first]
+    kept = [each for each in tried if each and not each.startswith(_NO_REASONS)] or tried
+    no_class = [each for each in kept if not each.startswith(_CLASSES)]
+    return list(dict.fromkeys(no_class or kept))
+
+
+def _in_words(text: str) -> str:
+    """The first reason in a text of the parser."""
+    reason = _EXPECTING.sub("", _DUMP.split(text)[0]).strip()
+    if not reason.startswith("- "):
+        reason = _REASON.split(reason)[0]
+    reason = " ".join(reason.split())
+    for pattern, words in _WORDS:
+        reason = pattern.sub(words, reason)
+    return reason
+
+
+def _value_in(text: str) -> str:
+    """``, but got x``, where a text of the parser holds the value and it is short."""
+    found = _VALUE.search(text)
+    value = " ".join(found[1].split()) if found else ""
+    if not value or len(value) > _LONGEST_VALUE or value.startswith("Namespace("):
+        return ""
+    return f", but got {_NULL.sub('null', value)}"
 
 
 def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:

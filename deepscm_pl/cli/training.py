@@ -39,6 +39,13 @@ from deepscm_pl.cli.runs import (
     end_with_parent,
     quiet_log_threads,
 )
+from deepscm_pl.cli.settings import (
+    check_configurations,
+    check_seed,
+    check_trainer,
+    named_errors,
+    require_trained,
+)
 from deepscm_pl.cli.yaml_files import check_yaml, read_settings
 from deepscm_pl.configuration import restore_class
 from deepscm_pl.escaping import for_terminal
@@ -160,8 +167,11 @@ class TrainingCommand(LightningCLI):
             )
 
     def instantiate_classes(self) -> None:
-        """Make the trainer, and the model and the data unless a checkpoint describes them."""
-        super().instantiate_classes()
+        """Make everything but what a checkpoint describes; name the settings that do not fit."""
+        command = self.config.subcommand
+        check_trainer(self.config[command].trainer, command)
+        with named_errors("model"):
+            super().instantiate_classes()
         if self.described is not None:
             self.model = self.described.model
             self.datamodule = self.described.data or self.datamodule
@@ -175,8 +185,8 @@ class TrainingCommand(LightningCLI):
             from_file = {setting: kept[setting] for setting in kept if setting not in typed}
             settings_typed = vars(self.config[self.subcommand][name])
             parsed[name] = REPORTS[name](**{**settings_typed, **from_file})
-        trainer: pl.Trainer = super().instantiate_trainer(**settings)
-        return trainer
+        with named_errors("trainer"):
+            return super().instantiate_trainer(**settings)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Checkpoints on the validation split, and the reports of the test."""
@@ -197,6 +207,7 @@ class TrainingCommand(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` only, whatever the words of the surrounding program are."""
         self.config = parser.parse_args(args)
+        check_seed(self.config[self.config.subcommand].get("seed_everything"))
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's settings come before the words, which may change them."""
@@ -278,6 +289,7 @@ class TrainingCommand(LightningCLI):
                 self._release_locks()
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        require_trained(self.trainer)
         best = callback and (callback.best_model_path or callback.last_model_path)
         if best:
             test = shell_command("test", "--ckpt_path", best)
@@ -413,11 +425,12 @@ def run_training_command(words: list[str]) -> None:
     trust, words = trusted_packages(words)
     described = None
     if checkpoint is None:
-        _require_trained(words, path)
+        _require_checkpoint(words, path)
     elif _has_configuration(words) or _names_model(words):
         read_checkpoint(checkpoint, settings=())  # whatever is wrong with it is said here
     else:
         described, words = read_described(checkpoint, words, trust)
+    check_configurations(words)
     model = _model_class(words) if described is None else type(described.model)
     try:
         with quiet_log_threads():
@@ -426,7 +439,7 @@ def run_training_command(words: list[str]) -> None:
         _leave_processes()
 
 
-def _require_trained(words: list[str], path: str | None) -> None:
+def _require_checkpoint(words: list[str], path: str | None) -> None:
     """Refuse to evaluate a model that was never trained."""
     if words[0] != "fit" and path is None and not {"-h", "--help"} & set(words[1:]):
         raise ValueError(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from deepscm_pl.checks import process_count, seed_number, whole_number
 from deepscm_pl.data.loading import EpochSampler, ResumableLoader, ShardSampler, data_seed
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.worlds import KnownWorld
@@ -26,7 +27,6 @@ __all__ = [
     "PublishedSplit",
     "SourceSplits",
     "Split",
-    "require_count",
 ]
 
 Split = Literal["train", "validation", "test"]
@@ -137,10 +137,10 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         drop_last: bool = False,
     ) -> None:
         super().__init__()
-        self.batch_size = require_count("batch_size", batch_size, minimum=1)
-        self.validation_size = require_count("validation_size", validation_size, minimum=1)
-        self.split_seed = require_count("split_seed", split_seed, minimum=0)
-        self.num_workers = require_count("num_workers", num_workers, minimum=0)
+        self.batch_size = whole_number("batch_size", batch_size, least=1)
+        self.validation_size = whole_number("validation_size", validation_size, least=1)
+        self.split_seed = seed_number("split_seed", split_seed)
+        self.num_workers = process_count("num_workers", num_workers, least=0)
         self.drop_last = drop_last
         self._datasets: dict[Split, InMemoryDataset] | None = None
 
@@ -333,7 +333,16 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         dataset = self.training_dataset()
         order = EpochSampler(dataset, data_seed())
-        return ResumableLoader(dataset, sampler=order, drop_last=self.drop_last, **self._settings())
+        loader = ResumableLoader(
+            dataset, sampler=order, drop_last=self.drop_last, **self._settings()
+        )
+        if len(loader) == 0:
+            most = len(order) if self.drop_last else len(dataset)
+            raise ValueError(
+                f"batch_size: expected at most {most}, the rows of an epoch, with drop_last, but "
+                f"got {self.batch_size}; lower it or drop none."
+            )
+        return loader
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches of the validation split, in order."""
@@ -394,22 +403,6 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         order = torch.randperm(size, generator=generator)
         validation, training = order[: self.validation_size], order[self.validation_size :]
         return training.sort().values, validation.sort().values
-
-
-def require_count(name: str, value: int, minimum: int) -> int:
-    """Returns ``value`` if it is an integer of at least ``minimum``.
-
-    Args:
-        name: The argument, for the message.
-        value: What came.
-        minimum: The least that is allowed.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
-    return value
 
 
 def _published(split: Split) -> tuple[Split, ...]:

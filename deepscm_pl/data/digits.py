@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor
 
-from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits, require_count
+from deepscm_pl.checks import whole_number
+from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
 from deepscm_pl.data.worlds import ThicknessIntensityWorld
 from deepscm_pl.files import new_file
 
@@ -74,7 +75,7 @@ class DigitsDataModule(CausalDataModule):
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, validation_size, split_seed, num_workers, drop_last)
-        self.test_size = require_count("test_size", test_size, minimum=1)
+        self.test_size = whole_number("test_size", test_size, least=1)
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
 
     def prepare_data(self) -> None:

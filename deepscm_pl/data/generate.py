@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.data.base import require_count
+from deepscm_pl.checks import process_count, seed_number, whole_number
 from deepscm_pl.data.idx import write_idx
 from deepscm_pl.data.morphomnist import (
     WORLD_FILE,
@@ -75,10 +75,10 @@ def generate_morphomnist(
         ValueError: If ``out`` cannot be made, a number is out of range, or the imposed attributes
             are broken or not as many as the digits.
     """
-    require_count("seed", seed, minimum=0)
+    seed_number("seed", seed)
     if workers is not None:
-        require_count("workers", workers, minimum=1)
-    limit = sys.maxsize if limit is None else require_count("limit", limit, minimum=1)
+        process_count("workers", workers)
+    limit = sys.maxsize if limit is None else whole_number("limit", limit, least=1)
     world = world or ThicknessIntensityWorld()
     with exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
         root = _find_mnist(Path(mnist).expanduser(), download)

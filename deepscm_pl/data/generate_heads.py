@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.data.base import require_count
+from deepscm_pl.checks import seed_number, whole_number, whole_numbers
 from deepscm_pl.data.parallel import stream_rows
 from deepscm_pl.data.scans.splits import SPLITS, divide_subjects
 from deepscm_pl.data.scans.table import Table
@@ -80,10 +80,9 @@ def generate_brain(
         >>> sorted(path.name for path in folder.iterdir())[0]
         '1000000_T1_unbiased_brain_rigid_to_mni.png'
     """
-    require_count("size", size, minimum=1)
-    require_count("seed", seed, minimum=0)
-    if len(shape) not in (2, 3):
-        raise ValueError(f"shape: expected two or three sizes, but got {list(shape)}.")
+    whole_number("size", size, least=1)
+    seed_number("seed", seed)
+    shape = whole_numbers("shape", shape, least=1, lengths=(2, 3))
     world = BrainWorld(*shape)
     _require_room(Path(out).expanduser(), size, int(np.prod(shape, dtype=object)))
     suffix = _SUFFIXES[_checked_format(image_format, world)]

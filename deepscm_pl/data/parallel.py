@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deepscm_pl.data.base import require_count
+from deepscm_pl.checks import process_count
 from deepscm_pl.memory import require_memory
 
 __all__ = ["map_rows", "stream_rows"]
@@ -83,7 +83,7 @@ def stream_rows(
     Raises:
         ValueError: As for :func:`map_rows`, or if so many workers do not fit the memory.
     """
-    workers = _processors() if workers is None else require_count("workers", workers, minimum=1)
+    workers = _processors() if workers is None else process_count("workers", workers)
     total = len(columns[0])
     if not total:
         raise ValueError("expected at least one row, got none.")

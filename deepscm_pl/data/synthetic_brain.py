@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.checks import seed_number, whole_number, whole_numbers
 from deepscm_pl.data.base import (
     CausalDataModule,
     PublishedSplit,
     SourceSplits,
     Split,
-    require_count,
 )
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.truth import render_truth
@@ -69,12 +69,10 @@ class SyntheticBrainDataModule(CausalDataModule):
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__(batch_size, validation_size, split_seed, num_workers, drop_last)
-        self.train_size = require_count("train_size", train_size, minimum=2)
-        self.test_size = require_count("test_size", test_size, minimum=1)
-        self.seed = require_count("seed", seed, minimum=0)
-        self.shape = list(shape)
-        if len(self.shape) not in (2, 3):
-            raise ValueError(f"shape: expected two or three sizes, but got {tuple(shape)}.")
+        self.train_size = whole_number("train_size", train_size, least=2)
+        self.test_size = whole_number("test_size", test_size, least=1)
+        self.seed = seed_number("seed", seed)
+        self.shape = list(whole_numbers("shape", shape, least=1, lengths=(2, 3)))
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
         _ = self.world
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.evaluation.counterfactuals import (
     Classifier,
     CounterfactualResult,
@@ -25,6 +26,7 @@ from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["DETAIL_ROWS", "Evaluation", "check_questions", "evaluate"]
@@ -103,11 +105,13 @@ def check_numbers(
     Raises:
         ValueError: Naming the number, what was expected and what came.
     """
-    for name, value in (("num_particles", num_particles), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, but got {value}.")
-    if density_size < 2:
-        raise ValueError(f"density_size: expected at least 2, but got {density_size}.")
+    whole_number("num_particles", num_particles, least=1)
+    whole_number("batch_size", batch_size, least=1)
+    whole_number("density_size", density_size, least=2)
+    features = sum(subject.scm[name].domain.features for name in subject.scm.image_variables)
+    rows = min(batch_size, DETAIL_ROWS if detail_rows is None else detail_rows, len(subject))
+    require_memory_for("num_particles", num_particles, 4 * num_particles * rows * features)
+    require_memory_for("density_size", density_size, 8 * density_size * len(subject.scalars))
     if detail_rows is not None and not 2 <= detail_rows <= len(subject):
         raise ValueError(
             f"detail_rows: expected from 2 to {len(subject)}, the rows of the test split, but got "

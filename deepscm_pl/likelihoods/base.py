@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform
 
+from deepscm_pl.checks import real_number, whole_number, whole_numbers
 from deepscm_pl.transforms import Logit
 
-__all__ = ["Likelihood", "check_finite", "standard_normal_log_prob"]
+__all__ = ["Likelihood", "logarithm", "standard_normal_log_prob"]
+
+_LARGEST_LOGARITHM = 80.0
 
 
 def standard_normal_log_prob(noise: Tensor) -> Tensor:
@@ -20,15 +24,13 @@ def standard_normal_log_prob(noise: Tensor) -> Tensor:
     return -0.5 * noise.square() - 0.5 * math.log(2 * math.pi)
 
 
-def check_finite(**numbers: float) -> None:
-    """Raise unless each number is finite.
+def logarithm(name: str, value: Any) -> float:
+    """The logarithm of a scale or variance that single precision can hold, and its inverse.
 
     Raises:
-        ValueError: Naming the first that is not.
+        ValueError: Naming it, if it is none.
     """
-    for name, number in numbers.items():
-        if not math.isfinite(number):
-            raise ValueError(f"{name}: expected a finite number, but got {number:g}.")
+    return real_number(name, value, least=-_LARGEST_LOGARITHM, most=_LARGEST_LOGARITHM)
 
 
 class Likelihood(nn.Module, ABC):
@@ -59,12 +61,10 @@ class Likelihood(nn.Module, ABC):
 
     def __init__(self, shape: Sequence[int], levels: int = 256, temperature: float = 1.0) -> None:
         super().__init__()
-        if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape: expected (channels, height, width), but got {tuple(shape)}.")
-        if levels < 2 or levels != int(levels):
-            raise ValueError(f"levels: expected a whole number from 2, but got {levels}.")
-        self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
-        self.levels = levels
+        hint = "give (channels, height, width)"
+        channels, height, width = whole_numbers("shape", shape, least=1, lengths=(3,), hint=hint)
+        self.shape = (channels, height, width)
+        self.levels = whole_number("levels", levels, least=2)
         self.temperature = temperature
 
     @property
@@ -79,9 +79,7 @@ class Likelihood(nn.Module, ABC):
 
     @temperature.setter
     def temperature(self, value: float) -> None:
-        if not 0 <= value < math.inf:
-            raise ValueError(f"temperature: expected a number of at least 0, but got {value:g}.")
-        self._temperature = float(value)
+        self._temperature = float(real_number("temperature", value, least=0))
 
     @abstractmethod
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:

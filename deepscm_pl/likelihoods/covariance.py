@@ -18,12 +18,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.likelihoods.base import Likelihood, check_finite, standard_normal_log_prob
+from deepscm_pl.checks import whole_number
+from deepscm_pl.likelihoods.base import Likelihood, logarithm, standard_normal_log_prob
 from deepscm_pl.likelihoods.floor import SoftFloor
 
 __all__ = ["CovarianceGaussian", "PredictedCovarianceGaussian", "SharedCovarianceGaussian"]
 
 _LARGEST_SHARED = 2**14  # pixels; their factor takes a gibibyte
+_LARGEST_RADIUS = 64  # pixels; the decoder gives 8,320 weights for each pixel
 
 
 class CovarianceGaussian(Likelihood):
@@ -99,7 +101,7 @@ class SharedCovarianceGaussian(CovarianceGaussian):
                 f"shape: expected at most {_LARGEST_SHARED:,} values of an image, but got "
                 f"{size:,}, whose covariance has {size**2:,}; use SharedLowRankGaussian."
             )
-        check_finite(log_variance=log_variance)
+        log_variance = logarithm("log_variance", log_variance)
         self.log_scale = nn.Parameter(torch.full(self.shape, log_variance / 2))
         # Only what is below the diagonal is used: an index of it would take twice its memory.
         self.weights = nn.Parameter(torch.zeros(size, size))
@@ -165,9 +167,7 @@ class PredictedCovarianceGaussian(CovarianceGaussian):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
-        if radius < 1:
-            raise ValueError(f"radius: expected at least 1 pixel, but got {radius}.")
-        self.radius = radius
+        self.radius = radius = whole_number("radius", radius, least=1, most=_LARGEST_RADIUS)
         self.log_variance = SoftFloor(log_variance, smallest_log_variance, "log_variance")
         # (rows up, columns to the right) of each neighbour, a negative column to the left.
         columns = range(-radius, radius + 1)

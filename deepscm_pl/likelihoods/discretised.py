@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributions import Transform
 from torch.distributions.transforms import identity_transform
 
+from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.likelihoods.base import Likelihood
 from deepscm_pl.likelihoods.floor import SoftFloor
 
@@ -99,20 +100,12 @@ class DiscretisedLikelihood(Likelihood):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
-        if num_components < 1:
-            raise ValueError(f"num_components: expected at least 1, but got {num_components}.")
-        if not 0 < smallest_scale < math.inf:
-            raise ValueError(
-                f"smallest_scale: expected a positive number of grey levels, but got "
-                f"{smallest_scale:g}."
-            )
-        if not 1e-4 <= uniform_weight < 1:
-            raise ValueError(
-                f"uniform_weight: expected a number in [0.0001, 1), but got {uniform_weight:g}; "
-                "with less, single precision cannot tell the noise of two levels apart."
-            )
-        self.num_components = num_components
-        self.uniform_weight = uniform_weight
+        self.num_components = whole_number("num_components", num_components, least=1)
+        real_number("smallest_scale", smallest_scale, above=0)
+        hint = "with less, single precision cannot tell the noise of two levels apart"
+        self.uniform_weight = real_number(
+            "uniform_weight", uniform_weight, least=1e-4, below=1, hint=hint
+        )
         # At a decoder's output of 0, components spread over all levels and reach their neighbours.
         start = max(levels / (2 * num_components), 2 * smallest_scale)
         self.log_scale = SoftFloor(math.log(start), math.log(smallest_scale), "log_scale")

@@ -7,6 +7,8 @@ import math
 from torch import Tensor
 from torch.nn import functional
 
+from deepscm_pl.likelihoods.base import logarithm
+
 __all__ = ["SoftFloor"]
 
 
@@ -31,6 +33,8 @@ class SoftFloor:
     """
 
     def __init__(self, start: float, smallest: float, name: str) -> None:
+        start = logarithm(name, start)
+        smallest = logarithm(f"smallest_{name}", smallest)
         if not smallest < start:
             raise ValueError(
                 f"smallest_{name}: expected less than {name} ({start:g}), but got {smallest:g}."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.likelihoods.base import Likelihood, check_finite, standard_normal_log_prob
+from deepscm_pl.likelihoods.base import Likelihood, logarithm, standard_normal_log_prob
 from deepscm_pl.likelihoods.floor import SoftFloor
 
 __all__ = [
@@ -68,7 +68,7 @@ class FixedVarianceGaussian(GaussianLikelihood):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
-        check_finite(log_variance=log_variance)
+        log_variance = logarithm("log_variance", log_variance)
         self.register_buffer("log_scale", torch.full((self.channels, 1, 1), log_variance / 2))
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ class SharedVarianceGaussian(GaussianLikelihood):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
-        check_finite(log_variance=log_variance)
+        log_variance = logarithm("log_variance", log_variance)
         self.log_scale = nn.Parameter(torch.full((self.channels, 1, 1), log_variance / 2))
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.likelihoods.base import Likelihood, check_finite, standard_normal_log_prob
+from deepscm_pl.checks import whole_number
+from deepscm_pl.likelihoods.base import Likelihood, logarithm, standard_normal_log_prob
 from deepscm_pl.likelihoods.floor import SoftFloor
 
 __all__ = ["LowRankGaussian", "PredictedLowRankGaussian", "SharedLowRankGaussian"]
@@ -110,11 +111,12 @@ class SharedLowRankGaussian(LowRankGaussian):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
-        check_finite(log_variance=log_variance)
+        log_variance = logarithm("log_variance", log_variance)
         self.log_scale = nn.Parameter(torch.full(self.shape, log_variance / 2))
+        rank = whole_number("rank", rank, least=1)
         # Not 0, where no factor has a gradient.
         deviation = 1 / math.sqrt(math.prod(self.shape))
-        self.shared_factors = nn.Parameter(deviation * torch.randn(_checked(rank), *self.shape))
+        self.shared_factors = nn.Parameter(deviation * torch.randn(rank, *self.shape))
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """The decoder's output and the learned scales."""
@@ -160,7 +162,7 @@ class PredictedLowRankGaussian(LowRankGaussian):
         temperature: float = 1.0,
     ) -> None:
         super().__init__(shape, levels, temperature)
-        self.outputs_per_channel = 2 + _checked(rank)
+        self.outputs_per_channel = 2 + whole_number("rank", rank, least=1)
         self.log_variance = SoftFloor(log_variance, smallest_log_variance, "log_variance")
         # Factors of length 1 or so, however large the image is.
         self.factor_scale = 1 / math.sqrt(math.prod(self.shape))
@@ -177,12 +179,6 @@ class PredictedLowRankGaussian(LowRankGaussian):
 
     def _parts(self, decoded: Tensor) -> Tensor:
         return decoded.unflatten(-3, (self.outputs_per_channel, self.channels))
-
-
-def _checked(rank: int) -> int:
-    if rank < 1:
-        raise ValueError(f"rank: expected at least 1 factor, but got {rank}.")
-    return rank
 
 
 def _triangle(factors: Tensor) -> Tensor:

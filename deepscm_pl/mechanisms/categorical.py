@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import Categorical as CategoricalDistribution
 from torch import Tensor
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.mechanisms.base import Evidence, Mechanism
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.nn import ParameterNetwork
@@ -57,9 +58,7 @@ class Categorical(Mechanism):
 
     def __init__(self, context: Context, categories: int, hidden: Sequence[int] = ()) -> None:
         super().__init__(context)
-        if categories < 2:
-            raise ValueError(f"categories: expected at least 2 classes, but got {categories}.")
-        self.categories = categories
+        self.categories = whole_number("categories", categories, least=2)
         self.correction = ParameterNetwork(context.features, categories, hidden)
         self.register_buffer("initial_logits", torch.zeros(categories))
 

@@ -11,6 +11,7 @@ from pyro.distributions import Normal, TransformedDistribution, transforms
 from torch import Tensor
 from torch.distributions import Transform
 
+from deepscm_pl.checks import class_factory, real_number, shown, whole_number
 from deepscm_pl.mechanisms.base import Evidence, Mechanism
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.nn import ParameterNetwork
@@ -18,6 +19,12 @@ from deepscm_pl.transforms import Constraint, RationalQuadraticSpline, Real
 from deepscm_pl.types import Domain, Noise, Variables
 
 __all__ = ["AffineFlow", "Flow", "SplineFlow"]
+
+_MOST_BINS = 1000
+"""Each takes at least a thousandth of the spline."""
+
+_LARGEST_BOUND = 1000.0
+"""Standard deviations of the noise; single precision tells no more of them apart."""
 
 
 class Flow(Mechanism):
@@ -33,7 +40,10 @@ class Flow(Mechanism):
 
     def __init__(self, context: Context, constraint: Callable[[], Constraint] = Real) -> None:
         super().__init__(context)
-        self.constraint = constraint()
+        made = class_factory("constraint", constraint)()
+        if not isinstance(made, Constraint):
+            raise ValueError(f"constraint: expected a Constraint, but got {shown(made)}.")
+        self.constraint = made
 
     @abstractmethod
     def transforms(self, context: Tensor) -> list[Transform]:
@@ -148,10 +158,8 @@ class SplineFlow(Flow):
         bins: int = 8,
         bound: float = 4.0,
     ) -> None:
-        if bins < 2:
-            raise ValueError(f"bins: expected at least 2, but got {bins}.")
-        if not bound > 0:
-            raise ValueError(f"bound: expected a positive number, but got {bound:g}.")
+        bins = whole_number("bins", bins, least=2, most=_MOST_BINS)
+        bound = real_number("bound", bound, above=0, most=_LARGEST_BOUND)
         super().__init__(context, constraint)
         self.bound = bound
         self.parameters_of = ParameterNetwork(context.features, 2 + 3 * bins - 1, hidden)

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.distributions import Transform
 
+from deepscm_pl.checks import whole_numbers
 from deepscm_pl.mechanisms.base import Mechanism
 from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.transforms import Dequantise, Logit
 from deepscm_pl.types import Domain, Variables
 
 __all__ = ["ImageMechanism"]
+
+_SHAPES = "give (channels, height, width) or (channels, depth, height, width)"
 
 
 class ImageMechanism(Mechanism):
@@ -41,13 +44,8 @@ class ImageMechanism(Mechanism):
         self, context: Context, shape: Sequence[int], alpha: float = 0.05, levels: int = 256
     ) -> None:
         super().__init__(context)
-        if len(shape) not in (3, 4) or min(shape) < 1:
-            raise ValueError(
-                "shape: expected (channels, height, width) or (channels, depth, height, width), "
-                f"but got {tuple(shape)}."
-            )
-        self.shape = tuple(shape)
-        channels, *sizes, width = shape
+        self.shape = whole_numbers("shape", shape, least=1, lengths=(3, 4), hint=_SHAPES)
+        channels, *sizes, width = self.shape
         self.plane = (channels, math.prod(sizes), width)
         self.dequantisation = Dequantise(levels)
         self.preprocessing: Transform = Logit(alpha, levels)

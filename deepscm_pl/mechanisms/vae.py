@@ -12,6 +12,7 @@ from pyro.distributions import Normal, TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
+from deepscm_pl.checks import shown, whole_number
 from deepscm_pl.likelihoods import DiscretisedLikelihood, FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
 from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context, white_level
@@ -26,6 +27,10 @@ __all__ = ["ConditionalVAE", "ImageDistribution"]
 _LARGEST_LOG_SCALE = 2.0
 """Of q(z | x, pa). A posterior is hardly ever wider than its prior, of scale 1; an image unlike any
 in training could make it infinite, and what is drawn from it no number."""
+
+
+_LARGEST_LATENT = 2**14
+"""The calibration of the noise correlates all its numbers: as many squared."""
 
 
 _CHUNK = 2**22
@@ -111,10 +116,12 @@ class ConditionalVAE(ImageMechanism):
         overlaid_by: Sequence[str] = (),
     ) -> None:
         super().__init__(context, shape, alpha, levels)
-        if latent < 1:
-            raise ValueError(f"latent: expected at least 1, but got {latent}.")
-        self.latent = latent
-        self.likelihood = (likelihood or FixedVarianceGaussian)(self.plane, levels)
+        self.latent = whole_number("latent", latent, least=1, most=_LARGEST_LATENT)
+        hidden = whole_number("hidden", hidden, least=1)
+        made = (likelihood or FixedVarianceGaussian)(self.plane, levels)
+        if not isinstance(made, Likelihood):
+            raise ValueError(f"likelihood: expected a Likelihood, but got {shown(made)}.")
+        self.likelihood = made
         if brightness and not isinstance(self.likelihood, DiscretisedLikelihood):
             raise ValueError(
                 "brightness: expected a likelihood of grey levels, DiscretisedGaussian or "

@@ -8,6 +8,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepscm_pl.checks import whole_number, whole_numbers
+from deepscm_pl.nn.shapes import image_sizes
+
 __all__ = ["ResidualClassifier"]
 
 
@@ -45,12 +48,15 @@ class ResidualClassifier(nn.Module):
         groups: int = 8,
     ) -> None:
         super().__init__()
-        if not channels or any(count < 1 or count % groups for count in channels):
+        groups = whole_number("groups", groups, least=1)
+        channels = whole_numbers("channels", channels, least=1, fewest=1)
+        if any(count % groups for count in channels):
             raise ValueError(
-                f"channels: expected at least one multiple of {groups} groups, but got "
+                f"channels: expected multiples of {groups}, the number of groups, but got "
                 f"{list(channels)}."
             )
-        self.stem = nn.Conv2d(image_shape[0], channels[0], 5, stride=2, padding=2)
+        image_channels, *_ = image_sizes("shape", image_shape)
+        self.stem = nn.Conv2d(image_channels, channels[0], 5, stride=2, padding=2)
         blocks: list[nn.Module] = [_Block(channels[0], channels[0], 1, groups)]
         blocks += [_Block(before, after, 2, groups) for before, after in pairwise(channels)]
         self.blocks = nn.Sequential(*blocks, nn.GroupNorm(groups, channels[-1]), nn.ReLU())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from deepscm_pl.checks import whole_number
+
 __all__ = ["ConvolutionalConditioner"]
 
 
@@ -36,8 +38,7 @@ class ConvolutionalConditioner(nn.Module):
         self, in_channels: int, context_features: int, out_channels: int, hidden: int = 64
     ) -> None:
         super().__init__()
-        if hidden < 1:
-            raise ValueError(f"hidden: expected at least 1, but got {hidden}.")
+        hidden = whole_number("hidden", hidden, least=1)
         self.first = nn.Conv2d(in_channels, hidden, 3, padding=1)
         self.context = nn.Linear(context_features, hidden, bias=False) if context_features else None
         self.middle = nn.Conv2d(hidden, hidden, 1)

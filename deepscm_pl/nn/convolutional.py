@@ -15,7 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.nn.shapes import image_sizes
+from deepscm_pl.checks import whole_number
+from deepscm_pl.nn.shapes import image_sizes, scale_channels
 
 __all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder"]
 
@@ -47,6 +48,8 @@ class ConvolutionalEncoder(nn.Module):
     ) -> None:
         super().__init__()
         image_channels, height, width = image_sizes("image_shape", image_shape)
+        features = whole_number("features", features, least=1)
+        channels = scale_channels(channels, (height, width))
         factor = 2 ** len(channels)
         # Sizes that do not halve evenly are padded on the right and below.
         self.pad = nn.ZeroPad2d((0, -width % factor, 0, -height % factor))
@@ -94,6 +97,8 @@ class ConvolutionalDecoder(nn.Module):
     ) -> None:
         super().__init__()
         out_channels, self.height, self.width = image_sizes("output_shape", output_shape)
+        hidden = whole_number("hidden", hidden, least=1)
+        channels = scale_channels(channels, (self.height, self.width))
         factor = 2 ** len(channels)
         start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
         self.head = nn.Sequential(

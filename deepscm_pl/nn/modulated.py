@@ -17,9 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepscm_pl.nn.shapes import image_sizes
+from deepscm_pl.checks import whole_number
+from deepscm_pl.nn.shapes import image_sizes, scale_channels
 
 __all__ = ["ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
+
+_MOST_BLOCKS = 1000
 
 
 class ResidualBlock(nn.Module):
@@ -85,6 +88,8 @@ class ResidualEncoder(nn.Module):
     ) -> None:
         super().__init__()
         image_channels, height, width = image_sizes("image_shape", image_shape)
+        features = whole_number("features", features, least=1)
+        channels = scale_channels(channels, (height, width))
         factor = 2 ** len(channels)
         # Sizes that do not halve evenly are padded on the right and below.
         self.pad = nn.ZeroPad2d((0, -width % factor, 0, -height % factor))
@@ -143,6 +148,8 @@ class ResidualDecoder(nn.Module):
     ) -> None:
         super().__init__()
         out_channels, self.height, self.width = image_sizes("output_shape", output_shape)
+        hidden = whole_number("hidden", hidden, least=1)
+        channels = scale_channels(channels, (self.height, self.width))
         factor = 2 ** len(channels)
         start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
         self.embed = _Embedding(condition_features, embedding)
@@ -171,6 +178,7 @@ class _Embedding(nn.Module):
 
     def __init__(self, condition_features: int, features: int) -> None:
         super().__init__()
+        whole_number("embedding", features, least=1)
         self.features = features if condition_features else 0
         self.layers = nn.Sequential()
         if condition_features:
@@ -183,13 +191,18 @@ class _Embedding(nn.Module):
         return embedded
 
 
+def _residual_blocks(blocks: int, channels: int, condition: int) -> nn.ModuleList:
+    count = whole_number("blocks", blocks, least=0, most=_MOST_BLOCKS)
+    return nn.ModuleList(ResidualBlock(channels, condition) for _ in range(count))
+
+
 class _EncoderScale(nn.Module):
     """Half the size and other channels, then residual blocks."""
 
     def __init__(self, channels: int, following: int, blocks: int, condition: int) -> None:
         super().__init__()
         self.reduce = nn.Conv2d(4 * channels, following, 3, padding=1)
-        self.blocks = nn.ModuleList(ResidualBlock(following, condition) for _ in range(blocks))
+        self.blocks = _residual_blocks(blocks, following, condition)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """Features ``(batch, following, H/2, W/2)``."""
@@ -204,7 +217,7 @@ class _DecoderScale(nn.Module):
 
     def __init__(self, channels: int, following: int, blocks: int, condition: int) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(ResidualBlock(channels, condition) for _ in range(blocks))
+        self.blocks = _residual_blocks(blocks, channels, condition)
         self.modulation = _Modulation(channels, condition)
         self.expand = nn.Conv2d(channels, 4 * following, 3, padding=1)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.pace import PACE
 from deepscm_pl.nn.pyramid import PyramidDecoder
 
@@ -62,6 +63,7 @@ class Overlay(nn.Module):
     ) -> None:
         super().__init__()
         channels, *sizes = output_shape
+        hidden = whole_number("hidden", hidden, least=1)
         self.decoder = (field or PyramidDecoder)(latent_features, condition_features, (1, *sizes))
         self.slow_map = nn.Parameter(torch.full((1, *sizes), _FIRST_LOGIT / PACE))
         self.slow_growth = nn.Parameter(torch.zeros(condition_features, *sizes))

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from deepscm_pl.checks import whole_numbers
+
 __all__ = ["ParameterNetwork"]
 
 
@@ -35,6 +37,7 @@ class ParameterNetwork(nn.Module):
 
     def __init__(self, context_features: int, parameters: int, hidden: Sequence[int] = ()) -> None:
         super().__init__()
+        hidden = whole_numbers("hidden", hidden, least=1)
         self.context_features = context_features
         if context_features == 0:
             self.free = nn.Parameter(torch.zeros(parameters))

@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepscm_pl.checks import whole_number, whole_numbers
+from deepscm_pl.nn.shapes import scale_channels
+
 __all__ = ["PyramidDecoder", "PyramidEncoder"]
 
 _CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -24,6 +27,7 @@ _TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
     3: nn.ConvTranspose3d,
 }
 _MOST_GROUPS = 8
+_MOST_CONVOLUTIONS = 100
 
 
 class PyramidEncoder(nn.Module):
@@ -59,6 +63,8 @@ class PyramidEncoder(nn.Module):
         super().__init__()
         dimensions = _spatial_dimensions(image_shape)
         _check_convolutions(convolutions)
+        features = whole_number("features", features, least=1)
+        channels = scale_channels(channels, image_shape[1:])
         self.padding = _padding(image_shape[1:], 2 ** len(channels))
         convolution = _CONVOLUTIONS[dimensions]
         layers: list[nn.Module] = []
@@ -117,6 +123,7 @@ class PyramidDecoder(nn.Module):
         dimensions = _spatial_dimensions(output_shape)
         _check_convolutions(convolutions)
         self.sizes = tuple(output_shape[1:])
+        channels = scale_channels(channels, self.sizes)
         start = (channels[0], *_reduced(self.sizes, len(channels)))
         self.head = nn.Sequential(
             nn.Linear(latent_features + condition_features, math.prod(start)),
@@ -166,16 +173,14 @@ def _padding(sizes: Sequence[int], factor: int) -> tuple[int, ...]:
 
 def _spatial_dimensions(shape: Sequence[int]) -> int:
     dimensions = len(shape) - 1
-    if dimensions not in _CONVOLUTIONS or min(shape) < 1:
+    if dimensions not in _CONVOLUTIONS:
         raise ValueError(
             f"shape: expected (channels, height, width) or (channels, depth, height, width), but "
             f"got {tuple(shape)}."
         )
+    whole_numbers("shape", shape, least=1)
     return dimensions
 
 
 def _check_convolutions(convolutions: int) -> None:
-    if convolutions < 1:
-        raise ValueError(
-            f"convolutions: expected at least 1 at each scale, but got {convolutions}."
-        )
+    whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)

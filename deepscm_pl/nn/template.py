@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.pace import PACE
 from deepscm_pl.nn.pyramid import PyramidDecoder
 
@@ -79,6 +80,7 @@ class TemplateDecoder(nn.Module):
                 f"output_shape: expected (channels, *sizes) with two or three sizes, but got "
                 f"{tuple(output_shape)}."
             )
+        hidden = whole_number("hidden", hidden, least=1)
         self.decoder = (decoder or PyramidDecoder)(
             latent_features, condition_features, output_shape
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
@@ -25,14 +26,17 @@ from deepscm_pl.training.checkpoint import evaluate_average, load_model
 from deepscm_pl.training.descriptions import describe_variables
 from deepscm_pl.training.finite import problem_of
 from deepscm_pl.training.fused import fuse
+from deepscm_pl.training.monitors import check_monitors
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
     Objective,
     ObjectiveValue,
     TrainingProgress,
 )
+from deepscm_pl.training.rehearsal import make_optimizer
 from deepscm_pl.training.rows import check_rows
 from deepscm_pl.training.schedule import schedule
+from deepscm_pl.training.step_memory import require_evaluation_memory, require_training_memory
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
 
@@ -95,8 +99,14 @@ class DeepSCM(WatchedModule):
         self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
         self.learning_rates = dict(learning_rates or {})
         _check_learning_rates(self.learning_rates, self.scm.graph)
-        self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
-        self.num_evaluation_particles = num_evaluation_particles
+        whole_number("num_particles", num_particles, least=1)
+        made = (objective or EvidenceLowerBoundObjective)(num_particles)
+        if not isinstance(made, Objective):
+            raise ValueError(f"objective: expected an Objective, but got {shown(made)}.")
+        self.objective = made
+        self.num_evaluation_particles = whole_number(
+            "num_evaluation_particles", num_evaluation_particles, least=1
+        )
         self.loaded_steps: int | None = None
         self._unlogged: dict[str, float | Tensor] | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
@@ -175,7 +185,11 @@ class DeepSCM(WatchedModule):
         Raises:
             ValueError: If there is no training split to be had.
         """
+        require_evaluation_memory(self.trainer, self.scm, self.num_evaluation_particles)
         if stage == "fit":
+            require_training_memory(self.trainer, self.scm, self.objective.num_particles)
+            logged = [f"validation/{name}" for name in self.quantities]
+            check_monitors(self.trainer, self, logged)
             self._fit_statistics()
 
     def configure_model(self) -> None:
@@ -294,7 +308,10 @@ class DeepSCM(WatchedModule):
                 group["lr"] = self.learning_rates[name]
             groups.append(group)
         return schedule(
-            self.trainer, fuse(self.optimizer(groups)), self.scheduler, "validation/bound"
+            self.trainer,
+            fuse(make_optimizer(self.optimizer, groups)),
+            self.scheduler,
+            "validation/bound",
         )
 
     def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
@@ -343,7 +360,4 @@ def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGrap
                 f"learning_rates: unknown variable {name!r}; expected some of "
                 f"{', '.join(graph.nodes)}."
             )
-        if not rate > 0:
-            raise ValueError(
-                f"learning_rates: expected a positive number for {name}, but got {rate:g}."
-            )
+        real_number(f"learning_rates.{name}", rate, above=0)

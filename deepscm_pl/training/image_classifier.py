@@ -13,11 +13,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
+from deepscm_pl.checks import whole_number, whole_numbers
 from deepscm_pl.configuration import describe
 from deepscm_pl.metrics import PerImageStatistics
+from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.training.checkpoint import evaluate_average, load_model
 from deepscm_pl.training.fused import fuse
+from deepscm_pl.training.monitors import check_monitors
+from deepscm_pl.training.rehearsal import make_optimizer
 from deepscm_pl.training.schedule import schedule
 from deepscm_pl.training.watched import WatchedModule
 from deepscm_pl.types import Variables
@@ -73,11 +77,14 @@ class ImageClassifier(WatchedModule):
     ) -> None:
         super().__init__()
         settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for name, value, least in (("classes", classes, 2), ("shift", shift, 0)):
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, but got {value}.")
+        shape = whole_numbers("shape", shape, least=1, lengths=(3,))
+        whole_number("classes", classes, least=2)
+        whole_number("shift", shift, least=0)
+        whole_number("levels", levels, least=2)
         self.save_hyperparameters(describe(settings))
-        self.network = (network or ResidualClassifier)(tuple(shape), classes)
+        make = network or ResidualClassifier
+        require_buildable("network", make, shape, classes)
+        self.network = make(shape, classes)
         self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
         self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -160,9 +167,19 @@ class ImageClassifier(WatchedModule):
             "probability": probability,
         }
 
+    def setup(self, stage: str) -> None:
+        """Stop before the training where a callback watches what is not logged.
+
+        Raises:
+            ValueError: Naming it.
+        """
+        if stage == "fit":
+            logged = ("validation/accuracy", "validation/cross_entropy")
+            check_monitors(self.trainer, self, logged)
+
     def configure_optimizers(self) -> Any:
         """The optimiser of all parameters, and its schedule."""
-        optimizer = fuse(self.optimizer(self.parameters()))
+        optimizer = fuse(make_optimizer(self.optimizer, self.parameters()))
         return schedule(self.trainer, optimizer, self.scheduler, "validation/accuracy")
 
     def _labels(self, batch: Variables) -> Tensor:

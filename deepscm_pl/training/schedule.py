@@ -10,6 +10,9 @@ import pytorch_lightning as pl
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
+from deepscm_pl.checks import real_number, whole_number
+from deepscm_pl.training.rehearsal import make_scheduler
+
 __all__ = ["OneCycle", "schedule"]
 
 
@@ -28,11 +31,12 @@ def schedule(
         monitor: The quantity that ``ReduceLROnPlateau`` watches after every epoch.
 
     Raises:
-        ValueError: If a :class:`OneCycle` cannot know the number of steps.
+        ValueError: If a :class:`OneCycle` cannot know the number of steps, or the schedule cannot
+            be made or cannot step.
     """
     if scheduler is None:
         return optimizer
-    made = scheduler(optimizer)
+    made = make_scheduler(scheduler, optimizer)
     if isinstance(made, ReduceLROnPlateau):
         plateau = {"scheduler": made, "monitor": monitor}
         return {"optimizer": optimizer, "lr_scheduler": plateau}
@@ -78,8 +82,9 @@ class OneCycle(LambdaLR):
         end: float = 1e-3,
     ) -> None:
         for name, value in (("warmup", warmup), ("start", start), ("end", end)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}: expected a fraction from 0 to 1, but got {value:g}.")
+            real_number(name, value, least=0, most=1)
+        if total_steps is not None:
+            whole_number("total_steps", total_steps, least=1)
         self.total_steps = total_steps
         self.warmup, self.start, self.end = warmup, start, end
         super().__init__(optimizer, self.factor)

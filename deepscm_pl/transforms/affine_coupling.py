@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from deepscm_pl.checks import real_number
 from deepscm_pl.transforms.image_bijection import ImageBijection, Mapped
 
 __all__ = ["AffineCoupling", "ConditionerFactory"]
@@ -46,11 +47,7 @@ class AffineCoupling(ImageBijection):
         super().__init__()
         if channels % 2:
             raise ValueError(f"channels: expected an even number, but got {channels}.")
-        if not log_scale_bound > 0:
-            raise ValueError(
-                f"log_scale_bound: expected a positive number, but got {log_scale_bound:g}."
-            )
-        self.bound = log_scale_bound
+        self.bound = real_number("log_scale_bound", log_scale_bound, above=0)
         self.conditioner = conditioner(channels // 2, context_features, channels)
 
     def _shift_and_log_scale(self, passive: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:

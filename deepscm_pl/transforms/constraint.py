@@ -15,6 +15,8 @@ from pyro.distributions import transforms
 from torch import Tensor, nn
 from torch.distributions import Transform
 
+from deepscm_pl.checks import real_number
+
 __all__ = ["Constraint", "Interval", "Positive", "Real"]
 
 
@@ -106,7 +108,8 @@ class Interval(Constraint):
     """
 
     def __init__(self, low: float, high: float) -> None:
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        low, high = real_number("low", low), real_number("high", high)
+        if not low < high:
             raise ValueError(f"expected finite bounds low < high, but got {low:g} and {high:g}.")
         super().__init__()
         self.lower, self.upper = low, high

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from deepscm_pl.checks import whole_number
+
 __all__ = ["Dequantise"]
 
 _MOST_LEVELS = 4096
@@ -32,12 +34,8 @@ class Dequantise:
     """
 
     def __init__(self, levels: int = 256) -> None:
-        if not 2 <= levels <= _MOST_LEVELS or levels != int(levels):
-            raise ValueError(
-                f"levels: expected a whole number from 2 to {_MOST_LEVELS}, but got {levels}; "
-                "scale images of more levels down."
-            )
-        self.levels = levels
+        hint = "scale images of more levels down"
+        self.levels = whole_number("levels", levels, least=2, most=_MOST_LEVELS, hint=hint)
         # Keeps x + e clear of the next whole number by more than float32 can blur.
         self.margin = 2.0**-20 * levels * 4
 

@@ -9,6 +9,8 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import Transform
 
+from deepscm_pl.checks import real_number
+
 __all__ = ["Logit"]
 
 
@@ -36,9 +38,7 @@ class Logit(Transform):
 
     def __init__(self, alpha: float = 0.05, levels: int = 256) -> None:
         super().__init__(cache_size=0)
-        if not 0 < alpha < 1:
-            raise ValueError(f"alpha: expected a number in (0, 1), but got {alpha:g}.")
-        self.alpha = alpha
+        self.alpha = real_number("alpha", alpha, above=0, below=1)
         self.levels = levels
 
     def __eq__(self, other: object) -> bool:

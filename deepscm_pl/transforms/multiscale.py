@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
+from deepscm_pl.checks import whole_numbers
 from deepscm_pl.transforms.activation_normalisation import ActivationNormalisation
 from deepscm_pl.transforms.affine_coupling import AffineCoupling, ConditionerFactory
 from deepscm_pl.transforms.channel_mixing import ChannelMixing
 from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Mapped
 
 __all__ = ["MultiscaleBijection"]
+
+_MOST_STEPS = 1000
 
 
 class MultiscaleBijection(ImageBijection):
@@ -92,10 +95,7 @@ class MultiscaleBijection(ImageBijection):
 
 
 def _check_sizes(shape: Sequence[int], steps: Sequence[int]) -> None:
-    if len(steps) == 0 or min(steps) < 1:
-        raise ValueError(
-            f"steps: expected at least one flow step at each scale, but got {list(steps)}."
-        )
+    whole_numbers("steps", steps, least=1, most=_MOST_STEPS, fewest=1)
     _, height, width = shape
     factor = 2 ** len(steps)
     if height % factor or width % factor:

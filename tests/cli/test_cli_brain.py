@@ -284,7 +284,7 @@ def test_classes_need_a_mechanism_of_as_many(folder, tmp_path, capsys, mechanism
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"batch_size": 0}, "fit: batch_size must be an integer of at least 1, got 0."),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, but got 0."),
         ({"batch_sizes": 8}, "Option 'batch_sizes' is not accepted; did you mean 'batch_size'?"),
         ({"split_column": "splits"}, "splits"),
     ],

@@ -301,8 +301,11 @@ def test_without_a_world_what_is_left_still_runs(run):
         (["--evaluation.rows", "13"], "rows: expected from 3 to 12"),
         (["--evaluation.rows", "2"], "rows: expected from 3 to 12"),
         (["--evaluation.detail_rows", "13"], "detail_rows: expected from 2 to 12"),
-        (["--evaluation.num_particles", "0"], "num_particles: expected at least 1"),
-        (["--evaluation.density_size", "1"], "density_size: expected at least 2"),
+        (
+            ["--evaluation.num_particles", "0"],
+            "num_particles: expected a whole number",
+        ),
+        (["--evaluation.density_size", "1"], "density_size: expected a whole number"),
         (["--evaluation.interventions", "[thickness]"], "do: cannot read 'thickness'"),
         (["--evaluation.interventions", "[colour=1]"], "do: unknown variable 'colour'"),
         (["--evaluation.interventions", "[image=1]"], "image"),

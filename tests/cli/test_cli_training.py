@@ -180,7 +180,11 @@ def test_an_unknown_likelihood_is_told_the_known_ones(tmp_path, capsys, name):
         ("model.graph", "a -> a", "its own parent"),
         ("model.graph", "thickness; intensity", "image is not in the graph"),
         ("model.learning_rates", {"colour": 1.0}, "unknown variable 'colour'"),
-        ("model.learning_rates", {"image": -1.0}, "positive number for image"),
+        (
+            "model.learning_rates",
+            {"image": -1.0},
+            "learning_rates.image: expected a number above 0",
+        ),
     ],
 )
 def test_models_that_do_not_fit_are_refused(tmp_path, capsys, key, value, message):

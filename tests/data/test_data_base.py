@@ -190,7 +190,7 @@ def test_variables_of_different_lengths(variables: dict[str, Tensor]) -> None:
     ],
 )
 def test_argument_out_of_range(name: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least .*{value}"):
+    with pytest.raises(ValueError, match=f"{name}: expected a whole number .*{str(value).lower()}"):
         SmallDataModule(**{name: value})
 
 

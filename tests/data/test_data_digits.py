@@ -85,7 +85,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
 
 
 def test_arguments_out_of_range(cache: Path) -> None:
-    with pytest.raises(ValueError, match="test_size must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="test_size: expected a whole number"):
         DigitsDataModule(test_size=0)
     with pytest.raises(ValueError, match="test_size and validation_size must be below 1797"):
         DigitsDataModule(test_size=1700, validation_size=97, cache_dir=cache).setup()

@@ -192,7 +192,7 @@ def test_output_that_cannot_be_written(
 
 @pytest.mark.parametrize(("name", "value"), [("seed", -1), ("workers", 0), ("limit", 0)])
 def test_argument_out_of_range(mnist: Path, tmp_path: Path, name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least"):
+    with pytest.raises(ValueError, match=f"{name}: expected a whole number"):
         generate_morphomnist(mnist, tmp_path / "out", progress=False, **{name: value})
 
 

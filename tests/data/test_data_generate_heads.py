@@ -86,15 +86,15 @@ def test_affine_gives_the_coordinates(shape):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"size": 0}, "size must be an integer of at least 1"),
+        ({"size": 0}, "size: expected a whole number of at least 1"),
         ({"size": 2}, "fractions: 2 subjects"),
-        ({"seed": -1}, "seed must be"),
-        ({"shape": (64,)}, "shape: expected two or three sizes"),
+        ({"seed": -1}, "seed: expected a whole number"),
+        ({"shape": (64,)}, "shape: expected 2 or 3 whole numbers"),
         ({"shape": (8, 8)}, "at least 16"),
         ({"shape": (16, 16, 16), "image_format": "png"}, "image_format: png is for slices"),
         ({"image_format": "gif"}, "image_format: expected png or nifti"),
         ({"fractions": (1, 0, 0)}, "fractions: expected three positive shares"),
-        ({"workers": 0}, "workers must be an integer of at least 1"),
+        ({"workers": 0}, "workers: expected a whole number from 1"),
     ],
 )
 def test_bad_arguments_leave_nothing(tmp_path, arguments, message):

@@ -464,7 +464,7 @@ def test_images_that_do_not_fit_the_settings(tmp_path, array, settings, message)
         ({"normalisation": "window"}, "window: expected two numbers with"),
         ({"window": [0, 1]}, "window: expected two numbers with"),
         ({"normalisation": "window", "window": [2, 1]}, "window: expected ascending"),
-        ({"margin": -1}, "margin: expected at least 0"),
+        ({"margin": -1}, "margin: expected a whole number of at least 0"),
         ({"field_of_view": (8.5, 8)}, "field_of_view: expected whole numbers"),
         ({"field_of_view": (8,)}, "field_of_view: expected two"),
         ({"axis": "frontal", "slices": [1]}, "axis: expected one of axial, coronal, sagittal"),

@@ -178,13 +178,13 @@ def test_a_module_is_made_again_from_its_description(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("workers", 0), ("split_seed", -1)])
 def test_numbers_out_of_range(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f"{name} must be an integer of at least"):
+    with pytest.raises(ValueError, match=f"{name}: expected a whole number"):
         make(tmp_path, **{name: value})
 
 
 @pytest.mark.parametrize("memory", [-1.0, float("nan")])
 def test_memory_out_of_range(tmp_path, memory):
-    with pytest.raises(ValueError, match="memory: expected at least 0 GiB"):
+    with pytest.raises(ValueError, match="memory: expected a number of at least 0"):
         make(tmp_path, memory=memory)
 
 

@@ -130,7 +130,7 @@ def test_progress_is_shown(originals, attributes, capsys) -> None:
 
 
 def test_broken_arguments(originals, attributes) -> None:
-    with pytest.raises(ValueError, match="workers must be an integer of at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers: expected a whole number from 1 to"):
         render_truth(WORLD, originals, attributes, workers=0)
     with pytest.raises(ValueError, match="each of the 69 originals, got 70"):
         render(originals[:69], attributes)

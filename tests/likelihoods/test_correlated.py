@@ -204,7 +204,7 @@ def test_shared_factors_start_short():
     ],
 )
 def test_a_variance_that_is_no_number_is_named(make):
-    with pytest.raises(ValueError, match="log_variance: expected a finite number, but got nan"):
+    with pytest.raises(ValueError, match=r"log_variance: expected a number .* but got nan"):
         make(SHAPE, log_variance=math.nan)
 
 
@@ -219,8 +219,8 @@ def test_predicted_variances_are_bounded(make):
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match=r"at most 16,384 values .* got 36,864.*SharedLowRank"):
         SharedCovarianceGaussian((1, 192, 192))
-    with pytest.raises(ValueError, match="radius: expected at least 1 pixel, but got 0"):
+    with pytest.raises(ValueError, match="radius: expected a whole number from 1 to 64, but got 0"):
         PredictedCovarianceGaussian(SHAPE, radius=0)
     for make in (SharedLowRankGaussian, PredictedLowRankGaussian):
-        with pytest.raises(ValueError, match="rank: expected at least 1 factor, but got 0"):
+        with pytest.raises(ValueError, match="rank: expected a whole number"):
             make(SHAPE, rank=0)

@@ -196,10 +196,10 @@ def test_uniform_share_costs_what_is_said():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_components": 0}, "num_components: expected at least 1"),
-        ({"smallest_scale": 0.0}, "smallest_scale: expected a positive number"),
-        ({"uniform_weight": 0.0}, "uniform_weight: expected a number in"),
-        ({"uniform_weight": 1.0}, "uniform_weight: expected a number in"),
+        ({"num_components": 0}, "num_components: expected a whole number of at least 1"),
+        ({"smallest_scale": 0.0}, "smallest_scale: expected a number above 0"),
+        ({"uniform_weight": 0.0}, "uniform_weight: expected a number of at least"),
+        ({"uniform_weight": 1.0}, "uniform_weight: expected a number of at least"),
     ],
 )
 def test_arguments_out_of_range_are_named(arguments, message):

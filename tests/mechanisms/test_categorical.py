@@ -187,7 +187,7 @@ def test_null_interventions_change_nothing(double):
 
 
 def test_what_cannot_be_learned():
-    with pytest.raises(ValueError, match="categories: expected at least 2 classes, but got 1"):
+    with pytest.raises(ValueError, match="categories: expected a whole number of at least 2"):
         Categorical(Context(), 1)
     with pytest.raises(ValueError, match=r"every class from 0 to 3 in .* 2, 3 does not occur"):
         make(False).fit(torch.tensor([[0.0], [1.0]]), {})

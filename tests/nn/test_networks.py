@@ -115,5 +115,5 @@ def test_pyramids_take_any_size(shape, upsample):
 def test_bad_pyramids_are_refused():
     with pytest.raises(ValueError, match=r"shape: expected .* or .*depth.* but got \(1, 8\)"):
         PyramidEncoder((1, 8), 0)
-    with pytest.raises(ValueError, match="convolutions: expected at least 1"):
+    with pytest.raises(ValueError, match="convolutions: expected a whole number from 1"):
         PyramidDecoder(2, 0, (1, 8, 8), convolutions=0)

@@ -150,11 +150,11 @@ def test_rows_are_classified_alone():
 
 
 def test_channels_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="multiple of 8"):
+    with pytest.raises(ValueError, match="multiples of 8"):
         ResidualClassifier((1, 8, 8), 3, channels=(12,))
-    with pytest.raises(ValueError, match="classes: expected at least 2"):
+    with pytest.raises(ValueError, match="classes: expected a whole number of at least 2"):
         ImageClassifier(classes=1)
-    with pytest.raises(ValueError, match="shift: expected at least 0"):
+    with pytest.raises(ValueError, match="shift: expected a whole number of at least 0"):
         ImageClassifier(shift=-1)
 
 

@@ -125,7 +125,7 @@ def test_constraint_refuses(constraint, values, message):
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (0, float("inf")), (float("nan"), 1)])
 def test_interval_needs_bounds(low, high):
-    with pytest.raises(ValueError, match="low < high"):
+    with pytest.raises(ValueError, match=r"low < high|(low|high): expected a finite number"):
         Interval(low, high)
 
 

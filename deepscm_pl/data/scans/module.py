@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
+from deepscm_pl.checks import process_count, real_number
 from deepscm_pl.data.base import (
     CausalDataModule,
     InMemoryDataset,
     PublishedSplit,
     SourceSplits,
     Split,
-    require_count,
 )
 from deepscm_pl.data.loading import data_seed
 from deepscm_pl.data.placement import Placement
@@ -194,10 +194,8 @@ class BrainMRIDataModule(CausalDataModule):
         self.shape = None if shape is None else list(shape)
         self.random_crop = None if random_crop is None else list(random_crop)
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser().absolute()
-        self.workers = None if workers is None else require_count("workers", workers, minimum=1)
-        if not memory >= 0:
-            raise ValueError(f"memory: expected at least 0 GiB, but got {memory}.")
-        self.memory = memory
+        self.workers = None if workers is None else process_count("workers", workers)
+        self.memory = real_number("memory", memory, least=0, hint="give GiB")
         self.progress = progress
         _ = self.preprocessing
 

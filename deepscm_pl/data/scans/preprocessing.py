@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.data.scans.reading import Scan, read_scan
 from deepscm_pl.data.scans.slices import PLANES, slice_coordinate
 
@@ -83,6 +84,7 @@ class Preprocessing:
 
     def _check_grey_levels(self) -> None:
         """Of numbers in files."""
+        real_number("foreground_above", self.foreground_above)
         _check_choice("normalisation", self.normalisation, get_args(Normalisation))
         low, high = _pair("percentiles", self.percentiles)
         if not 0 <= low < high <= 100:
@@ -101,8 +103,7 @@ class Preprocessing:
 
     def _check_cutting(self) -> None:
         """Of the foreground, and into slices."""
-        if self.margin < 0:
-            raise ValueError(f"margin: expected at least 0 elements, but got {self.margin}.")
+        whole_number("margin", self.margin, least=0)
         if self.axis is not None:
             _check_choice("axis", self.axis, tuple(PLANES))
         if (self.axis is None) != (not self.slices):
@@ -342,7 +343,7 @@ def _check_window(foreground: NDArray[Any], high: float) -> None:
 def _pair(name: str, values: Sequence[float]) -> tuple[float, float]:
     if len(values) != 2:
         raise ValueError(f"{name}: expected two numbers, but got {list(values)}.")
-    return values[0], values[1]
+    return real_number(name, values[0]), real_number(name, values[1])
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

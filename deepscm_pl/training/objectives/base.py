@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.types import Variables
 
@@ -54,9 +55,7 @@ class Objective(nn.Module, ABC):
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()
-        if num_particles < 1:
-            raise ValueError(f"num_particles: expected at least 1, but got {num_particles}.")
-        self.num_particles = num_particles
+        self.num_particles = whole_number("num_particles", num_particles, least=1)
 
     @abstractmethod
     def forward(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from deepscm_pl.checks import real_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.objectives.base import Objective, ObjectiveValue, TrainingProgress
 from deepscm_pl.training.objectives.evidence_lower_bound import EvidenceLowerBoundObjective
@@ -57,10 +58,8 @@ class CounterfactualObjective(Objective):
                 "variables: expected lists of variables to intervene on, such as "
                 f"[[thickness], [intensity]], but got {variables!r}."
             )
-        if not weight > 0:
-            raise ValueError(f"weight: expected a positive number, but got {weight:g}.")
         self.variables = [list(names) for names in variables]
-        self.weight = weight
+        self.weight = real_number("weight", weight, above=0)
         self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
 
     def forward(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.mechanisms import Evidence
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.objectives.base import Objective, ObjectiveValue, TrainingProgress
@@ -53,17 +52,10 @@ class EvidenceLowerBoundObjective(Objective):
         divergence_weight: float = 1.0,
     ) -> None:
         super().__init__(num_particles)
-        for name, value in (
-            ("warmup_steps", warmup_steps),
-            ("warmup_epochs", warmup_epochs),
-            ("free_bits", free_bits),
-        ):
-            if not value >= 0:
-                raise ValueError(f"{name}: expected 0 or more, but got {value:g}.")
-        if not 0 < divergence_weight < math.inf:
-            raise ValueError(
-                f"divergence_weight: expected a positive number, but got {divergence_weight:g}."
-            )
+        whole_number("warmup_steps", warmup_steps, least=0)
+        whole_number("warmup_epochs", warmup_epochs, least=0)
+        real_number("free_bits", free_bits, least=0)
+        real_number("divergence_weight", divergence_weight, above=0)
         if warmup_steps and warmup_epochs:
             raise ValueError(
                 f"warmup_steps and warmup_epochs: expected one of them, but got {warmup_steps} and "

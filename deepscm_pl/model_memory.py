@@ -1,0 +1,130 @@
+"""What a model would take of the memory, before it is built.
+
+The operating system promises more memory than there is, and ends a process that uses it. What
+settings ask for is therefore estimated first, from below: an estimate never refuses what fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+from deepscm_pl.checks import shown
+from deepscm_pl.configuration import describe
+from deepscm_pl.memory import format_bytes, total_memory
+
+__all__ = ["bytes_of", "memory_of", "require_buildable", "require_memory_for"]
+
+
+def memory_of(device: torch.device | None = None) -> int | None:
+    """The bytes that this process can have, of a device or of the machine.
+
+    Args:
+        device: A GPU; None for the machine, or the container that this process runs in.
+
+    Returns:
+        None where it is not known.
+    """
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if device is not None and device.type != "cpu":
+        return None
+    return total_memory()
+
+
+def bytes_of(module: nn.Module) -> int:
+    """The bytes of the parameters and buffers of a module."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return sum(each.numel() * each.element_size() for each in tensors)
+
+
+def require_memory_for(
+    name: str, value: Any, wanted: float, device: torch.device | None = None
+) -> None:
+    """Raise where a setting asks for more memory than there is.
+
+    Args:
+        name: The setting, for the message.
+        value: Its value.
+        wanted: The bytes that it takes at least.
+        device: Where; None for the machine.
+
+    Raises:
+        ValueError: Naming the setting and both sizes.
+
+    Example:
+        >>> require_memory_for("density_size", 10**15, 4e15)
+        Traceback (most recent call last):
+            ...
+        ValueError: density_size: 1000000000000000 takes at least 4 PB of memory, but there are ...
+    """
+    available = memory_of(device)
+    if available is not None and wanted > available:
+        raise ValueError(
+            f"{name}: {shown(value)} takes at least {format_bytes(wanted)} of memory, but there "
+            f"are {format_bytes(available)}; lower it."
+        )
+
+
+def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any) -> None:
+    """Raise where the weights of a module would not fit in memory, without building it.
+
+    Args:
+        name: The setting that describes the module, for the message.
+        make: Its factory, a class or ``functools.partial`` of one, which is called under torch's
+            meta device: tensors have shapes, but no memory.
+        *arguments: What the factory is called with.
+
+    Raises:
+        ValueError: Naming the setting, the largest number in it and both sizes.
+
+    Example:
+        >>> from functools import partial
+        >>> require_buildable("network", partial(nn.Linear, out_features=10**13), 4)
+        Traceback (most recent call last):
+            ...
+        ValueError: network.out_features: 10000000000000 takes at least 200 TB of memory, but ...
+    """
+    wanted = _estimate(make, arguments)
+    available = memory_of()
+    if available is None or wanted <= available:
+        return
+    setting, value = max(_whole_numbers_in(make), key=_second, default=("", "it"))
+    require_memory_for(".".join(filter(None, (name, setting))), value, wanted)
+
+
+def _estimate(make: Callable[..., nn.Module], arguments: Sequence[Any]) -> float:
+    """The bytes of what would be made; 0 where that is not known."""
+    try:
+        with torch.device("meta"):
+            made = make(*arguments)
+    except Exception as error:
+        # Beyond what torch can count; whatever else is wrong is raised again where it is built.
+        return math.inf if "overflow" in str(error).lower() else 0
+    return bytes_of(made) if isinstance(made, nn.Module) else 0
+
+
+def _whole_numbers_in(make: Callable[..., nn.Module]) -> Iterator[tuple[str, int]]:
+    """The whole numbers among the arguments of a factory, by where they lie."""
+    with suppress(ValueError):  # a factory that cannot be described
+        yield from _leaves(describe(make), ())
+
+
+def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _leaves(value, path if key == "init_args" else (*path, str(key)))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _leaves(value, path)
+    elif isinstance(node, int) and not isinstance(node, bool):
+        yield ".".join(path), node
+
+
+def _second(pair: tuple[str, int]) -> int:
+    return pair[1]
