@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.cli.parser import FriendlyArgumentParser, add_trust_option
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.numerals import format_number
 from deepscm_pl.training import export_model, read_checkpoint
@@ -22,7 +22,7 @@ def run_export_command(words: list[str]) -> None:
         ValueError: If the checkpoint is not valid, or the file exists or cannot be written.
     """
     options = _parser().parse_args(words[1:])
-    written = export_model(options.ckpt_path, options.out, options.overwrite)
+    written = export_model(options.ckpt_path, options.out, options.overwrite, options.trust)
     for line in _summary(written):
         print(for_terminal(line))
     print(f"written: {for_terminal(written)}")
@@ -35,6 +35,7 @@ def _parser() -> FriendlyArgumentParser:
     )
     add = parser.add_argument
     add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
+    add_trust_option(parser)
     add(
         "--out",
         type=Path,

@@ -15,12 +15,12 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from deepscm_pl.class_names import class_named
+from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.nifti import NIFTI_SUFFIXES
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.reading import read_header, read_scan
 from deepscm_pl.escaping import from_spreadsheet
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training import load_data
 from deepscm_pl.types import Domain
 
 __all__ = [
@@ -67,23 +67,19 @@ class ObservedRows:
 
 def observations_from_test_split(
     scm: StructuralCausalModel,
-    path: Path,
+    datamodule: CausalDataModule,
     rows: Sequence[int],
-    root: Path | None = None,
 ) -> ObservedRows:
-    """Rows of the test split of the run that a checkpoint comes from.
+    """Rows of the test split that a model was trained beside.
 
     Args:
         scm: The model.
-        path: The checkpoint, which remembers its data.
+        datamodule: The data of its run.
         rows: Row numbers, from 0.
-        root: Folder of the data, where it has moved since.
 
     Raises:
-        ValueError: If the checkpoint does not remember its data, they have no root but one is
-            given, or a row does not exist.
+        ValueError: If a row does not exist.
     """
-    datamodule = load_data(path, root)
     datamodule.prepare_data()
     datamodule.setup("test")
     variables = datamodule.variables("test")

@@ -17,7 +17,13 @@ from pytorch_lightning.cli import LightningArgumentParser
 from deepscm_pl.cli.yaml_files import PARSER_MODE
 from deepscm_pl.escaping import for_terminal
 
-__all__ = ["FriendlyArgumentParser", "FriendlyLightningParser", "nearest", "without_dumps"]
+__all__ = [
+    "FriendlyArgumentParser",
+    "FriendlyLightningParser",
+    "add_trust_option",
+    "nearest",
+    "without_dumps",
+]
 
 _UNKNOWN = re.compile(
     r"(?:[Oo]ption|[Kk]ey|attribute) '([\w.]+)'(?: is not (?:accepted|expected))?"
@@ -96,6 +102,18 @@ class FriendlyArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and what may have been meant; leave with status 2."""
         _fail(self, message)
+
+
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust``, by which a checkpoint may name classes of further packages."""
+    parser.add_argument(
+        "--trust",
+        nargs="+",
+        default=[],
+        metavar="PACKAGE",
+        help="packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
+        "torch.nn and torch.optim; they are imported, and their constructors run",
+    )
 
 
 def without_dumps(message: str) -> str:

@@ -20,7 +20,7 @@ from deepscm_pl.cli.observations import (
     observations_from_csv,
     observations_from_test_split,
 )
-from deepscm_pl.cli.parser import FriendlyArgumentParser
+from deepscm_pl.cli.parser import FriendlyArgumentParser, add_trust_option
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.likelihoods import Likelihood
@@ -75,7 +75,7 @@ def run_question(words: list[str]) -> None:
             written.
     """
     options = _parser(words[0]).parse_args(words[1:])
-    scm = DeepSCM.load_from_checkpoint(options.ckpt_path).scm
+    scm = DeepSCM.load_from_checkpoint(options.ckpt_path, trust=options.trust).scm
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     formats = choose_formats(scm, options.format)
@@ -113,6 +113,7 @@ def _parser(question: str) -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
+    add_trust_option(parser)
     add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
     add("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     add(
@@ -306,6 +307,9 @@ def _observe(question: _Question) -> ObservedRows:
                 "prepare: expected with --observations alone, for the test split is prepared; "
                 "leave it out."
             )
-        return observations_from_test_split(scm, options.ckpt_path, options.index, options.root)
-    prepare = load_data(options.ckpt_path).prepare_file if options.prepare else None
+        data = load_data(options.ckpt_path, options.root, options.trust)
+        return observations_from_test_split(scm, data, options.index)
+    prepare = None
+    if options.prepare:
+        prepare = load_data(options.ckpt_path, trust=options.trust).prepare_file
     return observations_from_csv(scm, options.observations, question.class_names, prepare)

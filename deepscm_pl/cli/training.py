@@ -136,7 +136,8 @@ class TrainingCommand(LightningCLI):
             parser_kwargs={
                 "prog": "deepscm",
                 "description": "Train and evaluate causal models. The options of a data module: "
-                "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule.",
+                "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule. A checkpoint may "
+                "name classes of packages that --trust PACKAGE names.",
             },
             args=words,
         )

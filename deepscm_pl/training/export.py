@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,12 @@ from deepscm_pl.types import Domain
 __all__ = ["export_model"]
 
 
-def export_model(checkpoint_path: str | Path, path: str | Path, overwrite: bool = False) -> Path:
+def export_model(
+    checkpoint_path: str | Path,
+    path: str | Path,
+    overwrite: bool = False,
+    trust: Sequence[str] = (),
+) -> Path:
     """Write the model in a checkpoint as one safetensors file, which holds no pickle.
 
     The file answers questions exactly as the checkpoint does, wherever one is expected; the
@@ -36,6 +41,7 @@ def export_model(checkpoint_path: str | Path, path: str | Path, overwrite: bool 
         checkpoint_path: The ``.ckpt`` file.
         path: The file to write, ending in ``.safetensors``.
         overwrite: Whether a file of that name is replaced.
+        trust: Packages whose classes the checkpoint may name, in addition to this one.
 
     Returns:
         The file that was written.
@@ -47,7 +53,7 @@ def export_model(checkpoint_path: str | Path, path: str | Path, overwrite: bool 
     """
     path = Path(path)
     _check_name(path, overwrite)
-    model = DeepSCM.load_from_checkpoint(checkpoint_path)  # whatever is wrong with it is said here
+    model = DeepSCM.load_from_checkpoint(checkpoint_path, trust=trust)
     checkpoint = read_checkpoint(checkpoint_path)
     about = {
         "variables": _about_variables(model.scm, read_variable_descriptions(checkpoint_path)),
