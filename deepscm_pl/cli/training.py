@@ -136,8 +136,8 @@ class TrainingCommand(LightningCLI):
             parser_kwargs={
                 "prog": "deepscm",
                 "description": "Train and evaluate causal models. The options of a data module: "
-                "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule. A checkpoint may "
-                "name classes of packages that --trust PACKAGE names.",
+                "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule. With "
+                "--trust PACKAGE a checkpoint may name classes of that package, too.",
             },
             args=words,
         )

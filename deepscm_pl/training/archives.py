@@ -16,7 +16,7 @@ __all__ = ["check_archive"]
 
 _PICKLE = "data.pkl"
 _LARGEST_PICKLE = 64 * 2**20
-_MOST_OPERATIONS = 200_000
+_MOST_OPERATIONS = 100_000
 _MOST_OPERATIONS_PER_RECORD = 200
 _MOST_VALUES = 2_000_000
 """Bounds on the part of a checkpoint without tensors; a tensor takes about 25 operations."""
