@@ -51,7 +51,13 @@ _FAULTS = (
     RuntimeError,
     TypeError,
 )
-_AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "num_nodes")
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "num_nodes": 1,
+    "max_steps": -1,
+}
+_MAY_BE_NULL = ("check_val_every_n_epoch",)
 _MOST_SEED = 2**32 - 1
 _AMOUNTS = ("max_epochs", "max_steps", "limit_train_batches")
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
@@ -134,9 +140,9 @@ def check_trainer(settings: Mapping[str, Any], command: str) -> None:
     Raises:
         ValueError: Naming the key.
     """
-    for name in _AT_LEAST_ONE:
-        if settings.get(name) is not None:
-            whole_number(f"trainer.{name}", settings[name], least=1)
+    for name, least in _LEAST.items():
+        if name in settings and not (name in _MAY_BE_NULL and settings[name] is None):
+            whole_number(f"trainer.{name}", settings[name], least=least)
     if settings.get("gradient_clip_val") is not None:
         real_number("trainer.gradient_clip_val", settings["gradient_clip_val"], least=0)
     for name in _AMOUNTS if command == "fit" else ():

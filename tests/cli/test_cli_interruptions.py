@@ -38,6 +38,7 @@ def words(folder, how=None, step=5, every=2):
         ],
     }
     settings["checkpoint"] = {"every_n_train_steps": every, "monitor": None, "save_top_k": 1}
+    settings["evaluation"] = {"enabled": how == "terminate_the_report"}
     if how is not None:
         interrupt = {
             "class_path": "interrupting.Interrupt",

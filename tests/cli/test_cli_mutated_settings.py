@@ -126,6 +126,8 @@ def test_mutations_are_refused_by_name(run, monkeypatch):
         ("model.num_evaluation_particles", 10**12, "num_evaluation_particles: 1000000000000"),
         ("checkpoint.monitor", "validation/bond", "did you mean 'validation/bound'"),
         ("trainer.accumulate_grad_batches", 0, "trainer.accumulate_grad_batches"),
+        ("trainer.accumulate_grad_batches", None, "trainer.accumulate_grad_batches"),
+        ("trainer.max_steps", None, "trainer.max_steps"),
         ("trainer.check_val_every_n_epoch", 0, "trainer.check_val_every_n_epoch"),
         ("trainer.limit_train_batches", 0, "trainer.limit_train_batches"),
         ("trainer.max_epochs", 0, "trainer.max_epochs"),

@@ -297,11 +297,12 @@ def test_bad_volumes_are_named(checkpoint, tmp_path, capsys, kind, message):
 def test_a_model_of_slices_refuses_a_volume(tmp_path):
     scm = make()
     write_nifti(tmp_path / "a.nii", np.zeros((5, 6, 7), np.uint8), default_placement(3))
-    cells = {name: "a.nii" if name in scm.image_variables else "2" for name in scm.graph.nodes}
+    cells = {"thickness": "2", "intensity": "100", "image": "a.nii"}
     table = tmp_path / "mine.csv"
     table.write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
+    observed = observations_from_csv(scm, table, {})
     with pytest.raises(ValueError, match=r"expected a single slice, but .* is a volume of shape"):
-        observations_from_csv(scm, table, {})
+        next(observed.read(1))
 
 
 def test_the_evaluation_is_repeated_from_the_checkpoint(run, checkpoint, tmp_path, capsys):
