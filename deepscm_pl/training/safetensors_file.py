@@ -40,6 +40,8 @@ _TRAINING_ONLY = {
     "loops",
     "callbacks",
     "MixedPrecision",
+    "metrics",
+    "gradients",
 }
 
 

@@ -262,6 +262,10 @@ def _first(weights):
     return next(name for name, value in weights.items() if value.is_floating_point())
 
 
+def _wrong_gradients(content):
+    content["gradients"] = {name: torch.zeros(7, 7, 7) for name in content["state_dict"]}
+
+
 _DEFAULTS = _class("torch.optim.Optimizer", defaults={"lr": POPEN_TEXT})
 _LIGHTNING = "pytorch-lightning_version"
 _NODES = [f"n{k}" for k in range(100_000)]
@@ -440,6 +444,8 @@ HOSTILE = [
     Hostile("groups as text", RESUME, _setting("optimizer_states", 0, "param_groups", value="x")),
     Hostile("a schedule without steps", RESUME, _setting("lr_schedulers", 0, "step", value=3)),
     Hostile("schedules as text", RESUME, _setting("lr_schedulers", value=POPEN_TEXT)),
+    Hostile("metrics as text", RESUME, _setting("metrics", value=POPEN_TEXT)),
+    Hostile("gradients of another shape", RESUME, _saved(_wrong_gradients)),
     Hostile("a version as text", TRAINER, _setting(_LIGHTNING, value="__import__('os')")),
     Hostile("no version", TRAINER, _saved(lambda content: content.pop(_LIGHTNING))),
     Hostile("a seed as text", RESUME, _setting("random_seed", value=POPEN_TEXT)),
