@@ -100,7 +100,8 @@ class RepeatableModule(pl.LightningModule):
         """Keep the seed and the progress, and say which version of the program writes."""
         stamp(checkpoint)
         checkpoint[_KEY] = self._random_seed
-        keep_progress(self.trainer, checkpoint)
+        if self._trainer is not None:
+            keep_progress(self.trainer, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the seed over, and in training the progress; check what callbacks would act on.
