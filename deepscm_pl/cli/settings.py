@@ -7,6 +7,7 @@ their arguments, and runs that train nothing.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
-from deepscm_pl.checks import real_number, reason_of, shown, whole_number
+from deepscm_pl.checks import process_count, real_number, reason_of, shown, whole_number
 from deepscm_pl.cli.parser import nearest
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
 _CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 _FACTORIES = ("model", "mechanisms")
 _DEEPEST = 50
+_GROUPS = ("trainer", "checkpoint", "association", "evaluation")
 _SECTIONS = {
     AssociationReport: "association",
     EvaluationReport: "evaluation",
@@ -54,9 +56,9 @@ _FAULTS = (
 _LEAST = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": 1,
-    "num_nodes": 1,
     "max_steps": -1,
 }
+_MOST_NODES = 100_000
 _MAY_BE_NULL = ("check_val_every_n_epoch",)
 _MOST_SEED = 2**32 - 1
 _AMOUNTS = ("max_epochs", "max_steps", "limit_train_batches")
@@ -77,7 +79,9 @@ def check_configurations(words: Sequence[str]) -> None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, _, value = word.partition("=")
         if option in ("--config", "-c"):
-            _check_classes(_read(value or following), ())
+            configuration = _read(value or following)
+            _check_sections(configuration)
+            _check_classes(configuration, ())
 
 
 def _read(configuration: str) -> Any:
@@ -87,6 +91,13 @@ def _read(configuration: str) -> Any:
         return yaml.safe_load(text)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
+
+
+def _check_sections(configuration: Any) -> None:
+    for name in _GROUPS if isinstance(configuration, Mapping) else ():
+        section = configuration.get(name, {})
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{name}: expected settings by name, but got {shown(section)}.")
 
 
 def _check_classes(node: Any, path: tuple[str, ...]) -> None:
@@ -143,6 +154,12 @@ def check_trainer(settings: Mapping[str, Any], command: str) -> None:
     for name, least in _LEAST.items():
         if name in settings and not (name in _MAY_BE_NULL and settings[name] is None):
             whole_number(f"trainer.{name}", settings[name], least=least)
+    if isinstance(settings.get("devices"), int) and settings["devices"] != -1:
+        process_count("trainer.devices", settings["devices"])
+    if isinstance(settings.get("val_check_interval"), int | float):
+        real_number("trainer.val_check_interval", settings["val_check_interval"], above=0)
+    if "num_nodes" in settings:
+        whole_number("trainer.num_nodes", settings["num_nodes"], least=1, most=_MOST_NODES)
     if settings.get("gradient_clip_val") is not None:
         real_number("trainer.gradient_clip_val", settings["gradient_clip_val"], least=0)
     for name in _AMOUNTS if command == "fit" else ():
@@ -179,30 +196,51 @@ def named_errors(section: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        _, known = _made_in(error.__traceback__)
+        known = _section_of(error.__traceback__)
         if known is None:
             raise
         raise ValueError(f"{known}.{error}") from error
     except _FAULTS as error:
         if out_of_memory(error) is not None:
             raise
-        name, known = _made_in(error.__traceback__)
-        where = known or _component_of(error.__traceback__) or section
-        made = f"{name} cannot be made: " if name and not name.startswith("_") else ""
-        raise ValueError(f"{where}: {made}{reason_of(error)}") from error
+        traceback = error.__traceback__
+        where = _section_of(traceback) or _component_of(traceback) or section
+        raise ValueError(f"{where}: {_what_was_made(traceback)}{reason_of(error)}") from error
 
 
-def _made_in(traceback: TracebackType | None) -> tuple[str | None, str | None]:
-    """The innermost class whose constructor a traceback passes, and the section that is its own."""
-    name = section = None
+def _constructors(traceback: TracebackType | None) -> Iterator[tuple[type, dict[str, Any]]]:
+    """The classes whose constructors a traceback passes, and the variables in there."""
     while traceback is not None:
         frame = traceback.tb_frame
         made = frame.f_locals.get("self")
         if frame.f_code.co_name == "__init__" and made is not None:
-            name = type(made).__name__
-            section = _SECTIONS.get(type(made), section)
+            yield type(made), frame.f_locals
         traceback = traceback.tb_next
-    return name, section
+
+
+def _section_of(traceback: TracebackType | None) -> str | None:
+    """The section of a configuration that belongs to a class alone, if one could not be made."""
+    found = [_SECTIONS[made] for made, _ in _constructors(traceback) if made in _SECTIONS]
+    return found[-1] if found else None
+
+
+def _what_was_made(traceback: TracebackType | None) -> str:
+    """The innermost class that could not be made, and what it was given as null for a number."""
+    public = [
+        (made, given)
+        for made, given in _constructors(traceback)
+        if not made.__name__.startswith("_")
+    ]
+    if not public:
+        return ""
+    made, given = public[-1]
+    nulls = [
+        name
+        for name, parameter in inspect.signature(made).parameters.items()
+        if isinstance(parameter.default, int | float | str) and given.get(name, "") is None
+    ]
+    suspects = f" with {', '.join(f'{name}: null' for name in nulls)}" if nulls else ""
+    return f"{made.__name__} cannot be made{suspects}: "
 
 
 def _component_of(traceback: TracebackType | None) -> str | None:
