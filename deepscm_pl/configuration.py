@@ -35,6 +35,7 @@ __all__ = [
     "restore",
     "restore_arguments",
     "restore_class",
+    "untrusted_packages",
 ]
 
 _BUILDING_BLOCKS: tuple[type, ...] = (
@@ -410,6 +411,28 @@ def count_values(description: Any, most: int) -> int:
         elif isinstance(value, list | tuple):
             waiting.extend(value)
     return count
+
+
+def untrusted_packages(description: Any) -> list[str]:
+    """Packages that a user has to trust before a description is restored, by name.
+
+    Example:
+        >>> untrusted_packages({"net": {"class_path": "mine.Net"}, "likelihood": None})
+        ['mine']
+        >>> untrusted_packages([{"class_path": "torch.nn.Linear", "init_args": {"bias": False}}])
+        []
+    """
+    found, waiting = set[str](), [description]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            path = value.get("class_path", "")
+            if path and not any(_is_within(path, package) for package in _KNOWN):
+                found.add(path.partition(".")[0])
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+    return sorted(found)
 
 
 def _joined(where: str, name: object) -> str:

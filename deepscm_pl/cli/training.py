@@ -47,7 +47,8 @@ from deepscm_pl.cli.settings import (
     require_trained,
 )
 from deepscm_pl.cli.yaml_files import check_yaml, read_settings
-from deepscm_pl.configuration import restore_class
+from deepscm_pl.configuration import restore_class, untrusted_packages
+from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import exit_on_termination, names_full_disk, new_file
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
@@ -293,10 +294,10 @@ class TrainingCommand(LightningCLI):
         require_trained(self.trainer)
         best = callback and (callback.best_model_path or callback.last_model_path)
         if best:
-            test = shell_command("test", "--ckpt_path", best)
+            test = shell_command("test", "--ckpt_path", best, *_trust_options(model, datamodule))
             with self._tell_if_interrupted(lambda: f"the training is done; test it with: {test}"):
                 self.test(model, datamodule, best)
-            self._say_what_next(model, Path(best))
+            self._say_what_next(model, datamodule, Path(best))
         else:
             print("No checkpoint was written, so there is nothing to test.")
 
@@ -370,17 +371,21 @@ class TrainingCommand(LightningCLI):
             write_quantities(path, rows)
             print(f"written: {for_terminal(path)}")
 
-    def _say_what_next(self, model: pl.LightningModule, best: Path) -> None:
+    def _say_what_next(
+        self, model: pl.LightningModule, datamodule: pl.LightningDataModule, best: Path
+    ) -> None:
         folder = self.trainer.log_dir  # asks every process
         if not self.trainer.is_global_zero:
             return
+        trust = _trust_options(model, datamodule)
+        named = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
         print(f"\nWatch the run:       {_command('tensorboard --logdir', folder)}")
         if isinstance(model, DeepSCM):
             print(
-                f"Ask the model:       {_command('deepscm counterfactual --ckpt_path', best)} "
+                f"Ask the model:       deepscm counterfactual {named} "
                 f"{_command('--do', self._intervention(model))} --index 0 1 2 --out answers"
             )
-        print(f"Evaluate it again:   {_command('deepscm test --ckpt_path', best)}")
+        print(f"Evaluate it again:   deepscm test {named}")
 
     def _intervention(self, model: DeepSCM) -> str:
         """The first intervention that the run has drawn, or one that fits any model."""
@@ -447,6 +452,15 @@ def _require_checkpoint(words: list[str], path: str | None) -> None:
             "expected a trained model, but got no --ckpt_path; give the checkpoint of a training "
             "(--ckpt_path FILE.ckpt)."
         )
+
+
+def _trust_options(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> list[str]:
+    """The options by which a command may import what a training has imported."""
+    described: Any = [dict(model.hparams)]
+    if isinstance(datamodule, CausalDataModule):
+        described.append(datamodule.configuration())
+    packages = untrusted_packages(described)
+    return ["--trust", *packages] if packages else []
 
 
 def _leave_processes() -> None:
