@@ -25,6 +25,7 @@ def test_fit_says_what_it_made_and_what_is_next(run):
     assert "bits per dimension" in printed
     assert f"tensorboard --logdir {folder}" in printed
     assert "deepscm counterfactual --ckpt_path" in printed
+    assert printed.count("last.ckpt --trust tiny") + printed.count("1.ckpt --trust tiny") == 2
     written = [
         Path(line.removeprefix("written: "))
         for line in printed.splitlines()
