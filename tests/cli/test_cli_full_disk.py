@@ -250,6 +250,7 @@ def test_digits_of_another_form_are_drawn_again(cached, tmp_path, change):
     assert module.variables("test")["image"].shape == (360, 1, 28, 28)
     assert bool(module.variables("train")["thickness"].isfinite().all())
     kept = torch.load(path, weights_only=True)
+    assert [kept[name].dtype for name in drawn] == [drawn[name].dtype for name in drawn]
     assert all(torch.equal(kept[name], drawn[name]) for name in drawn)
 
 
