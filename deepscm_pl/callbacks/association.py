@@ -11,7 +11,7 @@ import torch
 
 from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
 from deepscm_pl.callbacks.waiting import others_wait
-from deepscm_pl.checks import real_number, seed_number, whole_number
+from deepscm_pl.checks import real_number, seed_number, shown, whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import as_json
 from deepscm_pl.evaluation import (
@@ -84,6 +84,8 @@ class AssociationReport(pl.Callback):
             name: real_number(f"reference.{name}", value)
             for name, value in (reference or {}).items()
         }
+        if not isinstance(reference_name, str):
+            raise ValueError(f"reference_name: expected a text, but got {shown(reference_name)}.")
         self.reference_name = reference_name
         self.seed = seed_number("seed", seed)
         self.rows: list[AssociationRow] = []

@@ -132,6 +132,7 @@ def test_mutations_are_refused_by_name(run, monkeypatch):
         ("trainer.num_nodes", 10**12, "trainer.num_nodes"),
         ("trainer.val_check_interval", 0, "trainer.val_check_interval"),
         ("trainer.overfit_batches", None, "overfit_batches: null"),
+        ("association.reference_name", None, "association.reference_name: expected a text"),
         ("checkpoint", None, "checkpoint: expected settings by name, but got null"),
         ("checkpoint.save_top_k", None, "save_top_k: null"),
         ("trainer.check_val_every_n_epoch", 0, "trainer.check_val_every_n_epoch"),
