@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -10,6 +11,7 @@ from itertools import pairwise
 __all__ = ["CausalGraph"]
 
 _LONGEST_NAME = 80
+_LONGEST_CYCLE = 20
 """Bytes: two names and some words fit into the 255 that file systems allow."""
 
 
@@ -203,14 +205,20 @@ def _check_parents(parents: Mapping[str, Sequence[str]]) -> None:
 
 
 def _topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """Causes before effects; of variables that may come next, the first as given."""
+    sorter = TopologicalSorter(parents)
     try:
-        TopologicalSorter(parents).prepare()
+        sorter.prepare()
     except CycleError as error:
-        cycle = " -> ".join(reversed(error.args[1]))
+        cycle = " -> ".join(reversed(error.args[1][:_LONGEST_CYCLE]))
         raise ValueError(f"graph: there is a cycle, {cycle}; remove one of its edges.") from None
-    remaining, order = list(parents), []
-    while remaining:
-        ready = next(name for name in remaining if all(cause in order for cause in parents[name]))
-        order.append(ready)
-        remaining.remove(ready)
+    names = list(parents)
+    places = {name: place for place, name in enumerate(names)}
+    ready: list[int] = []
+    order: list[str] = []
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heapq.heappush(ready, places[name])
+        order.append(names[heapq.heappop(ready)])
+        sorter.done(order[-1])
     return order
