@@ -11,19 +11,18 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checks import process_count, real_number, reason_of, shown, whole_number
 from deepscm_pl.cli.parser import nearest
+from deepscm_pl.cli.yaml_files import read_settings
 
 __all__ = [
     "check_configurations",
@@ -70,27 +69,18 @@ def check_configurations(words: Sequence[str]) -> None:
     """Raise where a configuration describes a class in a form that cannot be read.
 
     Args:
-        words: The words of the command line, with ``--config FILE.yaml``. Files that are no YAML
+        words: The words of the command line, with ``--config FILE.yaml``. Files that do not exist
             are left to the parser.
 
     Raises:
-        ValueError: Naming the whole key.
+        ValueError: Naming the whole key, or the file if it is no YAML.
     """
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, _, value = word.partition("=")
         if option in ("--config", "-c"):
-            configuration = _read(value or following)
+            configuration = read_settings(value or following)
             _check_sections(configuration)
             _check_classes(configuration, ())
-
-
-def _read(configuration: str) -> Any:
-    try:
-        is_text = configuration.startswith("{")
-        text = configuration if is_text else Path(configuration).read_text(encoding="utf-8")
-        return yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
 
 
 def _check_sections(configuration: Any) -> None:
