@@ -158,8 +158,12 @@ def try_all(path, work, epochs=TRAINED):
     found = {}
     WATCH.modules = frozenset(name.partition(".")[0] for name in sys.modules)
     for name in (*READERS, *COMMANDS):
-        with limited(name), WATCH.during(work):
-            found[name] = attempt(name, path, epochs)
+        try:
+            with limited(name), WATCH.during(work):
+                found[name] = attempt(name, path, epochs)
+        except Violation as violation:
+            # Without its traceback, which pytest cannot show where the interpreter raised it.
+            WATCH.violations.append(str(violation))
         assert not WATCH.violations, (name, WATCH.violations)
     return found
 
