@@ -418,6 +418,7 @@ def run_training_command(words: list[str]) -> None:
         )
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
+    check_configurations(words)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
     typed = words
@@ -436,7 +437,6 @@ def run_training_command(words: list[str]) -> None:
         read_checkpoint(checkpoint, settings=())  # whatever is wrong with it is said here
     else:
         described, words = read_described(checkpoint, words, trust)
-    check_configurations(words)
     model = _model_class(words) if described is None else type(described.model)
     try:
         with quiet_log_threads():
