@@ -131,9 +131,8 @@ class StandInTrainer:
         self.should_stop = False
         self.precision_plugin = SimpleNamespace(scaler=None)
         progress = SimpleNamespace(is_last_batch=False)
-        self.fit_loop = SimpleNamespace(
-            restarting=False, epoch_loop=SimpleNamespace(batch_progress=progress)
-        )
+        steps = SimpleNamespace(batch_progress=progress, val_loop=SimpleNamespace())
+        self.fit_loop = SimpleNamespace(epoch_loop=steps)
         self.log_every_n_steps = 50
 
 

@@ -132,7 +132,7 @@ def test_a_data_module_of_heads(tmp_path, shape):
 
 
 def test_bad_sizes_are_refused():
-    with pytest.raises(ValueError, match="two or three sizes"):
+    with pytest.raises(ValueError, match="expected 2 or 3 whole numbers"):
         SyntheticBrainDataModule(shape=[64])
     with pytest.raises(ValueError, match="at least 16"):
         SyntheticBrainDataModule(shape=[4, 4])

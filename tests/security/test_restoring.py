@@ -28,7 +28,7 @@ def models():
             yield pytest.param(model, id=f"{path.parent.name}/{path.stem}")
 
 
-@pytest.mark.parametrize("settings", models())
+@pytest.mark.parametrize("settings", list(models()))
 def test_the_model_of_each_experiment_is_restored_without_taking_memory(settings):
     parser = FriendlyLightningParser(exit_on_error=False)
     parser.add_lightning_class_args(DeepSCM, "model")
