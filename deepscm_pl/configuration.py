@@ -253,7 +253,7 @@ class _Restorer:
         if origin in (Union, UnionType):
             return self._one_of(found, parts, where)
         if origin is Literal:
-            if found in parts and isinstance(found, str | int | bool | None):
+            if isinstance(found, str | int | bool | None) and found in parts:
                 return found
             raise _unexpected(where, f"one of {', '.join(map(repr, parts))}", found)
         if kind in _WORDS or kind is None:
