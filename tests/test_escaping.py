@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from deepscm_pl import StructuralCausalModel
 from deepscm_pl.cli import main
-from deepscm_pl.cli.answers import Answer, write_answers
+from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.observations import observations_from_csv
 from deepscm_pl.data import SourceSplits
 from deepscm_pl.escaping import (
@@ -350,11 +350,12 @@ def test_answers_are_observations_whatever_the_classes_are_called(tmp_path):
     scm = StructuralCausalModel("sex", {"sex": partial(Categorical, categories=len(CLASSES))})
     values = torch.arange(float(len(CLASSES)))[:, None]
     rows = [f"={text}" for text in CLASSES]
-    answer = Answer("factual", rows, {"sex": values[None]})
     names = {"sex": CLASSES}
-    write_answers(scm, [answer], tmp_path / "answers", class_names=names)
+    output = Output(tmp_path / "answers", [Column("factual", "factual")], class_names=names)
+    write_answers(scm, [Part(rows, [{"sex": values[None]}])], output)
     table = tmp_path / "answers" / "answers.csv"
-    found = observations_from_csv(scm, table, names)
+    observed = observations_from_csv(scm, table, names)
+    (found,) = observed.read(observed.count)
     torch.testing.assert_close(found.values["sex"], values)
     with table.open(newline="", encoding="utf-8") as file:
         assert [row[0] for row in read_back(file)][1:] == rows

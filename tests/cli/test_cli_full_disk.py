@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import warnings
 from pathlib import Path
@@ -189,7 +188,6 @@ def test_a_training_goes_on_without_a_picture(checkpoint, tmp_path, monkeypatch)
         enable_checkpointing=False,
         callbacks=[grid, _SavesCheckpoints()],
     )
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(model, data)
