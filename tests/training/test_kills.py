@@ -96,6 +96,15 @@ def test_resumptions_in_neighbouring_epochs(uninterrupted, tmp_path, every, step
     assert_as_uninterrupted(state, tmp_path / "run", uninterrupted("four epochs", run))
 
 
+def test_eleven_random_kills_in_epochs_of_twenty_steps(uninterrupted, tmp_path):
+    run = Run(checkpoint={"every_n_train_steps": 8}, epochs=8, batch_size=3)
+    steps = sorted(random.Random(1).sample(range(1, 160), 11))
+    state, struck = run.survive(tmp_path / "run", [Kill("step", step) for step in steps])
+    assert struck == len(steps)
+    assert state["global_step"] == 160
+    assert_as_uninterrupted(state, tmp_path / "run", uninterrupted("twenty steps", run))
+
+
 @pytest.mark.parametrize("step", range(3 * EPOCH))
 def test_a_kill_at_every_step(uninterrupted, tmp_path, step):
     run = Run(checkpoint={"every_n_train_steps": 2})
