@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from deepscm_pl.data import ThicknessIntensityWorld, generate_brain
-from deepscm_pl.data.worlds import BrainWorld
-from deepscm_pl.morphology import measure, set_intensity, set_thickness
+from deepscm_pl.worlds import BrainWorld
+from deepscm_pl.worlds.strokes import measure, set_intensity, set_thickness
 
 _SCALE = 16
 

@@ -45,7 +45,8 @@ _BUILDING_BLOCKS: tuple[type, ...] = (
 )
 """What may be built where a place has no annotation."""
 
-_KNOWN = (__name__.partition(".")[0], "torch.nn", "torch.optim")
+_OWN = __name__.partition(".")[0]
+_KNOWN = (_OWN, "torch.nn", "torch.optim")
 """Modules below these are imported when a file names them."""
 
 _DEPENDENCIES = (
@@ -116,9 +117,17 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
             raise ValueError(f"cannot describe {factory!r}: expected functools.partial of a class.")
         target, arguments = classes[0], factory.keywords
     return {
-        "class_path": f"{target.__module__}.{target.__qualname__}",
+        "class_path": _class_path(target),
         "init_args": {name: describe(item) for name, item in arguments.items()},
     }
+
+
+def _class_path(target: type) -> str:
+    """The path of a class: for one of this program that of the package that offers it."""
+    package = ".".join(target.__module__.split(".")[:2])
+    if _is_within(package, _OWN) and vars(sys.modules[package]).get(target.__name__) is target:
+        return f"{package}.{target.__qualname__}"
+    return f"{target.__module__}.{target.__qualname__}"
 
 
 def restore(description: Any, expected: Any = Any, trust: Sequence[str] = ()) -> Any:
@@ -210,6 +219,14 @@ def _module(
     if any(_is_within(name, package) for package in (*_KNOWN, *trust)):
         try:
             return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # Modules of this program move between versions, and their packages offer their classes.
+            if _is_within(name, _OWN) and _is_within(name, str(error.name)) and name != _OWN:
+                return _module(name.rpartition(".")[0], class_path, bases, trust)
+            raise ValueError(
+                f"cannot import {class_path!r} ({error}); install the package that it comes from, "
+                "or put its folder on PYTHONPATH."
+            ) from None
         except ImportError as error:
             raise ValueError(
                 f"cannot import {class_path!r} ({error}); install the package that it comes from, "

@@ -40,6 +40,7 @@ __all__ = [
     "for_terminal",
     "from_spreadsheet",
     "markdown_code",
+    "one_line",
 ]
 
 _MARKUP = re.compile(
@@ -278,3 +279,23 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def one_line(message: object, longest: int = 500) -> str:
+    r"""The first line of a message, without what a terminal would obey.
+
+    Args:
+        message: An exception, or anything that has a text.
+        longest: Characters that are kept.
+
+    Example:
+        >>> one_line(RuntimeError("no room\nfor the second line"))
+        'no room'
+        >>> one_line(ValueError("a bell \a"))
+        'a bell \\x07'
+        >>> one_line(KeyError())
+        'KeyError'
+    """
+    lines = str(message).strip().splitlines() or [type(message).__name__]
+    text = for_terminal(lines[0])
+    return text if len(text) <= longest else f"{text[:longest]}…"

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from deepscm_pl.class_names import NamedClass, class_named
 from deepscm_pl.numerals import format_number
-from deepscm_pl.types import Do
+from deepscm_pl.variables import Do, NamedClass, class_named
 
 __all__ = [
     "ClassName",

@@ -15,7 +15,7 @@ from deepscm_pl.checks import class_factory
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
 from deepscm_pl.model_memory import require_buildable
-from deepscm_pl.types import Do, Intervention, Noise, Variables
+from deepscm_pl.variables import Do, Intervention, Noise, Variables
 
 __all__ = [
     "EvidenceLowerBound",

@@ -16,10 +16,14 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from pytorch_lightning.loggers.logger import Logger
 
-from deepscm_pl.callbacks.checkpoint import RunCheckpoint
 from deepscm_pl.mechanisms import AffineFlow
+from deepscm_pl.runs.checkpoint_files import (
+    AtomicCheckpointIO,
+    RunCheckpoint,
+    last_checkpoint,
+    steps_of,
+)
 from deepscm_pl.training import DeepSCM, OneCycle
-from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint, steps_of
 from deepscm_pl.transforms import Interval, Positive
 
 from tiny import TinyDataModule

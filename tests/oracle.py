@@ -7,7 +7,7 @@ from torch import nn
 
 from deepscm_pl.mechanisms import Evidence, Mechanism
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 GRAPH = "thickness -> intensity; thickness, intensity -> image"
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepscm_pl import StructuralCausalModel
+from deepscm_pl.checkpoints.loading import read_variable_descriptions
 from deepscm_pl.cli import main
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.observations import observations_from_csv
@@ -40,9 +41,6 @@ from deepscm_pl.escaping import (
 )
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.examples import Example
-from deepscm_pl.evaluation.pictures import draw_densities as draw_density_results
-from deepscm_pl.evaluation.pictures import draw_examples
-from deepscm_pl.evaluation.tables import Table, density_table, print_table
 from deepscm_pl.figures import (
     DensityPanel,
     ImageColumn,
@@ -57,9 +55,11 @@ from deepscm_pl.figures import (
     figure_to_array,
     save_figure,
 )
-from deepscm_pl.figures.text import width_of
+from deepscm_pl.figures.output import width_of
 from deepscm_pl.mechanisms import Categorical
-from deepscm_pl.training.descriptions import read_variable_descriptions
+from deepscm_pl.reports import draw_densities as draw_density_results
+from deepscm_pl.reports import draw_examples
+from deepscm_pl.reports.tables import Table, density_table, print_table
 
 from tiny import CONFIGURATION, TinyDataModule
 

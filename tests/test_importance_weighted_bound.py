@@ -8,7 +8,7 @@ from torch.distributions import MultivariateNormal
 
 from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, Constant, Context, SplineFlow
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 from linear_image import LinearImage, LogitFeatures
 

@@ -39,7 +39,7 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import ImageClassifier, OneCycle
 from deepscm_pl.training.objectives import CounterfactualObjective, EvidenceLowerBoundObjective
 from deepscm_pl.transforms import Interval
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 SHAPE = (1, 8, 8)
 CONTEXT = Context({"a": Domain(), "b": Domain()})

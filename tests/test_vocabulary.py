@@ -21,7 +21,7 @@ from deepscm_pl.interventions import (
     parse_do,
     with_class_indices,
 )
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 
 @pytest.mark.parametrize(

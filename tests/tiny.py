@@ -13,11 +13,11 @@ import yaml
 from scipy.special import ndtr, ndtri
 
 from deepscm_pl.data import CausalDataModule, DigitWorld, SourceSplits
-from deepscm_pl.data.worlds import KnownAttribute
-from deepscm_pl.data.worlds.mechanisms import KnownMechanism, LogitNormal
 from deepscm_pl.mechanisms import ConditionalVAE
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
+from deepscm_pl.worlds import KnownAttribute
+from deepscm_pl.worlds.mechanisms import KnownMechanism, LogitNormal
 
 
 def image_mechanism(shape=(1, 8, 8), **settings) -> partial[ConditionalVAE]:

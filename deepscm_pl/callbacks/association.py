@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 import pytorch_lightning as pl
 import torch
 
-from deepscm_pl.callbacks.run_folder import describe_origin, run_folder
-from deepscm_pl.callbacks.waiting import others_wait
 from deepscm_pl.checks import real_number, seed_number, shown, whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import as_json
@@ -21,9 +19,11 @@ from deepscm_pl.evaluation import (
     association_rows,
     evaluate_importance_weighted_bound,
 )
-from deepscm_pl.evaluation.tables import association_table, print_table
 from deepscm_pl.files import new_file
-from deepscm_pl.types import Variables
+from deepscm_pl.reports.tables import association_table, print_table
+from deepscm_pl.runs.folders import describe_origin, run_folder
+from deepscm_pl.runs.termination import others_wait
+from deepscm_pl.variables import Variables
 
 __all__ = ["AssociationReport"]
 

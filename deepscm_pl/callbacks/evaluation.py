@@ -9,13 +9,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepscm_pl.callbacks.association import AssociationReport
-from deepscm_pl.callbacks.run_folder import describe_origin, run_folder, trained_steps
-from deepscm_pl.callbacks.waiting import others_wait
 from deepscm_pl.checks import process_count, real_number, seed_number, whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation import (
-    Report,
     Subject,
     check_density_values,
     check_numbers,
@@ -23,7 +20,10 @@ from deepscm_pl.evaluation import (
     evaluate,
 )
 from deepscm_pl.evaluation.counterfactuals import Classifier
-from deepscm_pl.evaluation.tables import print_table
+from deepscm_pl.reports import Report
+from deepscm_pl.reports.tables import print_table
+from deepscm_pl.runs.folders import describe_origin, run_folder, trained_steps
+from deepscm_pl.runs.termination import others_wait
 
 __all__ = ["EvaluationReport"]
 

@@ -8,13 +8,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from deepscm_pl.callbacks.figure_callback import FigureCallback, image_count
-from deepscm_pl.callbacks.variables import grey_levels, observation_labels, pictures
+from deepscm_pl.callbacks.figure_callback import (
+    FigureCallback,
+    grey_levels,
+    image_count,
+    observation_labels,
+    pictures,
+)
 from deepscm_pl.checks import whole_number
 from deepscm_pl.figures import ImagePanel, MatrixAxis, draw_image_matrix
 from deepscm_pl.mechanisms import Mechanism
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.types import Noise, Variables
+from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["LatentTraversal"]
 

@@ -1,25 +1,202 @@
-"""Answers as a folder: a table, every image, and a grid to look at."""
+"""The first answers, which pictures show."""
 
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.cli.array_files import GrowingArrays
-from deepscm_pl.cli.image_files import ImageFiles, ImageFormat, choose_formats, whole_levels
-from deepscm_pl.cli.shown import Shown
+from deepscm_pl.cli.observations import ImageFiles, ImageFormat, choose_formats, whole_levels
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import TableWriter, for_file_name
 from deepscm_pl.figures import ImageColumn, captions, draw_grid, save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
-from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.scm import StructuralCausalModel, summarise
 
-__all__ = ["Column", "Output", "Part", "Written", "write_answers"]
+__all__ = ["Column", "GrowingArrays", "Output", "Part", "Shown", "Written", "write_answers"]
+
+_ROWS = 16
+"""Observations in a picture."""
+_COLUMNS = 16
+"""Interventions in a picture."""
+_CELLS = 96
+"""Images in a picture, because drawing takes some megabytes for each."""
+_ELEMENTS = 2**26
+"""Elements of all images in a picture, of volumes whole, which are kept until it is drawn."""
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Means and standard deviations over some particles, ``(N, *event)`` each."""
+
+    count: int
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> _Moments:
+        """Those of ``(particles, N, *event)``."""
+        return cls(len(values), *summarise(values))
+
+    def merge(self, other: _Moments) -> _Moments:
+        """Those of the particles of both."""
+        count = self.count + other.count
+        share = other.count / count
+        change = other.mean - self.mean
+        inner = (1 - share) * self.deviation.square() + share * other.deviation.square()
+        between = share * (1 - share) * change.square()
+        return _Moments(count, self.mean + share * change, (inner + between).sqrt())
+
+
+class Shown:
+    """Gathers what pictures show: the first observations under the first interventions.
+
+    Args:
+        scm: The model.
+        columns: Number of interventions.
+
+    Attributes:
+        columns: How many of them are shown.
+        rows: The names of the observations that are shown.
+        total: Number of observations so far.
+    """
+
+    def __init__(self, scm: StructuralCausalModel, columns: int) -> None:
+        elements = sum(scm[name].domain.features for name in scm.image_variables) or 1
+        self.all_columns = columns
+        self.columns = min(columns, _COLUMNS)
+        self.rows: list[str] = []
+        self.total = 0
+        cells = min(_CELLS, _ELEMENTS // elements)
+        self._capacity = max(1, min(_ROWS, cells // self.columns))
+        self._kept: list[list[dict[str, _Moments]]] = [[] for _ in range(self.columns)]
+
+    def add(self, first: int, rows: Sequence[str], values: Sequence[Mapping[str, Tensor]]) -> None:
+        """Take from answers what is shown of them.
+
+        Args:
+            first: Number of the first observation.
+            rows: A name for each observation.
+            values: For each column ``(particles, observations, *event)`` of every variable.
+        """
+        is_new = first >= self.total
+        self.total = max(self.total, first + len(rows))
+        count = min(len(rows), self._capacity - first)
+        if count <= 0:
+            return
+        self.rows += rows[:count] if is_new else ()
+        for kept, column in zip(self._kept, values, strict=False):
+            # Copies, so that a few rows do not hold the memory of all.
+            found = {n: _Moments.of(value[:, :count].clone()) for n, value in column.items()}
+            if is_new:
+                kept.append(found)
+            else:
+                kept[-1] = {name: kept[-1][name].merge(found[name]) for name in found}
+
+    def means(self) -> list[dict[str, Tensor]]:
+        """For each column that is shown the means over particles of every variable."""
+        return [_joined(kept, "mean") for kept in self._kept]
+
+    def deviations(self) -> list[dict[str, Tensor]]:
+        """For each column that is shown the standard deviations over particles."""
+        return [_joined(kept, "deviation") for kept in self._kept]
+
+    def describe(self) -> str:
+        """What of all is shown, or nothing if that is all."""
+        words = [
+            f"the first {shown} of {total} {things}"
+            for shown, total, things in (
+                (len(self.rows), self.total, "observations"),
+                (self.columns, self.all_columns, "columns"),
+            )
+            if shown < total
+        ]
+        return " and ".join(words)
+
+
+def _joined(kept: Sequence[Mapping[str, _Moments]], what: str) -> dict[str, Tensor]:
+    return {name: torch.cat([getattr(each[name], what) for each in kept]) for name in kept[0]}
+
+
+_BYTES = 2**24
+"""That are copied at a time."""
+
+
+@dataclass
+class _Raw:
+    """Rows in a file, ``(rows, inner, *event)``, whose number is not known yet."""
+
+    path: Path
+    dtype: np.dtype[Any]
+    inner: int
+    event: tuple[int, ...]
+
+    def mapped(self) -> NDArray[Any]:
+        """The rows, read when they are used."""
+        if not self.path.stat().st_size:
+            return np.empty((0, self.inner, *self.event), self.dtype)
+        flat = np.memmap(self.path, self.dtype, mode="r")
+        return flat.reshape(-1, self.inner, *self.event)
+
+
+@dataclass
+class GrowingArrays:
+    """Arrays ``(inner, rows, *event)`` that are written some rows at a time.
+
+    Args:
+        folder: An empty folder for what is not complete yet.
+    """
+
+    folder: Path
+    _arrays: dict[str, _Raw] = field(default_factory=dict)
+
+    def append(self, name: str, values: NDArray[Any], inner: int) -> None:
+        """Write further values of an array.
+
+        Args:
+            name: Of the array.
+            values: ``(P, rows, *event)``: all P = ``inner``, or, of a single row, the next ones.
+            inner: The first size of the array.
+        """
+        if name not in self._arrays:
+            path = self.folder / f"{len(self._arrays)}.raw"
+            self._arrays[name] = _Raw(path, values.dtype, inner, values.shape[2:])
+        with self._arrays[name].path.open("ab") as file:
+            file.write(np.ascontiguousarray(values.swapaxes(0, 1)).data)
+
+    def write(self, path: Path, **others: NDArray[Any]) -> None:
+        """Write all as a compressed ``.npz`` file.
+
+        Args:
+            path: The file.
+            others: Small arrays that come first.
+        """
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
+            for name, values in others.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, values)
+            for name, raw in self._arrays.items():
+                self._copy(archive, name, raw)
+                raw.path.unlink()
+
+    def _copy(self, archive: zipfile.ZipFile, name: str, raw: _Raw) -> None:
+        rows = raw.mapped()
+        shape = (raw.inner, len(rows), *raw.event)
+        header = {"descr": raw.dtype.str, "fortran_order": False, "shape": shape}
+        count = max(_BYTES // max(rows[:1].nbytes, 1), 1)
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_2_0(file, header)
+            for inner in range(raw.inner):
+                for start in range(0, len(rows), count):
+                    file.write(np.ascontiguousarray(rows[start : start + count, inner]).data)
 
 
 @dataclass(frozen=True)

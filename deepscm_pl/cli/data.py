@@ -8,9 +8,9 @@ from typing import get_args
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 from deepscm_pl.data import generate_brain, generate_morphomnist, known_world
-from deepscm_pl.data.generate_heads import ImageFormat
-from deepscm_pl.data.worlds import DIGIT_WORLDS
+from deepscm_pl.data.generate import ImageFormat
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.worlds import DIGIT_WORLDS
 
 __all__ = ["run_data_command"]
 

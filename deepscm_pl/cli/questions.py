@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from deepscm_pl.checkpoints.loading import read_variable_descriptions
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
-from deepscm_pl.cli.image_files import FORMATS, choose_formats
 from deepscm_pl.cli.observations import (
+    FORMATS,
     ObservedRows,
+    choose_formats,
     observations_from_csv,
     observations_from_test_split,
 )
@@ -26,8 +28,7 @@ from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import DeepSCM, load_data
-from deepscm_pl.training.descriptions import read_variable_descriptions
-from deepscm_pl.types import Do, Variables
+from deepscm_pl.variables import Do, Variables
 
 __all__ = ["run_question"]
 

@@ -24,20 +24,25 @@ from deepscm_pl.callbacks import (
     EvaluationReport,
     SaveOnTermination,
 )
-from deepscm_pl.callbacks.checkpoint import RunCheckpoint
-from deepscm_pl.callbacks.run_folder import run_folder
-from deepscm_pl.cli.described import REPORTS, FromCheckpoint, read_described
-from deepscm_pl.cli.overrides import trusted_packages
+from deepscm_pl.cli.described import (
+    REPORTS,
+    FromCheckpoint,
+    describe_resumption,
+    read_described,
+    shell_command,
+    tell_if_interrupted,
+    trusted_packages,
+)
 from deepscm_pl.cli.parser import FriendlyLightningParser
-from deepscm_pl.cli.predictions import Predictions, write_quantities
-from deepscm_pl.cli.resuming import describe_resumption, shell_command, tell_if_interrupted
 from deepscm_pl.cli.runs import (
     OneCheckpoint,
+    Predictions,
     RunLock,
     RunLogger,
     checkpoint_folders,
     end_with_parent,
     quiet_log_threads,
+    write_quantities,
 )
 from deepscm_pl.cli.settings import (
     check_configurations,
@@ -51,11 +56,17 @@ from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import exit_on_termination, names_full_disk, new_file
+from deepscm_pl.runs.checkpoint_files import (
+    AtomicCheckpointIO,
+    RunCheckpoint,
+    last_checkpoint,
+    steps_of,
+)
+from deepscm_pl.runs.folders import run_folder
+from deepscm_pl.runs.reading import load_weights
+from deepscm_pl.runs.safetensors_file import is_exported
+from deepscm_pl.runs.training_state import restoring
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
-from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO, last_checkpoint, steps_of
-from deepscm_pl.training.safetensors_file import is_exported
-from deepscm_pl.training.training_state import restoring
-from deepscm_pl.training.weights import load_weights
 
 __all__ = ["TrainingCommand", "run_training_command"]
 

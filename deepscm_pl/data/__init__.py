@@ -2,8 +2,7 @@
 
 from deepscm_pl.data.base import CausalDataModule, InMemoryDataset, SourceSplits, Split
 from deepscm_pl.data.digits import DigitsDataModule
-from deepscm_pl.data.generate import generate_morphomnist
-from deepscm_pl.data.generate_heads import generate_brain
+from deepscm_pl.data.generate import generate_brain, generate_morphomnist
 from deepscm_pl.data.idx import read_idx, write_idx
 from deepscm_pl.data.morphomnist import (
     MorphoMNISTDataModule,
@@ -14,7 +13,7 @@ from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans import BrainMRIDataModule
 from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
 from deepscm_pl.data.truth import measure_attributes, render_truth
-from deepscm_pl.data.worlds import (
+from deepscm_pl.worlds import (
     BrainWorld,
     DigitWorld,
     KnownWorld,

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from deepscm_pl.checks import process_count, seed_number, whole_number
 from deepscm_pl.data.loading import EpochSampler, ResumableLoader, ShardSampler, data_seed
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.data.worlds import KnownWorld
+from deepscm_pl.worlds import KnownWorld
 
 __all__ = [
     "Augmentation",

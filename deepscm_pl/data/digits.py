@@ -14,8 +14,8 @@ from torch import Tensor
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
-from deepscm_pl.data.worlds import ThicknessIntensityWorld
 from deepscm_pl.files import new_file
+from deepscm_pl.worlds import ThicknessIntensityWorld
 
 __all__ = ["DigitsDataModule"]
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.checks import process_count, seed_number, whole_number
+from deepscm_pl.checks import process_count, seed_number, whole_number, whole_numbers
 from deepscm_pl.data.idx import write_idx
 from deepscm_pl.data.morphomnist import (
-    WORLD_FILE,
     SplitFiles,
     read_attributes,
     write_attributes,
 )
-from deepscm_pl.data.truth import render_truth
-from deepscm_pl.data.worlds import KnownWorld, ThicknessIntensityWorld, write_world
+from deepscm_pl.data.parallel import stream_rows
+from deepscm_pl.data.scans.cohort import SPLITS, divide_subjects
+from deepscm_pl.data.tables import Table
+from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, render_truth, write_originals
 from deepscm_pl.files import exit_on_termination, new_folder
+from deepscm_pl.memory import require_disk, require_memory
+from deepscm_pl.worlds import BrainWorld, KnownWorld, ThicknessIntensityWorld, write_world
 
-__all__ = ["generate_morphomnist"]
+__all__ = ["ImageFormat", "generate_brain", "generate_morphomnist"]
 
 _PREFIXES = ("train", "t10k")
 
@@ -183,3 +188,161 @@ def _write_split(folder: Path, split: _Split, drawn: NDArray[np.uint8]) -> None:
     write_idx(files.labels, split.labels)
     write_idx(files.originals, split.originals)
     write_attributes(files.attributes, split.attributes)
+
+
+ImageFormat = Literal["png", "nifti"]
+"""How images are stored."""
+
+_SUFFIXES: dict[str, str] = {"png": ".png", "nifti": ".nii.gz"}
+
+_FIRST = 1000000
+"""The first identifier."""
+
+_HEAD, _DRAWING = 600, 30
+"""Bytes of memory for each head, and for each element of an image while it is drawn, at least."""
+_LINE, _COMPRESSED = 200, 8
+"""Bytes on the disk for each head, and how much smaller its image is in its file, at most."""
+
+_ELEMENTS = 2**18
+"""Elements of the images that are drawn at a time."""
+
+
+def generate_brain(
+    out: str | Path,
+    size: int = 1000,
+    shape: Sequence[int] = (64, 64),
+    image_format: ImageFormat | None = None,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    workers: int | None = None,
+    progress: bool = True,
+) -> None:
+    """Draws heads in the world of brains.
+
+    ``out`` receives ``subjects.csv`` with the columns eid, age (years), sex (1 is male),
+    ventricle_volume and brain_volume (mm³) and split, and for each row an image
+    ``{eid}_T1_unbiased_brain_rigid_to_mni.png`` or ``.nii.gz``. ``world.json`` describes the world,
+    and ``originals.npz`` holds what makes heads themselves, so that every counterfactual has a
+    truth. The folder appears when it is complete; a run that fails or is interrupted leaves
+    nothing. Equal arguments give equal bytes, whatever the number of workers.
+
+    Args:
+        out: The folder to make; it may exist if it is empty.
+        size: How many heads.
+        shape: Of their images: (rows, columns) of axial slices, or (left to right, back to front,
+            bottom to top) of volumes.
+        image_format: ``"png"``, for slices only, or ``"nifti"``, which says where elements lie;
+            None takes PNG for slices and NIfTI for volumes.
+        seed: Of the heads and of their splits.
+        fractions: Shares of training, validation and test.
+        workers: Processes; None takes one for each processor.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        ValueError: If an argument is out of range, the heads do not fit the memory or the disk, or
+            ``out`` cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "heads"
+        >>> generate_brain(folder, size=10, shape=(32, 32), workers=1, progress=False)
+        >>> sorted(path.name for path in folder.iterdir())[0]
+        '1000000_T1_unbiased_brain_rigid_to_mni.png'
+    """
+    whole_number("size", size, least=1)
+    seed_number("seed", seed)
+    shape = whole_numbers("shape", shape, least=1, lengths=(2, 3))
+    world = BrainWorld(*shape)
+    _require_room(Path(out).expanduser(), size, int(np.prod(shape, dtype=object)))
+    suffix = _SUFFIXES[_checked_format(image_format, world)]
+    identifiers = np.array([str(_FIRST + number) for number in range(size)])
+    splits = _splits(identifiers, fractions, seed)
+    generator = np.random.default_rng(seed)
+    # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+    attributes = {n: c.astype(np.float32) for n, c in world.sample(size, generator).items()}
+    originals = world.draw_originals(size, generator)
+    world.check_drawing(originals, attributes)
+    with exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
+        write_world(folder / WORLD_FILE, world)
+        write_originals(folder / ORIGINALS_FILE, identifiers, originals)
+        _write_table(folder / "subjects.csv", identifiers, attributes, splits)
+        chunk = max(1, min(64, _ELEMENTS // int(np.prod(shape))))
+        columns = [identifiers, originals, *attributes.values()]
+        draw = _Draw(world, folder, suffix)
+        for _ in stream_rows(draw, columns, workers, progress, "drawing", chunk):
+            pass
+
+
+def _require_room(out: Path, size: int, elements: int) -> None:
+    """Raise unless the heads, and one of their images, fit the memory and the disk."""
+    require_memory("shape", _DRAWING * elements, "choose a smaller one")
+    require_memory("size", _HEAD * size, "draw fewer heads (--size)")
+    needed = size * (_LINE + elements // _COMPRESSED)
+    require_disk("size", out, needed, size, "draw fewer heads (--size)")
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws the images of some subjects and writes them."""
+
+    world: BrainWorld
+    folder: Path
+    suffix: str
+
+    def __call__(
+        self, identifiers: NDArray[np.str_], originals: NDArray[Any], *columns: NDArray[np.float32]
+    ) -> NDArray[np.str_]:
+        attributes = dict(zip(self.world.attributes, columns, strict=True))
+        images = self.world.render(originals, attributes)
+        for identifier, image in zip(identifiers, images, strict=True):
+            name = f"{identifier}_T1_unbiased_brain_rigid_to_mni{self.suffix}"
+            self._write(self.folder / name, image)
+        return identifiers
+
+    def _write(self, path: Path, image: NDArray[np.uint8]) -> None:
+        if self.suffix == ".png":
+            from PIL import Image
+
+            Image.fromarray(image).save(path)
+        else:
+            import nibabel
+
+            volume = image.reshape((*image.shape, 1)[:3])
+            scan = nibabel.Nifti1Image(volume, self.world.grid.affine)
+            scan.header.set_xyzt_units("mm")
+            nibabel.save(scan, path)
+
+
+def _checked_format(image_format: str | None, world: BrainWorld) -> str:
+    flat = world.grid.dimensions == 2
+    if image_format is None:
+        return "png" if flat else "nifti"
+    if image_format not in get_args(ImageFormat):
+        raise ValueError(f"image_format: expected png or nifti, but got {image_format!r}.")
+    if image_format == "png" and not flat:
+        raise ValueError("image_format: png is for slices; choose nifti for volumes.")
+    return image_format
+
+
+def _splits(identifiers: NDArray[np.str_], fractions: Sequence[float], seed: int) -> list[str]:
+    table = Table(Path("subjects.csv"), {"eid": identifiers.astype(object)}, "eid")
+    return [SPLITS[number] for number in divide_subjects(table, fractions, seed)]
+
+
+def _write_table(
+    path: Path,
+    identifiers: NDArray[np.str_],
+    attributes: dict[str, NDArray[np.float32]],
+    splits: list[str],
+) -> None:
+    import pandas as pd
+
+    names = ("age", "sex", "ventricle_volume", "brain_volume")
+    columns = {name: [_shortest(value) for value in attributes[name]] for name in names}
+    frame = pd.DataFrame({"eid": identifiers, **columns, "split": splits})
+    frame.to_csv(path, index=False, lineterminator="\n")
+
+
+def _shortest(value: np.float32) -> str:
+    """The shortest decimal that reads back as the same float32."""
+    return np.format_float_positional(value, trim="-")

@@ -17,19 +17,16 @@ from torch import Tensor
 
 from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
 from deepscm_pl.data.idx import read_idx
-from deepscm_pl.data.worlds import KnownWorld, ThicknessIntensityWorld, read_world, within
+from deepscm_pl.data.truth import WORLD_FILE
 from deepscm_pl.files import new_file
+from deepscm_pl.worlds import KnownWorld, ThicknessIntensityWorld, read_world, within
 
 __all__ = [
-    "WORLD_FILE",
     "MorphoMNISTDataModule",
     "SplitFiles",
     "read_attributes",
     "write_attributes",
 ]
-
-WORLD_FILE = "world.json"
-"""The file that describes the world of a data set."""
 
 _REMEDY = "generate the data set with `deepscm data morphomnist`."
 

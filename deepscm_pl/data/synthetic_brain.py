@@ -20,7 +20,7 @@ from deepscm_pl.data.base import (
 )
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.truth import render_truth
-from deepscm_pl.data.worlds import BrainWorld
+from deepscm_pl.worlds import BrainWorld
 
 __all__ = ["SyntheticBrainDataModule"]
 

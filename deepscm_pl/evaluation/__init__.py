@@ -16,7 +16,6 @@ from deepscm_pl.evaluation.evaluate import (
     evaluate,
 )
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
-from deepscm_pl.evaluation.report import Report
 from deepscm_pl.evaluation.subject import Subject
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "NoiseResult",
-    "Report",
     "Subject",
     "association_rows",
     "check_density_values",

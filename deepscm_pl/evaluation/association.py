@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.evaluation.estimate import Estimate, over_rows
-from deepscm_pl.evaluation.local import alone
+from deepscm_pl.evaluation.estimate import Estimate, alone, over_rows
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics import PerImageStatistics

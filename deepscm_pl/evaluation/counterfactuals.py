@@ -14,8 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.data import measure_attributes, render_truth
-from deepscm_pl.evaluation.estimate import Estimate, over_rows
-from deepscm_pl.evaluation.local import alone
+from deepscm_pl.evaluation.estimate import Estimate, alone, over_rows
 from deepscm_pl.evaluation.questions import Answer, Question, answer, true_attributes
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torchmetrics import Metric
 
 from deepscm_pl.metrics import Statistic
 
-__all__ = ["Estimate", "Quantities", "over_rows"]
+__all__ = ["Estimate", "Quantities", "alone", "over_rows"]
 
 
 class Estimate(NamedTuple):
@@ -53,3 +56,26 @@ def over_rows(
         prefix + name: Estimate(value.mean, value.standard_error, rows)
         for name, value in statistics.items()
     }
+
+
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
+
+
+def alone(metric: AnyMetric, device: torch.device) -> AnyMetric:
+    """``metric`` on ``device``, over the rows of this process only.
+
+    By default a metric gathers from every process when it is computed. An evaluation runs in the
+    first process, and would wait for the others forever.
+
+    Example:
+        >>> from deepscm_pl.metrics import PerImageStatistics
+        >>> metric = alone(PerImageStatistics(["bound"]), torch.device("cpu"))
+        >>> metric.distributed_available_fn()
+        False
+    """
+    metric.distributed_available_fn = _never
+    return metric.to(device)
+
+
+def _never() -> bool:
+    return False

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.evaluation.local import alone
+from deepscm_pl.evaluation.estimate import alone
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import NoiseCalibration
 

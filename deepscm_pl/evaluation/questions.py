@@ -14,7 +14,7 @@ from torch import Tensor
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.interventions import format_do, parse_do, with_class_indices
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 __all__ = [
     "Answer",

@@ -1,6 +1,5 @@
 """Pictures: causal graphs, images in grids and matrices, densities and noise."""
 
-from deepscm_pl.figures.captions import captions
 from deepscm_pl.figures.density import (
     DensityPanel,
     JointPanel,
@@ -12,9 +11,8 @@ from deepscm_pl.figures.graph import draw_graph
 from deepscm_pl.figures.grid import ImageColumn, draw_grid
 from deepscm_pl.figures.matrix import ImagePanel, MatrixAxis, draw_comparison, draw_image_matrix
 from deepscm_pl.figures.noise import draw_noise
-from deepscm_pl.figures.output import figure_to_array, save_figure
-from deepscm_pl.figures.plain import PlainFigure
-from deepscm_pl.figures.planes import as_pictures, middle_planes
+from deepscm_pl.figures.output import PlainFigure, captions, figure_to_array, save_figure
+from deepscm_pl.figures.pixels import as_pictures, middle_planes
 
 __all__ = [
     "DensityPanel",

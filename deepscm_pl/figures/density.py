@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
-from deepscm_pl.figures.plain import PlainFigure
-from deepscm_pl.figures.text import width_of, wrapped
-from deepscm_pl.figures.ticks import make_ticks_readable
+from deepscm_pl.figures.output import PlainFigure, make_ticks_readable, width_of, wrapped
 
 __all__ = [
     "DensityPanel",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx
 from matplotlib.figure import Figure
 
-from deepscm_pl.figures.plain import PlainFigure
+from deepscm_pl.figures.output import PlainFigure
 from deepscm_pl.graph import CausalGraph
 
 __all__ = ["draw_graph"]

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
+from deepscm_pl.figures.output import PlainFigure, width_of
 from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
+    as_pictures,
     colour_differences,
+    inches_per_element,
     limit_to_reference,
     to_rgb,
 )
-from deepscm_pl.figures.plain import PlainFigure
-from deepscm_pl.figures.planes import as_pictures, inches_per_element
-from deepscm_pl.figures.text import width_of
 
 __all__ = ["ImageColumn", "draw_grid"]
 

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
+from deepscm_pl.figures.output import PlainFigure
 from deepscm_pl.figures.pixels import (
     GAP,
     add_difference_bar,
+    as_pictures,
     colour_differences,
+    inches_per_element,
     limit_to_reference,
     tile,
     to_rgb,
 )
-from deepscm_pl.figures.plain import PlainFigure
-from deepscm_pl.figures.planes import as_pictures, inches_per_element
 
 __all__ = ["ImagePanel", "MatrixAxis", "draw_comparison", "draw_image_matrix"]
 

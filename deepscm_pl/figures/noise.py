@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.figures.plain import PlainFigure
+from deepscm_pl.figures.output import PlainFigure
 
 __all__ = ["draw_noise"]
 

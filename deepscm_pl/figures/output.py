@@ -1,17 +1,72 @@
-"""From a figure to a file or to pixels."""
+"""Figures whose texts are texts, whatever characters they have."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
 
+from deepscm_pl.escaping import for_picture
 from deepscm_pl.files import DiskFullError, new_file
+from deepscm_pl.numerals import format_number, format_quantity
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Variables
 
-__all__ = ["figure_to_array", "save_figure"]
+__all__ = [
+    "PlainFigure",
+    "captions",
+    "figure_to_array",
+    "height_of",
+    "make_ticks_readable",
+    "save_figure",
+    "width_of",
+    "wrapped",
+]
+
+
+class PlainFigure(Figure):
+    """A figure that draws dollar signs and backslashes as they are, not as mathematics.
+
+    Names of classes and units come from files: as mathematics, ``$x^{$`` would end the program, and
+    TeX could read files. Whoever draws the figure, a file, a notebook or TensorBoard, its texts are
+    plain, without characters that have no picture, and not longer than a picture can be.
+    """
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Draw the figure, its texts as they are."""
+        for text in self.findobj(Text):
+            _make_plain(text)
+        for axis in self.findobj(Axis):
+            formatter = axis.get_major_formatter()
+            if isinstance(formatter, ScalarFormatter):
+                formatter.set_usetex(False)
+                formatter.set_useMathText(False)
+        # For the ticks that are made on the way.
+        with rc_context({"text.parse_math": False, "text.usetex": False}):
+            super().draw(renderer)
+
+
+def _make_plain(text: Text) -> None:
+    text.set_usetex(False)
+    text.set_parse_math(False)
+    shown = for_picture(text.get_text())
+    if shown != text.get_text():
+        text.set_text(shown)
+
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -43,3 +98,142 @@ def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+_POINTS_PER_INCH = 72
+_LINE = 1.25
+"""Distance of two lines of text, in font sizes."""
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of at most ``width`` characters, as far as they can be broken after commas.
+
+    A part between commas that is longer is broken at spaces; a word never is, nor ``1.2 million``.
+
+    Example:
+        >>> print(wrapped("do(thickness = 1.5, intensity = 224)", width=20))
+        do(thickness = 1.5,
+        intensity = 224)
+    """
+    parts = for_picture(text).replace(" million", "\u00a0million").split(", ")
+    # The length with its comma.
+    tied = [each.replace(" ", "\u00a0") if len(each) < width else each for each in parts]
+    lines = fill(", ".join(tied), width, break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\u00a0", " ")
+
+
+def width_of(texts: Iterable[str], size: float) -> float:
+    """The width in inches of the widest line of some texts in a font of ``size`` points."""
+    lines = [line for text in texts for line in for_picture(text).split("\n") if line.strip()]
+    font = FontProperties(size=size)
+    widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
+    return float(max(widths, default=0.0)) / _POINTS_PER_INCH
+
+
+def height_of(texts: Iterable[str], size: float) -> float:
+    """The height in inches of the text of most lines in a font of ``size`` points."""
+    lines = max((for_picture(text).count("\n") + 1 for text in texts), default=0)
+    return lines * _LINE * size / _POINTS_PER_INCH
+
+
+_LARGE, _MILLION, _SMALL = 1e4, 1e6, 1e-4
+_MOST = 5
+"""Intervals between large numbers, which are long."""
+_STEPS = (1, 2, 5, 10)
+_DIGITS = 6
+_EXPONENT = re.compile(r"^1e([-−]?\d+)")
+_RAISED = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def make_ticks_readable(axes: Axes) -> None:
+    """Write large numbers along both axes in full, or in millions as the label then says.
+
+    Small ones are multiples of a power of ten; axes of everyday numbers stay as they are. Call it
+    when everything is drawn and labelled.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> axes = Figure().add_subplot(xlim=(0, 60_000), ylim=(0, 2e6), ylabel="volume (mm³)")
+        >>> make_ticks_readable(axes)
+        >>> [text.get_text() for text in axes.get_xticklabels()][:3]
+        ['0', '20,000', '40,000']
+        >>> axes.get_ylabel()
+        'volume (million mm³)'
+    """
+    for axis in (axes.xaxis, axes.yaxis):
+        _make_readable(axis)
+
+
+class _PowersOfTen(ScalarFormatter):
+    """Numbers, and at the end of the axis the power of ten that they are multiples of."""
+
+    def __init__(self) -> None:
+        super().__init__(useMathText=False)
+
+    def get_offset(self) -> str:
+        """Such as ``×10⁻⁶``, for figures do without mathematics."""
+        return _EXPONENT.sub(
+            lambda found: f"×10{found[1].translate(_RAISED)}", super().get_offset()
+        )
+
+
+def _make_readable(axis: Axis) -> None:
+    largest = max(abs(end) for end in axis.get_view_interval())
+    scale = _MILLION if largest >= _MILLION else 1.0
+    if largest >= _LARGE:
+        axis.set_major_locator(MaxNLocator(_MOST, steps=_STEPS))
+        axis.set_major_formatter(
+            FuncFormatter(lambda value, _: format_number(value / scale, _DIGITS))
+        )
+    elif largest < _SMALL:
+        axis.set_major_formatter(_PowersOfTen())
+    if scale > 1:
+        axis.set_label_text(_in_millions(axis.get_label_text()))
+
+
+def _in_millions(label: str) -> str:
+    """The label of an axis whose numbers are millions."""
+    before, bracket, unit = label.partition("(")
+    return f"{before}{bracket}million {unit}" if bracket else f"{label} (millions)"
+
+
+def captions(
+    scm: StructuralCausalModel,
+    values: Variables,
+    units: Mapping[str, str] | None = None,
+    class_names: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
+    """For each row of values its scalars, a line each.
+
+    Args:
+        scm: The model.
+        values: ``(N, 1)`` of every scalar variable of the model, categories included.
+        units: Of the variables that have one.
+        class_names: Of the categorical variables whose classes have names.
+
+    Returns:
+        N texts, or none if the model has no scalar.
+
+    Example:
+        >>> import torch
+        >>> from deepscm_pl.mechanisms import AffineFlow
+        >>> scm = StructuralCausalModel("age", {"age": AffineFlow})
+        >>> captions(scm, {"age": torch.tensor([[61.34], [40.0]])}, {"age": "years"})
+        ['age 61.3 years', 'age 40 years']
+    """
+    names = [name for name in scm.graph.nodes if scm[name].domain.shape == (1,)]
+    lines = [
+        [
+            _describe(name, value, (units or {}).get(name, ""), (class_names or {}).get(name, ()))
+            for value in values[name].flatten().tolist()
+        ]
+        for name in names
+    ]
+    return ["\n".join(row) for row in zip(*lines, strict=True)]
+
+
+def _describe(name: str, value: float, unit: str, classes: Sequence[str]) -> str:
+    # A mean over particles may lie between classes.
+    if value in range(len(classes)):
+        return f"{name.replace('_', ' ')} {classes[int(value)]}"
+    return format_quantity(name, value, unit)

@@ -1,10 +1,13 @@
 """p(y | decoder output): what noise a decoder's image carries, one family per file."""
 
 from deepscm_pl.likelihoods.base import Likelihood
-from deepscm_pl.likelihoods.covariance import (
+from deepscm_pl.likelihoods.correlated import (
     CovarianceGaussian,
+    LowRankGaussian,
     PredictedCovarianceGaussian,
+    PredictedLowRankGaussian,
     SharedCovarianceGaussian,
+    SharedLowRankGaussian,
 )
 from deepscm_pl.likelihoods.discretised import (
     DiscretisedGaussian,
@@ -18,11 +21,6 @@ from deepscm_pl.likelihoods.gaussian import (
     SharedVarianceGaussian,
 )
 from deepscm_pl.likelihoods.laplace import LaplaceLikelihood
-from deepscm_pl.likelihoods.low_rank import (
-    LowRankGaussian,
-    PredictedLowRankGaussian,
-    SharedLowRankGaussian,
-)
 
 __all__ = [
     "CovarianceGaussian",

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform
+from torch.nn import functional
 
 from deepscm_pl.checks import real_number, whole_number, whole_numbers
 from deepscm_pl.transforms import Logit
 
-__all__ = ["Likelihood", "logarithm", "standard_normal_log_prob"]
+__all__ = ["Likelihood", "SoftFloor", "logarithm", "standard_normal_log_prob"]
 
 _LARGEST_LOGARITHM = 80.0
 
@@ -108,3 +109,40 @@ class Likelihood(nn.Module, ABC):
     def noise_free(self, decoded: Tensor) -> Tensor:
         """y at u = 0, the median of each pixel, ``(*batch, C, H, W)``."""
         return self(decoded, decoded.new_zeros(*decoded.shape[:-3], *self.shape))
+
+
+class SoftFloor:
+    """raw ↦ smallest + softplus(raw + c), with c such that 0 ↦ start.
+
+    A pixel that is the same in every image would otherwise drive its scale to 0 and its density to
+    infinity.
+
+    Args:
+        start: Value at raw = 0.
+        smallest: Lower bound, approached smoothly.
+        name: What is bounded, for the error.
+
+    Raises:
+        ValueError: If the bound is not below the start.
+
+    Example:
+        >>> import torch
+        >>> SoftFloor(-5.0, smallest=-12.0, name="log_variance")(torch.tensor([0.0, -100.0]))
+        tensor([ -5., -12.])
+    """
+
+    def __init__(self, start: float, smallest: float, name: str) -> None:
+        start = logarithm(name, start)
+        smallest = logarithm(f"smallest_{name}", smallest)
+        if not smallest < start:
+            raise ValueError(
+                f"smallest_{name}: expected less than {name} ({start:g}), but got {smallest:g}."
+            )
+        rise = start - smallest
+        self.smallest = smallest
+        # The inverse of softplus, without overflow.
+        self.shift = rise + math.log(-math.expm1(-rise))
+
+    def __call__(self, raw: Tensor) -> Tensor:
+        """The bounded value, elementwise."""
+        return self.smallest + functional.softplus(raw + self.shift)

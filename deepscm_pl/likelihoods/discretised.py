@@ -22,8 +22,7 @@ from torch.distributions import Transform
 from torch.distributions.transforms import identity_transform
 
 from deepscm_pl.checks import real_number, whole_number
-from deepscm_pl.likelihoods.base import Likelihood
-from deepscm_pl.likelihoods.floor import SoftFloor
+from deepscm_pl.likelihoods.base import Likelihood, SoftFloor
 
 __all__ = ["DiscretisedGaussian", "DiscretisedLikelihood", "DiscretisedLogisticMixture"]
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.likelihoods.base import Likelihood, logarithm, standard_normal_log_prob
-from deepscm_pl.likelihoods.floor import SoftFloor
+from deepscm_pl.likelihoods.base import Likelihood, SoftFloor, logarithm, standard_normal_log_prob
 
 __all__ = [
     "FixedVarianceGaussian",

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from deepscm_pl.likelihoods.base import Likelihood
-from deepscm_pl.likelihoods.floor import SoftFloor
+from deepscm_pl.likelihoods.base import Likelihood, SoftFloor
 
 __all__ = ["LaplaceLikelihood"]
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.mechanisms.context import Context
-from deepscm_pl.types import Variables
+from deepscm_pl.mechanisms.base import Context
+from deepscm_pl.variables import Variables
 
 __all__ = ["Brightness", "Exposure", "white_level"]
 
@@ -60,7 +60,7 @@ class Brightness(nn.Module):
         levels: L, the number of grey levels.
 
     Example:
-        >>> from deepscm_pl.types import Domain
+        >>> from deepscm_pl.variables import Domain
         >>> brightness = Brightness(Context({"intensity": Domain()}), levels=256)
         >>> intensity = torch.tensor([[64.0], [128.0]])
         >>> brightness.fit(torch.full((2, 1, 8, 8), 64.0) * torch.tensor([1, 2]).view(2, 1, 1, 1),

@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from deepscm_pl.checks import class_factory, real_number, shown, whole_number
-from deepscm_pl.mechanisms.base import Evidence, Mechanism
-from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.mechanisms.base import Context, Evidence, Mechanism
 from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.transforms import Constraint, RationalQuadraticSpline, Real
-from deepscm_pl.types import Domain, Noise, Variables
+from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["AffineFlow", "Flow", "SplineFlow"]
 

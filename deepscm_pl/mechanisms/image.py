@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from deepscm_pl.checks import whole_numbers
-from deepscm_pl.mechanisms.base import Mechanism
-from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.transforms import Dequantise, Logit
-from deepscm_pl.types import Domain, Variables
+from deepscm_pl.variables import Domain, Variables
 
 __all__ = ["ImageMechanism"]
 

@@ -12,11 +12,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from deepscm_pl.mechanisms.base import Evidence
-from deepscm_pl.mechanisms.context import Context
+from deepscm_pl.mechanisms.base import Context, Evidence
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalConditioner, call_in_precision
-from deepscm_pl.nn.shapes import image_sizes
+from deepscm_pl.nn.layers import image_sizes
 from deepscm_pl.transforms import (
     ConditionerFactory,
     Inverse,
@@ -24,7 +23,7 @@ from deepscm_pl.transforms import (
     MultiscaleBijection,
     normalise_activations,
 )
-from deepscm_pl.types import Noise, Variables
+from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["ImageFlowDistribution", "MultiscaleFlow"]
 

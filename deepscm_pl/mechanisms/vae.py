@@ -14,12 +14,11 @@ from torch.distributions import Transform, constraints
 
 from deepscm_pl.checks import shown, whole_number
 from deepscm_pl.likelihoods import DiscretisedLikelihood, FixedVarianceGaussian, Likelihood
-from deepscm_pl.mechanisms.base import Evidence, LatentEvidence
+from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence
 from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context, white_level
-from deepscm_pl.mechanisms.context import Context
 from deepscm_pl.mechanisms.image import ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder, TemplateDecoder
-from deepscm_pl.types import Noise, Variables
+from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["ConditionalVAE", "ImageDistribution"]
 

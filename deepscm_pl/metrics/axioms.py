@@ -7,10 +7,14 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from deepscm_pl.metrics.functional import mean_absolute_error
-from deepscm_pl.metrics.functional.checks import require_particles, spatial_dims_of
-from deepscm_pl.metrics.statistics import PerImageMetric
+from deepscm_pl.metrics.functional.checks import (
+    require_particles,
+    require_same_shape,
+    spatial_dims_of,
+)
+from deepscm_pl.metrics.statistics import PerImageMetric, Statistic
 
-__all__ = ["Composition", "Reversibility"]
+__all__ = ["Composition", "IdentityPreservation", "Minimality", "Reversibility"]
 
 
 class _Repeated(PerImageMetric):
@@ -90,3 +94,115 @@ class Reversibility(_Repeated):
         >>> metric.compute()["mean_absolute_error/1"].mean
         2.0
     """
+
+
+class IdentityPreservation(PerImageMetric):
+    """How often a classifier still sees the same class in the counterfactual.
+
+    Where the class is no effect of what is intervened on, a counterfactual keeps it:
+
+    - ``kept``: the share of particles whose predicted class is that of the factual image;
+    - ``correct``: the share of particles whose predicted class is the true label;
+    - ``correct/factual``: the same of the factual image, which is the classifier's own accuracy.
+
+    Example:
+        >>> import torch
+        >>> factual, label = torch.tensor([[7], [4]]), torch.tensor([[7], [9]])
+        >>> metric = IdentityPreservation()
+        >>> metric.update(torch.tensor([[[7], [4]], [[1], [4]]]), factual, label)
+        >>> {name: statistic.mean for name, statistic in metric.compute().items()}
+        {'kept': 0.75, 'correct': 0.25, 'correct/factual': 0.5}
+    """
+
+    def __init__(self) -> None:
+        super().__init__(["kept", "correct", "correct/factual"])
+
+    def update(self, counterfactual: Tensor, factual: Tensor, label: Tensor) -> None:
+        """Add a batch of class indices.
+
+        Args:
+            counterfactual: Predicted class of each counterfactual image, ``(P, B, 1)``.
+            factual: Predicted class of the factual image, ``(B, 1)``.
+            label: True class of the factual image, ``(B, 1)``.
+
+        Raises:
+            ValueError: If shapes or devices do not match, or something else than class indices
+                came.
+        """
+        require_particles(counterfactual=counterfactual, factual=factual)
+        require_same_shape(label=label, factual=factual)
+        if factual.dim() != 2 or factual.shape[1] != 1:
+            raise ValueError(f"factual: expected shape (batch, 1), but got {tuple(factual.shape)}.")
+        for name, classes in (
+            ("counterfactual", counterfactual),
+            ("factual", factual),
+            ("label", label),
+        ):
+            if classes.is_floating_point():
+                raise ValueError(
+                    f"{name}: expected class indices, whole numbers, but got {classes.dtype}; "
+                    "take the argmax of scores."
+                )
+        kept, correct = counterfactual == factual, counterfactual == label
+        self._add(
+            {
+                "kept": kept.double().mean(dim=0).squeeze(-1),
+                "correct": correct.double().mean(dim=0).squeeze(-1),
+                "correct/factual": (factual == label).double().squeeze(-1),
+            }
+        )
+
+
+class Minimality(PerImageMetric):
+    """Distance of the counterfactual to the factual, against that of the truth to the factual.
+
+    With d the mean absolute error in grey levels:
+
+    - ``counterfactual``: d(counterfactual, factual), averaged over particles;
+    - ``truth``: d(truth, factual), what had to change;
+    - ``ratio``: the first mean over the second. One if as much changed as had to, above one if more
+      did. The ratio of means does not suffer from single images where little had to change.
+
+    A counterfactual should stay as close to its factual as the intervention allows (minimality:
+    Sanchez and Tsaftaris 2022, "Diffusion causal models for counterfactual estimation",
+    arXiv:2202.10166; Melistas et al. 2024, "Benchmarking counterfactual image generation",
+    arXiv:2403.20287). Those measure it in a latent space, for want of a true counterfactual; a
+    known world has one.
+
+    Example:
+        >>> import torch
+        >>> black = torch.zeros(2, 1, 8, 8)
+        >>> metric = Minimality()
+        >>> metric.update(black[None] + 30, factual=black, truth=black + 20)
+        >>> metric.compute()["ratio"].mean
+        1.5
+    """
+
+    def __init__(self) -> None:
+        super().__init__(["counterfactual", "truth"])
+
+    def update(self, counterfactual: Tensor, factual: Tensor, truth: Tensor) -> None:
+        """Add a batch of images in grey levels.
+
+        Args:
+            counterfactual: ``(P, B, C, H, W)``, or volumes ``(P, B, C, D, H, W)``.
+            factual: ``(B, C, H, W)``, or volumes likewise.
+            truth: The true counterfactual images, of the shape of ``factual``.
+
+        Raises:
+            ValueError: If shapes or devices do not match.
+        """
+        require_particles(counterfactual=counterfactual, factual=factual)
+        require_same_shape(truth=truth, factual=factual)
+        dims = spatial_dims_of(factual=factual)
+        change = mean_absolute_error(counterfactual, factual.expand_as(counterfactual), dims)
+        needed = mean_absolute_error(truth, factual, dims)
+        self._add({"counterfactual": change.mean(dim=0), "truth": needed})
+
+    def compute(self) -> dict[str, Statistic]:
+        """The two distances in grey levels, and their ratio.
+
+        Raises:
+            RuntimeError: If there was no image so far.
+        """
+        return self._statistics() | {"ratio": self._ratio("counterfactual", "truth")}

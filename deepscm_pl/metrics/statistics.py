@@ -1,19 +1,140 @@
-"""Means and standard errors over images, exact on any number of processes."""
+"""The state of metrics: what all check about it, and rows that are kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from deepscm_pl.metrics.functional.checks import require_same_device
-from deepscm_pl.metrics.moments import merge_moments, moments_of, no_moments
-from deepscm_pl.metrics.state import nothing_to_compute, require_metric_device
 
-__all__ = ["PerImageMetric", "PerImageStatistics", "Statistic"]
+__all__ = [
+    "CollectingMetric",
+    "PerImageMetric",
+    "PerImageStatistics",
+    "Statistic",
+    "joined",
+    "merge_moments",
+    "moments_of",
+    "no_moments",
+    "nothing_to_compute",
+    "require_metric_device",
+]
+
+
+class CollectingMetric(Metric):
+    """Base of metrics that keep rows: every state is a list of ``(N, K)`` in double precision.
+
+    A process without rows gathers none, whatever K is in the others.
+    """
+
+    full_state_update = False
+
+    def _sync_dist(
+        self,
+        dist_sync_fn: Callable[..., list[Tensor]] = gather_all_tensors,
+        process_group: Any | None = None,
+    ) -> None:
+        # The placeholder of torchmetrics has one dimension and single precision, and processes that
+        # gather tensors of another form than the others stop all of them.
+        for name, rows in self.metric_state.items():
+            if isinstance(rows, list) and not rows:
+                setattr(self, name, [torch.empty(0, 0, dtype=torch.float64, device=self.device)])
+
+        def gather(rows: Tensor, group: Any | None = None) -> list[Tensor]:
+            parts = dist_sync_fn(rows, group=group)
+            return [part for part in parts if len(part)] or parts[:1]
+
+        super()._sync_dist(gather, process_group)
+
+
+def require_metric_device(metric: Metric, values: Tensor) -> None:
+    """Raise unless what a metric is updated with is on the metric's device.
+
+    Raises:
+        ValueError: Naming both devices.
+    """
+    # A tensor knows the number of its device, which the metric may not.
+    device = torch.empty(0, device=metric.device).device
+    if values.device != device:
+        raise ValueError(
+            f"{type(metric).__name__}: expected tensors on {device}, where the metric is, but got "
+            f"{values.device}; move the metric with .to({str(values.device)!r})."
+        )
+
+
+def joined(metric: Metric, parts: Tensor | list[Tensor]) -> Tensor:
+    """All rows that a metric has collected; processes hand over one tensor instead of several.
+
+    Raises:
+        RuntimeError: If there are none.
+    """
+    rows = torch.cat(parts) if isinstance(parts, list) and parts else parts
+    if isinstance(rows, list) or len(rows) == 0:
+        raise nothing_to_compute(metric)
+    return rows
+
+
+def nothing_to_compute(metric: Metric) -> RuntimeError:
+    """The error of a metric that is computed before any update."""
+    return RuntimeError(
+        f"{type(metric).__name__}: there is nothing to compute yet; call update with at least one "
+        "image or value first."
+    )
+
+
+def no_moments(size: int) -> Tensor:
+    """The moments of no observation of ``size`` quantities."""
+    return torch.zeros(size + 2, size, dtype=torch.float64)
+
+
+def moments_of(values: Tensor) -> Tensor:
+    """Count, mean and sums of products of deviations of N observations of K quantities.
+
+    Sums of squares lose all digits where the spread is small beside the mean; deviations from the
+    mean do not.
+
+    Args:
+        values: ``(N, K)``.
+
+    Returns:
+        ``(K + 2, K)`` in double precision: a row of counts, a row of means m, and the matrix
+        Σ (x − m)(x − m)ᵀ.
+    """
+    count, size = values.shape
+    if count == 0:
+        return no_moments(size).to(values.device)
+    values = values.double()
+    # Relative to the first, so that the mean of equal values is exactly that value.
+    mean = values[0] + (values - values[0]).mean(dim=0)
+    deviations = values - mean
+    return torch.cat([_row(count, mean), mean[None], deviations.T @ deviations])
+
+
+def merge_moments(parts: Tensor) -> Tensor:
+    """The moments of all observations, of those of R parts of them, ``(R, K + 2, K)``.
+
+    The parallel algorithm of Chan, Golub and LeVeque (1983), "Algorithms for computing the sample
+    variance".
+    """
+    counts, means, products = parts[:, 0, :1], parts[:, 1], parts[:, 2:]
+    total = counts.sum(dim=0)
+    # Relative to the largest part; one without observations has no mean to speak of.
+    reference = means[counts.argmax()]
+    # Parts without observations must not spread a NaN of another, nor their own zero mean.
+    shift = torch.where(counts > 0, means - reference, 0)
+    mean = reference + (counts * shift).sum(dim=0) / total.clamp(min=1)
+    deviations = torch.where(counts > 0, means - mean, 0)
+    between = (counts * deviations).T @ deviations
+    return torch.cat([parts.sum(dim=0)[:1], mean[None], products.sum(dim=0) + between])
+
+
+def _row(count: int, like: Tensor) -> Tensor:
+    return torch.full_like(like, count)[None]
 
 
 class Statistic(NamedTuple):

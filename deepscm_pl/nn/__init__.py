@@ -2,13 +2,15 @@
 
 from deepscm_pl.nn.classifier import ResidualClassifier
 from deepscm_pl.nn.conditioner import ConvolutionalConditioner
-from deepscm_pl.nn.convolutional import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.nn.convolutional import (
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    PyramidDecoder,
+    PyramidEncoder,
+)
+from deepscm_pl.nn.layers import ParameterNetwork, call_in_precision
 from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
-from deepscm_pl.nn.overlay import Overlay
-from deepscm_pl.nn.parameters import ParameterNetwork
-from deepscm_pl.nn.precision import call_in_precision
-from deepscm_pl.nn.pyramid import PyramidDecoder, PyramidEncoder
-from deepscm_pl.nn.template import TemplateDecoder
+from deepscm_pl.nn.template import Overlay, TemplateDecoder
 
 __all__ = [
     "ConvolutionalConditioner",

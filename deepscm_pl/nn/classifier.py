@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscm_pl.checks import whole_number, whole_numbers
-from deepscm_pl.nn.shapes import image_sizes
+from deepscm_pl.nn.layers import image_sizes
 
 __all__ = ["ResidualClassifier"]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.nn.shapes import image_sizes, scale_channels
+from deepscm_pl.nn.layers import image_sizes, scale_channels
 
 __all__ = ["ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
 

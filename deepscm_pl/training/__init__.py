@@ -1,6 +1,7 @@
 """Lightning modules: how models are trained, tested, saved and loaded."""
 
-from deepscm_pl.training.checkpoint import load_data, read_checkpoint
+from deepscm_pl.checkpoints.loading import load_data
+from deepscm_pl.runs.reading import read_checkpoint
 from deepscm_pl.training.deep_scm import DeepSCM
 from deepscm_pl.training.export import export_model
 from deepscm_pl.training.image_classifier import ImageClassifier

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from deepscm_pl.checkpoints.loading import describe_variables, load_model
 from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
@@ -21,24 +22,24 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
+from deepscm_pl.runs.finite import problem_of
+from deepscm_pl.runs.training_state import check_monitors, make_optimizer
+from deepscm_pl.runs.watched import WatchedModule, evaluate_average
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
-from deepscm_pl.training.checkpoint import evaluate_average, load_model
-from deepscm_pl.training.descriptions import describe_variables
-from deepscm_pl.training.finite import problem_of
-from deepscm_pl.training.fused import fuse
-from deepscm_pl.training.monitors import check_monitors
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
     Objective,
     ObjectiveValue,
     TrainingProgress,
 )
-from deepscm_pl.training.rehearsal import make_optimizer
-from deepscm_pl.training.rows import check_rows
 from deepscm_pl.training.schedule import schedule
-from deepscm_pl.training.step_memory import require_evaluation_memory, require_training_memory
-from deepscm_pl.training.watched import WatchedModule
-from deepscm_pl.types import Variables
+from deepscm_pl.training.steps import (
+    check_rows,
+    fuse,
+    require_evaluation_memory,
+    require_training_memory,
+)
+from deepscm_pl.variables import Variables
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from deepscm_pl.checkpoints.loading import VariableDescriptions, read_variable_descriptions
+from deepscm_pl.runs.reading import read_checkpoint
+from deepscm_pl.runs.safetensors_file import SUFFIX, is_exported, write_exported
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training.checkpoint import read_checkpoint
 from deepscm_pl.training.deep_scm import DeepSCM
-from deepscm_pl.training.descriptions import VariableDescriptions, read_variable_descriptions
-from deepscm_pl.training.safetensors_file import SUFFIX, is_exported, write_exported
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 __all__ = ["export_model"]
 
@@ -33,7 +33,7 @@ def export_model(
 
     - ``variables``: for each the parents, the unit and the names of the classes (None where the
       data do not tell) and the domain, in words as ``values`` and as the fields of
-      :class:`~deepscm_pl.types.Domain`, with None for a bound that there is not;
+      :class:`~deepscm_pl.variables.Domain`, with None for a bound that there is not;
     - ``weights``: ``"averaged"`` or ``"raw"``;
     - ``parameters``: how many numbers were learned.
 

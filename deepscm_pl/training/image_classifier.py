@@ -13,18 +13,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
+from deepscm_pl.checkpoints.loading import load_model
 from deepscm_pl.checks import whole_number, whole_numbers
 from deepscm_pl.configuration import describe
 from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.nn import ResidualClassifier
-from deepscm_pl.training.checkpoint import evaluate_average, load_model
-from deepscm_pl.training.fused import fuse
-from deepscm_pl.training.monitors import check_monitors
-from deepscm_pl.training.rehearsal import make_optimizer
+from deepscm_pl.runs.training_state import check_monitors, make_optimizer
+from deepscm_pl.runs.watched import WatchedModule, evaluate_average
 from deepscm_pl.training.schedule import schedule
-from deepscm_pl.training.watched import WatchedModule
-from deepscm_pl.types import Variables
+from deepscm_pl.training.steps import fuse
+from deepscm_pl.variables import Variables
 
 if TYPE_CHECKING:
     from typing_extensions import Self

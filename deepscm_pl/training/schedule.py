@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from deepscm_pl.checks import real_number, whole_number
-from deepscm_pl.training.rehearsal import make_scheduler
+from deepscm_pl.runs.training_state import make_scheduler
 
 __all__ = ["OneCycle", "schedule"]
 

@@ -1,16 +1,16 @@
 """Bijections that Pyro lacks."""
 
-from deepscm_pl.transforms.activation_normalisation import (
+from deepscm_pl.transforms.constraint import Constraint, Interval, Positive, Real
+from deepscm_pl.transforms.dequantise import Dequantise, Logit
+from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Inverse, Mapped
+from deepscm_pl.transforms.multiscale import (
     ActivationNormalisation,
+    AffineCoupling,
+    ChannelMixing,
+    ConditionerFactory,
+    MultiscaleBijection,
     normalise_activations,
 )
-from deepscm_pl.transforms.affine_coupling import AffineCoupling, ConditionerFactory
-from deepscm_pl.transforms.channel_mixing import ChannelMixing
-from deepscm_pl.transforms.constraint import Constraint, Interval, Positive, Real
-from deepscm_pl.transforms.dequantise import Dequantise
-from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Inverse, Mapped
-from deepscm_pl.transforms.logit import Logit
-from deepscm_pl.transforms.multiscale import MultiscaleBijection
 from deepscm_pl.transforms.spline import RationalQuadraticSpline
 
 __all__ = [

@@ -1,20 +1,209 @@
-"""A multi-scale flow of images."""
+"""Normalisation of channels that depends on no batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from deepscm_pl.checks import whole_numbers
-from deepscm_pl.transforms.activation_normalisation import ActivationNormalisation
-from deepscm_pl.transforms.affine_coupling import AffineCoupling, ConditionerFactory
-from deepscm_pl.transforms.channel_mixing import ChannelMixing
+from deepscm_pl.checks import real_number, whole_numbers
 from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Mapped
 
-__all__ = ["MultiscaleBijection"]
+__all__ = [
+    "ActivationNormalisation",
+    "AffineCoupling",
+    "ChannelMixing",
+    "ConditionerFactory",
+    "MultiscaleBijection",
+    "normalise_activations",
+]
+
+
+class ActivationNormalisation(ImageBijection):
+    """y = (x − m_k)·exp(s_k) for each channel k (Kingma and Dhariwal 2018, section 3.1).
+
+    "Glow", arXiv:1807.03039. m and s are parameters like any other. They start at zero, the
+    identity; :func:`normalise_activations` sets them once, before training, so that every channel
+    has mean 0 and variance 1 over some images. Later no value depends on the batch around it.
+
+    Args:
+        channels: Number of channels.
+
+    Example:
+        >>> normalisation = ActivationNormalisation(2)
+        >>> normalisation.fit(3 + 5 * torch.randn(100, 2, 4, 4))
+        >>> normalised = normalisation(3 + 5 * torch.randn(100, 2, 4, 4), torch.empty(100, 0)).value
+        >>> bool((normalised.mean(dim=(0, 2, 3)).abs() < 0.2).all())
+        True
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.location = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    @torch.no_grad()
+    def fit(self, value: Tensor) -> None:
+        """Set m and s so that the channels of ``value`` get mean 0 and variance 1.
+
+        A channel that does not vary is only shifted.
+        """
+        flat = value.double().transpose(0, 1).flatten(1)
+        deviation = flat.std(dim=1, correction=0)
+        varies = deviation > 1e-6 * flat.abs().amax(dim=1)
+        log_scale = torch.where(varies, -deviation.log(), torch.zeros_like(deviation))
+        self.location.copy_(flat.mean(dim=1)[:, None, None])
+        self.log_scale.copy_(log_scale[:, None, None])
+
+    def forward(self, value: Tensor, context: Tensor) -> Mapped:
+        """(x − m)·exp(s), whose log-determinant is H·W·Σ s."""
+        normalised = (value - self.location) * self.log_scale.exp()
+        pixels = value.shape[-2] * value.shape[-1]
+        return Mapped(normalised, (pixels * self.log_scale.sum()).expand(len(value)))
+
+    def inverse(self, value: Tensor, context: Tensor) -> Tensor:
+        """y·exp(−s) + m."""
+        return value * (-self.log_scale).exp() + self.location
+
+
+@torch.no_grad()
+def normalise_activations(bijection: ImageBijection, value: Tensor, context: Tensor) -> None:
+    """Fit every activation normalisation inside of ``bijection``, the one nearest to x first.
+
+    Each sees ``value`` as the layers before it, fitted already, have mapped it.
+
+    Args:
+        bijection: Any map, whose parts are fitted in place.
+        value: Images, ``(batch, C, H, W)``.
+        context: Their contexts, ``(batch, F)``.
+    """
+    hooks = [
+        module.register_forward_pre_hook(lambda layer, inputs: layer.fit(inputs[0]))
+        for module in bijection.modules()
+        if isinstance(module, ActivationNormalisation)
+    ]
+    try:
+        bijection(value, context)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class ChannelMixing(ImageBijection):
+    """y = W x at every pixel, an invertible 1×1 convolution.
+
+    Kingma and Dhariwal (2018), "Glow", arXiv:1807.03039, section 3.2, equation 10:
+    W = P L (U + diag(σ·exp(d))) with a permutation P and signs σ that stay as they are, L lower
+    triangular with ones on its diagonal, and U strictly upper triangular. The log-determinant
+    H·W·Σ d costs nothing, and the inverse needs no general solver. W starts as a random rotation.
+
+    Args:
+        channels: Number of channels.
+
+    Example:
+        >>> mixing = ChannelMixing(4)
+        >>> image, context = torch.randn(2, 4, 3, 3), torch.empty(2, 0)
+        >>> again = mixing.inverse(mixing(image, context).value, context)
+        >>> torch.allclose(again, image, atol=1e-4)
+        True
+    """
+
+    permutation: Tensor
+    signs: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        rotation = torch.linalg.qr(torch.randn(channels, channels)).Q
+        permutation, lower, upper = torch.linalg.lu(rotation)
+        diagonal = upper.diagonal()
+        self.register_buffer("permutation", permutation)
+        self.register_buffer("signs", diagonal.sign())
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_diagonal = nn.Parameter(diagonal.abs().log())
+
+    def _triangles(self) -> tuple[Tensor, Tensor]:
+        lower = self.lower.tril(-1) + torch.eye(len(self.lower)).to(self.lower)
+        upper = self.upper.triu(1) + torch.diag(self.signs * self.log_diagonal.exp())
+        return lower, upper
+
+    def forward(self, value: Tensor, context: Tensor) -> Mapped:
+        """W x, whose log-determinant is H·W·Σ d."""
+        lower, upper = self._triangles()
+        pixels = value.shape[-2] * value.shape[-1]
+        log_determinant = (pixels * self.log_diagonal.sum()).expand(len(value))
+        return Mapped(_at_every_pixel(self.permutation @ lower @ upper, value), log_determinant)
+
+    def inverse(self, value: Tensor, context: Tensor) -> Tensor:
+        """W⁻¹ y by two triangular systems."""
+        lower, upper = self._triangles()
+        unmixed = torch.linalg.solve_triangular(
+            lower, self.permutation.T, upper=False, unitriangular=True
+        )
+        return _at_every_pixel(torch.linalg.solve_triangular(upper, unmixed, upper=True), value)
+
+
+def _at_every_pixel(matrix: Tensor, value: Tensor) -> Tensor:
+    return nn.functional.conv2d(value, matrix[..., None, None])
+
+
+ConditionerFactory = Callable[[int, int, int], nn.Module]
+"""Called with the channels of the input, the size of the context and the channels of the output: a
+network ``(batch, in, H, W)``, ``(batch, context)`` -> ``(batch, out, H, W)``."""
+
+
+class AffineCoupling(ImageBijection):
+    """(a, b) ↦ (a, (b + t)·exp(s)), with t and s of each pixel predicted from a and the context.
+
+    RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 3.2). a and b are the first and the second
+    half of the channels. s = B·tanh(r/B) of the prediction r stays within ±B, so that neither
+    direction multiplies rounding errors by more than exp(B).
+
+    Where b is the noise that leaves the flow, this is a Gaussian of b given a and the context, with
+    mean −t and standard deviation exp(−s), in terms of standard normal noise.
+
+    Args:
+        channels: Number of channels, even.
+        context_features: Size of the context; 0 for none.
+        conditioner: Factory of the network that predicts t and r, see :data:`ConditionerFactory`.
+        log_scale_bound: B.
+
+    Raises:
+        ValueError: If the number of channels is odd, or B is not positive.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        context_features: int,
+        conditioner: ConditionerFactory,
+        log_scale_bound: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"channels: expected an even number, but got {channels}.")
+        self.bound = real_number("log_scale_bound", log_scale_bound, above=0)
+        self.conditioner = conditioner(channels // 2, context_features, channels)
+
+    def _shift_and_log_scale(self, passive: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw = self.conditioner(passive, context).chunk(2, dim=1)
+        return shift, self.bound * torch.tanh(raw / self.bound)
+
+    def forward(self, value: Tensor, context: Tensor) -> Mapped:
+        """(a, (b + t)·exp(s)), whose log-determinant is Σ s."""
+        passive, active = value.chunk(2, dim=1)
+        shift, log_scale = self._shift_and_log_scale(passive, context)
+        coupled = torch.cat([passive, (active + shift) * log_scale.exp()], dim=1)
+        return Mapped(coupled, log_scale.flatten(1).sum(dim=1))
+
+    def inverse(self, value: Tensor, context: Tensor) -> Tensor:
+        """(a, b·exp(−s) − t)."""
+        passive, active = value.chunk(2, dim=1)
+        shift, log_scale = self._shift_and_log_scale(passive, context)
+        return torch.cat([passive, active * (-log_scale).exp() - shift], dim=1)
+
 
 _MOST_STEPS = 1000
 

@@ -261,7 +261,7 @@ def test_epochs_are_chosen_and_the_last_is_drawn(tmp_path):
 def test_cells_of_a_conditional_grid_are_interventions(scm):
     model, _ = scm
     grid = {"thickness": torch.tensor([1.5, 3.0, 4.0]), "intensity": torch.tensor([90.0, 200.0])}
-    from deepscm_pl.callbacks.conditional_samples import images_over_grid
+    from deepscm_pl.callbacks.images import images_over_grid
 
     torch.manual_seed(5)
     noise = {name: model[name].sample_noise((4,)) for name in model.graph.nodes}
@@ -324,7 +324,7 @@ def test_marks_of_a_traversal_lie_between_its_columns():
 
 
 def test_exact_joint_density_integrates_and_agrees_with_samples(scm):
-    from deepscm_pl.callbacks.attribute_densities import joint_density
+    from deepscm_pl.callbacks.densities import joint_density
 
     model, _ = scm
     torch.manual_seed(1)

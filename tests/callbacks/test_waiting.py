@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
-from deepscm_pl.callbacks.waiting import others_wait
+from deepscm_pl.runs.termination import others_wait
 
 
 def test_others_wait_longer_than_processes_do_elsewhere(tmp_path):

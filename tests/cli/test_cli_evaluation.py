@@ -18,7 +18,8 @@ from torch import nn
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.cli import main
-from deepscm_pl.evaluation import Report, Subject, evaluate_importance_weighted_bound
+from deepscm_pl.evaluation import Subject, evaluate_importance_weighted_bound
+from deepscm_pl.reports import Report
 from deepscm_pl.training import DeepSCM, ImageClassifier
 
 from tiny import CONFIGURATION, KnownTinyDataModule, TinyDataModule

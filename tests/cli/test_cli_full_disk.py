@@ -22,8 +22,8 @@ from deepscm_pl.cli.runs import RunLogger
 from deepscm_pl.data import DigitsDataModule, digits
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import DiskFullError, is_disk_full, new_file, new_folder, replaced_folder
+from deepscm_pl.runs.checkpoint_files import AtomicCheckpointIO
 from deepscm_pl.training import DeepSCM
-from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO
 
 from tiny import TinyDataModule
 

@@ -14,8 +14,7 @@ from PIL import Image
 
 from deepscm_pl import DeepSCM, StructuralCausalModel
 from deepscm_pl.cli import batches, main, observations, shown
-from deepscm_pl.cli.array_files import GrowingArrays
-from deepscm_pl.cli.shown import _Moments
+from deepscm_pl.cli.answers import GrowingArrays, _Moments
 from deepscm_pl.scm import summarise
 
 from tiny import draw

@@ -10,7 +10,7 @@ import pytest
 from test_cli_interruptions import last, run_of, words
 
 from deepscm_pl.cli import main
-from deepscm_pl.cli.resuming import describe_resumption
+from deepscm_pl.cli.described import describe_resumption
 
 PARTIAL = [".samples-epoch=0.png.1234.partial", ".epoch=0.ckpt.77.partial"]
 

@@ -11,7 +11,7 @@ from deepscm_pl.cli import batches, main
 from deepscm_pl.data import generate_heads
 from deepscm_pl.data.parallel import map_rows
 from deepscm_pl.memory import format_bytes, require_disk, require_memory
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 from tiny import CONFIGURATION
 

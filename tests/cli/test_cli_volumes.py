@@ -22,7 +22,7 @@ from tiny_brain import PLACE, SHAPE, write_configuration
 from deepscm_pl import callbacks
 from deepscm_pl.cli import main
 from deepscm_pl.cli.observations import observations_from_csv
-from deepscm_pl.data.nifti import default_placement, write_nifti
+from deepscm_pl.data.images import default_placement, write_nifti
 from deepscm_pl.figures import middle_planes
 from deepscm_pl.training import DeepSCM, load_data
 

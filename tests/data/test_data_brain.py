@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deepscm_pl.data import BrainWorld, SyntheticBrainDataModule
-from deepscm_pl.data.worlds.mechanisms import BoundedRoot, Coin, Effect, LogLinearNormal
+from deepscm_pl.worlds.mechanisms import BoundedRoot, Coin, Effect, LogLinearNormal
 
 WORLD = BrainWorld()
 

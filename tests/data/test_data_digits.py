@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
 from deepscm_pl.data import DigitsDataModule, digits
-from deepscm_pl.morphology import measure, measure_intensity
+from deepscm_pl.worlds.strokes import measure, measure_intensity
 
 
 @pytest.fixture(scope="module")

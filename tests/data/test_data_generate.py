@@ -22,7 +22,7 @@ from deepscm_pl.data import (
     write_attributes,
     write_idx,
 )
-from deepscm_pl.data.worlds import DIGIT_WORLDS
+from deepscm_pl.worlds import DIGIT_WORLDS
 
 SIZES = {"train": 70, "t10k": 30}
 WORLD = ThicknessIntensityWorld()

@@ -10,8 +10,8 @@ from PIL import Image
 
 from deepscm_pl.cli import main
 from deepscm_pl.data import BrainWorld, SyntheticBrainDataModule, generate_brain
-from deepscm_pl.data.worlds import read_world
-from deepscm_pl.phantom import HeadGrid
+from deepscm_pl.worlds import read_world
+from deepscm_pl.worlds.heads import HeadGrid
 
 NAME = "{}_T1_unbiased_brain_rigid_to_mni"
 
@@ -115,7 +115,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
         path.touch()
         raise OSError("disk full")
 
-    monkeypatch.setattr("deepscm_pl.data.generate_heads._Draw._write", broken)
+    monkeypatch.setattr("deepscm_pl.data.generate._Draw._write", broken)
     with pytest.raises(OSError, match="disk full"):
         generate(tmp_path / "heads")
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from nibabel.nifti1 import Nifti1Header
 
-from deepscm_pl.data.nifti import default_placement, write_nifti
+from deepscm_pl.data.images import default_placement, read_header, read_scan, write_nifti
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.data.scans.reading import read_header, read_scan
 
 OBLIQUE = np.array([[2.0, 0.25, 0, -31], [-0.5, 3.0, 0, 12.5], [0, 0, 1.5, -8], [0, 0, 0, 1]])
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
+from deepscm_pl.data.images import read_header, read_scan
 from deepscm_pl.data.scans.preprocessing import Preprocessing
-from deepscm_pl.data.scans.reading import read_header, read_scan
-from deepscm_pl.phantom import TRAITS, HeadGrid, draw_heads
+from deepscm_pl.worlds.heads import TRAITS, HeadGrid, draw_heads
 
 from scan_folders import (
     AFFINE,

@@ -11,7 +11,7 @@ import torch
 
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import BrainMRIDataModule, BrainWorld, generate_brain
-from deepscm_pl.data.scans.cropping import RandomCrop
+from deepscm_pl.data.scans.slices import RandomCrop
 
 from scan_folders import make, picture, write_folder
 

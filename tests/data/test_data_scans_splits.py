@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepscm_pl.data.scans.splits import divide_subjects
-from deepscm_pl.data.scans.table import Table
+from deepscm_pl.data.scans.cohort import divide_subjects
+from deepscm_pl.data.tables import Table
 
 from scan_folders import make, write_folder
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from deepscm_pl.class_names import class_named
+from deepscm_pl.variables import class_named
 
 from scan_folders import make, subjects, write_folder, write_table
 

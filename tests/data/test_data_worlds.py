@@ -20,10 +20,10 @@ from deepscm_pl.data import (
     read_attributes,
     read_idx,
 )
-from deepscm_pl.data.worlds import DIGIT_WORLDS, read_world, write_world
-from deepscm_pl.data.worlds.mechanisms import LogitNormal, ShiftedGamma
 from deepscm_pl.interventions import parse_do
-from deepscm_pl.morphology import measure_intensity
+from deepscm_pl.worlds import DIGIT_WORLDS, read_world, write_world
+from deepscm_pl.worlds.mechanisms import LogitNormal, ShiftedGamma
+from deepscm_pl.worlds.strokes import measure_intensity
 
 EVERY = [
     *(each() for each in DIGIT_WORLDS),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepscm_pl.evaluation import Report, Subject, evaluate
+from deepscm_pl.evaluation import Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import (
     COVERAGE_LEVELS,
     check_originals,
@@ -18,8 +18,9 @@ from deepscm_pl.evaluation.counterfactuals import (
 from deepscm_pl.evaluation.evaluate import check_questions
 from deepscm_pl.evaluation.noise import evaluate_noise
 from deepscm_pl.evaluation.questions import Question, default_questions, short_quantiles
+from deepscm_pl.reports import Report
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 from oracle import (
     Black,

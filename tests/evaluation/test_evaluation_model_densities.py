@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from deepscm_pl.evaluation import Report, evaluate
+from deepscm_pl.evaluation import evaluate
 from deepscm_pl.evaluation.densities import DensityResult, Sample, evaluate_densities
-from deepscm_pl.evaluation.report import _plain_density
 from deepscm_pl.evaluation.subject import Subject
-from deepscm_pl.evaluation.tables import density_table
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli
+from deepscm_pl.reports import Report
+from deepscm_pl.reports.report import _plain_density
+from deepscm_pl.reports.tables import density_table
 from deepscm_pl.scm import StructuralCausalModel
 
 from tiny import image_mechanism

@@ -13,13 +13,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import StepPatch
 from rich.console import Console
 
-from deepscm_pl.evaluation import Report, Subject, evaluate
+from deepscm_pl.evaluation import Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example
 from deepscm_pl.evaluation.noise import NoiseResult
-from deepscm_pl.evaluation.pictures import (
+from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.figures import DensityPanel
+from deepscm_pl.figures import draw_densities as watched_densities
+from deepscm_pl.figures.output import wrapped
+from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.reports import (
+    Report,
     draw_coverage,
     draw_densities,
     draw_errors,
@@ -27,19 +33,14 @@ from deepscm_pl.evaluation.pictures import (
     draw_noise,
     has_coverage,
 )
-from deepscm_pl.evaluation.questions import Question
-from deepscm_pl.evaluation.reading import how_to_read
-from deepscm_pl.evaluation.tables import (
+from deepscm_pl.reports.tables import (
     Table,
     density_table,
     effectiveness_table,
+    how_to_read,
     noise_table,
     soundness_table,
 )
-from deepscm_pl.figures import DensityPanel
-from deepscm_pl.figures import draw_densities as watched_densities
-from deepscm_pl.figures.text import wrapped
-from deepscm_pl.interventions import format_do, parse_do
 
 from oracle import make
 from tiny import KnownTinyDataModule, TinyDataModule

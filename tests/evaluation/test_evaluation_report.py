@@ -8,14 +8,15 @@ import math
 import pytest
 import torch
 
-from deepscm_pl.evaluation import Report, Subject, evaluate
+from deepscm_pl.evaluation import Subject, evaluate
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.questions import Question
-from deepscm_pl.evaluation.tables import (
+from deepscm_pl.reports import Report
+from deepscm_pl.reports.tables import (
     density_table,
     effectiveness_table,
     error_table,

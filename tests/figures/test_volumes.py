@@ -24,8 +24,8 @@ from deepscm_pl.figures import (
     kernel_density,
     middle_planes,
 )
+from deepscm_pl.figures.output import make_ticks_readable
 from deepscm_pl.figures.pixels import colour_differences, difference_limit, limit_to_reference
-from deepscm_pl.figures.ticks import make_ticks_readable
 
 X, Y, Z = 6, 8, 5
 TEXT = "age 63.8 years\nsex 1\nvolume of the ventricle on the left 33,100 mm³"

@@ -10,7 +10,7 @@ from scipy import stats
 
 from deepscm_pl.mechanisms import Bernoulli, Context
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 import laws
 

@@ -16,7 +16,7 @@ from deepscm_pl.likelihoods import (
 from deepscm_pl.mechanisms import Brightness, ConditionalVAE, Context
 from deepscm_pl.mechanisms.brightness import Exposure
 from deepscm_pl.nn import ResidualDecoder, ResidualEncoder
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 DOMAINS = {"thickness": Domain(lower=0.0), "intensity": Domain(lower=0.0, upper=255.0)}
 LIKELIHOODS = [DiscretisedGaussian, partial(DiscretisedLogisticMixture, num_components=2)]

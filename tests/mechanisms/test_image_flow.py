@@ -12,7 +12,7 @@ from deepscm_pl.mechanisms import AffineFlow, Context, MultiscaleFlow
 from deepscm_pl.nn import ConvolutionalConditioner
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.transforms import ActivationNormalisation
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 NARROW = {"steps": (3, 3), "conditioner": partial(ConvolutionalConditioner, hidden=16)}
 TINY = {

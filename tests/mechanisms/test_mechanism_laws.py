@@ -25,7 +25,7 @@ from deepscm_pl.nn import (
     ResidualEncoder,
 )
 from deepscm_pl.transforms import Interval, Positive, Real
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 import laws
 from likelihoods_of_all_kinds import LIKELIHOODS

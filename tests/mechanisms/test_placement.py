@@ -10,7 +10,7 @@ import torch
 from deepscm_pl.likelihoods import DiscretisedLogisticMixture
 from deepscm_pl.mechanisms import ConditionalVAE, Context
 from deepscm_pl.nn import Overlay, PyramidDecoder, TemplateDecoder
-from deepscm_pl.types import Domain
+from deepscm_pl.variables import Domain
 
 DOMAINS = {"sex": Domain(categories=2), "brain": Domain(lower=0.0), "ventricles": Domain(lower=0.0)}
 DRAWING = partial(PyramidDecoder, channels=(4, 4))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepscm_pl.data import read_idx
-from deepscm_pl.morphology import measure, set_slant, set_width
+from deepscm_pl.worlds.strokes import measure, set_slant, set_width
 
 from morphology_shapes import bar, ring
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepscm_pl.morphology import Morphometrics, measure, measure_intensity
+from deepscm_pl.worlds.strokes import Morphometrics, measure, measure_intensity
 
 from morphology_shapes import bar, ring
 

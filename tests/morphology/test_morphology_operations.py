@@ -7,9 +7,15 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from deepscm_pl.morphology.binary import dilate, erode, reduced_disk
-from deepscm_pl.morphology.resampling import enlarge, interpolate, reduce
-from deepscm_pl.morphology.skeleton import distance_to_background, medial_axis
+from deepscm_pl.worlds.strokes.raster import (
+    dilate,
+    enlarge,
+    erode,
+    interpolate,
+    reduce,
+    reduced_disk,
+)
+from deepscm_pl.worlds.strokes.skeleton import distance_to_background, medial_axis
 
 
 def random_masks(seed: int, size: tuple[int, int, int] = (3, 37, 41)) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from deepscm_pl.data import ThicknessIntensityWorld, read_attributes, read_idx
-from deepscm_pl.morphology import measure, measure_intensity, set_intensity, set_thickness
+from deepscm_pl.worlds.strokes import measure, measure_intensity, set_intensity, set_thickness
 
 from morphology_shapes import bar, ring
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepscm_pl.phantom import TISSUES, TRAITS, HeadGrid, draw_heads, draw_labels, measure_heads
+from deepscm_pl.worlds.heads import (
+    TISSUES,
+    TRAITS,
+    HeadGrid,
+    draw_heads,
+    draw_labels,
+    measure_heads,
+)
 
 GRIDS = {
     "32": HeadGrid((32, 32)),

@@ -13,7 +13,9 @@ import pytest
 import torch
 import yaml
 
+from deepscm_pl.checkpoints.loading import read_variable_descriptions
 from deepscm_pl.cli import main
+from deepscm_pl.runs.checkpoint_files import last_checkpoint
 from deepscm_pl.training import (
     DeepSCM,
     ImageClassifier,
@@ -21,8 +23,6 @@ from deepscm_pl.training import (
     load_data,
     read_checkpoint,
 )
-from deepscm_pl.training.checkpoint_files import last_checkpoint
-from deepscm_pl.training.descriptions import read_variable_descriptions
 
 import cached_tiny  # noqa: F401
 import tiny

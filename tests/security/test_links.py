@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from deepscm_pl.cli import main
-from deepscm_pl.training.checkpoint_files import AtomicCheckpointIO
+from deepscm_pl.runs.checkpoint_files import AtomicCheckpointIO
 
 from tiny import write_configuration
 

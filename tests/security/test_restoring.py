@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 
-from deepscm_pl.cli.overrides import apply_overrides, split_overrides
+from deepscm_pl.cli.described import apply_overrides, split_overrides
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.configuration import count_values, describe, restore, restore_arguments
+from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.training import DeepSCM
-from deepscm_pl.training.weights import load_weights
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

@@ -15,10 +15,10 @@ from pytorch_lightning.loggers import CSVLogger
 from torch.optim.lr_scheduler import StepLR
 
 from deepscm_pl.configuration import describe, restore
-from deepscm_pl.data.worlds import ThicknessIntensityWorld
 from deepscm_pl.mechanisms import AffineFlow, SplineFlow
 from deepscm_pl.training import DeepSCM, OneCycle
 from deepscm_pl.transforms import Interval, Positive
+from deepscm_pl.worlds import ThicknessIntensityWorld
 
 from tiny import TinyDataModule, image_mechanism
 

@@ -13,11 +13,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from deepscm_pl.checkpoints.loading import read_variable_descriptions
 from deepscm_pl.cli import main
 from deepscm_pl.data import CausalDataModule
+from deepscm_pl.runs.safetensors_file import read_exported, write_exported
 from deepscm_pl.training import DeepSCM, export_model, load_data, read_checkpoint
-from deepscm_pl.training.descriptions import read_variable_descriptions
-from deepscm_pl.training.safetensors_file import read_exported, write_exported
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import CSVLogger
 from test_deep_scm import make, trainer
 
 from deepscm_pl.callbacks import SkipSteps
-from deepscm_pl.training.finite import BatchRecord, FiniteWatch, problem_of
+from deepscm_pl.runs.finite import BatchRecord, FiniteWatch, problem_of
 
 from tiny import TinyDataModule
 

@@ -20,8 +20,8 @@ from test_resuming import assert_same
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from deepscm_pl.callbacks import SaveOnTermination
-from deepscm_pl.training.checkpoint_files import steps_of
-from deepscm_pl.training.progress import Progress
+from deepscm_pl.runs.checkpoint_files import steps_of
+from deepscm_pl.runs.progress import Progress
 
 EPOCH = 4
 MOMENTS = ("step", "step", "validation", "saving", "saved")

@@ -10,7 +10,7 @@ import torch
 from killing import Run
 
 from deepscm_pl.cli.runs import checkpoint_folders
-from deepscm_pl.training.checkpoint_files import furthest_checkpoint, last_checkpoint, steps_of
+from deepscm_pl.runs.checkpoint_files import furthest_checkpoint, last_checkpoint, steps_of
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from deepscm_pl.cli import main
+from deepscm_pl.runs.reading import FORMAT, check_format
 from deepscm_pl.training import DeepSCM, export_model, load_data, read_checkpoint
-from deepscm_pl.training.versions import FORMAT, check_format
 
 NEWER = {"version": "9.8.7", "format": FORMAT + 1}
 ADVICE = "install at least version 9.8.7 of deepscm_pl"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepscm_pl.training.weights import load_weights
+from deepscm_pl.runs.reading import load_weights
 
 
 def model():

@@ -1,9 +1,9 @@
 """Scans of subjects in a table: read, checked, divided by subject, prepared and cached."""
 
-from deepscm_pl.data.scans.attributes import Attribute, AttributeKind
 from deepscm_pl.data.scans.module import BrainMRIDataModule
 from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing
 from deepscm_pl.data.scans.slices import Axis
+from deepscm_pl.data.tables import Attribute, AttributeKind
 
 __all__ = [
     "Attribute",

@@ -1,4 +1,4 @@
-"""Prepared images on disk: made once, whole or not at all, and read as far as they are needed."""
+"""Folders in which this program keeps what takes long to make."""
 
 from __future__ import annotations
 
@@ -18,13 +18,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.data.images import HEADER_BYTES
 from deepscm_pl.data.parallel import stream_rows
+from deepscm_pl.data.scans.cohort import Source
 from deepscm_pl.data.scans.preprocessing import PreparedScan, Preprocessing
-from deepscm_pl.data.scans.reading import HEADER_BYTES
-from deepscm_pl.data.scans.sources import Source
 from deepscm_pl.files import flush_to_disk, new_folder
 
-__all__ = ["PreparedImages", "cached_images"]
+__all__ = ["PreparedImages", "cached_images", "holds_caches"]
+
+_PATTERNS = ("scans-*", "shapes-*-ubyte.gz", "digits-*.pt")
+
+
+def holds_caches(folder: Path) -> bool:
+    """Whether this program has kept something in a folder.
+
+    Args:
+        folder: A folder, which need not exist.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> holds_caches(folder)
+        False
+        >>> (folder / "digits-1.pt").touch()
+        >>> holds_caches(folder)
+        True
+    """
+    try:
+        return any(any(folder.expanduser().glob(pattern)) for pattern in _PATTERNS)
+    except (OSError, RuntimeError, ValueError):  # unreadable, no home folder, or no path at all
+        return False
+
 
 _VERSION = 3
 """Counts changes of the preprocessing, so that images of another one are not reused."""

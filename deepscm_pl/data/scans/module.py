@@ -21,20 +21,17 @@ from deepscm_pl.data.base import (
     SourceSplits,
     Split,
 )
+from deepscm_pl.data.images import check_voxel_sizes, read_header
 from deepscm_pl.data.loading import data_seed
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.data.scans.attributes import Attribute, AttributeKind
 from deepscm_pl.data.scans.cache import PreparedImages, cached_images
-from deepscm_pl.data.scans.cohort import Cohort, CohortSettings, MissingValues
-from deepscm_pl.data.scans.cropping import RandomCrop, centre_crop, centre_offset
+from deepscm_pl.data.scans.cohort import Cohort, CohortSettings, MissingValues, check_fractions
 from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing
-from deepscm_pl.data.scans.reading import read_header
-from deepscm_pl.data.scans.slices import Axis
-from deepscm_pl.data.scans.splits import check_fractions
-from deepscm_pl.data.scans.truth import ORIGINALS_FILE, WORLD_FILE, read_originals
-from deepscm_pl.data.scans.voxel_sizes import check_voxel_sizes
-from deepscm_pl.data.worlds import KnownWorld, read_world
+from deepscm_pl.data.scans.slices import Axis, RandomCrop, centre_crop, centre_offset
+from deepscm_pl.data.tables import Attribute, AttributeKind
+from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, read_originals
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.worlds import KnownWorld, read_world
 
 __all__ = ["BrainMRIDataModule"]
 

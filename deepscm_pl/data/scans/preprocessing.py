@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from deepscm_pl.checks import real_number, whole_number
-from deepscm_pl.data.scans.reading import Scan, read_scan
+from deepscm_pl.data.images import Scan, read_scan
 from deepscm_pl.data.scans.slices import PLANES, slice_coordinate
 
 __all__ = ["Normalisation", "PreparedScan", "Preprocessing"]

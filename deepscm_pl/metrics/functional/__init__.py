@@ -1,21 +1,25 @@
 """Metrics as pure functions: one value per image, or one per sample."""
 
-from deepscm_pl.metrics.functional.correlation import distance_correlation, pearson_correlation
 from deepscm_pl.metrics.functional.coverage import (
     RankInterval,
     central_interval_coverage,
+    minimality_ratio,
     rank_interval,
     widest_level,
+)
+from deepscm_pl.metrics.functional.distances import (
+    KolmogorovSmirnov,
+    distance_correlation,
+    kolmogorov_smirnov,
+    pearson_correlation,
+    wasserstein_distance,
 )
 from deepscm_pl.metrics.functional.image import (
     bits_per_dimension,
     mean_absolute_error,
     peak_signal_to_noise_ratio,
+    structural_similarity,
 )
-from deepscm_pl.metrics.functional.kolmogorov_smirnov import KolmogorovSmirnov, kolmogorov_smirnov
-from deepscm_pl.metrics.functional.minimality import minimality_ratio
-from deepscm_pl.metrics.functional.structural_similarity import structural_similarity
-from deepscm_pl.metrics.functional.wasserstein import wasserstein_distance
 
 __all__ = [
     "KolmogorovSmirnov",

@@ -1,0 +1,274 @@
+"""Densities of attributes: of the data, of the model, and under interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from deepscm_pl.callbacks.figure_callback import (
+    FigureCallback,
+    check_scalars,
+    label_with_unit,
+    restrict,
+    scalars,
+)
+from deepscm_pl.figures import (
+    DensityPanel,
+    JointPanel,
+    draw_densities,
+    draw_joint_densities,
+    draw_noise,
+    kernel_density,
+)
+from deepscm_pl.interventions import format_do, parse_do, with_class_indices
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Variables
+
+__all__ = ["AttributeDensities", "NoiseHistograms"]
+
+_GRID = 100
+
+
+class AttributeDensities(FigureCallback):
+    """Densities of the continuous scalar variables, one at a time and in pairs.
+
+    The figure ``marginal`` has a panel for each variable: the data, samples of the model, and the
+    counterfactuals of the data under each intervention. The figure ``joint`` has a panel for each
+    pair: the data as dots and contours of the model's density, exact where the two variables have
+    no other causes (as in Pawlowski et al. 2020, figure 3), otherwise a kernel estimate from
+    samples. Images are not computed.
+
+    Args:
+        interventions: A curve each, as text: ``thickness=3``, ``thickness+=1, intensity=100``.
+        variables: Which variables to draw; without, all continuous scalars.
+        pairs: Which pairs to draw, each the variable of the horizontal axis and that of the
+            vertical one; without, each cause with its effect among ``variables``.
+        units: Unit of a variable, for the label of its axis: ``{thickness: pixels}``;
+            what is not named has that of the data.
+        every_n_epochs: Draw after every so many epochs, and after the last.
+        num_observations: Observations, and as many samples of the model.
+        seed: Seed of the samples.
+
+    Raises:
+        ValueError: If an intervention cannot be read, a pair is none, or a number is less than 1;
+            when the run starts, if a variable is unknown or no continuous scalar, or an
+            intervention does not fit the model.
+
+    Example:
+        >>> densities = AttributeDensities(["thickness+=1"], units={"thickness": "pixels"})
+        >>> densities.num_observations
+        2000
+    """
+
+    name = "density"
+
+    def __init__(
+        self,
+        interventions: list[str] | None = None,
+        variables: list[str] | None = None,
+        pairs: list[list[str]] | None = None,
+        units: dict[str, str] | None = None,
+        every_n_epochs: int = 10,
+        num_observations: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every_n_epochs, num_observations, seed)
+        self.interventions: list[Mapping[str, Any]] = [
+            parse_do(text) for text in interventions or []
+        ]
+        self.variables = None if variables is None else tuple(variables)
+        self.pairs = None if pairs is None else [tuple(pair) for pair in pairs]
+        self.units = dict(units or {})
+        for pair in self.pairs or []:
+            if len(set(pair)) != 2 or len(pair) != 2:
+                raise ValueError(f"pairs: expected two different variables, but got {list(pair)}.")
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Whether the variables are scalars and the interventions fit."""
+        check_scalars(scm, "variables", self.variables or ())
+        check_scalars(scm, "pairs", (name for pair in self.pairs or () for name in pair))
+        check_scalars(scm, "units", self.units)
+        self.interventions = [with_class_indices(do, self.class_names) for do in self.interventions]
+        for do in self.interventions:
+            scm.act(do)
+        return None if self.chosen(scm) else "the model has no continuous scalar variable."
+
+    def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
+        """The chosen variables with their causes; images only where they are causes."""
+        return self._part(scm).graph.nodes if self.chosen(scm) else ()
+
+    def chosen(self, scm: StructuralCausalModel) -> tuple[str, ...]:
+        """The variables that are drawn."""
+        if self.variables is not None:
+            return self.variables
+        return tuple(name for name in scalars(scm) if scm[name].domain.categories is None)
+
+    def chosen_pairs(self, scm: StructuralCausalModel) -> list[tuple[str, ...]]:
+        """The pairs that are drawn."""
+        if self.pairs is not None:
+            return self.pairs
+        chosen = self.chosen(scm)
+        return [edge for edge in scm.graph.edges if edge[0] in chosen and edge[1] in chosen]
+
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """The figures ``marginal`` and ``joint``."""
+        if not self.chosen(scm):
+            return
+        part = self._part(scm)
+        factual = {name: observations[name] for name in part.graph.nodes}
+        samples = part.sample(self.num_observations)
+        yield "marginal", draw_densities(self.marginal_panels(part, factual, samples))
+        panels = [
+            self._joint_panel(part, pair, factual, samples) for pair in self.chosen_pairs(scm)
+        ]
+        if panels:
+            yield "joint", draw_joint_densities(panels)
+
+    def marginal_panels(
+        self, scm: StructuralCausalModel, factual: Variables, samples: Variables
+    ) -> list[DensityPanel]:
+        """A panel for each chosen variable, with a curve for the model and each intervention."""
+        curves = {"model": samples}
+        for do in self.interventions:
+            curves[format_do(do, self.known_units)] = scm.counterfactual(factual, do)
+        return [
+            DensityPanel(
+                label_with_unit(name, self.known_units),
+                factual[name].flatten(),
+                {title: values[name].flatten() for title, values in curves.items()},
+                scm[name].domain.lower,
+                scm[name].domain.upper,
+            )
+            for name in self.chosen(scm)
+        ]
+
+    def _joint_panel(
+        self,
+        scm: StructuralCausalModel,
+        pair: tuple[str, ...],
+        factual: Variables,
+        samples: Variables,
+    ) -> JointPanel:
+        observed = torch.cat([factual[name].flatten(1) for name in pair], dim=-1)
+        x, y = (_evenly(torch.cat([factual[name], samples[name]])) for name in pair)
+        return JointPanel(
+            label_with_unit(pair[0], self.known_units),
+            label_with_unit(pair[1], self.known_units),
+            observed,
+            x,
+            y,
+            joint_density(scm, pair, (x, y), samples),
+        )
+
+    def _part(self, scm: StructuralCausalModel) -> StructuralCausalModel:
+        pairs = [name for pair in self.chosen_pairs(scm) for name in pair]
+        changed = [name for do in self.interventions for name in do]
+        return restrict(scm, dict.fromkeys([*self.chosen(scm), *pairs, *changed]))
+
+
+def joint_density(
+    scm: StructuralCausalModel, pair: Sequence[str], axes: Sequence[Tensor], samples: Variables
+) -> Tensor:
+    """The model's density of two scalars on a grid, ``(Y, X)``.
+
+    Exact where the two have no causes but each other, otherwise a kernel estimate from ``samples``.
+
+    Args:
+        scm: The model.
+        pair: The variable along the horizontal axis, then that along the vertical one.
+        axes: Their values, ``(X,)`` and ``(Y,)``, inside of their domains.
+        samples: Values of both, ``(N, 1)`` each.
+    """
+    x, y = torch.meshgrid(axes[0], axes[1], indexing="xy")
+    alone = restrict(scm, pair)
+    if set(alone.graph.nodes) == set(pair):
+        return alone.log_prob({pair[0]: x[..., None], pair[1]: y[..., None]}).exp()
+    points = torch.stack([x.flatten(), y.flatten()]).cpu().double().numpy()
+    values = torch.cat([samples[name].flatten(1) for name in pair], dim=-1).T
+    return torch.from_numpy(kernel_density(values, points)).view(x.shape)
+
+
+def _evenly(values: Tensor) -> Tensor:
+    """Even steps over the range of ``values``."""
+    low, high = values.min().item(), values.max().item()
+    return torch.linspace(low, high, _GRID, dtype=values.dtype, device=values.device)
+
+
+_AT_ONCE = 250
+
+
+class NoiseHistograms(FigureCallback):
+    """The noise inferred from observations, beside the N(0, 1) that it should have over the data.
+
+    A histogram for each scalar's u and for the u of all pixels of an image together; for an
+    image's z, mean and standard deviation of each dimension over the observations. Noise that is
+    no standard normal, or depends on the parents, says that a mechanism does not fit its data.
+    Categories, whose noise is not normal, are left out.
+
+    Args:
+        every_n_epochs: Draw after every so many epochs, and after the last.
+        num_observations: Observations to infer the noise of.
+        seed: Seed of the draws of z.
+
+    Raises:
+        ValueError: If a number is less than 1.
+
+    Example:
+        >>> NoiseHistograms(num_observations=500).num_observations
+        500
+    """
+
+    name = "noise"
+
+    def __init__(
+        self, every_n_epochs: int = 10, num_observations: int = 1000, seed: int = 0
+    ) -> None:
+        super().__init__(every_n_epochs, num_observations, seed)
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Whether there is noise to infer."""
+        if all(scm[name].domain.categories is not None for name in scm.graph.nodes):
+            return "all variables of the model are categories."
+        return None
+
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """One figure, ``inferred``, of all noise."""
+        histograms: dict[str, Tensor] = {}
+        latents: dict[str, Tensor] = {}
+        for name, parts in infer_noise(scm, observations).items():
+            if scm[name].domain.categories is not None:
+                continue
+            for key, value in parts.items():
+                if key == "z":
+                    latents[f"z of {name}"] = value.flatten(1)
+                else:
+                    pooled = "" if value[0].numel() == 1 else ", all pixels"
+                    histograms[f"{key} of {name}{pooled}"] = value
+        if histograms or latents:
+            yield "inferred", draw_noise(histograms, latents)
+
+
+def infer_noise(
+    scm: StructuralCausalModel, observations: Variables
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """For each variable its noise, one draw for each observation, ``(N, ...)``.
+
+    Observations go through the networks a few hundred at a time, so that memory stays small.
+    """
+    rows = range(0, len(observations[scm.graph.nodes[0]]), _AT_ONCE)
+    parts = [
+        scm.abduct({name: observations[name][k : k + _AT_ONCE] for name in scm.graph.nodes})
+        for k in rows
+    ]
+    return {
+        name: {key: torch.cat([part[name][key][0] for part in parts]) for key in parts[0][name]}
+        for name in scm.graph.nodes
+    }

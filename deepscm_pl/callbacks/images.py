@@ -1,0 +1,438 @@
+"""Grids of counterfactual and interventional images."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from deepscm_pl.callbacks.figure_callback import (
+    NO_PICTURES,
+    FigureCallback,
+    grey_levels,
+    image_count,
+    label_with_unit,
+    observation_labels,
+    pictures,
+    restrict,
+    scalars,
+)
+from deepscm_pl.checks import real_number, whole_number
+from deepscm_pl.figures import (
+    ImageColumn,
+    ImagePanel,
+    MatrixAxis,
+    captions,
+    draw_comparison,
+    draw_grid,
+    draw_image_matrix,
+)
+from deepscm_pl.interventions import format_do, parse_do, with_class_indices
+from deepscm_pl.numerals import format_number
+from deepscm_pl.scm import StructuralCausalModel, summarise
+from deepscm_pl.variables import Noise, Variables
+
+__all__ = [
+    "ConditionalSampleGrid",
+    "CounterfactualGrid",
+    "InterventionGrid",
+    "ReconstructionGrid",
+    "SampleGrid",
+]
+
+
+class _DoGrid(FigureCallback):
+    """A grid of every image variable, with a column for each intervention.
+
+    Args:
+        interventions: A column each, as text: ``thickness=3``, ``thickness+=1, intensity=100``.
+        every_n_epochs: Draw after every so many epochs, and after the last.
+        num_images: Number of rows.
+        num_particles: Particles that an image is averaged over.
+        seed: Seed of the noise.
+        differences: Whether to draw, under each image, its signed difference to the first column.
+
+    Attributes:
+        texts: The interventions as they were given.
+        written: The PNG files written so far.
+
+    Raises:
+        ValueError: If an intervention cannot be read, or a number is less than 1; when the run
+            starts, if an intervention does not fit the model.
+    """
+
+    def __init__(
+        self,
+        interventions: list[str],
+        every_n_epochs: int = 10,
+        num_images: int = 8,
+        num_particles: int = 1,
+        seed: int = 0,
+        differences: bool = True,
+    ) -> None:
+        self.num_images = image_count(num_images)
+        super().__init__(every_n_epochs, num_images, seed)
+        self.num_particles = whole_number("num_particles", num_particles, least=1)
+        whole_number("number of interventions", len(interventions), least=1)
+        self.texts = list(interventions)
+        self.interventions: list[Mapping[str, Any]] = [parse_do(text) for text in interventions]
+        self.differences = differences
+
+    @abstractmethod
+    def columns(
+        self, scm: StructuralCausalModel, observations: Variables
+    ) -> tuple[list[str], list[dict[str, Tensor]]]:
+        """Titles and variables ``(num_images, *event)`` of the columns."""
+
+    @abstractmethod
+    def row_labels(self, observations: Variables, split: str) -> list[str]:
+        """A label for each row."""
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Whether every intervention fits the model."""
+        self.interventions = [with_class_indices(do, self.class_names) for do in self.interventions]
+        for do in self.interventions:
+            scm.act(do)
+        return None if pictures(scm) else NO_PICTURES
+
+    def _titles(self) -> list[str]:
+        """What stands over the columns of interventions."""
+        return [format_do(do, self.known_units) for do in self.interventions]
+
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """A grid for each image variable."""
+        titles, columns = self.columns(scm, observations)
+        labels = self.row_labels(observations, split)
+        for name in pictures(scm):
+            shown = [
+                ImageColumn(
+                    title,
+                    column[name],
+                    captions(scm, column, self.known_units, self.class_names),
+                )
+                for title, column in zip(titles, columns, strict=True)
+            ]
+            levels = grey_levels(scm, name)
+            yield name, draw_grid(shown, labels, differences=self.differences, levels=levels)
+
+
+class CounterfactualGrid(_DoGrid):
+    """Rows are observations, columns are counterfactuals, with signed difference maps below.
+
+    The first column is the factual. See the base class for the arguments.
+    """
+
+    name = "counterfactual"
+
+    def columns(
+        self, scm: StructuralCausalModel, observations: Variables
+    ) -> tuple[list[str], list[dict[str, Tensor]]]:
+        """The factual, then every counterfactual, averaged over particles."""
+        factual = {name: observations[name] for name in scm.graph.nodes}
+        answers = scm.counterfactual(factual, self.interventions, self.num_particles)
+        columns = [
+            {name: summarise(value[:, k])[0] for name, value in answers.items()}
+            for k in range(len(self.interventions))
+        ]
+        return ["factual", *self._titles()], [factual, *columns]
+
+    def row_labels(self, observations: Variables, split: str) -> list[str]:
+        """The row of the data that the observation is."""
+        count = len(next(iter(observations.values())))
+        return observation_labels(observations, split, count)
+
+
+class InterventionGrid(_DoGrid):
+    """Rows are draws of the noise, columns are interventions that all see the same noise.
+
+    The first column is without intervention; the difference maps below show what each
+    intervention changes of it. See the base class for the arguments.
+    """
+
+    name = "intervention"
+
+    def columns(
+        self, scm: StructuralCausalModel, observations: Variables
+    ) -> tuple[list[str], list[dict[str, Tensor]]]:
+        """A sample, then the same noise under every intervention."""
+        draws = [
+            {name: scm[name].sample_noise((self.num_images,)) for name in scm.graph.nodes}
+            for _ in range(self.num_particles)
+        ]
+        columns = []
+        for do in ({}, *self.interventions):
+            acted = scm.act(do)
+            values = [_spread(scm, acted.predict(noise), self.num_images) for noise in draws]
+            columns.append(
+                {name: summarise(torch.stack([v[name] for v in values]))[0] for name in values[0]}
+            )
+        return ["sample", *self._titles()], columns
+
+    def row_labels(self, observations: Variables, split: str) -> list[str]:
+        """The number of the draw."""
+        return [f"noise {k}" for k in range(self.num_images)]
+
+
+def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
+    return {name: value.expand(size, *scm[name].domain.shape) for name, value in values.items()}
+
+
+_COLUMNS = 8
+
+
+class SampleGrid(FigureCallback):
+    """Samples of the model, each with its attributes as caption: the same noise in every epoch.
+
+    Args:
+        every_n_epochs: Draw after every so many epochs, and after the last.
+        num_images: Number of samples.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If a number is less than 1.
+
+    Example:
+        >>> SampleGrid(num_images=24, seed=3).seed
+        3
+    """
+
+    name = "sample"
+
+    def __init__(self, every_n_epochs: int = 10, num_images: int = 16, seed: int = 0) -> None:
+        self.num_images = image_count(num_images)
+        super().__init__(every_n_epochs, num_observations=1, seed=seed)
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Whether there is an image."""
+        return None if pictures(scm) else NO_PICTURES
+
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """A grid for each image variable."""
+        values = scm.sample(self.num_images)
+        texts = captions(scm, values, self.known_units, self.class_names)
+        for name in pictures(scm):
+            # A volume is shown as three planes.
+            most = _COLUMNS if values[name].dim() == 4 else _COLUMNS // 2
+            rows = math.ceil(self.num_images / most)
+            columns = math.ceil(self.num_images / rows)
+            levels = grey_levels(scm, name)
+            # White where the last row has no more samples.
+            padded = values[name].new_full((rows * columns, *values[name].shape[1:]), levels - 1)
+            padded[: self.num_images] = values[name]
+            shown = [ImageColumn("", padded[k::columns], texts[k::columns]) for k in range(columns)]
+            yield name, draw_grid(shown, [""] * rows, differences=False, levels=levels)
+
+
+class ReconstructionGrid(FigureCallback):
+    """Observations, their reconstructions, and the signed difference, one below the other.
+
+    A reconstruction is the image that the most likely noise gives: for a VAE, the decoder at the
+    posterior mean of z, without pixel noise.
+
+    Args:
+        every_n_epochs: Draw after every so many epochs, and after the last.
+        num_images: Number of observations.
+        seed: Seed of the random numbers.
+
+    Raises:
+        ValueError: If a number is less than 1.
+
+    Example:
+        >>> ReconstructionGrid(num_images=12).num_images
+        12
+    """
+
+    name = "reconstruction"
+
+    def __init__(self, every_n_epochs: int = 10, num_images: int = 8, seed: int = 0) -> None:
+        self.num_images = image_count(num_images)
+        super().__init__(every_n_epochs, num_images, seed)
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Whether there is an image."""
+        return None if pictures(scm) else NO_PICTURES
+
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """A comparison for each image variable."""
+        for name in pictures(scm):
+            observed = observations[name]
+            parents = {parent: observations[parent] for parent in scm.graph.parents[name]}
+            labels = observation_labels(observations, split, len(observed))
+            reconstructed = scm[name].reconstruct(observed, parents)
+            yield name, draw_comparison(observed, reconstructed, labels, grey_levels(scm, name))
+
+
+class ConditionalSampleGrid(FigureCallback):
+    """Images under do(a, b), a from left to right and b from bottom to top.
+
+    All cells of a panel see the same noise, so what differs is what the parents cause. Every panel
+    has noise of its own.
+
+    Args:
+        parents: One or two scalar parents of the image, the first from left to right. Without,
+            each image's first two.
+        values: Values of these; a parent that is not named takes its ``quantiles``, or all of its
+            categories.
+        quantiles: Which quantiles of the observations to take, between 0 and 1.
+        units: Unit of a parent, for the label of its axis: ``{thickness: pixels}``;
+            what is not named has that of the data.
+        every_n_epochs: Draw after every so many epochs, and after the last.
+        num_images: Number of panels.
+        num_observations: Observations that quantiles are taken from.
+        seed: Seed of the noise.
+
+    Raises:
+        ValueError: If a number or quantile is out of range; when the run starts, if a parent is
+            unknown, no scalar or causes no image, or a value is outside of its domain.
+
+    Example:
+        >>> grid = ConditionalSampleGrid(["thickness"], values={"thickness": [1.0, 2.0, 3.0]})
+        >>> grid.parents
+        ('thickness',)
+    """
+
+    name = "conditional_sample"
+
+    def __init__(
+        self,
+        parents: list[str] | None = None,
+        values: dict[str, list[float]] | None = None,
+        quantiles: list[float] | None = None,
+        units: dict[str, str] | None = None,
+        every_n_epochs: int = 10,
+        num_images: int = 2,
+        num_observations: int = 2000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every_n_epochs, num_observations, seed)
+        self.num_images = image_count(num_images)
+        self.parents = tuple(parents or ())
+        self.values = {name: list(numbers) for name, numbers in (values or {}).items()}
+        self.quantiles = list(quantiles) if quantiles is not None else [0.02, 0.25, 0.5, 0.75, 0.98]
+        self.units = dict(units or {})
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        if len(self.parents) > 2 or len(set(self.parents)) < len(self.parents):
+            raise ValueError(
+                f"parents: expected one or two different variables, but got {self.parents}."
+            )
+        if not self.quantiles:
+            raise ValueError("quantiles: expected numbers between 0 and 1, but got none.")
+        for quantile in self.quantiles:
+            real_number("quantiles", quantile, least=0, most=1)
+        for name, numbers in self.values.items():
+            if not numbers:
+                raise ValueError(f"values: expected at least one value of {name}, but got none.")
+            for number in numbers:
+                real_number(f"values.{name}", number)
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Whether there are images with such parents, that may take such values."""
+        axes = {parent for name in pictures(scm) for parent in self.axes(scm, name)}
+        possible = {name for image in pictures(scm) for name in _scalar_parents(scm, image)}
+        for argument, names in (("parents", self.parents), ("values", self.values)):
+            for name in names:
+                if name not in (possible if argument == "parents" else axes):
+                    raise ValueError(
+                        f"{argument}: {name!r} is no scalar parent of an image that is drawn; "
+                        f"expected some of {', '.join(sorted(possible)) or 'none'}."
+                    )
+        unknown = [name for name in self.units if name not in scm.graph]
+        if unknown:
+            raise ValueError(f"units: unknown variable {unknown[0]!r}.")
+        for name, numbers in self.values.items():
+            scm.act({name: _column(scm, numbers)})
+        return None if axes else "no image of the model has a scalar parent."
+
+    def axes(self, scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
+        """The parents of ``image`` that vary: from left to right, then from bottom to top."""
+        possible = _scalar_parents(scm, image)
+        return tuple(name for name in self.parents or possible[:2] if name in possible)
+
+    def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
+        """The parents."""
+        return scalars(scm)
+
+    def grid(
+        self, scm: StructuralCausalModel, image: str, observations: Variables
+    ) -> dict[str, Tensor]:
+        """For each varying parent of ``image`` its values, ``(K,)``."""
+        found = {}
+        for name in self.axes(scm, image):
+            categories = scm[name].domain.categories
+            if name in self.values:
+                found[name] = _column(scm, self.values[name])[:, 0]
+            elif categories is not None:
+                found[name] = torch.arange(categories).to(observations[name])
+            else:
+                levels = torch.tensor(self.quantiles).to(observations[name])
+                found[name] = observations[name].flatten().quantile(levels)
+        return found
+
+    def draw(
+        self, scm: StructuralCausalModel, observations: Variables, split: str
+    ) -> Iterator[tuple[str, Figure]]:
+        """For each image a panel for each noise."""
+        noise = {name: scm[name].sample_noise((self.num_images,)) for name in scm.graph.nodes}
+        for image in pictures(scm):
+            grid = self.grid(scm, image, observations)
+            if not grid:
+                continue
+            cells = images_over_grid(scm, image, grid, noise).flip(0)
+            panels = [ImagePanel(f"noise {k}", cells[:, :, k]) for k in range(self.num_images)]
+            columns, *rows = [
+                MatrixAxis(
+                    label_with_unit(name, self.known_units),
+                    [format_number(value) for value in values.tolist()],
+                )
+                for name, values in grid.items()
+            ]
+            # As in any plot, values rise from bottom to top.
+            upward = [MatrixAxis(axis.label, axis.ticks[::-1]) for axis in rows]
+            down = upward[0] if upward else MatrixAxis("", [""])
+            yield image, draw_image_matrix(panels, columns, down, grey_levels(scm, image))
+
+
+def images_over_grid(
+    scm: StructuralCausalModel, image: str, grid: Mapping[str, Tensor], noise: Mapping[str, Noise]
+) -> Tensor:
+    """The images that ``noise`` gives under do(a = a_k, b = b_j), for all k and j at once.
+
+    Args:
+        scm: The model.
+        image: The variable to look at.
+        grid: One or two variables with their values, ``(K,)`` and ``(J,)``.
+        noise: For each variable its noise, with one batch dimension N.
+
+    Returns:
+        ``(J, K, N, *event)``; J is 1 for a single variable.
+    """
+    part = restrict(scm, [image])
+    first, *second = grid.items()
+    do = {first[0]: first[1].view(1, -1, 1, 1)}
+    do |= {name: values.view(-1, 1, 1, 1) for name, values in second}
+    images = part.act(do).predict(noise)[image]
+    rows = len(second[0][1]) if second else 1
+    event = scm[image].domain.shape
+    size = next(len(value) for parts in noise.values() for value in parts.values())
+    return images.expand(rows, len(first[1]), size, *event)
+
+
+def _scalar_parents(scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
+    return tuple(name for name in scm.graph.parents[image] if name in scalars(scm))
+
+
+def _column(scm: StructuralCausalModel, numbers: Sequence[float]) -> Tensor:
+    return torch.tensor(numbers, dtype=scm.dtype, device=scm.fitted.device)[:, None]

@@ -1,0 +1,355 @@
+"""Where the elements of an image lie in the world of the scanner."""
+
+from __future__ import annotations
+
+import gzip
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from numpy.typing import NDArray
+
+from deepscm_pl.data.placement import Placement
+from deepscm_pl.data.scans.cohort import Source
+from deepscm_pl.data.scans.slices import flat_plane
+from deepscm_pl.escaping import for_terminal
+from deepscm_pl.files import new_file
+
+__all__ = [
+    "HEADER_BYTES",
+    "NIFTI_SUFFIXES",
+    "Scan",
+    "check_voxel_sizes",
+    "default_placement",
+    "read_header",
+    "read_scan",
+    "write_nifti",
+]
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
+
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+_DESCRIPTION_BYTES = 79
+_PLAIN = str.maketrans("−×³²", "-*32")
+"""For characters that interventions are written with, and a header cannot hold."""
+_ALIGNED = 2
+"""The NIfTI code of coordinates that are none of a scanner, or not known to be."""
+
+
+def default_placement(dimensions: int) -> Placement:
+    """A place for images of which none is known: elements of 1 mm, the first at the origin.
+
+    Slices lie as axial ones, the first row in front and the first column on the left.
+
+    Args:
+        dimensions: 2 for slices, 3 for volumes.
+
+    Example:
+        >>> default_placement(2).affine[:3, :3]
+        array([[ 0.,  1.,  0.],
+               [-1.,  0.,  0.],
+               [ 0.,  0.,  1.]])
+    """
+    affine = np.eye(4)
+    if dimensions == 2:
+        affine[:2, :2] = [[0.0, 1.0], [-1.0, 0.0]]
+    return Placement(affine)
+
+
+def write_nifti(
+    path: Path, image: NDArray[Any], placement: Placement, description: str = ""
+) -> None:
+    """Write a file that opens in a viewer over the scan that the image comes from.
+
+    The header is that of the scan, as far as it fits: the place is that of the image, and what is
+    said of the order in which a scanner took its slices is left out.
+
+    Args:
+        path: The file, ``.nii`` or ``.nii.gz``, which appears complete or not at all.
+        image: Of a volume ``(X, Y, Z)``, of a slice ``(rows, columns)``, in the type of the file.
+        placement: Where its elements lie.
+        description: For the header; what is longer than 79 characters is cut off.
+
+    Raises:
+        ValueError: If the name has another ending, or the image other dimensions.
+    """
+    if not path.name.endswith(NIFTI_SUFFIXES):
+        raise ValueError(
+            f"path: expected a name ending in {' or '.join(NIFTI_SUFFIXES)}, but got {path}."
+        )
+    if image.ndim not in (2, 3):
+        raise ValueError(
+            f"image: expected a slice (rows, columns) or a volume (X, Y, Z), but got shape "
+            f"{image.shape}; write each channel by itself."
+        )
+    volume = image if image.ndim == 3 else image[..., None]
+    header = _header(volume, placement, description)
+    content = nibabel.Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
+    with new_file(path) as temporary:
+        # No time of writing, so that the same answer is the same file.
+        compressed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
+        temporary.write_bytes(compressed)
+
+
+def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nifti1Header:
+    header = Nifti1Header() if placement.header is None else placement.header.copy()
+    header.set_data_dtype(volume.dtype)
+    header.set_data_shape(volume.shape)
+    header.set_intent("none")
+    header.set_dim_info(None, None, None)
+    for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
+        header[name] = 0
+    # The range that viewers show: that of grey levels, or whatever there is.
+    header["cal_min"], header["cal_max"] = 0, 255 if volume.dtype == np.uint8 else 0
+    if header.get_xyzt_units()[0] == "unknown":
+        header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+    header["descrip"] = _plain(description)
+    _place(header, placement.affine)
+    return header
+
+
+def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
+    """Both forms of a header say the affine, with the codes that they had."""
+    rotation, general = int(header["qform_code"]), int(header["sform_code"])
+    header.set_qform(affine, rotation)
+    if not np.allclose(header.get_qform(), affine, atol=1e-3):
+        header["qform_code"] = 0  # a rotation cannot say it
+    # In full precision, which a rotation does not have.
+    header.set_sform(affine, general or rotation or _ALIGNED)
+
+
+def _plain(description: str) -> bytes:
+    text = for_terminal(description).translate(_PLAIN).encode("ascii", "replace")
+    if len(text) <= _DESCRIPTION_BYTES:
+        return text
+    return text[: _DESCRIPTION_BYTES - 3] + b"..."
+
+
+_ALIKE = 0.02
+"""By what share sizes may differ that are called the same."""
+
+
+def check_voxel_sizes(
+    affines: NDArray[np.float64], sources: Sequence[Source], dimensions: int
+) -> None:
+    """Refuses images whose elements are of different sizes, as far as the files say.
+
+    A head of 1 mm elements and one of 1.2 mm elements look as if they were of different sizes.
+
+    Args:
+        affines: ``(N K, 4, 4)``, from elements to mm; nan where that is not known.
+        sources: The N files, K images each.
+        dimensions: Of an image, 2 or 3.
+
+    Raises:
+        ValueError: If sizes differ by more than 2 %.
+
+    Example:
+        >>> from pathlib import Path
+        >>> files = [Source(Path(name), name, 0, 0) for name in ("a.nii", "b.nii")]
+        >>> affines = np.stack([np.diag([size, 1.0, 1.0, 1.0]) for size in (1.0, 1.2)])
+        >>> check_voxel_sizes(affines, files, 2)
+        Traceback (most recent call last):
+            ...
+        ValueError: voxel_size: elements of b.nii are of 1.2 × 1 mm, those of a.nii of 1 × 1 mm, ...
+    """
+    sizes = np.linalg.norm(affines[:, :3, :dimensions], axis=1)
+    known = np.flatnonzero(np.isfinite(sizes).all(axis=1))
+    if not known.size:
+        return
+    first = sizes[known[0]]
+    other = known[(np.abs(sizes[known] / first - 1) > _ALIKE).any(axis=1)]
+    if other.size:
+        per_source = len(affines) // len(sources)
+        odd, usual = (sources[row // per_source].path for row in (other[0], known[0]))
+        raise ValueError(
+            f"voxel_size: elements of {odd} are of {_sizes(sizes[other[0]])}, those of {usual} of "
+            f"{_sizes(first)}, so that what is equally large would not look it; give the "
+            "voxel_size that all are to have, beside any shape."
+        )
+
+
+def _sizes(sizes: NDArray[np.float64]) -> str:
+    return " × ".join(f"{size:.4g}" for size in sizes) + " mm"
+
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
+
+
+HEADER_BYTES = 348
+"""The length of a NIfTI header."""
+
+_MILLIMETRES = {1: 1000.0, 3: 0.001}
+"""Codes of metres and micrometres in a NIfTI header, in mm."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An image with three axes and its place.
+
+    Attributes:
+        array: Of a volume (left to right, back to front, bottom to top), of a slice (rows, columns,
+            1), in the numbers of the file.
+        flat: Whether it is a slice.
+        affine: ``(4, 4)``, from an element to mm to the right, forward and up; None where the file
+            does not say.
+        header: The NIfTI header of the file, if it has one; its lengths are in mm.
+    """
+
+    array: NDArray[Any]
+    flat: bool
+    affine: NDArray[np.float64] | None = None
+    header: bytes | None = None
+
+
+def read_scan(path: Path) -> Scan:
+    """Reads a PNG, JPEG, NumPy or NIfTI file.
+
+    Args:
+        path: The file. A NumPy array is a slice ``(rows, columns)``, a volume (left to right, back
+            to front, bottom to top), or either with a leading channel of size 1. A volume of NIfTI
+            is turned into that order, and is a slice if it has only one.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: If it cannot be read, is in colour, has other dimensions, or holds anything
+            but finite numbers.
+    """
+    name = path.name.lower()
+    reader = next((each for suffix, each in _READERS.items() if name.endswith(suffix)), None)
+    if reader is None:
+        raise ValueError(f"images: {path}: expected one of {', '.join(_READERS)}.")
+    try:
+        scan = reader(path)
+    except _RefusedError as error:
+        raise ValueError(f"images: {path}: {error}") from None
+    except Exception as error:  # a broken file breaks its reader in many ways
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"images: {path} cannot be read ({reason}); it is truncated or of another format. "
+            "Get it again, or remove its row."
+        ) from None
+    if scan.array.dtype.kind not in "buif" or not np.isfinite(scan.array).all():
+        raise ValueError(
+            f"images: {path}: expected finite numbers, but got NaN, infinity or others "
+            f"({scan.array.dtype}); replace them."
+        )
+    return scan
+
+
+def read_header(content: bytes) -> Nifti1Header:
+    """A NIfTI header from what :class:`Scan` keeps of it."""
+    from nibabel.nifti1 import Nifti1Header
+
+    return Nifti1Header(content)
+
+
+class _RefusedError(ValueError):
+    """A file that can be read but is not what is expected."""
+
+
+def _read_picture(path: Path) -> Scan:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        # The numbers of a palette are names of colours, not grey levels.
+        array = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
+    if array.ndim == 3:
+        grey = array[..., :1]
+        colours = array[..., :3] if array.shape[-1] >= 3 else grey
+        if (colours != grey).any():
+            raise _RefusedError("expected grey levels, but it is in colour; convert it.")
+        array = grey[..., 0]
+    return Scan(array[..., None], flat=True)
+
+
+def _read_numpy(path: Path) -> Scan:
+    array = np.load(path, allow_pickle=False)
+    if array.ndim in (3, 4) and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim not in (2, 3):
+        raise _RefusedError(f"expected two or three dimensions, but got shape {array.shape}.")
+    return Scan(array[..., None] if array.ndim == 2 else array, flat=array.ndim == 2)
+
+
+def _read_nifti(path: Path) -> Scan:
+    import nibabel
+
+    image = _open_nifti(path)
+    shape = tuple(image.shape)
+    if len(shape) not in (2, 3) and any(size != 1 for size in shape[3:]):
+        raise _RefusedError(
+            f"expected a volume of three dimensions, but got shape {shape}; store one volume of "
+            "it, such as the first, in a file of its own."
+        )
+    header = nibabel.Nifti1Header.from_header(image.header, check=False)
+    array = np.asanyarray(image.dataobj)
+    volume = array.reshape((*shape, 1)[:3])
+    place = nibabel.Nifti1Image(volume, _in_millimetres(image), dtype=volume.dtype)
+    _set_millimetres(header)
+    upright: Any = nibabel.as_closest_canonical(place)
+    return _flattened(np.asanyarray(upright.dataobj), upright.affine, header.binaryblock)
+
+
+def _open_nifti(path: Path) -> Any:
+    import nibabel
+
+    if path.suffix.lower() != ".gz":
+        return nibabel.load(path)
+    # All of it, because the checksum comes last, and nibabel stops before.
+    content = gzip.decompress(path.read_bytes())
+    newer = nibabel.Nifti2Image.header_class.sizeof_hdr.to_bytes(4, sys.byteorder)
+    kind = nibabel.Nifti2Image if content[:4] in (newer, newer[::-1]) else nibabel.Nifti1Image
+    return kind.from_bytes(content)
+
+
+def _in_millimetres(image: Any) -> NDArray[np.float64]:
+    """The affine of an image, whose file may count in metres or micrometres."""
+    scale = np.diag([_millimetres(image.header)] * 3 + [1.0])
+    return np.asarray(scale @ image.affine, dtype=np.float64)
+
+
+def _millimetres(header: Any) -> float:
+    """What a file counts in, in mm; some files hold codes of no unit, and most mean mm."""
+    return _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
+def _set_millimetres(header: Nifti1Header) -> None:
+    """Write the lengths of a header in mm, if they are not."""
+    scale = _millimetres(header)
+    if scale == 1.0:
+        return
+    header["pixdim"][1:4] *= scale
+    for name in ("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"):
+        header[name] *= scale
+    header["xyzt_units"] = 2 | int(header["xyzt_units"]) & ~7
+
+
+def _flattened(volume: NDArray[Any], affine: NDArray[np.float64], header: bytes) -> Scan:
+    """A scan, turned into a slice if it is no more than that."""
+    plane = flat_plane(volume.shape)
+    if plane is None:
+        return Scan(volume, False, affine, header)
+    image, place = plane.cut(volume, affine, 0)
+    return Scan(image, True, place, header)
+
+
+_READERS: dict[str, Callable[[Path], Scan]] = {
+    ".png": _read_picture,
+    ".jpg": _read_picture,
+    ".jpeg": _read_picture,
+    ".npy": _read_numpy,
+    ".nii": _read_nifti,
+    ".nii.gz": _read_nifti,
+}

@@ -1,0 +1,462 @@
+"""Columns of a table as variables: of which kind they are, and their values."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepscm_pl.numerals import format_number
+
+__all__ = [
+    "MISSING",
+    "Attribute",
+    "AttributeKind",
+    "Table",
+    "read_attribute",
+    "read_table",
+    "select_columns",
+]
+
+AttributeKind = Literal["continuous", "positive", "binary", "categorical"]
+"""What the values of an attribute may be: numbers, positive numbers, one of two or of more."""
+
+Numbers = NDArray[np.float64]
+
+_RESERVED = ("image", "label", "index")
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+"""Between which a size is a number in single precision, with all its digits."""
+
+_FEW_LEVELS = 20
+"""A column of more different texts is hardly a category."""
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A variable that comes from a column of a table.
+
+    Attributes:
+        name: Of the variable.
+        column: Of the table.
+        kind: What its values may be.
+        declared: Whether the kind was declared, not inferred.
+        levels: What the class indices 0, 1, … stand for; empty for numbers.
+        values: ``(N,)`` float32, a row for each of the table: in the column's own units, or class
+            indices.
+    """
+
+    name: str
+    column: str
+    kind: AttributeKind
+    declared: bool
+    levels: tuple[str, ...]
+    values: NDArray[np.float32]
+
+    def reordered(self, rows: NDArray[np.int64]) -> Attribute:
+        """The same with its values in another order."""
+        return replace(self, values=self.values[rows])
+
+    def __str__(self) -> str:
+        if self.levels:
+            shown = ", ".join(f"{number} = {level}" for number, level in enumerate(self.levels))
+        else:
+            low, high = self.values.min(), self.values.max()
+            shown = f"from {format_number(low)} to {format_number(high)}"
+        source = "declared" if self.declared else "inferred"
+        return f"{self.name}: {self.kind} ({source}), column {self.column}, {shown}"
+
+
+def select_columns(
+    table: Table,
+    columns: Mapping[str, str] | Sequence[str] | None,
+    kinds: Mapping[str, str],
+    others: Sequence[str],
+) -> dict[str, str]:
+    """Which variable comes from which column.
+
+    Args:
+        table: The table.
+        columns: Variable to column, or columns that keep their name; None takes every column but
+            ``others``.
+        kinds: Variable to kind, checked to be of these variables.
+        others: Columns that are no variables: identifiers, splits, parts of file names.
+
+    Returns:
+        Variable to column.
+
+    Raises:
+        ValueError: If a column or a variable is unknown or reserved, a kind is unknown, or there is
+            no variable.
+    """
+    if columns is None:
+        columns = [name for name in table.columns if name not in others]
+    selected = dict(columns if isinstance(columns, Mapping) else zip(columns, columns, strict=True))
+    table.require("columns", list(selected.values()))
+    if not selected:
+        raise ValueError(f"columns: expected a column of {table.path} at least, but got none.")
+    reserved = [name for name in selected if name in _RESERVED]
+    if reserved:
+        raise ValueError(
+            f"columns: the name {reserved[0]} is taken; give the column another, as in "
+            f"{{my_{reserved[0]}: {selected[reserved[0]]}}}."
+        )
+    for name, kind in kinds.items():
+        if name not in selected:
+            raise ValueError(f"kinds: {name!r} is not one of the variables {', '.join(selected)}.")
+        if kind not in get_args(AttributeKind):
+            raise ValueError(
+                f"kinds: {name}: expected one of {', '.join(get_args(AttributeKind))}, but got "
+                f"{kind!r}."
+            )
+    return selected
+
+
+def read_attribute(
+    table: Table, name: str, column: str, kind: AttributeKind | None, training: NDArray[np.bool_]
+) -> Attribute:
+    """Reads a column, and checks it.
+
+    Args:
+        table: The table.
+        name: The variable.
+        column: Its column.
+        kind: What its values may be; None infers it.
+        training: ``(N,)``, which rows are trained on. Class indices count the levels that are seen
+            there, in the order of numbers or of the alphabet.
+
+    Returns:
+        The attribute.
+
+    Raises:
+        ValueError: If a cell is empty, no number where the kind demands one, beyond what single
+            precision holds, or outside of its kind; if a level does not occur in training, or all
+            values there are equal.
+    """
+    texts = table[column]
+    for row, text in enumerate(texts):
+        if text.lower() in MISSING:
+            raise ValueError(
+                f"columns: {table.where(row)}: expected a value in {column}, but got {text!r}; "
+                "fill it in, or leave such rows out with missing: drop."
+            )
+    numbers = _numbers(texts)
+    found = kind or _infer(table, column, texts, numbers)
+    if found in ("binary", "categorical"):
+        levels, values = _classes(table, column, texts, numbers, training, found)
+    else:
+        levels, values = (), _check_numbers(table, column, texts, numbers, found)
+    single = values.astype(np.float32)
+    if len(set(single[training].tolist())) == 1:
+        alike = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
+        raise ValueError(
+            f"columns: {column} of {table.path} {alike} {texts[training.argmax()]} in every row "
+            f"that is trained on, and a constant tells nothing; leave {name} out, or subtract what "
+            "all rows have in common."
+        )
+    return Attribute(name, column, found, kind is not None, levels, single)
+
+
+def _numbers(texts: Text) -> Numbers:
+    """Each text as a number, nan where it is none, ``(N,)``."""
+    # Imported here, because it is slow to import.
+    import pandas as pd
+
+    return np.asarray(pd.to_numeric(pd.Series(texts), errors="coerce"), dtype=np.float64)
+
+
+def _infer(table: Table, column: str, texts: Text, numbers: Numbers) -> AttributeKind:
+    levels = len(set(texts)) if np.isnan(numbers).any() else len(set(numbers.tolist()))
+    if levels <= 2:
+        return "binary"
+    share = np.isfinite(numbers).mean()
+    if share > 0.5:  # a text among numbers is a mistake, no category
+        return "positive" if (numbers[np.isfinite(numbers)] > 0).all() else "continuous"
+    if levels > _FEW_LEVELS:
+        raise ValueError(
+            f"columns: {column} of {table.path} holds {levels} different texts, such as "
+            f"{texts[0]!r}; declare it categorical in kinds, or name the columns to read in "
+            "columns, without it."
+        )
+    return "categorical"
+
+
+def _check_numbers(
+    table: Table, column: str, texts: Text, numbers: Numbers, kind: AttributeKind
+) -> Numbers:
+    valid = np.isfinite(numbers) & ((numbers > 0) if kind == "positive" else True)
+    if not valid.all():
+        row = int(valid.argmin())
+        expected = "a positive number" if np.isfinite(numbers[row]) else "a number"
+        raise ValueError(
+            f"columns: {table.where(row)}: expected {expected} in {column}, but got "
+            f"{texts[row]!r}; correct it, or declare {column} of another kind in kinds."
+        )
+    _check_precision(table, column, texts, numbers)
+    return numbers
+
+
+def _check_precision(table: Table, column: str, texts: Text, numbers: Numbers) -> None:
+    size = np.abs(numbers)
+    fits = ((size >= _SMALLEST) | (size == 0)) & (size <= _LARGEST)
+    if not fits.all():
+        row = int(fits.argmin())
+        raise ValueError(
+            f"columns: {table.where(row)}: {texts[row]!r} in {column} is beyond single precision, "
+            f"sizes from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct it, or give the column in "
+            "another unit."
+        )
+
+
+def _level_name(level: str | float) -> str:
+    """A class as it is called: as the table says, whole numbers without a point."""
+    if isinstance(level, str):
+        return level
+    return str(int(level)) if level.is_integer() else repr(level)
+
+
+def _classes(
+    table: Table,
+    column: str,
+    texts: Text,
+    numbers: Numbers,
+    training: NDArray[np.bool_],
+    kind: AttributeKind,
+) -> tuple[tuple[str, ...], Numbers]:
+    """The levels and, for each row, the position of its level."""
+    cells = texts.astype(str) if np.isnan(numbers).any() else numbers
+    levels = np.unique(cells[training])
+    if kind == "binary" and len(levels) > 2:
+        raise ValueError(
+            f"kinds: {column} of {table.path} should be binary, but it holds {len(levels)} "
+            f"different values, {levels[0]}, {levels[1]} and {levels[2]} among them; declare it "
+            "categorical."
+        )
+    seen = np.isin(cells, levels)
+    if not seen.all():
+        row = int(seen.argmin())
+        raise ValueError(
+            f"columns: {table.where(row)}: {texts[row]!r} in {column} does not occur in any row "
+            "that is trained on, so nothing can be learned of it; remove the row, or stratify the "
+            "split by this column."
+        )
+    shown = tuple(_level_name(each) for each in levels.tolist())
+    return shown, np.searchsorted(levels, cells).astype(np.float64)
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Text = NDArray[np.object_]
+"""A column of texts, ``(N,)``."""
+
+MISSING = ("", "na", "nan", "n/a", "null", "none")
+"""What a cell without a value says, in small letters."""
+
+_NAMELESS = re.compile(r"(Unnamed: \d+)?")
+"""What a column is called that has no name, by pandas too once it was read and written again."""
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of subjects: every cell a text, empty where there is none.
+
+    Attributes:
+        path: The file.
+        columns: Name to texts ``(N,)``, in the order of the file.
+        identifier: The column that names the subjects.
+        kept: Which rows of the file these are, counted from 0; None where all are.
+    """
+
+    path: Path
+    columns: Mapping[str, Text]
+    identifier: str
+    kept: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """N, the rows."""
+        return len(self.columns[self.identifier])
+
+    def __getitem__(self, column: str) -> Text:
+        """A column, ``(N,)``."""
+        return self.columns[column]
+
+    def where(self, row: int) -> str:
+        """A row as messages name it."""
+        subject = self.columns[self.identifier][row]
+        return f"row {self.number(row)} of {self.path.name} ({self.identifier} {subject})"
+
+    def number(self, row: int) -> int:
+        """Which row of the file a row is; the first one below the header is row 1."""
+        return 1 + (row if self.kept is None else int(self.kept[row]))
+
+    def complete(self, columns: Sequence[str]) -> Table:
+        """The rows that have a value in each of the given columns.
+
+        Args:
+            columns: Their names.
+
+        Returns:
+            The table without the other rows.
+
+        Raises:
+            ValueError: If a column is missing, or no row is complete.
+
+        Example:
+            >>> ages = np.array(["50", "NA", "61"], dtype=object)
+            >>> table = Table(Path("subjects.csv"), {"id": ages, "age": ages}, "id")
+            >>> table.complete(["age"]).where(1)
+            'row 3 of subjects.csv (id 61)'
+        """
+        self.require("columns", columns)
+        has_all = np.ones(len(self), dtype=np.bool_)
+        for column in columns:
+            has_all &= np.array([text.lower() not in MISSING for text in self.columns[column]])
+        if not has_all.any():
+            raise ValueError(
+                f"missing: no row of {self.path} has a value in each of {', '.join(columns)}; name "
+                "the columns that are needed in columns."
+            )
+        rows = np.flatnonzero(has_all)
+        kept = {name: texts[rows] for name, texts in self.columns.items()}
+        return replace(self, columns=kept, kept=rows if self.kept is None else self.kept[rows])
+
+    def require(self, argument: str, columns: Sequence[str]) -> None:
+        """Raises unless the table has the given columns.
+
+        Args:
+            argument: What names them, for the message.
+            columns: Their names.
+
+        Raises:
+            ValueError: If one is missing.
+        """
+        for column in columns:
+            if column not in self.columns:
+                close = difflib.get_close_matches(column, list(self.columns), n=1)
+                meant = f"; did you mean {close[0]!r}?" if close else "."
+                raise ValueError(
+                    f"{argument}: {self.path} has no column {column!r}; it has "
+                    f"{', '.join(self.columns)}{meant}"
+                )
+
+    def first_twice(self, columns: Sequence[str]) -> tuple[int, int] | None:
+        """The first row that says the same in some columns as an earlier one, and that one."""
+        seen: dict[tuple[str, ...], int] = {}
+        keys = zip(*(self.columns[column] for column in columns), strict=True)
+        for row, key in enumerate(keys):
+            earlier = seen.setdefault(key, row)
+            if earlier != row:
+                return earlier, row
+        return None
+
+
+def read_table(path: str | Path, identifier: str, visits: Sequence[str] = ()) -> Table:
+    """Reads a table and checks who its rows are of.
+
+    Args:
+        path: A CSV, TSV or Parquet file with a row per subject, or per visit of a subject.
+        identifier: The column that names the subjects. Leading zeros count.
+        visits: Columns that tell several rows of one subject apart.
+
+    Columns without a name, such as the row numbers that pandas writes, are left out.
+
+    Returns:
+        The table, of at least one row.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such table or has no row, a column is missing, an identifier is
+            missing or a floating-point number, two columns have one name, or two rows are of the
+            same visit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"table: {path} is missing, or not a file.")
+    frame = _read_frame(path)
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    frame = frame.loc[:, [_NAMELESS.fullmatch(name) is None for name in frame]]
+    _check_names(path, frame)
+    if identifier in frame and frame[identifier].dtype.kind == "f":
+        raise ValueError(
+            f"identifier: the column {identifier} of {path} should hold texts or whole numbers, "
+            "but it holds floating-point numbers, which cannot tell long identifiers apart; store "
+            "it as text, and without empty cells."
+        )
+    table = Table(path, {str(name): _texts(frame[name]) for name in frame}, identifier)
+    table.require("identifier", [identifier])
+    table.require("visits", visits)
+    _check_rows(table, visits)
+    return table
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    # Imported here, because it is slow to import.
+    import pandas as pd
+
+    suffix = path.suffix.lower()
+    if suffix not in (*_SEPARATORS, ".parquet"):
+        raise ValueError(f"table: expected a .csv, .tsv or .parquet file, but got {path}.")
+    try:
+        if suffix == ".parquet":
+            return pd.read_parquet(path)
+        return _read_text(path, _SEPARATORS[suffix])
+    except Exception as error:  # a broken table breaks its reader in many ways
+        raise ValueError(
+            f"table: {path} cannot be read as a table ({str(error).strip()}); expected a first "
+            "line with the names of the columns, and no more cells in any other one."
+        ) from None
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    import pandas as pd
+
+    # Read with its header as a row like others: names that occur twice stay as they are, and a row
+    # that is longer than the header is refused, instead of shifting all the others.
+    lines = pd.read_csv(
+        path, sep=separator, header=None, dtype=str, na_filter=False, encoding="utf-8-sig"
+    )
+    return lines[1:].set_axis(lines.iloc[0], axis="columns")
+
+
+def _check_names(path: Path, frame: pd.DataFrame) -> None:
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(
+            f"table: {path} has several columns {str(twice[0])!r}, of which only one can be meant; "
+            "rename or remove the others."
+        )
+
+
+def _texts(column: pd.Series) -> Text:
+    missing = column.isna().to_numpy(dtype=bool)
+    cells = column.to_numpy(dtype=object)
+    texts = ["" if gone else str(cell).strip() for cell, gone in zip(cells, missing, strict=True)]
+    return np.array(texts, dtype=object)
+
+
+def _check_rows(table: Table, visits: Sequence[str]) -> None:
+    if not len(table):
+        raise ValueError(f"table: {table.path} should have a row for each subject, but has none.")
+    for row, subject in enumerate(table[table.identifier]):
+        if not subject:
+            raise ValueError(
+                f"identifier: {table.where(row)}: expected an identifier, but the cell is empty."
+            )
+    twice = table.first_twice([table.identifier, *visits])
+    if twice is not None:
+        earlier, row = twice
+        columns = " and ".join([table.identifier, *visits])
+        raise ValueError(
+            f"identifier: {table.where(row)} has the same {columns} as row "
+            f"{table.number(earlier)}; remove one of them, or name the columns that tell "
+            "visits apart in visits."
+        )

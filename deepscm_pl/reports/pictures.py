@@ -1,0 +1,267 @@
+"""Whether intervals of particles hold the truth as often as they should."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from deepscm_pl.escaping import for_picture
+from deepscm_pl.evaluation.counterfactuals import COVERAGE_LEVELS, CounterfactualResult
+from deepscm_pl.evaluation.estimate import Estimate
+from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
+
+__all__ = ["draw_coverage", "draw_errors", "draw_noise", "has_coverage"]
+
+_MARKERS = "osD^v<>Ph*Xd"
+_LINES: tuple[str, ...] = ("-", "--", "-.", ":")
+_SIZE = 4.0
+"""Of the axes, in inches."""
+
+
+def draw_coverage(results: Sequence[CounterfactualResult], particles: str) -> Figure:
+    """How often the truth lies in intervals of each level, over pixels that vary.
+
+    Args:
+        results: At least one, with coverage.
+        particles: How many particles intervals are of, and of which images.
+    """
+    titles = [wrapped(result.question.title, 40) for result in results]
+    beside, lines = width_of(titles, 8) + 1.2, "\n".join([*titles, "exact"])
+    size = (_SIZE + beside, max(_SIZE, 1.3 * height_of([lines], 8) + 0.4))
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color="0.85", linewidth=5, label="exact")
+    for k, (result, title) in enumerate(zip(results, titles, strict=True)):
+        levels, shares = _known(result)
+        axes.plot(levels, shares, color=colormaps["tab10"](k % 10), linestyle=_LINES[k % 4],
+                  marker=_MARKERS[k % len(_MARKERS)], markerfacecolor="none", markersize=5,
+                  linewidth=1.2, label=title)  # fmt: skip
+    axes.set_title(particles, fontsize=9)
+    axes.set_xlabel("level of the central interval of the particles (%)", fontsize=8)
+    axes.set_ylabel("varying pixels whose truth lies inside (%)", fontsize=8)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 100)
+    axes.set_box_aspect(1)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
+                handlelength=3.5, borderaxespad=0)  # fmt: skip
+    return figure
+
+
+def has_coverage(result: CounterfactualResult) -> bool:
+    """Whether there is a level at which coverage is known: at none where no pixel varies."""
+    return bool(_known(result)[0])
+
+
+def _known(result: CounterfactualResult) -> tuple[list[float], list[float]]:
+    """The levels at which coverage is known, and the coverage, in percent.
+
+    A few particles do not tell intervals of a high level apart.
+    """
+    found = {
+        level: result.quantities.get(f"coverage/varying/{level:g}") for level in COVERAGE_LEVELS
+    }
+    known = {level: each.mean for level, each in found.items() if each and isfinite(each.mean)}
+    return [100 * level for level in known], [100 * share for share in known.values()]
+
+
+_MODEL, _OTHER, _LINE = "#1b6ca8", "#c8502d", "#333333"
+_BANDS = ("0.955", "white")
+_AXIS = (
+    "error against the true counterfactual ÷ that of the factual unchanged\n"
+    "(logarithmic, ± 2 standard errors; at 1 the model is no better than doing nothing)"
+)
+
+
+@dataclass(frozen=True)
+class _Series:
+    """One kind of answer: a dot for each intervention, those that are known."""
+
+    label: str
+    marker: str
+    colour: str
+    filled: bool
+    below: float
+    """How far below the middle of the row of its intervention, in rows."""
+    estimates: Sequence[Estimate | None]
+
+
+def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") -> Figure:
+    """The error of each intervention as a share of that of the factual unchanged.
+
+    Args:
+        results: At least one, with truth.
+        particles: How many particles their mean is of, and of which images; empty leaves it out.
+    """
+    titles = [wrapped(result.question.title, 40) for result in results]
+    size = (width_of(titles, 8) + 5.2, 0.56 * len(results) + 1.5)
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots()
+    series = _series(results, particles)
+    _scale(axes, series)
+    for row in range(len(results)):
+        axes.axhspan(row - 0.5, row + 0.5, color=_BANDS[row % 2], linewidth=0, zorder=0)
+    axes.axvline(1, color=_LINE, linestyle="--", linewidth=1, label="factual unchanged", zorder=1)
+    for each in series:
+        _draw_series(axes, each)
+    axes.set_yticks(range(len(results)), map(for_picture, titles), fontsize=8)
+    axes.set_ylim(len(results) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0, pad=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set_xlabel(_AXIS, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def _series(results: Sequence[CounterfactualResult], particles: str) -> list[_Series]:
+    found = [result.quantities for result in results]
+    means = [each.get("particles/ratio/particle_mean") for each in found]
+    draws = [each.get("error/ratio/particle") for each in found]
+    others = [_another_original(result) for result in results]
+    images = max(result.rows + result.left_out for result in results)
+    series = [
+        _Series(f"mean of {particles}", "o", _MODEL, True, -0.27, means),
+        _Series(f"single draw, {images} images", "o", _MODEL, False, 0.0, draws),
+        _Series("another original, same attributes", "D", _OTHER, True, 0.27, others),
+    ]
+    return series if particles else series[1:]
+
+
+def _another_original(result: CounterfactualResult) -> Estimate | None:
+    other = result.quantities.get("error/mean_absolute_error/stranger")
+    factual = result.quantities.get("error/mean_absolute_error/factual")
+    if other is None or factual is None or not factual.mean > 0:
+        return None
+    return Estimate(other.mean / factual.mean, float("nan"), other.rows)
+
+
+def _scale(axes: Axes, series: Sequence[_Series]) -> None:
+    """A logarithmic axis with room for all dots and, on their right, for their values."""
+    ends = [1.0]
+    for each in series:
+        known = [estimate for estimate in each.estimates if estimate is not None]
+        ends += [estimate.mean for estimate in known]
+        ends += [estimate.mean + _half_width(estimate) for estimate in known]
+    positive = [end for end in ends if 0 < end < np.inf]
+    low, high = min(positive), max(positive)
+    span = max(high / low, 2.0)
+    axes.set_xscale("log")
+    axes.set_xlim(low / span ** (0.25 if 0 in ends else 0.06), high * span**0.16)
+    steps = (1.0, 2.0, 5.0) if span < 300 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _half_width(estimate: Estimate) -> float:
+    """Two standard errors, or nothing where there are none."""
+    return float(np.nan_to_num(2 * estimate.standard_error, posinf=0.0))
+
+
+def _draw_series(axes: Axes, series: _Series) -> None:
+    face = series.colour if series.filled else "white"
+    style: dict[str, Any] = {
+        "color": series.colour,
+        "markerfacecolor": face,
+        "markersize": 5,
+        "linewidth": 1,
+    }
+    axes.plot([], [], series.marker, label=series.label, **style)
+    for row, estimate in enumerate(series.estimates):
+        if estimate is None or not np.isfinite(estimate.mean):
+            continue
+        height, width = row + series.below, _half_width(estimate)
+        # No error at all has no place on the axis: an arrow at its left end stands for it.
+        at = estimate.mean if estimate.mean > 0 else axes.get_xlim()[0]
+        marker = series.marker if estimate.mean > 0 else "<"
+        ends = [max(at - width, axes.get_xlim()[0]), at + width]
+        axes.plot(ends, [height, height], color=series.colour, linewidth=1.2)
+        axes.plot([at], [height], marker, clip_on=False, **style)
+        text = axes.annotate(_number(estimate.mean), (ends[1], height), (5, -0.5), fontsize=7,
+                             textcoords="offset points", va="center_baseline")  # fmt: skip
+        # So that the line at 1 does not cross it out.
+        text.set_path_effects([withStroke(linewidth=3, foreground=_BANDS[row % 2])])
+
+
+def _number(value: float) -> str:
+    """Three digits.
+
+    Example:
+        >>> _number(0.16), _number(12), _number(0.00123456), _number(123.4)
+        ('0.160', '12.0', '0.00123', '123')
+    """
+    return f"{value:#.3g}".rstrip(".") if value else "0"
+
+
+_LIMIT = 4.5
+_INFERRED, _PRIOR = "#8fbfe0", "#333333"
+
+
+def draw_noise(results: Sequence[NoiseResult]) -> Figure:
+    """Histograms of abducted noise, and the prior N(0, 1).
+
+    Args:
+        results: At least one.
+    """
+    columns = min(len(results), 2 if len(results) == 4 else 3)
+    rows = -(-len(results) // columns)
+    width = max(3.2, width_of(map(_title, results), 9) + 0.7)
+    size = (max(width * columns, 3.6), 2.6 * rows + 0.4)
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for panel, result in zip(axes, results, strict=False):
+        _draw_panel(panel, result)
+    for panel in axes[len(results) :]:
+        panel.set_axis_off()
+    figure.legend(
+        handles=[
+            Patch(color=_INFERRED, label="inferred"),
+            Line2D([], [], color=_PRIOR, label="prior N(0, 1)"),
+        ],
+        loc="outside lower center",
+        ncols=2,
+        fontsize=8,
+        frameon=False,
+    )
+    return figure
+
+
+def _draw_panel(axes: Axes, result: NoiseResult) -> None:
+    values = result.sample.double().numpy()
+    # Fewer where there are few values, so that the bars tell more than their own chance.
+    bins = int(np.clip(np.sqrt(len(values)), 10, 60))
+    counts, edges = np.histogram(values, bins, range=(-_LIMIT, _LIMIT))
+    # Over all values, so that those beyond the limits are missed and not spread over the others.
+    density = counts * bins / (2 * _LIMIT * max(len(values), 1))
+    axes.stairs(density, edges, fill=True, color=_INFERRED)
+    places = np.linspace(-_LIMIT, _LIMIT, 181)
+    axes.plot(places, np.exp(-(places**2) / 2) / np.sqrt(2 * np.pi), color=_PRIOR, linewidth=1.2)
+    axes.set_title(_title(result), fontsize=9)
+    beyond = float((abs(values) > _LIMIT).mean()) if len(values) else 0.0
+    said = f" ({_percent(beyond)} beyond ±{_LIMIT:g})" if beyond else ""
+    axes.set_xlabel(f"noise{said}", fontsize=8)
+    axes.set_ylabel("density", fontsize=8)
+    axes.set_xlim(-_LIMIT, _LIMIT)
+    axes.tick_params(labelsize=8)
+
+
+def _title(result: NoiseResult) -> str:
+    """Such as ``z of image``, and below it ``n = 500 images, 64 numbers each``."""
+    numbers = f", {result.entries} numbers each" if result.entries > 1 else ""
+    return f"{result.part} of {result.variable}\nn = {result.rows} images{numbers}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

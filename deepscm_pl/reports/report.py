@@ -1,0 +1,383 @@
+"""An evaluation as JSON, as Markdown with pictures, and as figures for TensorBoard."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from deepscm_pl.escaping import as_json, for_markdown, for_tag, markdown_code
+from deepscm_pl.evaluation.association import AssociationRow
+from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
+from deepscm_pl.evaluation.densities import DensityResult
+from deepscm_pl.evaluation.evaluate import Evaluation
+from deepscm_pl.evaluation.examples import describe_rows
+from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.figures import save_figure
+from deepscm_pl.files import replaced_folder
+from deepscm_pl.reports.densities import draw_densities
+from deepscm_pl.reports.examples import draw_examples
+from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise, has_coverage
+from deepscm_pl.reports.tables import (
+    QUANTILES,
+    Table,
+    association_table,
+    density_table,
+    effectiveness_table,
+    error_table,
+    how_to_read,
+    noise_table,
+    similarity_table,
+    soundness_table,
+)
+
+__all__ = ["Report"]
+
+_FORMAT = 3
+_NUMBERS = "evaluation.json"
+
+
+class Report:
+    """What an evaluation found, to be printed, written and logged.
+
+    Args:
+        subject: What was evaluated.
+        evaluation: What was found.
+        association: The lines of the association table.
+        origin: Where model and data come from, plain data for the JSON.
+        reference_name: Heading of the numbers to compare with.
+
+    Attributes:
+        tables: All tables that are not empty.
+        pictures: All pictures, by the name of their file without its ending.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        evaluation: Evaluation,
+        association: Sequence[AssociationRow] = (),
+        origin: dict[str, Any] | None = None,
+        reference_name: str = "reference",
+    ) -> None:
+        self.evaluation = evaluation
+        self.association = list(association)
+        self.origin = dict(origin or {})
+        answered = [each for each in evaluation.counterfactuals if each.rows]
+        self.tables: dict[str, Table] = {}
+        if association:
+            self.tables["association"] = association_table(association, reference_name)
+        if evaluation.densities:
+            self.tables["densities"] = density_table(evaluation.densities)
+        if any("error/ratio/particle" in each.quantities for each in answered):
+            self.tables["errors"] = error_table(answered)
+            self.tables["similarity"] = similarity_table(answered)
+            self.tables["effectiveness"] = effectiveness_table(
+                answered, subject.measured, subject.unit
+            )
+        if answered:
+            self.tables["soundness"] = soundness_table(answered)
+        if evaluation.noise:
+            self.tables["noise"] = noise_table(evaluation.noise)
+        self.pictures = dict(_pictures(subject, evaluation))
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write everything into ``folder``, a former report in which is replaced as a whole.
+
+        Raises:
+            ValueError: If the folder cannot be written, or holds something else than a report.
+        """
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / _NUMBERS).is_file():
+            raise ValueError(
+                f"folder: {folder} holds something else than an evaluation, which would be lost; "
+                "name a new folder."
+            )
+        with replaced_folder(folder) as new:
+            (new / _NUMBERS).write_text(as_json(self.as_plain_data()), encoding="utf-8")
+            (new / "evaluation.md").write_text(self.as_markdown(), encoding="utf-8")
+            for name, figure in self.pictures.items():
+                save_figure(figure, new / f"{name}.png")
+        return sorted(folder.iterdir())
+
+    def as_plain_data(self) -> dict[str, Any]:
+        """All numbers, as plain data without NaN."""
+        evaluation = self.evaluation
+        return {
+            "format": _FORMAT,
+            **self.origin,
+            "world": evaluation.world,
+            "rows": evaluation.rows,
+            "available_rows": evaluation.available,
+            "individuals": evaluation.individuals,
+            "detail_rows": evaluation.detail_rows,
+            "particles": evaluation.particles,
+            "association": {
+                row.key: {**row.estimate.as_plain_data(), "reference": _finite(row.reference)}
+                for row in self.association
+            },
+            "intervention": [_plain_density(each) for each in evaluation.densities],
+            "counterfactual": {
+                each.question.text: _plain_counterfactual(each)
+                for each in evaluation.counterfactuals
+            },
+            "composition": {k: v.as_plain_data() for k, v in evaluation.composition.items()},
+            "noise": {
+                f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
+            },
+            "left_out": self.left_out,
+            "seconds": {part: round(value, 1) for part, value in evaluation.seconds.items()},
+        }
+
+    def as_markdown(self) -> str:
+        """The report for people; pictures lie beside it."""
+        evaluation = self.evaluation
+        parts = ["# Evaluation", self._introduction()]
+        for title, name, picture in (
+            ("Association", "association", ""),
+            ("Intervention", "densities", "densities"),
+            ("Counterfactual", "errors", "errors"),
+            ("Similarity", "similarity", ""),
+            ("Counterfactual images", "", "examples"),
+            ("Effectiveness", "effectiveness", ""),
+            ("Soundness", "soundness", "coverage"),
+            ("Noise", "noise", "noise"),
+        ):
+            table = self.tables.get(name)
+            if table is None and picture not in self.pictures:
+                continue
+            parts.append(f"## {title}")
+            if table is not None:
+                parts += [
+                    how_to_read(name, table),
+                    f"{for_markdown(table.title)}.",
+                    table.as_markdown(),
+                ]
+            if title == "Soundness" and evaluation.composition:
+                parts.append(self._composition())
+            if picture in self.pictures:
+                caption = self._caption(picture)
+                parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
+        left_out = self.left_out
+        if left_out:
+            parts.append(
+                "## Left out\n\n" + "\n".join(f"- {for_markdown(reason)}" for reason in left_out)
+            )
+        return "\n\n".join(part.strip() for part in parts) + "\n"
+
+    def main_figures(self) -> dict[str, float]:
+        """The numbers that sum a model up, by names that TensorBoard takes."""
+        evaluation = self.evaluation
+        found = {row.key: row.estimate.mean for row in self.association if "/" not in row.key}
+        found |= {
+            row.key: row.estimate.mean
+            for row in self.association
+            if row.key.startswith(("bits_per_dimension/", "mean_absolute_error/"))
+        }
+        for each in evaluation.counterfactuals:
+            for key in _MAIN:
+                if key in each.quantities:
+                    found[f"{each.question.text}/{key}"] = each.quantities[key].mean
+        return _tagged(found)
+
+    def scalars(self) -> dict[str, float]:
+        """All numbers of the second and third rung, by names that TensorBoard takes."""
+        evaluation = self.evaluation
+        found = {
+            f"density/{each.key}": each.distance
+            for each in evaluation.densities
+            if each.distance is not None
+        }
+        for each in evaluation.counterfactuals:
+            for key, value in each.quantities.items():
+                found[f"{each.question.text}/{key}"] = value.mean
+        found |= {key: value.mean for key, value in evaluation.composition.items()}
+        for result in evaluation.noise:
+            for key, number in result.quantities.items():
+                found[f"noise/{result.variable}/{result.part}/{key}"] = number
+        return _tagged(found)
+
+    @property
+    def rows(self) -> str:
+        """What was evaluated, such as ``The first 100 of 500 images of the test split``."""
+        evaluation = self.evaluation
+        if evaluation.available is None or evaluation.rows == evaluation.available:
+            found = f"{evaluation.rows} images of the test split"
+        else:
+            found = (
+                f"The first {evaluation.rows} of {evaluation.available} images of the test split"
+            )
+        if self._is_repeated:
+            found += f", from {evaluation.individuals} subjects"
+        return found
+
+    @property
+    def _is_repeated(self) -> bool:
+        """Whether there are several images of one subject."""
+        individuals = self.evaluation.individuals
+        return individuals is not None and individuals < self.evaluation.rows
+
+    def _introduction(self) -> str:
+        evaluation = self.evaluation
+        world = evaluation.world
+        truth = "of no known world" if world is None else f"of {for_markdown(world)}"
+        lines = [
+            f"{self.rows}, {truth}; quantities of particles, "
+            f"repetitions and pixel noise, and the noise floor, from the first "
+            f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
+            "Numbers are means over images; grey levels go from 0 to 255."
+            + (_REPEATED if self._is_repeated else ""),
+            *(f"{name.capitalize()}: {markdown_code(value)}." for name, value in self.origin.items()
+              if value and isinstance(value, str)),
+        ]  # fmt: skip
+        return "\n\n".join(lines)
+
+    def _caption(self, picture: str) -> str:
+        compared = any(example.truth is not None for example in self.evaluation.examples)
+        known = self.evaluation.world is not None
+        return _CAPTIONS[picture].format(
+            compared=_COMPARED if compared else "", solid=_DASHED if known else ""
+        )
+
+    def _composition(self) -> str:
+        found = [
+            f"{value.mean:.3f} grey levels after {key.rsplit('/', 1)[1]}"
+            for key, value in self.evaluation.composition.items()
+        ]
+        return f"Composition, error of null interventions (0 is perfect): {', '.join(found)}."
+
+    @property
+    def left_out(self) -> list[str]:
+        """What could not be evaluated, and why."""
+        reasons = list(self.evaluation.left_out)
+        for each in self.evaluation.counterfactuals:
+            if each.left_out:
+                total = each.rows + each.left_out
+                reasons.append(
+                    f"{each.question.title}: {each.left_out} of {total} images, for which it "
+                    "leads to a value that is impossible."
+                )
+        for result in self.evaluation.noise:
+            if result.left_out:
+                reasons.append(
+                    f"Noise: {result.part} of {result.variable} is infinite for {result.left_out} "
+                    f"of {result.rows + result.left_out} images, whose values the model holds "
+                    "impossible."
+                )
+        answered = [each for each in self.evaluation.counterfactuals if each.rows]
+        if answered and not any("identity/kept" in each.quantities for each in answered):
+            reasons.append("Identity: no predictor was given.")
+        return reasons
+
+
+_REPEATED = (
+    " Standard errors take images of one subject for independent, and are too small where they are "
+    "alike; noise is that of the first image of each subject."
+)
+
+_SIGNS = {"+": "_plus_", "-": "_minus_", "*": "_times_"}
+
+_MAIN = (
+    "particles/ratio/particle_mean",
+    "error/ratio/particle",
+    "reversibility/mean_absolute_error/10",
+    "identity/kept",
+)
+
+_CAPTIONS = {
+    "densities": "Densities of the model{solid}",
+    "errors": "Error against the true counterfactual, as a share of that of the factual "
+    "unchanged, with two standard errors; diamonds: another original with the same attributes",
+    "examples": "Single draws of counterfactuals of the first test images{compared}; hatched: "
+    "impossible",
+    "coverage": "How often the truth lies in central intervals of the particles, over pixels that "
+    "vary; on the grey line it is as often as it should be",
+    "noise": "Abducted noise and its prior N(0, 1)",
+}
+_DASHED = " (solid) and of the world (dashed)"
+_COMPARED = ", below each the truth, and the difference (red: the model is brighter)"
+
+
+def _pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+    true = [e for e in evaluation.counterfactuals if "error/ratio/particle" in e.quantities]
+    covered = [e for e in true if has_coverage(e)]
+    particles = _particles(evaluation) if evaluation.particles > 1 else ""
+    if evaluation.densities:
+        yield "densities", draw_densities(evaluation.densities)
+    if true:
+        yield "errors", draw_errors(true, particles)
+    if evaluation.examples:
+        labels = describe_rows(subject, len(evaluation.examples[0].images))
+        yield "examples", draw_examples(evaluation.examples, labels)
+    if covered and particles:
+        yield "coverage", draw_coverage(covered, particles)
+    if evaluation.noise:
+        yield "noise", draw_noise(evaluation.noise)
+
+
+def _particles(evaluation: Evaluation) -> str:
+    """Such as ``19 particles, first 500 images``."""
+    first = "first " if evaluation.detail_rows < evaluation.rows else ""
+    return f"{evaluation.particles} particles, {first}{evaluation.detail_rows} images"
+
+
+def _tagged(found: dict[str, float]) -> dict[str, float]:
+    """Finite numbers by names of the characters that TensorBoard takes, no two alike."""
+    tagged: dict[str, float] = {}
+    for name, value in found.items():
+        if not math.isfinite(value):
+            continue
+        readable = re.sub(r"([-+*])=", lambda sign: _SIGNS[sign[1]], name)
+        plain = tag = f"evaluation/{for_tag(readable)}"
+        copies = 1
+        while tag in tagged:
+            copies += 1
+            tag = f"{plain}_{copies}"
+        tagged[tag] = value
+    return tagged
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+def _plain_density(result: DensityResult) -> dict[str, Any]:
+    return {
+        "density": result.key,
+        "variable": result.variable,
+        "given": dict(result.given),
+        "done": result.done,
+        "unit": result.unit,
+        "wasserstein_distance": result.distance,
+        "floor": result.floor,
+        "model": {
+            "mean": _finite(result.model.mean),
+            "standard_deviation": _finite(result.model.deviation),
+            "quantiles": {
+                f"{share:g}": _finite(result.model.quantile(share)) for share in QUANTILES
+            },
+            "effective_size": _finite(result.model.effective_size),
+            "probabilities": {name: result.probability(k) for k, name in enumerate(result.classes)},
+        },
+    }
+
+
+def _plain_counterfactual(result: CounterfactualResult) -> dict[str, Any]:
+    return {
+        "rows": result.rows,
+        "left_out": result.left_out,
+        "quantities": {name: value.as_plain_data() for name, value in result.quantities.items()},
+    }
+
+
+def _plain_noise(result: NoiseResult) -> dict[str, Any]:
+    return {
+        "rows": result.rows,
+        "left_out": result.left_out,
+        "entries": result.entries,
+        "quantities": {name: _finite(value) for name, value in result.quantities.items()},
+    }

@@ -1,0 +1,36 @@
+"""Synthetic worlds: causal models that are known, attributes and images included."""
+
+from deepscm_pl.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
+from deepscm_pl.worlds.brain import BrainWorld
+from deepscm_pl.worlds.catalogue import (
+    DIGIT_WORLDS,
+    WORLDS,
+    known_world,
+    read_world,
+    write_world,
+)
+from deepscm_pl.worlds.digits import (
+    DigitWorld,
+    ThicknessIntensityFallingWorld,
+    ThicknessIntensityWorld,
+    ThicknessSlantWorld,
+    ThicknessWidthWorld,
+)
+
+__all__ = [
+    "DIGIT_WORLDS",
+    "WORLDS",
+    "BrainWorld",
+    "DigitWorld",
+    "KnownAttribute",
+    "KnownDo",
+    "KnownWorld",
+    "ThicknessIntensityFallingWorld",
+    "ThicknessIntensityWorld",
+    "ThicknessSlantWorld",
+    "ThicknessWidthWorld",
+    "known_world",
+    "read_world",
+    "within",
+    "write_world",
+]

@@ -1,0 +1,99 @@
+"""The known worlds by name, and their description in a data set's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from deepscm_pl.files import new_file
+from deepscm_pl.worlds.base import KnownWorld
+from deepscm_pl.worlds.brain import BrainWorld
+from deepscm_pl.worlds.digits import (
+    ThicknessIntensityFallingWorld,
+    ThicknessIntensityWorld,
+    ThicknessSlantWorld,
+    ThicknessWidthWorld,
+)
+
+__all__ = ["DIGIT_WORLDS", "WORLDS", "known_world", "read_world", "write_world"]
+
+DIGIT_WORLDS: tuple[type[KnownWorld], ...] = (
+    ThicknessIntensityWorld,
+    ThicknessIntensityFallingWorld,
+    ThicknessSlantWorld,
+    ThicknessWidthWorld,
+)
+"""Those that digits of MNIST are drawn in."""
+
+WORLDS: tuple[type[KnownWorld], ...] = (*DIGIT_WORLDS, BrainWorld)
+"""All known worlds."""
+
+
+def known_world(name: str, parameters: Mapping[str, float] | None = None) -> KnownWorld:
+    """A world by its name.
+
+    Args:
+        name: As on the command line.
+        parameters: Numbers of its equations that differ from the published ones.
+
+    Returns:
+        The world.
+
+    Raises:
+        ValueError: If there is no such world, or a parameter is unknown, no number, or out of
+            range.
+
+    Example:
+        >>> known_world("thickness-intensity").attributes
+        ('thickness', 'intensity')
+    """
+    classes = {each.name: each for each in WORLDS}
+    if name not in classes:
+        raise ValueError(f"world must be one of {', '.join(classes)}, got {name!r}.")
+    known = classes[name]().parameters()
+    for key, value in (parameters or {}).items():
+        if key not in known:
+            raise ValueError(f"the world {name} has no parameter {key!r}; {', '.join(known)} are.")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"the parameter {key} of a world must be a number, got {value!r}.")
+    return classes[name](**(parameters or {}))
+
+
+def write_world(path: str | Path, world: KnownWorld) -> None:
+    """Writes the name and the parameters of a world as JSON.
+
+    Args:
+        path: The file to write; its folder must exist.
+        world: What to write.
+    """
+    content = {"world": world.name, "parameters": world.parameters()}
+    with new_file(Path(path)) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
+
+
+def read_world(path: str | Path) -> KnownWorld:
+    """Reads what :func:`write_world` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The world.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no such JSON, or names no known world.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing, or not a file.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return known_world(content["world"], content["parameters"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{path} should describe a world as JSON, {{"world": name, "parameters": '
+            f"{{name: number}}}}, but it does not ({type(error).__name__}: {error}); generate the "
+            "data set again with `deepscm data`."
+        ) from None

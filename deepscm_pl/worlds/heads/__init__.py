@@ -1,0 +1,18 @@
+"""Heads to draw and to measure: phantoms of brains with known volumes; no causal words in here."""
+
+from deepscm_pl.worlds.heads.anatomy import TRAITS, Anatomy
+from deepscm_pl.worlds.heads.drawing import draw_heads, draw_labels
+from deepscm_pl.worlds.heads.grid import HeadGrid
+from deepscm_pl.worlds.heads.measure import HeadMeasurements, measure_heads
+from deepscm_pl.worlds.heads.tissue import TISSUES
+
+__all__ = [
+    "TISSUES",
+    "TRAITS",
+    "Anatomy",
+    "HeadGrid",
+    "HeadMeasurements",
+    "draw_heads",
+    "draw_labels",
+    "measure_heads",
+]

@@ -1,0 +1,105 @@
+"""Where the elements of an image lie in the head."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepscm_pl.worlds.heads.anatomy import Anatomy
+from deepscm_pl.worlds.heads.grid import HeadGrid
+from deepscm_pl.worlds.heads.tissue import draw_tissues
+
+__all__ = ["draw_heads", "draw_labels"]
+
+
+_Array = NDArray[np.float32]
+
+
+def draw_labels(
+    traits: ArrayLike, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
+) -> _Array:
+    """Fractions of each tissue, see :data:`~deepscm_pl.worlds.heads.TISSUES`.
+
+    Args:
+        traits: What makes each head itself, standard normal, ``(N, TRAITS)``.
+        brain_volume: ``(N,)``, in mm³.
+        ventricle_volume: ``(N,)``, in mm³.
+        grid: Where the elements lie.
+
+    Returns:
+        ``(N, tissues, *grid.shape)``, of sum 1 over tissues.
+    """
+    tissues = _tissues(Anatomy.of(_table(traits)), brain_volume, ventricle_volume, grid)
+    return tissues.reshape(*tissues.shape[:2], *grid.shape)
+
+
+def draw_heads(
+    traits: ArrayLike, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
+) -> NDArray[np.uint8]:
+    """Heads with given volumes: tissues in their grey levels, a smooth bias field, and noise.
+
+    Args:
+        traits: What makes each head itself, noise included, ``(N, TRAITS)``.
+        brain_volume: ``(N,)``, in mm³.
+        ventricle_volume: ``(N,)``, in mm³.
+        grid: Where the elements lie.
+
+    Returns:
+        Grey levels, ``(N, *grid.shape)``.
+    """
+    table = _table(traits)
+    anatomy = Anatomy.of(table)
+    tissues = _tissues(anatomy, brain_volume, ventricle_volume, grid)
+    fluid, grey, white, skull, scalp = (anatomy.levels[:, k] for k in range(5))
+    levels = [np.zeros_like(fluid), scalp, skull, fluid, grey, white, fluid * 0.85]
+    clean = sum(level * tissues[:, k] for k, level in enumerate(levels))
+    biased = clean * np.exp(_bias(anatomy, grid))
+    # The magnitude of a complex signal: never below zero, and noise in air, too.
+    real, imaginary = _noise(table, 2 * tissues.shape[-1]).reshape(len(table), 2, -1).swapaxes(0, 1)
+    magnitude = np.hypot(biased + anatomy.noise * real, anatomy.noise * imaginary)
+    return np.clip(np.rint(magnitude), 0, 255).astype(np.uint8).reshape(-1, *grid.shape)
+
+
+def _table(traits: ArrayLike) -> _Array:
+    return np.asarray(traits, dtype=np.float32)
+
+
+def _tissues(
+    anatomy: Anatomy, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
+) -> _Array:
+    """Fractions of each tissue, ``(N, tissues, E)``."""
+    brain = np.asarray(brain_volume, dtype=np.float64)[:, None]
+    ventricles = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
+    return draw_tissues(anatomy, brain, ventricles, grid)
+
+
+def _bias(anatomy: Anatomy, grid: HeadGrid) -> _Array:
+    """The log of the bias field: a quadratic over the head, ``(N, E)``."""
+    right, forward, *_ = 2 * grid.coordinates() / grid.extent
+    terms = (right, forward, right * forward, right**2 - 0.3, forward**2 - 0.3)
+    field: _Array = sum(anatomy.bias[:, k] * term for k, term in enumerate(terms))
+    return field
+
+
+def _noise(traits: _Array, count: int) -> _Array:
+    """Standard normal numbers that are a function of the traits alone, ``(N, count)``.
+
+    A counter is scrambled with a key made of each head's traits (splitmix64, Steele et al. 2014),
+    so that the same head has the same noise in every image, whatever is drawn beside it.
+    """
+    key = np.zeros(len(traits), dtype=np.uint64)
+    for column in np.ascontiguousarray(traits).view(np.uint32).T:
+        key = _scramble(key ^ column.astype(np.uint64))
+    counter = np.arange(2 * ((count + 1) // 2), dtype=np.uint64)
+    bits = _scramble(key[:, None] + counter * np.uint64(0x9E3779B97F4A7C15))
+    uniform = ((bits >> np.uint64(40)).astype(np.float32) + np.float32(0.5)) / np.float32(2**24)
+    first, second = uniform[:, 0::2], uniform[:, 1::2]
+    radius, angle = np.sqrt(-2 * np.log(first)), np.float32(2 * np.pi) * second
+    normal = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return normal[:, :count]
+
+
+def _scramble(bits: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

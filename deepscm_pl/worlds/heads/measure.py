@@ -1,0 +1,124 @@
+"""Volumes measured in images of heads."""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from deepscm_pl.worlds.heads.grid import HeadGrid
+
+__all__ = ["HeadMeasurements", "measure_heads"]
+
+_Array = NDArray[np.float32]
+
+_FLUID, _GREY, _VENTRICLE = 0.245, 0.605, 0.208
+"""Grey levels of tissues, as shares of that of white matter."""
+
+
+class HeadMeasurements(NamedTuple):
+    """What is found in images of heads.
+
+    Attributes:
+        brain_volume: ``(N,)``, in mm³; nan where there is no brain.
+        ventricle_volume: ``(N,)``, in mm³; nan likewise.
+    """
+
+    brain_volume: NDArray[np.float64]
+    ventricle_volume: NDArray[np.float64]
+
+
+def measure_heads(images: ArrayLike, grid: HeadGrid) -> HeadMeasurements:
+    """Segments brain and ventricles by their grey levels, and adds up their elements.
+
+    White matter is the bright tissue in the middle; what is connected to it and at least as bright
+    as half-way between fluid and grey matter, holes filled, is the brain; dark holes within are
+    the ventricles, as far as they lie at least 18 mm deep. Elements at a border count by how far
+    their grey level is from one tissue to the other; what white matter would be like where a
+    ventricle is, a quadratic through that around it says. Of ventricles that are thinner than two
+    elements the more is missed, the thinner they are.
+
+    Args:
+        images: Grey levels, ``(N, *grid.shape)``, whole or not.
+        grid: Where the elements lie.
+
+    Raises:
+        ValueError: If the images are of another shape or not finite.
+    """
+    heads = np.asarray(images, dtype=np.float32)
+    if heads.ndim != 1 + grid.dimensions or heads.shape[1:] != grid.shape:
+        raise ValueError(
+            f"images: expected shape (N, {', '.join(map(str, grid.shape))}), but got {heads.shape}."
+        )
+    if not np.isfinite(heads).all():
+        raise ValueError("images: expected finite grey levels, but got nan or infinite ones.")
+    found = np.array([_measure(head, grid) for head in heads]).reshape(-1, 2)
+    return HeadMeasurements(found[:, 0], found[:, 1])
+
+
+def _measure(head: _Array, grid: HeadGrid) -> tuple[float, float]:
+    places = grid.coordinates().reshape(grid.dimensions, *grid.shape)
+    right, forward, *up = np.abs(places)
+    middle = (right < 45) & (forward < 55) & (up[0] < 40 if up else True)
+    white = float(np.quantile(head[middle], 0.7))
+    if white < 30:
+        return np.nan, np.nan
+    whole = _brain(head, middle, white)
+    if whole is None:
+        return np.nan, np.nan
+    fluid, grey = _FLUID * white, _GREY * white
+    border = ndimage.binary_dilation(whole) & ~ndimage.binary_erosion(whole)
+    share = np.clip((head - fluid) / (grey - fluid), 0, 1)
+    brain = np.where(border, share, whole).sum() * grid.brain_element
+    return float(brain), _ventricles(head, whole, white, grid) * grid.ventricle_element
+
+
+def _brain(head: _Array, middle: NDArray[np.bool_], white: float) -> NDArray[np.bool_] | None:
+    """What is connected to the bright tissue in the middle, its holes filled; None without any."""
+    tissue, _ = ndimage.label(head > (_FLUID + _GREY) / 2 * white)
+    names, counts = np.unique(tissue[middle & (tissue > 0)], return_counts=True)
+    if not len(names):
+        return None
+    whole: NDArray[np.bool_] = ndimage.binary_fill_holes(tissue == names[np.argmax(counts)])
+    return whole
+
+
+def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: HeadGrid) -> float:
+    """How many elements the dark holes deep in the brain fill, those of their borders in part."""
+    inner = ndimage.binary_erosion(whole, iterations=max(1, round(18 / grid.spacing)))
+    contrast = 1 - _VENTRICLE
+    dark = ndimage.binary_dilation(inner & (head < (1 - 0.35 * contrast) * white), iterations=2)
+    white_matter = inner & ~dark
+    around = np.full_like(head, white)
+    around[inner] = _white_matter(head, white_matter, inner, white, grid)
+    share = (around - head) / (contrast * around)
+    near = ndimage.binary_dilation(inner & (share > 0.2)) & inner
+    # Clipped at neither zero nor one, within the noise: that of white matter would count as a
+    # little fluid everywhere.
+    return max(0.0, float(np.clip(share[near], -0.1, 1.05).sum()))
+
+
+def _white_matter(
+    head: _Array,
+    white_matter: NDArray[np.bool_],
+    wanted: NDArray[np.bool_],
+    white: float,
+    grid: HeadGrid,
+) -> _Array:
+    """How bright white matter would be where it is wanted, by a quadratic through what there is.
+
+    The bias field makes it a few percent brighter here than there, which over the border of a
+    ventricle is as much as a small ventricle.
+    """
+    places = grid.coordinates()[:, wanted.ravel()] / np.float32(grid.extent / 4)
+    pairs = combinations_with_replacement(places, 2)
+    terms = np.stack([np.ones_like(places[0]), *places, *(a * b for a, b in pairs)], axis=1)
+    known = white_matter[wanted]
+    if known.sum() < 2 * terms.shape[1]:
+        return np.full(len(known), white, dtype=np.float32)
+    coefficients, *_ = np.linalg.lstsq(terms[known], head[white_matter], rcond=None)
+    fitted: _Array = np.clip(terms @ coefficients, 0.8 * white, 1.2 * white)
+    return fitted

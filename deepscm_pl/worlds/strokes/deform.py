@@ -1,0 +1,160 @@
+r"""Horizontal deformations of digits, to a given slant or width.
+
+A deformation moves what is at column :math:`x` of row :math:`y` along that row. With the centroid
+:math:`(\bar x, \bar y)` and the columns per row :math:`k` by which the digit leans, of
+:func:`~deepscm_pl.worlds.strokes.measure`, it maps
+
+.. math:: x - \bar x - k (y - \bar y) \mapsto f \, (x - \bar x - k (y - \bar y)),
+
+and :math:`k` to :math:`k'`: a shear has the factor :math:`f = 1`, a scaling keeps :math:`k`. After
+Castro et al. (2019, arXiv:1809.01181), but about the centroid and on grey levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepscm_pl.worlds.strokes.measure import Placement, extents, find_placement
+from deepscm_pl.worlds.strokes.raster import enlarge, interpolate, reduce
+from deepscm_pl.worlds.strokes.render import as_batch, as_targets
+
+__all__ = ["set_slant", "set_width"]
+
+_SCALE = 4
+
+_CHUNK = 64
+"""Images deformed together: few enough for the processor's cache."""
+
+
+def set_slant(image: ArrayLike, slant: ArrayLike) -> NDArray[np.uint8]:
+    r"""Shears digits horizontally about their centroid, so that they have the given slant.
+
+    What leaves the image is lost. On every tenth test digit of MNIST and slants from -0.4 to 0.4
+    radians, the measured slant is off by 0.002 radians on average and by less than 0.007 for 95 %.
+
+    Args:
+        image: Grey levels 0 to 255, ``(H, W)``, or a batch ``(N, H, W)``, which is faster.
+        slant: In radians, between :math:`-\pi/2` and :math:`\pi/2`; positive leans to the right. A
+            number, or for a batch also ``(N,)``.
+
+    Returns:
+        Of the shape of ``image``. A black image stays black.
+
+    Raises:
+        ValueError: If the image is of another shape or not finite, if a slant is out of range, or
+            if there is not one for each image.
+
+    Example:
+        >>> from deepscm_pl.worlds.strokes import measure
+        >>> bar = np.zeros((28, 28), dtype=np.uint8)
+        >>> bar[4:24, 12:16] = 255
+        >>> round(float(measure(set_slant(bar, 0.3)[None]).slant[0]), 2)
+        0.3
+    """
+    batch, shape = as_batch(image)
+    targets = as_targets("slant", slant, len(batch))
+    if not (np.abs(targets) < np.pi / 2).all():
+        raise ValueError(f"slant must be between -π/2 and π/2 radians, got {targets}.")
+    return _in_chunks(_shear, batch, targets).reshape(shape)
+
+
+def set_width(image: ArrayLike, width: ArrayLike) -> NDArray[np.uint8]:
+    """Scales digits horizontally about their centroid, so that they have the given width.
+
+    The width is that of the bounding parallelogram; the slant is kept. What leaves the image is
+    lost. On every tenth test digit of MNIST but ones, and widths from 12 to 20 pixels, the measured
+    width is off by 0.2 pixels on average and by less than 0.55 for 95 %. Beyond, edges of strokes
+    make narrower digits wider (0.6 at 8 pixels) and the frame cuts wider ones (0.6 at 24). Ones,
+    which are scaled several times, come out up to 2.6 pixels narrower on average.
+
+    Args:
+        image: Grey levels 0 to 255, ``(H, W)``, or a batch ``(N, H, W)``, which is faster.
+        width: In pixels, above 0 and at most W: a number, or for a batch also ``(N,)``.
+
+    Returns:
+        Of the shape of ``image``. A black image stays black.
+
+    Raises:
+        ValueError: If the image is of another shape or not finite, if a width is out of range, or
+            if there is not one for each image.
+
+    Example:
+        >>> from deepscm_pl.worlds.strokes import measure
+        >>> bar = np.zeros((28, 28), dtype=np.uint8)
+        >>> bar[4:24, 10:18] = 255
+        >>> round(float(measure(set_width(bar, 12.0)[None]).width[0]))
+        12
+    """
+    batch, shape = as_batch(image)
+    targets = as_targets("width", width, len(batch))
+    if not ((targets > 0) & (targets <= batch.shape[2])).all():
+        raise ValueError(
+            f"width must be above 0 and at most {batch.shape[2]}, in pixels, got {targets}."
+        )
+    return _in_chunks(_scale, batch, targets).reshape(shape)
+
+
+def _in_chunks(
+    function: Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.uint8]],
+    images: NDArray[np.float32],
+    targets: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    drawn = np.empty(images.shape, dtype=np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        drawn[part] = function(images[part], targets[part])
+    return drawn
+
+
+def _shear(images: NDArray[np.float32], slants: NDArray[np.float64]) -> NDArray[np.uint8]:
+    placement = find_placement(enlarge(images, _SCALE))
+    return _deform(images, placement, -np.tan(slants), np.ones(len(images)))
+
+
+def _scale(images: NDArray[np.float32], widths: NDArray[np.float64]) -> NDArray[np.uint8]:
+    enlarged = enlarge(images, _SCALE)
+    placement = find_placement(enlarged)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        factors = _SCALE * widths / extents(enlarged, placement)[0]
+    return _deform(images, placement, placement.lean, factors)
+
+
+def _deform(
+    images: NDArray[np.float32],
+    placement: Placement,
+    leans: NDArray[np.float64],
+    factors: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    """Images ``(N, H, W)`` of new leans and widths that are multiples of the old."""
+    low = images.min(axis=(1, 2), keepdims=True)
+    high = images.max(axis=(1, 2), keepdims=True)
+    # Without the smoothing of measuring, since reducing smooths.
+    larger = np.clip(interpolate(images, _SCALE), low, high)
+    height, width = larger.shape[1:]
+    # A black image has no place: whatever it is mapped to is black.
+    column, row, old, new, factor = np.nan_to_num(
+        [placement.column, placement.row, placement.lean, leans, factors], nan=1.0
+    )[:, :, None, None]
+    below = np.arange(height)[:, None] - row
+    across = np.arange(width) - column - new * below
+    moved = _sample_rows(larger, column + old * below + across / factor)
+    drawn: NDArray[np.uint8] = np.rint(np.clip(reduce(moved, _SCALE), 0, 255)).astype(np.uint8)
+    return drawn
+
+
+def _sample_rows(
+    images: NDArray[np.float32], positions: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Grey levels at positions between columns, ``(N, H, W)``; 0 outside of the image."""
+    width = images.shape[2]
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 2)))
+    positions = np.clip(positions + 1, 0, width + 1)
+    left = np.floor(positions).astype(np.intp)
+    share = (positions - left).astype(np.float32)
+    before = np.take_along_axis(padded, left, axis=2)
+    after = np.take_along_axis(padded, left + 1, axis=2)
+    sampled: NDArray[np.float32] = before + share * (after - before)
+    return sampled

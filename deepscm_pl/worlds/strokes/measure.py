@@ -1,0 +1,276 @@
+r"""Measurements of the shape and intensity of handwritten digits.
+
+The definitions are those of Castro et al., "Morpho-MNIST: Quantitative Assessment and Diagnostics
+for Representation Learning" (2019, arXiv:1809.01181): an image is enlarged, binarised at half of
+its range, and measured on the grid of the enlarged image; results are in pixels of the original.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepscm_pl.worlds.strokes.raster import enlarge
+from deepscm_pl.worlds.strokes.skeleton import distance_to_background, medial_axis
+
+__all__ = [
+    "Morphometrics",
+    "Placement",
+    "binarise",
+    "extents",
+    "find_placement",
+    "grey_levels",
+    "measure",
+    "measure_intensity",
+    "thickness_of_masks",
+]
+
+_OUTSIDE = 0.02
+"""The share of brightness that lies outside of the bounding parallelogram, on both sides."""
+
+_CHUNK = 64
+"""Images measured together: few enough for the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Morphometrics:
+    """Measurements of N images, each ``(N,)``; nan for the shape of a black image.
+
+    Attributes:
+        area: Of the foreground, in square pixels.
+        length: Of the skeleton of the stroke, in pixels.
+        thickness: Twice the mean distance from the skeleton to the background, in pixels.
+        slant: Angle of the horizontal shear, in radians; positive leans to the right.
+        width: Of the bounding parallelogram (along the slant), in pixels.
+        height: Of the bounding parallelogram, in pixels.
+        intensity: Median grey level of the bright half, as :func:`measure_intensity`.
+    """
+
+    area: NDArray[np.float64]
+    length: NDArray[np.float64]
+    thickness: NDArray[np.float64]
+    slant: NDArray[np.float64]
+    width: NDArray[np.float64]
+    height: NDArray[np.float64]
+    intensity: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where N shapes are and how they lean, each ``(N,)``.
+
+    Attributes:
+        row: Of the centroid.
+        column: Of the centroid.
+        lean: Columns per row that the shape goes to the right downwards.
+    """
+
+    row: NDArray[np.float64]
+    column: NDArray[np.float64]
+    lean: NDArray[np.float64]
+
+
+def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
+    """Measures a batch of images.
+
+    Args:
+        images: Grey levels 0 to 255, ``(N, H, W)``, as a numpy array or a tensor in main memory.
+        scale: Enlargement before binarising.
+
+    Returns:
+        The measurements, in the order of the images.
+
+    Raises:
+        ValueError: If ``images`` is not of shape ``(N, H, W)`` or not finite, or ``scale`` is
+            below 1.
+
+    Example:
+        >>> bar = np.zeros((1, 28, 28), dtype=np.uint8)
+        >>> bar[0, 4:24, 12:16] = 255
+        >>> found = measure(bar)
+        >>> [round(float(x[0]), 1) for x in (found.area, found.width, found.height)]
+        [79.8, 4.8, 19.9]
+    """
+    images = grey_levels(images)
+    if scale < 1:
+        raise ValueError(f"scale must be at least 1, got {scale}.")
+    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
+    rows = [_measure_chunk(chunk, scale) for chunk in chunks]
+    shapes = np.concatenate([np.empty((6, 0)), *rows], axis=1)
+    columns = [*shapes, measure_intensity(images)]
+    return Morphometrics(*columns)
+
+
+def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
+    """The median grey level of the pixels that are brighter than half of the range.
+
+    Args:
+        images: Grey levels 0 to 255, ``(N, H, W)``, as a numpy array or a tensor in main memory.
+
+    Returns:
+        Grey levels, ``(N,)``.
+
+    Raises:
+        ValueError: If ``images`` is not of shape ``(N, H, W)`` or not finite.
+
+    Example:
+        >>> measure_intensity([[[0, 0, 90], [0, 100, 120], [0, 0, 20]]])
+        array([100.])
+    """
+    images = grey_levels(images)
+    bright = images >= _middle(images)
+    return np.array(
+        [np.median(image[mask]) for image, mask in zip(images, bright, strict=True)], dtype=float
+    )
+
+
+def grey_levels(images: ArrayLike) -> NDArray[np.float32]:
+    """Checks a batch of images.
+
+    Args:
+        images: ``(N, H, W)``, numbers of any type.
+
+    Returns:
+        ``(N, H, W)`` float32.
+
+    Raises:
+        ValueError: If they are not of that shape or not finite.
+    """
+    array = np.asarray(images, dtype=np.float32)
+    if array.ndim != 3:
+        raise ValueError(
+            f"images must be of shape (N, H, W), got {array.shape}; "
+            "drop the channel dimension, or add one for the batch."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError("images must be finite, got nan or infinity.")
+    return array
+
+
+def binarise(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The pixels at or above half of the range of their image.
+
+    Args:
+        images: ``(N, H, W)``.
+
+    Returns:
+        ``(N, H, W)``, false throughout for an image of one grey level.
+    """
+    low, middle = images.min(axis=(1, 2), keepdims=True), _middle(images)
+    masks: NDArray[np.bool_] = (images >= middle) & (middle > low)
+    return masks
+
+
+def thickness_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The mean thickness of shapes.
+
+    Args:
+        masks: ``(N, H, W)``, true in the foreground.
+
+    Returns:
+        In pixels of the mask, ``(N,)``; nan where there is no foreground.
+    """
+    distances = distance_to_background(masks)
+    with np.errstate(invalid="ignore"):
+        return _thickness(medial_axis(masks, distances), distances)
+
+
+def _middle(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The middle of the range of each image, ``(N, 1, 1)``."""
+    low = images.min(axis=(1, 2), keepdims=True)
+    high = images.max(axis=(1, 2), keepdims=True)
+    middle: NDArray[np.float32] = low + (high - low) / 2
+    return middle
+
+
+def _measure_chunk(images: NDArray[np.float32], scale: int) -> NDArray[np.float64]:
+    """Area, length, thickness, slant, width and height, ``(6, N)``."""
+    enlarged = enlarge(images, scale)
+    masks = binarise(enlarged)
+    distances = distance_to_background(masks)
+    skeletons = medial_axis(masks, distances)
+    present = np.where(masks.any(axis=(1, 2)), 1.0, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        thickness = _thickness(skeletons, distances)
+        placement = find_placement(enlarged)
+        width, height = extents(enlarged, placement)
+    area, length = masks.sum(axis=(1, 2)) / scale, _length(skeletons)
+    lengths = np.stack([area, length, thickness, width, height]) / scale
+    return np.insert(lengths, 3, np.arctan(-placement.lean), axis=0) * present
+
+
+def _thickness(skeletons: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Twice the mean distance from the skeleton to the background, ``(N,)``."""
+    mean: NDArray[np.float64] = (distances * skeletons).sum(axis=(1, 2)) / skeletons.sum(
+        axis=(1, 2)
+    )
+    return 2 * mean
+
+
+def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Steps between neighbouring pixels of the skeleton, diagonal ones counting √2, ``(N,)``."""
+    upper, lower = skeletons[:, :-1], skeletons[:, 1:]
+    across = skeletons[:, :, :-1] & skeletons[:, :, 1:]
+    straight = np.sum(across, axis=(1, 2)) + np.sum(upper & lower, axis=(1, 2))
+    falling, rising = upper[..., :-1] & lower[..., 1:], upper[..., 1:] & lower[..., :-1]
+    diagonal = np.sum(falling, axis=(1, 2)) + np.sum(rising, axis=(1, 2))
+    length: NDArray[np.float64] = straight + np.sqrt(2) * diagonal
+    return length
+
+
+def find_placement(images: NDArray[np.float32]) -> Placement:
+    """Where shapes are and how they lean.
+
+    Args:
+        images: ``(N, H, W)``.
+
+    Returns:
+        In pixels of these images; nan for a black image.
+    """
+    weights = images.astype(np.float64)
+    total = weights.sum(axis=(1, 2))
+    y, x = np.arange(images.shape[1]), np.arange(images.shape[2])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rows, columns = weights.sum(axis=2) / total[:, None], weights.sum(axis=1) / total[:, None]
+        row, column = rows @ y, columns @ x
+        covariance = (weights * x).sum(axis=2) @ y / total - row * column
+        return Placement(row, column, covariance / (rows @ y**2 - row**2))
+
+
+def extents(
+    images: NDArray[np.float32], placement: Placement
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Width and height of the bounding parallelogram, which leans as the shape does.
+
+    Args:
+        images: ``(N, H, W)``.
+        placement: As of :func:`find_placement`.
+
+    Returns:
+        What holds all but a small share of the brightness, in pixels of these images, ``(N,)``
+        each.
+    """
+    count, height, width = images.shape
+    lean = placement.lean[:, None, None] * (
+        np.arange(height)[:, None] - placement.row[:, None, None]
+    )
+    position = np.nan_to_num(np.arange(width) + 0.5 - lean)
+    column = np.clip(np.floor(position).astype(int), -1, width - 1) + 1
+    cell = column + np.arange(count)[:, None, None] * (width + 1)
+    columns = np.bincount(cell.ravel(), images.ravel(), count * (width + 1)).astype(np.float64)
+    rows = np.pad(images.sum(axis=2, dtype=np.float64), ((0, 0), (1, 0)))
+    return _extent(columns.reshape(count, width + 1)), _extent(rows)
+
+
+def _extent(brightness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Length, in cells, that holds all but a small share of the brightness, ``(N,)``.
+
+    Args:
+        brightness: ``(N, T)``; entry t lies between the positions t - 1 and t.
+    """
+    cumulative = brightness.cumsum(axis=1)
+    shares = cumulative / cumulative[:, -1:]
+    ends = [_OUTSIDE / 2, 1 - _OUTSIDE / 2]
+    return np.array([np.diff(np.interp(ends, row, np.arange(len(row))))[0] for row in shares])
