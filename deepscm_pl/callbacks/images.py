@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -16,7 +15,6 @@ from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
     grey_levels,
     image_count,
-    label_with_unit,
     observation_labels,
     pictures,
     restrict,
@@ -32,10 +30,10 @@ from deepscm_pl.figures import (
     draw_grid,
     draw_image_matrix,
 )
-from deepscm_pl.interventions import format_do, parse_do, with_class_indices
+from deepscm_pl.interventions import check_do, format_do, parse_do
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel, summarise
-from deepscm_pl.variables import Noise, Variables
+from deepscm_pl.variables import Do, Noise, Variables
 
 __all__ = [
     "ConditionalSampleGrid",
@@ -80,7 +78,8 @@ class _DoGrid(FigureCallback):
         self.num_particles = whole_number("num_particles", num_particles, least=1)
         whole_number("number of interventions", len(interventions), least=1)
         self.texts = list(interventions)
-        self.interventions: list[Mapping[str, Any]] = [parse_do(text) for text in interventions]
+        for text in self.texts:
+            check_do(text)
         self.differences = differences
 
     @abstractmethod
@@ -95,14 +94,17 @@ class _DoGrid(FigureCallback):
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Whether every intervention fits the model."""
-        self.interventions = [with_class_indices(do, self.class_names) for do in self.interventions]
-        for do in self.interventions:
+        for do in self.interventions(scm):
             scm.act(do)
         return None if pictures(scm) else NO_PICTURES
 
-    def _titles(self) -> list[str]:
-        """What stands over the columns of interventions."""
-        return [format_do(do, self.known_units) for do in self.interventions]
+    def interventions(self, scm: StructuralCausalModel) -> list[Do]:
+        """The interventions on the variables of a model."""
+        return [parse_do(text, scm.variables) for text in self.texts]
+
+    def _titles(self, scm: StructuralCausalModel) -> list[str]:
+        """The titles of the columns of interventions."""
+        return [format_do(do, scm.variables) for do in self.interventions(scm)]
 
     def draw(
         self, scm: StructuralCausalModel, observations: Variables, split: str
@@ -115,7 +117,7 @@ class _DoGrid(FigureCallback):
                 ImageColumn(
                     title,
                     column[name],
-                    captions(scm, column, self.known_units, self.class_names),
+                    captions(scm, column),
                 )
                 for title, column in zip(titles, columns, strict=True)
             ]
@@ -136,12 +138,12 @@ class CounterfactualGrid(_DoGrid):
     ) -> tuple[list[str], list[dict[str, Tensor]]]:
         """The factual, then every counterfactual, averaged over particles."""
         factual = {name: observations[name] for name in scm.graph.nodes}
-        answers = scm.counterfactual(factual, self.interventions, self.num_particles)
+        answers = scm.counterfactual(factual, self.interventions(scm), self.num_particles)
         columns = [
             {name: summarise(value[:, k])[0] for name, value in answers.items()}
-            for k in range(len(self.interventions))
+            for k in range(len(self.texts))
         ]
-        return ["factual", *self._titles()], [factual, *columns]
+        return ["factual", *self._titles(scm)], [factual, *columns]
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The row of the data that the observation is."""
@@ -167,13 +169,13 @@ class InterventionGrid(_DoGrid):
             for _ in range(self.num_particles)
         ]
         columns = []
-        for do in ({}, *self.interventions):
+        for do in ({}, *self.interventions(scm)):
             acted = scm.act(do)
             values = [_spread(scm, acted.predict(noise), self.num_images) for noise in draws]
             columns.append(
                 {name: summarise(torch.stack([v[name] for v in values]))[0] for name in values[0]}
             )
-        return ["sample", *self._titles()], columns
+        return ["sample", *self._titles(scm)], columns
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The number of the draw."""
@@ -218,7 +220,7 @@ class SampleGrid(FigureCallback):
     ) -> Iterator[tuple[str, Figure]]:
         """A grid for each image variable."""
         values = scm.sample(self.num_images)
-        texts = captions(scm, values, self.known_units, self.class_names)
+        texts = captions(scm, values)
         for name in pictures(scm):
             # A volume is shown as three planes.
             most = _COLUMNS if values[name].dim() == 4 else _COLUMNS // 2
@@ -392,9 +394,10 @@ class ConditionalSampleGrid(FigureCallback):
                 continue
             cells = images_over_grid(scm, image, grid, noise).flip(0)
             panels = [ImagePanel(f"noise {k}", cells[:, :, k]) for k in range(self.num_images)]
+            described = self.described(scm)
             columns, *rows = [
                 MatrixAxis(
-                    label_with_unit(name, self.known_units),
+                    described[name].label,
                     [format_number(value) for value in values.tolist()],
                 )
                 for name, values in grid.items()
