@@ -22,7 +22,6 @@ from deepscm_pl.variables import Variable
 
 __all__ = [
     "describe_data",
-    "describe_scm",
     "load_data",
     "load_model",
     "read_variables",
@@ -64,6 +63,7 @@ def load_model(
             describes.
     """
     checkpoint = read_checkpoint(path, map_location, settings)
+    variables = read_variables(path, checkpoint)
     try:
         arguments = restore_arguments(kind, checkpoint["hyper_parameters"], trust) | dict(changes)
         weights = checkpoint["state_dict"]
@@ -71,7 +71,9 @@ def load_model(
             load_weights(kind(**arguments), weights)
         model = kind(**arguments)
         load_weights(model, weights)
-        describe_scm(model, path, checkpoint)
+        scm = getattr(model, "scm", None)
+        if isinstance(scm, StructuralCausalModel):
+            scm.describe(variables)
     except (*_UNFIT, ValueError) as error:
         raise ValueError(
             f"checkpoint: {path} does not fit this version of the program: {one_line(error)}"
@@ -208,11 +210,3 @@ def _of_older(descriptions: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         name: {"unit": units.get(name), "classes": classes.get(name)}
         for name in {**units, **classes}
     }
-
-
-def describe_scm(model: object, path: str | Path, checkpoint: Mapping[str, Any]) -> None:
-    """Give the causal model of a module, if it has one, the variables that a checkpoint holds."""
-    variables = read_variables(path, checkpoint)
-    scm = getattr(model, "scm", None)
-    if isinstance(scm, StructuralCausalModel):
-        scm.describe(variables)

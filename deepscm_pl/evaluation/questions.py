@@ -36,7 +36,7 @@ class Question:
 
     Args:
         text: Such as ``thickness=3`` or ``thickness+=1, intensity=100``.
-        variables: Of the model.
+        variables: Of the model; None for any variable, with numbers only.
 
     Attributes:
         do: The intervention.
@@ -51,7 +51,7 @@ class Question:
     """
 
     text: str
-    variables: Mapping[str, Variable] = field(compare=False)
+    variables: Mapping[str, Variable] | None = field(default=None, compare=False)
     do: Mapping[str, Any] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

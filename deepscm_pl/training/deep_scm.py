@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from deepscm_pl.checkpoints.loading import describe_scm, load_model
+from deepscm_pl.checkpoints.loading import load_model, read_variables
 from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
@@ -177,8 +177,8 @@ class DeepSCM(WatchedModule):
         super().on_load_checkpoint(checkpoint)
         evaluate_average(self.trainer, checkpoint)
         self.loaded_steps = checkpoint.get("global_step")
-        data = self.scm.variables
-        describe_scm(self, "the file", checkpoint)
+        data = self.scm.variables  # which know better than the file
+        self.scm.describe(read_variables("the file", checkpoint))
         self.scm.describe(data)
 
     def setup(self, stage: str) -> None:

@@ -221,7 +221,7 @@ class BrainMRIDataModule(CausalDataModule):
 
     @property
     def descriptions(self) -> dict[str, Variable]:
-        """The unit of each variable, as far as is known, and the texts in the columns of classes."""
+        """The unit of each variable, as far as it is known, and the texts in columns of classes."""
         units = self._units
         if units is None:
             units = {name: each.unit for name, each in super().descriptions.items()}
