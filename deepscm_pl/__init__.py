@@ -21,7 +21,7 @@ from deepscm_pl.mechanisms import (
 from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.training import DeepSCM
 from deepscm_pl.transforms import Interval, Positive, Real
-from deepscm_pl.variables import Domain, Noise, Variables
+from deepscm_pl.variables import Domain, Noise, Variable, Variables
 
 __all__ = [
     "AffineFlow",
@@ -45,6 +45,7 @@ __all__ = [
     "SharedVarianceGaussian",
     "SplineFlow",
     "StructuralCausalModel",
+    "Variable",
     "Variables",
     "summarise",
 ]

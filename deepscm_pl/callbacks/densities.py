@@ -11,6 +11,7 @@ from torch import Tensor
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
     check_scalars,
+    given_units,
     restrict,
     scalars,
 )
@@ -45,8 +46,9 @@ class AttributeDensities(FigureCallback):
         variables: Which variables to draw; without, all continuous scalars.
         pairs: Which pairs to draw, each the variable of the horizontal axis and that of the
             vertical one; without, each cause with its effect among ``variables``.
-        units: Unit of a variable, for the label of its axis: ``{thickness: pixels}``;
-            what is not named has that of the data.
+        units: Deprecated: units in place of those of the data. Give the data theirs instead, by
+            ``units`` of scans or :attr:`CausalDataModule.descriptions
+            <deepscm_pl.data.CausalDataModule.descriptions>`.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_observations: Observations, and as many samples of the model.
         seed: Seed of the samples.
@@ -57,7 +59,7 @@ class AttributeDensities(FigureCallback):
             intervention does not fit the model.
 
     Example:
-        >>> densities = AttributeDensities(["thickness+=1"], units={"thickness": "pixels"})
+        >>> densities = AttributeDensities(["thickness+=1"])
         >>> densities.num_observations
         2000
     """
@@ -80,7 +82,7 @@ class AttributeDensities(FigureCallback):
             check_do(text)
         self.variables = None if variables is None else tuple(variables)
         self.pairs = None if pairs is None else [tuple(pair) for pair in pairs]
-        self.units = dict(units or {})
+        self.units = given_units(units)
         for pair in self.pairs or []:
             if len(set(pair)) != 2 or len(pair) != 2:
                 raise ValueError(f"pairs: expected two different variables, but got {list(pair)}.")
@@ -89,7 +91,7 @@ class AttributeDensities(FigureCallback):
         """Whether the variables are scalars and the interventions fit."""
         check_scalars(scm, "variables", self.variables or ())
         check_scalars(scm, "pairs", (name for pair in self.pairs or () for name in pair))
-        check_scalars(scm, "units", self.units)
+        self.check_units(scm)
         for text in self.texts:
             scm.act(parse_do(text, scm.variables))
         return None if self.chosen(scm) else "the model has no continuous scalar variable."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from deepscm_pl.variables import Variable, Variables
 __all__ = [
     "FigureCallback",
     "check_scalars",
+    "given_units",
     "grey_levels",
     "image_count",
     "observation_labels",
@@ -116,6 +118,14 @@ def image_count(num_images: int) -> int:
     return whole_number("num_images", num_images, least=1, most=_MOST_IMAGES)
 
 
+def given_units(units: Mapping[str, str] | None) -> dict[str, str]:
+    """The deprecated argument ``units`` of a callback."""
+    if units:
+        message = "units: the data describe their variables (units of scans, or descriptions)."
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return dict(units or {})
+
+
 class FigureCallback(pl.Callback, ABC):
     """Draw figures of a causal model after chosen validation epochs, and after the test.
 
@@ -135,7 +145,7 @@ class FigureCallback(pl.Callback, ABC):
         seed: Seed of the random numbers.
 
     Attributes:
-        units: Units that a subclass was given, in place of those of the model's variables.
+        units: Units that a subclass was given (deprecated), in place of those of the variables.
         written: The PNG files written so far.
 
     Raises:
@@ -178,6 +188,12 @@ class FigureCallback(pl.Callback, ABC):
     def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
         """The variables of which observations are kept."""
         return scm.graph.nodes
+
+    def check_units(self, scm: StructuralCausalModel) -> None:
+        """Raise if a unit was given to a variable that the model lacks."""
+        for name in self.units:
+            if name not in scm.graph:
+                raise ValueError(f"units: unknown variable {name!r}.")
 
     def described(self, scm: StructuralCausalModel) -> dict[str, Variable]:
         """The variables of the model, with the units that were given in place of their own."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from deepscm_pl.callbacks.figure_callback import (
     NO_PICTURES,
     FigureCallback,
+    given_units,
     grey_levels,
     image_count,
     observation_labels,
@@ -287,8 +288,9 @@ class ConditionalSampleGrid(FigureCallback):
         values: Values of these; a parent that is not named takes its ``quantiles``, or all of its
             categories.
         quantiles: Which quantiles of the observations to take, between 0 and 1.
-        units: Unit of a parent, for the label of its axis: ``{thickness: pixels}``;
-            what is not named has that of the data.
+        units: Deprecated: units in place of those of the data. Give the data theirs instead, by
+            ``units`` of scans or :attr:`CausalDataModule.descriptions
+            <deepscm_pl.data.CausalDataModule.descriptions>`.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of panels.
         num_observations: Observations that quantiles are taken from.
@@ -322,7 +324,7 @@ class ConditionalSampleGrid(FigureCallback):
         self.parents = tuple(parents or ())
         self.values = {name: list(numbers) for name, numbers in (values or {}).items()}
         self.quantiles = list(quantiles) if quantiles is not None else [0.02, 0.25, 0.5, 0.75, 0.98]
-        self.units = dict(units or {})
+        self.units = given_units(units)
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -351,9 +353,7 @@ class ConditionalSampleGrid(FigureCallback):
                         f"{argument}: {name!r} is no scalar parent of an image that is drawn; "
                         f"expected some of {', '.join(sorted(possible)) or 'none'}."
                     )
-        unknown = [name for name in self.units if name not in scm.graph]
-        if unknown:
-            raise ValueError(f"units: unknown variable {unknown[0]!r}.")
+        self.check_units(scm)
         for name, numbers in self.values.items():
             scm.act({name: _column(scm, numbers)})
         return None if axes else "no image of the model has a scalar parent."

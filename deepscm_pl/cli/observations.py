@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -272,6 +273,11 @@ class _Table:
     scm: StructuralCausalModel
     path: Path
 
+    @cached_property
+    def variables(self) -> dict[str, Variable]:
+        """The variables of the model."""
+        return self.scm.variables
+
     def lines(self) -> Iterator[_Line]:
         """The rows, of a table that has a column for each variable."""
         if not self.path.is_file():
@@ -341,7 +347,7 @@ class _Table:
 
     def _numbers(self, lines: Sequence[_Line], name: str) -> Tensor:
         """A number for each row, ``(N, 1)``."""
-        variable = self.scm.variables[name]
+        variable = self.variables[name]
         found = [
             [_read_number(self._where(line, name), line.cells[name], variable)] for line in lines
         ]
