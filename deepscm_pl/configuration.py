@@ -125,7 +125,7 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
 def _class_path(target: type) -> str:
     """The path of a class: for one of this program that of the package that offers it."""
     package = ".".join(target.__module__.split(".")[:2])
-    if _is_within(package, _OWN) and vars(sys.modules[package]).get(target.__name__) is target:
+    if _is_within(package, _OWN) and _class_in(sys.modules[package], target.__name__) is target:
         return f"{package}.{target.__qualname__}"
     return f"{target.__module__}.{target.__qualname__}"
 
@@ -199,8 +199,7 @@ def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str]
         raise ValueError(
             f"expected the path of a class, such as torch.nn.Linear, but got {_shown(class_path)}."
         )
-    # Not getattr: a module may import others in its __getattr__.
-    target = vars(_module(module_name, text, bases, trust)).get(name)
+    target = _class_in(_module(module_name, text, bases, trust), name)
     if target is None:
         raise ValueError(
             f"cannot import {text!r} (its module has no such class); install the version of the "
@@ -209,6 +208,14 @@ def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str]
     if not (isinstance(target, type) and issubclass(target, bases)):
         raise _refused(text, bases)
     return target
+
+
+def _class_in(module: ModuleType, name: str) -> Any:
+    """What a module calls ``name``; None if there is nothing."""
+    # Not getattr in general: a foreign module may import others in its __getattr__.
+    if _is_within(module.__name__, _OWN) and name in getattr(module, "__all__", ()):
+        return getattr(module, name)
+    return vars(module).get(name)
 
 
 def _module(
