@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from deepscm_pl.checks import shown
-from deepscm_pl.cli.parser import UsageError, nearest
+from deepscm_pl.cli.parser import UsageError, nearest, without_dumps
 from deepscm_pl.cli.yaml_files import load_yaml, read_text
 from deepscm_pl.escaping import for_terminal
 
@@ -204,10 +204,11 @@ class Configuration:
                 sys.stderr.write(f"It is set in {for_terminal(place)}.\n")
             raise
         except ValueError as error:
-            place = self.line_of(str(error)) if type(error) is ValueError else None
+            told = without_dumps(str(error))
+            place = self.line_of(told) if type(error) is ValueError else None
             if place is None:
                 raise
-            raise ValueError(f"{error} It is set in {place}.") from error
+            raise ValueError(f"{told.removesuffix('.')}. It is set in {place}.") from error
 
 
 def split_configurations(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -247,11 +248,15 @@ def _with_bases(configuration: str) -> list[Layer]:
 
 def _as_flow(settings: Mapping[str, Any]) -> str:
     """Settings as a YAML text in one line."""
-    return yaml.dump(dict(settings), Dumper=_Quoting, default_flow_style=True, width=2**31)
+    style = {"default_flow_style": True, "width": 2**31, "sort_keys": False}
+    return str(yaml.dump(dict(settings), Dumper=_Quoting, **style))
 
 
 class _Quoting(yaml.SafeDumper):
-    """Quotes every text, so that none is read as a number of another notation."""
+    """Quotes every text, so that none is read as a number of another notation; no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 _Quoting.add_representer(

@@ -18,7 +18,7 @@ CLASS = {"class_path": "X", "init_args": {"p": 1, "q": {"r": [1, 2]}}}
 SETTINGS = [
     {},
     {"a": 1, "b": {"c": [1, 2], "d": "x"}},
-    {"b": {"c": [3]}, "e": {"f": 2.5}},
+    {"b": {"c": [3]}, "z": {"f": 2.5}},
     {"b": {"d": "y", "g": {"h": True}}},
     {"e": CLASS},
     {"e": {"init_args": {"p": 2, "s": 3}}},
@@ -34,11 +34,9 @@ def test_nothing_is_the_identity_and_a_repetition_changes_nothing(settings):
     assert merge_settings(settings, settings) == settings
 
 
-@pytest.mark.parametrize("three", itertools.permutations(SETTINGS, 3))
+@pytest.mark.parametrize("three", list(itertools.permutations(SETTINGS, 3)))
 def test_merging_is_associative_where_no_class_changes(three):
     first, second, third = three
-    if first.get("e") == {"f": 2.5} or second.get("e") == {"f": 2.5}:
-        pytest.skip("a class replaces plain settings")
     left = merge_settings(merge_settings(first, second), third)
     assert left == merge_settings(first, merge_settings(second, third))
 
@@ -151,7 +149,9 @@ def test_texts_survive_the_way_to_the_parser():
     """Numbers of all notations stay numbers, and texts that look like numbers stay texts."""
     values = {"a": 1.0e-05, "b": "1e-5", "c": ".5", "d": "null", "e": "on", "f": float("inf")}
     values |= {"g": "x: y, {z}", "h": "- a\n'b'", "i": "1_000", "j": [None, True, 10**20], "k": ""}
-    once = Configuration.read([yaml.safe_dump(values, default_flow_style=True), "{l: 1}"])
+    first = yaml.dump(values, default_style='"')
+    first = first.replace('!!float ".inf"', ".inf").replace('!!float "1.0e-05"', "1e-5")
+    once = Configuration.read([first, "{l: 1}"])
     assert once.settings == {**values, "l": 1}
     _, text = once.words()
     assert Configuration.read([text]).settings == once.settings
