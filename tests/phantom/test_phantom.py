@@ -41,9 +41,9 @@ def test_labels_have_the_volumes_that_were_asked_for(name):
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
     assert labels.min() >= 0
     space = tuple(range(1, 1 + grid.dimensions))
-    found = labels[:, WITHIN_BRAIN].sum(axis=1).sum(axis=space, dtype=float) * grid.brain_element
+    found = labels[:, WITHIN_BRAIN].sum(axis=1).sum(axis=space, dtype=float) * grid.brain_per_voxel
     np.testing.assert_allclose(found, brain, rtol=1e-3)
-    found = labels[:, -1].sum(axis=space, dtype=float) * grid.ventricle_element
+    found = labels[:, -1].sum(axis=space, dtype=float) * grid.ventricle_per_voxel
     np.testing.assert_allclose(found, ventricles, rtol=2e-3)
 
 
@@ -53,7 +53,7 @@ def test_ventricles_thinner_than_an_element_have_their_volume(name, volume):
     grid = GRIDS[name]
     traits, brain, _ = heads(40)
     labels = draw_labels(traits, brain, np.full(40, volume), grid)
-    found = labels[:, -1].reshape(40, -1).sum(axis=1, dtype=float) * grid.ventricle_element
+    found = labels[:, -1].reshape(40, -1).sum(axis=1, dtype=float) * grid.ventricle_per_voxel
     np.testing.assert_allclose(found, volume, rtol=2e-3)
 
 
@@ -143,5 +143,5 @@ def test_ventricles_that_fill_the_brain_stay_within_it():
     labels = draw_labels(traits, brain, ventricles, grid)
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
     assert labels.min() >= 0
-    found = labels[:, -1].sum(axis=(1, 2), dtype=float) * grid.ventricle_element
+    found = labels[:, -1].sum(axis=(1, 2), dtype=float) * grid.ventricle_per_voxel
     np.testing.assert_allclose(found, ventricles, rtol=2e-3)
