@@ -1,4 +1,4 @@
-"""A world of 8×8 images that trains in a second: a bright bar whose width is its thickness."""
+"""A world of 8×8 images of a bright bar, with models that train in a second."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from deepscm_pl.worlds.mechanisms import KnownMechanism, LogitNormal
 
 
 def image_mechanism(shape=(1, 8, 8), **settings) -> partial[ConditionalVAE]:
-    """The factory of a small VAE, of the images of :class:`TinyDataModule` or of other ones."""
+    """Factory of a small VAE for images of :class:`TinyDataModule` or of another shape."""
     return partial(
         ConditionalVAE,
         shape=shape,
@@ -50,7 +50,7 @@ def draw(size: int, seed: int) -> dict[str, torch.Tensor]:
 
 
 class TinyDataModule(CausalDataModule):
-    """60 training, 20 validation and 20 test rows."""
+    """Bars: 60 training, 20 validation and 20 test rows."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ def write_configuration(folder: Path) -> Path:
 
 
 class WideOrNarrowDataModule(TinyDataModule):
-    """The same rows; the label says whether the bar is wider than half of the image."""
+    """The same rows with a label that is 1 if the bar is wider than half of the image."""
 
     def load(self) -> SourceSplits:
         splits = super().load()
@@ -180,9 +180,9 @@ class Uniform(KnownMechanism):
 
 @dataclass(frozen=True)
 class TinyWorld(DigitWorld):
-    """The first row of pixels is a ruler of thickness and intensity; below it is a texture.
+    """Images with a ruler of thickness and intensity in the first row, and a texture below.
 
-    Columns of the texture are shown as far as the thickness reaches. What is beyond is hidden, so
+    The thickness determines how many columns of the texture are visible. The others are hidden, so
     that a factual image does not determine its counterfactual: the particles of a perfect model
     and the truth are exchangeable.
     """
@@ -221,7 +221,7 @@ class TinyWorld(DigitWorld):
 class KnownTinyDataModule(CausalDataModule):
     """Images of :class:`TinyWorld`: 60 training, 20 validation and ``test_size`` test rows.
 
-    The label says whether the pixel at the top left of the texture is bright.
+    The label is 1 if the top left pixel of the texture is bright.
     """
 
     def __init__(
