@@ -8,6 +8,7 @@ from deepscm_pl.nn.convolutional import (
     PyramidDecoder,
     PyramidEncoder,
 )
+from deepscm_pl.nn.features import Features
 from deepscm_pl.nn.layers import ParameterNetwork, call_in_precision
 from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
 from deepscm_pl.nn.template import Overlay, TemplateDecoder
@@ -16,6 +17,7 @@ __all__ = [
     "ConvolutionalConditioner",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "Features",
     "Overlay",
     "ParameterNetwork",
     "PyramidDecoder",
