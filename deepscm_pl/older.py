@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["SUCCESSORS", "names_successors", "translated"]
+__all__ = ["SUCCESSORS", "names_successors", "successor_hint", "translated"]
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -43,6 +43,26 @@ SUCCESSORS: dict[str, dict[str, str]] = {
     },
 }
 """For each class the arguments that it had in version 0.1, and where their values belong now."""
+
+
+_OVERLAY = "overlay: expected a list"
+
+
+def successor_hint(words: Iterable[str], message: str) -> str:
+    """``; x of Class is now y``, if a word is an argument of version 0.1, or nothing.
+
+    Args:
+        words: Arguments that were not accepted.
+        message: Why.
+    """
+    for word in words:
+        name = word.rpartition(".")[2]
+        for owner, successors in SUCCESSORS.items():
+            if name in successors:
+                return f"; {name} of {owner} is now {successors[name]}"
+    if _OVERLAY in message:
+        return "; name the parents there, and give the class of the layer as layer"
+    return ""
 
 
 def names_successors(owner: _Class) -> _Class:

@@ -16,6 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from deepscm_pl.cli.yaml_files import PARSER_MODE
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.older import successor_hint
 
 __all__ = [
     "FriendlyArgumentParser",
@@ -185,7 +186,9 @@ def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         name for class_path in class_paths for name in _names_near(class_path)
     ]
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
-    told = f"{parser.prog}: {without_dumps(message)}{hints[0] if hints else ''}"
+    short = without_dumps(message)
+    hint = successor_hint(words, short) or next(iter(hints), "")
+    told = f"{parser.prog}: {short}{hint}"
     sys.stderr.write(for_terminal(told, lines=True) + "\n")
     if beside:
         sys.stderr.write(f"known classes: {for_terminal(', '.join(beside))}\n")

@@ -10,7 +10,14 @@ from deepscm_pl.data.morphomnist import (
     write_attributes,
 )
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.data.scans import BrainMRIDataModule
+from deepscm_pl.data.scans import (
+    BrainMRIDataModule,
+    Cache,
+    Division,
+    Preprocessing,
+    Slicing,
+    Subjects,
+)
 from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
 from deepscm_pl.data.truth import measure_attributes, render_truth
 from deepscm_pl.worlds import (
@@ -27,15 +34,20 @@ from deepscm_pl.worlds import (
 __all__ = [
     "BrainMRIDataModule",
     "BrainWorld",
+    "Cache",
     "CausalDataModule",
     "DigitWorld",
     "DigitsDataModule",
+    "Division",
     "InMemoryDataset",
     "KnownWorld",
     "MorphoMNISTDataModule",
     "Placement",
+    "Preprocessing",
+    "Slicing",
     "SourceSplits",
     "Split",
+    "Subjects",
     "SyntheticBrainDataModule",
     "ThicknessIntensityFallingWorld",
     "ThicknessIntensityWorld",

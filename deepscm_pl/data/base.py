@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from deepscm_pl.checks import process_count, seed_number, whole_number
+from deepscm_pl.configuration import describe
 from deepscm_pl.data.loading import EpochSampler, ResumableLoader, ShardSampler, data_seed
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.worlds import KnownWorld
@@ -276,7 +277,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return {
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
             "init_args": {
-                name: str(value.resolve()) if isinstance(value, Path) else value
+                name: describe(value.resolve() if isinstance(value, Path) else value)
                 for name, value in arguments.items()
             },
         }

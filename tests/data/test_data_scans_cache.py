@@ -236,7 +236,7 @@ def test_processes_prepare_at_once(tmp_path):
 def test_a_cache_folder_that_cannot_be_written(tmp_path, below):
     write_folder(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"cache_dir: .*file.* cannot be written"):
+    with pytest.raises(ValueError, match=r"cache.folder: .*file.* cannot be written"):
         images(tmp_path, cache_dir=tmp_path / "file" / below)
 
 

@@ -1,7 +1,9 @@
 """Scans of subjects in a table: read, checked, divided by subject, prepared and cached."""
 
+from deepscm_pl.data.scans.cache import Cache
+from deepscm_pl.data.scans.cohort import Division, Subjects
 from deepscm_pl.data.scans.module import BrainMRIDataModule
-from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing
+from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing, Slicing
 from deepscm_pl.data.scans.slices import Axis
 from deepscm_pl.data.tables import Attribute, AttributeKind
 
@@ -10,6 +12,10 @@ __all__ = [
     "AttributeKind",
     "Axis",
     "BrainMRIDataModule",
+    "Cache",
+    "Division",
     "Normalisation",
     "Preprocessing",
+    "Slicing",
+    "Subjects",
 ]
