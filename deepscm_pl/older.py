@@ -55,11 +55,13 @@ def successor_hint(words: Iterable[str], message: str) -> str:
         words: Arguments that were not accepted.
         message: Why.
     """
-    for word in words:
-        name = word.rpartition(".")[2]
-        for owner, successors in SUCCESSORS.items():
-            if name in successors:
-                return f"; {name} of {owner} is now {successors[name]}"
+    # Names of settings of scans, such as shape, are also those of other classes.
+    owners = [each for each in SUCCESSORS if each in message or each == "ConditionalVAE"]
+    owners += ["BrainMRIDataModule"] if "--data." in message else []
+    for name in (part for word in words for part in word.split(".")):
+        for owner in owners:
+            if name in SUCCESSORS[owner]:
+                return f"; {name} of {owner} is now {SUCCESSORS[owner][name]}"
     if _OVERLAY in message:
         return "; name the parents there, and give the class of the layer as layer"
     return ""
