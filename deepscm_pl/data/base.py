@@ -28,6 +28,7 @@ __all__ = [
     "PublishedSplit",
     "SourceSplits",
     "Split",
+    "take_rows",
 ]
 
 Split = Literal["train", "validation", "test"]
@@ -39,7 +40,7 @@ PublishedSplit = Literal["train", "test"]
 """A split in which a data set is published; validation rows are held out of its ``"train"``."""
 
 
-Rows: TypeAlias = Tensor | slice
+RowIndex: TypeAlias = Tensor | slice
 """Some rows of a split: their numbers, or from where to where."""
 
 
@@ -299,8 +300,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             train, test = _with_index(source.train), _with_index(source.test)
             training_rows, validation_rows = self.divide(len(train["index"]))
             self._datasets = {
-                "train": InMemoryDataset(_take(train, training_rows)),
-                "validation": InMemoryDataset(_take(train, validation_rows)),
+                "train": InMemoryDataset(take_rows(train, training_rows)),
+                "validation": InMemoryDataset(take_rows(train, validation_rows)),
                 "test": InMemoryDataset(test),
             }
 
@@ -382,7 +383,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"split must be one of {', '.join(datasets)}, got {split!r}.")
         return datasets[split]
 
-    def divide(self, size: int) -> tuple[Rows, Rows]:
+    def divide(self, size: int) -> tuple[RowIndex, RowIndex]:
         """Divides the published training split into training and validation.
 
         Args:
@@ -424,5 +425,6 @@ def _with_index(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**variables, "index": torch.arange(size).unsqueeze(-1)}
 
 
-def _take(variables: Mapping[str, Tensor], rows: Rows) -> dict[str, Tensor]:
+def take_rows(variables: Mapping[str, Tensor], rows: RowIndex) -> dict[str, Tensor]:
+    """Some rows of every variable."""
     return {name: tensor[rows] for name, tensor in variables.items()}

@@ -34,7 +34,7 @@ _BLOCK_ELSEWHERE = 2**24
 _SMALLEST_PLACE = 1e-6
 """Of a value in its cell, from either end: more than rounding in double precision can cross."""
 
-_DIGITS = 1e-15
+_ACCURACY = 1e-15
 """Absolute accuracy of probabilities."""
 
 
@@ -57,7 +57,7 @@ class _Components(NamedTuple):
         return _Components(*(part[:, where][:, None, None] for part in parts))
 
 
-class _Cell(NamedTuple):
+class _LevelCell(NamedTuple):
     """A level k, F(k) and F(k + 1), ``(*batch, C, H, W)``."""
 
     level: Tensor
@@ -225,7 +225,7 @@ class DiscretisedLikelihood(Likelihood):
         share = self.uniform_weight / self.levels
         return (1 - self.uniform_weight) * probability + share * count
 
-    def _cell_of(self, components: _Components, probability: Tensor) -> _Cell:
+    def _cell_of(self, components: _Components, probability: Tensor) -> _LevelCell:
         """The largest level k with F(k) ≤ ``probability``, and F(k) and F(k + 1)."""
         # Most pixels of most images are black: whatever is above is looked for in the others.
         level = torch.zeros_like(probability)
@@ -233,12 +233,12 @@ class DiscretisedLikelihood(Likelihood):
         bright = end <= probability
         where = bright.flatten().nonzero().squeeze(-1)
         if len(where) == 0:
-            return _Cell(level, start, end)
+            return _LevelCell(level, start, end)
         chosen = components.at(where, probability.shape)
         wanted = probability.flatten()[where].view(1, 1, -1)
         with torch.no_grad():
             found = self._search(chosen, wanted)
-        return _Cell(
+        return _LevelCell(
             level.masked_scatter(bright, found),
             start.masked_scatter(bright, self._below(chosen, found)),
             end.masked_scatter(bright, self._below(chosen, found + 1)),
@@ -431,7 +431,7 @@ def _moved_inside(noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
         infinity = torch.full_like(noise, math.inf)
         higher = torch.nextafter(noise, infinity)
         lower = torch.nextafter(noise, -infinity)
-        too_low, too_high = probability < start + _DIGITS, probability >= end - _DIGITS
+        too_low, too_high = probability < start + _ACCURACY, probability >= end - _ACCURACY
     return torch.where(too_high, lower, torch.where(too_low, higher, noise))
 
 

@@ -32,7 +32,7 @@ _LARGEST = 4.0
 _DEGREE = 3
 """Of the polynomials in the other parents."""
 
-_REACH = 2.5
+_TRUSTED_DEVIATIONS = 2.5
 """Standard deviations from the mean of a parent beyond which polynomials are constant."""
 
 _SMALLEST_SPREAD = 1e-3
@@ -269,7 +269,7 @@ class Exposure(nn.Module):
             level: Of each training image the log of its bright level over β(pa), ``(N, 1)``.
             content: ``(N, content)``.
         """
-        powers = _powers(content.clamp(-_REACH, _REACH).double())
+        powers = _powers(content.clamp(-_TRUSTED_DEVIATIONS, _TRUSTED_DEVIATIONS).double())
         mean = _least_squares(powers, level.double())
         deviation = (level - powers @ mean).abs()
         self.mean.copy_(mean)
@@ -292,6 +292,6 @@ class Exposure(nn.Module):
 
     def _mean_and_spread(self, content: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(content.device.type, enabled=False):
-            powers = _powers(content.clamp(-_REACH, _REACH))
+            powers = _powers(content.clamp(-_TRUSTED_DEVIATIONS, _TRUSTED_DEVIATIONS))
             spread = (powers @ self.spread.to(content)).clamp(min=_SMALLEST_SPREAD)
             return powers @ self.mean.to(content), spread

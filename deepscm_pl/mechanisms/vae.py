@@ -33,7 +33,7 @@ _LARGEST_LATENT = 2**14
 """The calibration of the noise correlates all its numbers: as many squared."""
 
 
-_CHUNK = 2**22
+_DECODED_AT_A_TIME = 2**22
 """Numbers that the decoder gives at a time where no gradient is asked for; 16 MB of them."""
 
 
@@ -239,7 +239,7 @@ class ConditionalVAE(ImageMechanism):
             self.domain.batch_shape(image),
             *(domain.batch_shape(parents[n]) for n, domain in domains.items()),
         )
-        rows = max(_CHUNK // (self.outputs * math.prod(self.plane[1:])), 1)
+        rows = max(_DECODED_AT_A_TIME // (self.outputs * math.prod(self.plane[1:])), 1)
         if math.prod(batch) <= rows or torch.is_grad_enabled():
             return function(latent, image, parents)
         latents = latent.expand(*batch, -1).reshape(-1, self.latent).split(rows)

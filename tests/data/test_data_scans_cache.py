@@ -199,7 +199,7 @@ def test_what_a_living_process_writes_stays(tmp_path):
 
 def test_the_quicker_of_two_wins(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    fill, folders = cache._fill, []
+    fill, folders = cache._write_all, []
 
     def slow(folder, *rest):
         fill(folder, *rest)
@@ -207,7 +207,7 @@ def test_the_quicker_of_two_wins(tmp_path, monkeypatch):
             folders.append(folder)
             images(tmp_path)
 
-    monkeypatch.setattr(cache, "_fill", slow)
+    monkeypatch.setattr(cache, "_write_all", slow)
     assert np.array_equal(images(tmp_path)[5, 0], picture(5))
     (folder,) = (tmp_path / "cache").iterdir()
     assert {path.name for path in folder.iterdir()} == {"images.npy", "affines.npy", "headers.npy"}

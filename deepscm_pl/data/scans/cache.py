@@ -52,7 +52,7 @@ def holds_caches(folder: Path) -> bool:
         return False
 
 
-_VERSION = 3
+_CACHE_VERSION = 3
 """Counts changes of the preprocessing, so that images of another one are not reused."""
 
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
@@ -60,7 +60,7 @@ _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy",
 _MUCH = 64 * 2**20
 """Bytes of files from which on several processes are quicker than one, starting them included."""
 
-_SMALL = 128 * 2**10
+_SMALL_FILE = 128 * 2**10
 """Bytes of a file below which a worker takes several at a time."""
 
 _ENOUGH_WRONG = 10
@@ -143,7 +143,7 @@ def cached_images(
     """
     folder = cache.path / _name(sources, preprocessing, slicing)
     stale = folder.exists()  # asked before, for another process may be about to complete it
-    found = _opened(folder, len(sources), cache.memory)
+    found = _open_cache(folder, len(sources), cache.memory)
     if found is not None:
         return found
     if stale:
@@ -151,16 +151,16 @@ def cached_images(
     _make_room(cache.path)
     try:
         with new_folder(folder) as temporary, _locked(temporary):
-            _fill(temporary, sources, partial(preprocessing, slicing=slicing), cache)
+            _write_all(temporary, sources, partial(preprocessing, slicing=slicing), cache)
     except (OSError, ValueError) as error:
         # Another process may have been quicker.
-        found = _opened(folder, len(sources), cache.memory)
+        found = _open_cache(folder, len(sources), cache.memory)
         if found is None and isinstance(error, OSError):
-            raise _unwritable(cache.path, error) from error
+            raise _not_writable(cache.path, error) from error
         if found is None:
             raise
         return found
-    found = _opened(folder, len(sources), cache.memory)
+    found = _open_cache(folder, len(sources), cache.memory)
     if found is None:
         raise ValueError(f"cache.folder: {folder} was changed while it was written; try again.")
     return found
@@ -172,12 +172,12 @@ _Prepare = Callable[[Path], PreparedScan]
 def _name(sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slicing) -> str:
     stamps = [[source.name, source.size, source.modified] for source in sources]
     described = json.dumps(
-        [_VERSION, {**asdict(preprocessing), **asdict(slicing)}, stamps], sort_keys=True
+        [_CACHE_VERSION, {**asdict(preprocessing), **asdict(slicing)}, stamps], sort_keys=True
     )
     return f"scans-{hashlib.sha256(described.encode()).hexdigest()[:32]}"
 
 
-def _opened(folder: Path, sources: int, memory: float) -> PreparedImages | None:
+def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | None:
     """What a cache holds, unless it is missing or broken."""
     # Whatever is wrong with a cache, the images can be prepared again.
     with suppress(OSError, ValueError, EOFError):
@@ -203,7 +203,7 @@ def _make_room(cache_dir: Path) -> None:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(cache_dir, error) from error
+        raise _not_writable(cache_dir, error) from error
     for leftover in cache_dir.glob(".scans-*.partial"):
         if _is_abandoned(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -237,17 +237,17 @@ def _is_abandoned(folder: Path) -> bool:
     return False
 
 
-def _fill(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache: Cache) -> None:
+def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache: Cache) -> None:
     """Write all images and where they lie."""
     first = _first_that_is_right(sources, prepare)
     shape = (len(sources) * len(first), *first.shape[1:])
     path = folder / _IMAGES
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    writer = _Writer(prepare, path, table.offset, first.shape, sources[0].path)
+    writer = _ImageWriter(prepare, path, table.offset, first.shape, sources[0].path)
     del table
     total = sum(source.size for source in sources)
     several = cache.workers if cache.workers is not None else None if total > _MUCH else 1
-    chunk = 32 if total / len(sources) < _SMALL else 1
+    chunk = 32 if total / len(sources) < _SMALL_FILE else 1
     paths = np.array([str(source.path) for source in sources])
     columns = [np.arange(len(sources)), paths]
     parts = stream_rows(writer, columns, several, cache.progress, "preparing", chunk)
@@ -302,7 +302,7 @@ def _first_that_is_right(sources: Sequence[Source], prepare: _Prepare) -> NDArra
     raise AssertionError("there are sources")
 
 
-class _Writer:
+class _ImageWriter:
     """Prepares some files and writes their images to their place in one file of all."""
 
     def __init__(
@@ -352,7 +352,7 @@ def _header_row(header: bytes | None) -> NDArray[np.uint8]:
     return np.frombuffer(header or bytes(HEADER_BYTES), dtype=np.uint8)
 
 
-def _unwritable(folder: Path, error: OSError) -> ValueError:
+def _not_writable(folder: Path, error: OSError) -> ValueError:
     return ValueError(
         f"cache.folder: {folder} cannot be written ({error}); name a folder that you may write and "
         "that has space."
