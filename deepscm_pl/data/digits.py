@@ -100,8 +100,8 @@ class DigitsDataModule(CausalDataModule):
         """The rows of a split among all digits, in ascending order."""
         if self.test_size + self.validation_size >= _DIGIT_COUNT:
             raise ValueError(
-                f"test_size and validation_size must be below {_DIGIT_COUNT} together, the number of "
-                f"digits, got {self.test_size} and {self.validation_size}."
+                f"test_size and validation_size must be below {_DIGIT_COUNT} together, the "
+                f"number of digits, got {self.test_size} and {self.validation_size}."
             )
         order = torch.randperm(_DIGIT_COUNT, generator=torch.Generator().manual_seed(_TEST_SEED))
         rows = order[: self.test_size] if split == "test" else order[self.test_size :]

@@ -152,7 +152,7 @@ def read_attribute(
     if found in ("binary", "categorical"):
         levels, values = _classes(table, column, texts, numbers, training, found)
     else:
-        levels, values = (), _check_values(table, column, texts, numbers, found)
+        levels, values = (), _check_column_numbers(table, column, texts, numbers, found)
     single = values.astype(np.float32)
     if len(set(single[training].tolist())) == 1:
         alike = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
@@ -188,7 +188,7 @@ def _infer(table: Table, column: str, texts: Text, numbers: Numbers) -> Attribut
     return "categorical"
 
 
-def _check_values(
+def _check_column_numbers(
     table: Table, column: str, texts: Text, numbers: Numbers, kind: AttributeKind
 ) -> Numbers:
     valid = np.isfinite(numbers) & ((numbers > 0) if kind == "positive" else True)
