@@ -93,14 +93,14 @@ def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
     table.require("images", names)
     if not root.is_dir():
         raise FileNotFoundError(f"root: {root} is missing, or not a folder.")
-    matches = [_matches(root, _row_pattern(pattern, table, row)) for row in range(len(table))]
+    matches = [_matches(root, _filled_in(pattern, table, row)) for row in range(len(table))]
     _check_found(table, root, pattern, matches)
     paths = [found[0] for found in matches]
     _check_distinct(table, paths)
     return [_stamp(path, root) for path in paths]
 
 
-def _row_pattern(pattern: str, table: Table, row: int) -> str:
+def _filled_in(pattern: str, table: Table, row: int) -> str:
     """The pattern of a row, in which what the table says stands for itself."""
     return _FIELD.sub(lambda field: glob.escape(table[field[1]][row]), pattern)
 
@@ -120,15 +120,15 @@ def _check_found(table: Table, root: Path, pattern: str, matches: list[list[Path
         others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
         raise FileNotFoundError(
             f"images: {table.where(missing[0])}: there is no file "
-            f"{root / _row_pattern(pattern, table, missing[0])}{others}; correct root or images, or "
+            f"{root / _filled_in(pattern, table, missing[0])}{others}; correct root or images, or "
             "remove the rows."
         )
     for row, found in enumerate(matches):
         if len(found) > 1:
             raise ValueError(
                 f"images: {table.where(row)}: expected one file, but {len(found)} match "
-                f"{_row_pattern(pattern, table, row)}, {found[0].name} and {found[1].name} among them; "
-                "make the pattern narrower."
+                f"{_filled_in(pattern, table, row)}, {found[0].name} and {found[1].name} among "
+                "them; make the pattern narrower."
             )
 
 
