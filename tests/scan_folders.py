@@ -8,7 +8,15 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from deepscm_pl.data import BrainMRIDataModule
+from deepscm_pl.data import (
+    BrainMRIDataModule,
+    Cache,
+    Division,
+    Preprocessing,
+    Slicing,
+    Subjects,
+)
+from deepscm_pl.older import translated
 
 AFFINE = np.array([[1.5, 0, 0, -20], [0, 2.0, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1.0]])
 """Affine from voxels of :func:`volume` to mm."""
@@ -80,4 +88,20 @@ def make(root: Path, **more) -> BrainMRIDataModule:
         "progress": False,
         "workers": 1,
     }
-    return BrainMRIDataModule(root, **{**settings, **more})
+    return scans(root, **{**settings, **more})
+
+
+GROUPS = {
+    "subjects": Subjects,
+    "splits": Division,
+    "slicing": Slicing,
+    "preprocessing": Preprocessing,
+    "cache": Cache,
+}
+
+
+def scans(root: Path, **flat) -> BrainMRIDataModule:
+    """A data module whose settings are given without their groups."""
+    settings = translated("BrainMRIDataModule", flat)
+    groups = {name: kind(**settings.pop(name, {})) for name, kind in GROUPS.items()}
+    return BrainMRIDataModule(root, **groups, **settings)

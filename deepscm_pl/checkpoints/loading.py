@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.scans.cache import holds_caches
+from deepscm_pl.data.scans.cache import Cache, holds_caches
 from deepscm_pl.escaping import one_line
 from deepscm_pl.runs.reading import load_weights, read_checkpoint
 from deepscm_pl.scm import StructuralCausalModel
@@ -178,6 +179,9 @@ def describe_data(
     folder = arguments.get("cache_dir")
     if folder is not None and not holds_caches(Path(folder)):
         del arguments["cache_dir"]
+    cache = arguments.get("cache")
+    if isinstance(cache, Cache) and not holds_caches(cache.path):
+        arguments["cache"] = replace(cache, folder=None)
     return kind, arguments
 
 

@@ -16,6 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from deepscm_pl.cli.yaml_files import PARSER_MODE
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.older import successor_hint
 
 __all__ = [
     "FriendlyArgumentParser",
@@ -211,7 +212,8 @@ def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     ]
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
     plain = without_dumps(message)
-    told = f"{parser.prog}: {plain}{hints[0] if hints else ''}"
+    hint = successor_hint(words, plain) or next(iter(hints), "")
+    told = f"{parser.prog}: {plain}{hint}"
     sys.stderr.write(for_terminal(told, lines=True) + "\n")
     if beside:
         sys.stderr.write(f"known classes: {for_terminal(', '.join(beside))}\n")

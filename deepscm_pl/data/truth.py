@@ -18,6 +18,7 @@ from deepscm_pl.worlds import KnownWorld
 from deepscm_pl.worlds.mechanisms import Column, Columns
 
 __all__ = [
+    "DRAWING_VERSION",
     "ORIGINALS_FILE",
     "WORLD_FILE",
     "measure_attributes",
@@ -26,7 +27,7 @@ __all__ = [
     "write_originals",
 ]
 
-_DRAWING = 2
+DRAWING_VERSION = 2
 """Counts changes of how images are drawn, so that shapes of another drawing are not reused."""
 
 
@@ -139,7 +140,7 @@ def _shape_path(
 ) -> Path:
     """The file of shapes, named by a hash of everything that they depend on."""
     names = world.shape_attributes
-    described = [_DRAWING, world.name, world.parameters(), originals.shape, names]
+    described = [DRAWING_VERSION, world.name, world.parameters(), originals.shape, names]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(originals).tobytes())
     for name in names:

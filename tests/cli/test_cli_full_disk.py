@@ -218,7 +218,7 @@ def test_a_logger_names_the_folder_of_the_run(tmp_path, monkeypatch):
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
     """Digits that are drawn in no time, and the file that they are kept in."""
-    size = digits._SIZE
+    size = digits._DIGIT_COUNT
     drawn = {
         "thickness": torch.ones(size, 1),
         "intensity": torch.ones(size, 1),
@@ -226,7 +226,7 @@ def cached(tmp_path, monkeypatch):
         "label": torch.zeros(size, 1, dtype=torch.int64),
     }
     monkeypatch.setattr(digits, "_draw_digits", lambda: drawn)
-    return drawn, tmp_path / f"digits-{digits._DRAWING}.pt"
+    return drawn, tmp_path / f"digits-{digits.DRAWING_VERSION}.pt"
 
 
 @pytest.mark.parametrize(
