@@ -178,7 +178,7 @@ def evaluate_densities(
     if not asked:
         return []
     generator = np.random.default_rng(seed)
-    model = _Model(_attribute_model(subject), size)
+    model = _Model(subject.scm.restrict(subject.distributed), size)
     worlds = [] if world is None else [_World(world, size, generator) for _ in range(2)]
     return [
         _compare(subject, each, model, worlds)
@@ -219,16 +219,6 @@ def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> l
         return list(values[name])
     # Quantiles of a column with many equal values are equal.
     return list(dict.fromkeys(typical_values(subject, name, _QUANTILES)))
-
-
-def _attribute_model(subject: Subject) -> StructuralCausalModel:
-    """The part of the model that its attributes come from, with the mechanisms of the whole."""
-    graph = subject.scm.graph
-    needed = graph.ancestors(*subject.distributed) | set(subject.distributed)
-    parents = {name: graph.parents[name] for name in graph.nodes if name in needed}
-    part = StructuralCausalModel(CausalGraph(parents), {n: subject.scm[n] for n in parents})
-    part.fitted = subject.scm.fitted.clone()
-    return part
 
 
 class _Model:

@@ -221,7 +221,7 @@ def captions(
         >>> captions(scm, {"age": torch.tensor([[61.34], [40.0]])}, {"age": "years"})
         ['age 61.3 years', 'age 40 years']
     """
-    names = [name for name in scm.graph.nodes if scm[name].domain.shape == (1,)]
+    names = list(scm.scalar_variables)
     lines = [
         [
             _describe(name, value, (units or {}).get(name, ""), (class_names or {}).get(name, ()))

@@ -109,6 +109,11 @@ class Modified(Mechanism):
         """Where the variable lives."""
         return self.mechanism.domain
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """As f has it."""
+        return self.mechanism.dtype
+
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """h(f(u; pa)).
 
