@@ -124,7 +124,9 @@ class Modified(Mechanism):
 
     def apply_function(self, value: Tensor) -> Tensor:
         """h of a natural value, checked."""
-        changed = torch.as_tensor(self.function(value), dtype=value.dtype, device=value.device)
+        changed = torch.as_tensor(
+            self.function(value.clone()), dtype=value.dtype, device=value.device
+        )
         if changed.dim() == 0 and self.domain.shape == (1,):
             changed = changed.expand_as(value)
         self.domain.check(self.name, changed)
