@@ -245,7 +245,7 @@ def test_what_is_not_asked_need_not_be_explained() -> None:
     assert counterfactual(world, factual, {"intensity": 200.0})["thickness"] == [0.4]
     with pytest.raises(
         ValueError,
-        match="intensity: expected values that its mechanism produces, but got 30 in row 0",
+        match="intensity: expected values that its .* got 30 in row 0",
     ):
         counterfactual(world, factual, {"thickness": 2.0})
 
@@ -367,9 +367,7 @@ def test_a_world_without_a_renderer_has_no_images() -> None:
     ):
         with pytest.raises(ValueError, match="the world growth has no renderer, and so no images"):
             ask()
-    with pytest.raises(
-        ValueError, match=r"renderer: expected attributes of age, size, but got 'th"
-    ):
+    with pytest.raises(ValueError, match="renderer: expected attributes of age, size, but got"):
         KnownWorld("growth", scm, ThicknessIntensityWorld().renderer)
 
 
