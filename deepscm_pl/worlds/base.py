@@ -265,9 +265,9 @@ class KnownWorld:
         except (TypeError, ValueError):
             raise ValueError(f"{name}: expected numbers, but got {values!r}.") from None
         if column.shape != (size,):
+            found = len(column) if column.ndim == 1 else f"shape {column.shape}"
             raise ValueError(
-                f"{name} must have a value for each of the {size} originals, of shape ({size},), "
-                f"but got shape {column.shape}."
+                f"{name} must have a value for each of the {size} originals, got {found}."
             )
         inside = self.scm[name].domain.contains(torch.from_numpy(column)).numpy()
         if not inside.all():

@@ -143,11 +143,11 @@ def test_noise_is_exact_in_both_tails() -> None:
 
 def test_densities_are_finite_where_noise_is_not() -> None:
     """Far above, where no number of double precision has the rank of a value."""
-    values = np.array([0.5 + 1e-300, 20.0, 500.0, 1e5, np.inf])
+    values = np.array([0.6, 20.0, 500.0, 1e5])
     found = thickness_of(0.5).log_prob(tensor(values), {}).numpy()
     expected = gamma.logpdf(values - 0.5, 10, scale=0.2)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-    assert thickness_of(0.0).log_prob(tensor([-1.0, 0.0]), {}).tolist() == [-np.inf] * 2
+    assert thickness_of(0.0).log_prob(tensor([-1.0, 0.0, np.inf]), {}).tolist() == [-np.inf] * 3
 
 
 def test_a_logit_near_its_upper_end_is_exact() -> None:
@@ -245,7 +245,7 @@ def test_what_is_not_asked_need_not_be_explained() -> None:
     assert counterfactual(world, factual, {"intensity": 200.0})["thickness"] == [0.4]
     with pytest.raises(
         ValueError,
-        match="intensity: expected values that its .* got 30 in row 0",
+        match=r"intensity: expected values that its .* got 30 in row 0",
     ):
         counterfactual(world, factual, {"thickness": 2.0})
 
@@ -327,7 +327,7 @@ def test_broken_drawings() -> None:
         world.render(images.astype(float), attributes)
     with pytest.raises(ValueError, match=r"originals must be uint8.*\(2, 1, 28, 28\)"):
         world.render(images[:, None], attributes)
-    with pytest.raises(ValueError, match=r"each of the 1 originals, .* but got shape \(2,\)"):
+    with pytest.raises(ValueError, match="each of the 1 originals, got 2"):
         world.render(images[:1], attributes)
     with pytest.raises(ValueError, match=r"intensity: expected values .* but got 256 in row 1"):
         world.render(images, {**attributes, "intensity": [100, 256]})
