@@ -119,7 +119,7 @@ if TYPE_CHECKING:
         Real,
     )
     from deepscm_pl.variables import Do, Domain, Noise, Variable, Variables
-    from deepscm_pl.worlds import known_world, read_world, within, write_world
+    from deepscm_pl.worlds import known_world, read_world, write_world
 
     __version__: str
 
@@ -233,7 +233,6 @@ __all__ = [
     "read_checkpoint",
     "read_world",
     "summarise",
-    "within",
     "write_world",
 ]
 

@@ -209,22 +209,19 @@ def _draw(question: _Question) -> Iterator[Part]:
     if options.temperature is not None:
         _set_temperature(scm, options.temperature)
     batches = question.batches(question.request(options.size), "size")
-    acted = [scm.act(do) for do in question.dos]
     # All are of one size, so that the first draws do not depend on how many follow.
     size = min(batches.rows, options.size)
     with _progress(options.size) as bar:
         for batch, first in enumerate(range(0, options.size, size)):
             torch.manual_seed(batches.seed(options.seed, batch))
-            noise = {name: scm[name].sample_noise((size,)) for name in scm.graph.nodes}
+            drawn = scm.intervene(question.dos, size)
             count = min(size, options.size - first)
-            values = [_first(_spread(scm, each.predict(noise), size), count) for each in acted]
+            values = [
+                _first({name: value[k][None] for name, value in drawn.items()}, count)
+                for k in range(len(question.dos))
+            ]
             yield Part([f"noise {first + k}" for k in range(count)], values, first)
             bar.update(count)
-
-
-def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
-    """Values as ``(1, size, *event)``."""
-    return {n: value.expand(size, *scm[n].domain.shape)[None] for n, value in values.items()}
 
 
 def _first(values: Variables, count: int) -> dict[str, Tensor]:

@@ -24,7 +24,13 @@ from deepscm_pl.data.tables import Table, write_table
 from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, render_truth, write_originals
 from deepscm_pl.files import exit_on_termination, new_folder
 from deepscm_pl.memory import require_disk, require_memory
-from deepscm_pl.worlds import BrainWorld, KnownWorld, ThicknessIntensityWorld, write_world
+from deepscm_pl.worlds import (
+    BrainWorld,
+    KnownWorld,
+    Renderer,
+    ThicknessIntensityWorld,
+    write_world,
+)
 
 __all__ = ["ImageFormat", "generate_brain", "generate_morphomnist"]
 
@@ -270,7 +276,7 @@ def generate_brain(
         write_table(folder / "subjects.csv", columns)
         chunk = max(1, min(64, _DRAWN_ELEMENTS // int(np.prod(shape))))
         parts = [identifiers, originals, *attributes.values()]
-        draw = _Draw(world, folder, suffix)
+        draw = _Draw(world.renderer, world.grid.affine, world.attributes, folder, suffix)
         for _ in stream_rows(draw, parts, workers, progress, "drawing", chunk):
             pass
 
@@ -287,15 +293,17 @@ def _require_room(out: Path, size: int, elements: int) -> None:
 class _Draw:
     """Draws the images of some subjects and writes them."""
 
-    world: BrainWorld
+    renderer: Renderer
+    affine: NDArray[np.float64]
+    names: Sequence[str]
     folder: Path
     suffix: str
 
     def __call__(
-        self, identifiers: NDArray[np.str_], originals: NDArray[Any], *columns: NDArray[np.float32]
+        self, identifiers: NDArray[np.str_], originals: NDArray[Any], *columns: NDArray[Any]
     ) -> NDArray[np.str_]:
-        attributes = dict(zip(self.world.attributes, columns, strict=True))
-        images = self.world.render(originals, attributes)
+        attributes = dict(zip(self.names, columns, strict=True))
+        images = self.renderer.render(originals, attributes)
         for identifier, image in zip(identifiers, images, strict=True):
             name = f"{identifier}_T1_unbiased_brain_rigid_to_mni{self.suffix}"
             self._write(self.folder / name, image)
@@ -310,7 +318,7 @@ class _Draw:
             import nibabel
 
             volume = image.reshape((*image.shape, 1)[:3])
-            scan = nibabel.Nifti1Image(volume, self.world.grid.affine)
+            scan = nibabel.Nifti1Image(volume, self.affine)
             scan.header.set_xyzt_units("mm")
             nibabel.save(scan, path)
 

@@ -19,7 +19,7 @@ from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
 from deepscm_pl.data.idx import read_idx
 from deepscm_pl.data.tables import write_table
 from deepscm_pl.data.truth import WORLD_FILE
-from deepscm_pl.worlds import KnownWorld, ThicknessIntensityWorld, read_world, within
+from deepscm_pl.worlds import KnownWorld, ThicknessIntensityWorld, read_world
 
 __all__ = [
     "MorphoMNISTDataModule",
@@ -152,7 +152,7 @@ def read_attributes(path: str | Path, world: KnownWorld) -> dict[str, NDArray[np
     _require(path, "index", index, index == np.arange(len(index)), "0, 1, 2, … from row to row")
     for name, column in table.items():
         domain = world.domains[name]
-        _require(path, name, column, within(domain, column), str(domain))
+        _require(path, name, column, domain.contains(torch.from_numpy(column)).numpy(), str(domain))
     return {name: column.astype(np.float32) for name, column in table.items()}
 
 

@@ -179,6 +179,14 @@ class Mechanism(nn.Module, ABC):
     def domain(self) -> Domain:
         """Where the values live."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the parameters; without any, of the buffers."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return torch.get_default_dtype()
+
     @abstractmethod
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x = f(u; pa), ``(*batch, *event)``."""
@@ -208,6 +216,20 @@ class Mechanism(nn.Module, ABC):
         together they are draws from the posterior of the noise given what was recorded.
         """
         return self.abduct(self.dequantise(value), parents, sample_shape)
+
+    def check_explained(self, name: str, value: Tensor, noise: Noise) -> None:
+        """Raise where ``noise``, inferred from recorded values, explains none of them.
+
+        Most mechanisms explain every value of their domain, and check nothing.
+
+        Args:
+            name: Of the variable, for the message.
+            value: ``(*batch, *event)``.
+            noise: What :meth:`abduct_recorded` gave for it.
+
+        Raises:
+            ValueError: Naming the variable, the value and its row.
+        """
 
     @abstractmethod
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:

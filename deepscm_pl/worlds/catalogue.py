@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deepscm_pl.files import new_file
@@ -48,7 +48,7 @@ def known_world(name: str, parameters: Mapping[str, float] | None = None) -> Kno
         >>> known_world("thickness-intensity").attributes
         ('thickness', 'intensity')
     """
-    classes = {each.name: each for each in WORLDS}
+    classes: dict[str, Callable[..., KnownWorld]] = {each.name: each for each in WORLDS}
     if name not in classes:
         raise ValueError(f"world must be one of {', '.join(classes)}, got {name!r}.")
     known = classes[name]().parameters()

@@ -269,7 +269,10 @@ class BrainMRIDataModule(CausalDataModule):
         first = sum(self._cohort.counts[:2])
         path = (self.root / self.subjects.table).with_name(ORIGINALS_FILE)
         originals = read_originals(path, names[first:] if split == "test" else names[:first])
-        drawn, found = world.drawn_shape(originals)[1:], tuple(self._prepared.images.shape[2:])
+        drawn, found = (
+            world.renderer.drawn_shape(originals)[1:],
+            tuple(self._prepared.images.shape[2:]),
+        )
         if drawn != found:
             raise ValueError(
                 f"{path} belongs to images of shape {drawn}, but those of the data set are of "
