@@ -211,7 +211,7 @@ class _Inside(constraints.Constraint):
         return (value > self.low) & (value < self.high)
 
 
-class Logistic(Transform):  # type: ignore[misc]
+class Logistic(Transform):
     """y = low + (high − low) · σ(x), with an inverse that is exact near both bounds.
 
     Example:
@@ -241,7 +241,7 @@ class Logistic(Transform):  # type: ignore[misc]
         return (y - self.low).log() + (self.high - y).log() - np.log(self.high - self.low)
 
 
-class GammaScore(Transform):  # type: ignore[misc]
+class GammaScore(Transform):
     r"""The value of Γ(shape, rate) that has the rank of a standard normal number.
 
     :math:`y = F^{-1}(\Phi(x))` with the distribution functions :math:`\Phi` of N(0, 1) and F. Each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch.distributions import AffineTransform, ExpTransform, Transform
 
 from deepscm_pl.mechanisms.known import Known, KnownCoin, Logistic
-from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.scm import MechanismFactory, StructuralCausalModel
 from deepscm_pl.variables import Domain, Variables
 from deepscm_pl.worlds.base import KnownWorld, Renderer
 from deepscm_pl.worlds.digits import Columns
@@ -79,7 +80,7 @@ def _ventricle_volume(parents: Variables) -> list[Transform]:
     return [AffineTransform(effects + math.log(_VENTRICLES), 0.4), ExpTransform()]
 
 
-_MECHANISMS = {
+_MECHANISMS: Mapping[str, MechanismFactory] = {
     "age": partial(Known, layers=_age, domain=Domain(lower=0.0, open=True)),
     "sex": partial(KnownCoin, probability=0.5),
     "brain_volume": partial(Known, layers=_brain_volume, domain=Domain(lower=4e5, upper=2.2e6)),
