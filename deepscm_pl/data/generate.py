@@ -302,7 +302,8 @@ class _Draw:
     def __call__(
         self, identifiers: NDArray[np.str_], originals: NDArray[Any], *columns: NDArray[Any]
     ) -> NDArray[np.str_]:
-        attributes = dict(zip(self.names, columns, strict=True))
+        values = [column.astype(np.float64) for column in columns]
+        attributes = dict(zip(self.names, values, strict=True))
         images = self.renderer.render(originals, attributes)
         for identifier, image in zip(identifiers, images, strict=True):
             name = f"{identifier}_T1_unbiased_brain_rigid_to_mni{self.suffix}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -79,7 +80,7 @@ def _ventricle_volume(parents: Variables) -> list[Transform]:
     return [AffineTransform(effects + math.log(_VENTRICLES), 0.4), ExpTransform()]
 
 
-_MECHANISMS: dict[str, MechanismFactory] = {
+_MECHANISMS: Mapping[str, MechanismFactory] = {
     "age": partial(Known, layers=_age, domain=Domain(lower=0.0, open=True)),
     "sex": partial(KnownCoin, probability=0.5),
     "brain_volume": partial(Known, layers=_brain_volume, domain=Domain(lower=4e5, upper=2.2e6)),

@@ -51,13 +51,14 @@ def known_world(name: str, parameters: Mapping[str, float] | None = None) -> Kno
     classes: dict[str, Callable[..., KnownWorld]] = {each.name: each for each in WORLDS}
     if name not in classes:
         raise ValueError(f"world must be one of {', '.join(classes)}, got {name!r}.")
-    known = classes[name]().parameters()
+    make: Callable[..., KnownWorld] = classes[name]
+    known = make().parameters()
     for key, value in (parameters or {}).items():
         if key not in known:
             raise ValueError(f"the world {name} has no parameter {key!r}; {', '.join(known)} are.")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"the parameter {key} of a world must be a number, got {value!r}.")
-    return classes[name](**(parameters or {}))
+    return make(**(parameters or {}))
 
 
 def write_world(path: str | Path, world: KnownWorld) -> None:
