@@ -10,10 +10,10 @@ from statistics import median
 from typing import Any
 
 import torch
-import yaml
 from devices import clock
 from torch import Tensor
 
+from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.configuration import restore
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import SourceSplits
@@ -93,8 +93,7 @@ def repeat(operation: Callable[[], object], count: int) -> None:
 
 def read_experiment(experiment: str) -> dict[str, Any]:
     """The contents of a file in ``experiments``, such as ``morphomnist/full.yaml``."""
-    contents: dict[str, Any] = yaml.safe_load((_EXPERIMENTS / experiment).read_text())
-    return contents
+    return Configuration.read([str(_EXPERIMENTS / experiment)]).settings
 
 
 def make_model(experiment: str, num_particles: int = 1, **image: Any) -> DeepSCM:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.parser import FriendlyArgumentParser
-from deepscm_pl.cli.yaml_files import read_yaml
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.figures import draw_graph, save_figure
 from deepscm_pl.graph import CausalGraph
@@ -22,7 +22,13 @@ def run_graph_command(words: list[str]) -> None:
     """
     parser = FriendlyArgumentParser(prog="deepscm graph", description="Draw a causal graph.")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", type=Path, help="configuration of a model, a YAML file")
+    source.add_argument(
+        "-c",
+        "--config",
+        action="append",
+        metavar="FILE",
+        help="configuration of a model, a YAML file; several are merged, and later ones win",
+    )
     source.add_argument(
         "--edges", help="the graph as text, such as 'age -> volume; volume -> image'"
     )
@@ -37,10 +43,9 @@ def run_graph_command(words: list[str]) -> None:
     print(f"written: {for_terminal(save_figure(draw_graph(graph), options.out))}")
 
 
-def _graph_of(path: Path) -> str | dict[str, list[str]]:
-    settings = read_yaml(path)
-    model = settings.get("model") if isinstance(settings, dict) else None
+def _graph_of(files: list[str]) -> str | dict[str, list[str]]:
+    model = Configuration.read(files).settings.get("model")
     graph = model.get("graph") if isinstance(model, dict) else None
     if not isinstance(graph, str | dict):
-        raise ValueError(f"config: {path} has no entry model.graph; add one.")
+        raise ValueError(f"config: {', '.join(files)} has no entry model.graph; add one.")
     return graph

@@ -20,11 +20,18 @@ from deepscm_pl.escaping import for_terminal
 __all__ = [
     "FriendlyArgumentParser",
     "FriendlyLightningParser",
+    "UsageError",
     "add_trust_option",
     "nearest",
     "without_dumps",
 ]
 
+_CONFIG_HELP = (
+    "A YAML file of settings, or several: mappings merge key by key, later files win, lists are "
+    "replaced, null removes an earlier value, and a changed class_path drops the earlier "
+    "init_args. 'base: FILE' at the top of a file names the one that comes before it. Options such "
+    "as --trainer.max_epochs win over all files."
+)
 _UNKNOWN = re.compile(
     r"(?:[Oo]ption|[Kk]ey|attribute) '([\w.]+)'(?: is not (?:accepted|expected))?"
     r"|unrecognized arguments: --?([\w.]+)"
@@ -80,11 +87,29 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+class UsageError(SystemExit):
+    """The end of the program with status 2, after a message of what cannot be read.
+
+    Args:
+        message: What was printed.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(2)
+        self.message = message
+
+
 class FriendlyLightningParser(LightningArgumentParser):
     """The parser of Lightning's command line, with short errors and limits of what it reads."""
 
     def __init__(self, *arguments: Any, parser_mode: str = PARSER_MODE, **settings: Any) -> None:
         super().__init__(*arguments, parser_mode=parser_mode, **settings)
+
+    def add_argument(self, *names: Any, **settings: Any) -> Any:
+        """Add an option, and describe how several configurations merge."""
+        if "--config" in names:
+            settings["help"] = _CONFIG_HELP
+        return super().add_argument(*names, **settings)
 
     def error(self, message: str, *details: Any, **more: Any) -> NoReturn:
         """Print the message and what may have been meant; leave with status 2."""
@@ -185,12 +210,13 @@ def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         name for class_path in class_paths for name in _names_near(class_path)
     ]
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
-    told = f"{parser.prog}: {without_dumps(message)}{hints[0] if hints else ''}"
+    plain = without_dumps(message)
+    told = f"{parser.prog}: {plain}{hints[0] if hints else ''}"
     sys.stderr.write(for_terminal(told, lines=True) + "\n")
     if beside:
         sys.stderr.write(f"known classes: {for_terminal(', '.join(beside))}\n")
     sys.stderr.write(f"{parser.prog} --help lists the options.\n")
-    sys.exit(2)
+    raise UsageError(plain)
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -22,10 +22,9 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checks import process_count, real_number, reason_of, shown, whole_number
 from deepscm_pl.cli.parser import nearest
-from deepscm_pl.cli.yaml_files import read_settings
 
 __all__ = [
-    "check_configurations",
+    "check_configuration",
     "check_seed",
     "check_trainer",
     "named_errors",
@@ -65,27 +64,19 @@ _NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ba
 _CANNOT_COUNT = ("overflow when", "calculation overflowed", "multiplication overflow")
 
 
-def check_configurations(words: Sequence[str]) -> None:
+def check_configuration(settings: Mapping[str, Any]) -> None:
     """Raise where a configuration describes a class in a form that cannot be read.
 
-    Args:
-        words: The words of the command line, with ``--config FILE.yaml``. Files that do not exist
-            are left to the parser.
-
     Raises:
-        ValueError: Naming the whole key, or the file if it is no YAML.
+        ValueError: Naming the whole key.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        option, _, value = word.partition("=")
-        if option in ("--config", "-c"):
-            configuration = read_settings(value or following)
-            _check_sections(configuration)
-            _check_classes(configuration, ())
+    _check_sections(settings)
+    _check_classes(settings, ())
 
 
-def _check_sections(configuration: Any) -> None:
-    for name in _GROUPS if isinstance(configuration, Mapping) else ():
-        section = configuration.get(name, {})
+def _check_sections(settings: Mapping[str, Any]) -> None:
+    for name in _GROUPS:
+        section = settings.get(name, {})
         if not isinstance(section, Mapping):
             raise ValueError(f"{name}: expected settings by name, but got {shown(section)}.")
 

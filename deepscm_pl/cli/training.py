@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ from deepscm_pl.callbacks import (
     EvaluationReport,
     SaveOnTermination,
 )
+from deepscm_pl.cli.configurations import Configuration, split_configurations
 from deepscm_pl.cli.described import (
     REPORTS,
     FromCheckpoint,
@@ -45,13 +46,13 @@ from deepscm_pl.cli.runs import (
     write_quantities,
 )
 from deepscm_pl.cli.settings import (
-    check_configurations,
+    check_configuration,
     check_seed,
     check_trainer,
     named_errors,
     require_trained,
 )
-from deepscm_pl.cli.yaml_files import check_yaml, read_settings
+from deepscm_pl.cli.yaml_files import check_yaml
 from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
@@ -429,10 +430,19 @@ def run_training_command(words: list[str]) -> None:
         )
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
-    check_configurations(words)
+    configurations, others = split_configurations(words)
+    configuration = Configuration.read(configurations)
+    with configuration.naming_lines():
+        # Options come after all files, because they win over them.
+        merged = [others[0], *configuration.words(), *others[1:]]
+        _run_training_command(merged, configuration, typed=words)
+
+
+def _run_training_command(words: list[str], configuration: Configuration, typed: list[str]) -> None:
+    settings = configuration.settings
+    check_configuration(settings)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
-    typed = words
     path = _option(words, "--ckpt_path")
     checkpoint = None if path is None or path in _NO_FILES else path
     if checkpoint is not None and is_exported(checkpoint) and words[0] == "fit":
@@ -448,7 +458,7 @@ def run_training_command(words: list[str]) -> None:
         read_checkpoint(checkpoint, settings=())  # whatever is wrong with it is said here
     else:
         described, words = read_described(checkpoint, words, trust)
-    model = _model_class(words) if described is None else type(described.model)
+    model = _model_class(words, settings) if described is None else type(described.model)
     try:
         with quiet_log_threads():
             TrainingCommand(words, model, described, trust, typed)
@@ -506,26 +516,16 @@ def _names_model(words: list[str]) -> bool:
     return any(_option(words, name) is not None for name in ("--model", "--model.class_path"))
 
 
-def _model_class(words: list[str]) -> type[pl.LightningModule]:
-    """The class that the configurations name as ``model.class_path``; DeepSCM where none does."""
-    found: Any = None
-    for name, following in zip(words, [*words[1:], ""], strict=True):
-        option, _, value = name.partition("=")
-        if option in ("--config", "-c"):
-            found = _class_path(value or following) or found
-        elif option in ("--model", "--model.class_path"):
-            found = value or following
+def _model_class(words: list[str], settings: Mapping[str, Any]) -> type[pl.LightningModule]:
+    """The class of ``model`` in options or settings; DeepSCM where none is named."""
+    model = settings.get("model")
+    found = model.get("class_path") if isinstance(model, Mapping) else None
+    for name in ("--model", "--model.class_path"):
+        found = _option(words, name) or found
     if found is None:
         return DeepSCM
     # The user names it, so its module may be imported.
-    name = str(found)
-    return restore_class(name, (pl.LightningModule,), [name.partition(".")[0]])
-
-
-def _class_path(configuration: str) -> object:
-    """``model.class_path`` of a configuration, a file or its text; None where there is none."""
-    model = (read_settings(configuration) or {}).get("model")
-    return model.get("class_path") if isinstance(model, dict) else None
+    return restore_class(str(found), (pl.LightningModule,), [str(found).partition(".")[0]])
 
 
 def _option(words: list[str], name: str) -> str | None:

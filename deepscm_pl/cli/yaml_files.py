@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent, ScalarEvent
 
-__all__ = ["PARSER_MODE", "YAMLLimitError", "check_yaml", "load_yaml", "read_settings", "read_yaml"]
+__all__ = ["PARSER_MODE", "YAMLLimitError", "check_yaml", "load_yaml", "read_text"]
 
 PARSER_MODE = "yaml within limits"
 """The mode of jsonargparse in which all that it reads is checked first."""
@@ -32,26 +32,21 @@ class YAMLLimitError(yaml.YAMLError, ValueError):
     """YAML that is too long, nests too deeply, or expands to too much."""
 
 
-def read_yaml(path: Path, what: str = "config") -> Any:
-    """The content of a YAML file, within limits of size, depth and expansion.
+def read_text(path: Path, where: str) -> str:
+    """Read a file of YAML.
 
     Args:
         path: The file.
-        what: The option that names it, for errors.
+        where: Its name in errors.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no YAML, or exceeds a limit.
+        ValueError: If it is too long, or not UTF-8.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{what}: there is no file {path}.")
-    where = f"{what}: {path}"
     _check_length(path.stat().st_size, where)
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{where} is no YAML file ({error}).") from None
-    return load_yaml(text, where)
 
 
 def load_yaml(text: str, where: str) -> Any:
@@ -69,28 +64,6 @@ def load_yaml(text: str, where: str) -> Any:
         return get_loader("yaml")(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{where} is no YAML ({' '.join(str(error).split())}).") from None
-
-
-def read_settings(configuration: str) -> dict[str, Any] | None:
-    """The settings of a configuration as it is given to ``--config``, a file or its text.
-
-    Returns:
-        None if there is no such file.
-
-    Raises:
-        ValueError: If it is no YAML, holds no settings, or exceeds a limit.
-    """
-    if configuration.startswith("{"):
-        where, settings = "config", load_yaml(configuration, "config")
-    else:
-        where = f"config: {configuration}"
-        try:
-            settings = read_yaml(Path(configuration))
-        except FileNotFoundError:
-            return None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{where} holds no settings; expected 'name: value' in every line.")
-    return settings
 
 
 def check_yaml(text: str, where: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from deepscm_pl.cli import main, yaml_files
-from deepscm_pl.cli.yaml_files import YAMLLimitError, check_yaml, load_yaml, read_settings
+from deepscm_pl.cli.configurations import Configuration
+from deepscm_pl.cli.yaml_files import YAMLLimitError, check_yaml, load_yaml
 
 from tiny import CONFIGURATION
 
@@ -98,6 +99,7 @@ def test_what_may_be_written_passes():
 def test_settings_have_names(tmp_path):
     (tmp_path / "list.yaml").write_text("[1]")
     with pytest.raises(ValueError, match=r"list\.yaml holds no settings; expected 'name: value'"):
-        read_settings(str(tmp_path / "list.yaml"))
-    assert read_settings(str(tmp_path / "none.yaml")) is None
-    assert read_settings("{a: 1}") == {"a": 1}
+        Configuration.read([str(tmp_path / "list.yaml")])
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.yaml"):
+        Configuration.read([str(tmp_path / "none.yaml")])
+    assert Configuration.read(["{a: 1}"]).settings == {"a": 1}

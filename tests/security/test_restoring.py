@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import pytest
 import torch
-import yaml
 
+from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.described import apply_overrides, split_overrides
 from deepscm_pl.cli.parser import FriendlyLightningParser
 from deepscm_pl.configuration import count_values, describe, restore, restore_arguments
@@ -23,7 +23,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 def models():
     """Experiments whose model is a causal one, small enough to be built in a moment."""
     for path in sorted(EXPERIMENTS.rglob("*.yaml")):
-        model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {})
+        model = Configuration.read([str(path)]).settings.get("model", {})
         if "graph" in model:
             yield pytest.param(model, id=f"{path.parent.name}/{path.stem}")
 
