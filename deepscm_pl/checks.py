@@ -1,7 +1,7 @@
-"""Checks of settings where they are declared: type and range, in one line that names the setting.
+"""Validation of settings: type and range, with one-line errors that name the setting.
 
-A setting may come from Python, from a YAML file or from a checkpoint, where a number may be null,
-NaN, a truth value or a text. Each function returns the value, so that a constructor reads
+A setting may come from Python, a YAML file or a checkpoint, so a number may turn out to be null,
+NaN, a boolean or a text. Each function returns the value, so that a constructor reads
 ``self.latent = whole_number("latent", latent, least=1)``.
 """
 
@@ -31,7 +31,7 @@ _LONGEST = 60
 
 
 def shown(value: Any) -> str:
-    """A value as a user wrote it: None as ``null``, and no more than a line of it.
+    """Format a value as a user writes it in YAML: None as ``null``, shortened to one line.
 
     Example:
         >>> shown(None), shown(True), shown("eight"), shown(0.5)
@@ -46,7 +46,7 @@ def shown(value: Any) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The message of an error in words of a user, who writes null for None.
+    """The first line of an error message, with ``null`` in place of None.
 
     Example:
         >>> reason_of(TypeError("'<' not supported between instances of 'int' and 'NoneType'"))
@@ -59,7 +59,7 @@ def reason_of(error: BaseException) -> str:
 def whole_number(
     name: str, value: Any, least: int | None = None, most: int | None = None, hint: str = ""
 ) -> int:
-    """A whole number within bounds.
+    """Check an integer within bounds.
 
     Args:
         name: The setting, for the message.
@@ -95,7 +95,7 @@ def whole_numbers(
     fewest: int = 0,
     hint: str = "",
 ) -> tuple[int, ...]:
-    """A list of whole numbers within bounds.
+    """Check a list of integers within bounds.
 
     Args:
         name: The setting, for the message.
@@ -138,7 +138,7 @@ def real_number(
     below: float = math.inf,
     hint: str = "",
 ) -> float:
-    """A number within bounds, which is not NaN.
+    """Check a number within bounds; NaN is refused.
 
     Args:
         name: The setting, for the message.
@@ -179,7 +179,7 @@ def real_number(
 
 
 def seed_number(name: str, value: Any) -> int:
-    """A seed that the generators of torch and NumPy take.
+    """Check a seed for the generators of torch and NumPy.
 
     Raises:
         ValueError: If it is no whole number, or negative or too large.
@@ -188,7 +188,7 @@ def seed_number(name: str, value: Any) -> int:
 
 
 def process_count(name: str, value: Any, least: int = 1) -> int:
-    """A number of worker processes that one machine can bear.
+    """Check a number of worker processes.
 
     Raises:
         ValueError: If it is no whole number, less than ``least``, or more than 64 and more than
@@ -199,7 +199,7 @@ def process_count(name: str, value: Any, least: int = 1) -> int:
 
 
 def class_factory(name: str, value: Any) -> Callable[..., Any]:
-    """A class, or anything else that makes an object when it is called.
+    """Check a factory: a class, or anything else that can be called.
 
     Raises:
         ValueError: If it cannot be called, such as null.

@@ -47,7 +47,7 @@ _BUILDING_BLOCKS: tuple[type, ...] = (
 
 _OWN = __name__.partition(".")[0]
 _KNOWN = (_OWN, "torch.nn", "torch.optim")
-"""Modules below these are imported when a file names them."""
+"""Packages whose modules a file may name."""
 
 _DEPENDENCIES = (
     "lightning_fabric",
@@ -58,7 +58,7 @@ _DEPENDENCIES = (
     "torchmetrics",
     "torchvision",
 )
-"""Packages with modules of torch that this program imports: their classes may download files."""
+"""Imported packages with modules of torch, whose classes may download files."""
 
 _CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _LONGEST_PATH = 300
@@ -78,7 +78,7 @@ _WORDS = {
 
 
 def describe(value: Any) -> Any:
-    """Plain data from which :func:`restore` makes ``value`` again.
+    """Convert a value to plain data from which :func:`restore` rebuilds it.
 
     Args:
         value: Plain data, a class, a ``functools.partial`` of a class, or containers of these.
@@ -111,7 +111,7 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
     if isinstance(factory, type):
         target, arguments = factory, {}
     else:
-        # A partial made by the command line's parser calls the class through helpers of its own.
+        # A partial from the parser of the command line wraps the class in functions of its own.
         classes = [part for part in (factory.func, *factory.args) if isinstance(part, type)]
         if not classes:
             raise ValueError(f"cannot describe {factory!r}: expected functools.partial of a class.")
@@ -125,23 +125,23 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
 def _class_path(target: type) -> str:
     """The path of a class: for one of this program that of the package that offers it."""
     package = ".".join(target.__module__.split(".")[:2])
-    if _is_within(package, _OWN) and vars(sys.modules[package]).get(target.__name__) is target:
+    if _is_within(package, _OWN) and _class_in(sys.modules[package], target.__name__) is target:
         return f"{package}.{target.__qualname__}"
     return f"{target.__module__}.{target.__qualname__}"
 
 
 def restore(description: Any, expected: Any = Any, trust: Sequence[str] = ()) -> Any:
-    """Rebuild what :func:`describe` described: plain data, with factories in place of classes.
+    """Rebuild a value from :func:`describe`: plain data, with factories in place of classes.
 
     Args:
         description: What :func:`describe` returned, possibly from a file of unknown origin.
-        expected: The annotation of the place that the result is for. ``Any`` takes plain data, and
+        expected: The annotation that the result has to satisfy. ``Any`` accepts plain data, and
             modules, optimisers and schedules of torch.
-        trust: Packages whose modules may be imported in addition.
+        trust: Further packages whose modules may be imported.
 
     Raises:
         ValueError: If a value is not as ``expected``, or a ``class_path`` names a class that is
-            missing, not trusted or of another kind. The message names the place.
+            missing, not trusted or of another kind. The message names the setting.
 
     Example:
         >>> restore({"class_path": "torch.nn.Linear", "init_args": {"bias": False}})(2, 3)
@@ -161,13 +161,13 @@ def restore(description: Any, expected: Any = Any, trust: Sequence[str] = ()) ->
 def restore_arguments(
     target: type, description: Any, trust: Sequence[str] = (), where: str = ""
 ) -> dict[str, Any]:
-    """Rebuild the arguments of a class, each as the annotation in its constructor expects it.
+    """Rebuild the arguments of a class according to the annotations of its constructor.
 
     Args:
         target: The class.
         description: Name to described value.
         trust: As in :func:`restore`.
-        where: What the arguments belong to, for messages.
+        where: The dotted path of the arguments, for messages.
 
     Raises:
         ValueError: As in :func:`restore`; also for an argument that the class does not have.
@@ -182,11 +182,11 @@ def restore_arguments(
 
 
 def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str] = ()) -> type:
-    """Find a class by its path; import its module only where that is known or trusted.
+    """Find a class by its path; its module is imported only if it is known or trusted.
 
     Args:
         class_path: Module and name, separated by points.
-        bases: Classes; the one found must be derived from one of them.
+        bases: The class must be derived from one of these.
         trust: As in :func:`restore`.
 
     Raises:
@@ -199,8 +199,7 @@ def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str]
         raise ValueError(
             f"expected the path of a class, such as torch.nn.Linear, but got {_shown(class_path)}."
         )
-    # Not getattr: some modules import others when they are asked for a name.
-    target = vars(_module(module_name, text, bases, trust)).get(name)
+    target = _class_in(_module(module_name, text, bases, trust), name)
     if target is None:
         raise ValueError(
             f"cannot import {text!r} (its module has no such class); install the version of the "
@@ -211,10 +210,18 @@ def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str]
     return target
 
 
+def _class_in(module: ModuleType, name: str) -> Any:
+    """What a module calls ``name``; None if there is nothing."""
+    # Not getattr in general: a foreign module may import others in its __getattr__.
+    if _is_within(module.__name__, _OWN) and name in getattr(module, "__all__", ()):
+        return getattr(module, name)
+    return vars(module).get(name)
+
+
 def _module(
     name: str, class_path: str, bases: tuple[type, ...], trust: Sequence[str]
 ) -> ModuleType:
-    """A module that a file may name."""
+    """Import a module if a file may name it."""
     root = name.partition(".")[0]
     if any(_is_within(name, package) for package in (*_KNOWN, *trust)):
         try:
@@ -253,7 +260,7 @@ def _refused(class_path: str, bases: tuple[type, ...]) -> ValueError:
 
 
 class _Restorer:
-    """Rebuilds described values, each by the annotation of its place.
+    """Rebuilds described values according to annotations.
 
     Args:
         trust: As in :func:`restore`.
@@ -316,12 +323,14 @@ class _Restorer:
 
     def _one_of(self, found: Any, kinds: tuple[Any, ...], where: str) -> Any:
         errors = []
-        for kind in sorted(kinds, key=lambda kind: kind is float):  # so that 3 stays whole
+        for kind in sorted(
+            kinds, key=lambda kind: kind is float
+        ):  # float last, so that 3 stays an integer
             try:
                 return self.value(found, kind, where)
             except ValueError as error:
                 errors.append(error)
-        # What is wrong inside a class says more than that the value is not a number either.
+        # The longest message is about the inside of a class, and more specific than a wrong type.
         raise max(errors, key=lambda error: len(str(error)))
 
     def _mapping(self, found: Any, parts: tuple[Any, ...], where: str) -> dict[Any, Any]:
@@ -358,7 +367,7 @@ class _Restorer:
 
 
 def _plain(found: Any, kind: Any, where: str) -> Any:
-    """A value that is a number, a text, a path or null, as ``kind`` says."""
+    """Check a number, text, path or null against its kind."""
     if kind not in _WORDS:
         raise _unexpected(where, "plain data", found)
     kinds = (int, float) if kind is float else (str,) if kind is Path else (kind,)
@@ -372,7 +381,7 @@ def _plain(found: Any, kind: Any, where: str) -> Any:
 
 
 def _bases(kind: Any) -> tuple[type, ...] | None:
-    """What a class at a place must be derived from; None where the place is not for a class."""
+    """The bases that an annotation demands of a class; None if it is not for a class."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Callable:
         result = parts[1] if len(parts) == 2 else Any
@@ -385,9 +394,9 @@ def _bases(kind: Any) -> tuple[type, ...] | None:
 
 
 def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
-    """The annotation and the default of each argument of a class, by name.
+    """The annotation and the default of each constructor argument of a class, by name.
 
-    A constructor that takes further arguments by ``**`` hands them to those of its bases.
+    A constructor with ``**`` arguments passes them on to its bases.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for each in target.__mro__:
@@ -406,18 +415,17 @@ def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
 
 
 def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
-    with suppress(NameError, TypeError, AttributeError):  # of names that only type checkers see
+    with suppress(NameError, TypeError, AttributeError):  # names imported for type checkers only
         return typing.get_type_hints(constructor)
     return {}
 
 
 def count_values(description: Any, most: int) -> int:
-    """How many values a description holds, those in shared parts counted each time.
+    """Count the values in plain data; those in shared parts count each time.
 
     Args:
-        description: Plain data, perhaps from a file.
-        most: Counting ends once more than this have been seen, so that parts that are shared again
-            and again take no time.
+        description: Plain data, possibly from an untrusted file.
+        most: Counting stops above this number, so that nested sharing takes no time.
     """
     count, waiting = 0, [description]
     while waiting and count <= most:
@@ -431,7 +439,7 @@ def count_values(description: Any, most: int) -> int:
 
 
 def untrusted_packages(description: Any) -> list[str]:
-    """Packages that a user has to trust before a description is restored, by name.
+    """Names of the packages that a user has to trust before a description is restored.
 
     Example:
         >>> untrusted_packages({"net": {"class_path": "mine.Net"}, "likelihood": None})
@@ -458,7 +466,7 @@ def _joined(where: str, name: object) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in a message: short, and without what a terminal would obey."""
+    """Format a value for a message: short, and escaped."""
     if value is None:
         return "null"
     if isinstance(value, Mapping) and "class_path" in value:

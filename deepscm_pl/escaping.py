@@ -1,20 +1,19 @@
-r"""Texts that come from files, made harmless for what shows them.
+r"""Escaping of untrusted texts for each place where they are shown.
 
-Names of classes, units, identifiers of rows, file names and messages are texts of somebody else. A
-terminal obeys control characters, Markdown and HTML obey markup, a spreadsheet computes what
-begins with an equals sign. Texts are kept as they are in memory and in JSON; whatever writes one
-elsewhere passes it through the function of its kind.
+Class names, units, row identifiers, file names and messages may come from other people's files.
+Terminals execute control characters, Markdown and HTML interpret markup, and spreadsheets evaluate
+formulas. Texts are stored unchanged in memory and in JSON, and escaped where they are written.
 
 ==================  ==============================================================
-where it is shown   function
+output              function
 ==================  ==============================================================
 terminal            :func:`for_terminal`
 Markdown, HTML      :func:`for_markdown`, :func:`markdown_code`
 pictures            :func:`for_picture`, and :class:`~deepscm_pl.figures.PlainFigure`
 CSV                 :class:`TableWriter`, and :func:`from_spreadsheet` to read it back
 JSON                :func:`as_json`
-names of files      :func:`for_file_name`
-tags of a log       :func:`for_tag`
+file names          :func:`for_file_name`
+TensorBoard tags    :func:`for_tag`
 ==================  ==============================================================
 """
 
@@ -45,19 +44,19 @@ __all__ = [
 
 _MARKUP = re.compile(
     r"[\\`*\[\]<>&|~$]"
-    r"|(?<![^\W_])_|_(?![^\W_])"  # an underscore inside a word is none of Markdown
+    r"|(?<![^\W_])_|_(?![^\W_])"  # Markdown ignores an underscore inside a word
     r"|:(?=//)|(?<=\bwww)\."  # addresses become links without any markup
 )
 _BLOCK = re.compile(r"^(?:[#+=-]|\d+[.)])(?=[\s#=-]|$)")
-"""What makes a list or a heading of a line."""
+"""The start of a list item or a heading."""
 
 _BACKTICKS = re.compile(r"`+")
 
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|nan)", re.ASCII)
 _BEFORE_FORMULA = re.compile(r"(?<![\s;'])[\s;']*(?=[=+\-@＝＋－＠])")
-"""What precedes a character with which a formula begins, spaces, separators and apostrophes."""
+"""Spaces, separators and apostrophes before a character that begins a formula."""
 _SEPARATOR = re.compile(r"[;\t\r\n]")
-"""Where other programs than ours may begin a cell, whatever the quotes."""
+"""Characters that some programs take for the end of a cell, even between quotes."""
 
 _LONGEST_LINE, _MOST_LINES = 120, 100
 _LONGEST_NAME = 100
@@ -66,14 +65,13 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def for_terminal(text: object, lines: bool = False) -> str:
-    r"""A text in one line in which everything is seen and nothing is obeyed.
+    r"""Escape a text for one line of a terminal.
 
-    Characters that control a terminal, that change the direction of what is written or that cannot
-    be seen are written as Python writes them.
+    Control characters, direction marks and invisible characters become Python escapes.
 
     Args:
-        text: Anything that has a text.
-        lines: Whether line breaks and tabs stay, for messages of several lines.
+        text: A text, or an object that is converted to one.
+        lines: Whether to keep line breaks and tabs, for messages of several lines.
 
     Example:
         >>> print(for_terminal("\x1b[31mred\nmm³"))
@@ -84,10 +82,7 @@ def for_terminal(text: object, lines: bool = False) -> str:
 
 
 def for_markdown(text: object) -> str:
-    r"""A text in one line of Markdown, table cells included, without links, images and HTML.
-
-    Args:
-        text: Anything that has a text.
+    r"""Escape a text for one line or table cell of Markdown: no links, images or HTML.
 
     Example:
         >>> print(for_markdown("brain_volume [mm] | <b>"))
@@ -98,10 +93,10 @@ def for_markdown(text: object) -> str:
 
 
 def markdown_code(text: object) -> str:
-    """A text in one line of Markdown as code; for paragraphs, not for cells of tables.
+    """Format a text as inline code of Markdown, for paragraphs and not for table cells.
 
     Args:
-        text: Anything that has a text, one that is not empty.
+        text: A text that is not empty, or an object that is converted to one.
 
     Example:
         >>> print(markdown_code("a -> b"), markdown_code("a`b"))
@@ -115,10 +110,7 @@ def markdown_code(text: object) -> str:
 
 
 def for_picture(text: object) -> str:
-    r"""A text of some lines without characters that have no picture, none of them very long.
-
-    Args:
-        text: Anything that has a text.
+    r"""Escape a text of several lines for a figure, and shorten long lines.
 
     Example:
         >>> print(for_picture("test 1\nsex \x1b[31mred"))
@@ -130,11 +122,11 @@ def for_picture(text: object) -> str:
 
 
 def for_spreadsheet(cell: str) -> str:
-    """A text that a spreadsheet takes for a text: an apostrophe precedes what it would compute.
+    """Escape a text for a cell of CSV: an apostrophe precedes the start of a formula.
 
-    So it does where a semicolon or tab inside of the text may be held for the end of a cell.
-    Numbers stay numbers. :func:`from_spreadsheet` gives back the same text, unless it holds halves
-    of characters, which UTF-8 lacks: they are written as Python writes them.
+    This includes a start after a semicolon or tab, which some programs take for the end of a cell.
+    Numbers stay numbers. :func:`from_spreadsheet` is the inverse, except for lone surrogates, which
+    UTF-8 cannot encode: they become Python escapes.
 
     Example:
         >>> for_spreadsheet("=1+1"), for_spreadsheet("-5"), for_spreadsheet("a;=1")
@@ -146,7 +138,7 @@ def for_spreadsheet(cell: str) -> str:
 
 
 def from_spreadsheet(cell: str) -> str:
-    """The text that :func:`for_spreadsheet` was given; other texts as they are.
+    """Invert :func:`for_spreadsheet`; other texts stay unchanged.
 
     Example:
         >>> from_spreadsheet("'=1+1"), from_spreadsheet("'tis")
@@ -156,10 +148,10 @@ def from_spreadsheet(cell: str) -> str:
 
 
 class TableWriter:
-    r"""Writes a CSV table whose texts no spreadsheet computes.
+    r"""A writer of CSV tables that escapes formulas in texts.
 
     Args:
-        file: Opened for text, with ``newline=""``.
+        file: A text file, opened with ``newline=""``.
 
     Example:
         >>> import io
@@ -173,11 +165,7 @@ class TableWriter:
         self._writer = csv.writer(file)
 
     def writerow(self, cells: Iterable[object]) -> None:
-        """Write a row.
-
-        Args:
-            cells: Texts and numbers.
-        """
+        """Write a row of texts and numbers."""
         self._writer.writerow(
             [for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in cells]
         )
@@ -189,10 +177,7 @@ class TableWriter:
 
 
 def as_json(document: Mapping[str, Any]) -> str:
-    r"""Plain data as a JSON document of UTF-8, with null for NaN and infinity, which JSON lacks.
-
-    Args:
-        document: Plain data.
+    r"""Serialise plain data as JSON in UTF-8, with null for NaN and infinity.
 
     Example:
         >>> print(as_json({"unit": "mm³", "mean": math.nan}), end="")
@@ -202,22 +187,19 @@ def as_json(document: Mapping[str, Any]) -> str:
         }
     """
     text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    # A half of a character has no place in UTF-8, and what cannot be seen is for no terminal.
+    # Lone surrogates cannot be encoded, and invisible characters could act on a terminal.
     lines = (
         "".join(each if _is_seen(each) else json.dumps(each)[1:-1] for each in line)
-        for line in text.split("\n")  # those between entries, for texts have none
+        for line in text.split("\n")  # strings have no line breaks, so these separate entries
     )
     return "\n".join(lines) + "\n"
 
 
 def for_file_name(text: object) -> str:
-    """A part of a file name that stays inside its folder and is not too long for any system.
+    """Convert a text to a part of a file name that stays inside its folder.
 
-    Letters, digits and the characters ``-_.=`` stay; a text that has others, or is too long, ends
-    in a code that tells it from others alike.
-
-    Args:
-        text: Anything that has a text.
+    Letters, digits and the characters ``-_.=`` are kept. If there are others, or the text is long,
+    a hash is appended, so that different texts have different names.
 
     Example:
         >>> for_file_name("brain_volume"), for_file_name("../../etc")
@@ -234,10 +216,7 @@ def for_file_name(text: object) -> str:
 
 
 def for_tag(text: object) -> str:
-    """A name of the characters that TensorBoard takes for a tag.
-
-    Args:
-        text: Anything that has a text.
+    """Convert a text to the characters that TensorBoard allows in a tag.
 
     Example:
         >>> for_tag("p(age | sex = male)/mean")
@@ -247,7 +226,7 @@ def for_tag(text: object) -> str:
 
 
 def _is_seen(character: str) -> bool:
-    # Python holds all spaces but the usual one for unprintable.
+    # For Python, all spaces but U+0020 are unprintable.
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
@@ -282,11 +261,11 @@ def _finite(value: Any) -> Any:
 
 
 def one_line(message: object, longest: int = 500) -> str:
-    r"""The first line of a message, without what a terminal would obey.
+    r"""Take the first line of a message, escaped for a terminal.
 
     Args:
-        message: An exception, or anything that has a text.
-        longest: Characters that are kept.
+        message: An exception, or an object that is converted to a text.
+        longest: The most characters to keep.
 
     Example:
         >>> one_line(RuntimeError("no room\nfor the second line"))

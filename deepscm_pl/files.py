@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name complete or not at all."""
+"""Atomic writing: a file or folder appears under its name when it is complete, or not at all."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class DiskFullError(OSError):
-    """A file or folder that does not fit the disk; the message names it and what is safe."""
+    """The disk is full; the message names the file or folder and what is still intact."""
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it arose from, means that the disk, or a quota, is full.
+    """Whether an error, or one of its causes, means that the disk or a quota is full.
 
     Example:
         >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError())
@@ -52,7 +52,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def _full_number(error: BaseException | None) -> int | None:
-    """The number of the error of a full disk behind an error; None if there is none."""
+    """The errno of a full disk among an error and its causes; None if there is none."""
     if error is None:
         return None
     if isinstance(error, OSError) and error.errno in _FULL:
@@ -65,11 +65,11 @@ def _full_number(error: BaseException | None) -> int | None:
 
 @contextmanager
 def names_full_disk(path: Path, kept: str) -> Iterator[None]:
-    """Turns an error of a full disk into a line that names what was to be written.
+    """Turn the error of a full disk into one line that names the file.
 
     Args:
-        path: What is to be written in the block.
-        kept: What is safe if that fails, a clause.
+        path: What the block writes.
+        kept: A clause that says what is intact if that fails.
 
     Raises:
         DiskFullError: If the disk is full.
@@ -89,7 +89,7 @@ def names_full_disk(path: Path, kept: str) -> Iterator[None]:
 
 @contextmanager
 def exit_on_termination() -> Iterator[None]:
-    """Turns a request to terminate into SystemExit, so that what is half done is removed."""
+    """Turn SIGTERM into SystemExit, so that incomplete files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -101,24 +101,24 @@ def exit_on_termination() -> Iterator[None]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Waits until what was written to a file is on the disk.
+    """Wait until the content of a file is on the disk.
 
-    Where a machine loses its power, a new name may otherwise be there without its content.
+    Otherwise a power failure may leave the new name without its content.
     """
     with path.open("r+b") as file:  # some systems flush only what can be written
         os.fsync(file.fileno())
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what programs that were killed left half-written in a folder.
+    """Remove the incomplete files of killed processes from a folder.
 
-    Only files and folders of the temporary names of this module are removed. A folder that was
-    moved aside to be replaced returns if the new one is not there. Symbolic links are neither
-    removed nor followed, and folders below are left as they are.
+    Only names that this module gives to temporary files are removed. A folder that was moved aside
+    for its replacement is moved back if the replacement is missing. Symbolic links are neither
+    removed nor followed, and subfolders are not searched.
 
     Args:
-        folder: A folder to which no other program is writing. Nothing is done if it is missing or
-            a symbolic link.
+        folder: A folder to which no other process writes. A missing folder or a symbolic link is
+            ignored.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
@@ -134,25 +134,24 @@ def clear_leftovers(folder: Path) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside ``path``, which becomes ``path`` if the block succeeds.
+    """Yield a temporary file beside ``path``, which is renamed to ``path`` if the block succeeds.
 
-    A reader of ``path`` sees the old content or the new, never a part, even where the machine loses
-    its power meanwhile. If the block raises,
-    ``path`` is as it was and the temporary file is gone. The permissions are those of any new file,
-    0666 less the umask, whatever the writer makes of them.
+    A reader of ``path`` sees the previous content or the new one, never a part, even after a power
+    failure. If the block raises, ``path`` is unchanged and the temporary file is removed. The
+    permissions are 0666 less the umask, whatever the block sets.
 
     Args:
         path: The file to write; its folder must exist.
 
     Yields:
-        The name to write to, of an empty file.
+        The temporary file, which is empty.
 
     Raises:
         DiskFullError: If the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with names_full_disk(path, "what was there before is as it was"):
+        with names_full_disk(path, "the previous content is intact"):
             permissions = _make_empty(temporary)
             yield temporary
             if _permissions(temporary.stat()) != permissions:
@@ -164,8 +163,8 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def _make_empty(path: Path) -> int:
-    """An empty file, as the umask lets it be; its permissions."""
-    path.unlink(missing_ok=True)  # of a process that was killed and had the same number
+    """Make an empty file and return its permissions."""
+    path.unlink(missing_ok=True)  # left by a killed process with the same process number
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         return _permissions(os.fstat(descriptor))
@@ -179,10 +178,10 @@ def _permissions(status: os.stat_result) -> int:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside ``path``, which becomes ``path`` if the block succeeds.
+    """Yield a temporary folder beside ``path``, which is renamed to ``path`` if the block succeeds.
 
     If the block raises anything, :class:`KeyboardInterrupt` included, the temporary folder is
-    removed and ``path`` is as it was.
+    removed and ``path`` is unchanged.
 
     Args:
         path: The folder to make. It may exist if it is empty, and its parents need not exist.
@@ -205,11 +204,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside ``path``, which takes its place if the block succeeds.
+    """Yield a temporary folder beside ``path``, which replaces ``path`` if the block succeeds.
 
-    A folder of that name is moved aside when the new one is complete, and then removed. If the
-    block raises anything, :class:`KeyboardInterrupt` included, ``path`` is as it was. What an
-    earlier program left behind because it was killed is removed first.
+    The previous folder is moved aside when the new one is complete, and then removed. If the block
+    raises anything, :class:`KeyboardInterrupt` included, ``path`` is unchanged. Incomplete folders
+    of killed processes are removed first.
 
     Args:
         path: The folder to make or to replace; its parents need not exist.
@@ -229,7 +228,7 @@ def replaced_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     temporary = _make_temporary_folder(path)
     try:
-        with names_full_disk(path, "what was there before is as it was"):
+        with names_full_disk(path, "the previous content is intact"):
             yield temporary
             if path.exists():
                 os.replace(path, previous)
@@ -240,14 +239,14 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 
 def _restore(path: Path, previous: Path) -> None:
-    """Ends a replacement that stopped half-way: the old folder returns unless the new is there."""
+    """Complete an interrupted replacement: move the previous folder back if the new is missing."""
     if previous.exists() and not path.exists():
         os.replace(previous, path)
     shutil.rmtree(previous, ignore_errors=True)
 
 
 def _temporary_folder(path: Path) -> Path:
-    """An empty folder beside ``path``, after checking that ``path`` may be made."""
+    """Make an empty folder beside ``path``, after checking that ``path`` may be made."""
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ValueError(
@@ -259,7 +258,7 @@ def _temporary_folder(path: Path) -> Path:
 
 
 def _make_temporary_folder(path: Path) -> Path:
-    """An empty folder beside ``path``."""
+    """Make an empty folder beside ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not os.access(path, os.W_OK):

@@ -1,4 +1,4 @@
-"""What the machine has left: memory and disk, compared with what is needed before it is taken."""
+"""Memory and disk space: what is available, compared with what an operation needs."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
 
 
 def total_memory() -> int | None:
-    """The bytes that the machine has, or all that a container may have.
+    """Total memory of the machine or the limit of its container, in bytes.
 
     Returns:
-        None where the system does not tell.
+        None if the operating system does not report it.
     """
     return min(_limits(), default=None)
 
 
 def available_memory() -> int | None:
-    """The bytes that can be taken without swapping.
+    """Memory that can be allocated without swapping, in bytes.
 
     Returns:
-        None where the system does not tell.
+        None if the operating system does not report it.
     """
     return min((*_limits(), *_free()), default=None)
 
 
 def require_memory(what: str, needed: int, advice: str) -> None:
-    """Raise if more memory is needed than there is.
+    """Raise if more memory is needed than is available.
 
     Args:
-        what: The setting that asks for it.
-        needed: Bytes, at least.
-        advice: What to change.
+        what: The setting that needs it.
+        needed: A lower bound in bytes.
+        advice: What the user can change.
 
     Raises:
         ValueError: Naming the setting, both sizes and the advice.
@@ -66,14 +66,14 @@ has ... left; lower it.
 
 
 def require_disk(what: str, folder: Path, needed: int, files: int, advice: str) -> None:
-    """Raise if what is to be written does not fit the disk.
+    """Raise if files do not fit on the disk.
 
     Args:
-        what: The setting that asks for it.
-        folder: Where it is to be written; it need not exist.
-        needed: Bytes of all files together, at least.
-        files: How many files; each takes a block of the disk at least.
-        advice: What to change.
+        what: The setting that needs it.
+        folder: Destination; it need not exist.
+        needed: A lower bound of the total size in bytes.
+        files: Number of files; each takes at least one block of the disk.
+        advice: What the user can change.
 
     Raises:
         ValueError: Naming the setting, both sizes and the advice.
@@ -95,7 +95,7 @@ def require_disk(what: str, folder: Path, needed: int, files: int, advice: str) 
 
 
 def format_bytes(size: float) -> str:
-    """A number of bytes for a person to read.
+    """Format a number of bytes with a decimal unit.
 
     Example:
         >>> format_bytes(7_400_000_000), format_bytes(25_000_000), format_bytes(1500)
@@ -109,7 +109,7 @@ def format_bytes(size: float) -> str:
 
 
 def _disk(folder: Path) -> tuple[int, int, int | None]:
-    """Free bytes, bytes of a block, and how many files there is room for, where that is limited."""
+    """Free bytes, block size in bytes, and the number of free inodes if that is limited."""
     if not hasattr(os, "statvfs"):
         return shutil.disk_usage(folder).free, 1, None
     found = os.statvfs(folder)

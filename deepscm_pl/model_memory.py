@@ -1,7 +1,7 @@
-"""What a model would take of the memory, before it is built.
+"""Memory that a model needs, estimated before it is built.
 
-The operating system promises more memory than there is, and ends a process that uses it. What
-settings ask for is therefore estimated first, from below: an estimate never refuses what fits.
+Operating systems grant more memory than exists and kill a process that uses it. Memory is therefore
+estimated first. The estimates are lower bounds: a model that fits is never refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ __all__ = ["bytes_of", "memory_of", "require_buildable", "require_memory_for"]
 
 
 def memory_of(device: torch.device | None = None) -> int | None:
-    """The bytes that this process can have, of a device or of the machine.
+    """Total memory of a GPU, or of the machine or its container, in bytes.
 
     Args:
-        device: A GPU; None for the machine, or the container that this process runs in.
+        device: A GPU; None for the machine.
 
     Returns:
-        None where it is not known.
+        None if it is not known.
     """
     if device is not None and device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
@@ -38,7 +38,7 @@ def memory_of(device: torch.device | None = None) -> int | None:
 
 
 def bytes_of(module: nn.Module) -> int:
-    """The bytes of the parameters and buffers of a module."""
+    """Size of the parameters and buffers of a module, in bytes."""
     tensors = [*module.parameters(), *module.buffers()]
     return sum(each.numel() * each.element_size() for each in tensors)
 
@@ -46,13 +46,13 @@ def bytes_of(module: nn.Module) -> int:
 def require_memory_for(
     name: str, value: Any, wanted: float, device: torch.device | None = None
 ) -> None:
-    """Raise where a setting asks for more memory than there is.
+    """Raise if a setting needs more memory than exists.
 
     Args:
         name: The setting, for the message.
         value: Its value.
-        wanted: The bytes that it takes at least.
-        device: Where; None for the machine.
+        wanted: A lower bound of its memory, in bytes.
+        device: A GPU; None for the machine.
 
     Raises:
         ValueError: Naming the setting and both sizes.
@@ -72,13 +72,13 @@ def require_memory_for(
 
 
 def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any) -> None:
-    """Raise where the weights of a module would not fit in memory, without building it.
+    """Raise if the weights of a module would not fit in memory, without building it.
 
     Args:
         name: The setting that describes the module, for the message.
-        make: Its factory, a class or ``functools.partial`` of one, which is called under torch's
-            meta device: tensors have shapes, but no memory.
-        *arguments: What the factory is called with.
+        make: Its factory, a class or ``functools.partial`` of one, called on the device ``meta``,
+            where tensors have shapes and no memory.
+        *arguments: Arguments of the factory.
 
     Raises:
         ValueError: Naming the setting, the largest number in it and both sizes.
@@ -99,18 +99,18 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
 
 
 def _estimate(make: Callable[..., nn.Module], arguments: Sequence[Any]) -> float:
-    """The bytes of what would be made; 0 where that is not known."""
+    """Size of the module in bytes; 0 if unknown."""
     try:
         with torch.device("meta"):
             made = make(*arguments)
     except Exception as error:
-        # Beyond what torch can count; whatever else is wrong is raised again where it is built.
+        # An overflow is a size that torch cannot represent; the build raises other errors again.
         return math.inf if "overflow" in str(error).lower() else 0
     return bytes_of(made) if isinstance(made, nn.Module) else 0
 
 
 def _whole_numbers_in(make: Callable[..., nn.Module]) -> Iterator[tuple[str, int]]:
-    """The whole numbers among the arguments of a factory, by where they lie."""
+    """The integers among the arguments of a factory, by their dotted path."""
     with suppress(ValueError):  # a factory that cannot be described
         yield from _leaves(describe(make), ())
 

@@ -1,4 +1,4 @@
-"""Numbers as people read them, in few digits and without exponents."""
+"""Numbers formatted for reading: few digits, and no exponents in the usual range."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ __all__ = ["format_number", "format_quantity"]
 
 _MILLION, _TRILLION = 1e6, 1e12
 _GROUPED = 1e4
-"""From here on digits are grouped."""
+"""Digits are grouped from this size on."""
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number in so many significant digits, large ones grouped or in millions.
+    """Format a number with some significant digits, large ones grouped or in millions.
 
-    Beyond the range of everyday numbers, below 0.0001 and from a million millions on, it is written
-    with an exponent.
+    Numbers below 0.0001 and from 10¹² on have an exponent.
 
     Args:
         value: The number.
-        digits: Significant digits, at least 1; zeros at the end are left out.
+        digits: Significant digits, at least 1; trailing zeros are omitted.
 
     Example:
         >>> [format_number(value) for value in (0.5, 203.4, 1234, 31_234, 1_031_234)]
@@ -38,7 +37,7 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_quantity(name: str, value: float, unit: str = "", digits: int = 3) -> str:
-    """A variable with its value and unit, such as below an image.
+    """Format a variable with its value and unit, as in the caption of an image.
 
     Example:
         >>> format_quantity("brain_volume", 1_031_234, "mm³")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from deepscm_pl.training import checkpoint_files
+from deepscm_pl.runs import checkpoint_files
 
 
 class Interrupt(pl.Callback):

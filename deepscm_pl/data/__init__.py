@@ -1,28 +1,33 @@
 """Data modules and the generators of synthetic worlds."""
 
-from deepscm_pl.data.base import CausalDataModule, InMemoryDataset, SourceSplits, Split
-from deepscm_pl.data.digits import DigitsDataModule
-from deepscm_pl.data.generate import generate_brain, generate_morphomnist
-from deepscm_pl.data.idx import read_idx, write_idx
-from deepscm_pl.data.morphomnist import (
-    MorphoMNISTDataModule,
-    read_attributes,
-    write_attributes,
-)
-from deepscm_pl.data.placement import Placement
-from deepscm_pl.data.scans import BrainMRIDataModule
-from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
-from deepscm_pl.data.truth import measure_attributes, render_truth
-from deepscm_pl.worlds import (
-    BrainWorld,
-    DigitWorld,
-    KnownWorld,
-    ThicknessIntensityFallingWorld,
-    ThicknessIntensityWorld,
-    ThicknessSlantWorld,
-    ThicknessWidthWorld,
-    known_world,
-)
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.data.base import CausalDataModule, InMemoryDataset, SourceSplits, Split
+    from deepscm_pl.data.digits import DigitsDataModule
+    from deepscm_pl.data.generate import generate_brain, generate_morphomnist
+    from deepscm_pl.data.idx import read_idx, write_idx
+    from deepscm_pl.data.morphomnist import (
+        MorphoMNISTDataModule,
+        read_attributes,
+        write_attributes,
+    )
+    from deepscm_pl.data.placement import Placement
+    from deepscm_pl.data.scans import BrainMRIDataModule
+    from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
+    from deepscm_pl.data.truth import measure_attributes, render_truth
+    from deepscm_pl.worlds import (
+        BrainWorld,
+        DigitWorld,
+        KnownWorld,
+        ThicknessIntensityFallingWorld,
+        ThicknessIntensityWorld,
+        ThicknessSlantWorld,
+        ThicknessWidthWorld,
+        known_world,
+    )
 
 __all__ = [
     "BrainMRIDataModule",
@@ -51,3 +56,5 @@ __all__ = [
     "write_attributes",
     "write_idx",
 ]
+
+__getattr__ = first_use(__name__)

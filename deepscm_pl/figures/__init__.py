@@ -1,18 +1,23 @@
 """Pictures: causal graphs, images in grids and matrices, densities and noise."""
 
-from deepscm_pl.figures.density import (
-    DensityPanel,
-    JointPanel,
-    draw_densities,
-    draw_joint_densities,
-    kernel_density,
-)
-from deepscm_pl.figures.graph import draw_graph
-from deepscm_pl.figures.grid import ImageColumn, draw_grid
-from deepscm_pl.figures.matrix import ImagePanel, MatrixAxis, draw_comparison, draw_image_matrix
-from deepscm_pl.figures.noise import draw_noise
-from deepscm_pl.figures.output import PlainFigure, captions, figure_to_array, save_figure
-from deepscm_pl.figures.pixels import as_pictures, middle_planes
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.figures.density import (
+        DensityPanel,
+        JointPanel,
+        draw_densities,
+        draw_joint_densities,
+        kernel_density,
+    )
+    from deepscm_pl.figures.graph import draw_graph
+    from deepscm_pl.figures.grid import ImageColumn, draw_grid
+    from deepscm_pl.figures.matrix import ImagePanel, MatrixAxis, draw_comparison, draw_image_matrix
+    from deepscm_pl.figures.noise import draw_noise
+    from deepscm_pl.figures.output import PlainFigure, captions, figure_to_array, save_figure
+    from deepscm_pl.figures.pixels import as_pictures, middle_planes
 
 __all__ = [
     "DensityPanel",
@@ -35,3 +40,5 @@ __all__ = [
     "middle_planes",
     "save_figure",
 ]
+
+__getattr__ = first_use(__name__)

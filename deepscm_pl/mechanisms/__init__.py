@@ -1,13 +1,18 @@
 """Mechanisms: how each variable is generated from its parents and its exogenous noise."""
 
-from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence, Mechanism
-from deepscm_pl.mechanisms.brightness import Brightness
-from deepscm_pl.mechanisms.categorical import Bernoulli, Categorical
-from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
-from deepscm_pl.mechanisms.image import ImageMechanism
-from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
-from deepscm_pl.mechanisms.intervened import Constant, Modified
-from deepscm_pl.mechanisms.vae import ConditionalVAE
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence, Mechanism
+    from deepscm_pl.mechanisms.brightness import Brightness
+    from deepscm_pl.mechanisms.categorical import Bernoulli, Categorical
+    from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
+    from deepscm_pl.mechanisms.image import ImageMechanism
+    from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
+    from deepscm_pl.mechanisms.intervened import Constant, Modified
+    from deepscm_pl.mechanisms.vae import ConditionalVAE
 
 __all__ = [
     "AffineFlow",
@@ -26,3 +31,5 @@ __all__ = [
     "MultiscaleFlow",
     "SplineFlow",
 ]
+
+__getattr__ = first_use(__name__)

@@ -5,11 +5,21 @@ serves models made elsewhere too. Particles (draws of what an observation does n
 first, ``(P, B, *event)``; images are in grey levels, 0 to 255.
 """
 
-from deepscm_pl.metrics.axioms import Composition, IdentityPreservation, Minimality, Reversibility
-from deepscm_pl.metrics.calibration import IntervalCoverage, NoiseCalibration
-from deepscm_pl.metrics.distribution import DistributionDistance, Effectiveness
-from deepscm_pl.metrics.ground_truth import GroundTruthError
-from deepscm_pl.metrics.statistics import PerImageMetric, PerImageStatistics, Statistic
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.metrics.axioms import (
+        Composition,
+        IdentityPreservation,
+        Minimality,
+        Reversibility,
+    )
+    from deepscm_pl.metrics.calibration import IntervalCoverage, NoiseCalibration
+    from deepscm_pl.metrics.distribution import DistributionDistance, Effectiveness
+    from deepscm_pl.metrics.ground_truth import GroundTruthError
+    from deepscm_pl.metrics.statistics import PerImageMetric, PerImageStatistics, Statistic
 
 __all__ = [
     "Composition",
@@ -25,3 +35,5 @@ __all__ = [
     "Reversibility",
     "Statistic",
 ]
+
+__getattr__ = first_use(__name__)

@@ -1,16 +1,21 @@
 """Networks: plain PyTorch modules that know nothing of causes."""
 
-from deepscm_pl.nn.classifier import ResidualClassifier
-from deepscm_pl.nn.conditioner import ConvolutionalConditioner
-from deepscm_pl.nn.convolutional import (
-    ConvolutionalDecoder,
-    ConvolutionalEncoder,
-    PyramidDecoder,
-    PyramidEncoder,
-)
-from deepscm_pl.nn.layers import ParameterNetwork, call_in_precision
-from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
-from deepscm_pl.nn.template import Overlay, TemplateDecoder
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.nn.classifier import ResidualClassifier
+    from deepscm_pl.nn.conditioner import ConvolutionalConditioner
+    from deepscm_pl.nn.convolutional import (
+        ConvolutionalDecoder,
+        ConvolutionalEncoder,
+        PyramidDecoder,
+        PyramidEncoder,
+    )
+    from deepscm_pl.nn.layers import ParameterNetwork, call_in_precision
+    from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
+    from deepscm_pl.nn.template import Overlay, TemplateDecoder
 
 __all__ = [
     "ConvolutionalConditioner",
@@ -27,3 +32,5 @@ __all__ = [
     "TemplateDecoder",
     "call_in_precision",
 ]
+
+__getattr__ = first_use(__name__)

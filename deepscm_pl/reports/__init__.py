@@ -1,9 +1,14 @@
 """Evaluations as tables, text and pictures."""
 
-from deepscm_pl.reports.densities import draw_densities
-from deepscm_pl.reports.examples import draw_examples
-from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise, has_coverage
-from deepscm_pl.reports.report import Report
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.reports.densities import draw_densities
+    from deepscm_pl.reports.examples import draw_examples
+    from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise, has_coverage
+    from deepscm_pl.reports.report import Report
 
 __all__ = [
     "Report",
@@ -14,3 +19,5 @@ __all__ = [
     "draw_noise",
     "has_coverage",
 ]
+
+__getattr__ = first_use(__name__)

@@ -14,9 +14,9 @@ from deepscm_pl.escaping import as_json, for_markdown, for_tag, markdown_code
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
-from deepscm_pl.evaluation.evaluate import Evaluation
 from deepscm_pl.evaluation.examples import describe_rows
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.run import Evaluation
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder

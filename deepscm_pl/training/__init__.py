@@ -1,17 +1,22 @@
 """Lightning modules: how models are trained, tested, saved and loaded."""
 
-from deepscm_pl.checkpoints.loading import load_data
-from deepscm_pl.runs.reading import read_checkpoint
-from deepscm_pl.training.deep_scm import DeepSCM
-from deepscm_pl.training.export import export_model
-from deepscm_pl.training.image_classifier import ImageClassifier
-from deepscm_pl.training.objectives import (
-    CounterfactualObjective,
-    EvidenceLowerBoundObjective,
-    ImportanceWeightedObjective,
-    Objective,
-)
-from deepscm_pl.training.schedule import OneCycle
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.checkpoints.loading import load_data
+    from deepscm_pl.runs.reading import read_checkpoint
+    from deepscm_pl.training.deep_scm import DeepSCM
+    from deepscm_pl.training.export import export_model
+    from deepscm_pl.training.image_classifier import ImageClassifier
+    from deepscm_pl.training.objectives import (
+        CounterfactualObjective,
+        EvidenceLowerBoundObjective,
+        ImportanceWeightedObjective,
+        Objective,
+    )
+    from deepscm_pl.training.schedule import OneCycle
 
 __all__ = [
     "CounterfactualObjective",
@@ -25,3 +30,5 @@ __all__ = [
     "load_data",
     "read_checkpoint",
 ]
+
+__getattr__ = first_use(__name__)

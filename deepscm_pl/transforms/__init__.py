@@ -1,17 +1,22 @@
 """Bijections that Pyro lacks."""
 
-from deepscm_pl.transforms.constraint import Constraint, Interval, Positive, Real
-from deepscm_pl.transforms.dequantise import Dequantise, Logit
-from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Inverse, Mapped
-from deepscm_pl.transforms.multiscale import (
-    ActivationNormalisation,
-    AffineCoupling,
-    ChannelMixing,
-    ConditionerFactory,
-    MultiscaleBijection,
-    normalise_activations,
-)
-from deepscm_pl.transforms.spline import RationalQuadraticSpline
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.transforms.constraint import Constraint, Interval, Positive, Real
+    from deepscm_pl.transforms.dequantise import Dequantise, Logit
+    from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Inverse, Mapped
+    from deepscm_pl.transforms.multiscale import (
+        ActivationNormalisation,
+        AffineCoupling,
+        ChannelMixing,
+        ConditionerFactory,
+        MultiscaleBijection,
+        normalise_activations,
+    )
+    from deepscm_pl.transforms.spline import RationalQuadraticSpline
 
 __all__ = [
     "ActivationNormalisation",
@@ -32,3 +37,5 @@ __all__ = [
     "Real",
     "normalise_activations",
 ]
+
+__getattr__ = first_use(__name__)

@@ -1,21 +1,26 @@
 """Synthetic worlds: causal models that are known, attributes and images included."""
 
-from deepscm_pl.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
-from deepscm_pl.worlds.brain import BrainWorld
-from deepscm_pl.worlds.catalogue import (
-    DIGIT_WORLDS,
-    WORLDS,
-    known_world,
-    read_world,
-    write_world,
-)
-from deepscm_pl.worlds.digits import (
-    DigitWorld,
-    ThicknessIntensityFallingWorld,
-    ThicknessIntensityWorld,
-    ThicknessSlantWorld,
-    ThicknessWidthWorld,
-)
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
+    from deepscm_pl.worlds.brain import BrainWorld
+    from deepscm_pl.worlds.catalogue import (
+        DIGIT_WORLDS,
+        WORLDS,
+        known_world,
+        read_world,
+        write_world,
+    )
+    from deepscm_pl.worlds.digits import (
+        DigitWorld,
+        ThicknessIntensityFallingWorld,
+        ThicknessIntensityWorld,
+        ThicknessSlantWorld,
+        ThicknessWidthWorld,
+    )
 
 __all__ = [
     "DIGIT_WORLDS",
@@ -34,3 +39,5 @@ __all__ = [
     "within",
     "write_world",
 ]
+
+__getattr__ = first_use(__name__)

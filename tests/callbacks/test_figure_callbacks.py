@@ -366,12 +366,12 @@ def test_densities_of_attributes_compute_no_image(scm, monkeypatch):
 
 
 def test_inferred_noise_is_that_of_the_model(scm):
-    from deepscm_pl.callbacks import noise_histograms
+    from deepscm_pl.callbacks import densities
 
     model, _ = scm
     torch.manual_seed(2)
     sampled = {name: model[name].sample_noise((300,)) for name in model.graph.nodes}
-    found = noise_histograms.infer_noise(model, model.predict(sampled))
+    found = densities.infer_noise(model, model.predict(sampled))
     for name in ("thickness", "intensity"):
         torch.testing.assert_close(found[name]["u"], sampled[name]["u"], atol=1e-3, rtol=1e-3)
     assert found["image"]["z"].shape == (300, 2)

@@ -254,7 +254,7 @@ def test_an_interrupted_evaluation_leaves_the_former_report(known, known_checkpo
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    places = ("callbacks.evaluation.evaluate", "evaluation.report.save_figure")
+    places = ("callbacks.evaluation.evaluate", "reports.report.save_figure")
     for place in places:
         with monkeypatch.context() as patch:
             patch.setattr(f"deepscm_pl.{place}", stop)

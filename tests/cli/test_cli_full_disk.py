@@ -126,9 +126,9 @@ def in_replaced_folder(path, write):
 @pytest.mark.parametrize(
     ("place", "kept"),
     [
-        (in_new_file, "what was there before is as it was"),
+        (in_new_file, "the previous content is intact"),
         (in_new_folder, "nothing was written there"),
-        (in_replaced_folder, "what was there before is as it was"),
+        (in_replaced_folder, "the previous content is intact"),
     ],
 )
 def test_every_writer_names_what_it_writes(tmp_path, place, kept, write):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from deepscm_pl import DeepSCM, StructuralCausalModel
-from deepscm_pl.cli import batches, main, observations, shown
+from deepscm_pl.cli import answers, batches, main, observations
 from deepscm_pl.cli.answers import GrowingArrays, _Moments
 from deepscm_pl.scm import summarise
 
@@ -182,8 +182,8 @@ def test_moments_of_parts_are_those_of_all():
 
 def test_pictures_show_the_first(ask, capsys, monkeypatch):
     """And the output says so."""
-    monkeypatch.setattr(shown, "_ROWS", 2)
-    monkeypatch.setattr(shown, "_COLUMNS", 3)
+    monkeypatch.setattr(answers, "_ROWS", 2)
+    monkeypatch.setattr(answers, "_COLUMNS", 3)
     interventions = ["thickness=2", "thickness=3", "thickness=4"]
     out = ask("a", "counterfactual", "--index", "1", "2", "3", "--do", *interventions)
     printed = capsys.readouterr().out

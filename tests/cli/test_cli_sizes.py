@@ -8,7 +8,7 @@ import yaml
 
 from deepscm_pl import CausalGraph, StructuralCausalModel, memory
 from deepscm_pl.cli import batches, main
-from deepscm_pl.data import generate_heads
+from deepscm_pl.data import generate
 from deepscm_pl.data.parallel import map_rows
 from deepscm_pl.memory import format_bytes, require_disk, require_memory
 from deepscm_pl.variables import Domain
@@ -55,7 +55,7 @@ def test_huge_questions_are_refused(checkpoint, tmp_path, capsys, monkeypatch, w
     ],
 )
 def test_huge_data_sets_are_refused(tmp_path, capsys, monkeypatch, words, message):
-    monkeypatch.setattr(generate_heads.np, "array", _refuse)
+    monkeypatch.setattr(generate.np, "array", _refuse)
     assert main(["data", "brain", "--out", str(tmp_path / "out"), *words]) == 1
     error = capsys.readouterr().err
     assert message in error

@@ -134,7 +134,7 @@ def test_what_is_on_its_way_is_looked_at_later(monkeypatch):
         def synchronize(self):
             Arrival.waited += 1
 
-    from deepscm_pl.training import finite
+    from deepscm_pl.runs import finite
 
     check = finite._check
     monkeypatch.setattr(

@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from deepscm_pl.mechanisms import AffineFlow, SplineFlow
+from deepscm_pl.runs import finite
 from deepscm_pl.runs.finite import FiniteWatch, gradient_norm
-from deepscm_pl.training import DeepSCM, finite
+from deepscm_pl.training import DeepSCM
 from deepscm_pl.training.objectives import (
     CounterfactualObjective,
     EvidenceLowerBoundObjective,

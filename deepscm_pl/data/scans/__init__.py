@@ -1,9 +1,14 @@
 """Scans of subjects in a table: read, checked, divided by subject, prepared and cached."""
 
-from deepscm_pl.data.scans.module import BrainMRIDataModule
-from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing
-from deepscm_pl.data.scans.slices import Axis
-from deepscm_pl.data.tables import Attribute, AttributeKind
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.data.scans.module import BrainMRIDataModule
+    from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing
+    from deepscm_pl.data.scans.slices import Axis
+    from deepscm_pl.data.tables import Attribute, AttributeKind
 
 __all__ = [
     "Attribute",
@@ -13,3 +18,5 @@ __all__ = [
     "Normalisation",
     "Preprocessing",
 ]
+
+__getattr__ = first_use(__name__)

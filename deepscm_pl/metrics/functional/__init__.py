@@ -1,25 +1,30 @@
 """Metrics as pure functions: one value per image, or one per sample."""
 
-from deepscm_pl.metrics.functional.coverage import (
-    RankInterval,
-    central_interval_coverage,
-    minimality_ratio,
-    rank_interval,
-    widest_level,
-)
-from deepscm_pl.metrics.functional.distances import (
-    KolmogorovSmirnov,
-    distance_correlation,
-    kolmogorov_smirnov,
-    pearson_correlation,
-    wasserstein_distance,
-)
-from deepscm_pl.metrics.functional.image import (
-    bits_per_dimension,
-    mean_absolute_error,
-    peak_signal_to_noise_ratio,
-    structural_similarity,
-)
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.metrics.functional.coverage import (
+        RankInterval,
+        central_interval_coverage,
+        minimality_ratio,
+        rank_interval,
+        widest_level,
+    )
+    from deepscm_pl.metrics.functional.distances import (
+        KolmogorovSmirnov,
+        distance_correlation,
+        kolmogorov_smirnov,
+        pearson_correlation,
+        wasserstein_distance,
+    )
+    from deepscm_pl.metrics.functional.image import (
+        bits_per_dimension,
+        mean_absolute_error,
+        peak_signal_to_noise_ratio,
+        structural_similarity,
+    )
 
 __all__ = [
     "KolmogorovSmirnov",
@@ -37,3 +42,5 @@ __all__ = [
     "wasserstein_distance",
     "widest_level",
 ]
+
+__getattr__ = first_use(__name__)

@@ -1,10 +1,15 @@
 """Heads to draw and to measure: phantoms of brains with known volumes; no causal words in here."""
 
-from deepscm_pl.worlds.heads.anatomy import TRAITS, Anatomy
-from deepscm_pl.worlds.heads.drawing import draw_heads, draw_labels
-from deepscm_pl.worlds.heads.grid import HeadGrid
-from deepscm_pl.worlds.heads.measure import HeadMeasurements, measure_heads
-from deepscm_pl.worlds.heads.tissue import TISSUES
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.worlds.heads.anatomy import TRAITS, Anatomy
+    from deepscm_pl.worlds.heads.drawing import draw_heads, draw_labels
+    from deepscm_pl.worlds.heads.grid import HeadGrid
+    from deepscm_pl.worlds.heads.measure import HeadMeasurements, measure_heads
+    from deepscm_pl.worlds.heads.tissue import TISSUES
 
 __all__ = [
     "TISSUES",
@@ -16,3 +21,5 @@ __all__ = [
     "draw_labels",
     "measure_heads",
 ]
+
+__getattr__ = first_use(__name__)

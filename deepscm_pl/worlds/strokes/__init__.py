@@ -4,9 +4,14 @@ After Castro et al., "Morpho-MNIST: Quantitative Assessment and Diagnostics for 
 Learning" (2019, arXiv:1809.01181).
 """
 
-from deepscm_pl.worlds.strokes.deform import set_slant, set_width
-from deepscm_pl.worlds.strokes.measure import Morphometrics, measure, measure_intensity
-from deepscm_pl.worlds.strokes.render import set_intensity, set_thickness
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.worlds.strokes.deform import set_slant, set_width
+    from deepscm_pl.worlds.strokes.morphometrics import Morphometrics, measure, measure_intensity
+    from deepscm_pl.worlds.strokes.render import set_intensity, set_thickness
 
 __all__ = [
     "Morphometrics",
@@ -17,3 +22,5 @@ __all__ = [
     "set_thickness",
     "set_width",
 ]
+
+__getattr__ = first_use(__name__)

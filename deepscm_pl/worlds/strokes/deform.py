@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepscm_pl.worlds.strokes.measure import Placement, extents, find_placement
+from deepscm_pl.worlds.strokes.morphometrics import Placement, extents, find_placement
 from deepscm_pl.worlds.strokes.raster import enlarge, interpolate, reduce
 from deepscm_pl.worlds.strokes.render import as_batch, as_targets
 

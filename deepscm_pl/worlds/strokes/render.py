@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepscm_pl.worlds.strokes.measure import (
+from deepscm_pl.worlds.strokes.morphometrics import (
     binarise,
     grey_levels,
     measure_intensity,

@@ -1,0 +1,56 @@
+"""Packages whose names are imported when they are first used (PEP 562)."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__all__ = ["first_use"]
+
+
+def first_use(package: str) -> Callable[[str], Any]:
+    """Make the ``__getattr__`` of a package that imports a name when it is first used.
+
+    The names are those that the package imports below ``if TYPE_CHECKING:``, where type checkers
+    and documentation tools see them as well.
+
+    Args:
+        package: Name of the package, ``__name__`` in its ``__init__.py``.
+
+    Example:
+        >>> first_use("deepscm_pl")("CausalGraph").__module__
+        'deepscm_pl.graph'
+    """
+    module = sys.modules[package]
+    modules: dict[str, str] = {}
+
+    def load(name: str) -> Any:
+        if not modules:
+            modules.update(_names_for_type_checkers(str(module.__file__)))
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(modules[name]), name)
+        setattr(module, name, value)
+        return value
+
+    return load
+
+
+def _names_for_type_checkers(path: str) -> dict[str, str]:
+    """Map each name that a file imports below ``if TYPE_CHECKING:`` to its module."""
+    blocks = [
+        block
+        for block in ast.parse(Path(path).read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+    ]
+    return {
+        alias.name: str(each.module)
+        for block in blocks
+        for each in block.body
+        if isinstance(each, ast.ImportFrom)
+        for alias in each.names
+    }
