@@ -16,7 +16,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checkpoints.loading import describe_data
-from deepscm_pl.cli.parser import FriendlyLightningParser, nearest
+from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
+from deepscm_pl.cli.parser import nearest
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
 from deepscm_pl.runs.checkpoint_files import furthest_checkpoint
 from deepscm_pl.runs.watched import WatchedModule

@@ -34,7 +34,7 @@ from deepscm_pl.cli.described import (
     tell_if_interrupted,
     trusted_packages,
 )
-from deepscm_pl.cli.parser import FriendlyLightningParser
+from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.runs import (
     OneCheckpoint,
     Predictions,
@@ -57,6 +57,7 @@ from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import exit_on_termination, names_full_disk, new_file
+from deepscm_pl.lazy import import_all
 from deepscm_pl.runs.checkpoint_files import (
     AtomicCheckpointIO,
     RunCheckpoint,
@@ -69,7 +70,13 @@ from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
 from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
 
-__all__ = ["TrainingCommand", "run_training_command"]
+__all__ = ["ROOMS", "TrainingCommand", "run_training_command"]
+
+ROOMS = tuple(
+    f"deepscm_pl.{room}"
+    for room in ("callbacks", "data", "likelihoods", "mechanisms", "nn", "training", "transforms")
+)
+"""Packages whose classes a configuration may name without their package."""
 
 _NO_FILES = ("last", "best", "hpc")
 
@@ -422,12 +429,6 @@ def run_training_command(words: list[str]) -> None:
         ValueError: If the checkpoint is truncated, foreign or hostile, or a configuration is longer
             or deeper than any should be.
     """
-    if len(words) == 1:
-        raise ValueError(
-            "give --config FILE.yaml, such as experiments/digits/full.yaml, or "
-            "--ckpt_path FILE.ckpt; "
-            f"deepscm {words[0]} --help lists all options."
-        )
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
     configurations, others = split_configurations(words)
@@ -450,6 +451,8 @@ def _run_training_command(words: list[str], configuration: Configuration, typed:
             f"ckpt_path: {checkpoint} is an exported model, without the state of the optimiser; "
             "to go on training, give the .ckpt file that it was exported from."
         )
+    for room in ROOMS:
+        import_all(room)
     trust, words = trusted_packages(words)
     described = None
     if checkpoint is None:

@@ -15,9 +15,9 @@ from deepscm_pl.evaluation.counterfactuals import (
     evaluate_counterfactuals,
     true_counterfactuals,
 )
-from deepscm_pl.evaluation.run import check_questions
 from deepscm_pl.evaluation.noise import evaluate_noise
 from deepscm_pl.evaluation.questions import Question, default_questions, short_quantiles
+from deepscm_pl.evaluation.run import check_questions
 from deepscm_pl.reports import Report
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
