@@ -33,8 +33,8 @@ def run_experiments_command(command: str, options: argparse.Namespace) -> None:
         return
     if options.name not in known:
         raise FileNotFoundError(
-            f"there is no experiment {options.name!r}{nearest(options.name, known)}; "
-            "deepscm experiments lists them."
+            f"there is no experiment {options.name!r}"
+            f"{nearest(options.name, known) or '; deepscm experiments lists them.'}"
         )
     text = _complete(options.name, known[options.name])
     if options.out is None:

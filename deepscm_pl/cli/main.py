@@ -124,6 +124,9 @@ def _run(words: list[str]) -> int:
         saved = str(error) or "--ckpt_path last goes on from what was saved"
         print(f"deepscm {words[0]}: ended by SIGTERM; {saved}", file=sys.stderr)
         return 128 + signal.SIGTERM
+    except BrokenPipeError:  # whoever reads the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)
     except (
         ValueError,
         OSError,
