@@ -267,6 +267,8 @@ def _read_reports(path: str, checkpoint: Mapping[str, Any]) -> dict[str, dict[st
 
 def _restored(name: str, report: Any, settings: Any) -> dict[str, Any]:
     """The settings of a report, which are those that it keeps and no others."""
+    if name == "evaluation" and isinstance(settings, Mapping):  # version 0.1 kept one more
+        settings = {key: value for key, value in settings.items() if key != "enabled"}
     restored = restore_arguments(report, settings, where=name)
     others = restored.keys() - set(report.kept_settings)
     if others:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -65,6 +66,8 @@ from deepscm_pl.runs.checkpoint_files import (
     steps_of,
 )
 from deepscm_pl.runs.folders import run_folder
+from deepscm_pl.runs.output import ParameterCount, TenthsProgress, without_noise
+from deepscm_pl.runs.precision import PrecisionTrainer
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
@@ -148,10 +151,14 @@ class TrainingCommand(LightningCLI):
             pl.LightningDataModule,
             subclass_mode_model=not self.causal,
             subclass_mode_data=True,
+            trainer_class=PrecisionTrainer,
             save_config_callback=_SaveConfiguration,
             save_config_kwargs={"described": described},
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [OneCheckpoint(), RunLock(), SaveOnTermination()]},
+            trainer_defaults={
+                "callbacks": [OneCheckpoint(), RunLock(), SaveOnTermination(), ParameterCount()],
+                "enable_model_summary": False,
+            },
             parser_class=FriendlyLightningParser,
             parser_kwargs={
                 "prog": "deepscm",
@@ -206,6 +213,8 @@ class TrainingCommand(LightningCLI):
             from_file = {setting: kept[setting] for setting in kept if setting not in typed}
             settings_typed = vars(self.config[self.subcommand][name])
             parsed[name] = REPORTS[name](**{**settings_typed, **from_file})
+        if parsed.trainer.enable_progress_bar is not False and not sys.stdout.isatty():
+            self.trainer_defaults["callbacks"].append(TenthsProgress())
         with named_errors("trainer"):
             return super().instantiate_trainer(**settings)
 
@@ -463,7 +472,7 @@ def _run_training_command(words: list[str], configuration: Configuration, typed:
         described, words = read_described(checkpoint, words, trust)
     model = _model_class(words, settings) if described is None else type(described.model)
     try:
-        with quiet_log_threads():
+        with quiet_log_threads(), without_noise():
             TrainingCommand(words, model, described, trust, typed)
     finally:
         _leave_processes()
