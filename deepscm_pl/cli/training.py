@@ -66,7 +66,7 @@ from deepscm_pl.runs.checkpoint_files import (
     steps_of,
 )
 from deepscm_pl.runs.folders import run_folder
-from deepscm_pl.runs.output import ParameterCount, TenthsProgress, without_noise
+from deepscm_pl.runs.output import ParameterCount, progress_for, without_noise
 from deepscm_pl.runs.precision import PrecisionTrainer
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.runs.safetensors_file import is_exported
@@ -213,8 +213,8 @@ class TrainingCommand(LightningCLI):
             from_file = {setting: kept[setting] for setting in kept if setting not in typed}
             settings_typed = vars(self.config[self.subcommand][name])
             parsed[name] = REPORTS[name](**{**settings_typed, **from_file})
-        if parsed.trainer.enable_progress_bar is not False and not sys.stdout.isatty():
-            self.trainer_defaults["callbacks"].append(TenthsProgress())
+        if parsed.trainer.enable_progress_bar is not False:
+            self.trainer_defaults["callbacks"].append(progress_for(sys.stdout))
         with named_errors("trainer"):
             return super().instantiate_trainer(**settings)
 

@@ -6,12 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 
-__all__ = ["ParameterCount", "TenthsProgress", "without_noise"]
+__all__ = ["OneLineProgress", "ParameterCount", "TenthsProgress", "progress_for", "without_noise"]
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
 _NOISE = ("💡", "GPU available: False", "TPU available: False", "Loading `")
@@ -27,6 +27,21 @@ class ParameterCount(pl.Callback):
             parameters = [each for each in pl_module.parameters() if each.requires_grad]
             size = sum(each.numel() * each.element_size() for each in parameters) / 1e6
             print(f"model: {sum(each.numel() for each in parameters):,} parameters, {size:.3g} MB")
+
+
+class OneLineProgress(TQDMProgressBar):
+    """A bar of one line on a terminal, without the number of the run."""
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Collect what is shown beside the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End the line, because reports are printed before Lightning ends it."""
+        self.test_progress_bar.close()
 
 
 class TenthsProgress(ProgressBar):
@@ -67,6 +82,11 @@ class TenthsProgress(ProgressBar):
                 f"step {trainer.global_step}",
                 flush=True,
             )
+
+
+def progress_for(stream: TextIO) -> ProgressBar:
+    """Make the progress bar that suits a terminal or a file."""
+    return OneLineProgress() if stream.isatty() else TenthsProgress()
 
 
 def _fraction(trainer: pl.Trainer, done: int) -> float:

@@ -30,9 +30,9 @@ Precision = Literal[
 ]
 
 _FEATURES = ("avx512_bf16", "amx_bf16", "avx10_2", "arm_bf16", "arm_sve_bf16", "bf16")
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
-_LIMITS_WITH_BFLOAT16 = ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10", "AVX512")
-"""Parts of instruction sets up to which the libraries are allowed to go."""
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_WITH_BFLOAT16 = ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")
+"""In the names of the instruction sets of oneDNN that include bfloat16."""
 
 
 class PrecisionTrainer(pl.Trainer):
@@ -69,11 +69,11 @@ def automatic_precision(accelerator: object = "auto") -> Literal["bf16-mixed", "
 
 def _cpu_computes_in_bfloat16() -> bool:
     """Whether the processor has instructions for bfloat16, and the libraries may use them."""
-    limits = [os.environ.get(name, "ALL").upper() for name in _LIMITS]
-    limits = [limit for limit in limits if limit != "AVX512_CORE"]
-    if len(limits) < len(_LIMITS) or not all(
-        any(part in limit for part in _LIMITS_WITH_BFLOAT16) for limit in limits
-    ):
+    for name in _LIMITS:
+        limit = os.environ.get(name, "ALL").upper()
+        if not any(part in limit for part in _WITH_BFLOAT16):
+            return False
+    if os.environ.get("ATEN_CPU_CAPABILITY", "") in ("default", "avx2"):
         return False
     features = torch.cpu.get_capabilities()
     return any(features.get(name, False) for name in _FEATURES)

@@ -98,6 +98,22 @@ def test_wrong_words_name_the_nearest(answers):
     assert "did you mean 'digits/full'?" in answers["fit --config digits/fulll"][2]
 
 
+def test_a_question_imports_what_it_uses(checkpoint, tmp_path):
+    words = ["counterfactual", "--ckpt_path", str(checkpoint), "--do", "thickness=3"]
+    words += ["--index", "0", "--out", str(tmp_path / "answers"), "--trust", "tiny"]
+    program = (
+        "import json, sys\nfrom deepscm_pl.cli import main\n"
+        "status = main(sys.argv[1:])\nprint(json.dumps([status, sorted(sys.modules)]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+    )
+    status, modules = json.loads(result.stdout.splitlines()[-1])
+    assert status == 0
+    unused = ("digits", "morphomnist", "synthetic_brain", "scans.module", "generate")
+    assert not {"monai", "sklearn", *(f"deepscm_pl.data.{name}" for name in unused)} & set(modules)
+
+
 def test_worlds_are_named_as_they_are():
     assert [world.name for world in DIGIT_WORLDS] == list(DIGIT_WORLD_NAMES)
 
