@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from deepscm_pl import moved
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
@@ -237,6 +238,7 @@ __all__ = [
 ]
 
 _first_use = first_use(__name__)
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

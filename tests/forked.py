@@ -227,9 +227,10 @@ def _import_everything():
         "tiny",
     ):
         importlib.import_module(name)
-    from deepscm_pl.cli.main import _commands
+    from deepscm_pl.cli.main import _COMMANDS, load_command
 
-    _commands()
+    for command in _COMMANDS:
+        load_command(command)
 
 
 def _reset_rank():

@@ -12,7 +12,7 @@ import torch
 
 from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.described import apply_overrides, split_overrides
-from deepscm_pl.cli.parser import FriendlyLightningParser
+from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.configuration import count_values, describe, restore, restore_arguments
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.training import DeepSCM
