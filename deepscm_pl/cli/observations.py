@@ -18,9 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.generate import ImageFormat
 from deepscm_pl.data.images import (
     NIFTI_SUFFIXES,
+    ImageFormat,
     default_placement,
     read_header,
     read_scan,

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.checks import process_count, seed_number, whole_number, whole_numbers
 from deepscm_pl.data.idx import write_idx
+from deepscm_pl.data.images import ImageFormat
 from deepscm_pl.data.morphomnist import (
     SplitFiles,
     read_attributes,
@@ -32,7 +33,7 @@ from deepscm_pl.worlds import (
     write_world,
 )
 
-__all__ = ["ImageFormat", "generate_brain", "generate_morphomnist"]
+__all__ = ["generate_brain", "generate_morphomnist"]
 
 _PREFIXES = ("train", "t10k")
 
@@ -195,9 +196,6 @@ def _write_split(folder: Path, split: _Split, drawn: NDArray[np.uint8]) -> None:
     write_idx(files.originals, split.originals)
     write_attributes(files.attributes, split.attributes)
 
-
-ImageFormat = Literal["png", "nifti"]
-"""How images are stored."""
 
 _SUFFIXES: dict[str, str] = {"png": ".png", "nifti": ".nii.gz"}
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import nibabel
 import numpy as np
@@ -23,6 +23,7 @@ from deepscm_pl.files import new_file
 __all__ = [
     "HEADER_BYTES",
     "NIFTI_SUFFIXES",
+    "ImageFormat",
     "Scan",
     "check_voxel_sizes",
     "default_placement",
@@ -30,6 +31,9 @@ __all__ = [
     "read_scan",
     "write_nifti",
 ]
+
+ImageFormat = Literal["png", "nifti"]
+"""Formats of files of images."""
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
