@@ -15,6 +15,10 @@ from deepscm_pl.cli import main
 
 from tiny import write_configuration
 
+# Programs that tests start import classes of tests.
+_PATHS = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _PATHS))
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # pytest already runs one process per processor.
     torch.set_num_threads(1)

@@ -73,7 +73,7 @@ def test_pictures_and_data_sets(tmp_path, capsys):
     before = kept.read_bytes()
     with files_of_at_most(500):
         assert main(["graph", "--edges", "a -> b", "--out", str(kept)]) == 1
-        assert f"{kept} could not be written (File too large); what was there before is as it" in (
+        assert f"{kept} could not be written (File too large); the previous content is intact" in (
             capsys.readouterr().err
         )
         data = ["data", "brain", "--shape", "16", "16", "--size", "10", "--workers", "1"]
