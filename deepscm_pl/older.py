@@ -74,7 +74,7 @@ def names_successors(owner: _Class) -> _Class:
 
     @functools.wraps(construct)
     def checked(self: Any, *arguments: Any, **named: Any) -> None:
-        for name in successors.keys() & named.keys():
+        for name in (name for name in named if name in successors):
             raise TypeError(f"{owner.__name__}: {name} is now {successors[name]}; set it there.")
         construct(self, *arguments, **named)
 
@@ -98,7 +98,7 @@ def translated(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return _of_an_image(found)
     if name == "TemplateDecoder":
         return _of_a_template(found)
-    for old in SUCCESSORS.get(name, {}).keys() & found.keys():
+    for old in [old for old in found if old in SUCCESSORS.get(name, {})]:
         group, _, new = SUCCESSORS[name][old].partition(".")
         found[group] = {**found.get(group, {}), new: found.pop(old)}
     return found
