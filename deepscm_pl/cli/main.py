@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -129,10 +130,10 @@ def _run(words: list[str]) -> int:
         saved = str(error) or "--ckpt_path last goes on from what was saved"
         print(f"deepscm {words[0]}: ended by SIGTERM; {saved}", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except BrokenPipeError:  # whoever reads the output, such as head, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + getattr(signal, "SIGPIPE", 13)
     except _user_errors() as error:
+        if isinstance(error, BrokenPipeError) and _is_output_closed():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + getattr(signal, "SIGPIPE", 13)
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
         told = for_terminal(without_dumps(_told(error)), lines=True)
@@ -151,6 +152,16 @@ def _run(words: list[str]) -> int:
         print(f"deepscm {words[0]}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _is_output_closed() -> bool:
+    """Whether the reader of the output, such as ``head``, has ended."""
+    try:
+        poll = select.poll()  # not on Windows
+        poll.register(sys.stdout.fileno(), select.POLLERR)
+    except (AttributeError, OSError, ValueError):  # not a file
+        return False
+    return bool(poll.poll(0))
 
 
 def _told(error: Exception) -> str:

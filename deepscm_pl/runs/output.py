@@ -14,7 +14,13 @@ from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 __all__ = ["OneLineProgress", "ParameterCount", "TenthsProgress", "progress_for", "without_noise"]
 
 _LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
-_NOISE = ("💡", "GPU available: False", "TPU available: False", "Loading `")
+_NOISE = (
+    "💡",
+    "GPU available: False",
+    "TPU available: False",
+    "Loading `",
+    "`Trainer.fit` stopped: `max_",  # on the line of the progress bar
+)
 _UNIMPORTANT = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 

@@ -97,3 +97,12 @@ def test_a_reader_that_has_read_enough_is_no_error():
     result = subprocess.run(program, shell=True, capture_output=True, text=True, check=True)
     assert result.stderr == ""
     assert result.stdout.startswith("usage: deepscm fit")
+
+
+def test_another_broken_pipe_is_an_error(monkeypatch, capsys):
+    def fail(*_):
+        raise BrokenPipeError("a worker has died")
+
+    monkeypatch.setattr(sys.modules["deepscm_pl.cli.main"], "_answer", fail)
+    assert main(["experiments"]) == 1
+    assert "a worker has died" in capsys.readouterr().err
