@@ -248,8 +248,10 @@ def _with_bases(configuration: str) -> list[Layer]:
 
 def _as_flow(settings: Mapping[str, Any]) -> str:
     """Settings as a YAML text in one line."""
-    style = {"default_flow_style": True, "width": 2**31, "sort_keys": False}
-    return str(yaml.dump(dict(settings), Dumper=_Quoting, **style))
+    width = 2**31
+    return yaml.dump(
+        dict(settings), None, _Quoting, default_flow_style=True, width=width, sort_keys=False
+    )
 
 
 class _Quoting(yaml.SafeDumper):
