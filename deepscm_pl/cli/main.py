@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success, 1 where the user has something to correct, 2 where the command line itself
         cannot be read.
     """
+    # Threads that wait for each other would keep their processors busy, which makes a training
+    # several times slower beside other work. It has no effect once torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)
