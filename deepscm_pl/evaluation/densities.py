@@ -311,4 +311,4 @@ def _as_text(given: Mapping[str, float]) -> str:
 
 
 def _distance(first: Sample, second: Sample) -> float:
-    return wasserstein_distance(first.values, second.values, first.weights, second.weights).item()
+    return wasserstein_distance(first.values, second.values, first.weights, second.weights)
