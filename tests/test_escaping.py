@@ -48,7 +48,7 @@ from deepscm_pl.figures import (
     MatrixAxis,
     PlainFigure,
     draw_comparison,
-    draw_densities,
+    draw_marginal_densities,
     draw_grid,
     draw_image_matrix,
     draw_noise,
@@ -178,7 +178,7 @@ def test_pictures_show_the_texts():
         draw_grid([ImageColumn("", image, one)], one, differences=False),
         draw_grid([ImageColumn(text, image[:1]) for text in one], ["$x^{$"], differences=False),
         draw_comparison(image, image, one),
-        draw_densities([DensityPanel(one[-1], torch.randn(9), curves)]),
+        draw_marginal_densities([DensityPanel(one[-1], torch.randn(9), curves)]),
         draw_image_matrix([ImagePanel(one[-1], panel)], axis, MatrixAxis("", [one[0]])),
         draw_noise({text: torch.randn(10) for text in one[:3]}),
     ]
@@ -209,7 +209,7 @@ def test_dollars_are_drawn(text):
 def test_the_users_settings_of_matplotlib_do_not_matter(tmp_path):
     settings = {"text.usetex": True, "axes.formatter.use_mathtext": True}
     with rc_context(settings):
-        figure = draw_densities(
+        figure = draw_marginal_densities(
             [DensityPanel("$x^{$", torch.randn(20), {r"\input{x}": torch.ones(3)})]
         )
         save_figure(figure, tmp_path / "a.png")

@@ -66,10 +66,9 @@ class Sample:
 
     def quantile(self, share: float) -> float:
         """The draw up to which a share of all weight lies."""
-        values, order = self.values.sort()
-        cumulative = self.weights[order].cumsum(dim=0)
-        place = int(torch.searchsorted(cumulative, share * float(cumulative[-1])))
-        return float(values[min(place, len(values) - 1)])
+        counted = self.weights > 0
+        values, weights = (each[counted].numpy() for each in (self.values, self.weights))
+        return float(np.quantile(values, share, weights=weights, method="inverted_cdf"))
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,7 @@ class DensityResult:
         given_units: Of what is given, as far as it has some.
         categories: How many classes ``variable`` has; None if it is continuous.
         class_names: Of those variables here whose classes have names.
+        bounds: Smallest and largest possible value of ``variable``.
     """
 
     variable: str
@@ -102,6 +102,7 @@ class DensityResult:
     given_units: Mapping[str, str] = field(default_factory=dict)
     categories: int | None = None
     class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def title(self) -> str:
@@ -279,6 +280,7 @@ def _compare(
 ) -> DensityResult:
     own = model.draw(asked)
     _check_explained(asked, own, "model")
+    domain = subject.scm[asked.variable].domain
     alone = DensityResult(
         asked.variable,
         asked.given,
@@ -286,8 +288,9 @@ def _compare(
         subject.unit(asked.variable),
         own,
         given_units={name: subject.unit(name) for name in asked.given},
-        categories=subject.scm[asked.variable].domain.categories,
+        categories=domain.categories,
         class_names=subject.class_names,
+        bounds=(domain.lower, domain.upper),
     )
     if not worlds:
         return alone

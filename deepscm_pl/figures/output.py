@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
 from deepscm_pl.files import DiskFullError, new_file
@@ -28,8 +29,11 @@ from deepscm_pl.variables import Variables
 
 __all__ = [
     "PlainFigure",
+    "as_array",
     "captions",
+    "figure_of_panels",
     "figure_to_array",
+    "finish_axes",
     "height_of",
     "make_ticks_readable",
     "save_figure",
@@ -134,6 +138,43 @@ def height_of(texts: Iterable[str], size: float) -> float:
     """The height in inches of the text of most lines in a font of ``size`` points."""
     lines = max((for_picture(text).count("\n") + 1 for text in texts), default=0)
     return lines * _LINE * size / _POINTS_PER_INCH
+
+
+def figure_of_panels(
+    count: int, width: float, height: float, below: float = 0.5
+) -> tuple[Figure, list[Axes]]:
+    """A figure with axes for each of several panels, at most three beside each other.
+
+    Args:
+        count: Number of panels.
+        width: Of a panel, in inches.
+        height: Of a panel, in inches.
+        below: Room for a legend, in inches.
+
+    Raises:
+        ValueError: If there is no panel.
+    """
+    if count < 1:
+        raise ValueError("panels: expected at least one, but got none.")
+    across = min(count, 2 if count == 4 else 3)
+    down = -(-count // across)
+    size = (width * across + 0.3, height * down + below)
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
+    return figure, [figure.add_subplot(down, across, k + 1) for k in range(count)]
+
+
+def finish_axes(axes: Axes) -> None:
+    """Small readable ticks, and no frame above and on the right; call it when all is drawn."""
+    axes.tick_params(labelsize=8)
+    axes.yaxis.get_offset_text().set_fontsize(8)
+    make_ticks_readable(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def as_array(values: Tensor) -> NDArray[np.float64]:
+    """The values of a tensor in double precision."""
+    array: NDArray[np.float64] = values.detach().cpu().double().numpy()
+    return array
 
 
 _LARGE, _MILLION, _SMALL = 1e4, 1e6, 1e-4

@@ -21,7 +21,7 @@ from deepscm_pl.evaluation.examples import Example
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.figures import DensityPanel
-from deepscm_pl.figures import draw_densities as watched_densities
+from deepscm_pl.figures import draw_marginal_densities as watched_densities
 from deepscm_pl.figures.output import wrapped
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.reports import (
@@ -316,10 +316,14 @@ def test_noise_far_out_is_said_and_not_drawn_at_the_ends():
     inside = torch.linspace(-1, 1, 300)
     figure = draw_noise([noise(torch.cat([inside, torch.full((100,), 9.0)]), 8), noise(inside)])
     outer, inner = figure.axes
-    assert outer.get_xlabel() == "noise (25 % beyond ±4.5)"
-    assert inner.get_xlabel() == "noise"
-    assert outer.get_title() == "u of image\nn = 50 images, 8 numbers each"
-    assert inner.get_title() == "u of image\nn = 50 images"
+    assert outer.get_xlabel() == "noise (standard deviations; 25 % beyond ±4.5)"
+    assert inner.get_xlabel() == "noise (standard deviations)"
+    assert outer.get_title().splitlines() == [
+        "u of image",
+        "n = 50 images, 8 numbers each",
+        "mean 2.25, standard deviation 3.93",
+    ]
+    assert inner.get_title().splitlines()[:2] == ["u of image", "n = 50 images"]
     for axes, share in ((outer, 0.75), (inner, 1.0)):
         (histogram,) = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
         heights, edges, _ = histogram.get_data()
@@ -331,7 +335,7 @@ def test_noise_far_out_is_said_and_not_drawn_at_the_ends():
 
 def test_noise_that_is_all_infinite_is_an_empty_panel():
     figure = draw_noise([replace(noise(torch.zeros(0)), rows=0)])
-    assert figure.axes[0].get_title() == "u of image\nn = 0 images"
+    assert figure.axes[0].get_title() == "u of image\nn = 0 images\nno finite value"
     check_legible(figure)
 
 
