@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import StepPatch
 from rich.console import Console
 
-from deepscm_pl.evaluation import Subject, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
@@ -259,8 +259,13 @@ def test_without_truth_there_is_nothing_to_compare(examples):
 
 def test_examples_know_where_their_intervention_is_possible():
     subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
-    found = evaluate(subject, ["thickness+=3", "thickness=2"], num_particles=1, density_size=50,
-                     workers=1, progress=False)  # fmt: skip
+    found = evaluate(
+        subject,
+        EvaluationSettings(
+            ["thickness+=3", "thickness=2"], num_particles=1, density_size=50, workers=1
+        ),
+        progress=False,
+    )
     factual, increased, constant = found.examples
     expected = subject.variables["thickness"][:4, 0] + 3 <= 8
     assert 0 < expected.sum() < 4
@@ -355,7 +360,9 @@ MANY = [f"thickness={1 + k / 2}" for k in range(10)] + ["thickness*=2, intensity
 )
 def test_every_picture_of_a_report_is_legible(data, texts, particles):
     subject = Subject.of(make(), data)
-    found = evaluate(subject, texts, particles, density_size=200, workers=1, progress=False)
+    found = evaluate(
+        subject, EvaluationSettings(texts, particles, density_size=200, workers=1), progress=False
+    )
     report = Report(subject, found)
     for figure in report.pictures.values():
         check_legible(figure)
@@ -388,7 +395,11 @@ def test_long_names_fit():
 
 def test_interventions_have_one_name_in_tables_and_pictures():
     subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
-    found = evaluate(subject, ["thickness+=0.5"], 3, density_size=50, workers=1, progress=False)
+    found = evaluate(
+        subject,
+        EvaluationSettings(["thickness+=0.5"], 3, density_size=50, workers=1),
+        progress=False,
+    )
     name = "do(thickness + 0.5 pixels)"
     report = Report(subject, found)
     for table in ("errors", "effectiveness", "soundness"):
@@ -401,14 +412,16 @@ def test_interventions_have_one_name_in_tables_and_pictures():
 
 def test_tables_are_explained_as_far_as_there_is_something_to_explain():
     known = Subject.of(make(), KnownTinyDataModule(test_size=12))
-    found = evaluate(known, ["thickness=7.5"], 19, density_size=50, workers=1, progress=False)
+    found = evaluate(
+        known, EvaluationSettings(["thickness=7.5"], 19, density_size=50, workers=1), progress=False
+    )
     markdown = Report(known, found).as_markdown()
     for said in ("*Two samples of the world* is", "*another original*, the error", "noise floor*",
                  "*Change ÷ true change*", "*Coverage* is", "*by chance up to*"):  # fmt: skip
         assert said in markdown, said
     assert "*Identity kept*" not in markdown
     alone = Subject.of(make(), TinyDataModule())
-    found = evaluate(alone, ["thickness=2"], 19, workers=1, progress=False)
+    found = evaluate(alone, EvaluationSettings(["thickness=2"], 19, workers=1), progress=False)
     markdown = Report(alone, found).as_markdown()
     assert "*There and back*" in markdown
     for said in ("another original", "*Coverage*", "*Change ÷ true change*", "the truth, and the"):
