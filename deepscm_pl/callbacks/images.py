@@ -169,7 +169,7 @@ class InterventionGrid(_DoGrid):
         columns = []
         for do in ({}, *self.interventions):
             acted = scm.act(do)
-            values = [_spread(scm, acted.predict(noise), self.num_images) for noise in draws]
+            values = [_expand(scm, acted.predict(noise), self.num_images) for noise in draws]
             columns.append(
                 {name: summarise(torch.stack([v[name] for v in values]))[0] for name in values[0]}
             )
@@ -180,11 +180,11 @@ class InterventionGrid(_DoGrid):
         return [f"noise {k}" for k in range(self.num_images)]
 
 
-def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
+def _expand(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
     return {name: value.expand(size, *scm[name].domain.shape) for name, value in values.items()}
 
 
-_COLUMNS = 8
+_SAMPLES_IN_ROW = 8
 
 
 class SampleGrid(FigureCallback):
@@ -221,7 +221,7 @@ class SampleGrid(FigureCallback):
         texts = captions(scm, values, self.known_units, self.class_names)
         for name in pictures(scm):
             # A volume is shown as three planes.
-            most = _COLUMNS if values[name].dim() == 4 else _COLUMNS // 2
+            most = _SAMPLES_IN_ROW if values[name].dim() == 4 else _SAMPLES_IN_ROW // 2
             rows = math.ceil(self.num_images / most)
             columns = math.ceil(self.num_images / rows)
             levels = grey_levels(scm, name)
@@ -353,7 +353,7 @@ class ConditionalSampleGrid(FigureCallback):
         if unknown:
             raise ValueError(f"units: unknown variable {unknown[0]!r}.")
         for name, numbers in self.values.items():
-            scm.act({name: _column(scm, numbers)})
+            scm.act({name: _as_column(scm, numbers)})
         return None if axes else "no image of the model has a scalar parent."
 
     def axes(self, scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
@@ -373,7 +373,7 @@ class ConditionalSampleGrid(FigureCallback):
         for name in self.axes(scm, image):
             categories = scm[name].domain.categories
             if name in self.values:
-                found[name] = _column(scm, self.values[name])[:, 0]
+                found[name] = _as_column(scm, self.values[name])[:, 0]
             elif categories is not None:
                 found[name] = torch.arange(categories).to(observations[name])
             else:
@@ -434,5 +434,5 @@ def _scalar_parents(scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
     return tuple(name for name in scm.graph.parents[image] if name in scalars(scm))
 
 
-def _column(scm: StructuralCausalModel, numbers: Sequence[float]) -> Tensor:
+def _as_column(scm: StructuralCausalModel, numbers: Sequence[float]) -> Tensor:
     return torch.tensor(numbers, dtype=scm.dtype, device=scm.fitted.device)[:, None]

@@ -236,22 +236,22 @@ def evaluate(
     scm, truths = subject.scm, None
     is_single = len(scm.image_variables) == 1
     with _reproducibly(scm):
-        with _part(result, "densities", seed):
+        with _timed(result, "densities", seed):
             result.densities = evaluate_densities(
                 subject, settings.density_values, settings.density_size, seed, progress
             )
-        with _part(result, "truth", seed):
+        with _timed(result, "truth", seed):
             if is_single and questions and subject.originals is not None:
                 truths = true_counterfactuals(
                     subject, questions, detail, workers, progress, cache_dir
                 )
         if is_single and questions:
-            with _part(result, "counterfactuals", seed):
+            with _timed(result, "counterfactuals", seed):
                 result.counterfactuals = evaluate_counterfactuals(
                     subject, questions, truths, settings.num_particles, detail, size, classifier,
                     workers, progress,
                 )  # fmt: skip
-            with _part(result, "reversibility", seed):
+            with _timed(result, "reversibility", seed):
                 cycles = evaluate_reversibility(
                     subject, questions, detail, batch_size=size, progress=progress
                 )
@@ -259,15 +259,15 @@ def evaluate(
                     replace(answered, quantities=answered.quantities | found)
                     for answered, found in zip(result.counterfactuals, cycles, strict=True)
                 ]
-            with _part(result, "examples", seed):
+            with _timed(result, "examples", seed):
                 rows = min(_EXAMPLES, len(subject))
                 result.examples = take_examples(subject, questions, truths, rows)
         if is_single:
-            with _part(result, "composition", seed):
+            with _timed(result, "composition", seed):
                 result.composition = evaluate_composition(
                     subject, detail, batch_size=size, progress=progress
                 )
-        with _part(result, "noise", seed):
+        with _timed(result, "noise", seed):
             result.noise = evaluate_noise(subject, detail, size, progress)
     return result
 
@@ -300,7 +300,7 @@ def _reproducibly(scm: StructuralCausalModel) -> Iterator[None]:
 
 
 @contextmanager
-def _part(result: Evaluation, part: str, seed: int) -> Iterator[None]:
+def _timed(result: Evaluation, part: str, seed: int) -> Iterator[None]:
     """One part, timed, with randomness that does not depend on the parts before it."""
     torch.manual_seed(seed)
     start = time.perf_counter()

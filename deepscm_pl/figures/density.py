@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _POINTS = 256
-_REACH = 8.0
+_KERNEL_REACH = 8.0
 """Standard deviations of a kernel, beyond which there is nothing of it."""
 _FRACTIONS = (0.99, 0.9, 0.5)
 _DATA, _MODEL = "0.75", "black"
@@ -176,7 +176,7 @@ def kernel_density(
     """
     data, places = np.atleast_2d(as_array(values)), np.atleast_2d(points)
     estimate = gaussian_kde(data, weights=None if weights is None else as_array(weights))
-    reach = _REACH * np.sqrt(np.diag(estimate.covariance))
+    reach = _KERNEL_REACH * np.sqrt(np.diag(estimate.covariance))
     bounds = np.broadcast_to(np.stack([lower, upper], axis=-1), (len(data), 2))
     # What the kernels put beyond a bound belongs inside: mirrored, the density keeps its mass.
     mirrored = [

@@ -177,11 +177,11 @@ def as_array(values: Tensor) -> NDArray[np.float64]:
     return array
 
 
-_LARGE, _MILLION, _SMALL = 1e4, 1e6, 1e-4
+_LARGE, _MILLION, _SMALL_NUMBERS = 1e4, 1e6, 1e-4
 _MOST = 5
 """Intervals between large numbers, which are long."""
 _STEPS = (1, 2, 5, 10)
-_DIGITS = 6
+_MOST_DIGITS = 6
 _EXPONENT = re.compile(r"^1e([-−]?\d+)")
 _RAISED = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -224,9 +224,9 @@ def _make_readable(axis: Axis) -> None:
     if largest >= _LARGE:
         axis.set_major_locator(MaxNLocator(_MOST, steps=_STEPS))
         axis.set_major_formatter(
-            FuncFormatter(lambda value, _: format_number(value / scale, _DIGITS))
+            FuncFormatter(lambda value, _: format_number(value / scale, _MOST_DIGITS))
         )
-    elif largest < _SMALL:
+    elif largest < _SMALL_NUMBERS:
         axis.set_major_formatter(_PowersOfTen())
     if scale > 1:
         axis.set_label_text(_in_millions(axis.get_label_text()))

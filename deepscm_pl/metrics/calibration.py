@@ -188,7 +188,7 @@ class NoiseCalibration(CollectingMetric):
             raise RuntimeError("NoiseCalibration: expected at least two observations, but got one.")
         test = kolmogorov_smirnov(noise.flatten())
         means, deviations = noise.mean(dim=0), noise.std(dim=0)
-        found = {
+        found: dict[str, Tensor | float] = {
             "kolmogorov_smirnov": test.statistic,
             "p_value": test.p_value,
             "mean": noise.mean(),
