@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deepscm_pl.evaluation.run import (
         Evaluation,
         EvaluationSettings,
+        check_density_values,
         check_questions,
         check_settings,
         evaluate,
@@ -33,6 +34,7 @@ __all__ = [
     "NoiseResult",
     "Subject",
     "association_rows",
+    "check_density_values",
     "check_questions",
     "check_settings",
     "evaluate",
