@@ -416,10 +416,12 @@ def _bases(kind: Any) -> tuple[type, ...] | None:
 def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
     """The annotation and the default of each constructor argument of a class, by name.
 
-    A constructor with ``**`` arguments passes them on to its bases.
+    A constructor with ``**`` arguments passes them on to its bases, or to the class that is named
+    by the class attribute ``keyword_arguments_of``.
     """
     found: dict[str, tuple[Any, Any]] = {}
-    for each in target.__mro__:
+    settings: Any = getattr(target, "keyword_arguments_of", None)
+    for each in (*target.__mro__, *(settings.__mro__ if settings else ())):
         constructor = vars(each).get("__init__")
         if not inspect.isfunction(constructor):
             continue

@@ -48,9 +48,9 @@ from deepscm_pl.figures import (
     MatrixAxis,
     PlainFigure,
     draw_comparison,
-    draw_densities,
     draw_grid,
     draw_image_matrix,
+    draw_marginal_densities,
     draw_noise,
     figure_to_array,
     save_figure,
@@ -180,7 +180,7 @@ def test_pictures_show_the_texts():
         draw_grid([ImageColumn("", image, one)], one, differences=False),
         draw_grid([ImageColumn(text, image[:1]) for text in one], ["$x^{$"], differences=False),
         draw_comparison(image, image, one),
-        draw_densities([DensityPanel(one[-1], torch.randn(9), curves)]),
+        draw_marginal_densities([DensityPanel(one[-1], torch.randn(9), curves)]),
         draw_image_matrix([ImagePanel(one[-1], panel)], axis, MatrixAxis("", [one[0]])),
         draw_noise({text: torch.randn(10) for text in one[:3]}),
     ]
@@ -211,7 +211,7 @@ def test_dollars_are_drawn(text):
 def test_figures_ignore_the_users_matplotlib_settings(tmp_path):
     settings = {"text.usetex": True, "axes.formatter.use_mathtext": True}
     with rc_context(settings):
-        figure = draw_densities(
+        figure = draw_marginal_densities(
             [DensityPanel("$x^{$", torch.randn(20), {r"\input{x}": torch.ones(3)})]
         )
         save_figure(figure, tmp_path / "a.png")

@@ -163,7 +163,7 @@ class AssociationReport(pl.Callback):
         document = {
             "graph": str(model.scm.graph),
             **describe_origin(trainer),
-            "quantities": _plain(found, self.reference),
+            "quantities": _plain_quantities(found, self.reference),
         }
         self._texts = {
             folder / "association.json": as_json(document),
@@ -221,7 +221,7 @@ def _is_quick(trainer: pl.Trainer) -> bool:
     return bool(quick)
 
 
-def _plain(
+def _plain_quantities(
     found: Mapping[str, Estimate], reference: Mapping[str, float]
 ) -> dict[str, dict[str, float | int | None]]:
     return {

@@ -16,8 +16,8 @@ from deepscm_pl.callbacks.figure_callback import (
 from deepscm_pl.figures import (
     DensityPanel,
     JointPanel,
-    draw_densities,
     draw_joint_densities,
+    draw_marginal_densities,
     draw_noise,
     kernel_density,
 )
@@ -120,7 +120,7 @@ class AttributeDensities(FigureCallback):
         part = self._part(scm)
         factual = {name: observations[name] for name in part.graph.nodes}
         samples = part.sample(self.num_observations)
-        yield "marginal", draw_densities(self.marginal_panels(part, factual, samples))
+        yield "marginal", draw_marginal_densities(self.marginal_panels(part, factual, samples))
         panels = [
             self._joint_panel(part, pair, factual, samples) for pair in self.chosen_pairs(scm)
         ]

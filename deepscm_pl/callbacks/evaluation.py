@@ -10,16 +10,10 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepscm_pl.callbacks.association import AssociationReport
-from deepscm_pl.checks import process_count, real_number, seed_number, whole_number
+from deepscm_pl.checks import whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
-from deepscm_pl.evaluation import (
-    Subject,
-    check_density_values,
-    check_numbers,
-    check_questions,
-    evaluate,
-)
+from deepscm_pl.evaluation import EvaluationSettings, Subject, check_settings, evaluate
 from deepscm_pl.evaluation.counterfactuals import Classifier
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.tables import print_table
@@ -37,41 +31,32 @@ class EvaluationReport(pl.Callback):
     Writes ``evaluation.json`` and ``evaluation.md`` with pictures into the folder ``evaluation`` of
     the run, prints the tables, and logs to TensorBoard, its HParams included. The folder is
     replaced as a whole when everything is there: an evaluation that is interrupted leaves the
-    former one as it was, and starts from the beginning when it is started again. The settings
-    travel with the checkpoints of a training.
+    previous one intact, and starts from the beginning when it is run again. The settings are
+    saved in the checkpoints of a training.
 
     What can be evaluated depends on the data: see :func:`deepscm_pl.evaluation.evaluate`.
 
     Args:
         enabled: Whether to do anything, the importance-weighted bound of
-            :class:`~deepscm_pl.callbacks.AssociationReport` included. This is of one run: it does
-            not travel with the checkpoints.
-        interventions: As text, such as ``thickness=3``; None takes a low and a high value of every
-            cause of the image.
+            :class:`~deepscm_pl.callbacks.AssociationReport` included. This applies to one run: the
+            setting is not saved in checkpoints.
         rows: How many of the first test images to evaluate on; None for all.
-        num_particles: Draws of the noise of each of the detail rows; the others get one. P of them
-            tell intervals up to the level (P − 1)/(P + 1) apart, 19 up to 90 %.
-        detail_rows: How many of the first rows particles, repetitions and pixel
-            noise are evaluated on; None for 500, or all if there are fewer.
-        batch_size: Rows at a time.
-        density_values: For each attribute, the values that densities are given; None takes
-            quantiles of the test split.
-        density_size: Draws for each density.
         predictor: Checkpoint of a classifier that judges the identity of images; None for no such
             judgement. The program loads it; in Python, set ``classifier`` instead.
-        seed: Of all randomness.
-        workers: Processes to render and measure with; None takes one for each processor.
         cache_dir: Where rendered truth is kept; None for ``~/.cache/deepscm_pl``.
+        **settings: See :class:`~deepscm_pl.evaluation.EvaluationSettings`.
 
     Attributes:
+        settings: How the model is evaluated.
         classifier: From images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``.
         report: What was found, once the test has ended.
         written: The files written so far.
     """
 
+    keyword_arguments_of: ClassVar = EvaluationSettings
     kept_settings: ClassVar = (
-        "interventions",
         "rows",
+        "interventions",
         "num_particles",
         "detail_rows",
         "batch_size",
@@ -84,34 +69,15 @@ class EvaluationReport(pl.Callback):
     def __init__(
         self,
         enabled: bool = True,
-        interventions: list[str] | None = None,
         rows: int | None = None,
-        num_particles: int = 19,
-        detail_rows: int | None = None,
-        batch_size: int = 256,
-        density_values: dict[str, list[float]] | None = None,
-        density_size: int = 10_000,
         predictor: str | None = None,
-        seed: int = 0,
-        workers: int | None = None,
         cache_dir: str | None = None,
+        **settings: Any,
     ) -> None:
         self.enabled = enabled
-        self.interventions = interventions
         self.rows = rows if rows is None else whole_number("rows", rows, least=1)
-        self.num_particles = whole_number("num_particles", num_particles, least=1)
-        self.detail_rows = detail_rows
-        if detail_rows is not None:
-            whole_number("detail_rows", detail_rows, least=2)
-        self.batch_size = whole_number("batch_size", batch_size, least=1)
-        self.density_values = density_values
-        for name, values in (density_values or {}).items():
-            for value in values:
-                real_number(f"density_values.{name}", value)
-        self.density_size = whole_number("density_size", density_size, least=2)
+        self.settings = EvaluationSettings(**settings)
         self.predictor = predictor
-        self.seed = seed_number("seed", seed)
-        self.workers = workers if workers is None else process_count("workers", workers)
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
         self.classifier: Classifier | None = None
         self.report: Report | None = None
@@ -132,11 +98,7 @@ class EvaluationReport(pl.Callback):
         subject = self._subject(trainer, pl_module)
         if subject is None:
             return
-        check_numbers(
-            subject, self.num_particles, self.detail_rows, self.batch_size, self.density_size
-        )
-        check_questions(subject, self.interventions)
-        check_density_values(subject, self.density_values)
+        check_settings(subject, self.settings)
         if self.predictor is not None and self.classifier is None:
             raise ValueError(
                 f"predictor: {self.predictor} is not loaded; set the attribute classifier of the "
@@ -147,8 +109,9 @@ class EvaluationReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Keep the settings with the model."""
+        found = {**vars(self), **vars(self.settings)}
         checkpoint.setdefault("reports", {})["evaluation"] = {
-            name: getattr(self, name) for name in self.kept_settings
+            name: found[name] for name in self.kept_settings
         }
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -179,15 +142,8 @@ class EvaluationReport(pl.Callback):
         with trainer.precision_plugin.forward_context():
             found = evaluate(
                 subject,
-                self.interventions,
-                self.num_particles,
-                self.detail_rows,
-                self.batch_size,
-                self.density_values,
-                self.density_size,
+                self.settings,
                 self.classifier,
-                self.seed,
-                self.workers,
                 progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
                 cache_dir=self.cache_dir,
             )

@@ -232,7 +232,7 @@ class FigureCallback(pl.Callback, ABC):
         return chosen and trainer.state.fn == "fit" and not trainer.sanity_checking
 
     def _keep(self, batch: Variables, scm: StructuralCausalModel) -> None:
-        missing = self.num_observations - sum(len(_first(kept)) for kept in self._kept)
+        missing = self.num_observations - sum(len(_any_value(kept)) for kept in self._kept)
         if missing > 0:
             names = {*self.needed(scm), "index"} & batch.keys()
             # Copies, so that a few rows do not hold the memory of a whole batch.
@@ -278,7 +278,7 @@ class FigureCallback(pl.Callback, ABC):
                 )
 
 
-def _first(variables: Variables) -> Tensor:
+def _any_value(variables: Variables) -> Tensor:
     return next(iter(variables.values()))
 
 

@@ -175,7 +175,7 @@ class InterventionGrid(_DoGrid):
         return [f"noise {k}" for k in range(self.num_images)]
 
 
-_COLUMNS = 8
+_SAMPLES_IN_ROW = 8
 
 
 class SampleGrid(FigureCallback):
@@ -212,7 +212,7 @@ class SampleGrid(FigureCallback):
         texts = captions(scm, values)
         for name in pictures(scm):
             # A volume is shown as three planes.
-            most = _COLUMNS if values[name].dim() == 4 else _COLUMNS // 2
+            most = _SAMPLES_IN_ROW if values[name].dim() == 4 else _SAMPLES_IN_ROW // 2
             rows = math.ceil(self.num_images / most)
             columns = math.ceil(self.num_images / rows)
             levels = grey_levels(scm, name)
@@ -343,7 +343,7 @@ class ConditionalSampleGrid(FigureCallback):
                     )
         self.check_units(scm)
         for name, numbers in self.values.items():
-            scm.act({name: _column(scm, numbers)})
+            scm.act({name: _as_column(scm, numbers)})
         return None if axes else "no image of the model has a scalar parent."
 
     def axes(self, scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
@@ -363,7 +363,7 @@ class ConditionalSampleGrid(FigureCallback):
         for name in self.axes(scm, image):
             categories = scm[name].domain.categories
             if name in self.values:
-                found[name] = _column(scm, self.values[name])[:, 0]
+                found[name] = _as_column(scm, self.values[name])[:, 0]
             elif categories is not None:
                 found[name] = torch.arange(categories).to(observations[name])
             else:
@@ -425,5 +425,5 @@ def _scalar_parents(scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
     return tuple(name for name in scm.graph.parents[image] if name in scm.scalar_variables)
 
 
-def _column(scm: StructuralCausalModel, numbers: Sequence[float]) -> Tensor:
+def _as_column(scm: StructuralCausalModel, numbers: Sequence[float]) -> Tensor:
     return torch.tensor(numbers, dtype=scm.dtype, device=scm.fitted.device)[:, None]

@@ -67,13 +67,13 @@ class LatentTraversal(FigureCallback):
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Whether an image has a latent."""
-        return None if _with_latent(scm) else "no image of the model has a latent z."
+        return None if _images_with_latent(scm) else "no image of the model has a latent z."
 
     def draw(
         self, scm: StructuralCausalModel, observations: Variables, split: str
     ) -> Iterator[tuple[str, Figure]]:
         """For each image with a latent a panel for each observation."""
-        names = _with_latent(scm)
+        names = _images_with_latent(scm)
         factual = {name: observations[name] for name in scm.graph.nodes}
         pair = scm.abduct(factual, num_particles=2) if names else {}
         for name in names:
@@ -166,7 +166,7 @@ def traverse(
     return mechanism.quantise(mechanism(changed, parents))
 
 
-def _with_latent(scm: StructuralCausalModel) -> tuple[str, ...]:
+def _images_with_latent(scm: StructuralCausalModel) -> tuple[str, ...]:
     """The images whose noise has a part z."""
     with torch.random.fork_rng([]):
         return tuple(name for name in pictures(scm) if "z" in scm[name].sample_noise((1,)))

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
     from deepscm_pl.evaluation.run import (
         Evaluation,
+        EvaluationSettings,
         check_density_values,
-        check_numbers,
         check_questions,
+        check_settings,
         evaluate,
     )
     from deepscm_pl.evaluation.subject import Subject
@@ -29,12 +30,13 @@ __all__ = [
     "DensityResult",
     "Estimate",
     "Evaluation",
+    "EvaluationSettings",
     "NoiseResult",
     "Subject",
     "association_rows",
     "check_density_values",
-    "check_numbers",
     "check_questions",
+    "check_settings",
     "evaluate",
     "evaluate_densities",
     "evaluate_importance_weighted_bound",

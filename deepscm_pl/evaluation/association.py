@@ -85,12 +85,12 @@ def evaluate_importance_weighted_bound(
                 quantities[f"importance_weighted_bits_per_dimension/{name}"] = bits_per_dimension(
                     found.bounds[name], scm[name].domain.features
                 )
-            statistics.update(_spread(quantities, len(found.bound)))
+            statistics.update(_over_rows_of_batch(quantities, len(found.bound)))
             bar.update(len(found.bound))
     return over_rows(statistics.compute(), len(subject))
 
 
-def _spread(quantities: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
+def _over_rows_of_batch(quantities: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
     return {name: value.expand(size) for name, value in quantities.items()}
 
 

@@ -112,7 +112,7 @@ class _Cycle:
         there = answer(scm, values, [self.question], 1)[0]
         changed = {name: value[0] for name, value in there.values.items()}
         possible = there.inside & _possible(scm, changed)
-        safe = _where(possible, changed, values)
+        safe = _replace_rows(possible, changed, values)
         back = scm.counterfactual(safe, self.back)
         return {name: value[0] for name, value in back.items()}, possible
 
@@ -140,7 +140,7 @@ def _repeat(
     for k in range(1, max(repetitions) + 1):
         values, possible = step(scm, values)
         alive = alive & possible & _possible(scm, values)
-        values = _where(alive, values, factual)
+        values = _replace_rows(alive, values, factual)
         if k in repetitions:
             after[k] = values
     return after, alive
@@ -152,7 +152,7 @@ def _possible(scm: StructuralCausalModel, values: Mapping[str, Tensor]) -> Tenso
     return torch.stack(inside).all(dim=0)
 
 
-def _where(
+def _replace_rows(
     rows: Tensor, values: Mapping[str, Tensor], otherwise: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     return {

@@ -67,10 +67,9 @@ class Sample:
 
     def quantile(self, share: float) -> float:
         """The draw up to which a share of all weight lies."""
-        values, order = self.values.sort()
-        cumulative = self.weights[order].cumsum(dim=0)
-        place = int(torch.searchsorted(cumulative, share * float(cumulative[-1])))
-        return float(values[min(place, len(values) - 1)])
+        counted = self.weights > 0
+        values, weights = (each[counted].numpy() for each in (self.values, self.weights))
+        return float(np.quantile(values, share, weights=weights, method="inverted_cdf"))
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,12 @@ class DensityResult:
     def categories(self) -> int | None:
         """How many classes ``variable`` has; None if it is continuous."""
         return self._known(self.variable).domain.categories
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest possible value of ``variable``."""
+        domain = self._known(self.variable).domain
+        return domain.lower, domain.upper
 
     @property
     def classes(self) -> list[str]:
@@ -298,4 +303,4 @@ def _as_text(given: Mapping[str, float]) -> str:
 
 
 def _distance(first: Sample, second: Sample) -> float:
-    return wasserstein_distance(first.values, second.values, first.weights, second.weights).item()
+    return wasserstein_distance(first.values, second.values, first.weights, second.weights)

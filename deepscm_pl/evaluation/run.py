@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
 import torch
 
-from deepscm_pl.checks import whole_number
+from deepscm_pl.checks import process_count, real_number, seed_number, whole_number
 from deepscm_pl.evaluation.counterfactuals import (
     Classifier,
     CounterfactualResult,
-    Truth,
     evaluate_counterfactuals,
     true_counterfactuals,
 )
@@ -29,12 +28,65 @@ from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.scm import StructuralCausalModel
 
-__all__ = ["DETAIL_ROWS", "Evaluation", "check_questions", "evaluate"]
+__all__ = [
+    "DETAIL_ROWS",
+    "Evaluation",
+    "EvaluationSettings",
+    "check_questions",
+    "check_settings",
+    "evaluate",
+]
 
 DETAIL_ROWS = 500
 """Rows for the costlier quantities, unless another number is asked for."""
 
 _EXAMPLES = 4
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is evaluated, in Python, in YAML and on the command line.
+
+    Args:
+        interventions: As text, such as ``thickness=3``; None takes a low and a high value of every
+            cause of the image.
+        num_particles: P, draws of the noise of each of the detail rows; the others get one. They
+            tell intervals up to the level (P − 1)/(P + 1) apart, 19 up to 90 %.
+        detail_rows: How many of the first rows particles, repetitions and pixel noise are
+            evaluated on; None for 500, or all if there are fewer.
+        batch_size: Rows at a time.
+        density_values: For each attribute, the values that densities are given; None takes
+            quantiles of the test split.
+        density_size: Draws for each density.
+        seed: Of all randomness; the generators of the program are left as they were.
+        workers: Processes to render and measure with; None takes one for each processor.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    interventions: list[str] | None = None
+    num_particles: int = 19
+    detail_rows: int | None = None
+    batch_size: int = 256
+    density_values: dict[str, list[float]] | None = None
+    density_size: int = 10_000
+    seed: int = 0
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check each number by itself."""
+        whole_number("num_particles", self.num_particles, least=1)
+        if self.detail_rows is not None:
+            whole_number("detail_rows", self.detail_rows, least=2)
+        whole_number("batch_size", self.batch_size, least=1)
+        whole_number("density_size", self.density_size, least=2)
+        for name, values in (self.density_values or {}).items():
+            for value in values:
+                real_number(f"density_values.{name}", value)
+        seed_number("seed", self.seed)
+        if self.workers is not None:
+            process_count("workers", self.workers)
 
 
 @dataclass
@@ -72,6 +124,18 @@ class Evaluation:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+def check_settings(subject: Subject, settings: EvaluationSettings) -> list[Question]:
+    """The questions to ask of a model, if the settings fit it and its rows.
+
+    Raises:
+        ValueError: If a number is out of range, or an intervention or a value of a density cannot
+            be asked of the model and the world.
+    """
+    check_numbers(subject, settings)
+    check_density_values(subject, settings.density_values)
+    return check_questions(subject, settings.interventions)
+
+
 def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Question]:
     """The interventions to ask about; low and high values of every cause if none are given.
 
@@ -93,26 +157,19 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
     return questions
 
 
-def check_numbers(
-    subject: Subject,
-    num_particles: int,
-    detail_rows: int | None,
-    batch_size: int,
-    density_size: int,
-) -> None:
-    """Raise unless the numbers of an evaluation, see :func:`evaluate`, are in their ranges.
+def check_numbers(subject: Subject, settings: EvaluationSettings) -> None:
+    """Raise unless there are enough rows, and enough memory, for an evaluation.
 
     Raises:
         ValueError: Naming the number, what was expected and what came.
     """
-    whole_number("num_particles", num_particles, least=1)
-    whole_number("batch_size", batch_size, least=1)
-    whole_number("density_size", density_size, least=2)
-    features = sum(subject.scm[name].domain.features for name in subject.scm.image_variables)
-    rows = min(batch_size, DETAIL_ROWS if detail_rows is None else detail_rows, len(subject))
-    require_memory_for("num_particles", num_particles, 4 * num_particles * rows * features)
-    require_memory_for("density_size", density_size, 8 * density_size * len(subject.scalars))
-    if detail_rows is not None and not 2 <= detail_rows <= len(subject):
+    scm, detail_rows, particles = subject.scm, settings.detail_rows, settings.num_particles
+    features = sum(scm[name].domain.features for name in scm.image_variables)
+    rows = min(settings.batch_size, detail_rows or DETAIL_ROWS, len(subject))
+    require_memory_for("num_particles", particles, 4 * particles * rows * features)
+    size = settings.density_size
+    require_memory_for("density_size", size, 8 * size * len(subject.scalars))
+    if detail_rows is not None and detail_rows > len(subject):
         raise ValueError(
             f"detail_rows: expected from 2 to {len(subject)}, the rows of the test split, but got "
             f"{detail_rows}; leave it out to take as many as there are."
@@ -142,15 +199,8 @@ def check_density_values(
 
 def evaluate(
     subject: Subject,
-    interventions: Sequence[str] | None = None,
-    num_particles: int = 19,
-    detail_rows: int | None = None,
-    batch_size: int = 256,
-    density_values: Mapping[str, list[float]] | None = None,
-    density_size: int = 10_000,
+    settings: EvaluationSettings | None = None,
     classifier: Classifier | None = None,
-    seed: int = 0,
-    workers: int | None = None,
     progress: bool = True,
     cache_dir: Path | None = None,
 ) -> Evaluation:
@@ -161,17 +211,8 @@ def evaluate(
 
     Args:
         subject: The model, the rows, and the world if it is known.
-        interventions: As text, such as ``thickness=3``; None chooses some.
-        num_particles: P, draws of the noise of each detail row; others get one. They tell
-            intervals up to the level (P − 1)/(P + 1) apart, 19 up to 90 %.
-        detail_rows: D, the first rows, on which particles, cycles and pixel noise
-            are evaluated; None for 500, or all if there are fewer.
-        batch_size: Rows at a time.
-        density_values: For each attribute the values of rung 2; None chooses some.
-        density_size: Draws for each density.
+        settings: Interventions, values and sizes; None for the defaults.
         classifier: From images to class indices, for the identity.
-        seed: Of all randomness; the generators of the program are left as they were.
-        workers: Processes to render and measure with; None takes one for each processor.
         progress: Whether to show progress bars.
         cache_dir: Where rendered truth is kept; None keeps nothing.
 
@@ -179,91 +220,87 @@ def evaluate(
         ValueError: If a number is out of range, an intervention cannot be asked, or originals and
             images do not belong together.
     """
-    check_numbers(subject, num_particles, detail_rows, batch_size, density_size)
-    questions = check_questions(subject, interventions)
-    check_density_values(subject, density_values)
-    detail = min(DETAIL_ROWS, len(subject)) if detail_rows is None else detail_rows
-    world = None if subject.world is None else subject.world.name
+    settings = EvaluationSettings() if settings is None else settings
+    questions = check_settings(subject, settings)
+    detail = settings.detail_rows or min(DETAIL_ROWS, len(subject))
+    size, seed, workers = settings.batch_size, settings.seed, settings.workers
     result = Evaluation(
-        len(subject), detail, num_particles, world, subject.available, subject.individuals
+        len(subject),
+        detail,
+        settings.num_particles,
+        None if subject.world is None else subject.world.name,
+        subject.available,
+        subject.individuals,
+        left_out=_left_out(subject, questions),
     )
-    devices = [subject.scm.fitted.device] if subject.scm.fitted.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode(), _evaluation_mode(subject.scm):
-        with _part(result, "densities", seed):
+    scm, truths = subject.scm, None
+    is_single = len(scm.image_variables) == 1
+    with _reproducibly(scm):
+        with _timed(result, "densities", seed):
             result.densities = evaluate_densities(
-                subject, density_values, density_size, seed, progress
+                subject, settings.density_values, settings.density_size, seed, progress
             )
-        with _part(result, "truth", seed):
-            truths = _find_truth(result, subject, questions, detail, workers, progress, cache_dir)
-        if len(subject.scm.image_variables) == 1 and questions:
-            with _part(result, "counterfactuals", seed):
+        with _timed(result, "truth", seed):
+            if is_single and questions and subject.originals is not None:
+                truths = true_counterfactuals(
+                    subject, questions, detail, workers, progress, cache_dir
+                )
+        if is_single and questions:
+            with _timed(result, "counterfactuals", seed):
                 result.counterfactuals = evaluate_counterfactuals(
-                    subject, questions, truths, num_particles, detail, batch_size, classifier,
+                    subject, questions, truths, settings.num_particles, detail, size, classifier,
                     workers, progress,
                 )  # fmt: skip
-            with _part(result, "reversibility", seed):
-                _evaluate_reversibility(result, subject, questions, detail, batch_size, progress)
-            with _part(result, "examples", seed):
+            with _timed(result, "reversibility", seed):
+                cycles = evaluate_reversibility(
+                    subject, questions, detail, batch_size=size, progress=progress
+                )
+                result.counterfactuals = [
+                    replace(answered, quantities=answered.quantities | found)
+                    for answered, found in zip(result.counterfactuals, cycles, strict=True)
+                ]
+            with _timed(result, "examples", seed):
                 rows = min(_EXAMPLES, len(subject))
                 result.examples = take_examples(subject, questions, truths, rows)
-        if len(subject.scm.image_variables) == 1:
-            with _part(result, "composition", seed):
+        if is_single:
+            with _timed(result, "composition", seed):
                 result.composition = evaluate_composition(
-                    subject, detail, batch_size=batch_size, progress=progress
+                    subject, detail, batch_size=size, progress=progress
                 )
-        with _part(result, "noise", seed):
-            result.noise = evaluate_noise(subject, detail, batch_size, progress)
+        with _timed(result, "noise", seed):
+            result.noise = evaluate_noise(subject, detail, size, progress)
     return result
 
 
-def _find_truth(
-    result: Evaluation,
-    subject: Subject,
-    questions: Sequence[Question],
-    detail: int,
-    workers: int | None,
-    progress: bool,
-    cache_dir: Path | None,
-) -> list[Truth] | None:
+def _left_out(subject: Subject, questions: Sequence[Question]) -> list[str]:
+    """What cannot be evaluated, and why."""
+    reasons = []
     images = len(subject.scm.image_variables)
     if subject.world is None:
-        result.left_out.append(
-            "The truth of rungs 2 and 3: the data set is of no world that is known."
-        )
+        reasons.append("The truth of rungs 2 and 3: the data set is of no world that is known.")
         if effects := [n for n in subject.scalars if n not in subject.distributed]:
-            result.left_out.append(f"Rung 2 of {', '.join(effects)}: what an image causes.")
+            reasons.append(f"Rung 2 of {', '.join(effects)}: what an image causes.")
     if images != 1:
-        result.left_out.append(
-            f"Rung 3: it is about one image variable, but the model has {images}."
-        )
+        reasons.append(f"Rung 3: it is about one image variable, but the model has {images}.")
     elif not questions:
-        result.left_out.append(
+        reasons.append(
             "Rung 3: there is no intervention to ask about; name some as `interventions`."
         )
     elif subject.world is not None and subject.originals is None:
-        result.left_out.append(f"The truth of rung 3: {subject.why_no_originals}")
-    elif subject.world is not None:
-        return true_counterfactuals(subject, questions, detail, workers, progress, cache_dir)
-    return None
-
-
-def _evaluate_reversibility(
-    result: Evaluation,
-    subject: Subject,
-    questions: Sequence[Question],
-    detail: int,
-    batch_size: int,
-    progress: bool,
-) -> None:
-    found = evaluate_reversibility(
-        subject, questions, detail, batch_size=batch_size, progress=progress
-    )
-    for answered, quantities in zip(result.counterfactuals, found, strict=True):
-        answered.quantities.update(quantities)
+        reasons.append(f"The truth of rung 3: {subject.why_no_originals}")
+    return reasons
 
 
 @contextmanager
-def _part(result: Evaluation, part: str, seed: int) -> Iterator[None]:
+def _reproducibly(scm: StructuralCausalModel) -> Iterator[None]:
+    """Leave the program's random numbers and the modes of all modules as they were."""
+    devices = [scm.fitted.device] if scm.fitted.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.inference_mode(), _evaluation_mode(scm):
+        yield
+
+
+@contextmanager
+def _timed(result: Evaluation, part: str, seed: int) -> Iterator[None]:
     """One part, timed, with randomness that does not depend on the parts before it."""
     torch.manual_seed(seed)
     start = time.perf_counter()

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from deepscm_pl.figures.density import (
         DensityPanel,
         JointPanel,
-        draw_densities,
         draw_joint_densities,
+        draw_marginal_densities,
         kernel_density,
     )
     from deepscm_pl.figures.graph import draw_graph
@@ -29,11 +29,11 @@ __all__ = [
     "as_pictures",
     "captions",
     "draw_comparison",
-    "draw_densities",
     "draw_graph",
     "draw_grid",
     "draw_image_matrix",
     "draw_joint_densities",
+    "draw_marginal_densities",
     "draw_noise",
     "figure_to_array",
     "kernel_density",

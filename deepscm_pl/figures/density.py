@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -15,24 +17,27 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 from torch import Tensor
 
-from deepscm_pl.figures.output import PlainFigure, make_ticks_readable, width_of, wrapped
+from deepscm_pl.figures.output import as_array, figure_of_panels, finish_axes, width_of, wrapped
 
 __all__ = [
     "DensityPanel",
     "JointPanel",
-    "draw_densities",
+    "density_points",
+    "draw_curve",
     "draw_joint_densities",
+    "draw_marginal_densities",
     "enclosing_levels",
     "kernel_density",
 ]
 
 _POINTS = 256
-_COLUMNS = 3
+_KERNEL_REACH = 8.0
+"""Standard deviations of a kernel, beyond which there is nothing of it."""
 _FRACTIONS = (0.99, 0.9, 0.5)
 _DATA, _MODEL = "0.75", "black"
-_SMALL = 8.0
+_LEGEND_SIZE = 8.0
 """Size of the texts of a legend, in points."""
-_KEY = 0.6
+_KEY_WIDTH = 0.6
 """What an entry of a legend is wider than its text, in inches."""
 
 
@@ -76,7 +81,7 @@ class JointPanel:
     density: Tensor
 
 
-def draw_densities(panels: Sequence[DensityPanel]) -> Figure:
+def draw_marginal_densities(panels: Sequence[DensityPanel]) -> Figure:
     """Draw for each variable the histogram of the data and densities to compare with it.
 
     Densities are kernel estimates; values that are all equal are a dashed line.
@@ -89,26 +94,26 @@ def draw_densities(panels: Sequence[DensityPanel]) -> Figure:
         >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
         <torch...>
         >>> curves = {"model": torch.randn(100), "do(age = 3)": torch.full((100,), 3.0)}
-        >>> figure = draw_densities([DensityPanel("age (years)", torch.randn(100), curves)])
+        >>> panel = DensityPanel("age (years)", torch.randn(100), curves)
+        >>> figure = draw_marginal_densities([panel])
         >>> [text.get_text() for text in figure.legends[0].get_texts()]
         ['data', 'model', 'do(age = 3)']
     """
-    figure = _new_figure(len(panels), height=2.6)
+    figure, places = figure_of_panels(len(panels), 3.6, 2.6)
     handles: dict[str, Line2D] = {}
-    for k, panel in enumerate(panels):
-        axes = figure.add_subplot(_rows(len(panels)), min(len(panels), _COLUMNS), k + 1)
+    for axes, panel in zip(places, panels, strict=True):
         handles |= _draw_density(axes, panel)
     data = Line2D([], [], color=_DATA, linewidth=6, label="data")
     entries = [data, *handles.values()]
     for entry in entries:
         entry.set_label(wrapped(str(entry.get_label()), 40))
-    each = width_of([str(entry.get_label()) for entry in entries], _SMALL) + _KEY
+    each = width_of([str(entry.get_label()) for entry in entries], _LEGEND_SIZE) + _KEY_WIDTH
     columns = max(1, min(len(entries), 5, int(figure.get_figwidth() / each)))
     figure.legend(
         handles=entries,
         loc="outside lower center",
         ncols=columns,
-        fontsize=_SMALL,
+        fontsize=_LEGEND_SIZE,
         frameon=False,
     )
     return figure
@@ -130,9 +135,8 @@ def draw_joint_densities(panels: Sequence[JointPanel]) -> Figure:
         >>> draw_joint_densities([panel]).axes[0].get_xlabel()
         'age (years)'
     """
-    figure = _new_figure(len(panels), height=3.4)
-    for k, panel in enumerate(panels):
-        axes = figure.add_subplot(_rows(len(panels)), min(len(panels), _COLUMNS), k + 1)
+    figure, places = figure_of_panels(len(panels), 3.6, 3.4)
+    for axes, panel in zip(places, panels, strict=True):
         _draw_joint(axes, panel)
     fractions = sorted(_FRACTIONS)
     named = f"{', '.join(f'{100 * f:.0f}' for f in fractions[:-1])} and {100 * fractions[-1]:.0f} %"
@@ -145,15 +149,20 @@ def draw_joint_densities(panels: Sequence[JointPanel]) -> Figure:
 
 
 def kernel_density(
-    values: Tensor, points: NDArray[np.float64], lower: float = -math.inf, upper: float = math.inf
+    values: Tensor,
+    points: NDArray[np.float64],
+    lower: float | Sequence[float] = -math.inf,
+    upper: float | Sequence[float] = math.inf,
+    weights: Tensor | None = None,
 ) -> NDArray[np.float64]:
     """A Gaussian kernel estimate of the density of ``values``, reflected at finite bounds.
 
     Args:
         values: ``(N,)``, not all equal; or of D variables ``(D, N)``.
         points: Where to evaluate, ``(P,)``; or ``(D, P)``.
-        lower: Smallest possible value, of every variable.
+        lower: Smallest possible value, of every variable or of each.
         upper: Largest possible value, likewise.
+        weights: ``(N,)``; equal ones if left out.
 
     Returns:
         The density at the points, ``(P,)``; zero outside of the bounds.
@@ -165,14 +174,61 @@ def kernel_density(
         >>> bool(abs(density.mean() - 1) < 0.01)
         True
     """
-    estimate = gaussian_kde(_array(values))
-    density = estimate(points)
+    data, places = np.atleast_2d(as_array(values)), np.atleast_2d(points)
+    estimate = gaussian_kde(data, weights=None if weights is None else as_array(weights))
+    reach = _KERNEL_REACH * np.sqrt(np.diag(estimate.covariance))
+    bounds = np.broadcast_to(np.stack([lower, upper], axis=-1), (len(data), 2))
     # What the kernels put beyond a bound belongs inside: mirrored, the density keeps its mass.
-    for bound in (lower, upper):
-        if math.isfinite(bound):
-            density = density + estimate(2 * bound - points)
-    inside = np.atleast_2d((points >= lower) & (points <= upper)).all(axis=0)
-    return np.where(inside, density, 0.0)
+    mirrored = [
+        [row, *(2 * bound - row for bound in ends if np.abs(column - bound).min() < near)]
+        for row, column, ends, near in zip(places, data, bounds, reach, strict=True)
+    ]
+    density = sum(estimate(np.stack(each)) for each in product(*mirrored))
+    inside = (places >= bounds[:, :1]) & (places <= bounds[:, 1:])
+    return np.where(inside.all(axis=0), density, 0.0)
+
+
+def density_points(
+    samples: Sequence[tuple[Tensor, Tensor | None]],
+    lower: float = -math.inf,
+    upper: float = math.inf,
+) -> NDArray[np.float64]:
+    """Even points over nearly all values of some samples, and a little beyond, within the bounds.
+
+    Args:
+        samples: Values ``(N,)``, each with its weights ``(N,)`` or None for equal ones.
+        lower: Smallest possible value.
+        upper: Largest possible value.
+
+    Returns:
+        ``(256,)``, ascending.
+    """
+    ends = np.concatenate([_ends(*sample) for sample in samples])
+    low, high = float(ends.min()), float(ends.max())
+    margin = 0.05 * (high - low) or 1.0
+    return np.linspace(max(low - margin, lower), min(high + margin, upper), _POINTS)
+
+
+def draw_curve(
+    axes: Axes,
+    sample: tuple[Tensor, Tensor | None],
+    points: NDArray[np.float64],
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    **style: Any,
+) -> Line2D:
+    """Draw the density of one sample; values that are all equal are a vertical line.
+
+    Args:
+        axes: Where to draw.
+        sample: Values ``(N,)``, and their weights ``(N,)`` or None for equal ones.
+        points: Where to evaluate, see :func:`density_points`.
+        bounds: Smallest and largest possible value, at which the density is reflected.
+        **style: Of the line.
+    """
+    values, weights = _with_weight(*sample)
+    if _all_equal(values):
+        return axes.axvline(float(values.flatten()[0]), **style)
+    return axes.plot(points, kernel_density(values, points, *bounds, weights), **style)[0]
 
 
 def enclosing_levels(density: NDArray[np.float64], fractions: Sequence[float]) -> list[float]:
@@ -193,49 +249,39 @@ def enclosing_levels(density: NDArray[np.float64], fractions: Sequence[float]) -
     return [float(ordered[min(cell, len(ordered) - 1)]) for cell in cells]
 
 
-def _new_figure(count: int, height: float) -> Figure:
-    if count < 1:
-        raise ValueError("panels: expected at least one, but got none.")
-    size = (3.6 * min(count, _COLUMNS) + 0.4, height * _rows(count) + 0.5)
-    return PlainFigure(figsize=size, dpi=150, layout="constrained")
-
-
-def _rows(count: int) -> int:
-    return math.ceil(count / _COLUMNS)
-
-
 def _draw_density(axes: Axes, panel: DensityPanel) -> dict[str, Line2D]:
-    low, high = _limits([panel.observed, *panel.curves.values()], panel.lower, panel.upper)
-    points = np.linspace(low, high, _POINTS)
-    observed = _array(panel.observed)
-    # Fewer bins where there are few values, so that they tell more than their own chance.
+    bounds = (panel.lower, panel.upper)
+    shown = [panel.observed, *panel.curves.values()]
+    points = density_points([(values, None) for values in shown], *bounds)
+    ends = (float(points[0]), float(points[-1]))
+    observed = as_array(panel.observed)
+    # Fewer bins where there are few values, so that their heights are not mostly chance.
     bins = int(np.clip(np.sqrt(len(observed)), 10, 50))
-    axes.hist(observed, bins=bins, range=(low, high), density=True, color=_DATA)
+    axes.hist(observed, bins=bins, range=ends, density=True, color=_DATA)
     lines = {}
     for k, (name, values) in enumerate(panel.curves.items()):
-        colour = _MODEL if k == 0 else colormaps["tab10"]((k - 1) % 10)
+        style: dict[str, Any] = {"color": _MODEL, "linewidth": 1.4, "label": name}
+        if k:
+            style["color"] = colormaps["tab10"]((k - 1) % 10)
         if _all_equal(values):
-            at = float(values.flatten()[0])
-            lines[name] = axes.axvline(at, color=colour, linestyle="--", label=name)
-        else:
-            density = kernel_density(values, points, panel.lower, panel.upper)
-            lines[name] = axes.plot(points, density, color=colour, linewidth=1.4, label=name)[0]
-    axes.set_xlim(low, high)
+            style["linestyle"] = "--"
+        lines[name] = draw_curve(axes, (values, None), points, bounds, **style)
+    axes.set_xlim(*ends)
     axes.set_xlabel(panel.label, fontsize=9)
     axes.set_ylabel("density", fontsize=9)
-    _plain(axes)
+    finish_axes(axes)
     return lines
 
 
 def _draw_joint(axes: Axes, panel: JointPanel) -> None:
-    observed = _array(panel.observed)
+    observed = as_array(panel.observed)
     axes.scatter(observed[:, 0], observed[:, 1], s=3, color="0.6", linewidths=0, rasterized=True)
-    density = _array(panel.density)
+    density = as_array(panel.density)
     # A level may come twice where the density is flat, and contours need them to rise.
     levels = np.unique(enclosing_levels(density, _FRACTIONS))
     axes.contour(
-        _array(panel.x),
-        _array(panel.y),
+        as_array(panel.x),
+        as_array(panel.y),
         density,
         levels=levels,
         colors=_contour_colours()[-len(levels) :],
@@ -243,33 +289,28 @@ def _draw_joint(axes: Axes, panel: JointPanel) -> None:
     )
     axes.set_xlabel(panel.x_label, fontsize=9)
     axes.set_ylabel(panel.y_label, fontsize=9)
-    _plain(axes)
+    finish_axes(axes)
 
 
-def _limits(values: Sequence[Tensor], lower: float, upper: float) -> tuple[float, float]:
-    """Where nearly all of the values lie, with a margin."""
-    ends = [np.quantile(_array(each), [0.002, 0.998]) for each in values]
-    low, high = min(float(end[0]) for end in ends), max(float(end[1]) for end in ends)
-    margin = 0.05 * (high - low) or 1.0
-    return max(low - margin, lower), min(high + margin, upper)
+def _with_weight(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The draws that count; those of weight zero may be any number."""
+    return (values, None) if weights is None else (values[weights > 0], weights[weights > 0])
+
+
+def _ends(values: Tensor, weights: Tensor | None) -> NDArray[np.float64]:
+    """The range of nearly all of the values."""
+    values, weights = _with_weight(values, weights)
+    share = None if weights is None else as_array(weights)
+    ends: NDArray[np.float64] = np.quantile(
+        as_array(values), [0.001, 0.999], weights=share, method="inverted_cdf"
+    )
+    return ends
 
 
 def _all_equal(values: Tensor) -> bool:
-    array = _array(values)
+    array = as_array(values)
     return bool(np.ptp(array) <= 1e-6 * max(1.0, float(np.abs(array).max())))
 
 
 def _contour_colours() -> list[tuple[float, float, float, float]]:
     return [colormaps["viridis"](fraction) for fraction in (0.15, 0.45, 0.7)]
-
-
-def _plain(axes: Axes) -> None:
-    axes.tick_params(labelsize=8)
-    axes.yaxis.get_offset_text().set_fontsize(8)
-    make_ticks_readable(axes)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _array(values: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = values.detach().cpu().double().numpy()
-    return array

@@ -81,12 +81,12 @@ def draw_grid(
         >>> column = ImageColumn("factual", torch.zeros(2, 1, 8, 8))
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
-    columns = [_plain(each) for each in columns]
+    columns = [_with_plain_texts(each) for each in columns]
     layout = _layout(columns, differences)
-    columns = [replace(each, images=_pictures(each.images)) for each in columns]
+    columns = [replace(each, images=_as_planes(each.images)) for each in columns]
     reference = columns[0].images
     limit = limit_to_reference([each.images for each in columns[1:]], reference, levels)
-    figure = _new_figure(layout, title)
+    figure = _grid_figure(layout, title)
     axes = figure.axes[0]
     canvas = _canvas(columns, layout, limit if differences else None, levels)
     axes.imshow(canvas, interpolation="nearest")
@@ -101,12 +101,12 @@ def draw_grid(
                 layout.centre(k), below, caption, ha="center", va="top", fontsize=_CAPTION_SIZE
             )
     if differences:
-        _add_bar(figure, levels, limit)
+        _add_grid_bar(figure, levels, limit)
     return figure
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _GridLayout:
     """Where images lie on the canvas, in pixels of the images."""
 
     rows: int
@@ -134,19 +134,19 @@ class _Layout:
         return self.rows * self.pitch_y, self.columns * self.pitch_x
 
 
-def _layout(columns: Sequence[ImageColumn], differences: bool) -> _Layout:
+def _layout(columns: Sequence[ImageColumn], differences: bool) -> _GridLayout:
     shapes = {tuple(column.images.shape) for column in columns}
     if len(shapes) != 1:
         raise ValueError(f"columns: expected images of one shape, but got {sorted(shapes)}.")
     rows, *event = shapes.pop()
-    height, width = _pictures(columns[0].images).shape[-2:]
+    height, width = _as_planes(columns[0].images).shape[-2:]
     scale = inches_per_element(event)
     lines = [1 + caption.count("\n") for column in columns for caption in column.captions]
     below = math.ceil(max(lines, default=0) * _CAPTION_LINE / scale)
     texts = math.ceil(_width_of_texts(columns) / scale)
     pitch = width + GAP + (width // 2 if lines and len(event) == 3 else 0)
     row_height = 2 * height + GAP if differences else height
-    return _Layout(
+    return _GridLayout(
         rows,
         len(columns),
         height,
@@ -168,7 +168,7 @@ def _width_of_texts(columns: Sequence[ImageColumn]) -> float:
     return max(titles, width_of(longest, _CAPTION_SIZE)) + _BETWEEN_TEXTS
 
 
-def _plain(column: ImageColumn) -> ImageColumn:
+def _with_plain_texts(column: ImageColumn) -> ImageColumn:
     """A column whose texts have a picture, and leave room for the images."""
     captions = [for_picture(caption) for caption in column.captions]
     return replace(column, title=for_picture(column.title), captions=captions)
@@ -179,12 +179,12 @@ def _broken(title: str) -> str:
     return title.replace(", ", ",\n")
 
 
-def _pictures(images: Tensor) -> Tensor:
+def _as_planes(images: Tensor) -> Tensor:
     return as_pictures(images, images.dim() - 1)
 
 
 def _canvas(
-    columns: Sequence[ImageColumn], layout: _Layout, limit: float | None, levels: int
+    columns: Sequence[ImageColumn], layout: _GridLayout, limit: float | None, levels: int
 ) -> NDArray[np.float64]:
     """All images in their places, ``(height, width, 3)`` from 0 to 1.
 
@@ -206,11 +206,11 @@ def _canvas(
     return canvas
 
 
-def _new_figure(layout: _Layout, title: str) -> Figure:
+def _grid_figure(layout: _GridLayout, title: str) -> Figure:
     height, width = (size * layout.scale for size in layout.shape)
     figure = PlainFigure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
     # Exactly as large as the layout says, so that texts fit and no pixel is lost.
-    axes = figure.add_axes(_part(figure, _BESIDE, _BELOW, width, height))
+    axes = figure.add_axes(_share_of_figure(figure, _BESIDE, _BELOW, width, height))
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -220,17 +220,17 @@ def _new_figure(layout: _Layout, title: str) -> Figure:
     return figure
 
 
-def _add_bar(figure: Figure, levels: int, limit: float) -> None:
+def _add_grid_bar(figure: Figure, levels: int, limit: float) -> None:
     """The scale of the differences, on the right of all images."""
     width, height = figure.get_size_inches()
     longest = max(height - _ABOVE - _BELOW, _SHORTEST_BAR)
     length = min(longest, max(_SHORTEST_BAR, 0.6 * longest))
     middle = _BELOW + (height - _ABOVE - _BELOW) / 2
     place = (width - _BESIDE + 0.15, middle - length / 2, _BAR_WIDTH, length)
-    add_difference_bar(figure, figure.add_axes(_part(figure, *place)), levels, limit)
+    add_difference_bar(figure, figure.add_axes(_share_of_figure(figure, *place)), levels, limit)
 
 
-def _part(
+def _share_of_figure(
     figure: Figure, left: float, bottom: float, width: float, height: float
 ) -> tuple[float, float, float, float]:
     """A place in inches as shares of a figure."""

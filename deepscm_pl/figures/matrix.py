@@ -87,14 +87,14 @@ def draw_image_matrix(
         >>> len(figure.axes)
         2
     """
-    _check(panels, columns, rows)
+    _check_panels(panels, columns, rows)
     event = panels[0].images.shape[2:]
     across = _across(len(panels), volumes=len(event) > 3)
     pictures = [as_pictures(panel.images, len(event)) for panel in panels]
     canvases = [tile(to_rgb(each, levels)) for each in pictures]
     shape = pictures[0].shape[-2:]
     scale = inches_per_element(event)
-    figure = _new_figure(canvases[0], scale, across, math.ceil(len(panels) / across))
+    figure = _matrix_figure(canvases[0], scale, across, math.ceil(len(panels) / across))
     for k, (panel, canvas) in enumerate(zip(panels, canvases, strict=True)):
         axes = figure.add_subplot(math.ceil(len(panels) / across), across, k + 1)
         _show(axes, canvas, shape, columns, rows)
@@ -145,7 +145,7 @@ def draw_comparison(
     difference = colour_differences(below, above, levels, limit)
     cells = np.stack([to_rgb(above, levels), to_rgb(below, levels), difference])
     canvas, shape = tile(cells), above.shape[-2:]
-    figure = _new_figure(canvas, inches_per_element(event), 1, 1)
+    figure = _matrix_figure(canvas, inches_per_element(event), 1, 1)
     axes = figure.add_subplot()
     errors = (reconstructed - observed).detach().abs().flatten(1).mean(dim=1).tolist()
     columns = MatrixAxis(
@@ -154,7 +154,7 @@ def draw_comparison(
     rows = MatrixAxis("", ["observation", "reconstruction", "difference"])
     _show(axes, canvas, shape, columns, rows)
     top = axes.secondary_xaxis("top")
-    top.set_xticks(_centres(len(labels), shape[1]), _plain(labels), fontsize=8)
+    top.set_xticks(_centres(len(labels), shape[1]), _plain_ticks(labels), fontsize=8)
     top.tick_params(length=0)
     top.spines[:].set_visible(False)
     bar = axes.inset_axes((1.02, 0.0, 0.02, 1.0))
@@ -169,7 +169,7 @@ def _across(panels: int, volumes: bool) -> int:
     return math.ceil(math.sqrt(panels)) if panels > 3 else panels
 
 
-def _check(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) -> None:
+def _check_panels(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) -> None:
     shapes = {tuple(panel.images.shape) for panel in panels}
     if len(shapes) != 1:
         raise ValueError(f"panels: expected images of one shape, but got {sorted(shapes)}.")
@@ -181,7 +181,7 @@ def _check(panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis) 
         )
 
 
-def _new_figure(canvas: NDArray[np.float64], scale: float, across: int, down: int) -> Figure:
+def _matrix_figure(canvas: NDArray[np.float64], scale: float, across: int, down: int) -> Figure:
     panel = (canvas.shape[1] * scale + 0.9, canvas.shape[0] * scale + 0.8)
     size = (panel[0] * across, panel[1] * down)
     return PlainFigure(figsize=size, dpi=150, layout="constrained")
@@ -196,15 +196,15 @@ def _show(
 ) -> None:
     """A canvas of images of ``shape``, with its ticks and labels."""
     axes.imshow(canvas, interpolation="nearest")
-    axes.set_xticks(_centres(len(columns.ticks), shape[1]), _plain(columns.ticks), fontsize=8)
-    axes.set_yticks(_centres(len(rows.ticks), shape[0]), _plain(rows.ticks), fontsize=8)
+    axes.set_xticks(_centres(len(columns.ticks), shape[1]), _plain_ticks(columns.ticks), fontsize=8)
+    axes.set_yticks(_centres(len(rows.ticks), shape[0]), _plain_ticks(rows.ticks), fontsize=8)
     axes.set_xlabel(columns.label, fontsize=9)
     axes.set_ylabel(rows.label, fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
 
-def _plain(ticks: Sequence[str]) -> list[str]:
+def _plain_ticks(ticks: Sequence[str]) -> list[str]:
     return [for_picture(tick) for tick in ticks]
 
 

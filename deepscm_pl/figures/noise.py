@@ -13,12 +13,15 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.figures.output import PlainFigure
+from deepscm_pl.figures.output import as_array, figure_of_panels, finish_axes, width_of
 
 __all__ = ["draw_noise"]
 
 _NORMAL, _NOISE = "#d95f02", "#7fa8d1"
-_COLUMNS = 3
+_LIMIT = 4.5
+"""Noise beyond is not shown, but counted."""
+_TITLE = 8.0
+"""Size of texts, in points."""
 
 
 def draw_noise(
@@ -28,7 +31,7 @@ def draw_noise(
 
     Args:
         histograms: Name of a noise to all of its values, of any shape; a histogram each, with mean
-            and standard deviation.
+            and standard deviation. Values beyond ±4.5 are counted, not shown.
         latents: Name of a vector of noises to its values, ``(N, latent)``; mean and standard
             deviation of each dimension, beside 0 and ±1.
 
@@ -47,20 +50,16 @@ def draw_noise(
     count = len(histograms) + len(latents)
     if not count:
         raise ValueError("histograms: expected at least one noise, but got none.")
-    across = min(count, 2 if count == 4 else _COLUMNS)
-    down = math.ceil(count / across)
-    figure = PlainFigure(
-        figsize=(3.4 * across + 0.3, 2.8 * down + 0.4), dpi=150, layout="constrained"
-    )
-    panels = [figure.add_subplot(down, across, k + 1) for k in range(count)]
+    width = max(3.4, width_of([*histograms, *latents], _TITLE) + 0.7)
+    figure, panels = figure_of_panels(count, width, 2.8)
     for axes, (name, values) in zip(panels, histograms.items(), strict=False):
-        _draw_histogram(axes, name, _array(values).ravel())
+        _draw_histogram(axes, name, as_array(values).ravel())
     for axes, (name, values) in zip(panels[len(histograms) :], latents.items(), strict=True):
-        _draw_moments(axes, name, _array(values))
+        _draw_moments(axes, name, as_array(values))
     figure.legend(
         handles=[
-            Line2D([], [], color=_NOISE, linewidth=6, label="inferred noise"),
-            Line2D([], [], color=_NORMAL, label="its prior, N(0, 1)"),
+            Line2D([], [], color=_NOISE, linewidth=6, label="inferred"),
+            Line2D([], [], color=_NORMAL, label="prior N(0, 1)"),
         ],
         loc="outside lower center",
         ncols=2,
@@ -71,20 +70,25 @@ def draw_noise(
 
 
 def _draw_histogram(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
-    limit = max(4.0, float(np.quantile(np.abs(values), 0.999)))
-    # Fewer where there are few values, so that the bars tell more than their own chance.
-    bins = int(np.clip(np.sqrt(len(values)), 10, 60))
-    counts, edges = np.histogram(values, bins=bins, range=(-limit, limit))
+    count = len(values)
+    # Fewer where there are few values, so that their heights are not mostly chance.
+    bins = int(np.clip(np.sqrt(count), 10, 60))
+    counts, edges = np.histogram(values, bins=bins, range=(-_LIMIT, _LIMIT))
     # Over all values, so that those beyond the limits are missed and not spread over the others.
-    axes.stairs(counts * bins / (2 * limit * len(values)), edges, fill=True, color=_NOISE)
-    points = np.linspace(-limit, limit, 401)
+    density = counts * bins / (2 * _LIMIT * max(count, 1))
+    axes.stairs(density, edges, fill=True, color=_NOISE)
+    points = np.linspace(-_LIMIT, _LIMIT, 401)
     axes.plot(points, np.exp(-0.5 * points**2) / math.sqrt(2 * math.pi), color=_NORMAL)
-    axes.set_title(
-        f"{name}\nmean {_number(values.mean())}, standard deviation {values.std():.2f}", fontsize=8
-    )
-    axes.set_xlabel("noise (standard deviations)", fontsize=8)
-    axes.set_ylabel("density", fontsize=8)
-    _plain(axes)
+    moments, beyond = "no finite value", ""
+    if count:
+        moments = f"mean {_signed(values.mean())}, standard deviation {values.std():.2f}"
+        share = 100 * float((np.abs(values) > _LIMIT).mean())
+        beyond = f"; {share:.3g} % beyond ±{_LIMIT:g}" if share else ""
+    axes.set_title(f"{name}\n{moments}", fontsize=_TITLE)
+    axes.set_xlabel(f"noise (standard deviations{beyond})", fontsize=_TITLE)
+    axes.set_ylabel("density", fontsize=_TITLE)
+    axes.set_xlim(-_LIMIT, _LIMIT)
+    finish_axes(axes)
 
 
 def _draw_moments(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
@@ -103,25 +107,15 @@ def _draw_moments(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
         ecolor=_NOISE,
         elinewidth=3,
     )
-    axes.set_title(f"{name}\nmean ± standard deviation, each dimension", fontsize=8)
-    axes.set_xlabel("dimension", fontsize=8)
-    axes.set_ylabel("noise (standard deviations)", fontsize=8)
+    axes.set_title(f"{name}\nmean ± standard deviation, each dimension", fontsize=_TITLE)
+    axes.set_xlabel("dimension", fontsize=_TITLE)
+    axes.set_ylabel("noise (standard deviations)", fontsize=_TITLE)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     limit = max(1.5, float(np.abs(np.stack([mean - deviation, mean + deviation])).max()) * 1.1)
     axes.set_ylim(-limit, limit)
-    _plain(axes)
+    finish_axes(axes)
 
 
-def _number(value: float) -> str:
+def _signed(value: float) -> str:
     """Two decimals with a minus sign, and no negative zero."""
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
-
-
-def _plain(axes: Axes) -> None:
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _array(values: Tensor) -> NDArray[np.float64]:
-    array: NDArray[np.float64] = values.detach().cpu().double().numpy()
-    return array

@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
 from deepscm_pl.files import DiskFullError, new_file
@@ -28,8 +29,11 @@ from deepscm_pl.variables import Variables
 
 __all__ = [
     "PlainFigure",
+    "as_array",
     "captions",
+    "figure_of_panels",
     "figure_to_array",
+    "finish_axes",
     "height_of",
     "make_ticks_readable",
     "save_figure",
@@ -136,11 +140,48 @@ def height_of(texts: Iterable[str], size: float) -> float:
     return lines * _LINE * size / _POINTS_PER_INCH
 
 
-_LARGE, _MILLION, _SMALL = 1e4, 1e6, 1e-4
+def figure_of_panels(
+    count: int, width: float, height: float, below: float = 0.5
+) -> tuple[Figure, list[Axes]]:
+    """A figure with axes for each of several panels, at most three beside each other.
+
+    Args:
+        count: Number of panels.
+        width: Of a panel, in inches.
+        height: Of a panel, in inches.
+        below: Room for a legend, in inches.
+
+    Raises:
+        ValueError: If there is no panel.
+    """
+    if count < 1:
+        raise ValueError("panels: expected at least one, but got none.")
+    across = min(count, 2 if count == 4 else 3)
+    down = -(-count // across)
+    size = (width * across + 0.3, height * down + below)
+    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
+    return figure, [figure.add_subplot(down, across, k + 1) for k in range(count)]
+
+
+def finish_axes(axes: Axes) -> None:
+    """Small readable ticks, and no frame above and on the right; call it when all is drawn."""
+    axes.tick_params(labelsize=8)
+    axes.yaxis.get_offset_text().set_fontsize(8)
+    make_ticks_readable(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def as_array(values: Tensor) -> NDArray[np.float64]:
+    """The values of a tensor in double precision."""
+    array: NDArray[np.float64] = values.detach().cpu().double().numpy()
+    return array
+
+
+_LARGE, _MILLION, _SMALL_NUMBERS = 1e4, 1e6, 1e-4
 _MOST = 5
 """Intervals between large numbers, which are long."""
 _STEPS = (1, 2, 5, 10)
-_DIGITS = 6
+_MOST_DIGITS = 6
 _EXPONENT = re.compile(r"^1e([-−]?\d+)")
 _RAISED = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -183,9 +224,9 @@ def _make_readable(axis: Axis) -> None:
     if largest >= _LARGE:
         axis.set_major_locator(MaxNLocator(_MOST, steps=_STEPS))
         axis.set_major_formatter(
-            FuncFormatter(lambda value, _: format_number(value / scale, _DIGITS))
+            FuncFormatter(lambda value, _: format_number(value / scale, _MOST_DIGITS))
         )
-    elif largest < _SMALL:
+    elif largest < _SMALL_NUMBERS:
         axis.set_major_formatter(_PowersOfTen())
     if scale > 1:
         axis.set_label_text(_in_millions(axis.get_label_text()))

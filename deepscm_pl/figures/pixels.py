@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 __all__ = [
+    "DIVERGING",
     "GAP",
     "add_difference_bar",
     "as_pictures",
@@ -32,7 +33,7 @@ __all__ = [
 GAP = 3
 """Pixels of an image between two images."""
 
-_DIFFERENCES = "RdBu_r"
+DIVERGING = "RdBu_r"
 _DOTS_PER_INCH = 150
 _LEAST_LIMIT, _STEP, _COLOURED = 16, 8, 0.99
 """The difference of the darkest colours is at least, is a multiple of, and holds what share."""
@@ -102,7 +103,7 @@ def colour_differences(
     """
     change = (to_rgb(images, levels) - to_rgb(reference, levels)).mean(axis=-1)
     share = change if limit is None else change * ((levels - 1) / limit)
-    coloured: NDArray[np.float64] = np.asarray(colormaps[_DIFFERENCES]((share + 1) / 2))[..., :3]
+    coloured: NDArray[np.float64] = np.asarray(colormaps[DIVERGING]((share + 1) / 2))[..., :3]
     return coloured
 
 
@@ -119,7 +120,7 @@ def add_difference_bar(
     """
     most = levels - 1 if limit is None else limit
     extend = "both" if most < levels - 1 else "neither"
-    mappable = ScalarMappable(Normalize(-most, most), colormaps[_DIFFERENCES])
+    mappable = ScalarMappable(Normalize(-most, most), colormaps[DIVERGING])
     bar = figure.colorbar(mappable, cax=place, extend=extend)
     bar.set_label("change of grey level", fontsize=8)
     bar.ax.tick_params(labelsize=7)

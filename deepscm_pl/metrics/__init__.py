@@ -17,13 +17,11 @@ if TYPE_CHECKING:
         Reversibility,
     )
     from deepscm_pl.metrics.calibration import IntervalCoverage, NoiseCalibration
-    from deepscm_pl.metrics.distribution import DistributionDistance, Effectiveness
-    from deepscm_pl.metrics.ground_truth import GroundTruthError
+    from deepscm_pl.metrics.ground_truth import Effectiveness, GroundTruthError
     from deepscm_pl.metrics.statistics import PerImageMetric, PerImageStatistics, Statistic
 
 __all__ = [
     "Composition",
-    "DistributionDistance",
     "Effectiveness",
     "GroundTruthError",
     "IdentityPreservation",

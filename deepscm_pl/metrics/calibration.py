@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.metrics.functional import (
-    distance_correlation,
     kolmogorov_smirnov,
     pearson_correlation,
     rank_interval,
@@ -30,7 +29,7 @@ class IntervalCoverage(PerImageMetric):
     """How often the truth lies in the central interval of the particles, at several levels.
 
     For each level α the mean over images of the share of values (pixels) that are covered, in the
-    sense of :func:`~deepscm_pl.metrics.functional.central_interval_coverage`: α for an exact
+    sense of :func:`~deepscm_pl.metrics.functional.RankInterval.coverage`: α for an exact
     predictive distribution, of whole grey levels too; below α if the particles spread too little,
     above if too much.
 
@@ -114,16 +113,12 @@ class NoiseCalibration(CollectingMetric):
     - ``mean/largest`` and ``standard_deviation/furthest``: of the single entries, the mean that is
       furthest from zero and the standard deviation that is furthest from one;
     - ``correlation/<parent>``: of the single entries, the linear correlation with the parent that
-      is furthest from zero;
-    - ``distance_correlation/<parent>``: of all entries together, which finds dependence of any
-      form, if asked for.
+      is furthest from zero.
 
     Keeps all values; exact over processes.
 
     Args:
         parents: Names of the variable's parents, scalars.
-        nonlinear: Whether distance correlations are computed, which takes time quadratic in the
-            number of observations.
 
     Example:
         >>> noise, parents = torch.randn(2000, 1), {"age": torch.rand(2000, 1)}
@@ -137,10 +132,9 @@ class NoiseCalibration(CollectingMetric):
     noise: list[Tensor]
     values: list[Tensor]
 
-    def __init__(self, parents: Sequence[str] = (), nonlinear: bool = False) -> None:
+    def __init__(self, parents: Sequence[str] = ()) -> None:
         super().__init__()
         self.parents = tuple(parents)
-        self.nonlinear = nonlinear
         self.add_state("noise", [], dist_reduce_fx="cat")
         self.add_state("values", [], dist_reduce_fx="cat")
 
@@ -194,7 +188,7 @@ class NoiseCalibration(CollectingMetric):
             raise RuntimeError("NoiseCalibration: expected at least two observations, but got one.")
         test = kolmogorov_smirnov(noise.flatten())
         means, deviations = noise.mean(dim=0), noise.std(dim=0)
-        found = {
+        found: dict[str, Tensor | float] = {
             "kolmogorov_smirnov": test.statistic,
             "p_value": test.p_value,
             "mean": noise.mean(),
@@ -204,9 +198,7 @@ class NoiseCalibration(CollectingMetric):
         }
         for name, value in zip(self.parents, values.T[..., None], strict=True):
             found[f"correlation/{name}"] = _furthest(pearson_correlation(noise, value), 0.0)
-            if self.nonlinear:
-                found[f"distance_correlation/{name}"] = distance_correlation(noise, value)
-        return {name: value.item() for name, value in found.items()}
+        return {name: float(value) for name, value in found.items()}
 
 
 def _furthest(values: Tensor, reference: float) -> Tensor:

@@ -19,13 +19,17 @@ from torch import Tensor
 from deepscm_pl.evaluation.examples import Example
 from deepscm_pl.figures import as_pictures
 from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
-from deepscm_pl.figures.pixels import difference_limit, inches_per_element, to_rgb
+from deepscm_pl.figures.pixels import (
+    DIVERGING,
+    difference_limit,
+    inches_per_element,
+    to_rgb,
+)
 
 __all__ = ["draw_examples"]
 
-_DIFFERENCES = "RdBu_r"
-_LINES = ("model", "truth", "difference")
-_SIZE = 7.5
+_ROW_NAMES = ("model", "truth", "difference")
+_FONT = 7.5
 """Of all texts, in points."""
 _GAP, _MARGIN, _BETWEEN_ROWS = 0.04, 0.1, 0.2
 """In inches, as all sizes here."""
@@ -45,19 +49,19 @@ def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
     titles = [wrapped(example.title, 20) for example in examples]
     scale = inches_per_element(examples[0].images.shape[1:])
     examples = [_in_pictures(example) for example in examples]
-    layout = _Layout.of(examples, titles, labels, scale)
+    layout = _ExampleLayout.of(examples, titles, labels, scale)
     figure = PlainFigure(figsize=(layout.width, layout.height), dpi=150)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for k, title in enumerate(titles):
         place = (layout.left(k) + layout.cell_width / 2, layout.head - 0.05)
-        axes.text(*place, title, ha="center", va="bottom", fontsize=_SIZE)
+        axes.text(*place, title, ha="center", va="bottom", fontsize=_FONT)
     for row, label in enumerate(labels):
         top = layout.top(row, 0)
-        axes.text(layout.margin - 0.08, top, label, ha="right", va="top", fontsize=_SIZE)
-        for line, name in enumerate(_LINES if layout.lines > 1 else ()):
+        axes.text(layout.margin - 0.08, top, label, ha="right", va="top", fontsize=_FONT)
+        for line, name in enumerate(_ROW_NAMES if layout.lines > 1 else ()):
             place = (layout.left(1) - 0.06, layout.top(row, line) + layout.cell_height / 2)
-            axes.text(*place, name, ha="right", va="center", fontsize=_SIZE)
+            axes.text(*place, name, ha="right", va="center", fontsize=_FONT)
     limit = _limit(examples)
     for k, example in enumerate(examples):
         for row in range(len(labels)):
@@ -65,12 +69,12 @@ def draw_examples(examples: Sequence[Example], labels: Sequence[str]) -> Figure:
     axes.set_xlim(0, layout.width)
     axes.set_ylim(layout.height, 0)
     if layout.lines > 1:
-        _add_bar(figure, layout, limit)
+        _add_scale(figure, layout, limit)
     return figure
 
 
 @dataclass(frozen=True)
-class _Layout:
+class _ExampleLayout:
     """Where images lie, in inches from the left and from the top."""
 
     columns: int
@@ -95,10 +99,10 @@ class _Layout:
         titles: Sequence[str],
         labels: Sequence[str],
         scale: float,
-    ) -> _Layout:
+    ) -> _ExampleLayout:
         """The layout of these examples, their names included."""
         height, width = examples[0].images.shape[-2:]
-        lines = 1 if all(example.truth is None for example in examples) else len(_LINES)
+        lines = 1 if all(example.truth is None for example in examples) else len(_ROW_NAMES)
         cells = lines * (height * scale + _GAP)
         return cls(
             columns=len(examples),
@@ -106,11 +110,11 @@ class _Layout:
             lines=lines,
             cell_width=width * scale,
             cell_height=height * scale,
-            pitch=max(width * scale + _GAP, width_of(titles, _SIZE) + 0.14),
-            row_height=max(cells, height_of(labels, _SIZE)) + _BETWEEN_ROWS,
-            margin=_MARGIN + width_of(labels, _SIZE) + 0.08,
-            names=width_of(_LINES, _SIZE) + 0.12 if lines > 1 else 0.0,
-            head=_MARGIN + height_of(titles, _SIZE) + 0.05,
+            pitch=max(width * scale + _GAP, width_of(titles, _FONT) + 0.14),
+            row_height=max(cells, height_of(labels, _FONT)) + _BETWEEN_ROWS,
+            margin=_MARGIN + width_of(labels, _FONT) + 0.08,
+            names=width_of(_ROW_NAMES, _FONT) + 0.12 if lines > 1 else 0.0,
+            head=_MARGIN + height_of(titles, _FONT) + 0.05,
             foot=0.55 if lines > 1 else 0.0,
         )
 
@@ -153,7 +157,7 @@ def _in_pictures(example: Example) -> Example:
 
 
 def _draw_cells(
-    axes: Axes, layout: _Layout, example: Example, column: int, row: int, limit: float
+    axes: Axes, layout: _ExampleLayout, example: Example, column: int, row: int, limit: float
 ) -> None:
     """The images of a row in a column: the answer and, if it is known, truth and difference."""
     if not bool(example.possible[row]):
@@ -161,7 +165,7 @@ def _draw_cells(
         return
     shown: list[tuple[NDArray[np.float64], dict[str, Any]]] = [(to_rgb(example.images[row]), {})]
     if example.truth is not None:
-        scale = {"cmap": _DIFFERENCES, "vmin": -limit, "vmax": limit}
+        scale = {"cmap": DIVERGING, "vmin": -limit, "vmax": limit}
         shown += [
             (to_rgb(example.truth[row]), {}),
             (_differences(example)[row].numpy(), scale),
@@ -171,7 +175,7 @@ def _draw_cells(
         axes.imshow(image, extent=place, aspect="auto", interpolation="nearest", **colours)
 
 
-def _draw_impossible(axes: Axes, layout: _Layout, column: int, row: int) -> None:
+def _draw_impossible(axes: Axes, layout: _ExampleLayout, column: int, row: int) -> None:
     left, right, _, top = layout.box(column, row, 0)
     bottom = layout.box(column, row, layout.lines - 1)[2]
     axes.add_patch(
@@ -179,7 +183,7 @@ def _draw_impossible(axes: Axes, layout: _Layout, column: int, row: int) -> None
                   hatch="///", linewidth=0)
     )  # fmt: skip
     axes.text((left + right) / 2, (top + bottom) / 2, "impossible", ha="center", va="center",
-              fontsize=_SIZE, bbox={"facecolor": "0.95", "linewidth": 0, "pad": 1.5})  # fmt: skip
+              fontsize=_FONT, bbox={"facecolor": "0.95", "linewidth": 0, "pad": 1.5})  # fmt: skip
 
 
 def _differences(example: Example) -> Tensor:
@@ -196,14 +200,14 @@ def _limit(examples: Sequence[Example]) -> float:
     return difference_limit(torch.cat(found).numpy() if found else np.zeros(0))
 
 
-def _add_bar(figure: Figure, layout: _Layout, limit: float) -> None:
+def _add_scale(figure: Figure, layout: _ExampleLayout, limit: float) -> None:
     """The scale of the differences, below all images."""
     width = min(3.0, layout.width - 1.0)
     place = ((layout.width - width) / 2, layout.foot - 0.16, width, 0.12)
     size = (layout.width, layout.height, layout.width, layout.height)
     bar_axes = figure.add_axes(tuple(np.divide(place, size)))
-    mappable = ScalarMappable(Normalize(-limit, limit), _DIFFERENCES)
+    mappable = ScalarMappable(Normalize(-limit, limit), DIVERGING)
     bar = figure.colorbar(mappable, cax=bar_axes, orientation="horizontal", extend="both")
     bar.set_ticks([-limit, -limit / 2, 0, limit / 2, limit])
-    bar.ax.tick_params(labelsize=_SIZE)
-    bar.set_label("difference: model − truth (grey levels)", fontsize=_SIZE + 0.5, labelpad=1)
+    bar.ax.tick_params(labelsize=_FONT)
+    bar.set_label("difference: model − truth (grey levels)", fontsize=_FONT + 0.5, labelpad=1)

@@ -11,8 +11,6 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -20,13 +18,14 @@ from deepscm_pl.escaping import for_picture
 from deepscm_pl.evaluation.counterfactuals import COVERAGE_LEVELS, CounterfactualResult
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.figures.noise import draw_noise as draw_noise_histograms
 from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
 
 __all__ = ["draw_coverage", "draw_errors", "draw_noise", "has_coverage"]
 
 _MARKERS = "osD^v<>Ph*Xd"
-_LINES: tuple[str, ...] = ("-", "--", "-.", ":")
-_SIZE = 4.0
+_LINE_STYLES: tuple[str, ...] = ("-", "--", "-.", ":")
+_AXES_SIZE = 4.0
 """Of the axes, in inches."""
 
 
@@ -39,13 +38,13 @@ def draw_coverage(results: Sequence[CounterfactualResult], particles: str) -> Fi
     """
     titles = [wrapped(result.question.title, 40) for result in results]
     beside, lines = width_of(titles, 8) + 1.2, "\n".join([*titles, "exact"])
-    size = (_SIZE + beside, max(_SIZE, 1.3 * height_of([lines], 8) + 0.4))
+    size = (_AXES_SIZE + beside, max(_AXES_SIZE, 1.3 * height_of([lines], 8) + 0.4))
     figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color="0.85", linewidth=5, label="exact")
     for k, (result, title) in enumerate(zip(results, titles, strict=True)):
         levels, shares = _known(result)
-        axes.plot(levels, shares, color=colormaps["tab10"](k % 10), linestyle=_LINES[k % 4],
+        axes.plot(levels, shares, color=colormaps["tab10"](k % 10), linestyle=_LINE_STYLES[k % 4],
                   marker=_MARKERS[k % len(_MARKERS)], markerfacecolor="none", markersize=5,
                   linewidth=1.2, label=title)  # fmt: skip
     axes.set_title(particles, fontsize=9)
@@ -110,7 +109,7 @@ def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") ->
     figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
     axes = figure.subplots()
     series = _series(results, particles)
-    _scale(axes, series)
+    _scale_axis(axes, series)
     for row in range(len(results)):
         axes.axhspan(row - 0.5, row + 0.5, color=_BANDS[row % 2], linewidth=0, zorder=0)
     axes.axvline(1, color=_LINE, linestyle="--", linewidth=1, label="factual unchanged", zorder=1)
@@ -147,7 +146,7 @@ def _another_original(result: CounterfactualResult) -> Estimate | None:
     return Estimate(other.mean / factual.mean, float("nan"), other.rows)
 
 
-def _scale(axes: Axes, series: Sequence[_Series]) -> None:
+def _scale_axis(axes: Axes, series: Sequence[_Series]) -> None:
     """A logarithmic axis with room for all dots and, on their right, for their values."""
     ends = [1.0]
     for each in series:
@@ -189,24 +188,20 @@ def _draw_series(axes: Axes, series: _Series) -> None:
         ends = [max(at - width, axes.get_xlim()[0]), at + width]
         axes.plot(ends, [height, height], color=series.colour, linewidth=1.2)
         axes.plot([at], [height], marker, clip_on=False, **style)
-        text = axes.annotate(_number(estimate.mean), (ends[1], height), (5, -0.5), fontsize=7,
+        text = axes.annotate(_three_digits(estimate.mean), (ends[1], height), (5, -0.5), fontsize=7,
                              textcoords="offset points", va="center_baseline")  # fmt: skip
         # So that the line at 1 does not cross it out.
         text.set_path_effects([withStroke(linewidth=3, foreground=_BANDS[row % 2])])
 
 
-def _number(value: float) -> str:
+def _three_digits(value: float) -> str:
     """Three digits.
 
     Example:
-        >>> _number(0.16), _number(12), _number(0.00123456), _number(123.4)
-        ('0.160', '12.0', '0.00123', '123')
+        >>> [_three_digits(value) for value in (0.16, 12, 0.00123456, 123.4)]
+        ['0.160', '12.0', '0.00123', '123']
     """
     return f"{value:#.3g}".rstrip(".") if value else "0"
-
-
-_LIMIT = 4.5
-_INFERRED, _PRIOR = "#8fbfe0", "#333333"
 
 
 def draw_noise(results: Sequence[NoiseResult]) -> Figure:
@@ -215,53 +210,10 @@ def draw_noise(results: Sequence[NoiseResult]) -> Figure:
     Args:
         results: At least one.
     """
-    columns = min(len(results), 2 if len(results) == 4 else 3)
-    rows = -(-len(results) // columns)
-    width = max(3.2, width_of(map(_title, results), 9) + 0.7)
-    size = (max(width * columns, 3.6), 2.6 * rows + 0.4)
-    figure = PlainFigure(figsize=size, dpi=150, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for panel, result in zip(axes, results, strict=False):
-        _draw_panel(panel, result)
-    for panel in axes[len(results) :]:
-        panel.set_axis_off()
-    figure.legend(
-        handles=[
-            Patch(color=_INFERRED, label="inferred"),
-            Line2D([], [], color=_PRIOR, label="prior N(0, 1)"),
-        ],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-    )
-    return figure
+    return draw_noise_histograms({_noise_title(result): result.sample for result in results})
 
 
-def _draw_panel(axes: Axes, result: NoiseResult) -> None:
-    values = result.sample.double().numpy()
-    # Fewer where there are few values, so that the bars tell more than their own chance.
-    bins = int(np.clip(np.sqrt(len(values)), 10, 60))
-    counts, edges = np.histogram(values, bins, range=(-_LIMIT, _LIMIT))
-    # Over all values, so that those beyond the limits are missed and not spread over the others.
-    density = counts * bins / (2 * _LIMIT * max(len(values), 1))
-    axes.stairs(density, edges, fill=True, color=_INFERRED)
-    places = np.linspace(-_LIMIT, _LIMIT, 181)
-    axes.plot(places, np.exp(-(places**2) / 2) / np.sqrt(2 * np.pi), color=_PRIOR, linewidth=1.2)
-    axes.set_title(_title(result), fontsize=9)
-    beyond = float((abs(values) > _LIMIT).mean()) if len(values) else 0.0
-    said = f" ({_percent(beyond)} beyond ±{_LIMIT:g})" if beyond else ""
-    axes.set_xlabel(f"noise{said}", fontsize=8)
-    axes.set_ylabel("density", fontsize=8)
-    axes.set_xlim(-_LIMIT, _LIMIT)
-    axes.tick_params(labelsize=8)
-
-
-def _title(result: NoiseResult) -> str:
+def _noise_title(result: NoiseResult) -> str:
     """Such as ``z of image``, and below it ``n = 500 images, 64 numbers each``."""
     numbers = f", {result.entries} numbers each" if result.entries > 1 else ""
     return f"{result.part} of {result.variable}\nn = {result.rows} images{numbers}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

@@ -84,7 +84,7 @@ class Report:
             self.tables["soundness"] = soundness_table(answered)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
-        self.pictures = dict(_pictures(subject, evaluation))
+        self.pictures = dict(_draw_pictures(subject, evaluation))
 
     def write(self, folder: Path) -> list[Path]:
         """Write everything into ``folder``, a former report in which is replaced as a whole.
@@ -117,7 +117,10 @@ class Report:
             "detail_rows": evaluation.detail_rows,
             "particles": evaluation.particles,
             "association": {
-                row.key: {**row.estimate.as_plain_data(), "reference": _finite(row.reference)}
+                row.key: {
+                    **row.estimate.as_plain_data(),
+                    "reference": _or_none(row.reference),
+                }
                 for row in self.association
             },
             "intervention": [_plain_density(each) for each in evaluation.densities],
@@ -302,7 +305,7 @@ _DASHED = " (solid) and of the world (dashed)"
 _COMPARED = ", below each the truth, and the difference (red: the model is brighter)"
 
 
-def _pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+def _draw_pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
     true = [e for e in evaluation.counterfactuals if "error/ratio/particle" in e.quantities]
     covered = [e for e in true if has_coverage(e)]
     particles = _particles(evaluation) if evaluation.particles > 1 else ""
@@ -341,7 +344,7 @@ def _tagged(found: dict[str, float]) -> dict[str, float]:
     return tagged
 
 
-def _finite(number: float | None) -> float | None:
+def _or_none(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
@@ -355,12 +358,12 @@ def _plain_density(result: DensityResult) -> dict[str, Any]:
         "wasserstein_distance": result.distance,
         "floor": result.floor,
         "model": {
-            "mean": _finite(result.model.mean),
-            "standard_deviation": _finite(result.model.deviation),
+            "mean": _or_none(result.model.mean),
+            "standard_deviation": _or_none(result.model.deviation),
             "quantiles": {
-                f"{share:g}": _finite(result.model.quantile(share)) for share in QUANTILES
+                f"{share:g}": _or_none(result.model.quantile(share)) for share in QUANTILES
             },
-            "effective_size": _finite(result.model.effective_size),
+            "effective_size": _or_none(result.model.effective_size),
             "probabilities": {name: result.probability(k) for k, name in enumerate(result.classes)},
         },
     }
@@ -379,5 +382,5 @@ def _plain_noise(result: NoiseResult) -> dict[str, Any]:
         "rows": result.rows,
         "left_out": result.left_out,
         "entries": result.entries,
-        "quantities": {name: _finite(value) for name, value in result.quantities.items()},
+        "quantities": {name: _or_none(value) for name, value in result.quantities.items()},
     }

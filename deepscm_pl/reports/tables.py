@@ -35,7 +35,7 @@ __all__ = [
     "soundness_table",
 ]
 
-_NOTHING = "–"
+_EMPTY = "–"
 
 QUANTILES = (0.1, 0.5, 0.9)
 """Of the densities of a model, where no world is known."""
@@ -67,7 +67,7 @@ class Table:
         kept = [
             k
             for k in range(len(self.columns))
-            if k < self.words or any(row[k] != _NOTHING for row in self.rows)
+            if k < self.words or any(row[k] != _EMPTY for row in self.rows)
         ]
         return replace(
             self,
@@ -170,16 +170,16 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _short(value: float | None) -> str:
-    return _NOTHING if value is None or not math.isfinite(value) else format_number(value)
+    return _EMPTY if value is None or not math.isfinite(value) else format_number(value)
 
 
-def _number(value: float | None, digits: int) -> str:
-    return _NOTHING if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+def _fixed(value: float | None, digits: int) -> str:
+    return _EMPTY if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _percent(share: float | None, digits: int) -> str:
-    percent = _number(None if share is None else 100 * share, digits)
-    return percent if percent == _NOTHING else f"{percent} %"
+def _as_percent(share: float | None, digits: int) -> str:
+    percent = _fixed(None if share is None else 100 * share, digits)
+    return percent if percent == _EMPTY else f"{percent} %"
 
 
 class _Column(NamedTuple):
@@ -194,10 +194,10 @@ class _Column(NamedTuple):
         found = quantities.get(prefix + self.key)
         value = None if found is None else found.mean
         if self.percent:
-            return _percent(value, self.digits)
+            return _as_percent(value, self.digits)
         if value is not None and _LARGE <= abs(value) < math.inf:
             return f"{value:,.0f}"
-        return _number(value, self.digits)
+        return _fixed(value, self.digits)
 
 
 def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Table:
@@ -209,10 +209,10 @@ def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Ta
             [
                 row.label,
                 row.unit,
-                _number(row.estimate.mean, 3),
-                _number(row.estimate.standard_error, 3),
+                _fixed(row.estimate.mean, 3),
+                _fixed(row.estimate.standard_error, 3),
                 str(row.estimate.rows),
-                _NOTHING if row.reference is None else f"{row.reference:g}",
+                _EMPTY if row.reference is None else f"{row.reference:g}",
             ]
             for row in rows
         ],
@@ -250,8 +250,8 @@ def _rows_of_density(result: DensityResult) -> list[list[str]]:
         numbers += [result.model.quantile(share) for share in QUANTILES]
         if result.model.effective_size < _ENOUGH_DRAWS:
             numbers = [None] * len(numbers)
-        return [[result.title, result.unit, *map(_short, numbers), _NOTHING]]
-    empty = [_NOTHING] * (2 + len(QUANTILES))
+        return [[result.title, result.unit, *map(_short, numbers), _EMPTY]]
+    empty = [_EMPTY] * (2 + len(QUANTILES))
     given = result.title.removeprefix(f"p({result.variable}")
     return [
         [f"p({result.variable} = {name}{given}", "", *empty, _short(result.probability(k))]
@@ -334,7 +334,7 @@ def effectiveness_table(
             prefix = f"effectiveness/{name}/"
             if f"{prefix}intended/absolute_error" in each.quantities:
                 texts = (column.text(each.quantities, prefix) for column in columns.values())
-                rows.append([each.question.title, name, unit(name) or _NOTHING, *texts])
+                rows.append([each.question.title, name, unit(name) or _EMPTY, *texts])
     return Table(
         "Effectiveness: attributes measured in counterfactual images",
         ["intervention", "attribute", "unit", *columns],
@@ -397,14 +397,14 @@ def noise_table(results: Sequence[NoiseResult]) -> Table:
             [
                 f"{each.part} of {each.variable}",
                 _correlations(each.quantities),
-                _number(_by_chance(each), 3),
+                _fixed(_by_chance(each), 3),
                 str(each.rows),
                 str(each.entries),
-                _number(each.quantities.get("kolmogorov_smirnov"), 4),
+                _fixed(each.quantities.get("kolmogorov_smirnov"), 4),
                 # Entries of one image depend on each other, so that p would say nothing.
-                _number(each.quantities.get("p_value") if each.entries == 1 else None, 3),
-                _number(each.quantities.get("mean"), 3),
-                _number(each.quantities.get("standard_deviation"), 3),
+                _fixed(each.quantities.get("p_value") if each.entries == 1 else None, 3),
+                _fixed(each.quantities.get("mean"), 3),
+                _fixed(each.quantities.get("standard_deviation"), 3),
             ]
             for each in results
         ],
@@ -427,7 +427,7 @@ def _correlations(quantities: Mapping[str, float]) -> str:
         for name, value in quantities.items()
         if name.startswith("correlation/")
     ]
-    return ", ".join(found) or _NOTHING
+    return ", ".join(found) or _EMPTY
 
 
 _SENTENCES: Mapping[str, Sequence[tuple[str, str]]] = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from world_columns import log_prob
 
-from deepscm_pl.evaluation import Subject, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import (
     COVERAGE_LEVELS,
     check_originals,
@@ -44,13 +44,16 @@ def subject_of(scm, test_size=40, **settings):
     return Subject.of(scm, KnownTinyDataModule(test_size=test_size, **settings))
 
 
-def run(scm, interventions, test_size=40, **settings):
+def run(scm, interventions, test_size=40, classifier=None, **settings):
     found = evaluate(
         subject_of(scm, test_size),
-        interventions,
+        EvaluationSettings(
+            interventions,
+            workers=1,
+            **{"num_particles": 3, "batch_size": 16, "density_size": 500, **settings},
+        ),
+        classifier,
         progress=False,
-        workers=1,
-        **{"num_particles": 3, "batch_size": 16, "density_size": 500, **settings},
     )
     return found, {each.question.text: each for each in found.counterfactuals}
 
@@ -86,8 +89,16 @@ def test_the_truth_of_thinner_images_scores_no_error():
         whole.world,
         whole.originals[rows],
     )
-    found = evaluate(subject, ["thickness=2", "thickness=2, intensity=96"], workers=1,
-                     num_particles=2, density_size=50, progress=False)  # fmt: skip
+    found = evaluate(
+        subject,
+        EvaluationSettings(
+            ["thickness=2", "thickness=2, intensity=96"],
+            workers=1,
+            num_particles=2,
+            density_size=50,
+        ),
+        progress=False,
+    )
     for each in found.counterfactuals:
         assert each.rows == rows.sum() > 30
         assert each.quantities["error/mean_absolute_error/particle"].mean == 0
@@ -198,9 +209,16 @@ def test_conditional_density_is_bayes_rule():
     """p(t | i) from weighted draws, against the density on a grid."""
     subject = subject_of(make())
     found = evaluate(
-        subject, ["intensity=96"], density_values={"intensity": [150.0]}, density_size=40_000,
-        progress=False, workers=1, num_particles=1,
-    )  # fmt: skip
+        subject,
+        EvaluationSettings(
+            ["intensity=96"],
+            density_values={"intensity": [150.0]},
+            density_size=40_000,
+            workers=1,
+            num_particles=1,
+        ),
+        progress=False,
+    )
     each = next(each for each in found.densities if not each.done)
     grid = np.linspace(1, 6, 2001)[1:-1]
     attributes = {"thickness": grid, "intensity": np.full_like(grid, 150.0)}
@@ -247,10 +265,18 @@ def test_several_rows_of_one_person_count_once_as_noise():
         assert found[name].rows == expected[name].rows == 20
         assert found[name].quantities == pytest.approx(expected[name].quantities)
     assert found["image"].rows == 7
-    text = Report(repeated, evaluate(repeated, [], workers=1, density_size=50, progress=False))
+    text = Report(
+        repeated,
+        evaluate(repeated, EvaluationSettings([], workers=1, density_size=50), progress=False),
+    )
     assert text.rows == "60 images of the test split, from 20 subjects"
     assert "noise is that of the first image of each subject" in text.as_markdown()
-    assert "subject" not in Report(single, evaluate(single, [], workers=1, progress=False)).rows
+    assert (
+        "subject"
+        not in Report(
+            single, evaluate(single, EvaluationSettings([], workers=1), progress=False)
+        ).rows
+    )
 
 
 def test_null_interventions_and_cycles_return(oracle):
@@ -488,7 +514,11 @@ def test_what_the_world_holds_impossible_is_refused_before_the_work():
     with pytest.raises(ValueError, match=r"do\(intensity\): .* the world .* but got 300"):
         check_questions(subject, ["intensity=300"])
     with pytest.raises(ValueError, match=r"do\(intensity\): .* the world .* but got 300"):
-        evaluate(subject, ["thickness=2"], density_values={"intensity": [300.0]}, progress=False)
+        evaluate(
+            subject,
+            EvaluationSettings(["thickness=2"], density_values={"intensity": [300.0]}),
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize(

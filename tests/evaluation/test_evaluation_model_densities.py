@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from deepscm_pl.evaluation import evaluate
+from deepscm_pl.evaluation import EvaluationSettings, evaluate
 from deepscm_pl.evaluation.densities import DensityResult, Sample, evaluate_densities
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli
@@ -106,7 +106,9 @@ def test_a_sample_of_weights_is_as_one_with_repetitions():
 
 def test_the_report_says_what_the_model_holds(subject):
     evaluation = evaluate(
-        subject, density_values=VALUES, density_size=2000, detail_rows=50, progress=False
+        subject,
+        EvaluationSettings(density_values=VALUES, density_size=2000, detail_rows=50),
+        progress=False,
     )
     report = Report(subject, evaluation)
     table = report.tables["densities"]
@@ -134,7 +136,7 @@ def test_the_report_says_what_the_model_holds(subject):
 
 def test_values_that_the_model_lacks_are_refused(subject):
     with pytest.raises(ValueError, match="no attribute 'thickness' in model; expected sex, age"):
-        evaluate(subject, density_values={"thickness": [1.0]}, progress=False)
+        evaluate(subject, EvaluationSettings(density_values={"thickness": [1.0]}), progress=False)
 
 
 def of(scm: StructuralCausalModel, rows: dict[str, torch.Tensor]) -> Subject:
@@ -145,7 +147,7 @@ def of(scm: StructuralCausalModel, rows: dict[str, torch.Tensor]) -> Subject:
 def test_a_model_of_an_image_alone_has_no_densities():
     image = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
     subject = of(StructuralCausalModel("image", {"image": image_mechanism()}), {"image": image})
-    evaluation = evaluate(subject, num_particles=2, progress=False)
+    evaluation = evaluate(subject, EvaluationSettings(num_particles=2), progress=False)
     assert evaluation.densities == []
 
 

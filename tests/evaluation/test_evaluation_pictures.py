@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import StepPatch
 from rich.console import Console
 
-from deepscm_pl.evaluation import Subject, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
@@ -21,7 +21,7 @@ from deepscm_pl.evaluation.examples import Example
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.figures import DensityPanel
-from deepscm_pl.figures import draw_densities as watched_densities
+from deepscm_pl.figures import draw_marginal_densities as watched_densities
 from deepscm_pl.figures.output import wrapped
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.reports import (
@@ -260,8 +260,13 @@ def test_without_truth_there_is_nothing_to_compare(examples):
 
 def test_examples_know_where_their_intervention_is_possible():
     subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
-    found = evaluate(subject, ["thickness+=3", "thickness=2"], num_particles=1, density_size=50,
-                     workers=1, progress=False)  # fmt: skip
+    found = evaluate(
+        subject,
+        EvaluationSettings(
+            ["thickness+=3", "thickness=2"], num_particles=1, density_size=50, workers=1
+        ),
+        progress=False,
+    )
     factual, increased, constant = found.examples
     expected = subject.variables["thickness"][:4, 0] + 3 <= 8
     assert 0 < expected.sum() < 4
@@ -319,10 +324,14 @@ def test_noise_far_out_is_said_and_not_drawn_at_the_ends():
     inside = torch.linspace(-1, 1, 300)
     figure = draw_noise([noise(torch.cat([inside, torch.full((100,), 9.0)]), 8), noise(inside)])
     outer, inner = figure.axes
-    assert outer.get_xlabel() == "noise (25 % beyond ±4.5)"
-    assert inner.get_xlabel() == "noise"
-    assert outer.get_title() == "u of image\nn = 50 images, 8 numbers each"
-    assert inner.get_title() == "u of image\nn = 50 images"
+    assert outer.get_xlabel() == "noise (standard deviations; 25 % beyond ±4.5)"
+    assert inner.get_xlabel() == "noise (standard deviations)"
+    assert outer.get_title().splitlines() == [
+        "u of image",
+        "n = 50 images, 8 numbers each",
+        "mean 2.25, standard deviation 3.93",
+    ]
+    assert inner.get_title().splitlines()[:2] == ["u of image", "n = 50 images"]
     for axes, share in ((outer, 0.75), (inner, 1.0)):
         (histogram,) = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
         heights, edges, _ = histogram.get_data()
@@ -334,7 +343,7 @@ def test_noise_far_out_is_said_and_not_drawn_at_the_ends():
 
 def test_noise_that_is_all_infinite_is_an_empty_panel():
     figure = draw_noise([replace(noise(torch.zeros(0)), rows=0)])
-    assert figure.axes[0].get_title() == "u of image\nn = 0 images"
+    assert figure.axes[0].get_title() == "u of image\nn = 0 images\nno finite value"
     check_legible(figure)
 
 
@@ -354,7 +363,9 @@ MANY = [f"thickness={1 + k / 2}" for k in range(10)] + ["thickness*=2, intensity
 )
 def test_every_picture_of_a_report_is_legible(data, texts, particles):
     subject = Subject.of(make(), data)
-    found = evaluate(subject, texts, particles, density_size=200, workers=1, progress=False)
+    found = evaluate(
+        subject, EvaluationSettings(texts, particles, density_size=200, workers=1), progress=False
+    )
     report = Report(subject, found)
     for figure in report.pictures.values():
         check_legible(figure)
@@ -387,7 +398,11 @@ def test_long_names_fit():
 
 def test_interventions_have_one_name_in_tables_and_pictures():
     subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
-    found = evaluate(subject, ["thickness+=0.5"], 3, density_size=50, workers=1, progress=False)
+    found = evaluate(
+        subject,
+        EvaluationSettings(["thickness+=0.5"], 3, density_size=50, workers=1),
+        progress=False,
+    )
     name = "do(thickness + 0.5 pixels)"
     report = Report(subject, found)
     for table in ("errors", "effectiveness", "soundness"):
@@ -400,14 +415,16 @@ def test_interventions_have_one_name_in_tables_and_pictures():
 
 def test_tables_are_explained_as_far_as_there_is_something_to_explain():
     known = Subject.of(make(), KnownTinyDataModule(test_size=12))
-    found = evaluate(known, ["thickness=7.5"], 19, density_size=50, workers=1, progress=False)
+    found = evaluate(
+        known, EvaluationSettings(["thickness=7.5"], 19, density_size=50, workers=1), progress=False
+    )
     markdown = Report(known, found).as_markdown()
     for said in ("*Two samples of the world* is", "*another original*, the error", "noise floor*",
                  "*Change ÷ true change*", "*Coverage* is", "*by chance up to*"):  # fmt: skip
         assert said in markdown, said
     assert "*Identity kept*" not in markdown
     alone = Subject.of(make(), TinyDataModule())
-    found = evaluate(alone, ["thickness=2"], 19, workers=1, progress=False)
+    found = evaluate(alone, EvaluationSettings(["thickness=2"], 19, workers=1), progress=False)
     markdown = Report(alone, found).as_markdown()
     assert "*There and back*" in markdown
     for said in ("another original", "*Coverage*", "*Change ÷ true change*", "the truth, and the"):

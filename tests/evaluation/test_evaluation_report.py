@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from deepscm_pl.evaluation import Subject, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
@@ -193,7 +193,11 @@ def test_densities_and_noise_are_under_their_headings():
 def evaluated():
     subject = Subject.of(make(), KnownTinyDataModule(test_size=20))
     texts = ["thickness=2", "thickness+=2", "intensity*=1.1", "intensity-=3"]
-    found = evaluate(subject, texts, num_particles=2, density_size=50, workers=1, progress=False)
+    found = evaluate(
+        subject,
+        EvaluationSettings(texts, num_particles=2, density_size=50, workers=1),
+        progress=False,
+    )
     return subject, found
 
 
@@ -245,7 +249,7 @@ def test_rows_of_infinite_noise_are_said_to_be_left_out():
     data = KnownTinyDataModule(test_size=60)
     lost = int((data.variables("test")["intensity"] <= 150).sum())
     subject = Subject.of(make(intensity=Narrow), data)
-    found = evaluate(subject, [], workers=1, density_size=50, progress=False)
+    found = evaluate(subject, EvaluationSettings([], workers=1, density_size=50), progress=False)
     report = Report(subject, found)
     assert 0 < lost < 60
     assert report.as_plain_data()["noise"]["intensity/u"]["left_out"] == lost

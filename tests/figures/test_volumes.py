@@ -16,10 +16,10 @@ from deepscm_pl.figures import (
     MatrixAxis,
     as_pictures,
     draw_comparison,
-    draw_densities,
     draw_grid,
     draw_image_matrix,
     draw_joint_densities,
+    draw_marginal_densities,
     figure_to_array,
     kernel_density,
     middle_planes,
@@ -173,7 +173,9 @@ def test_ticks_are_read_without_exponents():
 
 def test_densities_of_volumes_are_labelled():
     values = 1.1e6 + 1e5 * torch.randn(200)
-    figure = draw_densities([DensityPanel("brain volume (mm³)", values, {"model": values})])
+    figure = draw_marginal_densities(
+        [DensityPanel("brain volume (mm³)", values, {"model": values})]
+    )
     assert figure.axes[0].get_xlabel() == "brain volume (million mm³)"
     x, y = torch.linspace(8e5, 1.4e6, 20), torch.linspace(1e4, 6e4, 20)
     pairs = torch.stack([values, values / 30], dim=1)

@@ -15,11 +15,8 @@ from torchmetrics.functional.image import (
 )
 
 from deepscm_pl.metrics.functional import (
-    central_interval_coverage,
-    distance_correlation,
     kolmogorov_smirnov,
     mean_absolute_error,
-    minimality_ratio,
     peak_signal_to_noise_ratio,
     pearson_correlation,
     rank_interval,
@@ -113,7 +110,7 @@ def test_wasserstein_distance_is_that_of_scipy(sizes, weighted):
         first.numpy(), second.numpy(), *(weight.numpy() for weight in weights)
     )
     found = wasserstein_distance(first, second, *weights)
-    assert found.item() == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 def test_wasserstein_distance_is_a_metric():
@@ -123,13 +120,13 @@ def test_wasserstein_distance_is_a_metric():
     around = wasserstein_distance(x, z) + wasserstein_distance(z, y)
     assert wasserstein_distance(x, y) <= around
     shifted = wasserstein_distance(x.double(), x.double() + 5)
-    assert shifted.item() == pytest.approx(5)
+    assert shifted == pytest.approx(5)
     # A weight of two is the same as the value twice; weights have no scale.
     twice = wasserstein_distance(torch.cat([x, x[:1]]), y)
     weight = torch.ones(100)
     weight[0] = 2
     found = wasserstein_distance(x, y, 10 * weight)
-    assert found.item() == pytest.approx(twice.item(), rel=1e-6)
+    assert found == pytest.approx(twice, rel=1e-6)
 
 
 def test_wasserstein_distance_refuses_what_is_no_distribution():
@@ -155,18 +152,18 @@ def test_kolmogorov_smirnov_is_that_of_scipy(size, scale):
     sample = (scale * torch.randn(size)).double()
     expected = scipy.stats.kstest(sample.numpy(), "norm")
     found = kolmogorov_smirnov(sample)
-    assert found.statistic.item() == pytest.approx(expected.statistic, rel=1e-12)
-    assert found.p_value.item() == pytest.approx(expected.pvalue, rel=1e-9)
+    assert found.statistic == pytest.approx(expected.statistic, rel=1e-12)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
 
 
 def test_kolmogorov_smirnov_p_values_of_a_true_model_are_uniform():
-    p_values = torch.stack([kolmogorov_smirnov(torch.randn(200)).p_value for _ in range(300)])
-    assert scipy.stats.kstest(p_values.numpy(), "uniform").pvalue > 1e-4
+    p_values = [kolmogorov_smirnov(torch.randn(200)).p_value for _ in range(300)]
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-4
 
 
 def test_kolmogorov_smirnov_refuses_what_is_no_sample():
     for sample in (torch.empty(0), torch.zeros(2, 1)):
-        with pytest.raises(ValueError, match=r"sample: expected shape \(N,\)"):
+        with pytest.raises(ValueError, match=r"sample: expected a sample of shape \(N,\)"):
             kolmogorov_smirnov(sample)
     with pytest.raises(ValueError, match="sample: expected finite"):
         kolmogorov_smirnov(torch.tensor([torch.inf]))
@@ -183,44 +180,22 @@ def test_pearson_correlation_is_that_of_numpy():
 def test_the_correlation_of_a_constant_is_not_a_number():
     values = torch.randn(10, 1)
     assert pearson_correlation(torch.full((10, 1), 0.1), values).isnan()
-    assert distance_correlation(torch.full((10, 1), 0.1), values).isnan()
 
 
-def test_distance_correlation_is_its_definition():
-    first, second = torch.randn(700, 2).double(), torch.randn(700, 1).double()
-    second = second + first[:, :1].square()
-
-    def centred(values):
-        distances = (values[:, None] - values[None]).norm(dim=-1)
-        rows = distances.mean(dim=0)
-        return distances - rows - rows[:, None] + distances.mean()
-
-    a, b = centred(first), centred(second)
-    square = (a * b).mean() / ((a * a).mean() * (b * b).mean()).sqrt()
-    found = distance_correlation(first, second)
-    assert found.item() == pytest.approx(square.sqrt().item(), rel=1e-9)
-
-
-def test_distance_correlation_sees_what_the_linear_one_does_not():
-    x = torch.randn(1500, 1).double()
-    dependent, independent = x.square(), torch.randn(1500, 1).double()
-    assert pearson_correlation(x, dependent).abs() < 0.15
-    assert distance_correlation(x, dependent) > 0.4
-    assert distance_correlation(x, independent) < 0.1
-    assert distance_correlation(x, 3 - 2 * x).item() == pytest.approx(1)
-
-
-@pytest.mark.parametrize("correlation", [pearson_correlation, distance_correlation])
-def test_correlations_refuse_what_does_not_match(correlation):
+def test_correlations_refuse_what_does_not_match():
     x = torch.randn(5, 1)
     with pytest.raises(ValueError, match="first: expected as many rows as second, 4, but got 5"):
-        correlation(x, x[:4])
+        pearson_correlation(x, x[:4])
     with pytest.raises(ValueError, match=r"second: expected shape \(N, features\)"):
-        correlation(x, x[:, 0])
+        pearson_correlation(x, x[:, 0])
     with pytest.raises(ValueError, match="second: expected finite"):
-        correlation(x, x / 0)
+        pearson_correlation(x, x / 0)
     with pytest.raises(ValueError, match="second: expected the device of first"):
-        correlation(x, x.to("meta"))
+        pearson_correlation(x, x.to("meta"))
+
+
+def central_interval_coverage(particles, truth, level):
+    return rank_interval(particles, truth).coverage(level)
 
 
 def few_grey_levels(*shape: int) -> torch.Tensor:
@@ -268,14 +243,6 @@ def test_coverage_refuses_what_does_not_match():
         rank_interval(torch.zeros(1, 1), torch.tensor([torch.nan]))
     with pytest.raises(ValueError, match="level: expected a number between 0 and 1, but got 1"):
         central_interval_coverage(torch.zeros(3, 4), torch.zeros(4), level=1)
-
-
-def test_minimality_ratio_is_one_for_the_truth_and_zero_for_no_change():
-    factual, truth = images(3, 1, 8, 8), images(3, 1, 8, 8)
-    assert torch.equal(minimality_ratio(truth, factual, truth), torch.ones(3))
-    assert torch.equal(minimality_ratio(factual, factual, truth), torch.zeros(3))
-    assert minimality_ratio(truth, factual, factual).isinf().all()
-    assert minimality_ratio(factual, factual, factual).isnan().all()
 
 
 def test_structural_similarity_keeps_its_precision_under_autocast():
@@ -335,9 +302,3 @@ def test_volumes_are_refused_where_they_are_none(measure):
         measure(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), spatial_dims=3)
     with pytest.raises(ValueError, match="spatial_dims: expected 2 for images or 3 for volumes"):
         measure(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), spatial_dims=1)
-
-
-def test_minimality_ratio_of_volumes():
-    factual = images(2, 1, 4, 5, 6)
-    found = minimality_ratio(factual + 30, factual, factual + 20, spatial_dims=3)
-    torch.testing.assert_close(found, torch.full((2,), 1.5))

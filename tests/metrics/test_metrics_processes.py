@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import distributed
 
-from deepscm_pl.metrics import DistributionDistance, NoiseCalibration, PerImageStatistics
+from deepscm_pl.metrics import NoiseCalibration, PerImageStatistics
 
 
 def draws():
@@ -18,12 +18,6 @@ def draws():
 def statistics(rows):
     metric = PerImageStatistics(["a"])
     metric.update({"a": rows[:, 0]})
-    return metric
-
-
-def distance(rows):
-    metric = DistributionDistance()
-    metric.update(rows[:, :1], 2 * rows[:, 1:2])
     return metric
 
 
@@ -39,7 +33,7 @@ def noise_of_an_effect(rows):
     return metric
 
 
-METRICS = (statistics, distance, noise_of_a_cause, noise_of_an_effect)
+METRICS = (statistics, noise_of_a_cause, noise_of_an_effect)
 
 
 def test_a_process_without_rows_changes_nothing(tmp_path):

@@ -7,14 +7,11 @@ from deepscm_pl.lazy import first_use
 if TYPE_CHECKING:
     from deepscm_pl.metrics.functional.coverage import (
         RankInterval,
-        central_interval_coverage,
-        minimality_ratio,
         rank_interval,
         widest_level,
     )
     from deepscm_pl.metrics.functional.distances import (
         KolmogorovSmirnov,
-        distance_correlation,
         kolmogorov_smirnov,
         pearson_correlation,
         wasserstein_distance,
@@ -30,11 +27,8 @@ __all__ = [
     "KolmogorovSmirnov",
     "RankInterval",
     "bits_per_dimension",
-    "central_interval_coverage",
-    "distance_correlation",
     "kolmogorov_smirnov",
     "mean_absolute_error",
-    "minimality_ratio",
     "peak_signal_to_noise_ratio",
     "pearson_correlation",
     "rank_interval",

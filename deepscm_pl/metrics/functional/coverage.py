@@ -7,12 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from deepscm_pl.metrics.functional.checks import require_finite, require_particles
-from deepscm_pl.metrics.functional.image import mean_absolute_error
 
 __all__ = [
     "RankInterval",
-    "central_interval_coverage",
-    "minimality_ratio",
     "rank_interval",
     "widest_level",
 ]
@@ -30,7 +27,13 @@ class RankInterval(NamedTuple):
     upper: Tensor
 
     def coverage(self, level: float) -> Tensor:
-        """The share of the interval within (1 − level)/2 and (1 + level)/2.
+        """The probability that the central interval at ``level`` covers the truth, for each value.
+
+        The interval covers the truth if its randomised transform (see :func:`rank_interval`) lies
+        within (1 − level)/2 and (1 + level)/2. Instead of drawing the transform, this is the share
+        of its interval that lies within: nothing is random, and for an exact predictive
+        distribution the mean is ``level``, also where values tie and for few particles. A pixel
+        in which all particles and the truth agree counts as ``level``.
 
         Raises:
             ValueError: If ``level`` is not between 0 and 1.
@@ -80,65 +83,3 @@ def widest_level(num_particles: int) -> float:
         0.9
     """
     return (num_particles - 1) / (num_particles + 1)
-
-
-def central_interval_coverage(particles: Tensor, truth: Tensor, level: float) -> Tensor:
-    """The probability that the central interval at ``level`` covers the truth, for each value.
-
-    The interval covers the truth if its randomised probability integral transform (see
-    :func:`rank_interval`) lies within (1 − level)/2 and (1 + level)/2. Instead of drawing the
-    transform, this is the share of its interval that lies within: nothing is random, and for an
-    exact predictive distribution the mean is ``level``, also for whole grey levels, where values
-    tie, and for few particles. A pixel that all particles and the truth agree on counts as
-    ``level``: it says nothing.
-
-    Args:
-        particles: ``(P, *shape)``.
-        truth: ``(*shape,)``.
-        level: Strictly between 0 and 1.
-
-    Returns:
-        ``(*shape,)`` in double precision, 0 to 1.
-
-    Raises:
-        ValueError: As :func:`rank_interval`, or if ``level`` is not between 0 and 1.
-
-    Example:
-        >>> import torch
-        >>> particles = torch.tensor([[1.0], [2.0], [3.0]])
-        >>> central_interval_coverage(particles, torch.tensor([2.5]), level=0.5)
-        tensor([1.], dtype=torch.float64)
-        >>> central_interval_coverage(particles, torch.tensor([9.0]), level=0.5)
-        tensor([0.], dtype=torch.float64)
-    """
-    return rank_interval(particles, truth).coverage(level)
-
-
-def minimality_ratio(
-    counterfactual: Tensor, factual: Tensor, truth: Tensor, spatial_dims: int = 2
-) -> Tensor:
-    """d(counterfactual, factual) / d(truth, factual), d the mean absolute error, for each image.
-
-    One if as much changed as had to, above one if more did, below one if less.
-
-    Args:
-        counterfactual: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``, in grey levels.
-        factual: The same shape.
-        truth: The true counterfactual, the same shape.
-        spatial_dims: 2 for images, 3 for volumes.
-
-    Returns:
-        ``(*batch,)``; where the truth is the factual, infinite, or NaN if the counterfactual is
-        the factual, too.
-
-    Raises:
-        ValueError: If shapes or devices differ, or ``spatial_dims`` is neither.
-
-    Example:
-        >>> import torch
-        >>> black = torch.zeros(1, 1, 8, 8)
-        >>> minimality_ratio(black + 30, black, truth=black + 20)
-        tensor([1.5000])
-    """
-    needed = mean_absolute_error(truth, factual, spatial_dims)
-    return mean_absolute_error(counterfactual, factual, spatial_dims) / needed

@@ -1,11 +1,11 @@
-"""Does a sample come from the standard normal distribution?"""
+"""Distances of distributions, and correlations."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-from scipy.stats import kstwo
+from scipy import stats
 from torch import Tensor
 
 from deepscm_pl.metrics.functional.checks import (
@@ -16,7 +16,6 @@ from deepscm_pl.metrics.functional.checks import (
 
 __all__ = [
     "KolmogorovSmirnov",
-    "distance_correlation",
     "kolmogorov_smirnov",
     "pearson_correlation",
     "wasserstein_distance",
@@ -24,7 +23,7 @@ __all__ = [
 
 
 class KolmogorovSmirnov(NamedTuple):
-    """The result of a Kolmogorov–Smirnov test, scalars in double precision.
+    """The result of a Kolmogorov–Smirnov test.
 
     Attributes:
         statistic: The largest distance between the two distribution functions, 0 to 1.
@@ -32,8 +31,8 @@ class KolmogorovSmirnov(NamedTuple):
             from N(0, 1).
     """
 
-    statistic: Tensor
-    p_value: Tensor
+    statistic: float
+    p_value: float
 
 
 def kolmogorov_smirnov(sample: Tensor) -> KolmogorovSmirnov:
@@ -47,20 +46,11 @@ def kolmogorov_smirnov(sample: Tensor) -> KolmogorovSmirnov:
 
     Example:
         >>> kolmogorov_smirnov(torch.zeros(1)).statistic
-        tensor(0.5000, dtype=torch.float64)
+        0.5
     """
-    if sample.dim() != 1 or sample.numel() == 0:
-        raise ValueError(
-            f"sample: expected shape (N,), N of at least 1, but got {tuple(sample.shape)}; "
-            "flatten it."
-        )
-    require_finite(sample=sample)
-    size = sample.numel()
-    probability = torch.special.ndtr(sample.double().sort().values)
-    steps = torch.arange(size + 1, device=sample.device, dtype=torch.float64) / size
-    statistic = torch.maximum((steps[1:] - probability).max(), (probability - steps[:-1]).max())
-    p_value = float(kstwo.sf(statistic.item(), size))
-    return KolmogorovSmirnov(statistic, statistic.new_tensor(p_value))
+    _require_sample("sample", sample)
+    found = stats.kstest(sample.detach().double().cpu().numpy(), "norm")
+    return KolmogorovSmirnov(float(found.statistic), float(found.pvalue))
 
 
 def wasserstein_distance(
@@ -68,7 +58,7 @@ def wasserstein_distance(
     second: Tensor,
     first_weight: Tensor | None = None,
     second_weight: Tensor | None = None,
-) -> Tensor:
+) -> float:
     """∫ |F(x) − G(x)| dx between the distribution functions of two samples, exactly.
 
     The least mean distance over which probability has to be moved to turn one distribution into the
@@ -81,53 +71,42 @@ def wasserstein_distance(
             scale does not matter. Equal weights if left out.
         second_weight: Weights of the second sample, ``(M,)``.
 
-    Returns:
-        A scalar in double precision.
-
     Raises:
         ValueError: If a sample is not one-dimensional, empty or not finite, weights are negative,
             all zero or of another shape than their sample, or devices differ.
 
     Example:
         >>> wasserstein_distance(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 2.0]))
-        tensor(2., dtype=torch.float64)
+        2.0
     """
     require_same_device(first=first, second=second)
-    one = _Distribution("first", first, first_weight)
-    other = _Distribution("second", second, second_weight)
-    places = torch.cat([one.values, other.values]).sort().values
-    difference = one.function(places[:-1]) - other.function(places[:-1])
-    return (difference.abs() * places.diff()).sum()
+    samples = (("first", first, first_weight), ("second", second, second_weight))
+    weights = [_checked_weight(*each) for each in samples]
+    arrays = [each.detach().double().cpu().numpy() for each in (first, second, *weights)]
+    return float(stats.wasserstein_distance(*arrays))
 
 
-class _Distribution:
-    """The distribution function of a weighted sample."""
-
-    def __init__(self, name: str, sample: Tensor, weight: Tensor | None) -> None:
-        if sample.dim() != 1 or sample.numel() == 0:
-            raise ValueError(
-                f"{name}: expected a sample of shape (N,), N of at least 1, but got "
-                f"{tuple(sample.shape)}; flatten it."
-            )
-        weight = torch.ones_like(sample) if weight is None else weight
-        require_same_shape(**{f"{name}_weight": weight, name: sample})
-        require_finite(**{name: sample, f"{name}_weight": weight})
-        if bool((weight < 0).any()) or not bool((weight > 0).any()):
-            raise ValueError(
-                f"{name}_weight: expected weights of at least zero, not all zero, but got a "
-                f"smallest of {weight.min().item():g} and a largest of {weight.max().item():g}."
-            )
-        self.values, order = sample.double().sort()
-        cumulative = weight.double()[order].cumsum(dim=0)
-        self.cumulative = torch.cat([cumulative.new_zeros(1), cumulative / cumulative[-1]])
-
-    def function(self, places: Tensor) -> Tensor:
-        """P(X ≤ place)."""
-        return self.cumulative[torch.searchsorted(self.values, places, right=True)]
+def _require_sample(name: str, sample: Tensor) -> None:
+    if sample.dim() != 1 or sample.numel() == 0:
+        raise ValueError(
+            f"{name}: expected a sample of shape (N,), N of at least 1, but got "
+            f"{tuple(sample.shape)}; flatten it."
+        )
+    require_finite(**{name: sample})
 
 
-_ROWS = 512
-"""Rows of a matrix of distances that are held at a time."""
+def _checked_weight(name: str, sample: Tensor, weight: Tensor | None) -> Tensor:
+    """The weights of a sample, equal ones if there are none."""
+    _require_sample(name, sample)
+    weight = torch.ones_like(sample) if weight is None else weight
+    require_same_shape(**{f"{name}_weight": weight, name: sample})
+    require_finite(**{f"{name}_weight": weight})
+    if bool((weight < 0).any()) or not bool((weight > 0).any()):
+        raise ValueError(
+            f"{name}_weight: expected weights of at least zero, not all zero, but got a "
+            f"smallest of {weight.min().item():g} and a largest of {weight.max().item():g}."
+        )
+    return weight
 
 
 def pearson_correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -154,43 +133,6 @@ def pearson_correlation(first: Tensor, second: Tensor) -> Tensor:
     return (x.T @ y).clamp(-1, 1)
 
 
-def distance_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """A correlation that is zero only for independent variables, linear or not.
-
-    dCor = √(dCov²(x, y) / √(dCov²(x, x) dCov²(y, y))), with dCov² the mean product of the doubly
-    centred matrices of distances between rows (Székely, Rizzo and Bakirov 2007, "Measuring and
-    testing dependence by correlation of distances"; the V-statistic, which for independent samples
-    is of order 1/√N and not zero). Takes O(N²) time and O(N) memory.
-
-    Args:
-        first: ``(N, A)``.
-        second: ``(N, B)``.
-
-    Returns:
-        A scalar in double precision, 0 to 1; NaN if all rows of a sample are alike.
-
-    Raises:
-        ValueError: As :func:`pearson_correlation`.
-
-    Example:
-        >>> x = torch.linspace(-1, 1, 201)[:, None]
-        >>> abs(pearson_correlation(x, x**2)) < 1e-6, distance_correlation(x, x**2) > 0.4
-        (tensor([[True]]), tensor(True))
-    """
-    first, second = _paired(first, second)
-    products = first.new_zeros(3)
-    means = []
-    for x, y in zip(first.split(_ROWS), second.split(_ROWS), strict=True):
-        a, b = _distances(x, first), _distances(y, second)
-        products += torch.stack([(a * b).sum(), (a * a).sum(), (b * b).sum()])
-        means.append(torch.stack([a.mean(dim=1), b.mean(dim=1)]))
-    a, b = torch.cat(means, dim=1)
-    overall = torch.stack([a.mean() * b.mean(), a.mean().square(), b.mean().square()])
-    rows = torch.stack([(a * b).mean(), a.square().mean(), b.square().mean()])
-    covariance, *variances = (products / len(first) ** 2 + overall - 2 * rows).clamp(min=0)
-    return (covariance / torch.stack(variances).prod().sqrt()).clamp(max=1).sqrt()
-
-
 def _paired(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     require_same_device(first=first, second=second)
     for name, sample in (("first", first), ("second", second)):
@@ -213,8 +155,3 @@ def _standardised(values: Tensor) -> Tensor:
     # The mean of equal numbers may be off by rounding; they are constant all the same.
     constant = (values == values[0]).all(dim=0)
     return (centred / centred.norm(dim=0)).masked_fill(constant, torch.nan)
-
-
-def _distances(rows: Tensor, values: Tensor) -> Tensor:
-    """Euclidean, without the faster formula that cancels."""
-    return torch.cdist(rows, values, compute_mode="donot_use_mm_for_euclid_dist")

@@ -102,8 +102,8 @@ def _error(image: Tensor, target: Tensor, spatial_dims: int) -> Tensor:
     return at_least_single(image) - at_least_single(target)
 
 
-_REACH = 5
-_SCALE = 1.5
+_WINDOW_REACH = 5
+_WINDOW_DEVIATION = 1.5
 
 
 def structural_similarity(
@@ -168,8 +168,8 @@ def _smooth(images: Tensor, spatial_dims: int) -> Tensor:
 
 def _averages(length: int) -> Tensor:
     """The matrix of Gaussian averages over the neighbours of each place, ``(length, length)``."""
-    offsets = torch.arange(-_REACH, _REACH + 1)
-    weights = torch.exp(-0.5 * (offsets.double() / _SCALE) ** 2)
+    offsets = torch.arange(-_WINDOW_REACH, _WINDOW_REACH + 1)
+    weights = torch.exp(-0.5 * (offsets.double() / _WINDOW_DEVIATION) ** 2)
     period = max(2 * (length - 1), 1)
     places = (torch.arange(length)[:, None] + offsets) % period
     reflected = torch.where(places < length, places, period - places)
