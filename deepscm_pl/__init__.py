@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         SaveOnTermination,
         SkipSteps,
     )
+    from deepscm_pl.checkpoints import TrainedModel, load
     from deepscm_pl.data import (
         BrainMRIDataModule,
         BrainWorld,
@@ -118,7 +119,7 @@ if TYPE_CHECKING:
         RationalQuadraticSpline,
         Real,
     )
-    from deepscm_pl.variables import Do, Domain, Noise, Variables
+    from deepscm_pl.variables import Do, Domain, Noise, Variable, Variables
     from deepscm_pl.worlds import known_world, read_world, within, write_world
 
     __version__: str
@@ -220,6 +221,8 @@ __all__ = [
     "ThicknessIntensityWorld",
     "ThicknessSlantWorld",
     "ThicknessWidthWorld",
+    "TrainedModel",
+    "Variable",
     "Variables",
     "__version__",
     "export_model",
@@ -227,6 +230,7 @@ __all__ = [
     "generate_brain",
     "generate_morphomnist",
     "known_world",
+    "load",
     "load_data",
     "parse_do",
     "read_checkpoint",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from decimal import Decimal
 
-__all__ = ["format_number", "format_quantity"]
+__all__ = ["format_number"]
 
 _MILLION, _TRILLION = 1e6, 1e12
 _GROUPED = 1e4
@@ -34,15 +34,3 @@ def format_number(value: float, digits: int = 3) -> str:
     if size >= _MILLION:
         return f"{Decimal(text).scaleb(-6):,f} million"
     return f"{Decimal(text):,f}" if size >= _GROUPED else f"{Decimal(text):f}"
-
-
-def format_quantity(name: str, value: float, unit: str = "", digits: int = 3) -> str:
-    """Format a variable with its value and unit, as in the caption of an image.
-
-    Example:
-        >>> format_quantity("brain_volume", 1_031_234, "mm³")
-        'brain volume 1.03 million mm³'
-        >>> format_quantity("sex", 1.0)
-        'sex 1'
-    """
-    return f"{name.replace('_', ' ')} {format_number(value, digits)} {unit}".rstrip()

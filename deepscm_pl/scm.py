@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import pyro
@@ -15,7 +15,7 @@ from deepscm_pl.checks import class_factory
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
 from deepscm_pl.model_memory import require_buildable
-from deepscm_pl.variables import Do, Intervention, Noise, Variables
+from deepscm_pl.variables import Do, Intervention, Noise, Variable, Variables
 
 __all__ = [
     "EvidenceLowerBound",
@@ -117,6 +117,7 @@ class StructuralCausalModel(nn.Module):
         for name in self.graph.nodes:
             self.mechanisms[name] = self._make(name, mechanisms[name])
         self.register_buffer("fitted", torch.tensor(False))
+        self._described: dict[str, Variable] = {}
 
     def _make(self, name: str, mechanism: MechanismFactory | Mechanism) -> Mechanism:
         parents = self.graph.parents[name]
@@ -149,6 +150,39 @@ class StructuralCausalModel(nn.Module):
     def dtype(self) -> torch.dtype:
         """The floating-point type of the parameters."""
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The variables in the order of the graph, with units and class names once they are known.
+
+        Example:
+            >>> from deepscm_pl.mechanisms import AffineFlow
+            >>> scm = StructuralCausalModel("age", {"age": AffineFlow})
+            >>> scm.describe({"age": Variable("age", unit="years")})
+            >>> scm.variables["age"].format(61.34)
+            '61.3 years'
+        """
+        return {
+            name: replace(self._described.get(name, Variable(name)), domain=self[name].domain)
+            for name in self.graph.nodes
+        }
+
+    def describe(self, variables: Mapping[str, Variable]) -> None:
+        """Take the units and class names of the data; those known before stay where data have none.
+
+        Args:
+            variables: Of the data; what is not in the graph is ignored.
+
+        Raises:
+            ValueError: If the data have classes, and the mechanism is not one of as many.
+        """
+        known = self.variables
+        filled = {
+            name: known[name].filled(variables[name], type(self[name]).__name__)
+            for name in self.graph.nodes
+            if name in variables
+        }
+        self._described = {**known, **filled}
 
     @property
     def image_variables(self) -> tuple[str, ...]:
@@ -330,6 +364,7 @@ class StructuralCausalModel(nn.Module):
                 mechanisms[name] = Modified(self[name], intervention, name)
         acted = StructuralCausalModel(self.graph.do(*constants), mechanisms)
         acted.fitted = self.fitted.clone()
+        acted._described = self._described
         # Not train(), which would reach into the mechanisms that both models share.
         acted.training = self.training
         return acted

@@ -1,4 +1,4 @@
-"""The vocabulary of shapes, in one place.
+"""Variables and their values: names, shapes, domains, units, classes, noise and interventions.
 
 Everything that travels between modules is a mapping from the name of a variable to a tensor.
 Leading dimensions are batch dimensions, and they broadcast; the trailing ones are the *event*, the
@@ -19,14 +19,16 @@ Particles (draws of the exogenous noise of one observation) are a leading batch 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["Do", "Domain", "Intervention", "NamedClass", "Noise", "Variables", "class_named"]
+from deepscm_pl.numerals import format_number
+
+__all__ = ["Do", "Domain", "Intervention", "Noise", "Variable", "Variables"]
 
 Variables: TypeAlias = Mapping[str, Tensor]
 """Name of a variable -> values, ``(*batch, *event)``."""
@@ -138,61 +140,121 @@ class Domain:
         return f"{kind} in {left}{self.lower:g}, {self.upper:g}{right}"
 
 
-class NamedClass(float):
-    """The index of a class, with its name.
+@dataclass(frozen=True)
+class Variable:
+    """A variable of a causal model: its name, domain, unit and the names of its classes.
+
+    Texts may come from files: escape them (:mod:`deepscm_pl.escaping`) where they are shown.
 
     Args:
-        index: Of the class.
-        name: Of the class.
+        name: The name in the graph.
+        domain: The shape and the possible values.
+        unit: What it is measured in, such as ``mm³``; empty where there is none.
+        classes: The names of the class indices 0, 1, ... of a categorical variable, as the data
+            call them; empty where they have none.
 
     Example:
-        >>> male = NamedClass(1, "male")
-        >>> male + 0.0, male.name
-        (1.0, 'male')
+        >>> sex = Variable("sex", Domain(categories=2), classes=("female", "male"))
+        >>> sex.class_index("male"), sex.format(0.0)
+        (1, 'female')
+        >>> Variable("heart_volume", unit="ml").label
+        'heart volume (ml)'
     """
 
     name: str
+    domain: Domain = Domain()
+    unit: str = ""
+    classes: tuple[str, ...] = ()
 
-    def __new__(cls, index: float, name: str) -> NamedClass:
-        """A number that has a name."""
-        made = super().__new__(cls, index)
-        made.name = name
-        return made
+    @classmethod
+    def read(cls, name: str, described: Mapping[str, Any]) -> Variable:
+        """A variable as :meth:`describe` writes it; further entries are ignored.
 
-    def __getnewargs__(self) -> tuple[float, str]:  # type: ignore[override]
-        """For copies."""
-        return float(self), self.name
+        Raises:
+            TypeError: If an entry is of another type.
+            ValueError: If a text is longer than any unit or name.
+        """
+        unit, classes = described.get("unit") or "", tuple(described.get("classes") or ())
+        for text in (unit, *classes):
+            if not isinstance(text, str):
+                raise TypeError(f"{name}: expected a text, but got {type(text).__name__}.")
+            if len(text) > _LONGEST_TEXT:
+                raise ValueError(
+                    f"{name}: expected at most {_LONGEST_TEXT} characters, but got {len(text)}."
+                )
+        return cls(name, unit=unit, classes=classes)
+
+    def describe(self) -> dict[str, Any]:
+        """The unit and the names of the classes as plain data for a file, None where unknown."""
+        return {"unit": self.unit or None, "classes": list(self.classes) or None}
+
+    @property
+    def spoken(self) -> str:
+        """The name in words."""
+        return self.name.replace("_", " ")
+
+    @property
+    def label(self) -> str:
+        """The name in words with the unit, as along an axis: ``thickness (pixels)``."""
+        return f"{self.spoken} ({self.unit})" if self.unit else self.spoken
+
+    def format(self, value: float, digits: int = 3) -> str:
+        """A value as text: the name of its class, or a number with its unit.
+
+        Means over particles may lie between classes; they are numbers.
+        """
+        if value in range(len(self.classes)):
+            return self.classes[int(value)]
+        return f"{format_number(value, digits)} {self.unit}".rstrip()
+
+    def class_index(self, text: str) -> int | None:
+        """The index of the class that a text names, or else of which it is the index.
+
+        Data may have numbers as names, as where 1 and 2 stand for the sexes; then a number is a
+        name.
+
+        Returns:
+            None if there is no such class.
+
+        Example:
+            >>> sex = Variable("sex", classes=("1", "2"))
+            >>> sex.class_index("1"), sex.class_index("2.0"), sex.class_index("0")
+            (0, 1, None)
+        """
+        if text in self.classes:
+            return self.classes.index(text)
+        number = _number(text)
+        if number is None:
+            return None
+        numbers = [_number(name) for name in self.classes]
+        if number in numbers:
+            return numbers.index(number)
+        is_index = None in numbers and number in range(len(self.classes))
+        return int(number) if is_index else None
+
+    def filled(self, data: Variable, mechanism: str = "its mechanism") -> Variable:
+        """This variable with the unit and the names of the classes that data have for it.
+
+        Args:
+            data: What the data know of the variable.
+            mechanism: Whose domain this is, for the message.
+
+        Raises:
+            ValueError: If the data have classes, and this domain is not one of as many.
+        """
+        count = len(data.classes)
+        if count and self.domain.categories != count:
+            fitting = "Bernoulli" if count == 2 else f"Categorical with categories: {count}"
+            raise ValueError(
+                f"mechanisms: {self.name} is one of {count} classes ({', '.join(data.classes)}), "
+                f"but {mechanism} expects {self.domain}; give it deepscm_pl.mechanisms.{fitting}, "
+                "or declare it of another kind."
+            )
+        return replace(self, unit=data.unit or self.unit, classes=data.classes or self.classes)
 
 
-def class_named(text: str, names: Sequence[str]) -> NamedClass | None:
-    """The class that a text means: the one of this name, otherwise the one of this index.
-
-    Data may have numbers as names, as where 1 and 2 stand for the sexes; then a number is a name.
-
-    Args:
-        text: As someone wrote it.
-        names: Of the classes, in the order of their indices.
-
-    Returns:
-        None where no class is meant.
-
-    Example:
-        >>> class_named("male", ("female", "male")), class_named("1", ("female", "male"))
-        (1.0, 1.0)
-        >>> class_named("1", ("1", "2")), class_named("3", ("1", "2"))
-        (0.0, None)
-    """
-    if text in names:
-        return NamedClass(names.index(text), text)
-    number = _number(text)
-    if number is None:
-        return None
-    numbers = [_number(name) for name in names]
-    if number in numbers:
-        return NamedClass(numbers.index(number), names[numbers.index(number)])
-    if None not in numbers or number not in range(len(names)):
-        return None
-    return NamedClass(number, names[int(number)])
+_LONGEST_TEXT = 1000
+"""Characters of a unit or the name of a class in a file."""
 
 
 def _number(text: str) -> float | None:

@@ -23,7 +23,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepscm_pl import StructuralCausalModel
-from deepscm_pl.checkpoints.loading import read_variable_descriptions
+from deepscm_pl.checkpoints.loading import read_variables
 from deepscm_pl.cli import main
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.observations import observations_from_csv
@@ -60,6 +60,8 @@ from deepscm_pl.mechanisms import Categorical
 from deepscm_pl.reports import draw_densities as draw_density_results
 from deepscm_pl.reports import draw_examples
 from deepscm_pl.reports.tables import Table, density_table, print_table
+from deepscm_pl.runs.reading import read_checkpoint
+from deepscm_pl.variables import Domain, Variable
 
 from tiny import CONFIGURATION, TinyDataModule
 
@@ -244,11 +246,11 @@ def test_a_picture_of_densities_shows_units_and_classes():
     sample = Sample(values, torch.full_like(values, 1 / len(names)))
     for unit in ("$x^{$", "[mm]", "(ml"):
         wide = Sample(values * 1e6, sample.weights)
+        variables = {name: Variable(name, unit=unit) for name in ("_a", "_b")}
+        kind = {"c": Variable("c", Domain(categories=len(names)), classes=names)}
         results = [
-            DensityResult("_a", {"_b": 1.0}, True, unit, wide, given_units={"_b": unit}),
-            DensityResult(
-                "c", {"_b": 1.0}, False, "", sample, categories=len(names), class_names={"c": names}
-            ),
+            DensityResult("_a", {"_b": 1.0}, True, wide, variables=variables),
+            DensityResult("c", {"_b": 1.0}, False, sample, variables=kind),
         ]
         found = shown_by(draw_density_results(results))
         assert f"_a (million {unit})" in found
@@ -350,11 +352,11 @@ def test_answers_are_observations_whatever_the_classes_are_called(tmp_path):
     scm = StructuralCausalModel("sex", {"sex": partial(Categorical, categories=len(CLASSES))})
     values = torch.arange(float(len(CLASSES)))[:, None]
     rows = [f"={text}" for text in CLASSES]
-    names = {"sex": CLASSES}
-    output = Output(tmp_path / "answers", [Column("factual", "factual")], class_names=names)
+    scm.describe({"sex": Variable("sex", classes=tuple(CLASSES))})
+    output = Output(tmp_path / "answers", [Column("factual", "factual")])
     write_answers(scm, [Part(rows, [{"sex": values[None]}])], output)
     table = tmp_path / "answers" / "answers.csv"
-    observed = observations_from_csv(scm, table, names)
+    observed = observations_from_csv(scm, table)
     (found,) = observed.read(observed.count)
     torch.testing.assert_close(found.values["sex"], values)
     with table.open(newline="", encoding="utf-8") as file:
@@ -372,7 +374,7 @@ def test_broken_tables_are_refused_by_name(tmp_path, content):
     (tmp_path / "table.csv").write_bytes(content)
     scm = StructuralCausalModel("sex", {"sex": partial(Categorical, categories=2)})
     with pytest.raises(ValueError, match=r"observations: .*table\.csv"):
-        observations_from_csv(scm, tmp_path / "table.csv", {})
+        observations_from_csv(scm, tmp_path / "table.csv")
 
 
 # From the data to every output
@@ -393,12 +395,9 @@ class HostileDataModule(TinyDataModule):
     """Whose texts are those of somebody who means ill."""
 
     @property
-    def units(self):
-        return UNITS
-
-    @property
-    def class_names(self):
-        return {"kind": NAMES}
+    def descriptions(self):
+        units = {name: Variable(name, unit=unit) for name, unit in UNITS.items()}
+        return {"kind": Variable("kind", classes=NAMES), **units}
 
     def load(self):
         splits = super().load()
@@ -506,7 +505,9 @@ def test_its_tags_are_of_plain_characters(hostile):
 
 def test_its_answers_are_the_observations_of_the_next_question(hostile, tmp_path, capsys):
     checkpoint = next((hostile[0] / "checkpoints").glob("epoch=*.ckpt"))
-    assert read_variable_descriptions(checkpoint) == (UNITS, {"kind": NAMES})
+    found = read_variables(checkpoint, read_checkpoint(checkpoint))
+    assert {name: each.unit for name, each in found.items() if each.unit} == UNITS
+    assert found["kind"].classes == NAMES
     rows = [str(row) for row in range(len(NAMES))]
     words = ["counterfactual", "--ckpt_path", str(checkpoint), "--do", "kind=3", "intensity+=1"]
     assert main([*words, "--index", *rows, "--out", str(tmp_path / "first")]) == 0

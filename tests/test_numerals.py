@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from deepscm_pl.numerals import format_number, format_quantity
+from deepscm_pl.numerals import format_number
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,3 @@ def test_texts_are_the_number_to_its_digits(digits, exponent):
 def test_everyday_numbers_are_as_python_writes_them(value):
     assert format_number(value) == f"{value:.3g}"
     assert format_number(value, 6) == f"{value:g}"
-
-
-def test_quantities():
-    assert format_quantity("age", 61.25, "years") == "age 61.2 years"
-    assert format_quantity("ventricle_volume", 4e4, "mm³") == "ventricle volume 40,000 mm³"
-    assert format_quantity("sex", 0.0) == "sex 0"

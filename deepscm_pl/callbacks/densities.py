@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from torch import Tensor
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
     check_scalars,
-    label_with_unit,
+    given_units,
     restrict,
     scalars,
 )
@@ -24,7 +23,7 @@ from deepscm_pl.figures import (
     draw_noise,
     kernel_density,
 )
-from deepscm_pl.interventions import format_do, parse_do, with_class_indices
+from deepscm_pl.interventions import check_do, format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Variables
 
@@ -47,8 +46,9 @@ class AttributeDensities(FigureCallback):
         variables: Which variables to draw; without, all continuous scalars.
         pairs: Which pairs to draw, each the variable of the horizontal axis and that of the
             vertical one; without, each cause with its effect among ``variables``.
-        units: Unit of a variable, for the label of its axis: ``{thickness: pixels}``;
-            what is not named has that of the data.
+        units: Deprecated: units in place of those of the data. Give the data theirs instead, by
+            ``units`` of scans or :attr:`CausalDataModule.descriptions
+            <deepscm_pl.data.CausalDataModule.descriptions>`.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_observations: Observations, and as many samples of the model.
         seed: Seed of the samples.
@@ -59,7 +59,7 @@ class AttributeDensities(FigureCallback):
             intervention does not fit the model.
 
     Example:
-        >>> densities = AttributeDensities(["thickness+=1"], units={"thickness": "pixels"})
+        >>> densities = AttributeDensities(["thickness+=1"])
         >>> densities.num_observations
         2000
     """
@@ -77,12 +77,12 @@ class AttributeDensities(FigureCallback):
         seed: int = 0,
     ) -> None:
         super().__init__(every_n_epochs, num_observations, seed)
-        self.interventions: list[Mapping[str, Any]] = [
-            parse_do(text) for text in interventions or []
-        ]
+        self.texts = list(interventions or ())
+        for text in self.texts:
+            check_do(text)
         self.variables = None if variables is None else tuple(variables)
         self.pairs = None if pairs is None else [tuple(pair) for pair in pairs]
-        self.units = dict(units or {})
+        self.units = given_units(units)
         for pair in self.pairs or []:
             if len(set(pair)) != 2 or len(pair) != 2:
                 raise ValueError(f"pairs: expected two different variables, but got {list(pair)}.")
@@ -91,10 +91,9 @@ class AttributeDensities(FigureCallback):
         """Whether the variables are scalars and the interventions fit."""
         check_scalars(scm, "variables", self.variables or ())
         check_scalars(scm, "pairs", (name for pair in self.pairs or () for name in pair))
-        check_scalars(scm, "units", self.units)
-        self.interventions = [with_class_indices(do, self.class_names) for do in self.interventions]
-        for do in self.interventions:
-            scm.act(do)
+        self.check_units(scm)
+        for text in self.texts:
+            scm.act(parse_do(text, scm.variables))
         return None if self.chosen(scm) else "the model has no continuous scalar variable."
 
     def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
@@ -134,12 +133,13 @@ class AttributeDensities(FigureCallback):
         self, scm: StructuralCausalModel, factual: Variables, samples: Variables
     ) -> list[DensityPanel]:
         """A panel for each chosen variable, with a curve for the model and each intervention."""
-        curves = {"model": samples}
-        for do in self.interventions:
-            curves[format_do(do, self.known_units)] = scm.counterfactual(factual, do)
+        curves, described = {"model": samples}, self.described(scm)
+        for text in self.texts:
+            do = parse_do(text, described)
+            curves[format_do(do, described)] = scm.counterfactual(factual, do)
         return [
             DensityPanel(
-                label_with_unit(name, self.known_units),
+                described[name].label,
                 factual[name].flatten(),
                 {title: values[name].flatten() for title, values in curves.items()},
                 scm[name].domain.lower,
@@ -156,10 +156,11 @@ class AttributeDensities(FigureCallback):
         samples: Variables,
     ) -> JointPanel:
         observed = torch.cat([factual[name].flatten(1) for name in pair], dim=-1)
+        described = self.described(scm)
         x, y = (_evenly(torch.cat([factual[name], samples[name]])) for name in pair)
         return JointPanel(
-            label_with_unit(pair[0], self.known_units),
-            label_with_unit(pair[1], self.known_units),
+            described[pair[0]].label,
+            described[pair[1]].label,
             observed,
             x,
             y,
@@ -168,7 +169,7 @@ class AttributeDensities(FigureCallback):
 
     def _part(self, scm: StructuralCausalModel) -> StructuralCausalModel:
         pairs = [name for pair in self.chosen_pairs(scm) for name in pair]
-        changed = [name for do in self.interventions for name in do]
+        changed = [name for text in self.texts for name in parse_do(text, scm.variables)]
         return restrict(scm, dict.fromkeys([*self.chosen(scm), *pairs, *changed]))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,14 +26,14 @@ from deepscm_pl.figures import save_figure
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.runs.folders import checkpoint_folder, trained_steps
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Variables
+from deepscm_pl.variables import Variable, Variables
 
 __all__ = [
     "FigureCallback",
     "check_scalars",
+    "given_units",
     "grey_levels",
     "image_count",
-    "label_with_unit",
     "observation_labels",
     "pictures",
     "restrict",
@@ -82,17 +84,6 @@ def observation_labels(observations: Variables, split: str, count: int) -> list[
     return [f"{source} {number}" for number in numbers]
 
 
-def label_with_unit(name: str, units: Mapping[str, str]) -> str:
-    """``thickness (pixels)``, or the name alone where there is no unit.
-
-    Example:
-        >>> label_with_unit("heart_volume", {"heart_volume": "ml"})
-        'heart volume (ml)'
-    """
-    spoken = name.replace("_", " ")
-    return f"{spoken} ({units[name]})" if name in units else spoken
-
-
 def restrict(scm: StructuralCausalModel, names: Iterable[str]) -> StructuralCausalModel:
     """The model of ``names`` and their causes alone; it shares the mechanisms.
 
@@ -108,6 +99,7 @@ def restrict(scm: StructuralCausalModel, names: Iterable[str]) -> StructuralCaus
     kept = {*wanted, *scm.graph.ancestors(*wanted)}
     parents = {name: causes for name, causes in scm.graph.parents.items() if name in kept}
     part = StructuralCausalModel(CausalGraph(parents), {name: scm[name] for name in parents})
+    part.describe(scm.variables)
     part.fitted = scm.fitted.clone()
     # Not train(), which would reach into the mechanisms that both models share.
     part.training = scm.training
@@ -124,6 +116,14 @@ def image_count(num_images: int) -> int:
         ValueError: If it is no whole number from 1 to 1000.
     """
     return whole_number("num_images", num_images, least=1, most=_MOST_IMAGES)
+
+
+def given_units(units: Mapping[str, str] | None) -> dict[str, str]:
+    """The deprecated argument ``units`` of a callback."""
+    if units:
+        message = "units: the data describe their variables (units of scans, or descriptions)."
+        warnings.warn(message, DeprecationWarning, stacklevel=3)
+    return dict(units or {})
 
 
 class FigureCallback(pl.Callback, ABC):
@@ -145,8 +145,7 @@ class FigureCallback(pl.Callback, ABC):
         seed: Seed of the random numbers.
 
     Attributes:
-        units: Unit of a variable, where a subclass takes some.
-        class_names: Of the categorical variables of the data, once a run has started.
+        units: Units that a subclass was given (deprecated), in place of those of the variables.
         written: The PNG files written so far.
 
     Raises:
@@ -161,8 +160,6 @@ class FigureCallback(pl.Callback, ABC):
         self.seed = seed_number("seed", seed)
         self.units: dict[str, str] = {}
         self.written: list[Path] = []
-        self._data_units: Mapping[str, str] = {}
-        self.class_names: Mapping[str, Sequence[str]] = {}
         self._kept: list[dict[str, Tensor]] = []
         self._said: set[str] = set()
         self._is_warned = False
@@ -192,18 +189,26 @@ class FigureCallback(pl.Callback, ABC):
         """The variables of which observations are kept."""
         return scm.graph.nodes
 
-    @property
-    def known_units(self) -> dict[str, str]:
-        """Unit of each variable that has one: what was given, otherwise that of the data."""
-        return {**self._data_units, **self.units}
+    def check_units(self, scm: StructuralCausalModel) -> None:
+        """Raise if a unit was given to a variable that the model lacks."""
+        for name in self.units:
+            if name not in scm.graph:
+                raise ValueError(f"units: unknown variable {name!r}.")
+
+    def described(self, scm: StructuralCausalModel) -> dict[str, Variable]:
+        """The variables of the model, with the units that were given in place of their own."""
+        return {
+            name: replace(each, unit=self.units.get(name, each.unit))
+            for name, each in scm.variables.items()
+        }
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Stop before any training if what is asked for does not fit the model."""
         data: Any = getattr(trainer, "datamodule", None)
-        is_known = isinstance(data, CausalDataModule)
-        self._data_units = data.units if is_known else {}
-        self.class_names = data.class_names if is_known else {}
-        nothing = self.check(_scm(pl_module))
+        scm = _scm(pl_module)
+        if isinstance(data, CausalDataModule):  # which sets up the module after its callbacks
+            scm.describe(data.descriptions)
+        nothing = self.check(scm)
         if nothing is not None and nothing not in self._said:
             self._said.add(nothing)
             rank_zero_info("%s draws nothing: %s", type(self).__name__, for_terminal(nothing))

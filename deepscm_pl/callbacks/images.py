@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -14,9 +13,9 @@ from torch import Tensor
 from deepscm_pl.callbacks.figure_callback import (
     NO_PICTURES,
     FigureCallback,
+    given_units,
     grey_levels,
     image_count,
-    label_with_unit,
     observation_labels,
     pictures,
     restrict,
@@ -32,10 +31,10 @@ from deepscm_pl.figures import (
     draw_grid,
     draw_image_matrix,
 )
-from deepscm_pl.interventions import format_do, parse_do, with_class_indices
+from deepscm_pl.interventions import check_do, format_do, parse_do
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel, summarise
-from deepscm_pl.variables import Noise, Variables
+from deepscm_pl.variables import Do, Noise, Variables
 
 __all__ = [
     "ConditionalSampleGrid",
@@ -80,7 +79,8 @@ class _DoGrid(FigureCallback):
         self.num_particles = whole_number("num_particles", num_particles, least=1)
         whole_number("number of interventions", len(interventions), least=1)
         self.texts = list(interventions)
-        self.interventions: list[Mapping[str, Any]] = [parse_do(text) for text in interventions]
+        for text in self.texts:
+            check_do(text)
         self.differences = differences
 
     @abstractmethod
@@ -95,14 +95,17 @@ class _DoGrid(FigureCallback):
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Whether every intervention fits the model."""
-        self.interventions = [with_class_indices(do, self.class_names) for do in self.interventions]
-        for do in self.interventions:
+        for do in self.interventions(scm):
             scm.act(do)
         return None if pictures(scm) else NO_PICTURES
 
-    def _titles(self) -> list[str]:
-        """What stands over the columns of interventions."""
-        return [format_do(do, self.known_units) for do in self.interventions]
+    def interventions(self, scm: StructuralCausalModel) -> list[Do]:
+        """The interventions on the variables of a model."""
+        return [parse_do(text, scm.variables) for text in self.texts]
+
+    def _titles(self, scm: StructuralCausalModel) -> list[str]:
+        """The titles of the columns of interventions."""
+        return [format_do(do, scm.variables) for do in self.interventions(scm)]
 
     def draw(
         self, scm: StructuralCausalModel, observations: Variables, split: str
@@ -115,7 +118,7 @@ class _DoGrid(FigureCallback):
                 ImageColumn(
                     title,
                     column[name],
-                    captions(scm, column, self.known_units, self.class_names),
+                    captions(scm, column),
                 )
                 for title, column in zip(titles, columns, strict=True)
             ]
@@ -136,12 +139,12 @@ class CounterfactualGrid(_DoGrid):
     ) -> tuple[list[str], list[dict[str, Tensor]]]:
         """The factual, then every counterfactual, averaged over particles."""
         factual = {name: observations[name] for name in scm.graph.nodes}
-        answers = scm.counterfactual(factual, self.interventions, self.num_particles)
+        answers = scm.counterfactual(factual, self.interventions(scm), self.num_particles)
         columns = [
             {name: summarise(value[:, k])[0] for name, value in answers.items()}
-            for k in range(len(self.interventions))
+            for k in range(len(self.texts))
         ]
-        return ["factual", *self._titles()], [factual, *columns]
+        return ["factual", *self._titles(scm)], [factual, *columns]
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The row of the data that the observation is."""
@@ -167,13 +170,13 @@ class InterventionGrid(_DoGrid):
             for _ in range(self.num_particles)
         ]
         columns = []
-        for do in ({}, *self.interventions):
+        for do in ({}, *self.interventions(scm)):
             acted = scm.act(do)
             values = [_spread(scm, acted.predict(noise), self.num_images) for noise in draws]
             columns.append(
                 {name: summarise(torch.stack([v[name] for v in values]))[0] for name in values[0]}
             )
-        return ["sample", *self._titles()], columns
+        return ["sample", *self._titles(scm)], columns
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The number of the draw."""
@@ -218,7 +221,7 @@ class SampleGrid(FigureCallback):
     ) -> Iterator[tuple[str, Figure]]:
         """A grid for each image variable."""
         values = scm.sample(self.num_images)
-        texts = captions(scm, values, self.known_units, self.class_names)
+        texts = captions(scm, values)
         for name in pictures(scm):
             # A volume is shown as three planes.
             most = _COLUMNS if values[name].dim() == 4 else _COLUMNS // 2
@@ -285,8 +288,9 @@ class ConditionalSampleGrid(FigureCallback):
         values: Values of these; a parent that is not named takes its ``quantiles``, or all of its
             categories.
         quantiles: Which quantiles of the observations to take, between 0 and 1.
-        units: Unit of a parent, for the label of its axis: ``{thickness: pixels}``;
-            what is not named has that of the data.
+        units: Deprecated: units in place of those of the data. Give the data theirs instead, by
+            ``units`` of scans or :attr:`CausalDataModule.descriptions
+            <deepscm_pl.data.CausalDataModule.descriptions>`.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of panels.
         num_observations: Observations that quantiles are taken from.
@@ -320,7 +324,7 @@ class ConditionalSampleGrid(FigureCallback):
         self.parents = tuple(parents or ())
         self.values = {name: list(numbers) for name, numbers in (values or {}).items()}
         self.quantiles = list(quantiles) if quantiles is not None else [0.02, 0.25, 0.5, 0.75, 0.98]
-        self.units = dict(units or {})
+        self.units = given_units(units)
         self._check_arguments()
 
     def _check_arguments(self) -> None:
@@ -349,9 +353,7 @@ class ConditionalSampleGrid(FigureCallback):
                         f"{argument}: {name!r} is no scalar parent of an image that is drawn; "
                         f"expected some of {', '.join(sorted(possible)) or 'none'}."
                     )
-        unknown = [name for name in self.units if name not in scm.graph]
-        if unknown:
-            raise ValueError(f"units: unknown variable {unknown[0]!r}.")
+        self.check_units(scm)
         for name, numbers in self.values.items():
             scm.act({name: _column(scm, numbers)})
         return None if axes else "no image of the model has a scalar parent."
@@ -392,9 +394,10 @@ class ConditionalSampleGrid(FigureCallback):
                 continue
             cells = images_over_grid(scm, image, grid, noise).flip(0)
             panels = [ImagePanel(f"noise {k}", cells[:, :, k]) for k in range(self.num_images)]
+            described = self.described(scm)
             columns, *rows = [
                 MatrixAxis(
-                    label_with_unit(name, self.known_units),
+                    described[name].label,
                     [format_number(value) for value in values.tolist()],
                 )
                 for name, values in grid.items()

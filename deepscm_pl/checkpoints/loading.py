@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -17,14 +17,14 @@ from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.scans.cache import holds_caches
 from deepscm_pl.escaping import one_line
 from deepscm_pl.runs.reading import load_weights, read_checkpoint
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Variable
 
 __all__ = [
-    "VariableDescriptions",
     "describe_data",
-    "describe_variables",
     "load_data",
     "load_model",
-    "read_variable_descriptions",
+    "read_variables",
 ]
 
 _UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
@@ -63,6 +63,7 @@ def load_model(
             describes.
     """
     checkpoint = read_checkpoint(path, map_location, settings)
+    variables = read_variables(path, checkpoint)
     try:
         arguments = restore_arguments(kind, checkpoint["hyper_parameters"], trust) | dict(changes)
         weights = checkpoint["state_dict"]
@@ -70,6 +71,9 @@ def load_model(
             load_weights(kind(**arguments), weights)
         model = kind(**arguments)
         load_weights(model, weights)
+        scm = getattr(model, "scm", None)
+        if isinstance(scm, StructuralCausalModel):
+            scm.describe(variables)
     except (*_UNFIT, ValueError) as error:
         raise ValueError(
             f"checkpoint: {path} does not fit this version of the program: {one_line(error)}"
@@ -177,46 +181,32 @@ def describe_data(
     return kind, arguments
 
 
-class VariableDescriptions(NamedTuple):
-    """What the data say of variables.
-
-    Attributes:
-        units: Of the variables that have one.
-        class_names: Of the categorical variables whose classes have names, by index.
-    """
-
-    units: Mapping[str, str]
-    class_names: Mapping[str, Sequence[str]]
-
-
-def describe_variables(data: Any) -> dict[str, Any]:
-    """Units and names of classes as plain data for a checkpoint."""
-    names = {name: list(each) for name, each in getattr(data, "class_names", {}).items()}
-    return {"units": dict(getattr(data, "units", {})), "class_names": names}
-
-
-def read_variable_descriptions(path: str | Path) -> VariableDescriptions:
-    """What a checkpoint remembers of the variables; older ones than that know nothing.
-
-    Texts are those of the file: escape them (:mod:`deepscm_pl.escaping`) where they are shown.
+def read_variables(path: str | Path, checkpoint: Mapping[str, Any]) -> dict[str, Variable]:
+    """The units and class names that a checkpoint holds; none where it is older than they are.
 
     Args:
-        path: The ``.ckpt`` file.
+        path: The file, for messages.
+        checkpoint: As :func:`read_checkpoint` returns it.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, foreign or hostile.
+        ValueError: If they are malformed.
     """
-    kept = read_checkpoint(path, settings=()).get("descriptions", {})
     try:
-        units = {str(name): str(unit) for name, unit in kept.get("units", {}).items()}
-        names = {
-            str(name): tuple(str(text) for text in texts)
-            for name, texts in kept.get("class_names", {}).items()
-        }
-    except (AttributeError, TypeError):
+        described = checkpoint.get("variables")
+        if described is None:
+            described = _of_older(checkpoint.get("descriptions", {}))
+        return {str(name): Variable.read(str(name), each) for name, each in described.items()}
+    except (AttributeError, TypeError, ValueError):
         raise ValueError(
             f"checkpoint: {path} describes its variables in another form than expected; use "
             "another checkpoint of the same run."
         ) from None
-    return VariableDescriptions(units, names)
+
+
+def _of_older(descriptions: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The two mappings that version 0.1 wrote, as one."""
+    units, classes = descriptions.get("units", {}), descriptions.get("class_names", {})
+    return {
+        name: {"unit": units.get(name), "classes": classes.get(name)}
+        for name in {**units, **classes}
+    }

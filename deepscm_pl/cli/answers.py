@@ -244,8 +244,6 @@ class Output:
         columns: What was done.
         npz: Whether to write all values as ``answers.npz``, too.
         image_format: Of the images; None for NIfTI of volumes, PNG of others.
-        units: Of the variables that have one, for the grid.
-        class_names: Of the categorical variables whose classes have names.
         differences: Whether NIfTI files of the differences to the first column are written, too.
     """
 
@@ -253,8 +251,6 @@ class Output:
     columns: Sequence[Column]
     npz: bool = False
     image_format: ImageFormat | None = None
-    units: Mapping[str, str] = field(default_factory=dict)
-    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     differences: bool = False
 
 
@@ -371,8 +367,8 @@ class _Writer:
         cells = [
             self._images(part, k, name)
             if name in self.scm.image_variables
-            else _numbers(part.values[k][name], self.output.class_names.get(name, ()))
-            for name in self.scm.graph.nodes
+            else _numbers(part.values[k][name], variable.classes)
+            for name, variable in self.scm.variables.items()
         ]
         return cells + [self._differences(part, k, name) for name in self._compared()]
 
@@ -405,9 +401,7 @@ class _Writer:
         """The grids of an image variable; their names."""
         columns = self.output.columns[: self.shown.columns]
         means = self.shown.means()
-        texts = [
-            captions(self.scm, mean, self.output.units, self.output.class_names) for mean in means
-        ]
+        texts = [captions(self.scm, mean) for mean in means]
         shown = [
             ImageColumn(column.heading or column.title, mean[name], text)
             for column, mean, text in zip(columns, means, texts, strict=True)

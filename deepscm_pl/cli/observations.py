@@ -6,6 +6,7 @@ import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +29,7 @@ from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_file_name, from_spreadsheet
 from deepscm_pl.figures import as_pictures
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain, class_named
+from deepscm_pl.variables import Domain, Variable
 
 __all__ = [
     "FORMATS",
@@ -217,7 +218,6 @@ _Row = tuple[str, dict[str, _Cell]]
 def observations_from_csv(
     scm: StructuralCausalModel,
     path: Path,
-    class_names: Mapping[str, Sequence[str]],
     prepare: Callable[[Path], Sequence[_Cell]] | None = None,
 ) -> ObservedRows:
     """A table with a column for each variable; images by their paths, relative to the table.
@@ -230,7 +230,6 @@ def observations_from_csv(
     Args:
         scm: The model.
         path: The table.
-        class_names: Of the categorical variables whose classes have names.
         prepare: Makes the images of a file what the model sees, if they are not yet; each of
             several is an observation of its own.
 
@@ -239,7 +238,7 @@ def observations_from_csv(
         ValueError: If a column is missing or a cell is no possible value; while they are read, if
             an image has another shape.
     """
-    table = _Table(scm, path, class_names)
+    table = _Table(scm, path)
     count = table.check()
     read_images = _reader(scm, prepare)
 
@@ -273,7 +272,11 @@ class _Table:
 
     scm: StructuralCausalModel
     path: Path
-    class_names: Mapping[str, Sequence[str]]
+
+    @cached_property
+    def variables(self) -> dict[str, Variable]:
+        """The variables of the model."""
+        return self.scm.variables
 
     def lines(self) -> Iterator[_Line]:
         """The rows, of a table that has a column for each variable."""
@@ -344,9 +347,9 @@ class _Table:
 
     def _numbers(self, lines: Sequence[_Line], name: str) -> Tensor:
         """A number for each row, ``(N, 1)``."""
-        classes = self.class_names.get(name, ())
+        variable = self.variables[name]
         found = [
-            [_read_number(self._where(line, name), line.cells[name], classes)] for line in lines
+            [_read_number(self._where(line, name), line.cells[name], variable)] for line in lines
         ]
         return torch.tensor(found, dtype=self.scm.dtype)
 
@@ -381,12 +384,13 @@ def _reader(
     return read
 
 
-def _read_number(where: str, cell: str, classes: Sequence[str]) -> float:
+def _read_number(where: str, cell: str, variable: Variable) -> float:
     """A number, or the index of a class."""
-    if classes:
-        found = class_named(cell, classes)
+    if variable.classes:
+        found = variable.class_index(cell)
         if found is None:
-            raise ValueError(f"{where}: expected one of {', '.join(classes)}, but got {cell!r}.")
+            expected = ", ".join(variable.classes)
+            raise ValueError(f"{where}: expected one of {expected}, but got {cell!r}.")
         return found
     try:
         return float(cell)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.checkpoints.loading import read_variable_descriptions
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
 from deepscm_pl.cli.observations import (
@@ -24,7 +23,7 @@ from deepscm_pl.cli.observations import (
 )
 from deepscm_pl.cli.parser import FriendlyArgumentParser, add_trust_option
 from deepscm_pl.escaping import for_terminal
-from deepscm_pl.interventions import format_do, parse_do, with_class_indices
+from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import DeepSCM, load_data
@@ -47,13 +46,11 @@ class _Question:
         scm: The model.
         options: Of the command line.
         dos: The interventions; one that does nothing for samples.
-        class_names: Of the categorical variables whose classes have names.
     """
 
     scm: StructuralCausalModel
     options: argparse.Namespace
     dos: Sequence[Do]
-    class_names: Mapping[str, Sequence[str]]
 
     def request(self, observations: int, **settings: Any) -> Request:
         """How much is asked for of so many observations."""
@@ -80,18 +77,14 @@ def run_question(words: list[str]) -> None:
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     formats = choose_formats(scm, options.format)
-    units, class_names = read_variable_descriptions(options.ckpt_path)
-    texts = getattr(options, "do", [])
-    dos = [with_class_indices(parse_do(text), class_names) for text in texts] or [{}]
-    question = _Question(scm, options, dos, class_names)
+    dos = [parse_do(text, scm.variables) for text in getattr(options, "do", [])] or [{}]
+    question = _Question(scm, options, dos)
     is_counterfactual = words[0] == "counterfactual"
     output = Output(
         options.out,
-        list(_columns(question, units, is_counterfactual)),
+        list(_columns(question, is_counterfactual)),
         options.npz,
         options.format,
-        units,
-        class_names,
         differences=is_counterfactual,
     )
     with torch.no_grad():
@@ -191,14 +184,14 @@ def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
     add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
 
 
-def _columns(
-    question: _Question, units: Mapping[str, str], is_counterfactual: bool
-) -> Iterator[Column]:
+def _columns(question: _Question, is_counterfactual: bool) -> Iterator[Column]:
     """What is done: nothing, if that is asked for or compared with, and every intervention."""
     if is_counterfactual:
         yield Column("factual", "factual")
+    variables = question.scm.variables
+    plain = {name: replace(each, unit="") for name, each in variables.items()}
     for do in question.dos:
-        title, heading = format_do(do), format_do(do, units)
+        title, heading = format_do(do, plain), format_do(do, variables)
         if is_counterfactual:
             about = f"counterfactual under {title}"
             yield Column(title, about, heading, question.options.num_particles)
@@ -313,4 +306,4 @@ def _observe(question: _Question) -> ObservedRows:
     prepare = None
     if options.prepare:
         prepare = load_data(options.ckpt_path, trust=options.trust).prepare_file
-    return observations_from_csv(scm, options.observations, question.class_names, prepare)
+    return observations_from_csv(scm, options.observations, prepare)

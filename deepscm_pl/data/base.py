@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from deepscm_pl.checks import process_count, seed_number, whole_number
 from deepscm_pl.data.loading import EpochSampler, ResumableLoader, ShardSampler, data_seed
 from deepscm_pl.data.placement import Placement
+from deepscm_pl.variables import Variable
 from deepscm_pl.worlds import KnownWorld
 
 __all__ = [
@@ -158,15 +160,44 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return None
 
     @property
+    def descriptions(self) -> dict[str, Variable]:
+        """What is known of each variable: its unit, and the names of its class indices 0, 1, ...
+
+        The model that is trained takes it over and is saved with it. Override it in a class of your
+        own; this one knows the units of the world.
+        """
+        kind, base = type(self), CausalDataModule
+        if kind.units is base.units and kind.class_names is base.class_names:
+            return self._of_world()
+        warnings.warn(
+            f"{kind.__name__}: override descriptions instead of units and class_names.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        units, classes = self.units, self.class_names
+        return {
+            name: Variable(name, unit=units.get(name, ""), classes=tuple(classes.get(name, ())))
+            for name in {**units, **classes}
+        }
+
+    @property
     def units(self) -> dict[str, str]:
-        """The unit of each variable that has one: those of the world, if it is known."""
-        known = {} if self.world is None else self.world.units
-        return {name: unit for name, unit in known.items() if unit}
+        """The unit of each variable that has one, of :attr:`descriptions`."""
+        return {name: each.unit for name, each in self._own().items() if each.unit}
 
     @property
     def class_names(self) -> dict[str, tuple[str, ...]]:
-        """What the class indices 0, 1, … of a variable stand for, as far as they have names."""
-        return {}
+        """The names of the classes of each variable that has some, of :attr:`descriptions`."""
+        return {name: each.classes for name, each in self._own().items() if each.classes}
+
+    def _own(self) -> dict[str, Variable]:
+        # Where nothing overrides descriptions, they are made of units and class_names.
+        is_own = type(self).descriptions is not CausalDataModule.descriptions
+        return self.descriptions if is_own else self._of_world()
+
+    def _of_world(self) -> dict[str, Variable]:
+        known = {} if self.world is None else self.world.units
+        return {name: Variable(name, unit=unit) for name, unit in known.items()}
 
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """Loads the originals from which the images of a published split were drawn.

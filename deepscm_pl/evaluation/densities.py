@@ -19,6 +19,7 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics.functional import wasserstein_distance
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Variable
 
 __all__ = ["DensityResult", "Sample", "evaluate_densities"]
 
@@ -80,28 +81,22 @@ class DensityResult:
         variable: What is distributed.
         given: What is given, and its value.
         done: Whether that is set by an intervention, not observed.
-        unit: Of the variable and of the distance.
         model: Draws of the model.
         world: Draws of the world; None without one.
         distance: Wasserstein distance of both; None without a world.
         floor: The distance of two samples of the world, which no model can be blamed for; None
             without one.
-        given_units: Of what is given, as far as it has some.
-        categories: How many classes ``variable`` has; None if it is continuous.
-        class_names: Of those variables here whose classes have names.
+        variables: Of the model; what is not there has no unit and is continuous.
     """
 
     variable: str
     given: Mapping[str, float]
     done: bool
-    unit: str
     model: Sample
     world: Sample | None = None
     distance: float | None = None
     floor: float | None = None
-    given_units: Mapping[str, str] = field(default_factory=dict)
-    categories: int | None = None
-    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    variables: Mapping[str, Variable] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -126,6 +121,16 @@ class DensityResult:
         )
 
     @property
+    def unit(self) -> str:
+        """The unit of ``variable`` and of the distance."""
+        return self._known(self.variable).unit
+
+    @property
+    def categories(self) -> int | None:
+        """How many classes ``variable`` has; None if it is continuous."""
+        return self._known(self.variable).domain.categories
+
+    @property
     def classes(self) -> list[str]:
         """The classes of ``variable``, by their names or numbers; none if it is continuous."""
         return [self._as_text(self.variable, float(k)) for k in range(self.categories or 0)]
@@ -135,10 +140,10 @@ class DensityResult:
         return float(self.model.weights[self.model.values == of].sum())
 
     def _as_text(self, name: str, value: float) -> str:
-        names = self.class_names.get(name, ())
-        if value in range(len(names)):
-            return names[int(value)]
-        return f"{format_number(value, 4)} {self.given_units.get(name, '')}".rstrip()
+        return self._known(name).format(value, 4)
+
+    def _known(self, name: str) -> Variable:
+        return self.variables.get(name, Variable(name))
 
 
 def evaluate_densities(
@@ -283,11 +288,8 @@ def _compare(
         asked.variable,
         asked.given,
         asked.done,
-        subject.unit(asked.variable),
         own,
-        given_units={name: subject.unit(name) for name in asked.given},
-        categories=subject.scm[asked.variable].domain.categories,
-        class_names=subject.class_names,
+        variables=subject.scm.variables,
     )
     if not worlds:
         return alone

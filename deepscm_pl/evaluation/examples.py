@@ -37,9 +37,8 @@ class Example:
 
 def describe_rows(subject: Subject, rows: int) -> list[str]:
     """What the first ``rows`` rows are, in lines: which they are, and their scalar variables."""
-    units = {name: subject.unit(name) for name in subject.scalars}
     values = {name: subject.variables[name][:rows] for name in subject.scalars}
-    described = captions(subject.scm, values, units, subject.class_names) or [""] * rows
+    described = captions(subject.scm, values) or [""] * rows
     return [f"test {row}\n{text}".rstrip() for row, text in enumerate(described)]
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.evaluation.subject import Subject
-from deepscm_pl.interventions import format_do, parse_do, with_class_indices
+from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain
+from deepscm_pl.variables import Domain, Variable
 
 __all__ = [
     "Answer",
@@ -36,34 +36,31 @@ class Question:
 
     Args:
         text: Such as ``thickness=3`` or ``thickness+=1, intensity=100``.
-        class_names: Of the categorical variables whose classes have names.
-        units: Of the variables that have one.
+        variables: Of the model; None for any variable, with numbers only.
 
     Attributes:
         do: The intervention.
 
     Raises:
-        ValueError: If the text cannot be read, or names a class that is not there.
+        ValueError: If the text cannot be read, or names a variable or class that is not there.
 
     Example:
-        >>> Question("thickness=3, intensity=100").do
-        {'thickness': 3.0, 'intensity': 100.0}
-        >>> Question("thickness=3, intensity=100", units={"thickness": "pixels"}).title
-        'do(thickness = 3 pixels, intensity = 100)'
+        >>> asked = Question("thickness=3", {"thickness": Variable("thickness", unit="pixels")})
+        >>> asked.do, asked.title
+        ({'thickness': 3.0}, 'do(thickness = 3 pixels)')
     """
 
     text: str
-    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict, compare=False)
-    units: Mapping[str, str] = field(default_factory=dict, compare=False)
+    variables: Mapping[str, Variable] | None = field(default=None, compare=False)
     do: Mapping[str, Any] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "do", with_class_indices(parse_do(self.text), self.class_names))
+        object.__setattr__(self, "do", parse_do(self.text, self.variables))
 
     @property
     def title(self) -> str:
         """As tables and pictures call it, such as ``do(thickness + 1)``."""
-        return format_do(self.do, self.units)
+        return format_do(self.do, self.variables)
 
     def check(self, subject: Subject) -> None:
         """Raise unless the model, and the world if it is known, can be asked.
@@ -105,7 +102,7 @@ def default_questions(subject: Subject) -> list[Question]:
     causes = subject.scm.graph.ancestors(*subject.scm.image_variables) & set(subject.scalars)
     known = causes if subject.world is None else set(subject.attributes)
     return [
-        Question(f"{name}={_as_text(subject, name, value)}", subject.class_names, subject.units)
+        Question(f"{name}={_as_text(subject, name, value)}", subject.scm.variables)
         for name in subject.scalars
         if name in known
         for value in typical_values(subject, name, _DEFAULT_QUANTILES)
@@ -113,7 +110,7 @@ def default_questions(subject: Subject) -> list[Question]:
 
 
 def _as_text(subject: Subject, name: str, value: float) -> str:
-    names = subject.class_names.get(name, ())
+    names = subject.scm.variables[name].classes
     return names[int(value)] if names else np.format_float_positional(value, trim="-")
 
 

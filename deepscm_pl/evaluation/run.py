@@ -81,7 +81,7 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
     if texts is None:
         questions = default_questions(subject)
     else:
-        questions = [Question(text, subject.class_names, subject.units) for text in texts]
+        questions = [Question(text, subject.scm.variables) for text in texts]
     for question in questions:
         question.check(subject)
     for first, second in combinations(questions, 2):

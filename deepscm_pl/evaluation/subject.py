@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule, KnownWorld
-from deepscm_pl.data.classes import check_classes
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["Subject"]
@@ -36,8 +35,6 @@ class Subject:
         other_attributes: Attributes of the world that the model lacks, ``(N,)`` each: the truth
             depends on them, too.
         available: How many rows the test split has; None where that is not known.
-        units: Of the variables that have one.
-        class_names: Of the categorical variables whose classes have names.
         identifiers: Whose each of the N rows is; None where every row is another's.
     """
 
@@ -48,8 +45,6 @@ class Subject:
     why_no_originals: str = ""
     other_attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     available: int | None = None
-    units: Mapping[str, str] = field(default_factory=dict)
-    class_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     identifiers: Sequence[str] | None = None
 
     @classmethod
@@ -61,6 +56,8 @@ class Subject:
         least: int = _ENOUGH,
     ) -> Subject:
         """The first ``rows`` rows of the test split of ``data``, or all.
+
+        The model takes over the units and class names of the data.
 
         Args:
             scm: The model.
@@ -74,7 +71,7 @@ class Subject:
         """
         split = data.variables("test")
         _check_variables(scm, split)
-        check_classes(scm, data.class_names)
+        scm.describe(data.descriptions)
         available = len(next(iter(split.values())))
         size = _size(rows, least, available)
         variables = {name: split[name][:size] for name in scm.graph.nodes}
@@ -85,8 +82,6 @@ class Subject:
             data.world,
             None,
             available=available,
-            units=data.units,
-            class_names=data.class_names,
             identifiers=None if identifiers is None else identifiers[:size],
         )
         return known if data.world is None else known._with_truth(data, data.world, split)
@@ -164,7 +159,7 @@ class Subject:
         """What a variable is measured in, as far as is known."""
         if name not in self.scalars:
             return "grey levels"
-        return self.units.get(name, "")
+        return self.scm.variables[name].unit
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
         """Some rows as the model takes them: in floating point, on its device."""

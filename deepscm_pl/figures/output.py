@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from deepscm_pl.escaping import for_picture
 from deepscm_pl.files import DiskFullError, new_file
-from deepscm_pl.numerals import format_number, format_quantity
+from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Variables
 
@@ -197,19 +197,12 @@ def _in_millions(label: str) -> str:
     return f"{before}{bracket}million {unit}" if bracket else f"{label} (millions)"
 
 
-def captions(
-    scm: StructuralCausalModel,
-    values: Variables,
-    units: Mapping[str, str] | None = None,
-    class_names: Mapping[str, Sequence[str]] | None = None,
-) -> list[str]:
+def captions(scm: StructuralCausalModel, values: Variables) -> list[str]:
     """For each row of values its scalars, a line each.
 
     Args:
         scm: The model.
         values: ``(N, 1)`` of every scalar variable of the model, categories included.
-        units: Of the variables that have one.
-        class_names: Of the categorical variables whose classes have names.
 
     Returns:
         N texts, or none if the model has no scalar.
@@ -218,22 +211,12 @@ def captions(
         >>> import torch
         >>> from deepscm_pl.mechanisms import AffineFlow
         >>> scm = StructuralCausalModel("age", {"age": AffineFlow})
-        >>> captions(scm, {"age": torch.tensor([[61.34], [40.0]])}, {"age": "years"})
-        ['age 61.3 years', 'age 40 years']
+        >>> captions(scm, {"age": torch.tensor([[61.34], [40.0]])})
+        ['age 61.3', 'age 40']
     """
-    names = [name for name in scm.graph.nodes if scm[name].domain.shape == (1,)]
     lines = [
-        [
-            _describe(name, value, (units or {}).get(name, ""), (class_names or {}).get(name, ()))
-            for value in values[name].flatten().tolist()
-        ]
-        for name in names
+        [f"{each.spoken} {each.format(value)}" for value in values[name].flatten().tolist()]
+        for name, each in scm.variables.items()
+        if each.domain.shape == (1,)
     ]
     return ["\n".join(row) for row in zip(*lines, strict=True)]
-
-
-def _describe(name: str, value: float, unit: str, classes: Sequence[str]) -> str:
-    # A mean over particles may lie between classes.
-    if value in range(len(classes)):
-        return f"{name.replace('_', ' ')} {classes[int(value)]}"
-    return format_quantity(name, value, unit)

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from deepscm_pl.checkpoints.loading import describe_variables, load_model
+from deepscm_pl.checkpoints.loading import load_model, read_variables
 from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
-from deepscm_pl.data.classes import check_classes
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
@@ -166,19 +165,24 @@ class DeepSCM(WatchedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the data with the model, so that a checkpoint knows its test split."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint["variables"] = {
+            name: each.describe() for name, each in self.scm.variables.items()
+        }
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
-            checkpoint["descriptions"] = describe_variables(datamodule)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Evaluate averaged weights, where the checkpoint holds them; remember its steps."""
         super().on_load_checkpoint(checkpoint)
         evaluate_average(self.trainer, checkpoint)
         self.loaded_steps = checkpoint.get("global_step")
+        data = self.scm.variables  # which know better than the file
+        self.scm.describe(read_variables("the file", checkpoint))
+        self.scm.describe(data)
 
     def setup(self, stage: str) -> None:
-        """Fit the statistics that mechanisms standardise with, on the training split only.
+        """Take units and class names of the data, and statistics of the training split only.
 
         Every process sees the same split, and so finds the same statistics. A model that was
         trained before keeps its own.
@@ -186,6 +190,9 @@ class DeepSCM(WatchedModule):
         Raises:
             ValueError: If there is no training split to be had.
         """
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if isinstance(datamodule, CausalDataModule):
+            self.scm.describe(datamodule.descriptions)
         require_evaluation_memory(self.trainer, self.scm, self.num_evaluation_particles)
         if stage == "fit":
             require_training_memory(self.trainer, self.scm, self.objective.num_particles)
@@ -227,7 +234,6 @@ class DeepSCM(WatchedModule):
                 "deepscm_pl.data, or call model.scm.fit(variables) with the training split first."
             )
         if isinstance(datamodule, CausalDataModule):
-            check_classes(self.scm, datamodule.class_names)
             for split in get_args(Split):
                 check_rows(self.scm, datamodule, split)
         self.scm.fit(datamodule.variables("train"))

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deepscm_pl.checkpoints.loading import VariableDescriptions, read_variable_descriptions
 from deepscm_pl.runs.reading import read_checkpoint
 from deepscm_pl.runs.safetensors_file import SUFFIX, is_exported, write_exported
 from deepscm_pl.scm import StructuralCausalModel
@@ -56,7 +55,7 @@ def export_model(
     model = DeepSCM.load_from_checkpoint(checkpoint_path, trust=trust)
     checkpoint = read_checkpoint(checkpoint_path)
     about = {
-        "variables": _about_variables(model.scm, read_variable_descriptions(checkpoint_path)),
+        "variables": _about_variables(model.scm),
         "weights": "averaged" if _is_averaged(checkpoint) else "raw",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
@@ -81,17 +80,14 @@ def _is_averaged(checkpoint: Mapping[str, Any]) -> bool:
     return "current_model_state" in checkpoint or checkpoint.get("weights") == "averaged"
 
 
-def _about_variables(
-    scm: StructuralCausalModel, descriptions: VariableDescriptions
-) -> dict[str, dict[str, Any]]:
+def _about_variables(scm: StructuralCausalModel) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "parents": list(scm.graph.parents[name]),
-            "unit": descriptions.units.get(name),
-            "classes": list(descriptions.class_names.get(name, ())) or None,
-            **_about_domain(scm[name].domain),
+            **variable.describe(),
+            **_about_domain(variable.domain),
         }
-        for name in scm.graph.nodes
+        for name, variable in scm.variables.items()
     }
 
 

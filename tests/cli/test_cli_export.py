@@ -26,7 +26,7 @@ def exported(checkpoint, tmp_path, capsys):
 
 def test_the_program_says_what_it_has_written(altered, tmp_path, capsys):
     units = {"thickness": "pixels", "intensity": "grey levels"}
-    checkpoint = altered(descriptions={"units": units, "class_names": {}})
+    checkpoint = altered(variables={name: {"unit": unit} for name, unit in units.items()})
     path = tmp_path / "model.safetensors"
     assert main(["export", "--ckpt_path", str(checkpoint), "--out", str(path)]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -300,7 +300,7 @@ def test_a_model_of_slices_refuses_a_volume(tmp_path):
     cells = {"thickness": "2", "intensity": "100", "image": "a.nii"}
     table = tmp_path / "mine.csv"
     table.write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
-    observed = observations_from_csv(scm, table, {})
+    observed = observations_from_csv(scm, table)
     with pytest.raises(ValueError, match=r"expected a single slice, but .* is a volume of shape"):
         next(observed.read(1))
 

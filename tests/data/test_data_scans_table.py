@@ -6,8 +6,6 @@ import pandas as pd
 import pytest
 import torch
 
-from deepscm_pl.variables import class_named
-
 from scan_folders import make, subjects, write_folder, write_table
 
 SPLITS = ("train", "validation", "test")
@@ -91,8 +89,9 @@ def test_classes_of_long_numbers_keep_their_names(tmp_path):
     data = make(tmp_path, kinds={"site": "categorical"})
     names = data.class_names["site"]
     assert names == ("11025001", "11025002", "11025003")
-    assert [class_named(text, names) for text in sites] == [0.0, 1.0, 2.0]
-    assert class_named("1", names) is None
+    site = data.descriptions["site"]
+    assert [site.class_index(text) for text in sites] == [0, 1, 2]
+    assert site.class_index("1") is None
 
 
 @pytest.mark.parametrize("name", ["", " ", "Unnamed: 0"])

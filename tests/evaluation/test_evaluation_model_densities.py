@@ -17,6 +17,7 @@ from deepscm_pl.reports import Report
 from deepscm_pl.reports.report import _plain_density
 from deepscm_pl.reports.tables import density_table
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Domain, Variable
 
 from tiny import image_mechanism
 
@@ -43,9 +44,9 @@ def subject():
         loss = -sum(scm[n].log_prob(rows[n], rows).mean() for n in scm.graph.nodes)
         loss.backward()
         optimiser.step()
-    return Subject(scm.eval(), rows, None, None,
-                   units={"volume": "mm³"},
-                   class_names={"sex": ("male", "female")})  # fmt: skip
+    sex = Variable("sex", classes=("male", "female"))
+    scm.describe({"volume": Variable("volume", unit="mm³"), "sex": sex})
+    return Subject(scm.eval(), rows, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def test_an_infinite_draw_is_no_number_of_the_report():
     unseen = Sample(values, torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64))
     assert (unseen.mean, unseen.deviation) == (1.5, 0.5)
     seen = Sample(values.repeat(100), torch.full((300,), 1 / 300, dtype=torch.float64))
-    result = DensityResult("volume", {"age": 1.0}, True, "", seen)
+    result = DensityResult("volume", {"age": 1.0}, True, seen)
     plain = _plain_density(result)["model"]
     assert plain["mean"] is plain["standard_deviation"] is None
     table = density_table([result])
@@ -183,7 +184,7 @@ def test_what_few_draws_say_is_not_put_in_numbers():
     values = torch.randn(1000, dtype=torch.float64)
     for spread, shown in ((0.1, True), (5.0, False)):
         weights = (spread * torch.randn(1000, dtype=torch.float64)).softmax(0)
-        result = DensityResult("age", {"volume": 1.0}, False, "", Sample(values, weights))
+        result = DensityResult("age", {"volume": 1.0}, False, Sample(values, weights))
         assert (result.model.effective_size > 100) == shown
         assert ("mean" in density_table([result]).columns) == shown
 
@@ -192,10 +193,9 @@ def test_what_few_draws_say_is_not_put_in_numbers():
 def test_each_class_has_a_probability(count):
     values = torch.arange(count, dtype=torch.float64)
     weights = torch.tensor([0.25, 0.5, 0.25][-count:], dtype=torch.float64)
-    names = {"site": ("Bath", "Cork", "York")[:count]}
+    site = Variable("site", Domain(categories=count), classes=("Bath", "Cork", "York")[:count])
     sample = Sample(values, weights / weights.sum())
-    result = DensityResult("site", {"age": 1.0}, True, "", sample, categories=count,
-                           class_names=names)  # fmt: skip
+    result = DensityResult("site", {"age": 1.0}, True, sample, variables={"site": site})
     rows = density_table([result]).rows
     expected = [("York", "0.25"), ("Cork", "0.5"), ("Bath", "0.25")][::-1]
     expected = expected if count == 3 else [("Cork", "0.333")]

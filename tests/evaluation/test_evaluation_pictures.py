@@ -41,6 +41,7 @@ from deepscm_pl.reports.tables import (
     noise_table,
     soundness_table,
 )
+from deepscm_pl.variables import Domain, Variable
 
 from oracle import make
 from tiny import KnownTinyDataModule, TinyDataModule
@@ -273,13 +274,15 @@ def test_examples_know_where_their_intervention_is_possible():
     assert any(text.get_text().startswith(first) for text in figure.axes[0].texts)
 
 
+def with_units(units):
+    return {name: Variable(name, unit=unit) for name, unit in units.items()}
+
+
 def density(value, given="intensity", variable="thickness", done=True, given_unit="grey levels"):
     draws = torch.randn(200, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
-    given_units = {given: given_unit}
-    return DensityResult(
-        variable, {given: value}, done, "pixels", sample, sample, 0.1, 0.1, given_units
-    )
+    variables = with_units({variable: "pixels", given: given_unit})
+    return DensityResult(variable, {given: value}, done, sample, sample, 0.1, 0.1, variables)
 
 
 def test_the_legends_of_densities_cover_no_curve_and_have_units():
@@ -299,8 +302,8 @@ def test_the_legends_of_densities_cover_no_curve_and_have_units():
 def test_a_density_given_several_causes_names_them_all():
     draws = torch.randn(200, dtype=torch.float64)
     sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
-    given, units = {"age": 60.0, "sex": 1.0}, {"age": "years", "sex": ""}
-    result = DensityResult("brain_volume", given, False, "mm³", sample, sample, 1, 1, units)
+    given, variables = {"age": 60.0, "sex": 1.0}, with_units({"age": "years"})
+    result = DensityResult("brain_volume", given, False, sample, sample, 1, 1, variables)
     assert result.title == "p(brain_volume | age = 60 years, sex = 1)"
     (axes,) = draw_densities([result]).axes
     assert axes.get_title() == "p(brain_volume | age, sex)"
@@ -445,9 +448,8 @@ def volumes(given: float, unit: str = "mm³") -> DensityResult:
     draws = 1.1e6 + 1e5 * torch.randn(200, dtype=torch.float64)
     sample = Sample(draws, torch.full((200,), 1 / 200, dtype=torch.float64))
     asked = {"ventricle_volume": given}
-    return DensityResult(
-        "brain_volume", asked, True, unit, sample, sample, 1e4, 1e3, dict.fromkeys(asked, unit)
-    )
+    variables = with_units({"brain_volume": unit, "ventricle_volume": unit})
+    return DensityResult("brain_volume", asked, True, sample, sample, 1e4, 1e3, variables)
 
 
 def test_densities_of_volumes_are_legible():
@@ -466,7 +468,7 @@ def test_densities_of_volumes_are_legible():
 def test_legends_of_watched_densities_are_within_the_figure(count):
     dos = ["brain_volume=1.2e6, ventricle_volume=4e4", "age=80", "age+=10, sex=1", "sex=0"]
     units = {"brain_volume": "mm³", "ventricle_volume": "mm³", "age": "years"}
-    curves = {format_do(parse_do(text), units): torch.randn(50) for text in dos}
+    curves = {format_do(parse_do(text), with_units(units)): torch.randn(50) for text in dos}
     panels = [DensityPanel(f"age {k} (years)", torch.randn(50), curves) for k in range(count)]
     figure = watched_densities(panels)
     check_legible(figure)
@@ -477,8 +479,9 @@ def test_classes_are_bars_of_their_probability():
     weights = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64)
     model = Sample(torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), weights)
     world = Sample(torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64), weights)
+    sex = Variable("sex", Domain(categories=2))
     results = [
-        DensityResult("sex", {"age": value}, True, "", model, world, 0.2, 0.1, categories=2)
+        DensityResult("sex", {"age": value}, True, model, world, 0.2, 0.1, {"sex": sex})
         for value in (40.0, 80.0)
     ]
     figure = draw_densities(results)

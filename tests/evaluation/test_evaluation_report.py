@@ -25,6 +25,7 @@ from deepscm_pl.reports.tables import (
     similarity_table,
     soundness_table,
 )
+from deepscm_pl.variables import Variable
 
 from oracle import Intensity, make
 from tiny import KnownTinyDataModule
@@ -158,7 +159,8 @@ def test_percentages_and_interventions_are_written_as_everywhere():
 def test_densities_and_noise_are_under_their_headings():
     sample = torch.zeros(3)
     nothing = Sample(sample, sample)
-    density = DensityResult("a", {"b": 1.0}, True, "pixels", nothing, nothing, 2.5, 1.5)
+    pixels = {"a": Variable("a", unit="pixels")}
+    density = DensityResult("a", {"b": 1.0}, True, nothing, nothing, 2.5, 1.5, pixels)
     shown = cells(density_table([density]))
     assert shown == {
         "density": "p(a | do(b = 1))",

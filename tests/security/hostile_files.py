@@ -463,11 +463,17 @@ HOSTILE = [
         "a report with processes", TEST, _setting("reports", "evaluation", "workers", value=10**9)
     ),
     Hostile("a report as a list", TEST, _setting("reports", "association", value=[POPEN])),
-    Hostile("units as a list", HARMLESS, _setting("descriptions", "units", value=[POPEN_TEXT])),
+    Hostile("a unit as a list", MODEL, _setting("variables", "thickness", "unit", value=[POPEN])),
+    Hostile("variables as text", MODEL, _setting("variables", value=POPEN_TEXT)),
+    Hostile(
+        "classes of a number",
+        MODEL,
+        _setting("variables", "thickness", "classes", value=[POPEN_TEXT, "\x1b[31m"]),
+    ),
     Hostile(
         "a unit with an escape",
         HARMLESS,
-        _setting("descriptions", "units", value={"thickness": "\x1b]0;pwned\x07[/red]$x^{$"}),
+        _setting("variables", "thickness", "unit", value="\x1b]0;pwned\x07[/red]$x^{$"),
     ),
     # Archives.
     Hostile("compressed records", EVERY, _repacked(compression=zipfile.ZIP_DEFLATED)),

@@ -13,7 +13,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from deepscm_pl.checkpoints.loading import read_variable_descriptions
 from deepscm_pl.cli import main
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.runs.safetensors_file import read_exported, write_exported
@@ -66,19 +65,20 @@ def test_tensors_go_where_they_are_wanted(exported):
 
 DESCRIPTIONS = {
     "units": {"thickness": "pixels", "intensity": "grey levels"},
-    "class_names": {"thickness": ["thin", "thick"]},
+    "class_names": {"another": ["thin", "thick"]},
 }
+"""As version 0.1 wrote them."""
 
 
 def test_the_file_says_what_its_variables_are(altered, tmp_path):
-    checkpoint = altered(descriptions=DESCRIPTIONS)
+    checkpoint = altered(variables=None, descriptions=DESCRIPTIONS)
     about = json.loads(metadata(export_model(checkpoint, tmp_path / "a.safetensors"))["deepscm_pl"])
     variables = about["variables"]
     assert list(variables) == ["thickness", "intensity", "image"]
     assert variables["thickness"] == {
         "parents": [],
         "unit": "pixels",
-        "classes": ["thin", "thick"],
+        "classes": None,
         "values": "values in (0, inf)",
         "shape": [1],
         "lower": 0.0,
@@ -98,22 +98,21 @@ def test_the_file_says_what_its_variables_are(altered, tmp_path):
 
 
 def test_units_are_known_without_the_data(altered, tmp_path):
-    first = altered(descriptions=DESCRIPTIONS)
+    first = altered(variables=None, descriptions=DESCRIPTIONS)
     path = export_model(first, tmp_path / "model.safetensors")
     alter(path, data=None)
     again = export_model(path, tmp_path / "again.safetensors")
     for each in (path, again):
-        found = read_variable_descriptions(each)
-        assert found.units == DESCRIPTIONS["units"]
-        assert found.class_names == {"thickness": ("thin", "thick")}
+        found = DeepSCM.load_from_checkpoint(each).scm.variables
+        units = {name: variable.unit for name, variable in found.items()}
+        assert units == {**DESCRIPTIONS["units"], "image": ""}
     assert read_checkpoint(again)["variables"]["thickness"]["unit"] == "pixels"
 
 
 def test_descriptions_do_not_command_a_terminal(exported, tmp_path, capsys):
     odd = "\x1b[2Jmm\nwritten: elsewhere"
-    alter(exported, descriptions={"units": {"thickness": odd}, "class_names": {"thickness": [odd]}})
-    found = read_variable_descriptions(exported)
-    assert found == ({"thickness": odd}, {"thickness": (odd,)})
+    alter(exported, variables={"thickness": {"unit": odd, "classes": None}})
+    assert DeepSCM.load_from_checkpoint(exported).scm.variables["thickness"].unit == odd
     again = tmp_path / "again.safetensors"
     assert main(["export", "--ckpt_path", str(exported), "--out", str(again)]) == 0
     printed = capsys.readouterr().out
@@ -126,9 +125,26 @@ def test_descriptions_do_not_command_a_terminal(exported, tmp_path, capsys):
     "descriptions", [None, [], "pixels", {"units": ["pixels"]}, {"class_names": {"thickness": 3}}]
 )
 def test_odd_descriptions_are_refused(exported, descriptions):
-    alter(exported, descriptions=descriptions)
+    alter(exported, variables=None, descriptions=descriptions)
     with pytest.raises(ValueError, match="describes its variables in another form"):
-        read_variable_descriptions(exported)
+        DeepSCM.load_from_checkpoint(exported)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [[], "pixels", {"thickness": "pixels"}, {"thickness": {"unit": 3}},
+     {"thickness": {"classes": [3]}}, {"thickness": {"unit": "m" * 2000}}],
+)  # fmt: skip
+def test_odd_variables_are_refused(exported, described):
+    alter(exported, variables=described)
+    with pytest.raises(ValueError, match="describes its variables in another form"):
+        DeepSCM.load_from_checkpoint(exported)
+
+
+def test_classes_of_a_number_are_refused(exported):
+    alter(exported, variables={"thickness": {"classes": ["thin", "thick"]}})
+    with pytest.raises(ValueError, match="thickness is one of 2 classes"):
+        DeepSCM.load_from_checkpoint(exported)
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint, exported, tmp_path):

@@ -31,6 +31,7 @@ from deepscm_pl.data.scans.slices import Axis, RandomCrop, centre_crop, centre_o
 from deepscm_pl.data.tables import Attribute, AttributeKind
 from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, read_originals
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.variables import Variable
 from deepscm_pl.worlds import KnownWorld, read_world
 
 __all__ = ["BrainMRIDataModule"]
@@ -219,14 +220,16 @@ class BrainMRIDataModule(CausalDataModule):
         return self._cohort.attributes
 
     @property
-    def units(self) -> dict[str, str]:
-        """What each variable is measured in, as far as is known."""
-        return super().units if self._units is None else dict(self._units)
-
-    @property
-    def class_names(self) -> dict[str, tuple[str, ...]]:
-        """What the class indices of a variable stand for: the texts in its column."""
-        return {each.name: each.levels for each in self.attributes if each.levels}
+    def descriptions(self) -> dict[str, Variable]:
+        """The unit of each variable, as far as it is known, and the texts in columns of classes."""
+        units = self._units
+        if units is None:
+            units = {name: each.unit for name, each in super().descriptions.items()}
+        classes = {each.name: each.levels for each in self.attributes}
+        return {
+            name: Variable(name, unit=units.get(name, ""), classes=tuple(classes.get(name, ())))
+            for name in {**classes, **units}
+        }
 
     @property
     def world(self) -> KnownWorld | None:
