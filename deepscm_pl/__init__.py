@@ -20,7 +20,14 @@ if TYPE_CHECKING:
         SaveOnTermination,
         SkipSteps,
     )
-    from deepscm_pl.checkpoints import TrainedModel, load
+    from deepscm_pl.checkpoints import (
+        Checkpoint,
+        TrainedModel,
+        export_model,
+        load,
+        load_data,
+        read_checkpoint,
+    )
     from deepscm_pl.data import (
         BrainMRIDataModule,
         BrainWorld,
@@ -100,9 +107,6 @@ if TYPE_CHECKING:
         ImportanceWeightedObjective,
         Objective,
         OneCycle,
-        export_model,
-        load_data,
-        read_checkpoint,
     )
     from deepscm_pl.transforms import (
         ActivationNormalisation,
@@ -138,6 +142,7 @@ __all__ = [
     "CausalDataModule",
     "CausalGraph",
     "ChannelMixing",
+    "Checkpoint",
     "ConditionalSampleGrid",
     "ConditionalVAE",
     "ConditionerFactory",

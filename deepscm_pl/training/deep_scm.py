@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from deepscm_pl.checkpoints.loading import load_model, read_variables
+from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
@@ -79,6 +79,8 @@ class DeepSCM(WatchedModule):
         >>> model.scm.sample(3)["volume"].shape
         torch.Size([3, 1])
     """
+
+    required_settings = ("graph", "mechanisms")
 
     def __init__(
         self,
@@ -153,14 +155,7 @@ class DeepSCM(WatchedModule):
             ValueError: If the file is truncated, foreign or hostile, does not fit the model that it
                 describes, or holds a model that was never fitted to data.
         """
-        settings = ("graph", "mechanisms")
-        model = load_model(cls, checkpoint_path, map_location, settings, trust, changes)
-        if not bool(model.scm.fitted):
-            raise ValueError(
-                f"checkpoint: the model in {checkpoint_path} was never fitted to data, so its "
-                "answers would mean nothing; train it first."
-            )
-        return model
+        return Checkpoint.read(checkpoint_path, map_location, trust).build(cls, changes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the data with the model, so that a checkpoint knows its test split."""
@@ -178,7 +173,7 @@ class DeepSCM(WatchedModule):
         evaluate_average(self.trainer, checkpoint)
         self.loaded_steps = checkpoint.get("global_step")
         data = self.scm.variables  # which know better than the file
-        self.scm.describe(read_variables("the file", checkpoint))
+        self.scm.describe(Checkpoint(Path("the file"), checkpoint).variables())
         self.scm.describe(data)
 
     def setup(self, stage: str) -> None:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
-from deepscm_pl.checkpoints.loading import load_model
+from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.checks import whole_number, whole_numbers
 from deepscm_pl.configuration import describe
 from deepscm_pl.metrics import PerImageStatistics
@@ -62,6 +62,8 @@ class ImageClassifier(WatchedModule):
         torch.Size([2, 3])
     """
 
+    required_settings = ("network", "classes")
+
     def __init__(
         self,
         shape: Sequence[int] = (1, 28, 28),
@@ -109,8 +111,7 @@ class ImageClassifier(WatchedModule):
             ValueError: If the file is truncated, foreign or hostile, or does not fit the model
                 that it describes.
         """
-        settings = ("network", "classes")
-        return load_model(cls, checkpoint_path, map_location, settings, trust, changes)
+        return Checkpoint.read(checkpoint_path, map_location, trust).build(cls, changes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the class and the data, so that a checkpoint can be tested by its path alone."""
