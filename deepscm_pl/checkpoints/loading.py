@@ -195,9 +195,7 @@ class Checkpoint:
         settings = {name: found[name] for name in ("graph", "mechanisms")}
 
         def make() -> StructuralCausalModel:
-            return StructuralCausalModel(
-                **restore_arguments(_Settings, settings, self.trust)  # type: ignore[arg-type]
-            )
+            return StructuralCausalModel(**restore_arguments(_Settings, settings, self.trust))
 
         scm = self._built(make, _inner_weights)
         content = without_training_state(self.content)
