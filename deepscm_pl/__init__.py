@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from deepscm_pl import moved
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ if TYPE_CHECKING:
         Real,
     )
     from deepscm_pl.variables import Do, Domain, Noise, Variable, Variables
-    from deepscm_pl.worlds import known_world, read_world, within, write_world
+    from deepscm_pl.worlds import known_world, read_world, write_world
 
     __version__: str
 
@@ -241,11 +242,11 @@ __all__ = [
     "read_checkpoint",
     "read_world",
     "summarise",
-    "within",
     "write_world",
 ]
 
 _first_use = first_use(__name__)
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

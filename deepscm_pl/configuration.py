@@ -22,11 +22,14 @@ import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
+
+from deepscm_pl.older import translated
 
 __all__ = [
     "annotations_of",
@@ -98,6 +101,8 @@ def describe(value: Any) -> Any:
         return {str(key): describe(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: describe(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, type | functools.partial):
         return _describe_factory(value)
     raise ValueError(
@@ -282,6 +287,8 @@ class _Restorer:
             raise _unexpected(where, f"one of {', '.join(map(repr, parts))}", found)
         if kind in _WORDS or kind is None:
             return _plain(found, NoneType if kind is None else kind, where)
+        if is_dataclass(kind) and isinstance(kind, type):
+            return self._settings(found, kind, where)
         bases = _bases(kind)
         if bases is not None:
             return self._factory(found, bases, where)
@@ -318,8 +325,21 @@ class _Restorer:
             target = restore_class(found["class_path"], bases, self.trust)
         except ValueError as error:
             raise ValueError(f"{where}: {error}" if where else str(error)) from None
-        arguments = self.arguments(target, found.get("init_args") or {}, where)
+        described = found.get("init_args") or {}
+        if isinstance(described, Mapping) and _is_within(target.__module__, _OWN):
+            described = translated(target.__name__, described)
+        arguments = self.arguments(target, described, where)
         return functools.partial(target, **arguments)
+
+    def _settings(self, found: Any, kind: type, where: str) -> Any:
+        """Rebuild a group of settings."""
+        if isinstance(found, kind):
+            return found
+        arguments = self.arguments(kind, found, where)
+        try:
+            return kind(**arguments)
+        except ValueError as error:
+            raise ValueError(f"{where}.{error}" if where else str(error)) from None
 
     def _one_of(self, found: Any, kinds: tuple[Any, ...], where: str) -> Any:
         errors = []

@@ -1,4 +1,4 @@
-"""Causal graphs: who causes whom."""
+"""Causal graphs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from itertools import pairwise
 __all__ = ["CausalGraph"]
 
 _LONGEST_NAME = 80
+"""Bytes of a name; two names and some words fit into the 255 bytes of a file name."""
+
 _LONGEST_CYCLE = 20
-"""Bytes: two names and some words fit into the 255 that file systems allow."""
+"""Variables of a cycle that an error message shows."""
 
 
 class CausalGraph:
-    """A directed acyclic graph over named variables, immutable once made.
+    """Immutable directed acyclic graph over named variables.
 
     Args:
-        parents: For each variable the variables that cause it directly; or the graph as text, see
-            :meth:`from_edges`.
+        parents: The direct causes of each variable, or the graph as text, see :meth:`from_edges`.
 
     Raises:
-        ValueError: If there is no variable, a name is no identifier or longer than 80 bytes, a
-            parent is unknown or listed twice, a variable is its own parent, or there is a cycle;
-            the message names the culprit.
+        ValueError: If there is no variable, a name is not an identifier or longer than 80 bytes, a
+            parent is unknown or listed twice, a variable is its own parent, or there is a cycle.
+            The message names the variable.
 
     Example:
         >>> graph = CausalGraph({"age": [], "sex": [], "brain": ["age", "sex"]})
@@ -46,13 +47,13 @@ class CausalGraph:
 
     @classmethod
     def from_edges(cls, text: str) -> CausalGraph:
-        """Make a graph from text: causes on the left of ``->``, effects on the right.
+        """Create a graph from text such as ``cause, cause -> effect``.
 
-        Statements are separated by ``;`` or line breaks, names by commas; arrows may be chained; a
-        name alone is a variable without edges.
+        Semicolons or line breaks separate statements, and commas separate names. Arrows can be
+        chained. A single name is a variable without edges.
 
         Raises:
-            ValueError: If a statement cannot be read or the graph is not valid.
+            ValueError: If a statement cannot be parsed or the graph is invalid.
 
         Example:
             >>> CausalGraph.from_edges("thickness -> intensity; thickness, intensity -> image")
@@ -62,12 +63,12 @@ class CausalGraph:
 
     @property
     def parents(self) -> dict[str, tuple[str, ...]]:
-        """The direct causes of each variable, in topological order."""
+        """Direct causes of each variable, in topological order."""
         return dict(self._parents)
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The variables in topological order: causes before effects, otherwise as given."""
+        """Variables in topological order: causes before effects, otherwise in the given order."""
         return tuple(self._parents)
 
     @property
@@ -76,14 +77,14 @@ class CausalGraph:
         return tuple((cause, node) for node, causes in self._parents.items() for cause in causes)
 
     def children(self, node: str) -> tuple[str, ...]:
-        """The variables that ``node`` causes directly."""
+        """Variables that ``node`` causes directly."""
         self._check_known([node])
         return tuple(child for child, causes in self._parents.items() if node in causes)
 
     def descendants(self, *nodes: str) -> frozenset[str]:
-        """All variables that any of ``nodes`` causes, directly or not; not the nodes themselves.
+        """All variables that any of ``nodes`` causes, directly or indirectly.
 
-        A node that is a descendant of another one of ``nodes`` is included.
+        A node of ``nodes`` is included only if another one causes it.
         """
         self._check_known(nodes)
         found: set[str] = set()
@@ -93,7 +94,7 @@ class CausalGraph:
         return frozenset(found)
 
     def ancestors(self, *nodes: str) -> frozenset[str]:
-        """All variables that cause any of ``nodes``, directly or not."""
+        """All variables that cause any of ``nodes``, directly or indirectly."""
         self._check_known(nodes)
         found: set[str] = set()
         for name in reversed(self.nodes):
@@ -102,7 +103,7 @@ class CausalGraph:
         return frozenset(found)
 
     def do(self, *nodes: str) -> CausalGraph:
-        """The graph after an intervention on ``nodes``: the edges into them are cut."""
+        """Graph after an intervention on ``nodes``, without the edges into them."""
         self._check_known(nodes)
         return CausalGraph(
             {name: () if name in nodes else causes for name, causes in self._parents.items()}
@@ -180,7 +181,7 @@ def _check_names(parents: Mapping[str, Sequence[str]]) -> None:
         if len(name.encode()) > _LONGEST_NAME:
             raise ValueError(
                 f"graph: expected names of at most {_LONGEST_NAME} bytes, which become part of "
-                f"names of files, but {name[:20]}… has {len(name.encode())}; rename the variable."
+                f"file names, but {name[:20]}… has {len(name.encode())}; rename the variable."
             )
 
 
@@ -205,7 +206,7 @@ def _check_parents(parents: Mapping[str, Sequence[str]]) -> None:
 
 
 def _topological_order(parents: Mapping[str, Sequence[str]]) -> list[str]:
-    """Causes before effects; of variables that may come next, the first as given."""
+    """Sort causes before effects, and otherwise in the given order."""
     sorter = TopologicalSorter(parents)
     try:
         sorter.prepare()

@@ -9,7 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["first_use"]
+from deepscm_pl import moved
+
+__all__ = ["first_use", "import_all"]
 
 
 def first_use(package: str) -> Callable[[str], Any]:
@@ -32,12 +34,20 @@ def first_use(package: str) -> Callable[[str], Any]:
         if not modules:
             modules.update(_names_for_type_checkers(str(module.__file__)))
         if name not in modules:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+            return moved.find_name(package, name)
         value = getattr(import_module(modules[name]), name)
         setattr(module, name, value)
         return value
 
+    vars(module)["__dir__"] = lambda: sorted({*vars(module), *vars(module).get("__all__", ())})
     return load
+
+
+def import_all(package: str) -> None:
+    """Import everything that a package offers, so that its classes are found by name alone."""
+    module = import_module(package)
+    for name in module.__all__:
+        getattr(module, name)
 
 
 def _names_for_type_checkers(path: str) -> dict[str, str]:

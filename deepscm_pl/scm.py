@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import TypeAlias
 
 import pyro
@@ -148,8 +149,15 @@ class StructuralCausalModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type of the parameters."""
-        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        """The floating-point type of the parameters; without any, that of the mechanisms."""
+        if (parameter := next(self.parameters(), None)) is not None:
+            return parameter.dtype
+        return reduce(torch.promote_types, (self[name].dtype for name in self.graph.nodes))
+
+    @property
+    def scalar_variables(self) -> tuple[str, ...]:
+        """The variables whose values are single numbers, categories included."""
+        return tuple(name for name in self.graph.nodes if self[name].domain.shape == (1,))
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -188,6 +196,36 @@ class StructuralCausalModel(nn.Module):
     def image_variables(self) -> tuple[str, ...]:
         """The variables whose values are images or volumes."""
         return tuple(name for name in self.graph.nodes if len(self[name].domain.shape) >= 3)
+
+    def restrict(self, names: Iterable[str]) -> StructuralCausalModel:
+        """The model of some variables and their ancestors, which shares the mechanisms.
+
+        Questions about attributes then cost nothing for the images that follow from them.
+
+        Raises:
+            ValueError: If a name is none of a variable.
+
+        Example:
+            >>> from deepscm_pl.mechanisms import AffineFlow
+            >>> scm = StructuralCausalModel("age -> size", {"age": AffineFlow, "size": AffineFlow})
+            >>> scm.restrict(["age"]).graph.nodes
+            ('age',)
+        """
+        wanted = tuple(names)
+        kept = {*wanted, *self.graph.ancestors(*wanted)}
+        parents = {name: causes for name, causes in self.graph.parents.items() if name in kept}
+        return self._sharing(CausalGraph(parents), {name: self[name] for name in parents})
+
+    def _sharing(
+        self, graph: CausalGraph, mechanisms: Mapping[str, Mechanism]
+    ) -> StructuralCausalModel:
+        """A model of mechanisms of this one, in its mode."""
+        made = StructuralCausalModel(graph, mechanisms)
+        made.fitted = self.fitted.clone()
+        made._described = self._described
+        # Not train(), which would reach into the mechanisms that both models share.
+        made.training = self.training
+        return made
 
     def fit(self, variables: Variables) -> None:
         """Take from the training split all statistics that mechanisms standardise with.
@@ -258,11 +296,8 @@ class StructuralCausalModel(nn.Module):
 
         Under an intervention by a tensor with further leading dimensions, these come first.
         """
-        shape = (size,) if isinstance(size, int) else tuple(size)
-        if min(shape, default=0) < 1:
-            raise ValueError(f"size: expected at least 1, but got {size}.")
-        noise = {name: self[name].sample_noise(shape) for name in self.graph.nodes}
-        return self._expand(self.predict(noise), shape)
+        shape = _sizes(size)
+        return self._expand(self.predict(self._sample_noise(shape)), shape)
 
     def log_prob(self, values: Variables) -> Tensor:
         """The exact joint log-probability in nats, ``(*batch,)``.
@@ -362,18 +397,37 @@ class StructuralCausalModel(nn.Module):
                 constants.append(name)
             else:
                 mechanisms[name] = Modified(self[name], intervention, name)
-        acted = StructuralCausalModel(self.graph.do(*constants), mechanisms)
-        acted.fitted = self.fitted.clone()
-        acted._described = self._described
-        # Not train(), which would reach into the mechanisms that both models share.
-        acted.training = self.training
-        return acted
+        return self._sharing(self.graph.do(*constants), mechanisms)
 
-    def intervene(self, do: Do, size: int | tuple[int, ...]) -> dict[str, Tensor]:
-        """Draw ``size`` observations under do(...), as :meth:`sample` does."""
-        shape = torch.Size((size,) if isinstance(size, int) else size)
-        self._leading_dimensions(self._interventions(do), shape)
-        return self.act(do).sample(shape)
+    def intervene(self, do: Do | Sequence[Do], size: int | tuple[int, ...]) -> dict[str, Tensor]:
+        """Draw ``size`` observations under do(...), as :meth:`sample` does.
+
+        Args:
+            do: One intervention, or a sequence of K that share their noise.
+            size: Of the batch; with several dimensions, its shape.
+
+        Returns:
+            For each variable ``(*size, *event)``, or ``(K, *size, *event)`` for a sequence.
+
+        Raises:
+            ValueError: If a variable is unknown, a value is outside of its domain, ``size`` is less
+                than 1, or ``do`` is an empty sequence.
+        """
+        shape = _sizes(size)
+        if isinstance(do, Mapping):
+            self._leading_dimensions(self._interventions(do), shape)
+            return self.act(do).sample(shape)
+        acted = []
+        for each in _several(do):
+            if self._leading_dimensions(self._interventions(each), shape):
+                raise ValueError(_LEADING)
+            acted.append(self.act(each))
+        noise = self._sample_noise(shape)
+        answers = [each._expand(each.predict(noise), shape) for each in acted]
+        return _stack(answers, dim=0)
+
+    def _sample_noise(self, shape: torch.Size) -> dict[str, dict[str, Tensor]]:
+        return {name: self[name].sample_noise(shape) for name in self.graph.nodes}
 
     # Counterfactual
 
@@ -443,18 +497,10 @@ class StructuralCausalModel(nn.Module):
         batch = torch.Size((num_particles,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
             return self._answer(factual, noise, do, *batch)
-        if len(do) == 0:
-            raise ValueError("do: expected at least one intervention, but got an empty sequence.")
-        answers = [self._answer(factual, noise, each, *batch) for each in do]
+        answers = [self._answer(factual, noise, each, *batch) for each in _several(do)]
         if len({answer[name].shape for answer in answers for name in self.graph.nodes[:1]}) > 1:
-            raise ValueError(
-                "do: expected values without leading dimensions in a sequence of interventions; "
-                "give either the sequence or the dimension."
-            )
-        return {
-            name: torch.stack([answer[name] for answer in answers], dim=1)
-            for name in self.graph.nodes
-        }
+            raise ValueError(_LEADING)
+        return _stack(answers, dim=1)
 
     def _answer(
         self,
@@ -475,6 +521,9 @@ class StructuralCausalModel(nn.Module):
         extra = self._leading_dimensions(interventions, batch)
         changed = self.graph.descendants(*interventions) | interventions.keys()
         kept = {name: factual[name] for name in self.graph.nodes if name not in changed}
+        for name in changed:
+            if not isinstance(interventions.get(name), Tensor):
+                self[name].check_explained(name, factual[name], noise[name])
         spread = {
             name: {key: _insert_dimensions(value, len(extra)) for key, value in parts.items()}
             for name, parts in noise.items()
@@ -579,6 +628,29 @@ def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
     # Relative to the first particle, so that particles that agree have exactly their value as mean.
     first = values[:1]
     return (values - first).mean(dim=0) + first[0], (values - first).std(dim=0, correction=0)
+
+
+_LEADING = (
+    "do: expected values without leading dimensions in a sequence of interventions; give either "
+    "the sequence or the dimension."
+)
+
+
+def _several(do: Sequence[Do]) -> Sequence[Do]:
+    if len(do) == 0:
+        raise ValueError("do: expected at least one intervention, but got an empty sequence.")
+    return do
+
+
+def _stack(answers: Sequence[Variables], dim: int) -> dict[str, Tensor]:
+    return {name: torch.stack([each[name] for each in answers], dim) for name in answers[0]}
+
+
+def _sizes(size: int | tuple[int, ...]) -> torch.Size:
+    shape = torch.Size((size,) if isinstance(size, int) else size)
+    if min(shape, default=0) < 1:
+        raise ValueError(f"size: expected at least 1, but got {size}.")
+    return shape
 
 
 def _insert_dimensions(value: Tensor, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What all tests share: seeds, real data where there is any, and tiny data modules."""
+"""Shared fixtures: seeds, real data if available, and tiny runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from deepscm_pl.cli import main
 
 from tiny import write_configuration
 
+# Programs that tests start import classes of tests.
+_PATHS = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, _PATHS))
+
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # There is a process for each processor already.
+    # pytest already runs one process per processor.
     torch.set_num_threads(1)
 
 
@@ -30,7 +34,7 @@ def _seeded():
 
 @pytest.fixture
 def double():
-    """Compute in float64, as the laws are stated without rounding."""
+    """Use float64, because the laws hold without rounding."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -48,7 +52,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory):
-    """A run of the program on the tiny world: its folder, and what ``fit`` printed."""
+    """A run of ``deepscm fit`` on the tiny world: its folder and its output."""
     root = tmp_path_factory.mktemp("run")
     printed = io.StringIO()
     words = ["fit", "--config", str(write_configuration(root))]
@@ -65,7 +69,7 @@ def checkpoint(run) -> Path:
 
 @pytest.fixture
 def altered(checkpoint, tmp_path):
-    """Writes that checkpoint with other entries; None for without."""
+    """Write the checkpoint with changed entries; None removes an entry."""
 
     def write(**entries):
         saved = torch.load(checkpoint, weights_only=True)

@@ -1,10 +1,9 @@
-"""Programs that begin with all imports done: forks of a process that did them once.
+"""Programs that start with all imports done, as forks of a process that has imported them.
 
 A fresh interpreter needs seconds to import torch and Lightning. Here one process, the template,
-imports them, and forks for each program that it is asked to run. A program has its own arguments,
-environment, folder and output, begins as ``__main__``, and ends as an interpreter does. It differs
-from a fresh one in its seed of hashes, which all forks share: tests of what several processes have
-to agree on start fresh ones.
+imports them, and forks for each requested program. A program has its own arguments, environment,
+folder and output, runs as ``__main__``, and exits like an interpreter. All forks share one hash
+seed, unlike fresh interpreters, which tests of agreement between processes use.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 CAN_FORK = hasattr(os, "pidfd_open")
-"""Only on Linux."""
+"""Whether the platform supports forked programs (Linux only)."""
 
 _LARGEST = 2**20
 _REQUESTS = "DEEPSCM_TEST_REQUESTS"
@@ -31,14 +30,14 @@ _REQUESTS = "DEEPSCM_TEST_REQUESTS"
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: the words after ``python``, either ``-m MODULE ...`` or ``SCRIPT ...``."""
+    """A command: the words after ``python``, either ``-m MODULE ...`` or ``SCRIPT ...``."""
 
     words: list[str]
     environment: dict[str, str]
     folder: str
 
     def run(self):
-        """In place of the program that forked; its end is that of the process."""
+        """Run in the current process, in place of the program that forked."""
         spare = _Spare()
         if spare.program is None:
             _replace_processes_of_lightning(spare)
@@ -52,7 +51,7 @@ class Program:
         os.chdir(self.folder)
         wanted = self.environment.get("PYTHONPATH", "").split(os.pathsep)
         sys.path[:0] = [path for path in wanted if path and path not in sys.path]
-        _forget_the_template()
+        _reset_rank()
         if self.words[0] == "-m":
             sys.argv = self.words[1:]
             runpy.run_module(self.words[1], run_name="__main__", alter_sys=True)
@@ -63,12 +62,12 @@ class Program:
 
 
 class Fork:
-    """A program that runs.
+    """A running program.
 
     Args:
-        requests: Where the template waits.
-        program: What to run.
-        output: Descriptors of its standard output and its standard error.
+        requests: Socket of the template.
+        program: Program to run.
+        output: File descriptors of its standard output and standard error.
     """
 
     def __init__(self, requests, program, output):
@@ -81,11 +80,11 @@ class Fork:
         self.pid = int(self._answers.readline())
 
     def wait(self, timeout=None):
-        """The exit code; the negative of a signal."""
+        """Wait for the exit code; a negative signal number if a signal ended the program."""
         if self.returncode is None:
             if not select.select([self._ended], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
-            # The template is ended together with what hangs.
+            # No answer: the template was killed together with a hanging program.
             self.returncode = int(self._answers.readline() or -signal.SIGKILL)
             self._answers.close()
             self._ended.close()
@@ -93,12 +92,12 @@ class Fork:
 
 
 class _Spare:
-    """A child that waits to become a program that its parent starts; it ends with its parent.
+    """A child process that waits to run a program for its parent; it ends with its parent.
 
-    Made before the parent does anything, so that it knows nothing of what the parent has done.
+    It is forked before the parent runs its own program, and therefore has a fresh state.
 
     Attributes:
-        program: What the child is to be, in the child; None in the parent.
+        program: Program to run, in the child; None in the parent.
     """
 
     def __init__(self):
@@ -111,21 +110,21 @@ class _Spare:
                 self.program = _program_from(theirs)
 
     def start(self, words, env, cwd):
-        """Let it become this program, as ``subprocess.Popen`` does; one is enough for two ranks."""
+        """Start the program with the interface of ``subprocess.Popen``; supports two ranks."""
         program = Program(list(words[1:]), dict(env), cwd or os.getcwd())
         with self._ours:
             self._ours.sendall(json.dumps(vars(program)).encode() + b"\n")
         return self
 
     def poll(self):
-        """The exit code, the negative of a signal; None while it runs."""
+        """Exit code or negative signal number; None while the program runs."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
     def send_signal(self, number):
-        """Unless it has ended."""
+        """Send a signal unless the program has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
@@ -139,7 +138,7 @@ def _program_from(connection):
 
 
 class Template:
-    """A process that forks when it is asked to; it leads a group of all that it has started."""
+    """A process that forks on request, and leads the process group of its forks."""
 
     def __init__(self, environment):
         self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -161,7 +160,7 @@ class Template:
         return self._process.poll() is None
 
     def end(self):
-        """With all that it has started."""
+        """Kill the template and all its forks."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -169,16 +168,16 @@ class Template:
 
 
 def main():
-    """Import, then fork for each request; a fork returns from here to run its program."""
+    """Import everything and fork for each request; returns a program in a fork, None otherwise."""
     requests = socket.socket(fileno=int(os.environ.pop(_REQUESTS)))
     _import_everything()
-    gc.freeze()  # so that the end of a fork touches, and thereby copies, less
+    gc.freeze()  # so that fewer memory pages are copied when a fork ends
     parent, running = os.getppid(), {}
     while os.getppid() == parent:
         ready, _, _ = select.select([requests, *running], [], [], 1)
         for each in ready:
             if each in running:
-                _tell_the_end(each, *running.pop(each))
+                _send_exit_code(each, *running.pop(each))
             else:
                 program = _fork(requests, running)
                 if program is not None:
@@ -188,7 +187,7 @@ def main():
 
 
 def _fork(requests, running):
-    """The program that is asked for, in a new process; None in this one."""
+    """Fork; the requested program in the new process, None in this one."""
     message, descriptors, _, _ = socket.recv_fds(requests, _LARGEST, 3)
     if not message:
         sys.exit()
@@ -207,7 +206,7 @@ def _fork(requests, running):
     return None
 
 
-def _tell_the_end(descriptor, pid, answers):
+def _send_exit_code(descriptor, pid, answers):
     _, status = os.waitpid(pid, 0)
     with contextlib.suppress(BrokenPipeError):
         os.write(answers, f"{os.waitstatus_to_exitcode(status)}\n".encode())
@@ -216,7 +215,7 @@ def _tell_the_end(descriptor, pid, answers):
 
 
 def _import_everything():
-    """What programs of this package import, also late."""
+    """Import everything that programs of this package import, including late imports."""
     import importlib
 
     for name in (
@@ -228,20 +227,21 @@ def _import_everything():
         "tiny",
     ):
         importlib.import_module(name)
-    from deepscm_pl.cli.main import _commands
+    from deepscm_pl.cli.main import _COMMANDS, load_command
 
-    _commands()
+    for command in _COMMANDS:
+        load_command(command)
 
 
-def _forget_the_template():
-    """Read again what imports have read from the environment."""
+def _reset_rank():
+    """Reset state that imports have read from the environment of the template."""
     from lightning_fabric.utilities import rank_zero
 
     rank_zero.rank_zero_only.rank = rank_zero._get_rank() or 0
 
 
 def _replace_processes_of_lightning(spare):
-    """Let the process that Lightning starts beside a program be a fork as well."""
+    """Make Lightning fork its second process instead of starting an interpreter."""
     import lightning_fabric.strategies.launchers.subprocess_script as of_fabric
     import pytorch_lightning.strategies.launchers.subprocess_script as of_lightning
 

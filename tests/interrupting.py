@@ -1,4 +1,4 @@
-"""A callback that interrupts a training, in ways that real machines have."""
+"""A callback that interrupts a training in realistic ways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepscm_pl.runs import checkpoint_files
 
 
 class Interrupt(pl.Callback):
-    """Does what it is told before the training step with a given number."""
+    """Interrupt a training in a given way before the training step with a given number."""
 
     def __init__(self, how: str, step: int) -> None:
         self.how = how
@@ -81,13 +81,13 @@ class Interrupt(pl.Callback):
         shutil.rmtree(Path(trainer.log_dir) / "checkpoints")
 
     def kill_the_second(self, trainer):
-        """While the first waits for what never comes, as those on graphics cards do."""
+        """Kill the second process while the first waits without a timeout, as on GPUs."""
         if trainer.global_rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
 
     def kill_the_second_alone(self, trainer):
-        """While the first goes on, and asks it for its gradients."""
+        """Kill the second process while the first continues and requests its gradients."""
         if trainer.global_rank == 1:
             (Path(trainer.default_root_dir) / "died").touch()
             os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Trainings that are killed in process, as SIGKILL would: nothing that runs later counts."""
+"""Simulated kills of trainings within one process: nothing written after the kill is kept."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from deepscm_pl.transforms import Interval, Positive
 from tiny import TinyDataModule
 
 STEPS = 4
-"""Of an epoch: 60 rows in batches of 16."""
+"""Steps per epoch: 60 rows in batches of 16."""
 
 
 class Killed(BaseException):
-    """Ends a training as the death of its process would."""
+    """Raised to end a training as a kill of its process would."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When a training is killed.
+    """The moment of a kill.
 
     Attributes:
-        moment: ``step``, before the training step with this number; ``validation``, after a batch
-            of the validation that follows so many steps; ``saving``, when half of the first
-            checkpoint of so many steps is written; ``saved``, right after it got its name.
-        step: The number of steps done before.
+        moment: ``step``, before the training step with the number ``step``; ``validation``, after a
+            batch of the validation after this step; ``saving``, when half of the first
+            checkpoint of this step is written; ``saved``, right after it has been renamed.
+        step: Number of completed steps.
     """
 
     moment: str
@@ -52,11 +52,11 @@ class Kill:
 
 
 class Curves(Logger):
-    """Appends each point to a file at once, as TensorBoard's writer does.
+    """Logger that appends each point to a file without delay, with the format of TensorBoard.
 
     Args:
-        folder: Of the file.
-        purge_step: The first step that is logged from now on; later points are not shown.
+        folder: Folder of the file.
+        purge_step: First step that is logged from now on; older points after it are hidden.
     """
 
     name, version = "curves", 0
@@ -83,7 +83,7 @@ class Curves(Logger):
 
 
 def curves_of(folder: Path) -> list[tuple[int, str, float]]:
-    """The points that are shown, in order."""
+    """Visible points, in order."""
     shown: list[tuple[int, str, float]] = []
     for line in (folder / "curves.jsonl").read_text().splitlines():
         point = json.loads(line)
@@ -95,7 +95,7 @@ def curves_of(folder: Path) -> list[tuple[int, str, float]]:
 
 
 class Killer(pl.Callback):
-    """Kills a training at a moment, after keeping the disk as it is then."""
+    """Simulate a kill at a given moment, after copying the state of the disk."""
 
     def __init__(self, kill: Kill, folder: Path) -> None:
         self.kill = kill
@@ -103,7 +103,7 @@ class Killer(pl.Callback):
         self.done = False
 
     def strike(self) -> None:
-        """Keep the disk, and die."""
+        """Copy the state of the disk and end the training."""
         self.done = True
         shutil.copytree(self.folder, kept(self.folder), symlinks=True)
         raise Killed
@@ -119,7 +119,7 @@ class Killer(pl.Callback):
 
 
 class DeadlyIO(AtomicCheckpointIO):
-    """Kills while a checkpoint is written, or right after."""
+    """Simulate a kill while a checkpoint is written, or right after."""
 
     def __init__(self, killer: Killer) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def kept(folder: Path) -> Path:
 
 
 def restore_kept(folder: Path) -> None:
-    """Put a folder back as it was when the training was killed."""
+    """Restore a folder to its state at the kill."""
     shutil.rmtree(folder)
     kept(folder).rename(folder)
 
@@ -154,13 +154,13 @@ class Run:
     """A training that may be killed and resumed.
 
     Attributes:
-        checkpoint: Settings of the callback that saves.
+        checkpoint: Settings of the checkpoint callback.
         trainer: Settings of the trainer.
         averaged: Whether weights are averaged.
-        scheduler: Factory of the schedule of the learning rate.
-        epochs: How many epochs are trained.
-        batch_size: Rows of a batch.
-        callbacks: Further ones.
+        scheduler: Factory of the learning-rate schedule.
+        epochs: Number of epochs.
+        batch_size: Rows per batch.
+        callbacks: Additional callbacks.
     """
 
     checkpoint: dict[str, Any] = field(default_factory=dict)
@@ -172,16 +172,16 @@ class Run:
     callbacks: Sequence[pl.Callback] = ()
 
     def survive(self, folder: Path, kills: Sequence[Kill]) -> tuple[dict[str, Any], int]:
-        """Train, and resume after each kill; the last checkpoint, and how many kills struck."""
+        """Train and resume after each kill; the last checkpoint and the number of kills."""
         for number, kill in enumerate(kills):
             try:
-                return self.fit(folder, kill), number  # its moment did not come
+                return self.fit(folder, kill), number  # the moment of the kill was not reached
             except Killed:
                 restore_kept(folder)
         return self.fit(folder), len(kills)
 
     def fit(self, folder: Path, kill: Kill | None = None) -> dict[str, Any]:
-        """Train, from the last checkpoint if there is one; the last checkpoint afterwards."""
+        """Train from the last checkpoint, if any, and return the new last checkpoint."""
         folder.mkdir(exist_ok=True)
         checkpoint = last_checkpoint([folder / "checkpoints"])
         step = None

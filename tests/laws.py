@@ -1,7 +1,7 @@
 """The laws of mechanisms and bijections, each stated once.
 
-A law takes what it is about and asserts; tests apply all of them to every mechanism and transform.
-Everything is in float64.
+A law is a function with assertions about its arguments; tests apply all laws to every mechanism and
+transform. Everything is in float64.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from deepscm_pl.mechanisms import Mechanism
 
 
 def assert_same_levels(found: Tensor, expected: Tensor) -> None:
-    """The same grey levels, but for rounding in another batch, which may move a few by one."""
+    """Equal grey levels, except that rounding in another batch may change a few by one."""
     difference = (found - expected).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 0.01
 
 
 def bijection_inverts(transform, x: Tensor) -> None:
-    """T⁻¹(T(x)) = x, and the other way round."""
+    """T⁻¹(T(x)) = x and T(T⁻¹(y)) = y."""
     y = transform(x)
     torch.testing.assert_close(transform.inv(y), x.expand_as(y), atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(transform(transform.inv(y)), y, atol=1e-9, rtol=1e-9)
 
 
 def log_determinant_is_autograd(transform, x: Tensor) -> None:
-    """log |dy/dx| of each element, and of each sample alone, is what autograd finds."""
+    """log |dy/dx| of each entry and of each single sample agrees with autograd."""
     x = x.clone().requires_grad_()
     y = transform(x)
     (gradient,) = torch.autograd.grad(y.sum(), x)
@@ -49,7 +49,7 @@ def forward_explains_abduction(mechanism: Mechanism, value: Tensor, parents) -> 
 
 
 def abduction_recovers_noise(mechanism: Mechanism, parents, size: int) -> None:
-    """The exact part of the noise of the mechanism's own samples is what generated them."""
+    """Abduction recovers the exact part of the noise that generated a sample."""
     noise = mechanism.sample_noise((size,))
     value = mechanism(noise, parents)
     if "z" in noise:  # u is exact given z
@@ -62,7 +62,7 @@ def abduction_recovers_noise(mechanism: Mechanism, parents, size: int) -> None:
 
 
 def rows_are_alone(mechanism: Mechanism, value: Tensor, parents) -> None:
-    """What is said of a row does not depend on the rows beside it."""
+    """The results for a row do not depend on the other rows of the batch."""
     torch.manual_seed(1)
     noise = mechanism.abduct(value, parents)
     one = {name: parent[1:2] for name, parent in parents.items()}
@@ -87,7 +87,7 @@ def gradients_reach_every_parameter(mechanism: Mechanism, value: Tensor, parents
 
 
 def saves_and_loads(mechanism: Mechanism, fresh: Mechanism, value: Tensor, parents) -> None:
-    """A fresh mechanism with the saved state says the same, statistics included."""
+    """A fresh mechanism with the saved state, including statistics, gives the same results."""
     buffer = io.BytesIO()
     torch.save(mechanism.state_dict(), buffer)
     buffer.seek(0)
@@ -99,14 +99,14 @@ def saves_and_loads(mechanism: Mechanism, fresh: Mechanism, value: Tensor, paren
 
 
 def copies_after_use(mechanism: Mechanism, value: Tensor, parents) -> None:
-    """A deep copy after a forward and backward pass works, as averaging of weights needs."""
+    """A deep copy works after a forward and backward pass; averaging of weights needs it."""
     mechanism.evidence(value, parents).bound.sum().backward()
     copied = copy.deepcopy(mechanism)
     torch.manual_seed(3)
     expected = mechanism.evidence(value, parents).bound
     torch.manual_seed(3)
     torch.testing.assert_close(copied.evidence(value, parents).bound, expected)
-    # The same tensors again, once more backwards.
+    # A second backward pass with the same tensors.
     mechanism.evidence(value, parents).bound.sum().backward()
 
 
@@ -146,7 +146,7 @@ def pyro_sites_agree(mechanism: Mechanism, value: Tensor, parents) -> None:
 
 
 def of_classes(mechanism: Mechanism, fresh, value: Tensor, parents) -> None:
-    """All that holds for a value that bounds its noise; ``fresh()`` makes another one."""
+    """Laws of values that bound their noise; ``fresh()`` creates another mechanism."""
     forward_explains_abduction(mechanism, value, parents)
     rows_are_alone(mechanism, value, parents)
     gradients_reach_every_parameter(mechanism, value, parents)

@@ -1,4 +1,4 @@
-"""Every likelihood, as a configuration would make it, for the laws that all of them obey."""
+"""All likelihoods, created as from a configuration, for the laws that they share."""
 
 from __future__ import annotations
 

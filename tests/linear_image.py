@@ -6,7 +6,7 @@ import torch
 
 
 class LogitFeatures(torch.nn.Module):
-    """The preprocessed image itself as features."""
+    """Encoder that returns the preprocessed image as features."""
 
     def __init__(self, shape, condition_features):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Settings that a hand may have slipped on: every leaf of a configuration, changed in many ways."""
+"""Erroneous settings: every leaf of a configuration, changed in many ways."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MUTATIONS: dict[str, Any] = {
 
 
 def leaves(node, path=()):
-    """The paths of all numbers, texts and nulls in a configuration, and their values."""
+    """Paths and values of all numbers, strings and nulls in a configuration."""
     if isinstance(node, dict) and node:
         for key, item in node.items():
             yield from leaves(item, (*path, key))
@@ -32,7 +32,7 @@ def leaves(node, path=()):
 
 
 def changed(configuration, path, value):
-    """A copy of a configuration with another value at a path."""
+    """A copy of a configuration with a different value at a path."""
     new = copy.deepcopy(configuration)
     node = new
     for step in path[:-1]:
@@ -42,7 +42,7 @@ def changed(configuration, path, value):
 
 
 def misspelt(configuration, path):
-    """A copy of a configuration with a letter more in the last key of a path."""
+    """A copy of a configuration with an extra letter in the last key of a path."""
     new = copy.deepcopy(configuration)
     node = new
     for step in path[:-1]:

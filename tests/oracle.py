@@ -1,4 +1,4 @@
-"""Models whose mechanisms are those of the tiny world, and models that are wrong in known ways."""
+"""Models with the mechanisms of the tiny world, and models with known errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GRAPH = "thickness -> intensity; thickness, intensity -> image"
 
 
 class _Known(Mechanism):
-    """A mechanism with nothing to learn, in double precision."""
+    """A mechanism without parameters, in double precision."""
 
     def __init__(self, context):
         super().__init__(context)
@@ -71,14 +71,14 @@ class Intensity(_Scalar):
 
 
 class IntensityAlone(Intensity):
-    """Blind to thickness, whose mean is 3.5."""
+    """An intensity that depends on the mean thickness, 3.5, instead of the thickness."""
 
     def _location(self, parents):
         return torch.full((1,), 0.5, dtype=torch.float64)
 
 
 class Picture(_Known):
-    """The rendering of the world; what the factual hides of the texture is drawn from its prior."""
+    """The renderer of the world; hidden parts of the texture are drawn from their prior."""
 
     @property
     def domain(self):
@@ -111,7 +111,7 @@ class Picture(_Known):
 
 
 class Photograph(Picture):
-    """Deaf to its parents: the counterfactual is the factual."""
+    """An image that ignores its parents: the counterfactual equals the factual."""
 
     def sample_noise(self, shape):
         return {"u": torch.randint(0, 256, (*shape, 1, 8, 8)).double()}
@@ -125,7 +125,7 @@ class Photograph(Picture):
 
 
 class Timid(Picture):
-    """Sure of what the factual hides: every particle is the same."""
+    """An overconfident image: all particles have the same hidden texture."""
 
     def abduct(self, value, parents, sample_shape=()):
         drawn = super().abduct(value, parents)["u"]
@@ -133,7 +133,7 @@ class Timid(Picture):
 
 
 class Drifting(Picture):
-    """Adds a grey level to the texture whenever it draws."""
+    """An image that adds a grey level to the texture in every prediction."""
 
     def forward(self, noise, parents):
         image = super().forward(noise, parents)
@@ -143,14 +143,14 @@ class Drifting(Picture):
 
 
 class Black(Photograph):
-    """An image without a stroke, whatever it is asked."""
+    """An image that never has a stroke."""
 
     def forward(self, noise, parents):
         return 0 * super().forward(noise, parents)
 
 
 def make(picture=Picture, intensity=Intensity, graph=GRAPH) -> StructuralCausalModel:
-    """The oracle, or a model with other mechanisms."""
+    """The oracle, or a model in which some mechanisms are replaced."""
     mechanisms = {"thickness": Thickness, "intensity": intensity, "image": picture}
     return StructuralCausalModel(graph, mechanisms).eval()
 

@@ -1,4 +1,4 @@
-"""Small folders of scans to read: tables, pictures and volumes whose place is known."""
+"""Small folders of scans: tables, pictures, and volumes with known positions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from deepscm_pl.data import BrainMRIDataModule
+from deepscm_pl.data import (
+    BrainMRIDataModule,
+    Cache,
+    Division,
+    Preprocessing,
+    Slicing,
+    Subjects,
+)
+from deepscm_pl.older import translated
 
 AFFINE = np.array([[1.5, 0, 0, -20], [0, 2.0, 0, -30], [0, 0, 2.5, 10], [0, 0, 0, 1.0]])
-"""From an element of :func:`volume` to mm."""
+"""Affine from voxels of :func:`volume` to mm."""
 
 
 def volume(seed: int = 0, shape=(16, 18, 20)) -> np.ndarray:
-    """Grey levels without any symmetry, black at the border."""
+    """A volume without any symmetry, black at the border."""
     inner = np.random.default_rng(seed).integers(1, 256, [size - 4 for size in shape])
     return np.pad(inner, 2).astype(np.uint8)
 
@@ -25,7 +33,7 @@ def picture(seed: int = 0, shape=(16, 18)) -> np.ndarray:
 
 
 def write_nifti(path: Path, array: np.ndarray, codes: str = "RAS", affine=AFFINE) -> None:
-    """Stores a volume (left to right, back to front, bottom to top) in another orientation."""
+    """Save a volume (left to right, back to front, bottom to top) in another orientation."""
     target = nibabel.orientations.axcodes2ornt(tuple(codes))
     nibabel.save(nibabel.Nifti1Image(array, affine).as_reoriented(inverse_of(target)), path)
 
@@ -49,7 +57,7 @@ def write_table(root: Path, rows: list[dict], name: str = "subjects.csv") -> Non
 
 
 def subjects(size: int = 10) -> list[dict]:
-    """Rows of subjects whose identifiers begin with zeros."""
+    """Rows of subjects with leading zeros in their identifiers."""
     splits = ["train"] * (size - 4) + ["validation"] * 2 + ["test"] * 2
     return [
         {"eid": f"{n:04d}", "age": 40.5 + n, "sex": n % 2, "split": split}
@@ -58,7 +66,7 @@ def subjects(size: int = 10) -> list[dict]:
 
 
 def write_folder(root: Path, size: int = 10, suffix: str = ".png", **images) -> list[dict]:
-    """A table and an image for each subject."""
+    """Write a table and an image for each subject."""
     rows = subjects(size)
     write_table(root, rows)
     for seed, row in enumerate(rows):
@@ -71,7 +79,7 @@ def write_folder(root: Path, size: int = 10, suffix: str = ".png", **images) -> 
 
 
 def make(root: Path, **more) -> BrainMRIDataModule:
-    """A data module of such a folder, with its cache beside it."""
+    """A data module of such a folder, with its cache next to the folder."""
     settings = {
         "images": "{eid}.png",
         "split_column": "split",
@@ -80,4 +88,20 @@ def make(root: Path, **more) -> BrainMRIDataModule:
         "progress": False,
         "workers": 1,
     }
-    return BrainMRIDataModule(root, **{**settings, **more})
+    return scans(root, **{**settings, **more})
+
+
+GROUPS = {
+    "subjects": Subjects,
+    "splits": Division,
+    "slicing": Slicing,
+    "preprocessing": Preprocessing,
+    "cache": Cache,
+}
+
+
+def scans(root: Path, **flat) -> BrainMRIDataModule:
+    """A data module whose settings are given without their groups."""
+    settings = translated("BrainMRIDataModule", flat)
+    groups = {name: kind(**settings.pop(name, {})) for name, kind in GROUPS.items()}
+    return BrainMRIDataModule(root, **groups, **settings)

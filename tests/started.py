@@ -1,4 +1,4 @@
-"""Programs that tests start, in an environment in which processes find each other."""
+"""Programs started by tests, in an environment for one or several processes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 from forked import CAN_FORK, Program, Template
 
 LIMIT = 300
-"""Seconds after which a run counts as hanging."""
+"""Seconds after which a run is considered hanging."""
 
 TIME_TO_END = 60
-"""Seconds that a hanging run is given; an agent of torchrun waits half of it for its workers."""
+"""Seconds for a hanging run to end; a torchrun agent waits half of it for its workers."""
 
 _OF_ANOTHER_RUN = {
     "RANK",
@@ -30,7 +30,7 @@ _OF_ANOTHER_RUN = {
 
 
 def environment():
-    """This one, with all that can be imported here, and without what another run has left."""
+    """The current environment with the import path, and without variables of earlier runs."""
     kept = {name: value for name, value in os.environ.items() if not _is_of_another_run(name)}
     return kept | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -44,7 +44,7 @@ def _is_of_another_run(name):
 
 
 def start(*words, **variables):
-    """Start Python with these words; what it prints is kept, and it leads its own group."""
+    """Start a fresh interpreter in its own process group, with its output captured."""
     return subprocess.Popen(
         [sys.executable, *words],
         env=environment() | variables,
@@ -56,7 +56,7 @@ def start(*words, **variables):
 
 
 def wait_for(process):
-    """Exit code and output; what hangs is ended, with all the processes that it has started."""
+    """Exit code and output; a hanging program is killed with all its child processes."""
     try:
         printed, _ = process.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
@@ -65,7 +65,7 @@ def wait_for(process):
 
 
 def _end(process):
-    """What it has printed; an agent of torchrun ends groups that are its workers' own, if told."""
+    """Output so far, after ending the program; a torchrun agent ends its workers' groups."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         return process.communicate(timeout=TIME_TO_END)[0]
@@ -75,12 +75,12 @@ def _end(process):
 
 
 class Forked:
-    """Python with these words, begun with all imports done; what it prints is kept.
+    """A program that starts with all imports done and captures its output.
 
     Args:
-        words: As after ``python``.
-        folder: Where it runs; the current folder by default.
-        apart: Whether standard error is kept apart from standard output.
+        words: Command line after ``python``.
+        folder: Working folder; the current folder by default.
+        apart: Whether standard error is captured separately.
     """
 
     def __init__(self, *words, folder=None, apart=False):
@@ -93,7 +93,7 @@ class Forked:
             os.close(each)
 
     def wait(self):
-        """Exit code, output and, if kept apart, errors, when all that write there have ended."""
+        """Exit code, output and, if separate, errors, after all writing processes have ended."""
         printed = dict.fromkeys(self._reading, b"")
         has_ended = _read_all(printed, LIMIT)
         if not has_ended:
@@ -106,7 +106,7 @@ class Forked:
 
 
 def _read_all(printed, limit):
-    """Add to what was printed until its ends; False after ``limit`` seconds."""
+    """Read until all ends are closed; False if this takes more than ``limit`` seconds."""
     end, missing = time.monotonic() + limit, set(printed)
     while missing:
         ready, _, _ = select.select(list(missing), [], [], max(0, end - time.monotonic()))
@@ -121,7 +121,7 @@ def _read_all(printed, limit):
 
 
 _templates = []
-"""The one of this process, started when it is first needed."""
+"""Template of this process, started on first use."""
 
 
 def _begin(program, output):
@@ -140,7 +140,7 @@ def _begin(program, output):
 
 
 def _end_all(process):
-    """With all that it has started."""
+    """Kill a program and all its child processes."""
     if _templates:
         _templates.pop().end()
     else:
@@ -148,5 +148,5 @@ def _end_all(process):
 
 
 def run_for_a_while(words):
-    """Exit code and output of ``deepscm``."""
+    """Run ``deepscm``; its exit code and output."""
     return Forked("-m", "deepscm_pl", *words).wait()

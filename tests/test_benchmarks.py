@@ -23,14 +23,14 @@ _SHARED = ("devices.py", "figures.py", "measuring.py")
 _HAS_GPU = torch.cuda.is_available()
 
 
-def test_every_benchmark_is_run_here():
+def test_every_benchmark_is_tested():
     scripts = {path.name for path in (_ROOT / "benchmarks").glob("*.py")}
     assert scripts == {*_TINY, "time_to_bound.py", *_SHARED}
 
 
 @pytest.mark.parametrize("script", _TINY)
-def test_prints_finite_numbers_and_fails_where_a_ratio_is_too_low(script, tmp_path):
-    # Everything is measured and printed before a ratio is complained of: one run shows both.
+def test_prints_finite_numbers_and_fails_if_a_ratio_is_too_low(script, tmp_path):
+    # All results are printed before a ratio is refused, so one run is enough.
     code, printed, errors = _run(tmp_path, script, f"{_TINY[script]} --at-least 1000000")
     figures = [json.loads(line) for line in printed.splitlines()]
     complaint = errors.splitlines()[-1]
@@ -51,14 +51,14 @@ def test_prints_finite_numbers_and_fails_where_a_ratio_is_too_low(script, tmp_pa
     assert complaint == f"expected at least 1e+06, but {', '.join(ratios)}"
 
 
-def test_passes_where_every_ratio_is_high_enough(tmp_path):
+def test_passes_if_every_ratio_is_high_enough(tmp_path):
     code, _, errors = _run(tmp_path, "generate.py", f"{_TINY['generate.py']} --at-least 0.001")
 
     assert code == 0, errors
     assert errors == ""
 
 
-def test_only_the_ratios_that_are_too_low_are_named(capsys):
+def test_only_low_ratios_are_named(capsys):
     figures = _load("figures").Figures(at_least=0.95)
     figures.report("good", speed_over_plain=0.95, images_per_second=0.1)
     figures.check()
@@ -76,7 +76,7 @@ def test_only_the_ratios_that_are_too_low_are_named(capsys):
 
 
 @pytest.mark.parametrize(("bound", "is_reached"), [("-1000000000", True), ("-1.0", False)])
-def test_time_to_bound_says_whether_it_was_reached(bound, is_reached, tmp_path):
+def test_time_to_bound_reports_whether_the_bound_was_reached(bound, is_reached, tmp_path):
     epochs = 2 if is_reached else 1
     words = f"--bound {bound} --max_epochs {epochs}"
     code, printed, errors = _run(tmp_path, "time_to_bound.py", words)
@@ -95,7 +95,7 @@ def test_time_to_bound_says_whether_it_was_reached(bound, is_reached, tmp_path):
     }
 
 
-def test_time_to_bound_names_a_folder_that_is_missing(tmp_path):
+def test_time_to_bound_names_a_missing_folder(tmp_path):
     code, _, errors = _run(tmp_path, "time_to_bound.py", "--root missing")
 
     assert code == 1
@@ -104,7 +104,7 @@ def test_time_to_bound_names_a_folder_that_is_missing(tmp_path):
 
 @pytest.mark.skipif(_HAS_GPU, reason="there is a GPU here, so that cuda is not refused")
 @pytest.mark.parametrize("script", _ON_DEVICES)
-def test_refuses_cuda_where_there_is_none(script, tmp_path):
+def test_refuses_cuda_without_a_gpu(script, tmp_path):
     code, printed, errors = _run(tmp_path, script, "--device cuda")
 
     assert code == 2
@@ -116,7 +116,7 @@ def test_refuses_cuda_where_there_is_none(script, tmp_path):
 
 
 @pytest.mark.parametrize("number", [0, 3])
-def test_refuses_processes_without_an_image_each(number, tmp_path):
+def test_refuses_more_processes_than_images(number, tmp_path):
     code, _, errors = _run(tmp_path, "scaling.py", f"--batch 2 --processes 1 {number}")
 
     assert code == 2
@@ -127,7 +127,7 @@ def test_refuses_processes_without_an_image_each(number, tmp_path):
 
 
 class _StandInGPU:
-    """As much of ``torch.cuda`` as measuring asks for."""
+    """The part of ``torch.cuda`` that measurements use."""
 
     def __init__(self, monkeypatch) -> None:
         self.waits = 0
@@ -147,7 +147,7 @@ class _StandInGPU:
         self.waits += 1
 
 
-def test_the_clock_waits_for_a_gpu(monkeypatch):
+def test_timings_synchronise_with_the_gpu(monkeypatch):
     gpu = _StandInGPU(monkeypatch)
 
     _load("devices").clock()
@@ -165,7 +165,7 @@ def test_the_use_of_a_gpu_is_measured(monkeypatch):
     assert found == {"device": "a GPU", "peak_mebibytes": 3.0, "utilisation_percent": 50.0}
 
 
-def test_the_use_of_a_gpu_is_measured_where_its_utilisation_is_not_told(monkeypatch):
+def test_the_use_of_a_gpu_is_measured_without_its_utilisation(monkeypatch):
     _StandInGPU(monkeypatch)
     monkeypatch.delattr(torch.cuda, "utilization")
 
@@ -174,7 +174,7 @@ def test_the_use_of_a_gpu_is_measured_where_its_utilisation_is_not_told(monkeypa
     assert found == {"device": "a GPU", "peak_mebibytes": 3.0}
 
 
-def test_nothing_is_run_for_the_use_of_a_cpu():
+def test_no_command_is_run_for_the_use_of_a_cpu():
     runs = []
 
     assert _load("devices").usage(lambda: runs.append(0), torch.device("cpu")) == {}
@@ -188,7 +188,7 @@ def _run(folder, script, words):
 
 
 def _load(name):
-    """A module of the benchmarks that imports no other of them."""
+    """Import a module of the benchmarks that imports no other of them."""
     specification = importlib.util.spec_from_file_location(
         f"benchmarks_{name}", _ROOT / "benchmarks" / f"{name}.py"
     )

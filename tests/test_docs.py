@@ -1,4 +1,4 @@
-"""The configurations in the documentation are read by the program, and fit an example."""
+"""The configurations in the documentation can be read and trained."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ BLOCKS = {
 
 
 def write_own_data(folder: Path) -> None:
-    """The module ``hearts`` that the documentation names: its class, and what that imports."""
+    """Write the module ``hearts`` of the documentation: its class and imports."""
     examples = DocTestParser().get_examples((ROOT / "docs" / "own-data.md").read_text("utf-8"))
     kept = [each.source for each in examples if re.match("import|from|class", each.source)]
     (folder / "hearts.py").write_text("".join(kept), encoding="utf-8")
 
 
 def write_scans(folder: Path) -> None:
-    """The folders ``data/brain`` and ``scans`` that the documentation names, of a few heads."""
+    """Write the folders ``data/brain`` and ``scans`` of the documentation, with a few heads."""
     generate_brain(folder / "data" / "brain", size=20, workers=1, progress=False)
     world = BrainWorld(32, 40, 32)
     generator = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def write_scans(folder: Path) -> None:
 
 
 def base_of(name: str) -> list[str]:
-    """What a block is read on top of: a model and data, unless it brings its own."""
+    """Base configurations of a block: a model and data, unless the block contains them."""
     block = yaml.safe_load(BLOCKS[name])
     if "data" not in block:
         return [DIGITS.read_text(encoding="utf-8")]
@@ -62,7 +62,7 @@ def base_of(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_yaml_in_the_documentation_is_a_configuration(name, tmp_path, monkeypatch):
-    """On top of the README's example, or the first model of its page; six batches suffice."""
+    """With the README's example or the first model of the page as a base; for six batches."""
     write_own_data(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "hearts", raising=False)

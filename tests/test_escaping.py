@@ -1,4 +1,4 @@
-"""Texts that come from files are shown as they are: nothing obeys them, nothing breaks on them."""
+"""Strings from files are displayed literally: none is interpreted, and none causes an error."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ CONTROLS = [
 ]  # fmt: skip
 NASTY = PLAIN + CONTROLS
 CLASSES = tuple(text for text in NASTY if "\udc80" not in text)
-"""All that UTF-8 can hold."""
+"""All strings that UTF-8 can encode."""
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -92,14 +92,14 @@ def is_harmless(text, lines=""):
 
 
 @pytest.mark.parametrize("text", NASTY, ids=ascii)
-def test_a_terminal_obeys_nothing(text):
+def test_terminals_receive_no_control_characters(text):
     shown = for_terminal(text)
     assert is_harmless(shown)
     assert (shown == text) == (text in PLAIN)
     shown.encode()
 
 
-def test_lines_stay_where_they_are_meant_to():
+def test_strings_add_no_lines():
     assert for_terminal("a\n\tb\x1b\r", lines=True) == "a\n\tb\\x1b\\r"
 
 
@@ -108,7 +108,7 @@ def markdown():
 
 
 def written_in(document):
-    """The texts of a document by lines, and the kinds of everything in it."""
+    """Text of a document by lines, and the kinds of all its tokens."""
     tokens = markdown().parse(document)
     inline = [token for token in tokens if token.type == "inline"]
     texts = ["".join(each.content for each in token.children) for token in inline]
@@ -116,7 +116,7 @@ def written_in(document):
 
 
 @pytest.mark.parametrize("text", NASTY, ids=ascii)
-def test_markdown_gives_the_text_back(text):
+def test_markdown_renders_the_text(text):
     expected = for_terminal(text).strip()
     table = Table(text, [text, "x"], [[text, "1"], ["2", text]])
     texts, kinds = written_in(table.as_markdown())
@@ -130,18 +130,18 @@ def test_markdown_gives_the_text_back(text):
             if before == "- "
             else set()
         )
-    # What makes links of addresses looks for them before backslashes are gone.
+    # Addresses are turned into links before backslash escapes are resolved.
     assert not re.search(r"(?<!\\)://|www\.", for_markdown(text))
 
 
 @pytest.mark.parametrize("text", NASTY, ids=ascii)
-def test_code_in_markdown_gives_the_text_back(text):
+def test_code_in_markdown_renders_the_text(text):
     (token,) = (t for t in markdown().parse(f"Graph: {markdown_code(text)}.") if t.type == "inline")
     assert [child.type for child in token.children] == ["text", "code_inline", "text"]
     assert token.children[1].content.strip() == for_terminal(text).strip()
 
 
-def test_usual_texts_stay_readable_in_markdown():
+def test_ordinary_text_stays_readable_in_markdown():
     for text in ("brain_volume (mm³)", "do(a = 3 pixels)", "log p(x), 95 %", "a-b", "1.5 mm", "-5"):
         assert for_markdown(text) == text
 
@@ -158,14 +158,14 @@ def test_a_printed_table_shows_the_text(text):
     assert found.count(for_terminal(text).strip()) >= 4
 
 
-def test_narrow_tables_show_the_text_too(capsys):
+def test_a_narrow_table_shows_the_text(capsys):
     for text in NASTY:
         print_table(Table("", ["name", "much"], [[f"{text}, {text}", "1"]] * 2))
         assert is_harmless(capsys.readouterr().out, lines="\n")
 
 
 def shown_by(figure):
-    """The texts of a figure that has been drawn."""
+    """All strings of a drawn figure."""
     figure_to_array(figure)
     return {text.get_text() for text in figure.findobj(Text) if text.get_text()}
 
@@ -199,7 +199,7 @@ def test_examples_show_their_titles_and_labels():
 
 @pytest.mark.parametrize("text", ["$x$", r"$\frac{1}{2}$", "$x^{$", "a$b$c", r"\$", "a_b^c"])
 def test_dollars_are_drawn(text):
-    """As wide as the characters, not as the mathematics that they might be."""
+    """The width is that of the characters and not of mathematics."""
     figure = PlainFigure(figsize=(8, 1), dpi=100)
     drawn = figure.text(0, 0, text, fontsize=20)
     figure_to_array(figure)
@@ -207,7 +207,7 @@ def test_dollars_are_drawn(text):
     assert width == pytest.approx(width_of([text], 20), rel=0.1, abs=0.02)
 
 
-def test_the_users_settings_of_matplotlib_do_not_matter(tmp_path):
+def test_figures_ignore_the_users_matplotlib_settings(tmp_path):
     settings = {"text.usetex": True, "axes.formatter.use_mathtext": True}
     with rc_context(settings):
         figure = draw_densities(
@@ -264,7 +264,7 @@ def read_back(file):
     return [[from_spreadsheet(cell) for cell in row] for row in csv.reader(file)]
 
 
-def test_tables_give_every_text_back():
+def test_tables_preserve_every_text():
     file = io.StringIO(newline="")
     rows = [[text, text, "1"] for text in CLASSES]
     TableWriter(file).writerows(rows)
@@ -272,8 +272,8 @@ def test_tables_give_every_text_back():
     assert read_back(file) == rows
 
 
-def test_no_spreadsheet_computes_a_text():
-    """Whatever it takes for the end of a cell, and whether or not it heeds quotes there."""
+def test_no_spreadsheet_evaluates_a_text():
+    """For any cell separator, with and without support for quotes."""
     file = io.StringIO(newline="")
     TableWriter(file).writerows([["x", text] for text in NASTY] + [[text, "x"] for text in NASTY])
     file.seek(0)
@@ -293,7 +293,7 @@ def test_numbers_stay_numbers():
 
 
 @pytest.mark.parametrize("text", [*NASTY, ".", "..", "-rf", ".hidden", "con\\x", ""], ids=ascii)
-def test_names_of_files_stay_in_their_folder(tmp_path, text):
+def test_file_names_stay_in_their_folder(tmp_path, text):
     name = for_file_name(text)
     path = tmp_path / f"images-{name}.png"
     path.write_text("")
@@ -308,7 +308,7 @@ def test_different_texts_have_different_files():
     assert for_file_name("brain_volume-3") == "brain_volume-3"
 
 
-def test_json_holds_every_text_and_no_nan():
+def test_json_preserves_every_text_and_contains_no_nan():
     document = {text: [text, float("nan"), (1.5, float("-inf"))] for text in NASTY}
     written = as_json(document)
     assert is_harmless(written, lines="\n")
@@ -321,7 +321,7 @@ def test_json_holds_every_text_and_no_nan():
     assert found == {text: [text, None, [1.5, None]] for text in NASTY}
 
 
-def test_tags_are_of_the_characters_that_tensorboard_takes():
+def test_tags_contain_only_characters_that_tensorboard_accepts():
     for text in NASTY:
         assert re.fullmatch(r"[-/\w.]+", for_tag(text))
 
@@ -346,8 +346,8 @@ def test_errors_do_not_control_the_terminal(tmp_path, capsys):
     assert "\\x1b[31m.svg" in captured.out
 
 
-def test_answers_are_observations_whatever_the_classes_are_called(tmp_path):
-    """The table of one question is the table of the next."""
+def test_answers_with_any_class_names_can_be_observations(tmp_path):
+    """The table of answers can be read as a table of observations."""
     scm = StructuralCausalModel("sex", {"sex": partial(Categorical, categories=len(CLASSES))})
     values = torch.arange(float(len(CLASSES)))[:, None]
     rows = [f"={text}" for text in CLASSES]
@@ -362,7 +362,7 @@ def test_answers_are_observations_whatever_the_classes_are_called(tmp_path):
         assert [row[0] for row in read_back(file)][1:] == rows
 
 
-def test_a_half_of_a_character_does_not_end_a_table(tmp_path):
+def test_a_lone_surrogate_does_not_break_a_table(tmp_path):
     with (tmp_path / "table.csv").open("w", newline="", encoding="utf-8") as file:
         TableWriter(file).writerow(["half\udc80"])
     assert (tmp_path / "table.csv").read_text() == "half\\udc80\n"
@@ -376,7 +376,7 @@ def test_broken_tables_are_refused_by_name(tmp_path, content):
         observations_from_csv(scm, tmp_path / "table.csv")
 
 
-# From the data to every output
+# All outputs of a run
 
 NAMES = (
     '=HYPERLINK("http://evil.example")',
@@ -391,7 +391,7 @@ UNITS = {"thickness": "[mm]", "intensity": "$x^{$", "image": "[/min]"}
 
 
 class HostileDataModule(TinyDataModule):
-    """Whose texts are those of somebody who means ill."""
+    """A data module with malicious units and class names."""
 
     @property
     def descriptions(self):
@@ -444,7 +444,7 @@ def hostile_configuration():
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A training and test on hostile data: folder, what was printed, and the texts of pictures."""
+    """A training and test on hostile data: folder, output, and strings of the pictures."""
     root = tmp_path_factory.mktemp("hostile")
     (root / "hostile.yaml").write_text(yaml.safe_dump(hostile_configuration(), sort_keys=False))
     drawn = set()
@@ -462,7 +462,7 @@ def hostile(tmp_path_factory):
     return root / "lightning_logs" / "version_0", printed.getvalue(), drawn
 
 
-def test_a_training_ends_well_whatever_units_and_classes_are_called(hostile):
+def test_a_training_completes_with_hostile_units_and_classes(hostile):
     folder, printed, drawn = hostile
     assert is_harmless(printed, lines="\n")
     pictures = "\n".join(drawn)
@@ -473,7 +473,7 @@ def test_a_training_ends_well_whatever_units_and_classes_are_called(hostile):
     assert (folder / "evaluation" / "examples.png").is_file()
 
 
-def test_its_report_holds_the_texts_and_nothing_else(hostile):
+def test_the_report_displays_the_texts_literally(hostile):
     folder, _, _ = hostile
     document = (folder / "evaluation" / "evaluation.md").read_text(encoding="utf-8")
     texts, kinds = written_in(document)
@@ -493,7 +493,7 @@ def test_its_report_holds_the_texts_and_nothing_else(hostile):
     assert NAMES[3] in json.dumps(found, ensure_ascii=False).encode().decode("unicode_escape")
 
 
-def test_its_tags_are_of_plain_characters(hostile):
+def test_the_tags_contain_plain_characters_only(hostile):
     events = EventAccumulator(str(hostile[0]))
     events.Reload()
     tags = [tag for kind in ("scalars", "images") for tag in events.Tags()[kind]]
@@ -502,7 +502,7 @@ def test_its_tags_are_of_plain_characters(hostile):
     assert not set("".join(tags)) & set('<>`|$[]"\\')
 
 
-def test_its_answers_are_the_observations_of_the_next_question(hostile, tmp_path, capsys):
+def test_the_answers_can_be_the_next_observations(hostile, tmp_path, capsys):
     checkpoint = next((hostile[0] / "checkpoints").glob("epoch=*.ckpt"))
     found = Checkpoint.read(checkpoint).variables()
     assert {name: each.unit for name, each in found.items() if each.unit} == UNITS
@@ -528,7 +528,7 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_a_report_survives_long_names(tmp_path):
-    """A picture of any text has a size that can be drawn."""
+    """A picture with long text has a size that can be drawn."""
     column = ImageColumn("x" * 100_000, torch.zeros(1, 1, 8, 8), ["y\n" * 10_000])
     save_figure(draw_grid([column, column], ["z" * 100_000]), tmp_path / "a.png")
     assert np.isfinite(width_of(["x" * 100_000], 8))

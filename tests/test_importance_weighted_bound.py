@@ -1,4 +1,4 @@
-"""The importance-weighted bound, against closed forms."""
+"""The importance-weighted bound, compared with closed forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from linear_image import LinearImage, LogitFeatures
 
 @pytest.fixture
 def linear_image(double):
-    """x -> image with a linear decoder and a guide that is wrong, recorded values and log p(·)."""
+    """x -> image with a linear decoder and an inexact guide, recorded values and log p(·)."""
     made = {}
 
     def factory(context):
@@ -42,7 +42,7 @@ def linear_image(double):
     processed = vae.preprocessing(continuous)
     log_determinant = vae.preprocessing.log_abs_det_jacobian(continuous, processed)
     exact = MultivariateNormal(location, covariance).log_prob(processed.flatten(1))
-    # The guide: twice as wide as the posterior and half of its scale away from it.
+    # The guide is twice as wide as the posterior, with a mean that is off by half its scale.
     precision = torch.eye(2) + weight[:, :2].T @ weight[:, :2] / variance
     gain = torch.linalg.solve(precision, weight[:, :2].T) / variance
     scale = precision.diagonal().rsqrt()
@@ -58,7 +58,7 @@ def linear_image(double):
 
 
 def average(scm, recorded, num_particles, repetitions):
-    """The mean over repetitions of the bound of the image, ``(B,)``."""
+    """Mean bound of the image over repetitions, ``(B,)``."""
     repeated = {name: value.expand(repetitions, *value.shape) for name, value in recorded.items()}
     continuous = scm.dequantise(recorded)["image"]
     scm.dequantise = lambda values: {
@@ -100,7 +100,7 @@ def test_the_lower_bound_of_the_same_draws_is_the_evidence_lower_bound(linear_im
 
 
 def test_evidence_and_weights_agree(linear_image):
-    """The evidence's bound is that of the weights of the same draws."""
+    """The bound of the evidence equals that of the weights of the same draws."""
     scm, recorded, _ = linear_image
     value, parents = scm.dequantise(recorded)["image"], {"x": recorded["x"]}
     torch.manual_seed(1)

@@ -1,4 +1,4 @@
-"""Half-written files of killed programs are cleared, and nothing else is."""
+"""Half-written files of killed programs are removed, and no others."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_symbolic_links_are_left_alone(tmp_path):
     assert (precious / "inside").read_text() == "kept"
 
 
-def test_a_folder_whose_replacement_stopped_half_way_returns(tmp_path):
+def test_a_folder_is_restored_if_its_replacement_was_interrupted(tmp_path):
     make_folder(tmp_path / ".report.previous")
     clear_leftovers(tmp_path)
     assert (tmp_path / "report" / "inside").exists()
@@ -65,5 +65,5 @@ def test_a_folder_whose_replacement_stopped_half_way_returns(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_folder_that_is_missing_is_nothing_to_clear(tmp_path):
+def test_a_missing_folder_needs_no_clearing(tmp_path):
     clear_leftovers(tmp_path / "missing")

@@ -1,4 +1,4 @@
-"""Every argument of every part, changed in every way: accepted, or refused by its name."""
+"""Every argument of every component, changed in many ways: accepted, or refused by name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ FIGURES = [
 
 
 def rows(factory):
-    """The name of the first argument that a grid cannot do without."""
+    """Name of the first required argument of a grid."""
     grid = "interventions" in inspect.signature(factory).parameters
     return partial(factory, interventions=["a=1"]) if grid else factory
 
@@ -100,7 +100,7 @@ def class_of(factory):
 
 
 def numeric_arguments(factory):
-    """The names of the arguments that are numbers, or lists of them, by their defaults."""
+    """Names of the arguments whose defaults are numbers or lists of numbers."""
     for name, parameter in inspect.signature(factory).parameters.items():
         value = parameter.default
         is_list = isinstance(value, tuple | list) and value and isinstance(value[0], int | float)
@@ -110,7 +110,7 @@ def numeric_arguments(factory):
 
 @pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: class_of(factory).__name__)
 def test_a_wrong_number_is_refused_by_its_name(factory):
-    """Never by another error than ValueError, and never taken for a number where it is none."""
+    """Only ValueError is raised, and no value of another type is accepted as a number."""
     for argument, default in numeric_arguments(factory):
         for kind, value in MUTATIONS.items():
             if kind == "huge":
@@ -127,7 +127,7 @@ def test_a_wrong_number_is_refused_by_its_name(factory):
 
 
 def refusal(factory, **arguments):
-    """The message with which arguments are refused; None where they are not."""
+    """Message with which the arguments are refused; None if they are accepted."""
     try:
         factory(**arguments)
     except ValueError as error:
@@ -167,7 +167,7 @@ def may_be_null(factory):
         ("categories", partial(Categorical, categories=10**13)),
     ],
 )
-def test_networks_beyond_the_memory_are_refused_before_they_are_made(key, mechanism):
+def test_networks_beyond_the_memory_are_refused_before_they_are_built(key, mechanism):
     with pytest.raises(ValueError, match=rf"{key}: (\d+ takes at least|expected)"):
         StructuralCausalModel("a -> x", {"a": AffineFlow, "x": mechanism})
 

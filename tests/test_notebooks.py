@@ -1,4 +1,4 @@
-"""The notebooks run from top to bottom, on models that are trained for an epoch."""
+"""The notebooks run completely with models that were trained for one epoch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def train(configuration, folder):
-    """The checkpoint of a run of one epoch, without pictures or evaluation."""
+    """Train for one epoch without figures or evaluation; the checkpoint."""
     words = ["fit", "--config", str(configuration), "--trainer.default_root_dir", str(folder)]
     words += ["--trainer.max_epochs", "1", "--trainer.callbacks", "[]"]
     words += ["--evaluation.enabled", "false", "--association.num_importance_samples", "0"]
@@ -30,14 +30,14 @@ def train(configuration, folder):
 
 @pytest.fixture(scope="module")
 def digits_checkpoint(tmp_path_factory):
-    """The model of the notebooks."""
+    """A checkpoint of the notebooks' default experiment."""
     configuration = ROOT / "experiments" / "digits" / "full.yaml"
     return train(configuration, tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="module")
 def tiny_checkpoint(tmp_path_factory):
-    """A model of another known world, whose images are of another size."""
+    """A checkpoint for another known world with images of another size."""
     folder = tmp_path_factory.mktemp("tiny")
     settings = copy.deepcopy(CONFIGURATION)
     settings["data"] = {"class_path": "tiny.KnownTinyDataModule", "init_args": {"test_size": 64}}
@@ -64,10 +64,10 @@ def test_notebook_runs(path, tmp_path, monkeypatch, digits_checkpoint):
 
 
 def test_data_are_those_of_the_checkpoint(tmp_path, monkeypatch, tiny_checkpoint):
-    """The notebook that asks for most: observations, originals and the world."""
+    """Uses the notebook with the most requirements: observations, originals and the world."""
     folders = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
-    # A checkpoint may name classes of modules that one's own program has imported.
+    # A checkpoint may name classes of modules that the program has imported.
     check_that_it_runs(NOTEBOOKS[-1], tiny_checkpoint, tmp_path, monkeypatch, "import tiny")
 
 

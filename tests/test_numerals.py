@@ -1,4 +1,4 @@
-"""Numbers are short, and never say another number than the value rounded."""
+"""Formatted numbers are short and equal to the rounded value."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_numbers_of_three_digits(value, text):
 
 @pytest.mark.parametrize("digits", [3, 4, 6])
 @pytest.mark.parametrize("exponent", range(-4, 11))
-def test_texts_are_the_number_to_its_digits(digits, exponent):
+def test_formatted_numbers_equal_the_rounded_value(digits, exponent):
     for mantissa in (1.0, 1.23456, -4.5, 9.99999):
         value = mantissa * 10.0**exponent
         number, *million = format_number(value, digits).replace(",", "").split()
@@ -46,6 +46,6 @@ def test_texts_are_the_number_to_its_digits(digits, exponent):
 
 
 @pytest.mark.parametrize("value", [0.5, 3.0, 127.456, -35.0, 999.0])
-def test_everyday_numbers_are_as_python_writes_them(value):
+def test_common_numbers_are_formatted_like_python(value):
     assert format_number(value) == f"{value:.3g}"
     assert format_number(value, 6) == f"{value:g}"

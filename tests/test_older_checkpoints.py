@@ -1,4 +1,4 @@
-"""Checkpoints and exported models of version 0.1 open, and answer as they did."""
+"""Checkpoints and exported models of version 0.1 can be opened and give the same answers."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Model:
     """A file of version 0.1.
 
     Attributes:
-        file: Its name.
-        interventions: What is asked of it.
-        rows: The rows of its test split that are asked about, if its data can be made here.
-        size: How many observations and particles are drawn.
+        file: Name of the file.
+        interventions: Interventions of the questions.
+        rows: Observed rows of its test split, if its data can be created here.
+        size: Number of observations and particles.
     """
 
     file: str
@@ -64,7 +64,7 @@ models_on_data = pytest.mark.parametrize(
 
 
 def ask(question: str, model: Model, out: Path, *words: str) -> Path:
-    """The folder of the answers to a question."""
+    """Ask a question; the folder of the answers."""
     common = ["--ckpt_path", str(model.path), "--seed", "5", "--npz", "--out", str(out)]
     assert main([question, *common, *words]) == 0
     return out
@@ -80,7 +80,7 @@ def intervene(model: Model, out: Path) -> Path:
 
 
 def counterfactual(model: Model, out: Path) -> Path:
-    """About the observations kept beside the models."""
+    """Ask about the observations that are stored with the models."""
     table = FOLDER / "observations" / f"{model.name}.csv"
     words = ["--observations", str(table), "--num_particles", str(model.size)]
     return ask("counterfactual", model, out, *words, "--do", *model.interventions)
@@ -100,10 +100,9 @@ def kept(model: Model, question: str) -> dict[str, np.ndarray]:
 
 
 def require_equal(found: Path, expected: dict[str, np.ndarray]) -> None:
-    """Hold what was written to what version 0.1 wrote.
+    """Compare answers with those of version 0.1.
 
-    A grey level is rounded, so that an error of 1e-6 before can make it the next one in a few
-    pixels.
+    A difference of 1e-6 before rounding can change the grey level of a few pixels by one.
     """
     with np.load(found / "answers.npz") as file:
         arrays = dict(file)
@@ -120,7 +119,7 @@ def require_equal(found: Path, expected: dict[str, np.ndarray]) -> None:
 
 @models
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_answers_are_those_of_the_version_that_wrote_the_model(model, question, tmp_path):
+def test_answers_equal_those_of_the_version_that_wrote_the_model(model, question, tmp_path):
     found = QUESTIONS[question](model, tmp_path / "answers")
     require_equal(found, kept(model, question))
 
@@ -150,7 +149,7 @@ def test_units_and_class_names_are_exported_again(tmp_path):
 
 
 def draw_strokes(folder: Path) -> None:
-    """A folder as torchvision keeps MNIST, with a few strokes."""
+    """A few strokes in the folder layout of torchvision's MNIST."""
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
     for prefix in ("train", "t10k"):
@@ -164,7 +163,7 @@ def draw_strokes(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
-    """A folder with the data of the models, where they name them, and a home without caches."""
+    """A folder with the data of the models at the stored paths, and a home without caches."""
     root = tmp_path_factory.mktemp("older")
     draw_strokes(root / "MNIST" / "raw")
     digits = ["--mnist", str(root), "--out", str(root / "data" / "thickness-intensity")]
@@ -188,7 +187,7 @@ def test_data_are_found_and_asked_about(model, in_workplace, tmp_path):
 
 
 def predict(path: Path, out: Path, *words: str) -> dict[str, np.ndarray]:
-    """The quantities of every row of the test split, by name."""
+    """Quantities of every row of the test split, by name."""
     copied = shutil.copy(path, out)
     common = ["predict", "--ckpt_path", str(copied), "--trainer.default_root_dir", str(out)]
     quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]

@@ -1,4 +1,4 @@
-"""What the README promises: its example runs, its commands are what is tested."""
+"""The examples, links and experiments of the README and of the experiments page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_example_runs(tmp_path, monkeypatch, capsys):
     assert "torch.Size([16, 8, 1, 28, 28])" in capsys.readouterr().out
 
 
-def test_links_lead_somewhere():
+def test_links_have_targets():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
 
@@ -46,7 +46,7 @@ def settings_of(path: Path) -> dict[str, Any]:
 
 
 def run_folders() -> dict[str, str]:
-    """Where the runs of each experiment go."""
+    """Output folder of each experiment."""
     return {
         str(path.relative_to(ROOT / "experiments").with_suffix("")): settings_of(path)["trainer"][
             "default_root_dir"
@@ -55,7 +55,7 @@ def run_folders() -> dict[str, str]:
     }
 
 
-def test_every_experiment_has_a_folder_of_its_own():
+def test_experiments_have_separate_output_folders():
     folders = run_folders()
     assert len(set(folders.values())) == len(folders)
     assert folders.pop("digits/full") == "runs/digits"
@@ -74,7 +74,7 @@ def test_run_folders_in_the_texts_are_those_of_experiments():
 
 
 def model_of(settings: dict[str, Any]) -> LightningModule:
-    """What the section ``model`` of a configuration describes."""
+    """Model of a configuration."""
     parser = ArgumentParser(exit_on_error=False)
     if "class_path" in settings["model"]:
         parser.add_subclass_arguments(LightningModule, "model")
@@ -91,8 +91,8 @@ MORPHOMNIST = [path for path in EXPERIMENTS if path.parent.name == "morphomnist"
 
 
 @pytest.mark.parametrize("path", filter(is_causal, MORPHOMNIST), ids=str)
-def test_experiments_ask_what_model_and_world_can_answer(path):
-    """Of each attribute alone, of both together, and of shifts; densities of each attribute."""
+def test_questions_of_experiments_fit_their_model_and_world(path):
+    """Interventions on each attribute, on both, and shifts; densities of each attribute."""
     settings = settings_of(path)
     name = Path(settings["data"]["init_args"]["root"]).name
     world = known_world("thickness-intensity" if name == "morphomnist" else name)
@@ -111,8 +111,8 @@ BRAIN = [path for path in EXPERIMENTS if path.parent.name == "brain"]
 
 
 @pytest.mark.parametrize("path", BRAIN, ids=str)
-def test_experiments_on_brains_ask_what_model_and_world_can_answer(path):
-    """Of each attribute alone and of some together, of a shift; densities of each attribute."""
+def test_questions_of_brain_experiments_fit_their_model_and_world(path):
+    """Interventions on each attribute, on several, and a shift; densities of each attribute."""
     settings = settings_of(path)
     model = model_of(settings)
     world = BrainWorld(*model.scm["image"].domain.shape[1:])

@@ -1,4 +1,4 @@
-"""The three rungs, against closed forms on a linear-Gaussian model."""
+"""The three rungs, compared with closed forms of a linear-Gaussian model."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def factual(linear):
 
 
 def closed_form(u, do):
-    """The values that follow from noise under constant interventions, by hand."""
+    """Values for given noise under constant interventions, written out."""
     x = do.get("x", 1 + 2 * u["x"])
     y = do.get("y", -1 + 0.5 * x + 0.7 * u["y"])
     w = do.get("w", 2 * x - 3 * y + 0.3 * u["w"])
@@ -99,7 +99,7 @@ def test_counterfactuals_equal_the_closed_form(linear, factual, do):
 
 
 def test_functions_replace_natural_values(linear, factual):
-    """do(x + 1) moves what follows; do(y · 2) then doubles what y would have become."""
+    """do(x + 1) changes the effects; do(y · 2) then doubles the resulting y."""
     answer = linear.counterfactual(factual, {"x": lambda x: x + 1, "y": lambda y: 2 * y})
     u = noise_by_hand(factual)
     x = factual["x"] + 1
@@ -177,7 +177,7 @@ def test_intervention_has_its_analytic_moments(linear):
 
 
 def test_intervention_agrees_with_pyro(linear):
-    """The same draws, and for a given x the same distribution of w."""
+    """The draws are equal, and so is the distribution of w given x."""
     names = list(linear.graph.nodes)
     with torch.no_grad():
         mine = linear.intervene({"y": 2.0}, 200_000)
@@ -203,7 +203,7 @@ def test_pyro_condition_and_trace(linear, factual):
     torch.testing.assert_close(total, linear.log_prob(factual))
 
 
-def test_acted_model_is_a_pyro_model_too(linear):
+def test_intervened_model_is_a_pyro_model(linear):
     acted = linear.act({"x": lambda x: x + 100, "y": 2.0})
     trace = poutine.trace(acted.model).get_trace(4)
     assert torch.equal(trace.nodes["x"]["value"], trace.nodes["x.natural"]["value"] + 100)
@@ -226,7 +226,7 @@ def test_functions_may_return_a_number(linear, factual):
     assert torch.equal(answer["x"], torch.full((1, 6, 1), 3.0))
 
 
-def test_acting_leaves_the_model_as_it_was(linear, factual):
+def test_intervening_does_not_change_the_model(linear, factual):
     linear["x"].eval()
     acted = linear.act({"y": 2.0})
     assert linear.training
@@ -237,7 +237,7 @@ def test_acting_leaves_the_model_as_it_was(linear, factual):
         linear.act({"y": lambda y: y + 1}).abduct(factual)
 
 
-def test_model_of_constants_alone_answers(linear, factual):
+def test_model_under_an_intervention_on_every_variable(linear, factual):
     acted = linear.act(dict.fromkeys(linear.graph.nodes, 1.0))
     ones = {name: torch.ones(6, 1) for name in factual}
     assert acted.counterfactual(ones, {"x": 1.0}, num_particles=2)["w"].shape == (2, 6, 1)
@@ -286,7 +286,7 @@ def observations():
 
 
 def test_null_intervention_returns_the_recorded_image(imaging, observations):
-    """Exactly: whole grey levels leave no room for rounding."""
+    """Exactly, because whole grey levels absorb rounding errors."""
     for do in ({}, {"thickness": observations["thickness"]}, {"intensity": lambda i: i}):
         answer = imaging.counterfactual(observations, do, num_particles=4)
         assert torch.equal(answer["image"], observations["image"].expand(4, 5, 1, 8, 8))
@@ -329,7 +329,7 @@ def test_sampled_images_are_grey_levels(imaging):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_elbo_dequantises_recorded_images_always(imaging, observations, training):
-    """The bound of a recorded image is that of the image with uniform noise."""
+    """The bound of a recorded image equals that of the image with uniform noise."""
     imaging.train(training)
     torch.manual_seed(5)
     found = imaging.elbo(observations).bound
@@ -345,7 +345,7 @@ def test_elbo_dequantises_recorded_images_always(imaging, observations, training
 
 @pytest.mark.parametrize("particles", [1, 4])
 def test_elbo_is_that_of_pyro(imaging, observations, particles):
-    """The mechanisms' own sum is Pyro's TraceMeanField_ELBO of model and guide."""
+    """The sum over mechanisms equals Pyro's TraceMeanField_ELBO of model and guide."""
     values = imaging.dequantise(observations)
     pyros = TraceMeanField_ELBO(
         num_particles=particles, vectorize_particles=True, max_plate_nesting=1
@@ -381,7 +381,7 @@ def test_elbo_of_a_linear_vae_is_exact_under_the_exact_guide(double):
     variance = torch.tensor(-5.0).exp()
     precision = torch.eye(2) + weight.T @ weight / variance
     gain = torch.linalg.solve(precision, weight.T) / variance
-    # The posterior's covariance has to be diagonal for this guide: rotate z so that it is.
+    # This guide needs a diagonal posterior covariance, which a rotation of z provides.
     _, rotation = torch.linalg.eigh(precision)
     with torch.no_grad():
         vae.decoder.linear.weight.copy_(weight @ rotation)
@@ -428,7 +428,7 @@ def image_as_cause(double):
 
 
 def test_an_image_may_be_a_cause(image_as_cause):
-    """Its effects see the recorded image: in abduction, in prediction and in the bound."""
+    """Its effects depend on the recorded image in abduction, prediction and the bound."""
     scm, factual = image_as_cause
     for name in ("a", "image"):
         answer = scm.counterfactual(factual, {name: factual[name]}, num_particles=3)
@@ -528,6 +528,6 @@ def test_fit_names_the_variable():
     assert not scm.fitted
 
 
-def test_exact_log_prob_is_refused_where_only_a_bound_exists(imaging, observations):
+def test_exact_log_prob_is_refused_if_only_a_bound_exists(imaging, observations):
     with pytest.raises(NotImplementedError, match="lower bound"):
         imaging.log_prob(observations)

@@ -13,7 +13,6 @@ from matplotlib.text import Text
 
 from deepscm_pl import DeepSCM, StructuralCausalModel
 from deepscm_pl.callbacks import AttributeDensities, CounterfactualGrid
-from deepscm_pl.callbacks.figure_callback import restrict
 from deepscm_pl.checkpoints import Checkpoint
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.figures import captions
@@ -126,7 +125,7 @@ def test_parts_copies_and_interventions_keep_variables(trained):
     scm = trained[0].scm
     describes(copy.deepcopy(scm))
     describes(scm.act({"site": 1.0, "age": lambda age: age + 1}))
-    assert restrict(scm, ["site"]).variables == {"site": SITE}
+    assert scm.restrict(["site"]).variables == {"site": SITE}
 
 
 def test_data_without_names_do_not_erase_those_of_the_model(trained):

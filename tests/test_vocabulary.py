@@ -1,4 +1,4 @@
-"""Domains, interventions as text, configurations as plain data, files."""
+"""Domains, interventions as text, configurations as plain data, and files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from deepscm_pl.variables import Domain, Variable
         ("s = former smoker , t=3", {"s": 2.0, "t": 3.0}, "do(s = former smoker, t = 3)"),
     ],
 )
-def test_interventions_are_read_and_written(text, expected, title):
+def test_interventions_are_parsed_and_formatted(text, expected, title):
     variables = {name: Variable(name) for name in "ti"}
     variables["s"] = Variable("s", classes=("female", "male", "former smoker"))
     assert parse_do(text, variables) == expected
@@ -73,7 +73,7 @@ def test_unreadable_interventions_are_refused(text):
         ("s=1", (), 1.0, "do(s = 1)"),
     ],
 )
-def test_classes_have_the_names_of_the_data(text, names, index, title):
+def test_class_names_become_indices(text, names, index, title):
     variables = {"s": Variable("s", classes=names)}
     do = parse_do(text, variables)
     assert do == {"s": index}
@@ -90,7 +90,7 @@ def test_classes_have_the_names_of_the_data(text, names, index, title):
         ("s=male", ()),
     ],
 )
-def test_other_classes_are_refused(text, names):
+def test_unknown_classes_are_refused(text, names):
     with pytest.raises(ValueError, match=r"do\(s\): expected "):
         parse_do(text, {"s": Variable("s", classes=names)})
 
@@ -149,13 +149,13 @@ def test_descriptions_round_trip():
         ("plain", "expected the path of a class"),
     ],
 )
-def test_only_parts_of_models_are_restored(class_path, message):
+def test_only_classes_of_models_are_restored(class_path, message):
     with pytest.raises(ValueError, match=message):
         restore({"net": {"class_path": class_path, "init_args": {}}})
 
 
 @pytest.mark.parametrize("value", [object(), torch.zeros(2), lambda: 3, partial(print, 3)])
-def test_what_cannot_be_described_is_refused(value):
+def test_objects_that_cannot_be_described_are_refused(value):
     with pytest.raises(ValueError, match="cannot describe"):
         describe({"x": value})
 
@@ -166,7 +166,7 @@ def write_half(context, name):
         raise OSError("disk full")
 
 
-def test_files_appear_whole_or_not_at_all(tmp_path):
+def test_files_are_complete_or_absent(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(OSError, match="disk full"):
@@ -210,7 +210,7 @@ def test_folders_have_the_permissions_of_new_folders(tmp_path, context, umask):
     assert stat.S_IMODE((path / "file").stat().st_mode) == 0o666 & ~umask
 
 
-def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
+def test_leftovers_of_a_killed_process_do_not_matter(tmp_path):
     path, mine = tmp_path / "file", tmp_path / "mine"
     mine.write_text("mine")
     (tmp_path / f".file.{os.getpid()}.partial").symlink_to(mine)
@@ -221,7 +221,7 @@ def test_what_a_killed_process_left_is_no_obstacle(tmp_path):
     assert sorted(tmp_path.iterdir()) == [path, mine]
 
 
-def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+def test_a_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
     path, seen = tmp_path / "file", []
 
     def flushed(descriptor):
@@ -245,7 +245,7 @@ def read(path):
     return {each.name: each.read_text() for each in path.iterdir()}
 
 
-def test_folders_are_replaced_whole_or_not_at_all(tmp_path):
+def test_folders_are_replaced_completely_or_not_at_all(tmp_path):
     path = tmp_path / "below" / "folder"
     with pytest.raises(KeyboardInterrupt):
         fill(path, "first", stop=True)
@@ -260,8 +260,8 @@ def test_folders_are_replaced_whole_or_not_at_all(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_replacement_that_was_killed_is_ended(tmp_path):
-    """Between the two renames only the former folder is complete; before them, both are."""
+def test_an_interrupted_replacement_is_undone(tmp_path):
+    """Between the two renames, only the previous folder is complete."""
     path = tmp_path / "folder"
     fill(path, "first")
     path.rename(tmp_path / ".folder.previous")
@@ -281,7 +281,7 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path):
     assert path.read_text() == "a file"
 
 
-def test_domains_contain_what_they_accept():
+def test_domains_contain_the_accepted_values():
     whole = Domain(lower=0, upper=255, whole=True)
     values = torch.tensor([-1.0, 0.0, 0.5, 255.0, 256.0, torch.nan])
     assert whole.contains(values).tolist() == [False, True, False, True, False, False]
@@ -289,8 +289,8 @@ def test_domains_contain_what_they_accept():
     assert bounded.contains(torch.tensor([0.0, 0.5, 1.0])).tolist() == [False, True, False]
 
 
-def test_integers_that_cannot_be_outside_are_not_looked_at():
-    """Images of a whole data set may be mapped from a file that is larger than memory."""
+def test_integers_that_cannot_be_outside_are_not_read():
+    """A data set of images may be mapped from a file that is larger than memory."""
 
     class Unseen(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):

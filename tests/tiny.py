@@ -1,27 +1,25 @@
-"""A world of 8×8 images that trains in a second: a bright bar whose width is its thickness."""
+"""A world of 8×8 images of a bright bar, with models that train in a second."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
 import yaml
-from scipy.special import ndtr, ndtri
+from torch.distributions import AffineTransform, CumulativeDistributionTransform, Normal
 
-from deepscm_pl.data import CausalDataModule, DigitWorld, SourceSplits
-from deepscm_pl.mechanisms import ConditionalVAE
+from deepscm_pl.data import CausalDataModule, SourceSplits
+from deepscm_pl.mechanisms import ConditionalVAE, Known, Logistic
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
-from deepscm_pl.worlds import KnownAttribute
-from deepscm_pl.worlds.mechanisms import KnownMechanism, LogitNormal
+from deepscm_pl.worlds import KnownWorld, Renderer
 
 
 def image_mechanism(shape=(1, 8, 8), **settings) -> partial[ConditionalVAE]:
-    """The factory of a small VAE, of the images of :class:`TinyDataModule` or of other ones."""
+    """Factory of a small VAE for images of :class:`TinyDataModule` or of another shape."""
     return partial(
         ConditionalVAE,
         shape=shape,
@@ -50,7 +48,7 @@ def draw(size: int, seed: int) -> dict[str, torch.Tensor]:
 
 
 class TinyDataModule(CausalDataModule):
-    """60 training, 20 validation and 20 test rows."""
+    """Bars: 60 training, 20 validation and 20 test rows."""
 
     def __init__(
         self,
@@ -147,7 +145,7 @@ def write_configuration(folder: Path) -> Path:
 
 
 class WideOrNarrowDataModule(TinyDataModule):
-    """The same rows; the label says whether the bar is wider than half of the image."""
+    """The same rows with a label that is 1 if the bar is wider than half of the image."""
 
     def load(self) -> SourceSplits:
         splits = super().load()
@@ -158,51 +156,15 @@ def _labelled(variables):
     return {**variables, "label": (variables["thickness"] > 4).long()}
 
 
-@dataclass(frozen=True)
-class Uniform(KnownMechanism):
-    """x = low + (high − low)·Φ(u)."""
-
-    low: float = 1.0
-    high: float = 6.0
-
-    parents = ()
-
-    def value(self, noise, parents):
-        return self.low + (self.high - self.low) * ndtr(noise)
-
-    def noise(self, value, parents):
-        return ndtri((value - self.low) / (self.high - self.low))
-
-    def log_prob(self, value, parents):
-        inside = (value > self.low) & (value < self.high)
-        return np.where(inside, -np.log(self.high - self.low), -np.inf)
-
-
-@dataclass(frozen=True)
-class TinyWorld(DigitWorld):
+class TinyRenderer(Renderer):
     """The first row of pixels is a ruler of thickness and intensity; below it is a texture.
 
-    Columns of the texture are shown as far as the thickness reaches. What is beyond is hidden, so
+    The thickness determines how many columns of the texture are visible. The others are hidden, so
     that a factual image does not determine its counterfactual: the particles of a perfect model
     and the truth are exchangeable.
     """
 
-    name: ClassVar[str] = "tiny"
-
-    @property
-    def definitions(self):
-        return {
-            "thickness": KnownAttribute(Uniform(), "pixels", Domain(lower=1.0, upper=8.0)),
-            "intensity": KnownAttribute(
-                LogitNormal("thickness", slope=1.0, centre=3.0, spread=0.5, low=64, high=255),
-                "grey levels",
-                Domain(lower=0.0, upper=255.0),
-            ),
-        }
-
-    @property
-    def shape_attributes(self):
-        return ("thickness", "intensity")
+    attributes = ("thickness", "intensity")
 
     def shape(self, originals, attributes):
         thickness, intensity = (attributes[name][:, None] for name in ("thickness", "intensity"))
@@ -218,10 +180,35 @@ class TinyWorld(DigitWorld):
         return {"thickness": thickness, "intensity": np.where(ruler[:, 0] > 0, ruler[:, 0], np.nan)}
 
 
+def _uniform(parents):
+    """1 + 5·Φ(u)."""
+    return [CumulativeDistributionTransform(Normal(0.0, 1.0)), AffineTransform(1.0, 5.0)]
+
+
+def _intensity(parents):
+    return [AffineTransform(parents["thickness"] - 3, 0.5), Logistic(64.0, 255.0)]
+
+
+class TinyWorld(KnownWorld):
+    """What :class:`TinyRenderer` draws; ``brightest`` is the largest intensity of a drawing."""
+
+    name = "tiny"
+
+    def __init__(self, brightest: float = 255.0) -> None:
+        thickness = partial(Known, layers=_uniform, domain=Domain(lower=1.0, upper=8.0))
+        domain = Domain(lower=0.0, upper=brightest)
+        intensity = partial(Known, layers=_intensity, domain=domain)
+        scm = StructuralCausalModel(
+            "thickness -> intensity", {"thickness": thickness, "intensity": intensity}
+        )
+        units = {"thickness": "pixels", "intensity": "grey levels"}
+        super().__init__("tiny", scm, TinyRenderer(), units)
+
+
 class KnownTinyDataModule(CausalDataModule):
     """Images of :class:`TinyWorld`: 60 training, 20 validation and ``test_size`` test rows.
 
-    The label says whether the pixel at the top left of the texture is bright.
+    The label is 1 if the top left pixel of the texture is bright.
     """
 
     def __init__(

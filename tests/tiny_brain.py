@@ -82,7 +82,7 @@ CONFIGURATION = {
 
 
 class PlacedBrainDataModule(SyntheticBrainDataModule):
-    """Heads of 16×20×16 voxels; even test rows come from a scan, odd ones from nowhere."""
+    """Heads of 16×20×16 voxels; even test rows have the placement of a scan, odd ones none."""
 
     def __init__(
         self,

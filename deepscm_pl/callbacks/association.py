@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,6 +51,7 @@ class AssociationReport(pl.Callback):
         seed: Of the draws.
 
     Attributes:
+        importance_enabled: Whether the importance-weighted bound is computed in this run.
         rows: The lines of the table, once the test has ended.
         written: The files written so far.
 
@@ -88,6 +90,7 @@ class AssociationReport(pl.Callback):
             raise ValueError(f"reference_name: expected a text, but got {shown(reference_name)}.")
         self.reference_name = reference_name
         self.seed = seed_number("seed", seed)
+        self.importance_enabled = True
         self.rows: list[AssociationRow] = []
         self.written: list[Path] = []
         self._images = 0
@@ -188,14 +191,15 @@ class AssociationReport(pl.Callback):
                 subject,
                 self.num_importance_samples,
                 seed=self.seed,
-                progress=trainer.progress_bar_callback is not None,
+                progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
             )
 
     def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
         """The rows of the importance-weighted bound, if it is asked for and there is one."""
         data: Any = getattr(trainer, "datamodule", None)
         scm: Any = pl_module.scm
-        if not self.num_importance_samples or not scm.image_variables or _is_quick(trainer):
+        is_asked = self.importance_enabled and self.num_importance_samples
+        if not is_asked or not scm.image_variables or _is_quick(trainer):
             return None
         if not isinstance(data, CausalDataModule):
             return None

@@ -12,8 +12,6 @@ from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
     check_scalars,
     given_units,
-    restrict,
-    scalars,
 )
 from deepscm_pl.figures import (
     DensityPanel,
@@ -104,7 +102,7 @@ class AttributeDensities(FigureCallback):
         """The variables that are drawn."""
         if self.variables is not None:
             return self.variables
-        return tuple(name for name in scalars(scm) if scm[name].domain.categories is None)
+        return tuple(name for name in scm.scalar_variables if scm[name].domain.categories is None)
 
     def chosen_pairs(self, scm: StructuralCausalModel) -> list[tuple[str, ...]]:
         """The pairs that are drawn."""
@@ -170,7 +168,7 @@ class AttributeDensities(FigureCallback):
     def _part(self, scm: StructuralCausalModel) -> StructuralCausalModel:
         pairs = [name for pair in self.chosen_pairs(scm) for name in pair]
         changed = [name for text in self.texts for name in parse_do(text, scm.variables)]
-        return restrict(scm, dict.fromkeys([*self.chosen(scm), *pairs, *changed]))
+        return scm.restrict(dict.fromkeys([*self.chosen(scm), *pairs, *changed]))
 
 
 def joint_density(
@@ -187,7 +185,7 @@ def joint_density(
         samples: Values of both, ``(N, 1)`` each.
     """
     x, y = torch.meshgrid(axes[0], axes[1], indexing="xy")
-    alone = restrict(scm, pair)
+    alone = scm.restrict(pair)
     if set(alone.graph.nodes) == set(pair):
         return alone.log_prob({pair[0]: x[..., None], pair[1]: y[..., None]}).exp()
     points = torch.stack([x.flatten(), y.flatten()]).cpu().double().numpy()

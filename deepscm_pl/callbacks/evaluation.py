@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,7 +43,9 @@ class EvaluationReport(pl.Callback):
     What can be evaluated depends on the data: see :func:`deepscm_pl.evaluation.evaluate`.
 
     Args:
-        enabled: Whether to do anything.
+        enabled: Whether to do anything, the importance-weighted bound of
+            :class:`~deepscm_pl.callbacks.AssociationReport` included. This is of one run: it does
+            not travel with the checkpoints.
         interventions: As text, such as ``thickness=3``; None takes a low and a high value of every
             cause of the image.
         rows: How many of the first test images to evaluate on; None for all.
@@ -67,7 +70,6 @@ class EvaluationReport(pl.Callback):
     """
 
     kept_settings: ClassVar = (
-        "enabled",
         "interventions",
         "rows",
         "num_particles",
@@ -124,6 +126,9 @@ class EvaluationReport(pl.Callback):
         """
         if stage not in ("fit", "test"):
             return
+        for report in _callbacks(trainer):
+            if isinstance(report, AssociationReport):
+                report.importance_enabled = self.enabled
         subject = self._subject(trainer, pl_module)
         if subject is None:
             return
@@ -183,7 +188,7 @@ class EvaluationReport(pl.Callback):
                 self.classifier,
                 self.seed,
                 self.workers,
-                progress=trainer.progress_bar_callback is not None,
+                progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
                 cache_dir=self.cache_dir,
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]

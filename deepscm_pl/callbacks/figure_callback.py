@@ -23,7 +23,6 @@ from deepscm_pl.checks import seed_number, whole_number
 from deepscm_pl.data.base import CausalDataModule
 from deepscm_pl.escaping import for_file_name, for_tag, for_terminal
 from deepscm_pl.figures import save_figure
-from deepscm_pl.graph import CausalGraph
 from deepscm_pl.runs.folders import checkpoint_folder, trained_steps
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Variable, Variables
@@ -36,8 +35,6 @@ __all__ = [
     "image_count",
     "observation_labels",
     "pictures",
-    "restrict",
-    "scalars",
 ]
 
 NO_PICTURES = "the model has no image of 1 or 3 channels."
@@ -48,18 +45,13 @@ def pictures(scm: StructuralCausalModel) -> tuple[str, ...]:
     return tuple(name for name in scm.image_variables if scm[name].domain.shape[0] in (1, 3))
 
 
-def scalars(scm: StructuralCausalModel) -> tuple[str, ...]:
-    """The variables whose values are single numbers, categories included."""
-    return tuple(name for name in scm.graph.nodes if scm[name].domain.shape == (1,))
-
-
 def check_scalars(scm: StructuralCausalModel, argument: str, names: Iterable[str]) -> None:
     """Raise unless every one of ``names`` is a continuous scalar of the model.
 
     Raises:
         ValueError: Naming the argument, the variable, and those to choose from.
     """
-    continuous = [name for name in scalars(scm) if scm[name].domain.categories is None]
+    continuous = [name for name in scm.scalar_variables if scm[name].domain.categories is None]
     for name in names:
         if name not in continuous:
             kind = "no continuous scalar" if name in scm.graph else "unknown"
@@ -82,28 +74,6 @@ def observation_labels(observations: Variables, split: str, count: int) -> list[
     # Validation rows are numbered within the published training split.
     source = "test" if split == "test" else "train"
     return [f"{source} {number}" for number in numbers]
-
-
-def restrict(scm: StructuralCausalModel, names: Iterable[str]) -> StructuralCausalModel:
-    """The model of ``names`` and their causes alone; it shares the mechanisms.
-
-    What is asked of attributes then costs nothing for the images that follow from them.
-
-    Example:
-        >>> from deepscm_pl.mechanisms import AffineFlow
-        >>> scm = StructuralCausalModel("age -> volume", {"age": AffineFlow, "volume": AffineFlow})
-        >>> restrict(scm, ["age"]).graph.nodes
-        ('age',)
-    """
-    wanted = tuple(names)
-    kept = {*wanted, *scm.graph.ancestors(*wanted)}
-    parents = {name: causes for name, causes in scm.graph.parents.items() if name in kept}
-    part = StructuralCausalModel(CausalGraph(parents), {name: scm[name] for name in parents})
-    part.describe(scm.variables)
-    part.fitted = scm.fitted.clone()
-    # Not train(), which would reach into the mechanisms that both models share.
-    part.training = scm.training
-    return part
 
 
 _MOST_IMAGES = 1000

@@ -18,8 +18,6 @@ from deepscm_pl.callbacks.figure_callback import (
     image_count,
     observation_labels,
     pictures,
-    restrict,
-    scalars,
 )
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.figures import (
@@ -165,26 +163,16 @@ class InterventionGrid(_DoGrid):
         self, scm: StructuralCausalModel, observations: Variables
     ) -> tuple[list[str], list[dict[str, Tensor]]]:
         """A sample, then the same noise under every intervention."""
-        draws = [
-            {name: scm[name].sample_noise((self.num_images,)) for name in scm.graph.nodes}
-            for _ in range(self.num_particles)
-        ]
-        columns = []
-        for do in ({}, *self.interventions(scm)):
-            acted = scm.act(do)
-            values = [_spread(scm, acted.predict(noise), self.num_images) for noise in draws]
-            columns.append(
-                {name: summarise(torch.stack([v[name] for v in values]))[0] for name in values[0]}
-            )
+        questions = [{}, *self.interventions(scm)]
+        draws = [scm.intervene(questions, self.num_images) for _ in range(self.num_particles)]
+        # Particles, interventions, images.
+        means = {n: summarise(torch.stack([each[n] for each in draws]))[0] for n in draws[0]}
+        columns = [{n: mean[k] for n, mean in means.items()} for k in range(len(questions))]
         return ["sample", *self._titles(scm)], columns
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """The number of the draw."""
         return [f"noise {k}" for k in range(self.num_images)]
-
-
-def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
-    return {name: value.expand(size, *scm[name].domain.shape) for name, value in values.items()}
 
 
 _COLUMNS = 8
@@ -365,7 +353,7 @@ class ConditionalSampleGrid(FigureCallback):
 
     def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
         """The parents."""
-        return scalars(scm)
+        return scm.scalar_variables
 
     def grid(
         self, scm: StructuralCausalModel, image: str, observations: Variables
@@ -422,7 +410,7 @@ def images_over_grid(
     Returns:
         ``(J, K, N, *event)``; J is 1 for a single variable.
     """
-    part = restrict(scm, [image])
+    part = scm.restrict([image])
     first, *second = grid.items()
     do = {first[0]: first[1].view(1, -1, 1, 1)}
     do |= {name: values.view(-1, 1, 1, 1) for name, values in second}
@@ -434,7 +422,7 @@ def images_over_grid(
 
 
 def _scalar_parents(scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
-    return tuple(name for name in scm.graph.parents[image] if name in scalars(scm))
+    return tuple(name for name in scm.graph.parents[image] if name in scm.scalar_variables)
 
 
 def _column(scm: StructuralCausalModel, numbers: Sequence[float]) -> Tensor:

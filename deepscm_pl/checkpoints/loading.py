@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.scans.cache import holds_caches
+from deepscm_pl.data.scans.cache import Cache, holds_caches
 from deepscm_pl.escaping import one_line
 from deepscm_pl.interventions import parse_do
 from deepscm_pl.mechanisms import Context, Mechanism
@@ -289,6 +289,9 @@ class Checkpoint:
         folder = arguments.get("cache_dir")
         if folder is not None and not holds_caches(Path(folder)):
             del arguments["cache_dir"]
+        cache = arguments.get("cache")
+        if isinstance(cache, Cache) and not holds_caches(cache.path):
+            arguments["cache"] = replace(cache, folder=None)
         return kind, arguments
 
     def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:

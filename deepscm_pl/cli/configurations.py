@@ -23,7 +23,7 @@ import yaml
 
 from deepscm_pl.checks import shown
 from deepscm_pl.cli.parser import UsageError, nearest, without_dumps
-from deepscm_pl.cli.yaml_files import load_yaml, read_text
+from deepscm_pl.cli.yaml_files import experiments, load_yaml, read_text
 from deepscm_pl.escaping import for_terminal
 
 __all__ = ["Configuration", "Layer", "merge_settings", "split_configurations"]
@@ -98,7 +98,14 @@ class Layer:
         elif configuration.startswith("{") or ": " in configuration:
             name, path, text = "config", None, configuration
         else:
-            raise FileNotFoundError(f"config: there is no file {configuration}.")
+            known = experiments()
+            if configuration not in known:
+                raise FileNotFoundError(
+                    f"config: there is no file or experiment {configuration}"
+                    f"{nearest(configuration, known) or '; deepscm experiments lists them.'}"
+                )
+            path = known[configuration]
+            text = read_text(path, name)
         settings = load_yaml(text, name)
         if not isinstance(settings, dict):
             raise ValueError(f"{name} holds no settings; expected 'name: value' in every line.")

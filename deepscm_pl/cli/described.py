@@ -16,7 +16,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checkpoints import Checkpoint
-from deepscm_pl.cli.parser import FriendlyLightningParser, nearest
+from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
+from deepscm_pl.cli.parser import nearest
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
 from deepscm_pl.runs.checkpoint_files import furthest_checkpoint
 from deepscm_pl.runs.watched import WatchedModule
@@ -264,6 +265,8 @@ def _read_reports(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
 
 def _restored(name: str, report: Any, settings: Any) -> dict[str, Any]:
     """The settings of a report, which are those that it keeps and no others."""
+    if name == "evaluation" and isinstance(settings, Mapping):  # version 0.1 kept one more
+        settings = {key: value for key, value in settings.items() if key != "enabled"}
     restored = restore_arguments(report, settings, where=name)
     others = restored.keys() - set(report.kept_settings)
     if others:

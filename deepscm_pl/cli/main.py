@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-__all__ = ["main"]
+import deepscm_pl
+
+__all__ = ["load_command", "main"]
 
 _USAGE = """usage: deepscm COMMAND [OPTIONS]
 
 Train deep structural causal models of images and ask them causal questions.
 
 train and evaluate
-  fit             train a model:           deepscm fit --config experiments/digits/full.yaml
+  fit             train a model:           deepscm fit --config digits/full
   validate        evaluate on validation:  deepscm validate --ckpt_path FILE.ckpt
   test            is the model right?      deepscm test --ckpt_path FILE.ckpt
   predict         quantities per image:    deepscm predict --ckpt_path FILE.ckpt
@@ -25,13 +29,28 @@ ask a trained model
   counterfactual  counterfactual:          deepscm counterfactual --ckpt_path FILE.ckpt --do thickness=3 --out DIR
   export          as safetensors:          deepscm export --ckpt_path FILE.ckpt --out model.safetensors
 
-data and graphs
+configurations, data and graphs
+  experiments     list those to train:     deepscm experiments
   data            make a data set:         deepscm data morphomnist --mnist DIR --out DIR
   graph           draw a causal graph:     deepscm graph --config FILE.yaml --out graph.svg
 
 deepscm COMMAND --help describes the options of a command.
 Set DEEPSCM_TRACEBACK=1 to see where in the program an error arose.
 """  # noqa: E501
+
+
+_COMMANDS = {
+    **dict.fromkeys(
+        ("fit", "validate", "test", "predict"), "deepscm_pl.cli.training.run_training_command"
+    ),
+    **dict.fromkeys(
+        ("sample", "intervene", "counterfactual"), "deepscm_pl.cli.questions.run_question"
+    ),
+    "data": "deepscm_pl.cli.data.run_data_command",
+    "experiments": "deepscm_pl.cli.experiments.run_experiments_command",
+    "export": "deepscm_pl.cli.export.run_export_command",
+    "graph": "deepscm_pl.cli.graph.run_graph_command",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,62 +67,80 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_USAGE)
         return 0
-    commands = _commands()
     if words[0] == "--version":
-        from importlib.metadata import version
-
-        print(f"deepscm_pl {version('deepscm_pl')}")
+        print(f"deepscm_pl {deepscm_pl.__version__}")
         return 0
-    if words[0] not in commands:
+    if words[0] not in _COMMANDS:
         from deepscm_pl.cli.parser import nearest
 
-        print(
-            f"deepscm: unknown command {words[0]!r}{nearest(words[0], commands)}", file=sys.stderr
-        )
+        hint = nearest(words[0], _COMMANDS)
+        print(f"deepscm: unknown command {words[0]!r}{hint}", file=sys.stderr)
         print(_USAGE, file=sys.stderr)
         return 2
-    return _run(commands[words[0]], words)
+    return _run(words)
 
 
-def _commands() -> dict[str, Callable[[list[str]], None]]:
-    # Imported late, so that help and wrong words are answered at once.
-    from deepscm_pl.cli.data import run_data_command
-    from deepscm_pl.cli.export import run_export_command
-    from deepscm_pl.cli.graph import run_graph_command
-    from deepscm_pl.cli.questions import run_question
-    from deepscm_pl.cli.training import run_training_command
-
-    return {
-        **dict.fromkeys(("fit", "validate", "test", "predict"), run_training_command),
-        **dict.fromkeys(("sample", "intervene", "counterfactual"), run_question),
-        "data": run_data_command,
-        "export": run_export_command,
-        "graph": run_graph_command,
-    }
+def load_command(command: str) -> Callable[..., None]:
+    """Import the function that runs a command."""
+    module, _, function = _COMMANDS[command].rpartition(".")
+    found: Callable[..., None] = getattr(importlib.import_module(module), function)
+    return found
 
 
-def _run(command: Callable[[list[str]], None], words: list[str]) -> int:
-    from lightning_fabric.utilities.exceptions import MisconfigurationException
-    from pytorch_lightning.utilities.exceptions import SIGTERMException
+def _answer(words: list[str]) -> None:
+    """Run a command; what takes long to import is imported once its options are known."""
+    from deepscm_pl.cli.training_help import TRAINING_COMMANDS, check_training_words, training_help
 
+    if words[0] not in TRAINING_COMMANDS:
+        from deepscm_pl.cli.options import parse_options
+
+        options = parse_options(words)
+        load_command(words[0])(words[0], options)
+    elif words[1:] in (["-h"], ["--help"]):
+        print(training_help(words[0]))
+        raise SystemExit(0)
+    else:
+        check_training_words(words)
+        load_command(words[0])(words)
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """Exceptions whose message tells the user what to correct."""
+    return ValueError, OSError, FloatingPointError, *_lightning_error("MisconfigurationException")
+
+
+def _lightning_error(name: str) -> tuple[type[Exception], ...]:
+    """An exception of Lightning, which can only have been raised if Lightning is imported."""
+    for module in ("lightning_fabric", "pytorch_lightning"):
+        found: Any = sys.modules.get(f"{module}.utilities.exceptions")
+        if hasattr(found, name):
+            return (getattr(found, name),)
+    return ()
+
+
+def _run(words: list[str]) -> int:
     from deepscm_pl.checks import reason_of
     from deepscm_pl.cli.parser import without_dumps
-    from deepscm_pl.cli.settings import out_of_memory
     from deepscm_pl.escaping import for_terminal
 
     try:
-        command(words)
-    except SIGTERMException as error:
+        _answer(words)
+    except _lightning_error("SIGTERMException") as error:
         saved = str(error) or "--ckpt_path last goes on from what was saved"
         print(f"deepscm {words[0]}: ended by SIGTERM; {saved}", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except (ValueError, OSError, FloatingPointError, MisconfigurationException) as error:
+    except BrokenPipeError:  # whoever reads the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)
+    except _user_errors() as error:
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
         told = for_terminal(without_dumps(_told(error)), lines=True)
         print(f"deepscm {words[0]}: {told}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
+        from deepscm_pl.cli.settings import out_of_memory
+
         died = _what_died(str(error)) or out_of_memory(error)
         if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.images import (
     NIFTI_SUFFIXES,
+    ImageFormat,
     default_placement,
     read_header,
     read_scan,
@@ -42,8 +43,6 @@ __all__ = [
     "observations_from_test_split",
     "whole_levels",
 ]
-
-ImageFormat = Literal["png", "nifti"]
 
 FORMATS: tuple[ImageFormat, ...] = ("png", "nifti")
 
@@ -401,10 +400,10 @@ def _read_number(where: str, cell: str, variable: Variable) -> float:
 def _read_image(where: str, path: Path, domain: Domain) -> tuple[Tensor, Placement | None]:
     """An image as it is in its file, and where it lies if the file says so."""
     if path.name.lower().endswith(NIFTI_SUFFIXES):
-        return _read_nifti(where, path, len(domain.shape) - 1)
+        return _observed_scan(where, path, len(domain.shape) - 1)
     if path.suffix.lower() == ".npy":
         return _read_array(where, path, domain.shape), None
-    return _read_picture(where, path, domain.shape), None
+    return _observed_picture(where, path, domain.shape), None
 
 
 def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepared: bool) -> None:
@@ -414,8 +413,8 @@ def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepa
     )  # fmt: skip
     if tuple(image.shape) != domain.shape:
         raise ValueError(
-            f"{where}: expected {_sizes(domain.shape)}, but {path} has "
-            f"{_sizes(image.shape, short=True)}; {advice}."
+            f"{where}: expected {_image_size(domain.shape)}, but {path} has "
+            f"{_image_size(image.shape, short=True)}; {advice}."
         )
     if not bool(domain.contains(image.double()).all()):
         raise ValueError(
@@ -424,7 +423,7 @@ def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepa
         )
 
 
-def _read_nifti(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement | None]:
+def _observed_scan(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement | None]:
     try:
         scan = read_scan(path)
     except ValueError as error:
@@ -454,7 +453,7 @@ def _read_array(where: str, path: Path, shape: Sequence[int]) -> Tensor:
     return image[None] if image.dim() == len(shape) - 1 and shape[0] == 1 else image
 
 
-def _read_picture(where: str, path: Path, shape: Sequence[int]) -> Tensor:
+def _observed_picture(where: str, path: Path, shape: Sequence[int]) -> Tensor:
     if len(shape) != 3:
         raise ValueError(
             f"{where}: expected a volume as .nii, .nii.gz or .npy, but got {path}; a picture has "
@@ -469,7 +468,7 @@ def _read_picture(where: str, path: Path, shape: Sequence[int]) -> Tensor:
     return image[None] if image.dim() == 2 else image.movedim(-1, 0)
 
 
-def _sizes(shape: Sequence[int], short: bool = False) -> str:
+def _image_size(shape: Sequence[int], short: bool = False) -> str:
     """Such as ``an image of 28×24 pixels (width × height)``."""
     if len(shape) == 3:
         size = f"{shape[2]}×{shape[1]}"

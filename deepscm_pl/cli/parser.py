@@ -12,26 +12,17 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, NoReturn
 
-from pytorch_lightning.cli import LightningArgumentParser
-
-from deepscm_pl.cli.yaml_files import PARSER_MODE
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.older import successor_hint
 
 __all__ = [
     "FriendlyArgumentParser",
-    "FriendlyLightningParser",
     "UsageError",
-    "add_trust_option",
+    "fail",
     "nearest",
     "without_dumps",
 ]
 
-_CONFIG_HELP = (
-    "A YAML file of settings, or several: mappings merge key by key, later files win, lists are "
-    "replaced, null removes an earlier value, and a changed class_path drops the earlier "
-    "init_args. 'base: FILE' at the top of a file names the one that comes before it. Options such "
-    "as --trainer.max_epochs win over all files."
-)
 _UNKNOWN = re.compile(
     r"(?:[Oo]ption|[Kk]ey|attribute) '([\w.]+)'(?: is not (?:accepted|expected))?"
     r"|unrecognized arguments: --?([\w.]+)"
@@ -99,25 +90,6 @@ class UsageError(SystemExit):
         self.message = message
 
 
-class FriendlyLightningParser(LightningArgumentParser):
-    """The parser of Lightning's command line, with short errors and limits of what it reads."""
-
-    def __init__(self, *arguments: Any, parser_mode: str = PARSER_MODE, **settings: Any) -> None:
-        super().__init__(*arguments, parser_mode=parser_mode, **settings)
-
-    def add_argument(self, *names: Any, **settings: Any) -> Any:
-        """Add an option, and describe how several configurations merge."""
-        if "--config" in names:
-            settings["help"] = _CONFIG_HELP
-        return super().add_argument(*names, **settings)
-
-    def error(self, message: str, *details: Any, **more: Any) -> NoReturn:
-        """Print the message and what may have been meant; leave with status 2."""
-        if not self.exit_on_error:  # tried on a part of the settings, where an error is an answer
-            super().error(message, *details, **more)
-        _fail(self, message)
-
-
 class FriendlyArgumentParser(argparse.ArgumentParser):
     """The standard parser, with short errors and no abbreviations."""
 
@@ -126,19 +98,7 @@ class FriendlyArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the message and what may have been meant; leave with status 2."""
-        _fail(self, message)
-
-
-def add_trust_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--trust``, by which a checkpoint may name classes of further packages."""
-    parser.add_argument(
-        "--trust",
-        nargs="+",
-        default=[],
-        metavar="PACKAGE",
-        help="packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
-        "torch.nn and torch.optim; they are imported, and their constructors run",
-    )
+        fail(self, message)
 
 
 def without_dumps(message: str) -> str:
@@ -201,7 +161,12 @@ def _value_in(text: str) -> str:
     return f", but got {_NULL.sub('null', value)}"
 
 
-def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """Print what is wrong on a command line and what may have been meant.
+
+    Raises:
+        UsageError: Always.
+    """
     words = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
     class_paths = _CLASS_PATH.findall(message)
     missing = [_classes_beside(class_path) for class_path in _missing_class_paths(message)]
@@ -211,7 +176,8 @@ def _fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     ]
     hints = [hint for hint in (nearest(word, known) for word in words) if hint]
     plain = without_dumps(message)
-    told = f"{parser.prog}: {plain}{hints[0] if hints else ''}"
+    hint = successor_hint(words, plain) or next(iter(hints), "")
+    told = f"{parser.prog}: {plain}{hint}"
     sys.stderr.write(for_terminal(told, lines=True) + "\n")
     if beside:
         sys.stderr.write(f"known classes: {for_terminal(', '.join(beside))}\n")

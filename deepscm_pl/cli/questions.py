@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -16,13 +15,11 @@ from deepscm_pl.checkpoints import TrainedModel, load
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
 from deepscm_pl.cli.observations import (
-    FORMATS,
     ObservedRows,
     choose_formats,
     observations_from_csv,
     observations_from_test_split,
 )
-from deepscm_pl.cli.parser import FriendlyArgumentParser, add_trust_option
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
@@ -30,12 +27,6 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variables
 
 __all__ = ["run_question"]
-
-_DESCRIPTIONS = {
-    "sample": "Association: draw observations from a trained model.",
-    "intervene": "Intervention: draw observations under do(...), several if --do is repeated.",
-    "counterfactual": "Counterfactual: what observations would have been, had do(...) been done.",
-}
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class _Question:
         return batches
 
 
-def run_question(words: list[str]) -> None:
+def run_question(question: str, options: argparse.Namespace) -> None:
     """Answer a question from a checkpoint, in a new folder of images and a table.
 
     Raises:
@@ -77,24 +68,23 @@ def run_question(words: list[str]) -> None:
             do not fit the memory or the disk, or the output folder is not empty or cannot be
             written.
     """
-    options = _parser(words[0]).parse_args(words[1:])
     model = load(options.ckpt_path, trust=options.trust)
     scm = model.scm
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     formats = choose_formats(scm, options.format)
     dos = [parse_do(text, scm.variables) for text in getattr(options, "do", [])] or [{}]
-    question = _Question(model, options, dos)
-    is_counterfactual = words[0] == "counterfactual"
+    asked = _Question(model, options, dos)
+    is_counterfactual = question == "counterfactual"
     output = Output(
         options.out,
-        list(_columns(question, is_counterfactual)),
+        list(_columns(asked, is_counterfactual)),
         options.npz,
         options.format,
         differences=is_counterfactual,
     )
     with torch.no_grad():
-        parts = _counterfactual(question) if is_counterfactual else _draw(question)
+        parts = _counterfactual(asked) if is_counterfactual else _draw(asked)
         written = write_answers(scm, _begun(parts), output)
     for path, note in written.files.items():
         print(f"written: {for_terminal(path)}{note and f', {note}'}")
@@ -104,90 +94,6 @@ def run_question(words: list[str]) -> None:
                 f"{name}: it is not known where the images lie in a scanner; their files have "
                 "elements of 1 mm, the first at the origin."
             )
-
-
-def _parser(question: str) -> argparse.ArgumentParser:
-    parser = FriendlyArgumentParser(
-        prog=f"deepscm {question}",
-        description=_DESCRIPTIONS[question],
-    )
-    add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
-    add_trust_option(parser)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
-    add("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
-    add(
-        "--format",
-        choices=FORMATS,
-        help="files of the images: png to look at, the middle planes of volumes; nifti (.nii.gz) "
-        "with the place and the header of the scan (default: nifti for volumes, png for others)",
-    )
-    add("--npz", action="store_true", help="write all values as answers.npz, too")
-    if question != "sample":
-        _add_interventions(parser)
-    if question == "counterfactual":
-        _add_counterfactual_options(parser)
-    else:
-        _add_drawing_options(parser)
-    return parser
-
-
-def _add_interventions(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--do",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="TEXT",
-        help="intervention: variable=number, variable=class, variable+=number or "
-        "variable*=number; commas join several variables into one intervention, further texts "
-        "are further interventions",
-    )
-
-
-def _add_drawing_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--size",
-        type=int,
-        default=8,
-        help="number of observations to draw (default: %(default)s)",
-    )
-    add(
-        "--temperature",
-        type=float,
-        metavar="NUMBER",
-        help="scale of the pixel noise that the image's likelihood draws, 0 for none "
-        "(default: what the model was configured with, mostly 1)",
-    )
-
-
-def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--index", type=int, nargs="+", metavar="ROW", help="rows of the run's test split, from 0"
-    )
-    which.add_argument(
-        "--observations",
-        type=Path,
-        metavar="FILE.csv",
-        help="table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by path, "
-        "relative to the table",
-    )
-    add(
-        "--prepare",
-        action="store_true",
-        help="the images of --observations are as the run's files were: cut, resize and normalise "
-        "them as its data module did",
-    )
-    add(
-        "--num_particles",
-        type=int,
-        default=1,
-        help="draws of what observations leave open (default: %(default)s)",
-    )
-    add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
 
 
 def _columns(question: _Question, is_counterfactual: bool) -> Iterator[Column]:
@@ -215,22 +121,19 @@ def _draw(question: _Question) -> Iterator[Part]:
     if options.temperature is not None:
         _set_temperature(scm, options.temperature)
     batches = question.batches(question.request(options.size), "size")
-    acted = [scm.act(do) for do in question.dos]
     # All are of one size, so that the first draws do not depend on how many follow.
     size = min(batches.rows, options.size)
     with _progress(options.size) as bar:
         for batch, first in enumerate(range(0, options.size, size)):
             torch.manual_seed(batches.seed(options.seed, batch))
-            noise = {name: scm[name].sample_noise((size,)) for name in scm.graph.nodes}
+            drawn = scm.intervene(question.dos, size)
             count = min(size, options.size - first)
-            values = [_first(_spread(scm, each.predict(noise), size), count) for each in acted]
+            values = [
+                _first({name: value[k][None] for name, value in drawn.items()}, count)
+                for k in range(len(question.dos))
+            ]
             yield Part([f"noise {first + k}" for k in range(count)], values, first)
             bar.update(count)
-
-
-def _spread(scm: StructuralCausalModel, values: Variables, size: int) -> dict[str, Tensor]:
-    """Values as ``(1, size, *event)``."""
-    return {n: value.expand(size, *scm[n].domain.shape)[None] for n, value in values.items()}
 
 
 def _first(values: Variables, count: int) -> dict[str, Tensor]:

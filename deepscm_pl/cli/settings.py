@@ -7,7 +7,6 @@ their arguments, and runs that train nothing.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checks import process_count, real_number, reason_of, shown, whole_number
 from deepscm_pl.cli.parser import nearest
+from deepscm_pl.configuration import annotations_of
 
 __all__ = [
     "check_configuration",
@@ -217,8 +217,8 @@ def _what_was_made(traceback: TracebackType | None) -> str:
     made, given = public[-1]
     nulls = [
         name
-        for name, parameter in inspect.signature(made).parameters.items()
-        if isinstance(parameter.default, int | float | str) and given.get(name, "") is None
+        for name, (_, default) in annotations_of(made).items()
+        if isinstance(default, int | float | str) and given.get(name, "") is None
     ]
     suspects = f" with {', '.join(f'{name}: null' for name in nulls)}" if nulls else ""
     return f"{made.__name__} cannot be made{suspects}: "

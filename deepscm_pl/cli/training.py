@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -35,7 +36,7 @@ from deepscm_pl.cli.described import (
     tell_if_interrupted,
     trusted_packages,
 )
-from deepscm_pl.cli.parser import FriendlyLightningParser
+from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.runs import (
     OneCheckpoint,
     Predictions,
@@ -58,18 +59,27 @@ from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import exit_on_termination, names_full_disk, new_file
+from deepscm_pl.lazy import import_all
 from deepscm_pl.runs.checkpoint_files import (
     AtomicCheckpointIO,
     RunCheckpoint,
     read_last_checkpoint,
 )
 from deepscm_pl.runs.folders import run_folder
+from deepscm_pl.runs.output import ParameterCount, progress_for, without_noise
+from deepscm_pl.runs.precision import PrecisionTrainer
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
 from deepscm_pl.training import DeepSCM, ImageClassifier
 
-__all__ = ["TrainingCommand", "run_training_command"]
+__all__ = ["ROOMS", "TrainingCommand", "run_training_command"]
+
+ROOMS = tuple(
+    f"deepscm_pl.{room}"
+    for room in ("callbacks", "data", "likelihoods", "mechanisms", "nn", "training", "transforms")
+)
+"""Packages whose classes a configuration may name without their package."""
 
 _NO_FILES = ("last", "best", "hpc")
 
@@ -144,10 +154,14 @@ class TrainingCommand(LightningCLI):
             pl.LightningDataModule,
             subclass_mode_model=not self.causal,
             subclass_mode_data=True,
+            trainer_class=PrecisionTrainer,
             save_config_callback=_SaveConfiguration,
             save_config_kwargs={"described": described},
             auto_configure_optimizers=False,
-            trainer_defaults={"callbacks": [OneCheckpoint(), RunLock(), SaveOnTermination()]},
+            trainer_defaults={
+                "callbacks": [OneCheckpoint(), RunLock(), SaveOnTermination(), ParameterCount()],
+                "enable_model_summary": False,
+            },
             parser_class=FriendlyLightningParser,
             parser_kwargs={
                 "prog": "deepscm",
@@ -202,6 +216,8 @@ class TrainingCommand(LightningCLI):
             from_file = {setting: kept[setting] for setting in kept if setting not in typed}
             settings_typed = vars(self.config[self.subcommand][name])
             parsed[name] = REPORTS[name](**{**settings_typed, **from_file})
+        if parsed.trainer.enable_progress_bar is not False:
+            self.trainer_defaults["callbacks"].append(progress_for(sys.stdout))
         with named_errors("trainer"):
             return super().instantiate_trainer(**settings)
 
@@ -435,12 +451,6 @@ def run_training_command(words: list[str]) -> None:
         ValueError: If the checkpoint is truncated, foreign or hostile, or a configuration is longer
             or deeper than any should be.
     """
-    if len(words) == 1:
-        raise ValueError(
-            "give --config FILE.yaml, such as experiments/digits/full.yaml, or "
-            "--ckpt_path FILE.ckpt; "
-            f"deepscm {words[0]} --help lists all options."
-        )
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
     configurations, others = split_configurations(words)
@@ -463,6 +473,8 @@ def _run_training_command(words: list[str], configuration: Configuration, typed:
             f"ckpt_path: {checkpoint} is an exported model, without the state of the optimiser; "
             "to go on training, give the .ckpt file that it was exported from."
         )
+    for room in ROOMS:
+        import_all(room)
     trust, words = trusted_packages(words)
     described = opened = None
     if checkpoint is None:
@@ -474,7 +486,7 @@ def _run_training_command(words: list[str], configuration: Configuration, typed:
         described, words = read_described(opened, words)
     model = _model_class(words, settings) if described is None else type(described.model)
     try:
-        with quiet_log_threads():
+        with quiet_log_threads(), without_noise():
             TrainingCommand(words, model, described, trust, typed, opened)
     finally:
         _leave_processes()

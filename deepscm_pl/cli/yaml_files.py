@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import get_loader, set_loader
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent, ScalarEvent
 
-__all__ = ["PARSER_MODE", "YAMLLimitError", "check_yaml", "load_yaml", "read_text"]
+__all__ = ["PARSER_MODE", "YAMLLimitError", "check_yaml", "experiments", "load_yaml", "read_text"]
 
 PARSER_MODE = "yaml within limits"
 """The mode of jsonargparse in which all that it reads is checked first."""
@@ -26,6 +26,15 @@ _NODES = 50_000
 """Values at most, those that aliases repeat included."""
 _TOO_DEEP = "nesting depth"
 """In the message of libyaml, which stops at a thousand by itself."""
+
+
+def experiments() -> dict[str, Path]:
+    """The configurations that are installed with this package, by names such as digits/full."""
+    package = Path(__file__).parents[1]
+    installed = package / "experiments"
+    folder = installed if installed.is_dir() else package.parent / "experiments"
+    paths = sorted(folder.glob("*/*.yaml"))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
 class YAMLLimitError(yaml.YAMLError, ValueError):

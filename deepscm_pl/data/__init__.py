@@ -15,7 +15,14 @@ if TYPE_CHECKING:
         write_attributes,
     )
     from deepscm_pl.data.placement import Placement
-    from deepscm_pl.data.scans import BrainMRIDataModule
+    from deepscm_pl.data.scans import (
+        BrainMRIDataModule,
+        Cache,
+        Division,
+        Preprocessing,
+        Slicing,
+        Subjects,
+    )
     from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
     from deepscm_pl.data.truth import measure_attributes, render_truth
     from deepscm_pl.worlds import (
@@ -32,15 +39,20 @@ if TYPE_CHECKING:
 __all__ = [
     "BrainMRIDataModule",
     "BrainWorld",
+    "Cache",
     "CausalDataModule",
     "DigitWorld",
     "DigitsDataModule",
+    "Division",
     "InMemoryDataset",
     "KnownWorld",
     "MorphoMNISTDataModule",
     "Placement",
+    "Preprocessing",
+    "Slicing",
     "SourceSplits",
     "Split",
+    "Subjects",
     "SyntheticBrainDataModule",
     "ThicknessIntensityFallingWorld",
     "ThicknessIntensityWorld",

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from deepscm_pl.checks import process_count, seed_number, whole_number
+from deepscm_pl.configuration import describe
 from deepscm_pl.data.loading import EpochSampler, ResumableLoader, ShardSampler, data_seed
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.variables import Variable
@@ -29,6 +30,7 @@ __all__ = [
     "PublishedSplit",
     "SourceSplits",
     "Split",
+    "take_rows",
 ]
 
 Split = Literal["train", "validation", "test"]
@@ -40,7 +42,7 @@ PublishedSplit = Literal["train", "test"]
 """A split in which a data set is published; validation rows are held out of its ``"train"``."""
 
 
-Rows: TypeAlias = Tensor | slice
+RowIndex: TypeAlias = Tensor | slice
 """Some rows of a split: their numbers, or from where to where."""
 
 
@@ -307,7 +309,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return {
             "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
             "init_args": {
-                name: str(value.resolve()) if isinstance(value, Path) else value
+                name: describe(value.resolve() if isinstance(value, Path) else value)
                 for name, value in arguments.items()
             },
         }
@@ -329,8 +331,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             train, test = _with_index(source.train), _with_index(source.test)
             training_rows, validation_rows = self.divide(len(train["index"]))
             self._datasets = {
-                "train": InMemoryDataset(_take(train, training_rows)),
-                "validation": InMemoryDataset(_take(train, validation_rows)),
+                "train": InMemoryDataset(take_rows(train, training_rows)),
+                "validation": InMemoryDataset(take_rows(train, validation_rows)),
                 "test": InMemoryDataset(test),
             }
 
@@ -412,7 +414,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             raise ValueError(f"split must be one of {', '.join(datasets)}, got {split!r}.")
         return datasets[split]
 
-    def divide(self, size: int) -> tuple[Rows, Rows]:
+    def divide(self, size: int) -> tuple[RowIndex, RowIndex]:
         """Divides the published training split into training and validation.
 
         Args:
@@ -454,5 +456,6 @@ def _with_index(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**variables, "index": torch.arange(size).unsqueeze(-1)}
 
 
-def _take(variables: Mapping[str, Tensor], rows: Rows) -> dict[str, Tensor]:
+def take_rows(variables: Mapping[str, Tensor], rows: RowIndex) -> dict[str, Tensor]:
+    """Some rows of every variable."""
     return {name: tensor[rows] for name, tensor in variables.items()}

@@ -13,7 +13,8 @@ from scipy.ndimage import gaussian_filter, zoom
 from torch import Tensor
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
+from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits, take_rows
+from deepscm_pl.data.truth import DRAWING_VERSION
 from deepscm_pl.files import new_file
 from deepscm_pl.worlds import ThicknessIntensityWorld
 
@@ -22,22 +23,19 @@ __all__ = ["DigitsDataModule"]
 _ATTRIBUTE_SEED = 0
 _TEST_SEED = 1
 
-_DRAWING = 2
-"""Counts changes of how digits are drawn, so that images of another drawing are not reused."""
-
-_SIZE = 1797
+_DIGIT_COUNT = 1797
 """The number of digits."""
 
 _FORMS = {
-    "thickness": ((_SIZE, 1), torch.float32),
-    "intensity": ((_SIZE, 1), torch.float32),
-    "image": ((_SIZE, 1, 28, 28), torch.uint8),
-    "label": ((_SIZE, 1), torch.int64),
+    "thickness": ((_DIGIT_COUNT, 1), torch.float32),
+    "intensity": ((_DIGIT_COUNT, 1), torch.float32),
+    "image": ((_DIGIT_COUNT, 1, 28, 28), torch.uint8),
+    "label": ((_DIGIT_COUNT, 1), torch.int64),
 }
 """Shape and type of every variable, so that a cache of another form is not used."""
 
 _SIDE = 20
-_MARGIN = 4
+_BORDER = 4
 _SURROUND = 0.9
 _SATURATION = 0.6
 
@@ -91,7 +89,7 @@ class DigitsDataModule(CausalDataModule):
         """Divides the digits into rows to test on and others, always alike."""
         digits = self._drawn_digits()
         return SourceSplits(
-            train=_take(digits, self._rows("train")), test=_take(digits, self._rows("test"))
+            train=take_rows(digits, self._rows("train")), test=take_rows(digits, self._rows("test"))
         )
 
     def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
@@ -100,18 +98,18 @@ class DigitsDataModule(CausalDataModule):
 
     def _rows(self, split: PublishedSplit) -> Tensor:
         """The rows of a split among all digits, in ascending order."""
-        if self.test_size + self.validation_size >= _SIZE:
+        if self.test_size + self.validation_size >= _DIGIT_COUNT:
             raise ValueError(
-                f"test_size and validation_size must be below {_SIZE} together, the number of "
-                f"digits, got {self.test_size} and {self.validation_size}."
+                f"test_size and validation_size must be below {_DIGIT_COUNT} together, the "
+                f"number of digits, got {self.test_size} and {self.validation_size}."
             )
-        order = torch.randperm(_SIZE, generator=torch.Generator().manual_seed(_TEST_SEED))
+        order = torch.randperm(_DIGIT_COUNT, generator=torch.Generator().manual_seed(_TEST_SEED))
         rows = order[: self.test_size] if split == "test" else order[self.test_size :]
         return rows.sort().values
 
     def _drawn_digits(self) -> dict[str, Tensor]:
         """All digits, from the cache if they are there."""
-        path = self.cache_dir / f"digits-{_DRAWING}.pt"
+        path = self.cache_dir / f"digits-{DRAWING_VERSION}.pt"
         # Whatever is wrong with a cache, the digits can be drawn again.
         with suppress(Exception):
             cached: dict[str, Tensor] = torch.load(path, weights_only=True)
@@ -136,7 +134,7 @@ def _draw_digits() -> dict[str, Tensor]:
     """All digits of scikit-learn, drawn with sampled attributes, in its order."""
     labels = _load_digits().target
     world = ThicknessIntensityWorld()
-    sample = world.sample(_SIZE, np.random.default_rng(_ATTRIBUTE_SEED))
+    sample = world.sample(_DIGIT_COUNT, np.random.default_rng(_ATTRIBUTE_SEED))
     # Drawn as recorded, so that the truth of what is recorded is what was drawn.
     attributes = {name: column.astype(np.float32) for name, column in sample.items()}
     images = world.render(_originals(), attributes)
@@ -167,9 +165,5 @@ def _enlarge_digits(images: NDArray[np.float64]) -> NDArray[np.float64]:
     contrast = images - _SURROUND * gaussian_filter(images, (0, 1, 1), mode="constant")
     enlarged = zoom(contrast, (1, factor, factor), order=3, mode="grid-constant", grid_mode=True)
     brightest = _SATURATION * enlarged.max(axis=(1, 2), keepdims=True)
-    margins = ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN))
+    margins = ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER))
     return np.pad(255 * np.clip(enlarged / brightest, 0, 1), margins)
-
-
-def _take(digits: dict[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
-    return {name: tensor[rows] for name, tensor in digits.items()}

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.checks import process_count, seed_number, whole_number, whole_numbers
 from deepscm_pl.data.idx import write_idx
+from deepscm_pl.data.images import ImageFormat
 from deepscm_pl.data.morphomnist import (
     SplitFiles,
     read_attributes,
@@ -20,13 +21,19 @@ from deepscm_pl.data.morphomnist import (
 )
 from deepscm_pl.data.parallel import stream_rows
 from deepscm_pl.data.scans.cohort import SPLITS, divide_subjects
-from deepscm_pl.data.tables import Table
+from deepscm_pl.data.tables import Table, write_table
 from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, render_truth, write_originals
 from deepscm_pl.files import exit_on_termination, new_folder
 from deepscm_pl.memory import require_disk, require_memory
-from deepscm_pl.worlds import BrainWorld, KnownWorld, ThicknessIntensityWorld, write_world
+from deepscm_pl.worlds import (
+    BrainWorld,
+    KnownWorld,
+    Renderer,
+    ThicknessIntensityWorld,
+    write_world,
+)
 
-__all__ = ["ImageFormat", "generate_brain", "generate_morphomnist"]
+__all__ = ["generate_brain", "generate_morphomnist"]
 
 _PREFIXES = ("train", "t10k")
 
@@ -190,20 +197,17 @@ def _write_split(folder: Path, split: _Split, drawn: NDArray[np.uint8]) -> None:
     write_attributes(files.attributes, split.attributes)
 
 
-ImageFormat = Literal["png", "nifti"]
-"""How images are stored."""
-
 _SUFFIXES: dict[str, str] = {"png": ".png", "nifti": ".nii.gz"}
 
 _FIRST = 1000000
 """The first identifier."""
 
-_HEAD, _DRAWING = 600, 30
+_HEAD, _DRAWING_BYTES = 600, 30
 """Bytes of memory for each head, and for each element of an image while it is drawn, at least."""
 _LINE, _COMPRESSED = 200, 8
 """Bytes on the disk for each head, and how much smaller its image is in its file, at most."""
 
-_ELEMENTS = 2**18
+_DRAWN_ELEMENTS = 2**18
 """Elements of the images that are drawn at a time."""
 
 
@@ -265,17 +269,19 @@ def generate_brain(
     with exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
         write_world(folder / WORLD_FILE, world)
         write_originals(folder / ORIGINALS_FILE, identifiers, originals)
-        _write_table(folder / "subjects.csv", identifiers, attributes, splits)
-        chunk = max(1, min(64, _ELEMENTS // int(np.prod(shape))))
-        columns = [identifiers, originals, *attributes.values()]
-        draw = _Draw(world, folder, suffix)
-        for _ in stream_rows(draw, columns, workers, progress, "drawing", chunk):
+        names = ("age", "sex", "ventricle_volume", "brain_volume")
+        columns = {"eid": identifiers, **{n: attributes[n] for n in names}, "split": splits}
+        write_table(folder / "subjects.csv", columns)
+        chunk = max(1, min(64, _DRAWN_ELEMENTS // int(np.prod(shape))))
+        parts = [identifiers, originals, *attributes.values()]
+        draw = _Draw(world.renderer, world.grid.affine, world.attributes, folder, suffix)
+        for _ in stream_rows(draw, parts, workers, progress, "drawing", chunk):
             pass
 
 
 def _require_room(out: Path, size: int, elements: int) -> None:
     """Raise unless the heads, and one of their images, fit the memory and the disk."""
-    require_memory("shape", _DRAWING * elements, "choose a smaller one")
+    require_memory("shape", _DRAWING_BYTES * elements, "choose a smaller one")
     require_memory("size", _HEAD * size, "draw fewer heads (--size)")
     needed = size * (_LINE + elements // _COMPRESSED)
     require_disk("size", out, needed, size, "draw fewer heads (--size)")
@@ -285,15 +291,18 @@ def _require_room(out: Path, size: int, elements: int) -> None:
 class _Draw:
     """Draws the images of some subjects and writes them."""
 
-    world: BrainWorld
+    renderer: Renderer
+    affine: NDArray[np.float64]
+    names: Sequence[str]
     folder: Path
     suffix: str
 
     def __call__(
-        self, identifiers: NDArray[np.str_], originals: NDArray[Any], *columns: NDArray[np.float32]
+        self, identifiers: NDArray[np.str_], originals: NDArray[Any], *columns: NDArray[Any]
     ) -> NDArray[np.str_]:
-        attributes = dict(zip(self.world.attributes, columns, strict=True))
-        images = self.world.render(originals, attributes)
+        values = [column.astype(np.float64) for column in columns]
+        attributes = dict(zip(self.names, values, strict=True))
+        images = self.renderer.render(originals, attributes)
         for identifier, image in zip(identifiers, images, strict=True):
             name = f"{identifier}_T1_unbiased_brain_rigid_to_mni{self.suffix}"
             self._write(self.folder / name, image)
@@ -308,7 +317,7 @@ class _Draw:
             import nibabel
 
             volume = image.reshape((*image.shape, 1)[:3])
-            scan = nibabel.Nifti1Image(volume, self.world.grid.affine)
+            scan = nibabel.Nifti1Image(volume, self.affine)
             scan.header.set_xyzt_units("mm")
             nibabel.save(scan, path)
 
@@ -327,22 +336,3 @@ def _checked_format(image_format: str | None, world: BrainWorld) -> str:
 def _splits(identifiers: NDArray[np.str_], fractions: Sequence[float], seed: int) -> list[str]:
     table = Table(Path("subjects.csv"), {"eid": identifiers.astype(object)}, "eid")
     return [SPLITS[number] for number in divide_subjects(table, fractions, seed)]
-
-
-def _write_table(
-    path: Path,
-    identifiers: NDArray[np.str_],
-    attributes: dict[str, NDArray[np.float32]],
-    splits: list[str],
-) -> None:
-    import pandas as pd
-
-    names = ("age", "sex", "ventricle_volume", "brain_volume")
-    columns = {name: [_shortest(value) for value in attributes[name]] for name in names}
-    frame = pd.DataFrame({"eid": identifiers, **columns, "split": splits})
-    frame.to_csv(path, index=False, lineterminator="\n")
-
-
-def _shortest(value: np.float32) -> str:
-    """The shortest decimal that reads back as the same float32."""
-    return np.format_float_positional(value, trim="-")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import nibabel
 import numpy as np
@@ -23,6 +23,7 @@ from deepscm_pl.files import new_file
 __all__ = [
     "HEADER_BYTES",
     "NIFTI_SUFFIXES",
+    "ImageFormat",
     "Scan",
     "check_voxel_sizes",
     "default_placement",
@@ -31,6 +32,9 @@ __all__ = [
     "write_nifti",
 ]
 
+ImageFormat = Literal["png", "nifti"]
+"""Formats of files of images."""
+
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Header
 
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 _DESCRIPTION_BYTES = 79
-_PLAIN = str.maketrans("−×³²", "-*32")
+_ASCII = str.maketrans("−×³²", "-*32")
 """For characters that interventions are written with, and a header cannot hold."""
 _ALIGNED = 2
 """The NIfTI code of coordinates that are none of a scanner, or not known to be."""
@@ -111,7 +115,7 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
     header["cal_min"], header["cal_max"] = 0, 255 if volume.dtype == np.uint8 else 0
     if header.get_xyzt_units()[0] == "unknown":
         header.set_xyzt_units("mm", header.get_xyzt_units()[1])
-    header["descrip"] = _plain(description)
+    header["descrip"] = _header_text(description)
     _place(header, placement.affine)
     return header
 
@@ -126,8 +130,8 @@ def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
     header.set_sform(affine, general or rotation or _ALIGNED)
 
 
-def _plain(description: str) -> bytes:
-    text = for_terminal(description).translate(_PLAIN).encode("ascii", "replace")
+def _header_text(description: str) -> bytes:
+    text = for_terminal(description).translate(_ASCII).encode("ascii", "replace")
     if len(text) <= _DESCRIPTION_BYTES:
         return text
     return text[: _DESCRIPTION_BYTES - 3] + b"..."
@@ -171,13 +175,13 @@ def check_voxel_sizes(
         per_source = len(affines) // len(sources)
         odd, usual = (sources[row // per_source].path for row in (other[0], known[0]))
         raise ValueError(
-            f"voxel_size: elements of {odd} are of {_sizes(sizes[other[0]])}, those of {usual} of "
-            f"{_sizes(first)}, so that what is equally large would not look it; give the "
+            f"voxel_size: elements of {odd} are of {_in_mm(sizes[other[0]])}, those of {usual} of "
+            f"{_in_mm(first)}, so that what is equally large would not look it; give the "
             "voxel_size that all are to have, beside any shape."
         )
 
 
-def _sizes(sizes: NDArray[np.float64]) -> str:
+def _in_mm(sizes: NDArray[np.float64]) -> str:
     return " × ".join(f"{size:.4g}" for size in sizes) + " mm"
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
 from deepscm_pl.data.idx import read_idx
+from deepscm_pl.data.tables import write_table
 from deepscm_pl.data.truth import WORLD_FILE
-from deepscm_pl.files import new_file
-from deepscm_pl.worlds import KnownWorld, ThicknessIntensityWorld, read_world, within
+from deepscm_pl.worlds import KnownWorld, ThicknessIntensityWorld, read_world
 
 __all__ = [
     "MorphoMNISTDataModule",
@@ -152,7 +152,7 @@ def read_attributes(path: str | Path, world: KnownWorld) -> dict[str, NDArray[np
     _require(path, "index", index, index == np.arange(len(index)), "0, 1, 2, … from row to row")
     for name, column in table.items():
         domain = world.domains[name]
-        _require(path, name, column, within(domain, column), str(domain))
+        _require(path, name, column, domain.contains(torch.from_numpy(column)).numpy(), str(domain))
     return {name: column.astype(np.float32) for name, column in table.items()}
 
 
@@ -163,16 +163,7 @@ def write_attributes(path: str | Path, attributes: Mapping[str, NDArray[np.float
         path: The CSV file to write; its folder must exist.
         attributes: What to write, ``(N,)`` each.
     """
-    rows = zip(*attributes.values(), strict=True)
-    lines = [",".join([str(row), *map(_shortest, values)]) for row, values in enumerate(rows)]
-    header = ",".join(["index", *attributes])
-    with new_file(Path(path)) as temporary:
-        temporary.write_text("\n".join([header, *lines]) + "\n", encoding="ascii")
-
-
-def _shortest(value: np.float32) -> str:
-    """The shortest decimal that reads back as the same float32."""
-    return np.format_float_positional(value, trim="0")
+    write_table(Path(path), attributes, trim="0", index="index")
 
 
 def _check_complete(root: Path) -> None:

@@ -17,7 +17,7 @@ from deepscm_pl.memory import require_memory
 
 __all__ = ["map_rows", "stream_rows"]
 
-_CHUNK = 64
+_ROWS_AT_A_TIME = 64
 """Rows that a worker takes at a time."""
 
 _WORKER = 2**27
@@ -65,7 +65,7 @@ def stream_rows(
     workers: int | None = None,
     progress: bool = True,
     description: str | None = None,
-    chunk: int = _CHUNK,
+    chunk: int = _ROWS_AT_A_TIME,
 ) -> Generator[Rows, None, None]:
     """Applies a function of rows to many rows and yields what it returns, some rows at a time.
 

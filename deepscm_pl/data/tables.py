@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscm_pl.files import new_file
 from deepscm_pl.numerals import format_number
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "read_attribute",
     "read_table",
     "select_columns",
+    "write_table",
 ]
 
 AttributeKind = Literal["continuous", "positive", "binary", "categorical"]
@@ -145,12 +147,12 @@ def read_attribute(
                 f"columns: {table.where(row)}: expected a value in {column}, but got {text!r}; "
                 "fill it in, or leave such rows out with missing: drop."
             )
-    numbers = _numbers(texts)
+    numbers = _as_numbers(texts)
     found = kind or _infer(table, column, texts, numbers)
     if found in ("binary", "categorical"):
         levels, values = _classes(table, column, texts, numbers, training, found)
     else:
-        levels, values = (), _check_numbers(table, column, texts, numbers, found)
+        levels, values = (), _check_column_numbers(table, column, texts, numbers, found)
     single = values.astype(np.float32)
     if len(set(single[training].tolist())) == 1:
         alike = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
@@ -162,7 +164,7 @@ def read_attribute(
     return Attribute(name, column, found, kind is not None, levels, single)
 
 
-def _numbers(texts: Text) -> Numbers:
+def _as_numbers(texts: Text) -> Numbers:
     """Each text as a number, nan where it is none, ``(N,)``."""
     # Imported here, because it is slow to import.
     import pandas as pd
@@ -186,7 +188,7 @@ def _infer(table: Table, column: str, texts: Text, numbers: Numbers) -> Attribut
     return "categorical"
 
 
-def _check_numbers(
+def _check_column_numbers(
     table: Table, column: str, texts: Text, numbers: Numbers, kind: AttributeKind
 ) -> Numbers:
     valid = np.isfinite(numbers) & ((numbers > 0) if kind == "positive" else True)
@@ -384,7 +386,7 @@ def read_table(path: str | Path, identifier: str, visits: Sequence[str] = ()) ->
     frame = _read_frame(path)
     frame = frame.rename(columns=lambda name: str(name).strip())
     frame = frame.loc[:, [_NAMELESS.fullmatch(name) is None for name in frame]]
-    _check_names(path, frame)
+    _check_column_names(path, frame)
     if identifier in frame and frame[identifier].dtype.kind == "f":
         raise ValueError(
             f"identifier: the column {identifier} of {path} should hold texts or whole numbers, "
@@ -427,7 +429,7 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     return lines[1:].set_axis(lines.iloc[0], axis="columns")
 
 
-def _check_names(path: Path, frame: pd.DataFrame) -> None:
+def _check_column_names(path: Path, frame: pd.DataFrame) -> None:
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise ValueError(
@@ -460,3 +462,28 @@ def _check_rows(table: Table, visits: Sequence[str]) -> None:
             f"{table.number(earlier)}; remove one of them, or name the columns that tell "
             "visits apart in visits."
         )
+
+
+def write_table(
+    path: Path, columns: Mapping[str, Any], trim: Literal["-", "0"] = "-", index: str | None = None
+) -> None:
+    """Write a CSV file, in which float32 numbers have their shortest decimals.
+
+    Args:
+        path: The file, which appears complete or not at all; its folder must exist.
+        columns: ``(N,)`` each.
+        trim: ``"0"`` writes whole numbers with a decimal point and a zero.
+        index: Name of a first column of row numbers; None for none.
+    """
+    import pandas as pd
+
+    texts = {
+        name: [
+            np.format_float_positional(each, trim=trim) if isinstance(each, np.float32) else each
+            for each in values
+        ]
+        for name, values in columns.items()
+    }
+    frame = pd.DataFrame(texts)
+    with new_file(path) as temporary:
+        frame.to_csv(temporary, index=index is not None, index_label=index, lineterminator="\n")

@@ -7,17 +7,17 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.data.idx import read_idx, write_idx
 from deepscm_pl.data.parallel import map_rows
-from deepscm_pl.worlds import KnownWorld
-from deepscm_pl.worlds.mechanisms import Column, Columns
+from deepscm_pl.worlds import KnownWorld, Renderer
 
 __all__ = [
+    "DRAWING_VERSION",
     "ORIGINALS_FILE",
     "WORLD_FILE",
     "measure_attributes",
@@ -26,7 +26,10 @@ __all__ = [
     "write_originals",
 ]
 
-_DRAWING = 2
+Columns: TypeAlias = Mapping[str, NDArray[np.float64]]
+"""Name of an attribute -> values, ``(N,)``."""
+
+DRAWING_VERSION = 2
 """Counts changes of how images are drawn, so that shapes of another drawing are not reused."""
 
 
@@ -40,7 +43,7 @@ def render_truth(
 ) -> NDArray[np.uint8]:
     """Draws many images with given attributes, as :meth:`KnownWorld.render` does.
 
-    The costly part of the drawing, :meth:`KnownWorld.shape`, is kept in ``cache_dir``: drawing the
+    The costly part of the drawing, :meth:`Renderer.shape`, is kept in ``cache_dir``: drawing the
     same originals again, in another intensity or in another run, takes no time. A file there that
     is broken is drawn again.
 
@@ -64,24 +67,23 @@ def render_truth(
         >>> world = ThicknessIntensityWorld()
         >>> bar = np.zeros((1, 28, 28), dtype=np.uint8)
         >>> bar[0, 4:24, 12:15] = 255
-        >>> factual = {"thickness": [3.0], "intensity": [200.0]}
-        >>> thicker = world.counterfactual(factual, {"thickness": 5.0})
+        >>> thicker = {"thickness": [5.0], "intensity": [250.0]}
         >>> image = render_truth(world, bar, thicker, workers=1, progress=False)
         >>> round(float(world.measure(image)["thickness"][0]))
         5
     """
     rows, values = world.check_drawing(originals, attributes)
     path = None if cache_dir is None else _shape_path(Path(cache_dir), world, rows, values)
-    shapes = _cached_shapes(path, world.drawn_shape(rows))
+    shapes = _cached_shapes(path, world.renderer.drawn_shape(rows))
     if shapes is None:
         shapes = _draw_shapes(world, rows, values, workers, progress)
         _keep_shapes(path, shapes)
-    return world.shade(shapes, values)
+    return world.renderer.shade(shapes, values)
 
 
 def measure_attributes(
     world: KnownWorld, images: ArrayLike, workers: int | None = None, progress: bool = True
-) -> dict[str, Column]:
+) -> dict[str, NDArray[np.float64]]:
     """Measures the attributes of many images, as :meth:`KnownWorld.measure` does.
 
     Args:
@@ -96,30 +98,30 @@ def measure_attributes(
     Raises:
         ValueError: If the images are of another shape or not finite, or ``workers`` is below 1.
     """
-    found = map_rows(_Measure(world), [np.asarray(images)], workers, progress, "measuring")
+    found = map_rows(_Measure(world.renderer), [np.asarray(images)], workers, progress, "measuring")
     return dict(zip(world.image_attributes, found.T, strict=True))
 
 
 class _Measure:
-    """Measures images ``(M, *image)`` as a table ``(M, K)`` of the K attributes of a world."""
+    """Measures images ``(M, *image)`` as a table ``(M, K)`` of the K attributes of a renderer."""
 
-    def __init__(self, world: KnownWorld) -> None:
-        self.world = world
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
 
     def __call__(self, images: NDArray[np.generic]) -> NDArray[np.float64]:
-        found = self.world.measure(images)
-        return np.stack([found[name] for name in self.world.image_attributes], axis=-1)
+        found = self.renderer.measure(images)
+        return np.stack([found[name] for name in self.renderer.attributes], axis=-1)
 
 
 class _Shape:
-    """Draws shapes ``(M, *image)`` of originals and the columns of the attributes of a world."""
+    """Draws shapes ``(M, *image)`` of originals and the columns of its attributes."""
 
-    def __init__(self, world: KnownWorld) -> None:
-        self.world = world
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
 
-    def __call__(self, originals: NDArray[Any], *columns: Column) -> NDArray[np.uint8]:
-        attributes = dict(zip(self.world.shape_attributes, columns, strict=True))
-        return self.world.shape(originals, attributes)
+    def __call__(self, originals: NDArray[Any], *columns: NDArray[np.float64]) -> NDArray[np.uint8]:
+        attributes = dict(zip(self.renderer.shape_attributes, columns, strict=True))
+        return self.renderer.shape(originals, attributes)
 
 
 def _draw_shapes(
@@ -129,22 +131,25 @@ def _draw_shapes(
     workers: int | None,
     progress: bool,
 ) -> NDArray[np.uint8]:
-    values = [attributes[name] for name in world.shape_attributes]
+    values = [attributes[name] for name in world.renderer.shape_attributes]
     columns: list[NDArray[Any]] = [originals, *values]
-    return map_rows(_Shape(world), columns, workers, progress, "rendering")
+    return map_rows(_Shape(world.renderer), columns, workers, progress, "rendering")
 
 
 def _shape_path(
-    folder: Path, world: KnownWorld, originals: NDArray[Any], attributes: Columns
+    folder: Path,
+    world: KnownWorld,
+    originals: NDArray[Any],
+    attributes: Columns,
 ) -> Path:
     """The file of shapes, named by a hash of everything that they depend on."""
-    names = world.shape_attributes
-    described = [_DRAWING, world.name, world.parameters(), originals.shape, names]
+    names = world.renderer.shape_attributes
+    described = [DRAWING_VERSION, world.name, world.parameters(), originals.shape, names]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(originals).tobytes())
     for name in names:
         digest.update(attributes[name].tobytes())
-    dimensions = len(world.drawn_shape(originals))
+    dimensions = len(world.renderer.drawn_shape(originals))
     return folder.expanduser() / f"shapes-{digest.hexdigest()[:32]}-idx{dimensions}-ubyte.gz"
 
 

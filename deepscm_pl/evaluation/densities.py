@@ -19,7 +19,7 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics.functional import wasserstein_distance
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Variable
+from deepscm_pl.variables import Variable, Variables
 
 __all__ = ["DensityResult", "Sample", "evaluate_densities"]
 
@@ -183,8 +183,8 @@ def evaluate_densities(
     if not asked:
         return []
     generator = np.random.default_rng(seed)
-    model = _Model(_attribute_model(subject), size)
-    worlds = [] if world is None else [_World(world, size, generator) for _ in range(2)]
+    model = _Model(subject.scm.restrict(subject.distributed), size)
+    worlds = [] if world is None else [_world(world, size, generator) for _ in range(2)]
     return [
         _compare(subject, each, model, worlds)
         for each in tqdm(asked, unit="density", desc="densities", disable=not progress)
@@ -226,25 +226,21 @@ def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> l
     return list(dict.fromkeys(typical_values(subject, name, _QUANTILES)))
 
 
-def _attribute_model(subject: Subject) -> StructuralCausalModel:
-    """The part of the model that its attributes come from, with the mechanisms of the whole."""
-    graph = subject.scm.graph
-    needed = graph.ancestors(*subject.distributed) | set(subject.distributed)
-    parents = {name: graph.parents[name] for name in graph.nodes if name in needed}
-    part = StructuralCausalModel(CausalGraph(parents), {n: subject.scm[n] for n in parents})
-    part.fitted = subject.scm.fitted.clone()
-    return part
-
-
 class _Model:
-    """Draws of the model."""
+    """Draws of a model, or of a world from the same attributes for every density."""
 
-    def __init__(self, scm: StructuralCausalModel, size: int) -> None:
-        self.scm, self.size = scm, size
+    def __init__(
+        self, scm: StructuralCausalModel, size: int, attributes: Variables | None = None
+    ) -> None:
+        self.scm, self.size, self.attributes = scm, size, attributes
 
     def draw(self, asked: _Asked) -> Sample:
         """Draws of what is asked."""
-        drawn = self.scm.intervene(asked.given, self.size)
+        if self.attributes is None:
+            drawn = self.scm.intervene(asked.given, self.size)
+        else:
+            particles = self.scm.counterfactual(self.attributes, asked.given)
+            drawn = {name: value[0] for name, value in particles.items()}
         weights = torch.zeros(self.size, dtype=torch.float64)
         for name in _weighing(asked, self.scm.graph):
             parents = {parent: drawn[parent] for parent in self.scm.graph.parents[name]}
@@ -252,21 +248,10 @@ class _Model:
         return _sample(drawn[asked.variable].squeeze(-1), weights)
 
 
-class _World:
-    """Draws of the world."""
-
-    def __init__(self, world: KnownWorld, size: int, generator: np.random.Generator) -> None:
-        self.world = world
-        self.size = size
-        self.attributes = world.sample(size, generator)
-
-    def draw(self, asked: _Asked) -> Sample:
-        """Draws of what is asked."""
-        drawn = self.world.counterfactual(self.attributes, asked.given)
-        weights = np.zeros(self.size)
-        for name in _weighing(asked, self.world.graph):
-            weights += self.world.log_prob(drawn)[name]
-        return _sample(torch.from_numpy(drawn[asked.variable]), torch.from_numpy(weights))
+def _world(world: KnownWorld, size: int, generator: np.random.Generator) -> _Model:
+    drawn = world.sample(size, generator)
+    columns = {name: torch.from_numpy(column)[:, None] for name, column in drawn.items()}
+    return _Model(world.scm, size, columns)
 
 
 def _weighing(asked: _Asked, graph: CausalGraph) -> list[str]:
@@ -280,7 +265,7 @@ def _sample(values: Tensor, log_weights: Tensor) -> Sample:
 
 
 def _compare(
-    subject: Subject, asked: _Asked, model: _Model, worlds: Sequence[_World]
+    subject: Subject, asked: _Asked, model: _Model, worlds: Sequence[_Model]
 ) -> DensityResult:
     own = model.draw(asked)
     _check_explained(asked, own, "model")

@@ -205,10 +205,14 @@ def true_attributes(
     world = subject.world
     if world is None:
         raise ValueError("world: expected a world that is known, but the data set has none.")
-    guarded = {name: _guard(each, world.domains[name]) for name, each in question.do.items()}
-    do = {n: _on_arrays(each) if callable(each) else each for n, each in guarded.items()}
-    values = world.counterfactual(subject.columns(), do)
-    return values, _inside(guarded, len(subject)).numpy()
+    factual = {
+        name: torch.from_numpy(column)[:, None]
+        for name, column in subject.columns().items()
+        if name in world.scm.graph
+    }
+    (true,) = answer(world.scm, factual, [question], 1)
+    values = {name: value[0, :, 0].numpy() for name, value in true.values.items()}
+    return values, true.inside.numpy()
 
 
 class _Guarded:
@@ -228,10 +232,6 @@ class _Guarded:
 
 def _guard(intervention: Any, domain: Domain) -> Any:
     return _Guarded(intervention, domain) if callable(intervention) else intervention
-
-
-def _on_arrays(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    return lambda column: function(torch.as_tensor(column)[:, None])[:, 0].numpy()
 
 
 def _inside(do: Mapping[str, Any], size: int) -> Tensor:

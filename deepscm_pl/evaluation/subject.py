@@ -111,7 +111,7 @@ class Subject:
     @property
     def scalars(self) -> tuple[str, ...]:
         """The variables of the model that are single numbers."""
-        return tuple(n for n in self.scm.graph.nodes if self.scm[n].domain.shape == (1,))
+        return self.scm.scalar_variables
 
     @property
     def attributes(self) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ class Likelihood(nn.Module, ABC):
 
     Attributes:
         outputs_per_channel: How many channels the decoder has to give for each one of the image.
+        brightness: Names of the parents whose only effect is to scale the grey levels.
 
     Raises:
         ValueError: If the shape is not that of an image, the levels are fewer than 2, or the
@@ -59,6 +60,7 @@ class Likelihood(nn.Module, ABC):
     """
 
     outputs_per_channel: int = 1
+    brightness: tuple[str, ...] = ()
 
     def __init__(self, shape: Sequence[int], levels: int = 256, temperature: float = 1.0) -> None:
         super().__init__()
@@ -93,6 +95,17 @@ class Likelihood(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """log p(y | decoder output) in nats per image, ``(*batch,)``."""
+
+    def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
+        """The decoder's output for an image whose grey levels are scaled.
+
+        Only likelihoods with ``brightness`` need it.
+
+        Args:
+            decoded: The decoder's output, ``(*batch, outputs, H, W)``.
+            factor: The share β > 0 of their range that the grey levels fill, ``(*batch, 1, 1, 1)``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not scale grey levels.")
 
     def preprocessing(self, alpha: float) -> Transform:
         """From continuous grey levels [0, L) to where y lives: logit(α + (1 − α)·x/L) by default.

@@ -34,7 +34,7 @@ _BLOCK_ELSEWHERE = 2**24
 _SMALLEST_PLACE = 1e-6
 """Of a value in its cell, from either end: more than rounding in double precision can cross."""
 
-_DIGITS = 1e-15
+_ACCURACY = 1e-15
 """Absolute accuracy of probabilities."""
 
 
@@ -57,7 +57,7 @@ class _Components(NamedTuple):
         return _Components(*(part[:, where][:, None, None] for part in parts))
 
 
-class _Cell(NamedTuple):
+class _LevelCell(NamedTuple):
     """A level k, F(k) and F(k + 1), ``(*batch, C, H, W)``."""
 
     level: Tensor
@@ -84,6 +84,10 @@ class DiscretisedLikelihood(Likelihood):
         smallest_scale: Lower bound of the components' scales in grey levels, approached smoothly.
         uniform_weight: ε.
         temperature: Scale of the noise that is drawn; see :class:`Likelihood`.
+        brightness: Names of the parents whose only effect is to scale the grey levels
+            (:class:`~deepscm_pl.mechanisms.Brightness`): locations are put between black and β·L,
+            where they saturate, and scales are multiplied by β, so that β scales every quantile of
+            every pixel, down to the smallest scale.
 
     Raises:
         ValueError: If there is no component, or the scale or the weight is out of range.
@@ -97,8 +101,10 @@ class DiscretisedLikelihood(Likelihood):
         smallest_scale: float = 0.1,
         uniform_weight: float = 1e-4,
         temperature: float = 1.0,
+        brightness: Sequence[str] = (),
     ) -> None:
         super().__init__(shape, levels, temperature)
+        self.brightness = tuple(brightness)
         self.num_components = whole_number("num_components", num_components, least=1)
         real_number("smallest_scale", smallest_scale, above=0)
         hint = "with less, single precision cannot tell the noise of two levels apart"
@@ -112,18 +118,6 @@ class DiscretisedLikelihood(Likelihood):
     @abstractmethod
     def components(self, decoded: Tensor) -> _Components:
         """The components of every pixel."""
-
-    @abstractmethod
-    def dimmed(self, decoded: Tensor, brightness: Tensor) -> Tensor:
-        """The decoder's output for an image whose grey levels fill a share β of their range.
-
-        Locations are put between black and β·L, where they saturate, and scales are multiplied by
-        β, so that β scales every quantile of every pixel (down to the smallest scale).
-
-        Args:
-            decoded: The decoder's output, ``(*batch, outputs, H, W)``.
-            brightness: β > 0, ``(*batch, 1, 1, 1)``.
-        """
 
     @staticmethod
     @abstractmethod
@@ -231,7 +225,7 @@ class DiscretisedLikelihood(Likelihood):
         share = self.uniform_weight / self.levels
         return (1 - self.uniform_weight) * probability + share * count
 
-    def _cell_of(self, components: _Components, probability: Tensor) -> _Cell:
+    def _cell_of(self, components: _Components, probability: Tensor) -> _LevelCell:
         """The largest level k with F(k) ≤ ``probability``, and F(k) and F(k + 1)."""
         # Most pixels of most images are black: whatever is above is looked for in the others.
         level = torch.zeros_like(probability)
@@ -239,12 +233,12 @@ class DiscretisedLikelihood(Likelihood):
         bright = end <= probability
         where = bright.flatten().nonzero().squeeze(-1)
         if len(where) == 0:
-            return _Cell(level, start, end)
+            return _LevelCell(level, start, end)
         chosen = components.at(where, probability.shape)
         wanted = probability.flatten()[where].view(1, 1, -1)
         with torch.no_grad():
             found = self._search(chosen, wanted)
-        return _Cell(
+        return _LevelCell(
             level.masked_scatter(bright, found),
             start.masked_scatter(bright, self._below(chosen, found)),
             end.masked_scatter(bright, self._below(chosen, found + 1)),
@@ -295,6 +289,8 @@ class DiscretisedGaussian(DiscretisedLikelihood):
         smallest_scale: Lower bound of the scale in grey levels.
         uniform_weight: ε.
         temperature: Scale of the noise that is drawn; see :class:`Likelihood`.
+        brightness: Names of the parents that scale the grey levels; see
+            :class:`DiscretisedLikelihood`.
 
     Example:
         >>> likelihood = DiscretisedGaussian((1, 1, 1))
@@ -311,8 +307,9 @@ class DiscretisedGaussian(DiscretisedLikelihood):
         smallest_scale: float = 0.1,
         uniform_weight: float = 1e-4,
         temperature: float = 1.0,
+        brightness: Sequence[str] = (),
     ) -> None:
-        super().__init__(shape, levels, 1, smallest_scale, uniform_weight, temperature)
+        super().__init__(shape, levels, 1, smallest_scale, uniform_weight, temperature, brightness)
 
     def components(self, decoded: Tensor) -> _Components:
         """One component, of weight 1."""
@@ -320,10 +317,10 @@ class DiscretisedGaussian(DiscretisedLikelihood):
         location = self.levels * (0.5 + 0.5 * offset)
         return _Components(decoded.new_ones(1, 1, 1, 1), location, (-self.log_scale(raw)).exp())
 
-    def dimmed(self, decoded: Tensor, brightness: Tensor) -> Tensor:
-        """The location L·β·σ(a), β the brightness, and the scale times β."""
+    def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
+        """The location L·β·σ(a), β the factor, and the scale times β."""
         offset, raw = decoded.unflatten(-3, (2, 1, self.channels)).unbind(-5)
-        offset, raw = _dimmed(offset, raw, decoded.new_tensor(0.5), brightness)
+        offset, raw = _scaled(offset, raw, decoded.new_tensor(0.5), factor)
         return torch.stack(torch.broadcast_tensors(offset, raw), dim=-5).flatten(-5, -3)
 
     @staticmethod
@@ -354,6 +351,8 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
         smallest_scale: Lower bound of the scales in grey levels.
         uniform_weight: ε.
         temperature: Scale of the noise that is drawn; see :class:`Likelihood`.
+        brightness: Names of the parents that scale the grey levels; see
+            :class:`DiscretisedLikelihood`.
 
     Example:
         >>> likelihood = DiscretisedLogisticMixture((1, 2, 2), num_components=3)
@@ -373,8 +372,11 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
         smallest_scale: float = 0.1,
         uniform_weight: float = 1e-4,
         temperature: float = 1.0,
+        brightness: Sequence[str] = (),
     ) -> None:
-        super().__init__(shape, levels, num_components, smallest_scale, uniform_weight, temperature)
+        super().__init__(
+            shape, levels, num_components, smallest_scale, uniform_weight, temperature, brightness
+        )
         self.outputs_per_channel = 3 * num_components
         offsets = (torch.arange(num_components) + 0.5) / num_components
         self.register_buffer("offsets", offsets.view(-1, 1, 1, 1), persistent=False)
@@ -386,11 +388,11 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
         location = self.levels * (self.offsets + 0.5 * offset)
         return _Components(logit.softmax(-4), location, (-self.log_scale(raw)).exp())
 
-    def dimmed(self, decoded: Tensor, brightness: Tensor) -> Tensor:
-        """Locations L·β·σ(a_j + logit((j + ½)/K)), β the brightness, and scales times β."""
+    def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
+        """Locations L·β·σ(a_j + logit((j + ½)/K)), β the factor, and scales times β."""
         parts = decoded.unflatten(-3, (3, self.num_components, self.channels))
         logit, offset, raw = parts.unbind(-5)
-        offset, raw = _dimmed(offset, raw, self.offsets, brightness)
+        offset, raw = _scaled(offset, raw, self.offsets, factor)
         parts = torch.stack(torch.broadcast_tensors(logit, offset, raw), dim=-5)
         return parts.flatten(-5, -3)
 
@@ -429,14 +431,12 @@ def _moved_inside(noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
         infinity = torch.full_like(noise, math.inf)
         higher = torch.nextafter(noise, infinity)
         lower = torch.nextafter(noise, -infinity)
-        too_low, too_high = probability < start + _DIGITS, probability >= end - _DIGITS
+        too_low, too_high = probability < start + _ACCURACY, probability >= end - _ACCURACY
     return torch.where(too_high, lower, torch.where(too_low, higher, noise))
 
 
-def _dimmed(
-    offset: Tensor, raw: Tensor, middle: Tensor, brightness: Tensor
-) -> tuple[Tensor, Tensor]:
+def _scaled(offset: Tensor, raw: Tensor, middle: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs for locations and scales, such that the location is L·(middle + offset/2)."""
-    share = brightness.unsqueeze(-4)
+    share = factor.unsqueeze(-4)
     location = share * (offset + middle.logit()).sigmoid()
     return 2 * (location - middle), raw + share.log()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
     from deepscm_pl.mechanisms.intervened import Constant, Modified
+    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
     from deepscm_pl.mechanisms.vae import ConditionalVAE
 
 __all__ = [
@@ -24,8 +25,12 @@ __all__ = [
     "Context",
     "Evidence",
     "Flow",
+    "GammaScore",
     "ImageMechanism",
+    "Known",
+    "KnownCoin",
     "LatentEvidence",
+    "Logistic",
     "Mechanism",
     "Modified",
     "MultiscaleFlow",

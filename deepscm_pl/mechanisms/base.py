@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from deepscm_pl.nn.features import Features, check_names
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["Context", "Evidence", "LatentEvidence", "Mechanism"]
@@ -26,7 +27,7 @@ class Context(nn.Module):
         domains: For each parent, where it lives. The order is that of the features.
 
     Attributes:
-        features: Length of the vector.
+        features: Length of the vector, and the names of its parts.
 
     Example:
         >>> context = Context({"age": Domain(), "sex": Domain(categories=2)})
@@ -37,7 +38,7 @@ class Context(nn.Module):
     def __init__(self, domains: Mapping[str, Domain] | None = None) -> None:
         super().__init__()
         self.domains = dict(domains or {})
-        self.features = sum(domain.features for domain in self.domains.values())
+        self.features = Features({n: domain.features for n, domain in self.domains.items()})
         for name, domain in self.domains.items():
             if domain.categories is None:
                 self.register_buffer(f"{name}_mean", torch.zeros(domain.features))
@@ -48,24 +49,20 @@ class Context(nn.Module):
         """The names of the parents."""
         return tuple(self.domains)
 
-    def positions(self, names: Collection[str]) -> list[int]:
-        """Where the features of some parents lie in the vector.
+    def split(self, argument: str, names: Collection[str]) -> tuple[Context, Context]:
+        """New contexts of some parents and of all others.
+
+        Args:
+            argument: The setting that names the parents, for the message.
+            names: The parents.
 
         Raises:
-            ValueError: If a name is none of a parent.
-
-        Example:
-            >>> Context({"sex": Domain(categories=2), "age": Domain()}).positions(["age"])
-            [2]
+            ValueError: If a name is not one of a parent.
         """
-        unknown = [name for name in names if name not in self.domains]
-        if unknown:
-            raise ValueError(
-                f"expected names of parents, {', '.join(self.domains) or 'of which there are none'}"
-                f", but got {', '.join(map(repr, unknown))}."
-            )
-        owners = [name for name, domain in self.domains.items() for _ in range(domain.features)]
-        return [position for position, owner in enumerate(owners) if owner in names]
+        check_names(argument, names, self.domains)
+        chosen = {name: domain for name, domain in self.domains.items() if name in names}
+        others = {name: domain for name, domain in self.domains.items() if name not in names}
+        return Context(chosen), Context(others)
 
     def fit(self, variables: Variables) -> None:
         """Take means and standard deviations of the parents over the training split, ``(N, *)``."""
@@ -182,6 +179,14 @@ class Mechanism(nn.Module, ABC):
     def domain(self) -> Domain:
         """Where the values live."""
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type of the parameters; without any, of the buffers."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return torch.get_default_dtype()
+
     @abstractmethod
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x = f(u; pa), ``(*batch, *event)``."""
@@ -211,6 +216,20 @@ class Mechanism(nn.Module, ABC):
         together they are draws from the posterior of the noise given what was recorded.
         """
         return self.abduct(self.dequantise(value), parents, sample_shape)
+
+    def check_explained(self, name: str, value: Tensor, noise: Noise) -> None:
+        """Raise where ``noise``, inferred from recorded values, explains none of them.
+
+        Most mechanisms explain every value of their domain, and check nothing.
+
+        Args:
+            name: Of the variable, for the message.
+            value: ``(*batch, *event)``.
+            noise: What :meth:`abduct_recorded` gave for it.
+
+        Raises:
+            ValueError: Naming the variable, the value and its row.
+        """
 
     @abstractmethod
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:

@@ -109,6 +109,11 @@ class Modified(Mechanism):
         """Where the variable lives."""
         return self.mechanism.domain
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """As f has it."""
+        return self.mechanism.dtype
+
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """h(f(u; pa)).
 
@@ -119,7 +124,9 @@ class Modified(Mechanism):
 
     def apply_function(self, value: Tensor) -> Tensor:
         """h of a natural value, checked."""
-        changed = torch.as_tensor(self.function(value), dtype=value.dtype, device=value.device)
+        changed = torch.as_tensor(
+            self.function(value.clone()), dtype=value.dtype, device=value.device
+        )
         if changed.dim() == 0 and self.domain.shape == (1,):
             changed = changed.expand_as(value)
         self.domain.check(self.name, changed)

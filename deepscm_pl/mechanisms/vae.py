@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pyro
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from deepscm_pl.checks import shown, whole_number
-from deepscm_pl.likelihoods import DiscretisedLikelihood, FixedVarianceGaussian, Likelihood
+from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence
-from deepscm_pl.mechanisms.brightness import Brightness, Exposure, split_context, white_level
+from deepscm_pl.mechanisms.brightness import Brightness
 from deepscm_pl.mechanisms.image import ImageMechanism
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder, TemplateDecoder
+from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.older import names_successors
 from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["ConditionalVAE", "ImageDistribution"]
@@ -32,8 +33,18 @@ _LARGEST_LATENT = 2**14
 """The calibration of the noise correlates all its numbers: as many squared."""
 
 
-_CHUNK = 2**22
+_DECODED_AT_A_TIME = 2**22
 """Numbers that the decoder gives at a time where no gradient is asked for; 16 MB of them."""
+
+
+_RENAMED = {
+    "brightness.weight": "brightness.parents.weight",
+    "brightness.bias": "brightness.parents.bias",
+    "brightness.context.": "brightness.parents.context.",
+    "content_context.": "brightness.others.",
+    "exposure.": "brightness.exposure.",
+}
+"""Beginnings of the names of parameters and buffers in version 0.1, and today's."""
 
 
 class _Posterior(NamedTuple):
@@ -43,6 +54,7 @@ class _Posterior(NamedTuple):
     log_scale: Tensor
 
 
+@names_successors
 class ConditionalVAE(ImageMechanism):
     """x := h(g(z, pa), u): a decoder g of a latent z and the parents, then pixel noise u.
 
@@ -61,35 +73,22 @@ class ConditionalVAE(ImageMechanism):
         hidden: Width of the layer between the encoder's features with the context, and q.
         encoder: Factory, called with ``shape`` and the number A of features of the parents: a
             network of ``(batch, *shape)`` and ``(batch, A)`` -> ``(batch, F)`` with the attribute
-            ``out_features`` = F. None for :class:`~deepscm_pl.nn.ConvolutionalEncoder`.
+            ``out_features`` = F. A is a :class:`~deepscm_pl.nn.Features`, a number that knows
+            which features belong to which parent. None for
+            :class:`~deepscm_pl.nn.ConvolutionalEncoder`.
         decoder: Factory, called with ``latent``, A and the shape of the output: a network of
             ``(batch, latent)`` and ``(batch, A)`` -> ``(batch, *output)``. None for
             :class:`~deepscm_pl.nn.ConvolutionalDecoder`.
         likelihood: Factory, called with ``shape`` and ``levels``. None for
-            :class:`~deepscm_pl.likelihoods.FixedVarianceGaussian`.
+            :class:`~deepscm_pl.likelihoods.FixedVarianceGaussian`. If it names parents in
+            ``brightness``, they act through :class:`~deepscm_pl.mechanisms.Brightness` alone:
+            encoder and decoder do not see them, and the encoder sees the image divided by β.
         alpha: α of the logit preprocessing.
         levels: L, the number of grey levels.
-        brightness: Parents whose only effect is to scale the grey levels: x = β(pa)·γ·(what the
-            other parents, z and u give), with an affine β and a positive number γ that z and the
-            other parents determine (:class:`~deepscm_pl.mechanisms.brightness.Exposure`). The
-            networks do not see these parents, and see the image divided by β, so that an
-            intervention on them is right for values, and combinations with other parents, that
-            the data never show. It is an assumption about the mechanism, to be made where it
-            holds. Needs a discretised likelihood.
-        placed_by: Parents that determine, together with z, where a
-            :class:`~deepscm_pl.nn.TemplateDecoder` places what it draws; all that it sees unless
-            given. The others may change what is drawn, but not where all of it lies: the outline
-            of a head stays when its ventricles grow. It is an assumption, too.
-        overlaid_by: Parents whose only effect is how large a structure is that lies over the rest
-            (:class:`~deepscm_pl.nn.Overlay` of a :class:`~deepscm_pl.nn.TemplateDecoder`): of the
-            decoder, that layer alone sees them, which grows and shrinks with them, so that an
-            intervention leaves all else of the image as it is. A third assumption.
 
     Raises:
-        ValueError: If a size is not positive, ``brightness`` names no continuous parent, the
-            likelihood does not live on grey levels, or ``placed_by`` or ``overlaid_by`` names no
-            parent that the decoder sees, or one of the other, or goes with a decoder that places
-            nothing or has no overlay.
+        ValueError: If a size is not positive, or the decoder or the likelihood names a parent that
+            it does not see, or that cannot act there.
 
     Example:
         >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
@@ -110,9 +109,6 @@ class ConditionalVAE(ImageMechanism):
         likelihood: Callable[[Sequence[int], int], Likelihood] | None = None,
         alpha: float = 0.05,
         levels: int = 256,
-        brightness: Sequence[str] = (),
-        placed_by: Sequence[str] | None = None,
-        overlaid_by: Sequence[str] = (),
     ) -> None:
         super().__init__(context, shape, alpha, levels)
         self.latent = whole_number("latent", latent, least=1, most=_LARGEST_LATENT)
@@ -121,29 +117,18 @@ class ConditionalVAE(ImageMechanism):
         if not isinstance(made, Likelihood):
             raise ValueError(f"likelihood: expected a Likelihood, but got {shown(made)}.")
         self.likelihood = made
-        if brightness and not isinstance(self.likelihood, DiscretisedLikelihood):
-            raise ValueError(
-                "brightness: expected a likelihood of grey levels, DiscretisedGaussian or "
-                f"DiscretisedLogisticMixture, but got {type(self.likelihood).__name__}."
-            )
-        shade, content = split_context(context, brightness)
-        self.brightness = Brightness(shade, levels) if brightness else None
-        self.content_context = content if brightness else None
-        seen = content.features
-        self.exposure = Exposure(latent, seen) if brightness else None
+        names = self.likelihood.brightness
+        self.brightness = Brightness(context, names, self.latent, levels) if names else None
+        seen = self._seen.features
         self.encoder = (encoder or ConvolutionalEncoder)(self.shape, seen)
         self.posterior_head = nn.Sequential(
-            nn.Linear(_out_features(self.encoder) + seen + bool(brightness), hidden),
+            nn.Linear(_out_features(self.encoder) + seen + bool(names), hidden),
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, 2 * latent),
         )
         self.outputs = self.shape[0] * self.likelihood.outputs_per_channel
         outputs = (self.outputs, *self.shape[1:])
         self.decoder = (decoder or ConvolutionalDecoder)(latent, seen, outputs)
-        if placed_by is not None:
-            _place_by(self.decoder, content, placed_by)
-        if overlaid_by:
-            _overlay_by(self.decoder, content, overlaid_by, placed_by or ())
         self.preprocessing = self.likelihood.preprocessing(alpha)
 
     def fit(self, value: Tensor, parents: Variables) -> None:
@@ -153,30 +138,23 @@ class ConditionalVAE(ImageMechanism):
             ValueError: If no grey level is above 1.
         """
         super().fit(value, parents)
-        if self.brightness is not None and self.content_context is not None:
-            self.content_context.fit(parents)
-            content = self.content_context(parents).expand(len(value), -1)
-            self.brightness.fit(self.in_plane(value), parents, content)
-            if self.exposure is not None:
-                # As of the whole image at full brightness, which would be a large copy.
-                white = white_level(self.in_plane(value)).to(content) + 0.5
-                share = self.brightness(parents).to(content)
-                self.exposure.fit(self._log_share(white / share), self._exposing(content))
+        if self.brightness is not None:
+            self.brightness.fit(self.in_plane(value), parents, self._drawing)
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """q(z | x, pa), batch dimensions broadcast over the image and its parents."""
-        context = self._content(parents).to(value)
+        context = self._seen(parents).to(value)
+        if self.brightness is not None:
+            value = self.brightness.removed(value, parents)
         # Grey levels to [-1, 1], a range that the initial weights are made for.
-        content = self._content_of(value, parents)
-        scaled = 2 * content / self.dequantisation.levels - 1
+        scaled = 2 * value / self.dequantisation.levels - 1
         batch = torch.broadcast_shapes(self.domain.batch_shape(scaled), context.shape[:-1])
         scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
         context = context.expand(*batch, -1).reshape(len(scaled), -1)
         features = [self.encoder(scaled, context), context]
-        if self.exposure is not None:
-            # What the exposure is read from, to more digits than an encoder may keep.
-            white = self._white(content).expand(*batch, 1).reshape(-1, 1)
-            features.append(self.exposure.standardise(white, self._exposing(context)))
+        if self.brightness is not None:
+            plane = self.in_plane(value).expand(*batch, *self.plane).reshape(-1, *self.plane)
+            features.append(self.brightness.measured(plane, context, self._drawing))
         joint = torch.cat(features, dim=-1).view(*batch, -1)
         # Networks may run in low precision, densities do not.
         location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
@@ -187,21 +165,17 @@ class ConditionalVAE(ImageMechanism):
 
         The slices of a volume lie below each other in a plane, ``(*batch, outputs, D·H, W)``.
         """
-        context = self._content(parents).to(latent)
+        context = self._seen(parents).to(latent)
         batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
         flat = latent.expand(*batch, -1).reshape(-1, self.latent)
         context = context.expand(*batch, -1).reshape(len(flat), -1)
         decoded: Tensor = self.decoder(flat, context).to(latent)
         decoded = decoded.reshape(*batch, self.outputs, *self.plane[1:])
-        if (
-            self.brightness is None
-            or self.exposure is None
-            or not isinstance(self.likelihood, DiscretisedLikelihood)
-        ):
+        if self.brightness is None:
             return decoded
-        exposure = self.exposure(flat, self._exposing(context)).view(*batch, 1)
-        brightness = self.brightness(parents) * exposure
-        return self.likelihood.dimmed(decoded, brightness[..., None, None])
+        factor = self.brightness.exposure_of(flat, context, self._drawing).view(*batch, 1)
+        factor = self.brightness.parents(parents) * factor
+        return self.likelihood.scaled(decoded, factor[..., None, None])
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x = h(g(z, pa), u), continuous grey levels."""
@@ -265,7 +239,7 @@ class ConditionalVAE(ImageMechanism):
             self.domain.batch_shape(image),
             *(domain.batch_shape(parents[n]) for n, domain in domains.items()),
         )
-        rows = max(_CHUNK // (self.outputs * math.prod(self.plane[1:])), 1)
+        rows = max(_DECODED_AT_A_TIME // (self.outputs * math.prod(self.plane[1:])), 1)
         if math.prod(batch) <= rows or torch.is_grad_enabled():
             return function(latent, image, parents)
         latents = latent.expand(*batch, -1).reshape(-1, self.latent).split(rows)
@@ -323,32 +297,24 @@ class ConditionalVAE(ImageMechanism):
         posterior = self.posterior(value, parents)
         pyro.sample(f"{name}.z", Normal(posterior.location, posterior.log_scale.exp()).to_event(1))
 
-    def _content(self, parents: Variables) -> Tensor:
-        """What the networks see of the parents."""
-        context = self.context if self.content_context is None else self.content_context
-        seen: Tensor = context(parents)
-        return seen
+    @property
+    def _seen(self) -> Context:
+        """The context of the parents that the networks see."""
+        return self.context if self.brightness is None else self.brightness.others
 
-    def _exposing(self, content: Tensor) -> Tensor:
-        """What the exposure sees of the parents: not those that act through an overlay only."""
-        if not isinstance(self.decoder, TemplateDecoder):
-            return content
-        return content * self.decoder.drawing.to(content)
+    @property
+    def _drawing(self) -> Tensor | None:
+        """1 for each feature that what the decoder draws depends on, if it draws by some only."""
+        drawing: Tensor | None = getattr(self.decoder, "drawing", None)
+        return drawing
 
-    def _content_of(self, value: Tensor, parents: Variables) -> Tensor:
-        """The image at full brightness."""
-        if self.brightness is None:
-            return value
-        share = self.brightness(parents).to(value)
-        return value / share.view(*share.shape, *[1] * (len(self.shape) - 1))
-
-    def _white(self, content: Tensor) -> Tensor:
-        """The log of the white level's share of the range, ``(*batch, 1)``."""
-        return self._log_share(white_level(self.in_plane(content)))
-
-    def _log_share(self, white: Tensor) -> Tensor:
-        levels = self.dequantisation.levels
-        return (white / levels).clamp(min=1 / levels).log()
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Load weights, those of version 0.1 under their new names."""
+        for old, new in _RENAMED.items():
+            for key in [key for key in state_dict if key.startswith(prefix + old)]:
+                name = key.removeprefix(prefix + old)
+                state_dict[f"{prefix}{new}{name}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @staticmethod
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:
@@ -364,40 +330,6 @@ def _out_features(encoder: nn.Module) -> int:
             f"number of features that it returns, but it is {features!r}; set it."
         )
     return features
-
-
-def _place_by(decoder: nn.Module, context: Context, names: Sequence[str]) -> None:
-    """Let the decoder's warp see these parents only."""
-    if not isinstance(decoder, TemplateDecoder):
-        raise ValueError(
-            "placed_by: expected a decoder that places what it draws, TemplateDecoder, but got "
-            f"{type(decoder).__name__}; leave placed_by out."
-        )
-    try:
-        decoder.place_by(context.positions(names))
-    except ValueError as error:
-        raise ValueError(f"placed_by: {error}") from None
-
-
-def _overlay_by(
-    decoder: nn.Module, context: Context, names: Sequence[str], placed_by: Sequence[str]
-) -> None:
-    """Let the growth of the decoder's overlay alone see these parents."""
-    if not isinstance(decoder, TemplateDecoder):
-        raise ValueError(
-            "overlaid_by: expected a decoder with an overlay, TemplateDecoder, but got "
-            f"{type(decoder).__name__}; leave overlaid_by out."
-        )
-    both = [name for name in names if name in placed_by]
-    if both:
-        raise ValueError(
-            f"overlaid_by: {both[0]} is in placed_by, too; what only overlays places nothing, so "
-            "leave it out of one of them."
-        )
-    try:
-        decoder.overlay_by(context.positions(names))
-    except ValueError as error:
-        raise ValueError(f"overlaid_by: {error}") from None
 
 
 def _divergences_from_standard_normal(posterior: _Posterior) -> Tensor:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         PyramidDecoder,
         PyramidEncoder,
     )
+    from deepscm_pl.nn.features import Features
     from deepscm_pl.nn.layers import ParameterNetwork, call_in_precision
     from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
     from deepscm_pl.nn.template import Overlay, TemplateDecoder
@@ -21,6 +22,7 @@ __all__ = [
     "ConvolutionalConditioner",
     "ConvolutionalDecoder",
     "ConvolutionalEncoder",
+    "Features",
     "Overlay",
     "ParameterNetwork",
     "PyramidDecoder",

@@ -1,4 +1,4 @@
-"""Shapes of images, checked where they are taken apart."""
+"""Layers and checks of shapes that several networks share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.func import functional_call
 
 from deepscm_pl.checks import whole_numbers
 
-__all__ = ["PACE", "ParameterNetwork", "call_in_precision", "image_sizes", "scale_channels"]
+__all__ = ["RATE_FACTOR", "ParameterNetwork", "call_in_precision", "image_sizes", "scale_channels"]
 
 _MORE_SCALES = 3
 """How many times more than down to one pixel an image may be halved, padded."""
@@ -67,9 +67,9 @@ def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, 
     return checked
 
 
-PACE = 10.0
-"""By what a parameter is multiplied that is to be learned that much faster: optimisers such as Adam
-change all parameters at one pace, whatever their gradients are."""
+RATE_FACTOR = 10.0
+"""The factor by which some parameters are learned faster: they are stored divided by it, because
+optimisers such as Adam change all parameters at one rate, whatever their gradients are."""
 
 
 def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) -> Any:

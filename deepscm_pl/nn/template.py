@@ -10,48 +10,52 @@ from torch.nn import functional
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.convolutional import PyramidDecoder
-from deepscm_pl.nn.layers import PACE
+from deepscm_pl.nn.features import positions
+from deepscm_pl.nn.layers import RATE_FACTOR
 
 __all__ = ["Overlay", "TemplateDecoder"]
 
 
 class TemplateDecoder(nn.Module):
-    r"""A template and what differs from it, placed by an affine warp (spatial transformer).
+    r"""A decoder that draws in the frame of a learned template and places the drawing by a warp.
 
     The output is :math:`(t + d(z, c)) \circ A(z, c)` with a learned template t, a decoder d, and an
-    affine map A of the coordinates of the output to those of the template (Jaderberg et al. 2015,
-    arXiv:1506.02025). Latent z and condition c determine the warp, so that it is a part of the
-    deterministic map: where a cause moves, turns or scales what an image shows, the network need
-    not draw it anew at every place. Every channel of the output is warped, whatever it means to a
-    likelihood. At first t is 0 and A the identity; A is affine in c, plus a perceptron of z and c.
-    The template and this affine part learn ten times as fast as the rest: what is common to all
-    images, and where a condition puts it, is found before the decoder draws it otherwise. A may
-    see a part of the condition only, see :meth:`place_by`.
-
-    An overlay lies over t + d(z, c) in the frame of the template: one structure, whose size
-    features of the condition may determine without a change of anything else, see
-    :meth:`overlay_by`.
+    affine map A of the coordinates of the output to those of the template (a spatial transformer,
+    Jaderberg et al. 2015, arXiv:1506.02025). A is affine in the condition c, plus a perceptron of
+    the latent z and c. Every channel of the output is warped. At first t is 0 and A the identity.
+    The template and the affine part learn ten times as fast as the rest, so that the decoder does
+    not draw what they can explain.
 
     Coordinates run from −1 to 1 over the edges of the image; values are interpolated linearly, and
-    beyond the edges those of the edge go on.
+    the values at the edges continue beyond them.
 
     Args:
         latent_features: Size of the latent.
-        condition_features: Size of the condition.
+        condition_features: Size of the condition, with names where ``place`` or ``overlay`` is
+            given (:class:`~deepscm_pl.nn.Features`), as mechanisms pass it.
         output_shape: Shape of one output, (channels, *sizes), with two or three sizes.
         decoder: Factory of d, called with the three arguments before. None for
             :class:`~deepscm_pl.nn.PyramidDecoder`.
         hidden: Width of the hidden layer of the network of A.
-        overlay: Factory of a layer over the drawing, such as :class:`~deepscm_pl.nn.Overlay`,
-            called with the first three arguments: a network of a drawing, the latent, the
-            condition, and the condition as the drawing sees it -> a drawing.
+        place: Names of the parents that determine the warp together with the latent; None for all
+            that are not in ``overlay``. The other parents change what is drawn, but not where the
+            whole lies: the outline of a head stays when its ventricles grow. This is an assumption
+            about the mechanism.
+        overlay: Names of the parents whose only effect is the size of the structure that ``layer``
+            draws over the rest. Neither d nor A sees them, so that an intervention on them leaves
+            the rest of the image as it is. This is an assumption, too.
+        layer: Factory of a layer over the drawing, called with the first three arguments: a network
+            of a drawing, the latent, the condition, and the condition as d sees it -> a drawing.
+            None for :class:`~deepscm_pl.nn.Overlay` where ``overlay`` names parents, and for no
+            layer elsewhere.
 
     Shape:
         ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
         ``(batch, *output_shape)``.
 
     Raises:
-        ValueError: If there are not two or three sizes.
+        ValueError: If there are not two or three sizes, a name is not one of the condition, or is
+            both in ``place`` and in ``overlay``.
 
     Example:
         >>> decoder = TemplateDecoder(16, 2, (2, 9, 8, 8))
@@ -62,7 +66,9 @@ class TemplateDecoder(nn.Module):
     """
 
     placing: Tensor
+    """1 for each feature of the condition that the warp sees, else 0."""
     drawing: Tensor
+    """1 for each feature of the condition that the drawing depends on, else 0."""
 
     def __init__(
         self,
@@ -71,7 +77,9 @@ class TemplateDecoder(nn.Module):
         output_shape: Sequence[int],
         decoder: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
         hidden: int = 64,
-        overlay: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
+        place: Sequence[str] | None = None,
+        overlay: Sequence[str] = (),
+        layer: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.dimensions = len(output_shape) - 1
@@ -84,14 +92,16 @@ class TemplateDecoder(nn.Module):
         self.decoder = (decoder or PyramidDecoder)(
             latent_features, condition_features, output_shape
         )
+        layer = layer or (Overlay if overlay else None)
         self.overlay = (
-            None if overlay is None else overlay(latent_features, condition_features, output_shape)
+            None if layer is None else layer(latent_features, condition_features, output_shape)
         )
         numbers = self.dimensions * (self.dimensions + 1)
         self.slow_template = nn.Parameter(torch.zeros(*output_shape))
         self.slope = nn.Parameter(torch.zeros(condition_features, numbers))
-        self.register_buffer("placing", torch.ones(condition_features), persistent=False)
-        self.register_buffer("drawing", torch.ones(condition_features), persistent=False)
+        placing, drawing = _seen(condition_features, place, overlay)
+        self.register_buffer("placing", placing, persistent=False)
+        self.register_buffer("drawing", drawing, persistent=False)
         last = nn.Linear(hidden, numbers)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -102,43 +112,7 @@ class TemplateDecoder(nn.Module):
     @property
     def template(self) -> Tensor:
         """t, ``(channels, *sizes)``."""
-        return PACE * self.slow_template
-
-    def place_by(self, features: Sequence[int]) -> None:
-        """Let the warp see the latent and these features of the condition, nothing else.
-
-        Args:
-            features: Positions in the condition.
-
-        Example:
-            >>> decoder = TemplateDecoder(16, 2, (1, 8, 8))
-            >>> decoder.place_by([0])
-            >>> decoder.placing
-            tensor([1., 0.])
-        """
-        self.placing.zero_()
-        self.placing[list(features)] = 1.0
-
-    def overlay_by(self, features: Sequence[int]) -> None:
-        """Let the growth of the overlay alone see these features of the condition.
-
-        Args:
-            features: Positions in the condition.
-
-        Raises:
-            ValueError: If there is no overlay.
-
-        Example:
-            >>> from deepscm_pl.nn import Overlay
-            >>> decoder = TemplateDecoder(16, 2, (1, 8, 8), overlay=Overlay)
-            >>> decoder.overlay_by([1])
-            >>> decoder.drawing, decoder.placing
-            (tensor([1., 0.]), tensor([1., 0.]))
-        """
-        if self.overlay is None:
-            raise ValueError("expected a decoder with an overlay; give TemplateDecoder one.")
-        self.drawing[list(features)] = 0.0
-        self.placing[list(features)] = 0.0
+        return RATE_FACTOR * self.slow_template
 
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         """The image for ``latent``."""
@@ -161,10 +135,26 @@ class TemplateDecoder(nn.Module):
         condition = condition * self.placing.to(condition)
         offset = self.locator(torch.cat([latent, condition], dim=-1)).to(self.slope)
         with torch.autocast(offset.device.type, enabled=False):
-            offset = offset + PACE * condition.to(self.slope) @ self.slope
+            offset = offset + RATE_FACTOR * condition.to(self.slope) @ self.slope
         identity = torch.eye(self.dimensions, self.dimensions + 1).to(offset)
         matrix: Tensor = identity + offset.unflatten(-1, identity.shape)
         return matrix
+
+
+def _seen(features: int, place: Sequence[str] | None, overlay: Sequence[str]) -> list[Tensor]:
+    """Masks of the features of the condition that the warp sees, and that the decoder sees."""
+    both = [name for name in overlay if name in (place or ())]
+    if both:
+        raise ValueError(
+            f"overlay: {both[0]} is in place, too; a parent that acts through the overlay only "
+            "does not move the image, so leave it out of one of them."
+        )
+    placing, drawing = torch.ones(features), torch.ones(features)
+    if place is not None:
+        placing.zero_()[positions("place", features, place)] = 1.0
+    for mask in (placing, drawing):
+        mask[positions("overlay", features, overlay)] = 0.0
+    return [placing, drawing]
 
 
 _INVISIBLE = 0.02
@@ -219,7 +209,7 @@ class Overlay(nn.Module):
         channels, *sizes = output_shape
         hidden = whole_number("hidden", hidden, least=1)
         self.decoder = (field or PyramidDecoder)(latent_features, condition_features, (1, *sizes))
-        self.slow_map = nn.Parameter(torch.full((1, *sizes), _FIRST_LOGIT / PACE))
+        self.slow_map = nn.Parameter(torch.full((1, *sizes), _FIRST_LOGIT / RATE_FACTOR))
         self.slow_growth = nn.Parameter(torch.zeros(condition_features, *sizes))
         self.slow_colour = nn.Parameter(torch.zeros(channels))
         self.colouring = nn.Sequential(
@@ -239,7 +229,7 @@ class Overlay(nn.Module):
         """
         opacity = self.opacity(latent, condition, other)
         colour = self.colouring(torch.cat([latent, other], dim=-1)).to(opacity)
-        colour = colour + PACE * self.slow_colour
+        colour = colour + RATE_FACTOR * self.slow_colour
         colour = colour.unflatten(-1, (-1, *[1] * (drawing.dim() - 2)))
         below = drawing.to(opacity)
         return below + opacity * (colour - below)
@@ -250,7 +240,7 @@ class Overlay(nn.Module):
         # In eight bits, small changes of the condition would change nothing.
         with torch.autocast(field.device.type, enabled=False):
             growth = torch.tensordot(condition.to(field), self.slow_growth, dims=1)
-        logit = PACE * (self.slow_map + growth[:, None]) + field
+        logit = RATE_FACTOR * (self.slow_map + growth[:, None]) + field
         visible = (torch.sigmoid(logit) - _INVISIBLE) / (1 - _INVISIBLE)
         # The gradient is that of the sigmoid, below zero, too: what is invisible can come to be.
         return visible + (torch.relu(visible) - visible).detach()

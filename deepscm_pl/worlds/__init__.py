@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.worlds.base import KnownAttribute, KnownDo, KnownWorld, within
+    from deepscm_pl.worlds.base import KnownWorld, Renderer
     from deepscm_pl.worlds.brain import BrainWorld
     from deepscm_pl.worlds.catalogue import (
         DIGIT_WORLDS,
@@ -27,16 +27,14 @@ __all__ = [
     "WORLDS",
     "BrainWorld",
     "DigitWorld",
-    "KnownAttribute",
-    "KnownDo",
     "KnownWorld",
+    "Renderer",
     "ThicknessIntensityFallingWorld",
     "ThicknessIntensityWorld",
     "ThicknessSlantWorld",
     "ThicknessWidthWorld",
     "known_world",
     "read_world",
-    "within",
     "write_world",
 ]
 

@@ -1,270 +1,245 @@
-"""The contract of a synthetic world: a causal model that is known, image included."""
+"""Known worlds: structural causal models that are given, with a renderer of their images."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.graph import CausalGraph
+from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
-from deepscm_pl.worlds.mechanisms import Column, Columns, KnownMechanism
 
-__all__ = ["KnownAttribute", "KnownDo", "KnownWorld", "within"]
-
-KnownDo: TypeAlias = Mapping[str, float | ArrayLike | Callable[[Column], ArrayLike]]
-"""Name of an attribute -> a number, values ``(N,)``, or a function of the value replaced."""
+__all__ = ["KnownWorld", "Renderer"]
 
 
-@dataclass(frozen=True)
-class KnownAttribute:
-    """An attribute of a world.
+class Renderer(ABC):
+    """Draws images from originals and attributes, and measures attributes in images.
 
-    Attributes:
-        mechanism: How it comes about.
-        unit: What it is measured in.
-        domain: The values with which an image can be drawn. The values that the world produces
-            can be fewer: outside of them the log-density is minus infinity.
-    """
-
-    mechanism: KnownMechanism
-    unit: str
-    domain: Domain
-
-
-class KnownWorld(ABC):
-    """A causal model of images that is known: it answers every causal question by the truth.
-
-    Attributes cause each other by x := f(u; pa) with standard normal noise u that can be inferred
-    exactly, and all of them may cause the image, which is drawn from an original: a digit that is
-    redrawn, say, or what makes a head itself. The original is the noise of the image. Attributes
-    are mappings from names to arrays ``(N,)`` in the units of
-    :attr:`units`; names that are not attributes of the world are ignored where values are read.
-
-    A subclass is a frozen dataclass whose fields are the numbers of the equations. It implements
-    :attr:`definitions`, :attr:`shape_attributes`, :meth:`check_originals`, :meth:`drawn_shape`,
-    :meth:`shape` and :meth:`measure`, and :meth:`shade` if a part of the drawing is cheap.
+    An original is what makes an image itself, such as a digit to be redrawn: the noise of the
+    image. A renderer is pickled to draw in several processes. Where a part of the drawing is cheap,
+    it implements :meth:`shape` and :meth:`shade` in place of :meth:`render`; shapes are cached.
 
     Attributes:
-        name: Of the world, as on the command line.
+        attributes: The names of the attributes that cause the image.
     """
 
-    name: ClassVar[str]
+    attributes: tuple[str, ...]
 
     @property
-    @abstractmethod
-    def definitions(self) -> Mapping[str, KnownAttribute]:
-        """The attributes, in topological order."""
-
-    @property
-    @abstractmethod
     def shape_attributes(self) -> tuple[str, ...]:
         """The attributes that :meth:`shape` depends on."""
+        return self.attributes
 
-    @abstractmethod
     def check_originals(self, originals: ArrayLike) -> NDArray[Any]:
         """The originals as an array of N rows.
 
         Raises:
-            ValueError: If they are no originals of this world.
+            ValueError: If they are no originals of this renderer.
         """
+        return np.asarray(originals)
 
-    @abstractmethod
     def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
         """The shape of the images that are drawn from originals, ``(N, *image)``."""
+        return originals.shape
 
     @abstractmethod
-    def shape(self, originals: NDArray[Any], attributes: Columns) -> NDArray[np.uint8]:
-        """The costly first step of :meth:`render`, which depends on :attr:`shape_attributes` only.
+    def shape(
+        self, originals: NDArray[Any], attributes: Mapping[str, NDArray[np.float64]]
+    ) -> NDArray[np.uint8]:
+        """Draw grey levels ``(N, *image)``: the costly step.
 
         Args:
             originals: N of them.
-            attributes: At least those that it depends on, ``(N,)`` each.
-
-        Returns:
-            Grey levels ``(N, *image)``.
+            attributes: At least :attr:`shape_attributes`, ``(N,)`` each.
         """
 
+    def shade(
+        self, shapes: NDArray[np.uint8], attributes: Mapping[str, NDArray[np.float64]]
+    ) -> NDArray[np.uint8]:
+        """Finish what :meth:`shape` returned: the cheap step, which depends on all attributes."""
+        return shapes
+
+    def render(
+        self, originals: NDArray[Any], attributes: Mapping[str, NDArray[np.float64]]
+    ) -> NDArray[np.uint8]:
+        """Draw grey levels ``(N, *image)`` of originals and attributes ``(N,)``, all checked."""
+        return self.shade(self.shape(originals, attributes), attributes)
+
     @abstractmethod
-    def measure(self, images: ArrayLike) -> dict[str, Column]:
-        """Measures the attributes that images show.
-
-        Args:
-            images: Grey levels 0 to 255, ``(N, *image)``.
-
-        Returns:
-            Each attribute that can be measured, as it is found in the images, ``(N,)``; nan where
-            an image shows nothing.
+    def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Measure each attribute in grey levels ``(N, *image)``: ``(N,)``, NaN where none is seen.
 
         Raises:
             ValueError: If the images are of another shape or not finite.
         """
 
-    def shade(self, shapes: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
-        """The cheap second step of :meth:`render`, for the attributes that are no shape.
 
-        Args:
-            shapes: What :meth:`shape` returned, ``(N, *image)``.
-            attributes: All of them, ``(N,)`` each.
+class KnownWorld:
+    """A structural causal model that is known: the truth to compare a learned model with.
 
-        Returns:
-            Grey levels ``(N, *image)``.
+    Its mechanisms are given (:class:`~deepscm_pl.mechanisms.Known`), and its image is drawn by a
+    renderer. It answers through the same methods as any model:
+    ``world.scm.counterfactual(factual, do)``, in double precision.
+
+    Args:
+        name: Of the world, as on the command line.
+        scm: The attributes, without the image. The domain of an attribute holds the values that
+            can be drawn; the values that it produces can be fewer.
+        renderer: Draws and measures the image; None for a world of attributes only.
+        units: Of the attributes that have one.
+        parameters: The numbers of the equations. Worlds of one class and equal numbers are equal.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch.distributions import AffineTransform
+        >>> from deepscm_pl.mechanisms import Known
+        >>> size = partial(Known, layers=lambda parents: [AffineTransform(10.0, 2.0)])
+        >>> grey = partial(Known, layers=lambda pa: [AffineTransform(5 * pa["size"], 10.0)])
+        >>> class Squares(Renderer):
+        ...     attributes = ("size", "grey")
+        ...
+        ...     def shape(self, originals, attributes):
+        ...         near = np.abs(np.arange(28) - 14) < attributes["size"][:, None] / 2
+        ...         inside = near[:, :, None] & near[:, None, :]
+        ...         return (inside * attributes["grey"][:, None, None]).astype(np.uint8)
+        ...
+        ...     def measure(self, images):
+        ...         size = (images > 0).sum(axis=(1, 2)) ** 0.5
+        ...         return {"size": size, "grey": images.max(axis=(1, 2)).astype(float)}
+        >>> scm = StructuralCausalModel("size -> grey", {"size": size, "grey": grey})
+        >>> world = KnownWorld("squares", scm, Squares(), units={"size": "pixels"})
+        >>> factual = {"size": torch.tensor([[8.0]]), "grey": torch.tensor([[50.0]])}
+        >>> scm.counterfactual(factual, {"size": 11.0})["grey"].item()
+        65.0
+        >>> image = world.render(np.zeros((1, 28, 28)), {"size": [11.0], "grey": [65.0]})
+        >>> {name: column.item() for name, column in world.measure(image).items()}
+        {'size': 11.0, 'grey': 65.0}
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        name: str,
+        scm: StructuralCausalModel,
+        renderer: Renderer | None = None,
+        units: Mapping[str, str] | None = None,
+        parameters: Mapping[str, float] | None = None,
+    ) -> None:
+        self.name, self.scm, self._renderer = name, scm.eval(), renderer
+        self.units = dict(units or {})
+        self._parameters = dict(parameters or {})
+        for attribute in () if renderer is None else renderer.attributes:
+            if attribute not in scm.graph:
+                raise ValueError(
+                    f"renderer: expected attributes of {', '.join(scm.graph.nodes)}, but got "
+                    f"{attribute!r}."
+                )
+
+    @property
+    def renderer(self) -> Renderer:
+        """Draws and measures the image.
+
+        Raises:
+            ValueError: If the world has none.
         """
-        return shapes
+        if self._renderer is None:
+            raise ValueError(
+                f"the world {self.name} has no renderer, and so no images; give it one with "
+                "KnownWorld(..., renderer=...), or ask for its attributes only."
+            )
+        return self._renderer
 
     @property
     def attributes(self) -> tuple[str, ...]:
         """The names of the attributes, causes before effects."""
-        return tuple(self.definitions)
-
-    @property
-    def graph(self) -> CausalGraph:
-        """Who causes whom, with ``image``."""
-        parents = {name: each.mechanism.parents for name, each in self.definitions.items()}
-        return CausalGraph({**parents, "image": self.image_attributes})
+        return self.scm.graph.nodes
 
     @property
     def image_attributes(self) -> tuple[str, ...]:
-        """The attributes that cause the image; all of them, unless a world says otherwise."""
-        return self.attributes
+        """The attributes that cause the image; none without a renderer."""
+        return () if self._renderer is None else self._renderer.attributes
 
     @property
-    def units(self) -> dict[str, str]:
-        """What each attribute is measured in."""
-        return {name: each.unit for name, each in self.definitions.items()}
+    def graph(self) -> CausalGraph:
+        """The graph of the attributes and, where there is a renderer, of ``image``."""
+        image = {} if self._renderer is None else {"image": self.image_attributes}
+        return CausalGraph(self.scm.graph.parents | image)
 
     @property
     def domains(self) -> dict[str, Domain]:
         """The values of each attribute with which an image can be drawn."""
-        return {name: each.domain for name, each in self.definitions.items()}
+        return {name: self.scm[name].domain for name in self.attributes}
 
     def parameters(self) -> dict[str, float]:
         """The numbers of the equations, as plain data."""
-        return asdict(self)  # type: ignore[call-overload]
+        return dict(self._parameters)
 
-    def sample(self, size: int, generator: np.random.Generator) -> dict[str, Column]:
-        """Draws attributes.
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KnownWorld) or self is other:
+            return self is other
+        same = (type(self), self.name, self._parameters)
+        return bool(self._parameters) and same == (type(other), other.name, other._parameters)
 
-        Args:
-            size: N.
-            generator: Where randomness comes from.
+    def __hash__(self) -> int:
+        return hash((type(self), self.name))
 
-        Returns:
-            Each attribute, ``(N,)``.
+    def sample(self, size: int, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+        """Draw attributes, ``(N,)`` each, with random numbers of NumPy.
+
+        Generated data sets are drawn with it: the same generator gives the same bytes.
         """
-        values: dict[str, Column] = {}
-        for name, mechanism in self._mechanisms():
-            values[name] = mechanism.sample(size, values, generator)
-        return values
+        values: dict[str, torch.Tensor] = {}
+        for name, parents in self.scm.graph.parents.items():
+            drawn = self._draw(name, size, {each: values[each] for each in parents}, generator)
+            values[name] = drawn
+        return {name: value.squeeze(-1).numpy() for name, value in values.items()}
 
-    def log_prob(self, attributes: Mapping[str, ArrayLike]) -> dict[str, Column]:
-        """The log-density of each attribute given its parents.
-
-        Args:
-            attributes: ``(N,)`` each.
-
-        Returns:
-            In nats, ``(N,)`` each; minus infinity outside of the support.
-
-        Raises:
-            ValueError: If an attribute is missing, of another length, or no number.
-        """
-        values = _columns(attributes, self.attributes)
-        return {name: each.log_prob(values[name], values) for name, each in self._mechanisms()}
-
-    def abduct(self, attributes: Mapping[str, ArrayLike]) -> dict[str, Column]:
-        """The exogenous noise of each attribute, exactly.
-
-        Args:
-            attributes: ``(N,)`` each.
-
-        Returns:
-            ``(N,)`` each, independent and N(0, 1) where attributes are drawn from the world.
-
-        Raises:
-            ValueError: If an attribute is missing, of another length, no number, or has a value
-                that the world does not produce.
-        """
-        values = _columns(attributes, self.attributes)
-        return {name: self._noise(name, values) for name in self.attributes}
-
-    def predict(
-        self, noise: Mapping[str, ArrayLike], do: KnownDo | None = None
-    ) -> dict[str, Column]:
-        """The attributes that follow from their noise, under an intervention.
-
-        Args:
-            noise: Of each attribute, ``(N,)``.
-            do: What is done; a number or values ``(N,)`` cut the edges into the attribute, a
-                function h keeps them, x := h(f(u; pa)).
-
-        Returns:
-            Each attribute, ``(N,)``.
-
-        Raises:
-            ValueError: If a noise is missing, of another length, or no number, or ``do`` names an
-                unknown attribute or leaves the domain of an attribute.
-        """
-        columns = _columns(noise, self.attributes)
-        size = len(next(iter(columns.values())))
-        return self._follow(do or {}, size, lambda name, given: self._value(name, columns, given))
-
-    def counterfactual(self, attributes: Mapping[str, ArrayLike], do: KnownDo) -> dict[str, Column]:
-        """What the attributes would have been, had ``do`` been done.
-
-        Attributes that are no descendants of what is intervened on are kept bit for bit.
-
-        Args:
-            attributes: What was observed, ``(N,)`` each.
-            do: What is done, as for :meth:`predict`.
-
-        Returns:
-            Each attribute, ``(N,)``.
-
-        Raises:
-            ValueError: As for :meth:`abduct` and :meth:`predict`.
-        """
-        factual = _columns(attributes, self.attributes)
-        self._check_known(do)
-        changed = self.graph.descendants(*do)
-
-        def natural(name: str, values: Columns) -> Column:
-            if name not in changed:
-                return factual[name].copy()
-            return self._value(name, {name: self._noise(name, factual)}, values)
-
-        return self._follow(do, len(next(iter(factual.values()))), natural)
+    def _draw(
+        self,
+        name: str,
+        size: int,
+        parents: Mapping[str, torch.Tensor],
+        generator: np.random.Generator,
+    ) -> torch.Tensor:
+        noise = torch.from_numpy(generator.standard_normal((size, 1)))
+        return self.scm[name]({"u": noise}, parents)
 
     def render(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
     ) -> NDArray[np.uint8]:
-        """Draws images with given attributes: the true mechanism of the image.
+        """Draw images with given attributes: the true mechanism of the image.
 
         Args:
             originals: N of them.
-            attributes: ``(N,)`` each.
+            attributes: ``(N,)`` each; names that are no attributes of the world are ignored.
 
         Returns:
             Grey levels 0 to 255, ``(N, *image)``.
 
         Raises:
-            ValueError: If an original or an attribute is of another shape or outside of its domain.
+            ValueError: If the world has no renderer, or an original or an attribute is of another
+                shape or outside of its domain.
         """
-        rows, values = self.check_drawing(originals, attributes)
-        return self.shade(self.shape(rows, values), values)
+        return self.renderer.render(*self.check_drawing(originals, attributes))
+
+    def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Measure the attributes that cause the image, as :meth:`Renderer.measure` does.
+
+        Raises:
+            ValueError: If the world has no renderer, or images are of another shape.
+        """
+        return self.renderer.measure(images)
 
     def check_drawing(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
-    ) -> tuple[NDArray[Any], dict[str, Column]]:
-        """Checks what is to be drawn.
-
-        Args:
-            originals: As for :meth:`render`.
-            attributes: As for :meth:`render`.
+    ) -> tuple[NDArray[Any], dict[str, NDArray[np.float64]]]:
+        """Check what is to be drawn.
 
         Returns:
             The originals, and the attributes of this world, ``(N,)`` each.
@@ -272,132 +247,34 @@ class KnownWorld(ABC):
         Raises:
             ValueError: As for :meth:`render`.
         """
-        rows = self.check_originals(originals)
-        values = _columns(attributes, self.attributes)
-        for name, column in values.items():
-            if len(column) != len(rows):
-                raise ValueError(
-                    f"{name} must have a value for each of the {len(rows)} originals, got "
-                    f"{len(column)}."
-                )
-            self._check_domain(name, column, name)
-        return rows, values
+        rows = self.renderer.check_originals(originals)
+        missing = [name for name in self.attributes if name not in attributes]
+        if missing:
+            raise ValueError(
+                f"expected values of {', '.join(self.attributes)}, but {', '.join(missing)} is "
+                "missing."
+            )
+        return rows, {
+            name: self._column(name, attributes[name], len(rows)) for name in self.attributes
+        }
 
-    def _mechanisms(self) -> list[tuple[str, KnownMechanism]]:
-        return [(name, each.mechanism) for name, each in self.definitions.items()]
-
-    def _value(self, name: str, noise: Columns, values: Columns) -> Column:
-        return self.definitions[name].mechanism.value(noise[name], values)
-
-    def _noise(self, name: str, values: Columns) -> Column:
-        column = self.definitions[name].mechanism.noise(values[name], values)
-        self._check_produced(name, values[name], np.isfinite(column))
-        return column
-
-    def _follow(
-        self, do: KnownDo, size: int, natural: Callable[[str, Columns], Column]
-    ) -> dict[str, Column]:
-        """All attributes under ``do``.
-
-        Args:
-            do: What is done.
-            size: N.
-            natural: The value of an attribute before it is intervened on, by its name and the
-                attributes before it.
-        """
-        self._check_known(do)
-        values: dict[str, Column] = {}
-        for name in self.attributes:
-            if name not in do:
-                values[name] = natural(name, values)
-                continue
-            action = do[name]
-            done = action(natural(name, values)) if callable(action) else action
-            values[name] = _replacement(name, done, size)
-            self._check_domain(name, values[name], f"do({name})")
-        return values
-
-    def _check_known(self, do: KnownDo) -> None:
-        for name in do:
-            if name not in self.definitions:
-                raise ValueError(
-                    f"do: unknown attribute {name!r}; the world {self.name} has "
-                    f"{', '.join(self.attributes)}."
-                )
-
-    def _check_domain(self, name: str, column: Column, label: str) -> None:
-        definition = self.definitions[name]
-        inside = within(definition.domain, column)
+    def _column(self, name: str, values: ArrayLike, size: int) -> NDArray[np.float64]:
+        """Values of an attribute that can be drawn, ``(N,)``."""
+        try:
+            column = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name}: expected numbers, but got {values!r}.") from None
+        if column.shape != (size,):
+            found = len(column) if column.ndim == 1 else f"shape {column.shape}"
+            raise ValueError(
+                f"{name} must have a value for each of the {size} originals, got {found}."
+            )
+        inside = self.scm[name].domain.contains(torch.from_numpy(column)).numpy()
         if not inside.all():
             row = int(np.argmin(inside))
+            unit = f", in {self.units[name]}" if self.units.get(name) else ""
             raise ValueError(
-                f"{label}: expected {definition.domain}, in {definition.unit}, but got "
-                f"{column[row]:g} in row {row}; give values inside."
+                f"{name}: expected {self.scm[name].domain}{unit}, but got {column[row]:g} in row "
+                f"{row}; give values inside."
             )
-
-    def _check_produced(self, name: str, column: Column, produced: NDArray[np.bool_]) -> None:
-        if not produced.all():
-            row = int(np.argmin(produced))
-            raise ValueError(
-                f"{name}: expected values that the world {self.name} produces, but got "
-                f"{column[row]:g} in row {row}, which no noise explains; leave such rows out."
-            )
-
-
-def within(domain: Domain, values: Column) -> NDArray[np.bool_]:
-    """Which values are finite and in a domain.
-
-    Args:
-        domain: Of a scalar.
-        values: ``(N,)``.
-
-    Returns:
-        ``(N,)``.
-
-    Example:
-        >>> within(Domain(lower=0.0, open=True), np.array([0.0, 1.0, np.nan]))
-        array([False,  True, False])
-    """
-    if domain.open:
-        inside = (values > domain.lower) & (values < domain.upper)
-    else:
-        inside = (values >= domain.lower) & (values <= domain.upper)
-    result: NDArray[np.bool_] = inside & np.isfinite(values)
-    return result
-
-
-def _columns(values: Mapping[str, ArrayLike], names: Iterable[str]) -> dict[str, Column]:
-    """The values of the given names, checked to be numbers, ``(N,)`` each."""
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise ValueError(
-            f"expected values of {', '.join(names)}, but {', '.join(missing)} is missing."
-        )
-    columns = {name: _numbers(name, values[name]) for name in names}
-    shapes = {name: column.shape for name, column in columns.items()}
-    if len(set(shapes.values())) != 1 or any(len(shape) != 1 for shape in shapes.values()):
-        raise ValueError(
-            f"attributes must be of one shape (N,), got {shapes}; drop trailing dimensions."
-        )
-    for name, column in columns.items():
-        if np.isnan(column).any():
-            raise ValueError(f"{name}: expected numbers, but got nan; leave such rows out.")
-    return columns
-
-
-def _numbers(name: str, values: ArrayLike) -> Column:
-    try:
-        return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected numbers, but got {values!r}.") from None
-
-
-def _replacement(name: str, done: ArrayLike, size: int) -> Column:
-    """What an intervention puts in the place of a value, ``(N,)``."""
-    column = _numbers(f"do({name})", done)
-    if column.shape not in ((), (size,)):
-        raise ValueError(
-            f"do({name}): expected a number or values of shape {(size,)}, but got shape "
-            f"{column.shape}."
-        )
-    return np.broadcast_to(column, (size,)).copy()
+        return column

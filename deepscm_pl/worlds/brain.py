@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch.distributions import AffineTransform, ExpTransform, Transform
 
-from deepscm_pl.variables import Domain
-from deepscm_pl.worlds.base import KnownAttribute, KnownWorld
+from deepscm_pl.mechanisms.known import Known, KnownCoin, Logistic
+from deepscm_pl.scm import MechanismFactory, StructuralCausalModel
+from deepscm_pl.variables import Domain, Variables
+from deepscm_pl.worlds.base import KnownWorld, Renderer
+from deepscm_pl.worlds.digits import Columns
 from deepscm_pl.worlds.heads import TRAITS, HeadGrid, draw_heads, measure_heads
-from deepscm_pl.worlds.mechanisms import (
-    BoundedRoot,
-    Coin,
-    Column,
-    Columns,
-    Effect,
-    LogLinearNormal,
-)
 
 __all__ = ["BrainWorld"]
 
@@ -29,6 +26,70 @@ _BRAIN, _VENTRICLES = 1.16e6, 31e3
 
 
 @dataclass(frozen=True)
+class HeadRenderer(Renderer):
+    """Heads with given volumes of brain and ventricles; an original is 40 traits.
+
+    Args:
+        grid: Where the pixels or voxels of an image lie.
+    """
+
+    grid: HeadGrid
+
+    attributes = ("brain_volume", "ventricle_volume")
+
+    def check_originals(self, originals: ArrayLike) -> NDArray[np.float32]:
+        """Traits of heads, ``(N, TRAITS)``.
+
+        Raises:
+            ValueError: If they are of another shape or not finite.
+        """
+        traits = np.asarray(originals, dtype=np.float32)
+        if traits.ndim != 2 or traits.shape[1] != TRAITS or not np.isfinite(traits).all():
+            raise ValueError(
+                f"originals: expected finite traits of shape (N, {TRAITS}), as draw_originals "
+                f"gives them, but got shape {traits.shape}."
+            )
+        return traits
+
+    def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
+        """A slice or a volume for each."""
+        return (len(originals), *self.grid.shape)
+
+    def shape(self, originals: NDArray[Any], attributes: Columns) -> NDArray[np.uint8]:
+        """Draw heads with the given volumes."""
+        brain, ventricles = (attributes[name] for name in self.attributes)
+        return draw_heads(originals, brain, ventricles, self.grid)
+
+    def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Measure brain and ventricle volume, segmented by grey levels."""
+        return measure_heads(images, self.grid)._asdict()
+
+
+def _age(parents: Variables) -> list[Transform]:
+    return [AffineTransform(0.3, 0.85), Logistic(40.0, 80.0)]
+
+
+def _brain_volume(parents: Variables) -> list[Transform]:
+    effects = -0.0035 * (parents["age"] - 60.0) + 0.105 * (parents["sex"] - 0.5)
+    return [AffineTransform(effects + math.log(_BRAIN), 0.075), ExpTransform()]
+
+
+def _ventricle_volume(parents: Variables) -> list[Transform]:
+    brain = 0.9 * (parents["brain_volume"].log() - math.log(_BRAIN))
+    effects = 0.035 * (parents["age"] - 60.0) + brain
+    return [AffineTransform(effects + math.log(_VENTRICLES), 0.4), ExpTransform()]
+
+
+_MECHANISMS: Mapping[str, MechanismFactory] = {
+    "age": partial(Known, layers=_age, domain=Domain(lower=0.0, open=True)),
+    "sex": partial(KnownCoin, probability=0.5),
+    "brain_volume": partial(Known, layers=_brain_volume, domain=Domain(lower=4e5, upper=2.2e6)),
+    "ventricle_volume": partial(
+        Known, layers=_ventricle_volume, domain=Domain(lower=1e3, upper=4e5)
+    ),
+}
+
+
 class BrainWorld(KnownWorld):
     r"""Heads in which brains shrink and ventricles grow with age.
 
@@ -57,86 +118,30 @@ class BrainWorld(KnownWorld):
         ValueError: If a size is too small.
 
     Example:
-        >>> world = BrainWorld()
-        >>> factual = {"age": [50.0], "sex": [0.0], "brain_volume": [1.1e6],
-        ...            "ventricle_volume": [25e3]}
-        >>> older = world.counterfactual(factual, {"age": 80.0})
-        >>> {name: round(float(value[0])) for name, value in older.items()}
+        >>> import torch
+        >>> scm = BrainWorld().scm
+        >>> values = [50.0, 0.0, 1.1e6, 25e3]
+        >>> factual = {name: torch.tensor([[v]]) for name, v in zip(scm.graph.nodes, values)}
+        >>> older = scm.counterfactual(factual, {"age": 80.0})
+        >>> {name: round(value.item()) for name, value in older.items()}
         {'age': 80, 'sex': 0, 'brain_volume': 990357, 'ventricle_volume': 64999}
     """
 
-    height: int = 64
-    width: int = 64
-    depth: int = 0
+    name = "brain"
 
-    name: ClassVar[str] = "brain"
-
-    def __post_init__(self) -> None:
-        """Checks the sizes."""
-        _ = self.grid
-
-    @property
-    def grid(self) -> HeadGrid:
-        """Where the elements of an image lie."""
-        return HeadGrid((self.height, self.width, *([self.depth] if self.depth else [])))
-
-    @property
-    def definitions(self) -> Mapping[str, KnownAttribute]:
-        """Age in years, sex, brain and ventricle volume in mm³."""
-        brain = LogLinearNormal(
-            math.log(_BRAIN), (Effect("age", -0.0035, 60.0), Effect("sex", 0.105, 0.5)), 0.075
+    def __init__(self, height: int = 64, width: int = 64, depth: int = 0) -> None:
+        self.grid = HeadGrid((height, width, *([depth] if depth else [])))
+        scm = StructuralCausalModel(
+            "age; sex; age, sex -> brain_volume; age, brain_volume -> ventricle_volume", _MECHANISMS
         )
-        ventricles = LogLinearNormal(
-            math.log(_VENTRICLES),
-            (Effect("age", 0.035, 60.0), Effect("brain_volume", 0.9, math.log(_BRAIN), log=True)),
-            0.4,
+        super().__init__(
+            self.name,
+            scm,
+            HeadRenderer(self.grid),
+            {"age": "years", "sex": "", "brain_volume": "mm³", "ventricle_volume": "mm³"},
+            {"height": height, "width": width, "depth": depth},
         )
-        return {
-            "age": KnownAttribute(
-                BoundedRoot(40.0, 80.0, 0.3, 0.85), "years", Domain(lower=0.0, open=True)
-            ),
-            "sex": KnownAttribute(Coin(0.5), "", Domain(categories=2)),
-            "brain_volume": KnownAttribute(brain, "mm³", Domain(lower=4e5, upper=2.2e6)),
-            "ventricle_volume": KnownAttribute(ventricles, "mm³", Domain(lower=1e3, upper=4e5)),
-        }
-
-    @property
-    def image_attributes(self) -> tuple[str, ...]:
-        """The two volumes."""
-        return ("brain_volume", "ventricle_volume")
-
-    @property
-    def shape_attributes(self) -> tuple[str, ...]:
-        """The two volumes."""
-        return self.image_attributes
 
     def draw_originals(self, size: int, generator: np.random.Generator) -> NDArray[np.float32]:
-        """What makes heads themselves, ``(N, TRAITS)``."""
+        """Draw what makes heads themselves, ``(N, TRAITS)``."""
         return generator.standard_normal((size, TRAITS)).astype(np.float32)
-
-    def check_originals(self, originals: ArrayLike) -> NDArray[np.float32]:
-        """Traits of heads, ``(N, TRAITS)``.
-
-        Raises:
-            ValueError: If they are of another shape or not finite.
-        """
-        traits = np.asarray(originals, dtype=np.float32)
-        if traits.ndim != 2 or traits.shape[1] != TRAITS or not np.isfinite(traits).all():
-            raise ValueError(
-                f"originals: expected finite traits of shape (N, {TRAITS}), as draw_originals "
-                f"gives them, but got shape {traits.shape}."
-            )
-        return traits
-
-    def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
-        """A slice or a volume for each."""
-        return (len(originals), *self.grid.shape)
-
-    def shape(self, originals: NDArray[Any], attributes: Columns) -> NDArray[np.uint8]:
-        """Heads with the given volumes."""
-        brain, ventricles = (attributes[name] for name in self.image_attributes)
-        return draw_heads(originals, brain, ventricles, self.grid)
-
-    def measure(self, images: ArrayLike) -> dict[str, Column]:
-        """Brain and ventricle volume, segmented by grey levels."""
-        return measure_heads(images, self.grid)._asdict()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from deepscm_pl.files import new_file
@@ -48,16 +48,17 @@ def known_world(name: str, parameters: Mapping[str, float] | None = None) -> Kno
         >>> known_world("thickness-intensity").attributes
         ('thickness', 'intensity')
     """
-    classes = {each.name: each for each in WORLDS}
+    classes: dict[str, Callable[..., KnownWorld]] = {each.name: each for each in WORLDS}
     if name not in classes:
         raise ValueError(f"world must be one of {', '.join(classes)}, got {name!r}.")
-    known = classes[name]().parameters()
+    make: Callable[..., KnownWorld] = classes[name]
+    known = make().parameters()
     for key, value in (parameters or {}).items():
         if key not in known:
             raise ValueError(f"the world {name} has no parameter {key!r}; {', '.join(known)} are.")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"the parameter {key} of a world must be a number, got {value!r}.")
-    return classes[name](**(parameters or {}))
+    return make(**(parameters or {}))
 
 
 def write_world(path: str | Path, world: KnownWorld) -> None:

@@ -1,24 +1,21 @@
-"""What all worlds of digits share: originals are digits that are redrawn."""
+"""Worlds whose images are digits, redrawn with attributes of their strokes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.distributions import AffineTransform, Transform
 
-from deepscm_pl.variables import Domain
-from deepscm_pl.worlds.base import KnownAttribute, KnownWorld
-from deepscm_pl.worlds.mechanisms import (
-    Column,
-    Columns,
-    LinearNormal,
-    LogitNormal,
-    ShiftedGamma,
-    check_linear,
-)
+from deepscm_pl.mechanisms.known import GammaScore, Known, Logistic
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Domain, Variables
+from deepscm_pl.worlds.base import KnownWorld, Renderer
 from deepscm_pl.worlds.strokes import measure, set_intensity, set_slant, set_thickness, set_width
 
 __all__ = [
@@ -29,9 +26,18 @@ __all__ = [
     "ThicknessWidthWorld",
 ]
 
+_SHAPE, _RATE = 10.0, 5.0
+"""Of the Gamma distribution of thickness."""
 
-class DigitWorld(KnownWorld):
-    """A world whose images are digits, redrawn from others, with attributes of their strokes."""
+_STEEPEST = 1.4
+"""The largest slant that is drawn, in radians: less of a digit stays within its image the further
+it leans, and nothing at a right angle."""
+
+Columns = Mapping[str, NDArray[np.float64]]
+
+
+class DigitRenderer(Renderer):
+    """Redraws digits with given attributes."""
 
     def check_originals(self, originals: ArrayLike) -> NDArray[np.uint8]:
         """Digits, grey levels ``(N, H, W)``.
@@ -47,18 +53,8 @@ class DigitWorld(KnownWorld):
             )
         return images
 
-    def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
-        """That of the originals."""
-        return originals.shape
-
-    def measure(self, images: ArrayLike) -> dict[str, Column]:
-        """Measures the attributes of digits.
-
-        Args:
-            images: Grey levels 0 to 255, ``(N, H, W)``.
-
-        Returns:
-            Each attribute as it is found in the images, ``(N,)``; nan for a black image.
+    def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
+        """Measure the attributes of digits ``(N, H, W)``; NaN for a black image.
 
         Raises:
             ValueError: If the images are of another shape or not finite.
@@ -67,7 +63,108 @@ class DigitWorld(KnownWorld):
         return {name: getattr(found, name) for name in self.attributes}
 
 
-@dataclass(frozen=True)
+class IntensityRenderer(DigitRenderer):
+    """Digits of given thickness and intensity."""
+
+    attributes = ("thickness", "intensity")
+
+    @property
+    def shape_attributes(self) -> tuple[str, ...]:
+        """Thickness."""
+        return ("thickness",)
+
+    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+        """Draw digits of the given thickness, in full intensity."""
+        return set_thickness(originals, attributes["thickness"])
+
+    def shade(self, shapes: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+        """Scale digits to the given intensity."""
+        return set_intensity(shapes, attributes["intensity"])
+
+
+class SlantRenderer(DigitRenderer):
+    """Digits of given thickness and slant."""
+
+    attributes = ("thickness", "slant")
+
+    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+        """Draw digits of the given thickness and slant."""
+        slant = np.clip(attributes["slant"], -_STEEPEST, _STEEPEST)
+        # Slant last: a stroke made thicker leans less, while a shear hardly changes its thickness.
+        return set_slant(set_thickness(originals, attributes["thickness"]), slant)
+
+
+class WidthRenderer(DigitRenderer):
+    """Digits of given thickness and width."""
+
+    attributes = ("thickness", "width")
+
+    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+        """Draw digits of the given thickness and width."""
+        width = attributes["width"]
+        scaled = set_width(originals, width)
+        return set_width(set_thickness(scaled, attributes["thickness"]), width)
+
+
+class DigitWorld(KnownWorld):
+    """Digits whose thickness, gamma-distributed, causes one other attribute of their strokes.
+
+    Args:
+        renderer: Draws the digits; the last of its attributes is the effect.
+        effect: The mechanism of the effect, given its context.
+        unit: Of the effect.
+        least: The least thickness, in pixels.
+        parameters: ``slope``, ``centre`` and ``spread`` of the effect.
+
+    Raises:
+        ValueError: If ``spread`` is not positive, or a parameter is not finite.
+    """
+
+    def __init__(
+        self,
+        renderer: DigitRenderer,
+        effect: partial[Known],
+        unit: str,
+        least: float,
+        parameters: Mapping[str, float],
+    ) -> None:
+        for name, number in parameters.items():
+            if not math.isfinite(number):
+                raise ValueError(f"{name} must be finite, got {number}.")
+        if not parameters["spread"] > 0:
+            raise ValueError(f"spread must be positive, got {parameters['spread']}.")
+        name = renderer.attributes[-1]
+        thickness = partial(
+            Known, layers=partial(_thickness, least), domain=Domain(lower=0.0, open=True)
+        )
+        scm = StructuralCausalModel(
+            {"thickness": (), name: ("thickness",)}, {"thickness": thickness, name: effect}
+        )
+        units = {"thickness": "pixels", name: unit}
+        super().__init__(self.name, scm, renderer, units, parameters)
+        self._least = least
+
+    def _draw(
+        self, name: str, size: int, parents: Variables, generator: np.random.Generator
+    ) -> Tensor:
+        if name != "thickness":
+            return super()._draw(name, size, parents, generator)
+        # Not by noise: data sets that were generated before keep their bytes.
+        drawn = self._least + generator.gamma(_SHAPE, 1 / _RATE, (size, 1))
+        return torch.from_numpy(drawn)
+
+
+def _thickness(least: float, parents: Variables) -> list[Transform]:
+    return [GammaScore(_SHAPE, _RATE), AffineTransform(least, 1.0)]
+
+
+def _linear(
+    slope: float, centre: float, spread: float, then: Sequence[Transform], parents: Variables
+) -> list[Transform]:
+    """slope · (thickness − centre) + spread · u, then further transforms."""
+    return [AffineTransform(slope * (parents["thickness"] - centre), spread), *then]
+
+
 class ThicknessIntensityWorld(DigitWorld):
     r"""Digits that are brighter the thicker they are.
 
@@ -88,51 +185,21 @@ class ThicknessIntensityWorld(DigitWorld):
 
     Example:
         >>> world = ThicknessIntensityWorld()
-        >>> factual = {"thickness": [2.5], "intensity": [159.5]}
-        >>> thicker = world.counterfactual(factual, {"thickness": lambda t: t + 1})
-        >>> {name: values.round(1).tolist() for name, values in thicker.items()}
-        {'thickness': [3.5], 'intensity': [232.2]}
+        >>> factual = {"thickness": torch.tensor([[2.5]]), "intensity": torch.tensor([[159.5]])}
+        >>> thicker = world.scm.counterfactual(factual, {"thickness": lambda t: t + 1})
+        >>> round(thicker["intensity"].item(), 2)
+        232.23
     """
 
-    slope: float = 2.0
-    centre: float = 2.5
-    spread: float = 0.5
+    name = "thickness-intensity"
 
-    name: ClassVar[str] = "thickness-intensity"
-
-    def __post_init__(self) -> None:
-        """Checks the parameters."""
-        check_linear(self.slope, self.centre, self.spread)
-
-    @property
-    def definitions(self) -> Mapping[str, KnownAttribute]:
-        """Thickness in pixels, and intensity in grey levels, which it causes."""
-        return {
-            "thickness": KnownAttribute(
-                ShiftedGamma(offset=0.5, shape=10, rate=5), "pixels", Domain(lower=0.0, open=True)
-            ),
-            "intensity": KnownAttribute(
-                LogitNormal("thickness", self.slope, self.centre, self.spread, low=64, high=255),
-                "grey levels",
-                Domain(lower=0.0, upper=255.0),
-            ),
-        }
-
-    @property
-    def shape_attributes(self) -> tuple[str, ...]:
-        """Thickness."""
-        return ("thickness",)
-
-    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
-        """Digits of the given thickness, in full intensity."""
-        return set_thickness(originals, attributes["thickness"])
-
-    def shade(self, shapes: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
-        """Digits scaled to the given intensity."""
-        return set_intensity(shapes, attributes["intensity"])
+    def __init__(self, slope: float = 2.0, centre: float = 2.5, spread: float = 0.5) -> None:
+        layers = partial(_linear, slope, centre, spread, [Logistic(64.0, 255.0)])
+        effect = partial(Known, layers=layers, domain=Domain(lower=0.0, upper=255.0))
+        numbers = {"slope": slope, "centre": centre, "spread": spread}
+        super().__init__(IntensityRenderer(), effect, "grey levels", 0.5, numbers)
 
 
-@dataclass(frozen=True)
 class ThicknessIntensityFallingWorld(ThicknessIntensityWorld):
     r"""Digits that are darker the thicker they are.
 
@@ -152,24 +219,19 @@ class ThicknessIntensityFallingWorld(ThicknessIntensityWorld):
         ValueError: If ``spread`` is not positive.
 
     Example:
-        >>> factual = {"thickness": [2.5], "intensity": [159.5]}
-        >>> do = {"thickness": 3.5}
-        >>> ThicknessIntensityFallingWorld().counterfactual(factual, do)["intensity"].round(1)
-        array([86.8])
+        >>> world = ThicknessIntensityFallingWorld()
+        >>> factual = {"thickness": torch.tensor([[2.5]]), "intensity": torch.tensor([[159.5]])}
+        >>> thicker = world.scm.counterfactual(factual, {"thickness": 3.5})
+        >>> round(thicker["intensity"].item(), 2)
+        86.77
     """
 
-    slope: float = -2.0
-    centre: float = 2.0
+    name = "thickness-intensity-falling"
 
-    name: ClassVar[str] = "thickness-intensity-falling"
-
-
-_STEEPEST = 1.4
-"""The largest slant that is drawn, in radians: less of a digit stays within its image the further
-it leans, and nothing at a right angle."""
+    def __init__(self, slope: float = -2.0, centre: float = 2.0, spread: float = 0.5) -> None:
+        super().__init__(slope, centre, spread)
 
 
-@dataclass(frozen=True)
 class ThicknessSlantWorld(DigitWorld):
     r"""Digits that lean further to the right the thicker they are.
 
@@ -194,47 +256,21 @@ class ThicknessSlantWorld(DigitWorld):
         ValueError: If ``spread`` is not positive, or a parameter is not finite.
 
     Example:
-        >>> factual = {"thickness": [2.5], "slant": [0.1]}
-        >>> ThicknessSlantWorld().counterfactual(factual, {"thickness": 3.5})["slant"].round(2)
-        array([0.45])
+        >>> world = ThicknessSlantWorld()
+        >>> factual = {"thickness": torch.tensor([[2.5]]), "slant": torch.tensor([[0.1]])}
+        >>> thicker = world.scm.counterfactual(factual, {"thickness": 3.5})
+        >>> round(thicker["slant"].item(), 2)
+        0.45
     """
 
-    slope: float = 20.0
-    centre: float = 2.5
-    spread: float = 1.0
+    name = "thickness-slant"
 
-    name: ClassVar[str] = "thickness-slant"
-
-    def __post_init__(self) -> None:
-        """Checks the parameters."""
-        check_linear(self.slope, self.centre, self.spread)
-
-    @property
-    def definitions(self) -> Mapping[str, KnownAttribute]:
-        """Thickness in pixels, and slant in radians, which it causes."""
-        slope, spread = np.deg2rad([self.slope, self.spread])
-        return {
-            "thickness": KnownAttribute(
-                ShiftedGamma(offset=0.0, shape=10, rate=5), "pixels", Domain(lower=0.0, open=True)
-            ),
-            "slant": KnownAttribute(
-                LinearNormal("thickness", slope, self.centre, spread), "radians", Domain()
-            ),
-        }
-
-    @property
-    def shape_attributes(self) -> tuple[str, ...]:
-        """Both."""
-        return ("thickness", "slant")
-
-    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
-        """Digits of the given thickness and slant."""
-        slant = np.clip(attributes["slant"], -_STEEPEST, _STEEPEST)
-        # Slant last: a stroke made thicker leans less, while a shear hardly changes its thickness.
-        return set_slant(set_thickness(originals, attributes["thickness"]), slant)
+    def __init__(self, slope: float = 20.0, centre: float = 2.5, spread: float = 1.0) -> None:
+        layers = partial(_linear, math.radians(slope), centre, math.radians(spread), [])
+        numbers = {"slope": slope, "centre": centre, "spread": spread}
+        super().__init__(SlantRenderer(), partial(Known, layers=layers), "radians", 0.0, numbers)
 
 
-@dataclass(frozen=True)
 class ThicknessWidthWorld(DigitWorld):
     r"""Digits that are wider the thicker they are.
 
@@ -261,42 +297,18 @@ class ThicknessWidthWorld(DigitWorld):
         ValueError: If ``spread`` is not positive, or a parameter is not finite.
 
     Example:
-        >>> factual = {"thickness": [2.5], "width": [17.5]}
-        >>> ThicknessWidthWorld().counterfactual(factual, {"thickness": 3.5})["width"].round(1)
-        array([23.2])
+        >>> world = ThicknessWidthWorld()
+        >>> factual = {"thickness": torch.tensor([[2.5]]), "width": torch.tensor([[17.5]])}
+        >>> thicker = world.scm.counterfactual(factual, {"thickness": 3.5})
+        >>> round(thicker["width"].item(), 2)
+        23.21
     """
 
-    slope: float = 2.0
-    centre: float = 2.5
-    spread: float = 2.0
+    name = "thickness-width"
 
-    name: ClassVar[str] = "thickness-width"
-
-    def __post_init__(self) -> None:
-        """Checks the parameters."""
-        check_linear(self.slope, self.centre, self.spread)
-
-    @property
-    def definitions(self) -> Mapping[str, KnownAttribute]:
-        """Thickness and width, which it causes, in pixels both."""
-        return {
-            "thickness": KnownAttribute(
-                ShiftedGamma(offset=0.0, shape=10, rate=5), "pixels", Domain(lower=0.0, open=True)
-            ),
-            "width": KnownAttribute(
-                LogitNormal("thickness", self.slope, self.centre, self.spread, low=10, high=25),
-                "pixels",
-                Domain(lower=0.0, upper=28.0, open=True),
-            ),
-        }
-
-    @property
-    def shape_attributes(self) -> tuple[str, ...]:
-        """Both."""
-        return ("thickness", "width")
-
-    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
-        """Digits of the given thickness and width."""
-        width = attributes["width"]
-        scaled = set_width(originals, width)
-        return set_width(set_thickness(scaled, attributes["thickness"]), width)
+    def __init__(self, slope: float = 2.0, centre: float = 2.5, spread: float = 2.0) -> None:
+        layers = partial(_linear, slope, centre, spread, [Logistic(10.0, 25.0)])
+        domain = Domain(lower=0.0, upper=28.0, open=True)
+        numbers = {"slope": slope, "centre": centre, "spread": spread}
+        effect = partial(Known, layers=layers, domain=domain)
+        super().__init__(WidthRenderer(), effect, "pixels", 0.0, numbers)

@@ -196,13 +196,15 @@ def from_yaml(text):
     return parser.instantiate_classes(parser.parse_object(callbacks)).callbacks
 
 
-ALL = {str(path): Configuration.read([str(path)]).settings for path in EXPERIMENTS.glob("*/*.yaml")}
-CAUSAL = [path for path, settings in sorted(ALL.items()) if "graph" in settings["model"]]
+CONFIGURATIONS = {
+    str(path): Configuration.read([str(path)]).settings for path in EXPERIMENTS.glob("*/*.yaml")
+}
+CAUSAL = [path for path, settings in sorted(CONFIGURATIONS.items()) if "graph" in settings["model"]]
 
 
 @pytest.mark.parametrize("path", CAUSAL)
 def test_callbacks_of_experiments_fit_their_model(path):
-    settings = ALL[path]
+    settings = CONFIGURATIONS[path]
     names = ("graph", "mechanisms")
     model = {name: settings["model"][name] for name in names}
     scm = DeepSCM(**restore(_as_classes(model))).scm

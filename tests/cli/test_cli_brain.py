@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from deepscm_pl.cli import main
+from deepscm_pl.older import translated
 from deepscm_pl.training import load_data
 
 POSITIVE = {
@@ -79,7 +80,8 @@ def data_settings(folder: Path, **more) -> dict:
         "cache_dir": str(folder.parent / "cache"),
         **more,
     }
-    return {"class_path": "deepscm_pl.data.BrainMRIDataModule", "init_args": settings}
+    grouped = translated("BrainMRIDataModule", settings)
+    return {"class_path": "deepscm_pl.data.BrainMRIDataModule", "init_args": grouped}
 
 
 def fit(tmp_path: Path, **data) -> Path:
@@ -119,8 +121,8 @@ def test_slices_and_fractions_are_told_apart_in_yaml(tmp_path):
     assert main([*words, "--workers", "1"]) == 0
     settings = {"axis": "axial", "slices": [9, 0.5, 1], "shape": [16, 20], "memory": 0}
     data = load_data(fit(tmp_path, **data_settings(out, **settings)))
-    assert data.slices == [9, 0.5, 1]
-    assert [type(each) for each in data.slices] == [int, float, int]
+    assert data.slicing.slices == (9, 0.5, 1)
+    assert [type(each) for each in data.slicing.slices] == [int, float, int]
 
 
 def test_a_missing_image_stops_the_program_before_training(folder, tmp_path, capsys):

@@ -137,7 +137,10 @@ def test_errors_of_yaml_name_the_line(folder, capsys):
 
 def test_a_file_that_does_not_exist_is_named(folder, capsys):
     assert main(["fit", "--config", "study/full.yaml", "--config", "study/none.yaml"]) == 1
-    assert capsys.readouterr().err == ("deepscm fit: config: there is no file study/none.yaml.\n")
+    assert capsys.readouterr().err == (
+        "deepscm fit: config: there is no file or experiment study/none.yaml; deepscm experiments "
+        "lists them.\n"
+    )
 
 
 def test_options_are_split():

@@ -15,6 +15,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from world_columns import counterfactual
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.cli import main
@@ -404,7 +405,7 @@ def test_a_predictor_judges_identity_by_its_most_likely_class(known, known_check
     found = document["counterfactual"]["thickness=2"]["quantities"]
 
     subject = Subject.of(trained(known), KnownTinyDataModule(test_size=12))
-    attributes = subject.world.counterfactual(subject.columns(), {"thickness": 2.0})
+    attributes = counterfactual(subject.world, subject.columns(), {"thickness": 2.0})
     truth = torch.from_numpy(subject.world.render(subject.originals, attributes))[:, None]
     kept = nearest_level(truth) == nearest_level(subject.variables["image"])
     assert 0 < kept.sum() < 12

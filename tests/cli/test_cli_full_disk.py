@@ -73,7 +73,7 @@ def test_pictures_and_data_sets(tmp_path, capsys):
     before = kept.read_bytes()
     with files_of_at_most(500):
         assert main(["graph", "--edges", "a -> b", "--out", str(kept)]) == 1
-        assert f"{kept} could not be written (File too large); what was there before is as it" in (
+        assert f"{kept} could not be written (File too large); the previous content is intact" in (
             capsys.readouterr().err
         )
         data = ["data", "brain", "--shape", "16", "16", "--size", "10", "--workers", "1"]
@@ -218,7 +218,7 @@ def test_a_logger_names_the_folder_of_the_run(tmp_path, monkeypatch):
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
     """Digits that are drawn in no time, and the file that they are kept in."""
-    size = digits._SIZE
+    size = digits._DIGIT_COUNT
     drawn = {
         "thickness": torch.ones(size, 1),
         "intensity": torch.ones(size, 1),
@@ -226,7 +226,7 @@ def cached(tmp_path, monkeypatch):
         "label": torch.zeros(size, 1, dtype=torch.int64),
     }
     monkeypatch.setattr(digits, "_draw_digits", lambda: drawn)
-    return drawn, tmp_path / f"digits-{digits._DRAWING}.pt"
+    return drawn, tmp_path / f"digits-{digits.DRAWING_VERSION}.pt"
 
 
 @pytest.mark.parametrize(

@@ -43,13 +43,12 @@ CONFIGURATION = {
     "data": {
         "class_path": "deepscm_pl.data.BrainMRIDataModule",
         "init_args": {
-            "images": "{eid}.nii.gz",
-            "split_column": "split",
-            "axis": "axial",
-            "slices": [0.4, 11],
-            "normalisation": "percentiles",
+            "subjects": {"images": "{eid}.nii.gz"},
+            "splits": {"column": "split"},
+            "slicing": {"axis": "axial", "slices": [0.4, 11]},
+            "preprocessing": {"normalisation": "percentiles"},
             "random_crop": [16, 14],
-            "progress": False,
+            "cache": {"progress": False},
         },
     },
     "evaluation": {"enabled": False},
@@ -63,7 +62,8 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("scans")
     write_folder(root, suffix=".nii.gz")
     configuration = yaml.safe_load(yaml.safe_dump(CONFIGURATION))
-    configuration["data"]["init_args"] |= {"root": str(root), "cache_dir": str(root / "cache")}
+    settings = configuration["data"]["init_args"]
+    settings["root"], settings["cache"]["folder"] = str(root), str(root / "cache")
     (root / "run.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
     words = ["fit", "--config", str(root / "run.yaml"), "--trainer.default_root_dir", str(root)]
     assert main(words) == 0

@@ -145,7 +145,7 @@ def test_what_fails_leaves_nothing(
     raised: type[BaseException],
 ) -> None:
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(ThicknessIntensityWorld, "shape", happens)
+    monkeypatch.setattr(type(WORLD.renderer), "shape", happens)
     with pytest.raises(raised):
         generate_morphomnist(mnist, tmp_path / "out", workers=1, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]

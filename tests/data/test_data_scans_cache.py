@@ -144,7 +144,8 @@ def test_all_that_is_wrong_is_named_at_once(tmp_path):
     write_folder(tmp_path)
     for number in (0, 3, 7):
         (tmp_path / f"{number:04d}.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"0000.png cannot .* 2 more: 0003.png, 0007.png\.$"):
+    problems = r"0000.png cannot .* 2 more files have problems: 0003.png, 0007.png\.$"
+    with pytest.raises(ValueError, match=problems):
         images(tmp_path)
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -154,7 +155,8 @@ def test_settings_that_fit_no_file_are_noticed_after_a_few(tmp_path, reads, righ
     write_folder(tmp_path, size=80)
     for number in range(right, 80):
         write_picture(tmp_path / f"{number:04d}.png", picture(number).astype(np.uint16) * 200)
-    with pytest.raises(ValueError, match=r"normalisation: none takes .* at least 9 more: 00"):
+    problems = r"normalisation: none takes .* At least 9 more files have problems: 00"
+    with pytest.raises(ValueError, match=problems):
         images(tmp_path)
     assert len(reads) <= 33  # workers take some at a time
 
@@ -163,10 +165,10 @@ def die_at(root, number):
     """Prepare images, and be killed at one of them."""
     prepare = Preprocessing.__call__
 
-    def deadly(self, path):
+    def deadly(self, path, slicing):
         if path.name == f"{number:04d}.png":
             os.kill(os.getpid(), signal.SIGKILL)
-        return prepare(self, path)
+        return prepare(self, path, slicing)
 
     Preprocessing.__call__ = deadly
     make(root).prepare_data()
@@ -197,7 +199,7 @@ def test_what_a_living_process_writes_stays(tmp_path):
 
 def test_the_quicker_of_two_wins(tmp_path, monkeypatch):
     write_folder(tmp_path)
-    fill, folders = cache._fill, []
+    fill, folders = cache._write_all, []
 
     def slow(folder, *rest):
         fill(folder, *rest)
@@ -205,7 +207,7 @@ def test_the_quicker_of_two_wins(tmp_path, monkeypatch):
             folders.append(folder)
             images(tmp_path)
 
-    monkeypatch.setattr(cache, "_fill", slow)
+    monkeypatch.setattr(cache, "_write_all", slow)
     assert np.array_equal(images(tmp_path)[5, 0], picture(5))
     (folder,) = (tmp_path / "cache").iterdir()
     assert {path.name for path in folder.iterdir()} == {"images.npy", "affines.npy", "headers.npy"}
@@ -236,7 +238,7 @@ def test_processes_prepare_at_once(tmp_path):
 def test_a_cache_folder_that_cannot_be_written(tmp_path, below):
     write_folder(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"cache_dir: .*file.* cannot be written"):
+    with pytest.raises(ValueError, match=r"cache.folder: .*file.* cannot be written"):
         images(tmp_path, cache_dir=tmp_path / "file" / below)
 
 
@@ -256,7 +258,7 @@ def test_a_full_disk(tmp_path):
     process.start()
     message, left = results.get(timeout=60)
     process.join()
-    assert "cache_dir:" in message
+    assert "cache.folder:" in message
     assert "cannot be written (" in message
     assert left == 0
 

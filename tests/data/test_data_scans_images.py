@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import nibabel
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from deepscm_pl.data.images import read_header, read_scan
-from deepscm_pl.data.scans.preprocessing import Preprocessing
+from deepscm_pl.data.scans.preprocessing import Preprocessing, Slicing
 from deepscm_pl.worlds.heads import TRAITS, HeadGrid, draw_heads
 
 from scan_folders import (
@@ -23,6 +25,12 @@ from scan_folders import (
     write_picture,
     write_table,
 )
+
+
+def preparing(axis=None, slices=(), **settings):
+    """From a file to its images."""
+    return partial(Preprocessing(**settings), slicing=Slicing(axis, slices))
+
 
 ORIENTATIONS = ["RAS", "LAS", "PIR", "ASL", "SPL", "IRP"]
 
@@ -54,7 +62,7 @@ def value_at(place):
 def test_a_slice_is_the_same_in_every_orientation(tmp_path, axis, codes):
     array = volume()
     write_nifti(tmp_path / "a.nii.gz", array, codes)
-    prepared = Preprocessing(axis=axis, slices=(7, 0.5))(tmp_path / "a.nii.gz")
+    prepared = preparing(axis=axis, slices=(7, 0.5))(tmp_path / "a.nii.gz")
     assert np.array_equal(prepared.images[0, 0], looked_at(array, axis, 7))
     before = {"axial": 9, "coronal": 8, "sagittal": 7}[axis]
     two = [looked_at(array, axis, index).astype(float) for index in (before, before + 1)]
@@ -67,9 +75,9 @@ def test_pictures_of_slices_and_volumes_say_the_same(tmp_path, axis):
     write_nifti(tmp_path / "a.nii", array, "LPI")
     write_picture(tmp_path / "a.png", looked_at(array, axis, 7))
     write_picture(tmp_path / "a.npy", looked_at(array, axis, 7))
-    expected = Preprocessing(axis=axis, slices=(7,))(tmp_path / "a.nii").images
+    expected = preparing(axis=axis, slices=(7,))(tmp_path / "a.nii").images
     for name in ("a.png", "a.npy"):
-        assert np.array_equal(Preprocessing()(tmp_path / name).images, expected)
+        assert np.array_equal(preparing()(tmp_path / name).images, expected)
 
 
 def test_a_subject_is_the_same_through_pictures_and_through_volumes_of_any_kind(tmp_path):
@@ -109,7 +117,7 @@ def test_a_subject_is_the_same_through_pictures_and_through_volumes_of_any_kind(
 def test_volumes_are_turned(tmp_path, codes):
     array = volume()
     write_nifti(tmp_path / "a.nii", array, codes)
-    prepared = Preprocessing()(tmp_path / "a.nii")
+    prepared = preparing()(tmp_path / "a.nii")
     assert np.array_equal(prepared.images, array[None, None])
     np.testing.assert_allclose(prepared.affines, AFFINE[None])
 
@@ -119,7 +127,7 @@ def test_oblique_volumes_are_turned_and_keep_their_place(tmp_path):
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     write_nifti(tmp_path / "a.nii", ramp(affine=turn @ AFFINE), "PIR", turn @ AFFINE)
-    settings = Preprocessing(normalisation="window", window=(0.0, 255.0))
+    settings = preparing(normalisation="window", window=(0.0, 255.0))
     prepared = settings(tmp_path / "a.nii")
     np.testing.assert_allclose(prepared.affines[0], turn @ AFFINE, atol=1e-5)
     check_places(prepared)
@@ -161,7 +169,7 @@ def check_places(prepared, border=0):
 def test_every_element_lies_where_the_affine_says(tmp_path, settings, sizes):
     write_nifti(tmp_path / "a.nii", ramp(), "LIP")
     settings = {"normalisation": "window", "window": (0.0, 255.0), **settings}
-    prepared = Preprocessing(**settings)(tmp_path / "a.nii")
+    prepared = preparing(**settings)(tmp_path / "a.nii")
     if sizes is None:
         assert prepared.images[0, 0].size < 24 * 26 * 28
     else:
@@ -180,7 +188,7 @@ def shifted(affines, by):
 
 def test_resampling_keeps_the_physical_extent(tmp_path):
     write_nifti(tmp_path / "a.nii", volume())
-    prepared = Preprocessing(voxel_size=(2.0, 2.0, 2.0))(tmp_path / "a.nii")
+    prepared = preparing(voxel_size=(2.0, 2.0, 2.0))(tmp_path / "a.nii")
     sizes = np.array(prepared.images.shape[2:])
     spacing = np.linalg.norm(prepared.affines[0][:3, :3], axis=0)
     np.testing.assert_allclose(spacing, 2)
@@ -189,7 +197,7 @@ def test_resampling_keeps_the_physical_extent(tmp_path):
     corners = [prepared.affines[0] @ [*c, 1] for c in ([-0.5] * 3, sizes - 0.5)]
     expected = [AFFINE @ [-0.5, -0.5, -0.5, 1], AFFINE @ [15.5, 17.5, 19.5, 1]]
     np.testing.assert_allclose(corners, expected, atol=1)
-    resized = Preprocessing(shape=(8, 9, 5))(tmp_path / "a.nii")
+    resized = preparing(shape=(8, 9, 5))(tmp_path / "a.nii")
     corners = [resized.affines[0] @ [*c, 1] for c in ([-0.5] * 3, (7.5, 8.5, 4.5))]
     np.testing.assert_allclose(corners, expected, atol=1e-6)
 
@@ -199,7 +207,7 @@ def test_shrinking_averages_instead_of_skipping(tmp_path):
     stripes[::2] = 200
     stripes[:, :4] = 100
     write_picture(tmp_path / "a.png", stripes)
-    image = Preprocessing(shape=(8, 8))(tmp_path / "a.png").images[0, 0]
+    image = preparing(shape=(8, 8))(tmp_path / "a.png").images[0, 0]
     assert np.abs(image[1:-1, 2:].astype(float) - 100).max() < 25
 
 
@@ -209,11 +217,11 @@ def test_the_field_of_view_is_cut_before_what_is_left_is_shrunk(tmp_path):
     picture[1:4, 18:21] = 240  # at the corner of the middle 192 × 192, a pixel once it is shrunk
     picture[:, :18] = picture[:, 210:] = 255  # outside, where nothing may show
     write_picture(tmp_path / "a.png", picture)
-    whole = Preprocessing(field_of_view=(192, 192))(tmp_path / "a.png").images[0, 0]
+    whole = preparing(field_of_view=(192, 192))(tmp_path / "a.png").images[0, 0]
     assert whole.shape == (192, 192)
     assert np.argwhere(whole == 240)[0].tolist() == [1, 0]
     assert whole.max() == 240
-    small = Preprocessing(field_of_view=(192, 192), shape=(64, 64))(tmp_path / "a.png").images[0, 0]
+    small = preparing(field_of_view=(192, 192), shape=(64, 64))(tmp_path / "a.png").images[0, 0]
     assert small.shape == (64, 64)
     assert small[0, 0] == small.max() > 100
     assert small[6:, 6:].max() == 0
@@ -222,10 +230,10 @@ def test_the_field_of_view_is_cut_before_what_is_left_is_shrunk(tmp_path):
 def test_the_field_of_view_pads_and_keeps_the_place(tmp_path):
     write_nifti(tmp_path / "a.nii", ramp())
     settings = {"normalisation": "window", "window": (0, 255), "field_of_view": (28, 20, 28)}
-    padded = Preprocessing(**settings)(tmp_path / "a.nii").images[0, 0]
+    padded = preparing(**settings)(tmp_path / "a.nii").images[0, 0]
     assert (padded[[0, 1, -2, -1]] == padded.min()).all()
     assert (padded[2:-2] > padded.min()).any(axis=(1, 2)).all()
-    affine = Preprocessing(**settings, shape=(14, 10, 14))(tmp_path / "a.nii").affines[0]
+    affine = preparing(**settings, shape=(14, 10, 14))(tmp_path / "a.nii").affines[0]
     middle = affine @ [6.5, 4.5, 6.5, 1]
     np.testing.assert_allclose(middle, AFFINE @ [11.5, 12.5, 13.5, 1], atol=1e-4)
     np.testing.assert_allclose(affine[:3, :3], 2 * AFFINE[:3, :3], atol=1e-6)
@@ -236,7 +244,7 @@ def test_place_is_that_of_the_source(tmp_path):
     smooth = np.clip(ramp() + 20 * np.sin(np.indices((24, 26, 28)).sum(0) / 6), 0, 255)
     write_nifti(tmp_path / "a.nii", smooth.astype(np.float32), "PSL")
     window = {"normalisation": "window", "window": (0.0, 255.0)}
-    prepared = Preprocessing(axis="sagittal", slices=(11,), voxel_size=(2, 2), **window)
+    prepared = preparing(axis="sagittal", slices=(11,), voxel_size=(2, 2), **window)
     found = prepared(tmp_path / "a.nii")
     image, affine = found.images[0, 0], found.affines[0]
     index = np.stack([*np.indices((*image.shape, 1)).reshape(3, -1), np.ones(image.size)])
@@ -248,10 +256,10 @@ def test_place_is_that_of_the_source(tmp_path):
 def test_headers_are_those_of_the_source(tmp_path):
     write_nifti(tmp_path / "a.nii.gz", volume(), "LAS")
     source = nibabel.load(tmp_path / "a.nii.gz").header
-    kept = Preprocessing(shape=(8, 8, 8))(tmp_path / "a.nii.gz").header
+    kept = preparing(shape=(8, 8, 8))(tmp_path / "a.nii.gz").header
     assert read_header(kept) == source
     write_picture(tmp_path / "a.png", picture())
-    prepared = Preprocessing()(tmp_path / "a.png")
+    prepared = preparing()(tmp_path / "a.png")
     assert prepared.header is None
     assert np.isnan(prepared.affines).all()
 
@@ -260,7 +268,7 @@ def test_flat_volumes_are_slices(tmp_path):
     array = volume()[:, :, 7:8]
     for name, stored in (("a.nii", array), ("b.nii", array[..., 0])):
         nibabel.save(nibabel.Nifti1Image(stored, AFFINE), tmp_path / name)
-        prepared = Preprocessing()(tmp_path / name)
+        prepared = preparing()(tmp_path / name)
         assert np.array_equal(prepared.images[0, 0], looked_at(array, "axial", 0))
         np.testing.assert_allclose(prepared.affines[0] @ [17, 0, 0, 1], AFFINE[:, 3])
 
@@ -269,21 +277,21 @@ def test_flat_volumes_are_slices(tmp_path):
 def test_arrays_may_have_a_channel(tmp_path, channel):
     for name, array in (("a.npy", picture()), ("b.npy", volume())):
         np.save(tmp_path / name, array[None] if channel else array)
-        assert np.array_equal(Preprocessing()(tmp_path / name).images[0, 0], array)
+        assert np.array_equal(preparing()(tmp_path / name).images[0, 0], array)
 
 
 def test_grey_pictures_of_other_modes(tmp_path):
     array = picture()
     Image.fromarray(np.stack([array] * 3, axis=-1)).save(tmp_path / "grey.png")
-    assert np.array_equal(Preprocessing()(tmp_path / "grey.png").images[0, 0], array)
+    assert np.array_equal(preparing()(tmp_path / "grey.png").images[0, 0], array)
     grey = Image.fromarray(np.stack([array] * 3, axis=-1))
     levels = Image.new("P", (1, 1))
     levels.putpalette([255 - number // 3 for number in range(768)])
     grey.quantize(palette=levels, dither=Image.Dither.NONE).save(tmp_path / "p.png")
-    found = Preprocessing()(tmp_path / "p.png").images[0, 0]
+    found = preparing()(tmp_path / "p.png").images[0, 0]
     assert np.abs(found.astype(float) - array).max() <= 4
     Image.fromarray(array).save(tmp_path / "a.jpg", quality=100)
-    found = Preprocessing()(tmp_path / "a.jpg").images[0, 0]
+    found = preparing()(tmp_path / "a.jpg").images[0, 0]
     assert np.abs(found.astype(float) - array).max() < 10
 
 
@@ -292,8 +300,8 @@ def test_sixteen_bits_become_grey_levels(tmp_path, suffix):
     deep = picture().astype(np.uint16) * 100
     write_picture(tmp_path / f"a{suffix}", deep)
     with pytest.raises(ValueError, match=r"a\.\w+: normalisation: none takes 8-bit .* uint16 from"):
-        Preprocessing()(tmp_path / f"a{suffix}")
-    window = Preprocessing(normalisation="window", window=(0.0, 25500.0))
+        preparing()(tmp_path / f"a{suffix}")
+    window = preparing(normalisation="window", window=(0.0, 25500.0))
     assert np.array_equal(window(tmp_path / f"a{suffix}").images[0, 0], picture())
 
 
@@ -303,24 +311,24 @@ def test_percentiles_are_those_of_the_foreground_of_the_whole_scan(tmp_path):
     low, high = np.percentile(array[array > 0], [5, 90])
     settings = {"normalisation": "percentiles", "percentiles": (5, 90)}
     expected = np.rint(np.clip(255 * (array - low) / (high - low), 0, 255))
-    whole = Preprocessing(**settings)(tmp_path / "a.nii").images[0, 0]
+    whole = preparing(**settings)(tmp_path / "a.nii").images[0, 0]
     assert np.abs(whole - expected).max() <= 1
-    cut = Preprocessing(**settings, axis="axial", slices=(4,))(tmp_path / "a.nii").images[0, 0]
+    cut = preparing(**settings, axis="axial", slices=(4,))(tmp_path / "a.nii").images[0, 0]
     assert np.array_equal(cut, looked_at(whole, "axial", 4))
 
 
 def test_cropping_leaves_the_foreground(tmp_path):
     array = np.pad(volume(), 3)
     write_nifti(tmp_path / "a.nii", array, "LPS")
-    crop = Preprocessing(crop_foreground=True)(tmp_path / "a.nii").images[0, 0]
+    crop = preparing(crop_foreground=True)(tmp_path / "a.nii").images[0, 0]
     assert np.array_equal(crop, volume()[2:-2, 2:-2, 2:-2])
-    wider = Preprocessing(crop_foreground=True, margin=2)(tmp_path / "a.nii").images[0, 0]
+    wider = preparing(crop_foreground=True, margin=2)(tmp_path / "a.nii").images[0, 0]
     assert np.array_equal(wider, volume())
     # The index of a slice stays that of the whole scan.
-    cut = Preprocessing(crop_foreground=True, axis="axial", slices=(9,))(tmp_path / "a.nii")
+    cut = preparing(crop_foreground=True, axis="axial", slices=(9,))(tmp_path / "a.nii")
     assert np.array_equal(cut.images[0, 0], looked_at(volume()[2:-2, 2:-2], "axial", 6))
     write_picture(tmp_path / "a.png", np.pad(picture(), 3))
-    flat = Preprocessing(crop_foreground=True)(tmp_path / "a.png").images[0, 0]
+    flat = preparing(crop_foreground=True)(tmp_path / "a.png").images[0, 0]
     assert np.array_equal(flat, picture()[2:-2, 2:-2])
 
 
@@ -356,7 +364,7 @@ def test_a_wrong_checksum_is_noticed(tmp_path, name):
 def test_masks_are_no_mistake_of_a_window(tmp_path):
     mask = (volume() > 100).astype(np.uint8)
     write_nifti(tmp_path / "a.nii", mask)
-    prepared = Preprocessing(normalisation="window", window=(0.0, 1.0))(tmp_path / "a.nii")
+    prepared = preparing(normalisation="window", window=(0.0, 1.0))(tmp_path / "a.nii")
     assert np.array_equal(prepared.images[0, 0], 255 * mask)
 
 
@@ -452,7 +460,7 @@ def test_files_that_are_not_what_is_expected(tmp_path):
 def test_images_that_do_not_fit_the_settings(tmp_path, array, settings, message):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=rf"images: .*a.npy: {message}"):
-        Preprocessing(**settings)(tmp_path / "a.npy")
+        preparing(**settings)(tmp_path / "a.npy")
 
 
 @pytest.mark.parametrize(
@@ -485,7 +493,7 @@ def test_settings_out_of_range(tmp_path, settings, message):
 def test_slices_of_mixed_thickness_show_the_same_place(tmp_path, fraction):
     """Whether slices are 1 mm apart or 4 mm."""
     window = {"normalisation": "window", "window": (0.0, 255.0)}
-    prepare = Preprocessing(axis="axial", slices=(fraction,), voxel_size=(2, 2), **window)
+    prepare = preparing(axis="axial", slices=(fraction,), voxel_size=(2, 2), **window)
     found = []
     for name, thickness, slices in (("thin", 1.0, 48), ("thick", 4.0, 12)):
         affine = np.diag([2.0, 2.0, thickness, 1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from deepscm_pl.configuration import describe
+from deepscm_pl.configuration import describe, restore
 from deepscm_pl.data import BrainMRIDataModule, BrainWorld, generate_brain
 from deepscm_pl.data.scans.slices import RandomCrop
 
-from scan_folders import make, picture, write_folder
+from scan_folders import make, picture, scans, write_folder
 
 NAME = "{eid}_T1_unbiased_brain_rigid_to_mni"
 
@@ -24,7 +25,7 @@ def heads(root: Path, drawn=(32, 40), image_format="png", **more) -> BrainMRIDat
         generate_brain(root / "heads", 20, drawn, image_format, workers=1, progress=False)
     suffix = {"png": ".png", "nifti": ".nii.gz"}[image_format]
     settings = {"images": NAME + suffix, "split_column": "split", "cache_dir": root / "cache"}
-    return BrainMRIDataModule(root / "heads", workers=1, progress=False, **{**settings, **more})
+    return scans(root / "heads", workers=1, progress=False, **{**settings, **more})
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_units_are_those_of_the_world_unless_they_are_given(tmp_path):
     assert heads(tmp_path).units["brain_volume"] == "mm³"
     given = heads(tmp_path, units={"age": "months"})
     assert given.units == {"age": "months"}
-    again = BrainMRIDataModule(**given.configuration()["init_args"])
+    again = restore(given.configuration(), Callable[[], BrainMRIDataModule])()
     assert again.units == {"age": "months"}
 
 
@@ -170,7 +171,7 @@ def test_a_module_is_made_again_from_its_description(tmp_path, monkeypatch):
     arguments = data.configuration()["init_args"]
     assert describe(arguments) == arguments
     monkeypatch.chdir("/")
-    again = type(data)(**arguments)
+    again = restore(data.configuration(), Callable[[], BrainMRIDataModule])()
     assert again.configuration() == data.configuration()
     for name, values in data.variables("train").items():
         assert torch.equal(again.variables("train")[name], values)
@@ -178,7 +179,7 @@ def test_a_module_is_made_again_from_its_description(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("workers", 0), ("split_seed", -1)])
 def test_numbers_out_of_range(tmp_path, name, value):
-    with pytest.raises(ValueError, match=f"{name}: expected a whole number"):
+    with pytest.raises(ValueError, match=f"{name.removeprefix('split_')}: expected a whole number"):
         make(tmp_path, **{name: value})
 
 
@@ -189,7 +190,7 @@ def test_memory_out_of_range(tmp_path, memory):
 
 
 def test_who_is_in_which_split_is_said_once(tmp_path):
-    with pytest.raises(ValueError, match="stratify: expected none where split_column says"):
+    with pytest.raises(ValueError, match=r"stratify: expected none where splits\.column"):
         make(tmp_path, stratify=["sex"])
 
 

@@ -168,7 +168,7 @@ def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
         ({}, {"units": {"agee": "years"}}, "units: 'agee' is not one of the variables age, sex"),
         ({}, {"identifier": "id"}, "identifier: .* has no column 'id'"),
         ({}, {"visits": ["visit"]}, "visits: .* has no column 'visit'"),
-        ({}, {"split_column": "fold"}, "split_column: .* has no column 'fold'"),
+        ({}, {"split_column": "fold"}, "splits.column: .* has no column 'fold'"),
         ({}, {"split_column": None, "stratify": ["site"]}, "stratify: .* has no column 'site'"),
         ({}, {"images": "{id}.png"}, "images: .* has no column 'id'; it has eid, age, sex, split"),
         ({}, {"images": "image.png"}, "images: expected a pattern that names a column"),

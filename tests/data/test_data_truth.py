@@ -45,13 +45,14 @@ def attributes() -> dict[str, np.ndarray]:
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the chunks whose shapes are drawn."""
     sizes: list[int] = []
-    shape = ThicknessIntensityWorld.shape
+    renderer = type(ThicknessIntensityWorld().renderer)
+    shape = renderer.shape
 
     def count(self, images, attributes):
         sizes.append(len(images))
         return shape(self, images, attributes)
 
-    monkeypatch.setattr(ThicknessIntensityWorld, "shape", count)
+    monkeypatch.setattr(renderer, "shape", count)
     return sizes
 
 

@@ -13,8 +13,8 @@ from deepscm_pl.likelihoods import (
     DiscretisedLogisticMixture,
     FixedVarianceGaussian,
 )
-from deepscm_pl.mechanisms import Brightness, ConditionalVAE, Context
-from deepscm_pl.mechanisms.brightness import Exposure
+from deepscm_pl.mechanisms import ConditionalVAE, Context
+from deepscm_pl.mechanisms.brightness import Exposure, ParentBrightness
 from deepscm_pl.nn import ResidualDecoder, ResidualEncoder
 from deepscm_pl.variables import Domain
 
@@ -30,8 +30,7 @@ def make(likelihood=LIKELIHOODS[1], brightness=("intensity",), domains=DOMAINS):
         hidden=7,
         encoder=partial(ResidualEncoder, features=8, channels=(4, 4)),
         decoder=partial(ResidualDecoder, hidden=8, channels=(4, 4), embedding=8),
-        likelihood=likelihood,
-        brightness=brightness,
+        likelihood=partial(likelihood, brightness=brightness),
     )
 
 
@@ -48,7 +47,7 @@ def data(size=64):
 
 def test_brightness_is_fitted_to_the_brightest_pixel(double):
     images, parents = data()
-    brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
+    brightness = ParentBrightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
     brightness.fit(images, parents, content=torch.zeros(64, 0))
     expected = (parents["intensity"] + 0.5) / 256
     torch.testing.assert_close(brightness(parents), expected, atol=1e-9, rtol=0)
@@ -86,7 +85,7 @@ def test_brightness_is_not_confounded_by_the_content(double):
     intensity = 150 + 40 * thickness + torch.linspace(-20, 20, 2000)[torch.randperm(2000), None]
     peak = intensity * (1.1 - 0.07 * thickness.tanh())
     parents = {"intensity": intensity}
-    brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
+    brightness = ParentBrightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
     images = peak[..., None, None].expand(-1, 1, 4, 4)
     brightness.fit(images, parents, content=torch.zeros(2000, 0))
     confounded = brightness(parents) / intensity
@@ -102,7 +101,7 @@ def test_brightness_of_constant_images_is_finite(double, constant):
     images, parents = data()
     if constant:
         parents["intensity"] = torch.full_like(parents["intensity"], 77.0)
-    brightness = Brightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
+    brightness = ParentBrightness(Context({"intensity": DOMAINS["intensity"]}), levels=256)
     brightness.fit(torch.zeros_like(images), parents, content=torch.zeros(64, 0))
     torch.testing.assert_close(
         brightness(parents), torch.full((64, 1), 1 / 256), atol=1e-12, rtol=0
@@ -118,14 +117,14 @@ def test_intensity_only_scales_the_image(double, likelihood):
     latent = mechanism.sample_noise((64,))["z"]
     dark = {**parents, "intensity": torch.full((64, 1), 60.0)}
     bright = {**parents, "intensity": torch.full((64, 1), 240.0)}
-    ratio = mechanism.brightness(bright) / mechanism.brightness(dark)
+    ratio = mechanism.brightness.parents(bright) / mechanism.brightness.parents(dark)
     ratio = ratio[..., None, None, None]
     one, two = (
         mechanism.likelihood.components(mechanism.decode(latent, given)) for given in (dark, bright)
     )
     torch.testing.assert_close(two.location, one.location * ratio, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(two.inverse_scale, one.inverse_scale / ratio, atol=1e-6, rtol=1e-4)
-    assert two.location.max() <= 256 * mechanism.brightness(bright).max()
+    assert two.location.max() <= 256 * mechanism.brightness.parents(bright).max()
     assert one.location.min() >= 0
 
 
@@ -136,11 +135,11 @@ def test_exposure_scales_the_image_and_follows_the_latent(double):
     latent = mechanism.sample_noise((64,))["z"]
     before = mechanism.likelihood.components(mechanism.decode(latent, parents))
     with torch.no_grad():
-        mechanism.exposure.layers[-1].weight.fill_(0.3)
-        mechanism.exposure.direct.weight.fill_(0.1)
-        mechanism.exposure.spread[0] = 0.2
-    content = mechanism._content(parents)
-    factor = mechanism.exposure(latent, content)[..., None, None, None]
+        mechanism.brightness.exposure.layers[-1].weight.fill_(0.3)
+        mechanism.brightness.exposure.direct.weight.fill_(0.1)
+        mechanism.brightness.exposure.spread[0] = 0.2
+    content = mechanism.brightness.others(parents)
+    factor = mechanism.brightness.exposure(latent, content)[..., None, None, None]
     assert factor.std() > 0.01
     after = mechanism.likelihood.components(mechanism.decode(latent, parents))
     torch.testing.assert_close(after.location, before.location * factor, atol=1e-6, rtol=1e-6)
@@ -190,7 +189,7 @@ def test_the_latent_does_not_see_the_brightness(double):
     images, parents = data()
     mechanism.fit(images, parents)
     other = {**parents, "intensity": parents["intensity"].flip(0)}
-    ratio = mechanism.brightness(other) / mechanism.brightness(parents)
+    ratio = mechanism.brightness.parents(other) / mechanism.brightness.parents(parents)
     one = mechanism.posterior(images, parents)
     two = mechanism.posterior(images * ratio[..., None, None], other)
     torch.testing.assert_close(one.location, two.location)
@@ -200,7 +199,7 @@ def test_the_latent_does_not_see_the_brightness(double):
 
 def test_a_checkpoint_without_brightness_keeps_its_keys():
     keys = make(brightness=()).state_dict().keys()
-    assert not any("brightness" in key or "content_context" in key for key in keys)
+    assert not any("brightness" in key for key in keys)
 
 
 def test_bad_brightness_is_refused():
@@ -209,5 +208,5 @@ def test_bad_brightness_is_refused():
     categorical = {"intensity": Domain(categories=2)}
     with pytest.raises(ValueError, match=r"brightness: .*intensity is categorical"):
         make(domains=categorical)
-    with pytest.raises(ValueError, match=r"brightness: .*grey levels.*FixedVarianceGaussian"):
+    with pytest.raises(TypeError, match="brightness"):
         make(likelihood=FixedVarianceGaussian)

@@ -46,6 +46,7 @@ SMALL_FLOW = {
     "conditioner": partial(ConvolutionalConditioner, hidden=5),
     "log_scale_bound": 0.5,  # so that no sample is so bright that its last digits are lost
 }
+BRIGHT = partial(LIKELIHOODS["mixture"], brightness=("age",))
 
 RESIDUAL = {
     "encoder": partial(ResidualEncoder, features=6, channels=(3, 4), embedding=5),
@@ -67,8 +68,8 @@ CASES |= {
     f"multiscale-{parents}": (partial(MultiscaleFlow, **SMALL_FLOW), parents)
     for parents in ("none", "two")
 } | {
-    f"vae-residual-{parents}": (partial(ConditionalVAE, **(SMALL | RESIDUAL), **more), parents)
-    for parents, more in {"none": {}, "two": {"brightness": ("age",)}}.items()
+    f"vae-residual-{parents}": (partial(ConditionalVAE, **(SMALL | RESIDUAL | more)), parents)
+    for parents, more in {"none": {}, "two": {"likelihood": BRIGHT}}.items()
 }
 
 
@@ -93,8 +94,7 @@ CASES |= {
     "vae-volume-brightness-two": (
         partial(
             ConditionalVAE,
-            likelihood=LIKELIHOODS["mixture"],
-            brightness=("age",),
+            likelihood=BRIGHT,
             **(SMALL | SMALL_PYRAMID | {"shape": (1, 5, 6, 4)}),
         ),
         "two",

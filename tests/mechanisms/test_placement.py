@@ -14,21 +14,13 @@ from deepscm_pl.variables import Domain
 
 DOMAINS = {"sex": Domain(categories=2), "brain": Domain(lower=0.0), "ventricles": Domain(lower=0.0)}
 DRAWING = partial(PyramidDecoder, channels=(4, 4))
-OVERLAID = partial(
-    TemplateDecoder, decoder=DRAWING, overlay=partial(Overlay, field=DRAWING, hidden=4)
-)
+LAYER = partial(Overlay, field=DRAWING, hidden=4)
 
 
-def make(placed_by, decoder=None, overlaid_by=(), **more):
+def make(place=None, overlay=(), layer=None, **more):
+    decoder = partial(TemplateDecoder, decoder=DRAWING, place=place, overlay=overlay, layer=layer)
     return ConditionalVAE(
-        Context(DOMAINS),
-        shape=(1, 16, 16),
-        latent=3,
-        hidden=7,
-        decoder=decoder or partial(TemplateDecoder, decoder=DRAWING),
-        placed_by=placed_by,
-        overlaid_by=overlaid_by,
-        **more,
+        Context(DOMAINS), shape=(1, 16, 16), latent=3, hidden=7, decoder=decoder, **more
     )
 
 
@@ -46,7 +38,7 @@ def warps(vae, **changes):
 
 
 @pytest.mark.parametrize(
-    ("placed_by", "change", "moves"),
+    ("place", "change", "moves"),
     [
         (["brain"], {"ventricles": 2.0, "sex": 1.0}, False),
         (["brain"], {"brain": 2.0}, True),
@@ -56,8 +48,8 @@ def warps(vae, **changes):
         (None, {"ventricles": 2.0}, True),
     ],
 )
-def test_only_what_places_moves_the_warp(placed_by, change, moves):
-    before, after = warps(make(placed_by), **change)
+def test_only_what_places_moves_the_warp(place, change, moves):
+    before, after = warps(make(place), **change)
     assert torch.equal(before, after) is not moves
 
 
@@ -73,24 +65,23 @@ def test_what_does_not_place_still_draws():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match=r"placed_by: expected names of parents, sex, .* 'skull'"):
+    with pytest.raises(ValueError, match=r"place: expected names of parents, sex, .* 'skull'"):
         make(["brain", "skull"])
-    with pytest.raises(ValueError, match=r"placed_by: expected a decoder .* got PyramidDecoder"):
-        make(["brain"], decoder=DRAWING)
-    with pytest.raises(ValueError, match=r"overlaid_by: expected a decoder .* got PyramidDecoder"):
-        make(None, decoder=DRAWING, overlaid_by=["ventricles"])
-    with pytest.raises(ValueError, match=r"overlaid_by: expected a decoder with an overlay; give"):
-        make(None, overlaid_by=["ventricles"])
-    with pytest.raises(ValueError, match=r"overlaid_by: brain is in placed_by, too"):
-        make(["brain"], decoder=OVERLAID, overlaid_by=["ventricles", "brain"])
-    with pytest.raises(ValueError, match=r"overlaid_by: expected names of parents, .* 'skull'"):
-        make(None, decoder=OVERLAID, overlaid_by=["skull"])
+    with pytest.raises(ValueError, match=r"overlay: brain is in place, too"):
+        make(["brain"], ["ventricles", "brain"])
+    with pytest.raises(ValueError, match=r"overlay: expected names of parents, .* 'skull'"):
+        make(overlay=["skull"])
+
+
+def test_names_need_a_condition_that_has_them():
+    with pytest.raises(ValueError, match=r"place: expected names of parents, of which there are n"):
+        TemplateDecoder(3, 3, (1, 16, 16), place=["brain"])
 
 
 def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
     """A whole counterfactual, pixel noise included, which is abducted under one decoder output."""
     torch.manual_seed(0)
-    vae = make(["brain"], decoder=OVERLAID, overlaid_by=["ventricles"])
+    vae = make(["brain"], ["ventricles"], LAYER)
     across = torch.linspace(-1, 1, 16)
     with torch.no_grad():
         vae.decoder.overlay.slow_map.copy_((-2 * across).expand(1, 16, 16))
@@ -108,13 +99,12 @@ def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
     assert (answer != image)[~outside].any()
 
 
-@pytest.mark.parametrize("overlaid_by", [["ventricles"], ["sex", "ventricles"]])
-def test_the_brightness_does_not_follow_what_only_overlays(overlaid_by):
+@pytest.mark.parametrize("overlay", [["ventricles"], ["sex", "ventricles"]])
+def test_the_brightness_does_not_follow_what_only_overlays(overlay):
     """Nor anything else of an image, where the layer is invisible."""
     torch.manual_seed(0)
-    likelihood = partial(DiscretisedLogisticMixture, num_components=2)
-    given = {"decoder": OVERLAID, "likelihood": likelihood, "brightness": ["brain"]}
-    vae = make(None, overlaid_by=overlaid_by, **given)
+    likelihood = partial(DiscretisedLogisticMixture, num_components=2, brightness=["brain"])
+    vae = make(overlay=overlay, layer=LAYER, likelihood=likelihood)
     size = 40
     parents = {
         "sex": (torch.arange(size) % 2).float()[:, None],
@@ -128,5 +118,5 @@ def test_the_brightness_does_not_follow_what_only_overlays(overlaid_by):
             parameter.add_(0.05 * torch.randn_like(parameter))
     torch.nn.init.constant_(vae.decoder.overlay.slow_map, -20.0)
     noise = vae.abduct_recorded(image, parents)
-    changed = {name: parents[name].flip(0) for name in overlaid_by}
+    changed = {name: parents[name].flip(0) for name in overlay}
     assert torch.equal(vae.quantise(vae(noise, {**parents, **changed})), image)

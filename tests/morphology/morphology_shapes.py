@@ -1,4 +1,4 @@
-"""Shapes of known measures, drawn with smooth edges."""
+"""Shapes of known measurements, drawn with smooth edges."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _SIDE = 28
 
 
 def ring(radius: float, thickness: float) -> NDArray[np.uint8]:
-    """A ring of a mean radius and a thickness: a stroke without ends, ``(28, 28)``."""
+    """A ring with a given mean radius and thickness: a stroke without ends, ``(28, 28)``."""
     y, x = _grid()
     return _draw(np.abs(np.hypot(x - _SIDE / 2, y - _SIDE / 2) - radius) <= thickness / 2)
 
 
 def bar(width: float, height: float, shear: float = 0.0) -> NDArray[np.uint8]:
-    """A parallelogram in the middle; ``shear`` columns per row to the right, ``(28, 28)``."""
+    """A parallelogram in the centre, sheared by ``shear`` columns per row, ``(28, 28)``."""
     y, x = _grid()
     along, across = y - _SIDE / 2, x - _SIDE / 2 - shear * (y - _SIDE / 2)
     return _draw((np.abs(along) <= height / 2) & (np.abs(across) <= width / 2))

@@ -1,4 +1,4 @@
-"""Deformed digits have the slant and the width that were asked for."""
+"""Deformed digits have the requested slant and width."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ def test_width_is_the_target_and_slant_is_kept(shape: np.ndarray) -> None:
 def test_shearing_moves_within_rows_about_the_centroid() -> None:
     shape = bar(6, 16)
     sheared = set_slant(shape, 0.5).astype(float)
-    # But for the ends, which are smoothed.
+    # Except the ends, which are smoothed.
     np.testing.assert_allclose(sheared.sum(axis=1)[8:20], shape.sum(axis=1)[8:20], atol=5)
     mass = sheared.sum(axis=0)
     assert mass @ np.arange(28) / mass.sum() == pytest.approx(13.5, abs=0.05)
-    # To the right above, to the left below.
+    # The top moves right, the bottom left.
     assert sheared[7] @ np.arange(28) / sheared[7].sum() > 16
     assert sheared[20] @ np.arange(28) / sheared[20].sum() < 11
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_its_own_slant_and_width_hardly_change_an_image(shape: np.ndarray) -> None:
+def test_the_measured_slant_and_width_hardly_change_an_image(shape: np.ndarray) -> None:
     own = measure(shape[None])
     for drawn in (set_slant(shape, own.slant[0]), set_width(shape, own.width[0])):
         assert np.abs(drawn.astype(float) - shape).mean() < 5
 
 
-def test_a_batch_is_deformed_as_its_images_are() -> None:
+def test_a_batch_is_deformed_like_single_images() -> None:
     images = np.stack(SHAPES * 20)
     slants, widths = np.linspace(-0.4, 0.4, 80), np.linspace(8, 20, 80)
     sheared, scaled = set_slant(images, slants), set_width(images, widths)
@@ -97,7 +97,7 @@ def test_wrong_shapes(function) -> None:
 
 
 def test_real_digits(real_data: Path) -> None:
-    """As exactly as the documentation says."""
+    """The errors are as small as the documentation states."""
     raw = real_data / "MNIST" / "raw"
     digits = read_idx(raw / "t10k-images-idx3-ubyte", dimensions=3)[::50]
     labels = read_idx(raw / "t10k-labels-idx1-ubyte", dimensions=1)[::50]

@@ -1,4 +1,4 @@
-"""Measuring returns what was drawn."""
+"""Measurements of shapes with known properties."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_thickness_of_a_ring(thickness: float) -> None:
     assert found == pytest.approx([thickness], abs=0.3)
 
 
-def test_finer_scale_measures_thickness_more_exactly() -> None:
+def test_a_larger_scale_measures_thickness_more_accurately() -> None:
     rings = np.stack([ring(8, thickness) for thickness in (2.0, 3.0, 4.5)])
     coarse, fine = (np.abs(measure(rings, s).thickness - [2, 3, 4.5]).mean() for s in (2, 8))
     assert fine < coarse
@@ -30,7 +30,7 @@ def test_finer_scale_measures_thickness_more_exactly() -> None:
 
 @pytest.mark.parametrize("thickness", [2.0, 4.0])
 def test_length_of_a_ring_is_its_circumference(thickness: float) -> None:
-    # Steps along a grid are up to 8 % longer than a circle.
+    # Steps on a grid are up to 8 % longer than the circle.
     length = measure(ring(8, thickness)[None]).length[0]
     assert 2 * np.pi * 8 * 0.97 < length < 2 * np.pi * 8 * 1.1
 
@@ -66,7 +66,7 @@ def test_measures_do_not_depend_on_brightness_or_type() -> None:
         assert getattr(measure(torch.from_numpy(image)), field) == pytest.approx(expected)
 
 
-def test_images_of_a_batch_are_measured_apart() -> None:
+def test_images_of_a_batch_are_measured_independently() -> None:
     images = np.stack([ring(8, 2), np.zeros((28, 28), np.uint8), bar(27.9, 27.9), ring(6, 4)] * 20)
     together = measure(images)
     for row in range(4):

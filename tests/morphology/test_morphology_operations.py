@@ -1,4 +1,4 @@
-"""Dilation, erosion and the medial axis, against definitions written out."""
+"""Dilation, erosion and the medial axis, compared with their definitions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_medial_axis_is_thin_and_keeps_parts_and_holes() -> None:
 
 
 def thin_pixel_by_pixel(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The medial axis by its definition: one pixel after another, in order."""
+    """Medial axis by its definition, one pixel at a time."""
     touching = np.ones((3, 3))
     axis = np.pad(mask, 1)
     squared = np.rint(ndimage.distance_transform_edt(axis) ** 2)
@@ -90,7 +90,7 @@ def thin_pixel_by_pixel(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return axis[1:-1, 1:-1]
 
 
-def test_the_medial_axis_is_that_of_thinning_pixel_by_pixel() -> None:
+def test_the_medial_axis_equals_sequential_thinning() -> None:
     masks = random_masks(3)
     axes = medial_axis(masks, distance_to_background(masks))
     fortran = np.asfortranarray(masks)

@@ -1,4 +1,4 @@
-"""Rendering gives the attributes that are asked for, as the reference does."""
+"""Rendered digits have the requested attributes and agree with the reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ THICKNESSES = np.array([2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0])
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder with MNIST and morphomnist, of the environment variable DEEPSCM_DATA."""
+    """Folder with MNIST and morphomnist, from the environment variable DEEPSCM_DATA."""
     folder = os.environ.get("DEEPSCM_DATA")
     if not folder:
         pytest.skip("DEEPSCM_DATA does not name a folder with MNIST and morphomnist")
@@ -38,7 +38,7 @@ def test_brightness_rises_with_thickness() -> None:
     assert (np.diff(set_thickness(bars, THICKNESSES).sum(axis=(1, 2), dtype=int)) > 0).all()
 
 
-def test_rendering_at_its_own_thickness_hardly_changes_an_image() -> None:
+def test_the_measured_thickness_hardly_changes_an_image() -> None:
     for image in (ring(8, 3), ring(7, 5), bar(4, 20)):
         own = measure(image[None]).thickness[0]
         drawn = set_thickness(image, own)
@@ -67,7 +67,7 @@ def test_a_black_image_stays_black() -> None:
         assert not set_intensity(black, 200).any()
 
 
-def test_a_batch_is_rendered_as_its_images_are() -> None:
+def test_a_batch_is_rendered_like_single_images() -> None:
     images = np.stack([ring(8, 2), ring(6, 4), bar(3, 20)] * 30)
     targets = np.linspace(1, 6, len(images))
     drawn = set_thickness(images, targets)
@@ -109,7 +109,7 @@ def test_wrong_shapes() -> None:
 
 
 def test_reference_images(real_data: Path) -> None:
-    """The training images of Morpho-MNIST, that the reference pipeline rendered."""
+    """Training images of Morpho-MNIST from the reference pipeline."""
     path = real_data / "morphomnist" / "train-morpho.csv"
     attributes = read_attributes(path, ThicknessIntensityWorld())
     reference = read_idx(real_data / "morphomnist" / "train-images-idx3-ubyte.gz", dimensions=3)

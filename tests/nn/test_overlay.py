@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from deepscm_pl.nn import Overlay, PyramidDecoder, TemplateDecoder
+from deepscm_pl.nn import Features, Overlay, PyramidDecoder, TemplateDecoder
 
 SMALL = partial(PyramidDecoder, channels=(4, 4))
 SHAPES = [(2, 9, 12), (1, 5, 6, 8)]
@@ -122,9 +122,10 @@ def test_opacities_are_precise_where_networks_run_in_low_precision():
     torch.testing.assert_close(opacity, overlay.opacity(*given), atol=1e-6, rtol=0)
 
 
-def decoder():
-    overlay = partial(Overlay, field=SMALL)
-    return TemplateDecoder(3, 3, (2, 9, 12), SMALL, hidden=4, overlay=overlay)
+def decoder(overlay=()):
+    layer = partial(Overlay, field=SMALL)
+    named = Features({"a": 1, "b": 1, "c": 1})
+    return TemplateDecoder(3, named, (2, 9, 12), SMALL, hidden=4, overlay=overlay, layer=layer)
 
 
 def differ(first, second):
@@ -133,9 +134,8 @@ def differ(first, second):
 
 
 def test_the_opacity_alone_sees_what_overlays():
-    whole = disturbed(decoder())
+    whole = disturbed(decoder(["a"]))
     disturbed(disc(whole.overlay).decoder)
-    whole.overlay_by([0])
     latent, condition = torch.randn(1, 3), torch.zeros(3, 3)
     condition[1, 0], condition[2, 1] = 1.0, 1.0
     latents = latent.expand(3, 3)
@@ -155,13 +155,11 @@ def test_the_opacity_alone_sees_what_overlays():
     assert differ(same[2], same[0]).all()
 
 
-def test_a_decoder_without_an_overlay_has_none():
-    with pytest.raises(ValueError, match="expected a decoder with an overlay"):
-        TemplateDecoder(3, 3, (2, 9, 12), SMALL).overlay_by([0])
+def test_names_alone_give_the_usual_layer():
+    named = Features({"a": 1, "b": 2})
+    assert isinstance(TemplateDecoder(3, named, (2, 9, 12), SMALL, overlay=["b"]).overlay, Overlay)
+    assert TemplateDecoder(3, named, (2, 9, 12), SMALL).overlay is None
 
 
 def test_who_sees_what_is_no_part_of_what_is_saved():
-    whole = decoder()
-    before = set(whole.state_dict())
-    whole.overlay_by([1])
-    assert set(whole.state_dict()) == before
+    assert set(decoder(["b"]).state_dict()) == set(decoder().state_dict())

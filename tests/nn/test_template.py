@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from deepscm_pl.nn import PyramidDecoder, TemplateDecoder
+from deepscm_pl.nn import Features, PyramidDecoder, TemplateDecoder
 
 SMALL = partial(PyramidDecoder, channels=(8, 4))
 
@@ -114,10 +114,10 @@ def test_sizes_are_checked():
 
 
 def test_features_that_do_not_place_leave_the_warp_as_it_is():
-    decoder = TemplateDecoder(3, 3, (2, 7, 10), SMALL)
+    named = Features({"a": 1, "b": 1, "c": 1})
+    decoder = TemplateDecoder(3, named, (2, 7, 10), SMALL, place=["a", "c"])
     torch.nn.init.normal_(decoder.slope)
     torch.nn.init.normal_(decoder.locator[-1].weight)
-    decoder.place_by([0, 2])
     latent, condition = torch.randn(1, 3), torch.zeros(4, 3)
     condition[[1, 2, 3], [0, 1, 2]] = 1.0
     factual, first, second, third = decoder.warp(latent.expand(4, 3), condition)
@@ -135,7 +135,6 @@ def _last_weight(network):
 
 
 def test_what_places_is_no_part_of_what_is_saved():
-    decoder = TemplateDecoder(3, 2, (1, 7, 10), SMALL)
-    before = set(decoder.state_dict())
-    decoder.place_by([1])
-    assert set(decoder.state_dict()) == before
+    named = Features({"a": 1, "b": 1})
+    placed = TemplateDecoder(3, named, (1, 7, 10), SMALL, place=["b"])
+    assert set(placed.state_dict()) == set(TemplateDecoder(3, 2, (1, 7, 10), SMALL).state_dict())

@@ -1,4 +1,4 @@
-"""Phantoms of heads: volumes are exact, heads stay themselves, and what is drawn is measured."""
+"""Synthetic heads: exact volumes, independent of the batch, and their measurement."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def heads(size, seed=0):
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_labels_have_the_volumes_that_were_asked_for(name):
+def test_labels_have_the_requested_volumes(name):
     grid = GRIDS[name]
     traits, brain, ventricles = heads(6)
     labels = draw_labels(traits, brain, ventricles, grid)
@@ -41,23 +41,23 @@ def test_labels_have_the_volumes_that_were_asked_for(name):
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
     assert labels.min() >= 0
     space = tuple(range(1, 1 + grid.dimensions))
-    found = labels[:, WITHIN_BRAIN].sum(axis=1).sum(axis=space, dtype=float) * grid.brain_element
+    found = labels[:, WITHIN_BRAIN].sum(axis=1).sum(axis=space, dtype=float) * grid.brain_per_voxel
     np.testing.assert_allclose(found, brain, rtol=1e-3)
-    found = labels[:, -1].sum(axis=space, dtype=float) * grid.ventricle_element
+    found = labels[:, -1].sum(axis=space, dtype=float) * grid.ventricle_per_voxel
     np.testing.assert_allclose(found, ventricles, rtol=2e-3)
 
 
 @pytest.mark.parametrize("volume", [1e3, 4e3, 1e4])
 @pytest.mark.parametrize("name", GRIDS)
-def test_ventricles_thinner_than_an_element_have_their_volume(name, volume):
+def test_ventricles_thinner_than_a_voxel_have_their_volume(name, volume):
     grid = GRIDS[name]
     traits, brain, _ = heads(40)
     labels = draw_labels(traits, brain, np.full(40, volume), grid)
-    found = labels[:, -1].reshape(40, -1).sum(axis=1, dtype=float) * grid.ventricle_element
+    found = labels[:, -1].reshape(40, -1).sum(axis=1, dtype=float) * grid.ventricle_per_voxel
     np.testing.assert_allclose(found, volume, rtol=2e-3)
 
 
-def test_each_head_is_drawn_alone_and_always_alike():
+def test_a_head_does_not_depend_on_its_batch():
     traits, brain, ventricles = heads(5)
     grid = GRIDS["64"]
     together = draw_heads(traits, brain, ventricles, grid)
@@ -78,10 +78,10 @@ def test_ventricles_grow_while_the_outline_and_the_noise_stay():
     assert np.array_equal(images[0][still], images[1][still])
 
 
-def test_noise_is_noise():
+def test_noise_is_rayleigh_distributed_and_uncorrelated():
     traits, brain, ventricles = heads(200)
     corners = draw_heads(traits, brain, ventricles, GRIDS["64"])[:, :3, :3].astype(float)
-    # A magnitude of two normal numbers: Rayleigh, of mean √(π/2)·σ, independent between elements.
+    # Rayleigh distributed with the mean √(π/2)·σ, and independent between pixels.
     assert corners.mean() == pytest.approx(np.sqrt(np.pi / 2) * 2.5, rel=0.1)
     table = corners.reshape(200, -1)
     standard = (table - table.mean(axis=1, keepdims=True)) / table.std(axis=1, keepdims=True)
@@ -90,7 +90,7 @@ def test_noise_is_noise():
 
 
 @pytest.mark.parametrize("name", ["64", "odd", "192", "volume"])
-def test_volumes_are_measured_back(name):
+def test_measured_volumes_are_those_drawn(name):
     traits, brain, typical = heads(60, seed=1)
     for ventricles in (typical, np.full(60, 15_000.0)):
         found = measure_heads(draw_heads(traits, brain, ventricles, GRIDS[name]), GRIDS[name])
@@ -101,7 +101,7 @@ def test_volumes_are_measured_back(name):
 
 
 @pytest.mark.parametrize("name", ["64", "volume"])
-def test_ventricles_that_are_too_dark_are_no_larger(name):
+def test_darker_ventricles_do_not_measure_larger(name):
     traits, brain, ventricles = heads(8)
     heads_drawn = draw_heads(traits, brain, 2 * ventricles, GRIDS[name])
     inner = draw_labels(traits, brain, 2 * ventricles, GRIDS[name])[:, -1] > 0.5
@@ -143,5 +143,5 @@ def test_ventricles_that_fill_the_brain_stay_within_it():
     labels = draw_labels(traits, brain, ventricles, grid)
     np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
     assert labels.min() >= 0
-    found = labels[:, -1].sum(axis=(1, 2), dtype=float) * grid.ventricle_element
+    found = labels[:, -1].sum(axis=(1, 2), dtype=float) * grid.ventricle_per_voxel
     np.testing.assert_allclose(found, ventricles, rtol=2e-3)

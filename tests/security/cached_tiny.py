@@ -1,4 +1,4 @@
-"""The tiny world with a folder of caches, as data modules of scans have one."""
+"""The tiny world with a cache folder like that of scan data modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tiny import TinyDataModule
 
 
 class CachedTinyDataModule(TinyDataModule):
-    """Writes a file into its cache, and removes what others have left there."""
+    """A data module that removes all files in its cache folder and writes one."""
 
     def __init__(self, cache_dir: str | Path | None = None) -> None:
         super().__init__()

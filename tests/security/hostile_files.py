@@ -1,4 +1,4 @@
-"""Files that a stranger might send: each is a checkpoint of the tiny world, but for one thing."""
+"""Malicious files: each is a checkpoint of the tiny world with one harmful change."""
 
 from __future__ import annotations
 
@@ -35,29 +35,30 @@ DATASET_TEXT = json.dumps(
 )
 
 EVERY = "every"
-"""Refused by everything that reads the file."""
+"""Scope: refused by every reader of the file."""
 MODEL = "model"
-"""Refused by whatever builds the model."""
+"""Scope: refused when the model is built."""
 DATA = "data"
-"""Refused by whatever builds the data."""
+"""Scope: refused when the data module is built."""
 RESUME = "resume"
-"""Refused where a training goes on."""
+"""Scope: refused when a training resumes."""
 TEST = "test"
-"""Refused where Lightning runs with the settings of the file."""
+"""Scope: refused when Lightning runs with the settings of the file."""
 TRAINER = "trainer"
-"""Refused where Lightning reads the file."""
+"""Scope: refused when Lightning reads the file."""
 HARMLESS = "harmless"
-"""Answered, without the harm."""
+"""Scope: answered without harm."""
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """A hostile file.
+    """A malicious file.
 
     Attributes:
-        name: What is hostile in it.
-        scope: Who refuses it.
-        write: Writes it, given a good checkpoint's content and a path without an ending.
+        name: The harmful change.
+        scope: Readers that refuse the file.
+        write: Function that writes the file, given the content of a good checkpoint and a path
+            without a suffix.
     """
 
     name: str
@@ -66,7 +67,7 @@ class Hostile:
 
 
 def _saved(change):
-    """A checkpoint that a function has changed in place."""
+    """A checkpoint changed in place by a function."""
 
     def write(content, path):
         changed = copy.deepcopy(content)
@@ -136,7 +137,7 @@ def _deep(depth):
 
 
 def _key_of_tuples(content, path):
-    """A name that takes 2⁶⁰ steps to hash; written by hand, for making it would take as long."""
+    """A name that takes 2⁶⁰ steps to hash, written by hand because building it would as well."""
     pickled = b"\x80\x02}X\x01\x00\x00\x00a]K\x01\x85q\x00a"
     for number in range(60):
         again = b"h" + bytes([number])
@@ -185,7 +186,7 @@ class _Evaluates:
 
 
 class _Sets:
-    """Would put a value into an attribute of the class of tensors."""
+    """A pickle that would set an attribute of the tensor class."""
 
     def __reduce__(self):
         return (setattr, (torch.Tensor, "pwned", 1))
@@ -213,7 +214,7 @@ def _legacy(content, path):
 
 
 def _too_few_numbers(content, path):
-    """A tensor of 10⁹ numbers, of which the file has four."""
+    """A tensor of 10⁹ numbers, of which the file contains four."""
     buffer = io.BytesIO()
     torch.save({"x": torch.zeros(1)}, buffer)
     with zipfile.ZipFile(buffer) as archive:
@@ -321,7 +322,7 @@ HOSTILE = [
         TEST,
         _setting("model_class", value="pytorch_lightning.demos.boring_classes.BoringModel"),
     ),
-    # Settings that would take all time or memory.
+    # Settings that would exhaust time or memory.
     Hostile(
         "a layer of 10¹⁰ weights outside of the device meta",
         MODEL,

@@ -1,4 +1,4 @@
-"""No file does more than answer or be refused, whichever command or function reads it."""
+"""Every command and function either answers or refuses a malicious file, without harm."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from watching import Violation, install
 WATCH = install()
 
 SECONDS = 60
-"""No command takes a tenth of it; the files that once hung took minutes."""
+"""Time limit in seconds; no command needs a tenth of it, and files that hang take minutes."""
 
 MEGABYTES = 600
-"""What reading a file of less than 30 MB may add to the largest memory of the process."""
+"""Allowed increase of the peak memory for a file of less than 30 MB."""
 
 TRAINED = 2
-"""Epochs of the good checkpoint: a training that goes on from it up to there ends at once."""
+"""Epochs of the good checkpoint; a training that resumes up to this number ends at once."""
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 BRIEF = [*QUIET, "--evaluation.enabled", "false", "--association.num_importance_samples", "0"]
@@ -77,9 +77,9 @@ REFUSED_BY = {
 
 @pytest.fixture(scope="module")
 def good(checkpoint, tmp_path_factory):
-    """The content of a good checkpoint, once every command has been run on it.
+    """Content of a good checkpoint, after every command has been run on it.
 
-    What is imported late is then there before the watch begins.
+    Late imports are then complete before the watch begins.
     """
     content = torch.load(checkpoint, weights_only=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -93,7 +93,7 @@ def good(checkpoint, tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder to work in, beside one with files that must stay as they are."""
+    """A working folder, next to a folder with files that must not change."""
     return make_place(tmp_path, monkeypatch)
 
 
@@ -112,7 +112,7 @@ def make_place(folder, patch):
 
 
 def attempt(name, path, epochs):
-    """Run a command or a function on a file; its refusal, or None if there is none."""
+    """Run a command or a function on a file; the message of its refusal or None."""
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -154,7 +154,7 @@ def limited(name):
 
 
 def try_all(path, work, epochs=TRAINED):
-    """What everything that reads files says of one, under watch: name to refusal or None."""
+    """Run all readers on a file under watch; their refusals or None by name."""
     found = {}
     WATCH.modules = frozenset(name.partition(".")[0] for name in sys.modules)
     for name in (*READERS, *COMMANDS):
@@ -162,7 +162,7 @@ def try_all(path, work, epochs=TRAINED):
             with limited(name), WATCH.during(work):
                 found[name] = attempt(name, path, epochs)
         except Violation as violation:
-            # Without its traceback, which pytest cannot show where the interpreter raised it.
+            # Only the message: pytest cannot show a traceback raised by the interpreter.
             WATCH.violations.append(str(violation))
         assert not WATCH.violations, (name, WATCH.violations)
     return found
@@ -196,8 +196,8 @@ def _is_one_line(refusal):
     return "\n" not in refusal and len(refusal) < 900 and refusal.isprintable()
 
 
-def test_the_watch_sees_what_it_should(tmp_path):
-    """Else the tests above could not fail."""
+def test_the_watch_detects_violations(tmp_path):
+    """Otherwise the tests above could not fail."""
     import subprocess
 
     outside = tmp_path / "outside"

@@ -1,4 +1,4 @@
-"""What is described is restored as it was, and nothing else is."""
+"""Descriptions are restored exactly, and nothing else is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.described import apply_overrides, split_overrides
-from deepscm_pl.cli.parser import FriendlyLightningParser
+from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.configuration import count_values, describe, restore, restore_arguments
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.training import DeepSCM
@@ -21,7 +21,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def models():
-    """Experiments whose model is a causal one, small enough to be built in a moment."""
+    """Settings of the experiments with causal models that are small enough to be built."""
     for path in sorted(EXPERIMENTS.rglob("*.yaml")):
         model = Configuration.read([str(path)]).settings.get("model", {})
         if "graph" in model:
@@ -56,7 +56,7 @@ def test_the_model_of_each_experiment_is_restored_without_taking_memory(settings
         (Any, {"x": [1, "a", None]}),
     ],
 )
-def test_plain_data_stay_what_they_are(expected, value):
+def test_plain_data_are_unchanged(expected, value):
     assert restore(value, expected) == value
 
 
@@ -93,7 +93,7 @@ def test_other_values_are_refused(expected, value, message):
 
 
 class Mine(torch.nn.Module):
-    """A module of the user's own program, whose annotation does not say all."""
+    """A module of the user's program with an incomplete annotation."""
 
     def __init__(self, width: int = None, **settings: Any) -> None:  # noqa: RUF013
         super().__init__()
@@ -121,7 +121,7 @@ def test_packages_are_imported_only_if_they_are_trusted(tmp_path, monkeypatch):
     assert restore(described, trust=["strange_package"]).keywords == {"size": 3}
 
 
-def test_shared_parts_are_counted_each_time_but_not_for_ever():
+def test_shared_parts_are_counted_each_time_up_to_a_limit():
     nest: list[Any] = [1]
     for _ in range(100):
         nest = [nest, nest]

@@ -1,4 +1,4 @@
-"""An audit hook that stops what no file may cause, and remembers that it was tried."""
+"""An audit hook that blocks harmful operations and records them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TOKEN = "pwned"
-"""Occurs in whatever hostile files would run."""
+"""String that occurs in every operation that hostile files would run."""
 
 CANARIES = (
     "antigravity",
@@ -23,7 +23,7 @@ CANARIES = (
     "venv.__main__",
     TOKEN,
 )
-"""Modules that only a hostile file names."""
+"""Modules that only hostile files import."""
 
 _FORBIDDEN = (
     "subprocess.",
@@ -64,16 +64,16 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Violation(BaseException):
-    """No handler of ordinary errors takes it for one."""
+    """A blocked operation; not an `Exception`, so that no error handler catches it."""
 
 
 @dataclass
 class Watch:
-    """What is allowed while a command runs, and what else was tried.
+    """Allowed operations while a command runs, and blocked attempts.
 
     Attributes:
-        folders: Where files may be written.
-        violations: What was tried and stopped.
+        folders: Folders in which files may be written.
+        violations: Blocked attempts.
         modules: Roots of modules that may be imported.
     """
 
@@ -122,7 +122,7 @@ class Watch:
 
     @contextlib.contextmanager
     def during(self, *folders: Path):
-        """Watch a block, in which files may be written to some folders alone."""
+        """Watch a block that may write files only to the given folders."""
         self.folders = tuple(Path(os.path.realpath(folder)) for folder in folders)
         self.violations = []
         self.active = True
@@ -133,7 +133,7 @@ class Watch:
 
 
 def install() -> Watch:
-    """The watch of this process; a hook cannot be taken out again, but it can sleep."""
+    """Install the watch of this process; hooks cannot be removed, but it can be inactive."""
     watch = Watch()
 
     def hook(event, arguments):

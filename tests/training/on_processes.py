@@ -89,18 +89,16 @@ def attributes():
 def drawing():
     """An image of which one parent scales the grey levels, one places it, one grows a layer."""
     small = partial(ResidualDecoder, channels=(4,), hidden=8, embedding=4)
-    overlay = partial(Overlay, field=small, hidden=4)
+    layer = partial(Overlay, field=small, hidden=4)
+    structure = {"place": ["thickness"], "overlay": ["width"], "layer": layer}
     return partial(
         ConditionalVAE,
         shape=(1, 4, 4),
         latent=2,
         hidden=8,
         encoder=partial(ResidualEncoder, features=4, channels=(4,), embedding=4),
-        decoder=partial(TemplateDecoder, decoder=small, hidden=4, overlay=overlay),
-        likelihood=partial(DiscretisedLogisticMixture, num_components=3),
-        brightness=["intensity"],
-        placed_by=["thickness"],
-        overlaid_by=["width"],
+        decoder=partial(TemplateDecoder, decoder=small, hidden=4, **structure),
+        likelihood=partial(DiscretisedLogisticMixture, num_components=3, brightness=["intensity"]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import world_columns
 
 from deepscm_pl.data import BrainWorld, known_world
 
@@ -59,11 +60,12 @@ Columns = Mapping[str, np.ndarray]
 def ask(world: Any, question: str, *inputs: Any) -> Any:
     """Every question that is asked of a world, by arrays ``(N,)`` in float64.
 
-    Adapts the worlds of the package: ``log_prob(values)``, ``abduct(values)``,
-    ``predict(noise, do)``, ``counterfactual(values, do)``, ``render(originals, values)`` and
-    ``measure(images)``.
+    The questions are ``log_prob(values)``, ``abduct(values)``, ``predict(noise, do)``,
+    ``counterfactual(values, do)``, ``render(originals, values)`` and ``measure(images)``.
     """
-    return getattr(world, question)(*inputs)
+    if question in ("render", "measure"):
+        return getattr(world, question)(*inputs)
+    return getattr(world_columns, question)(world, *inputs)
 
 
 def answers(world: Any, name: str, values: Columns, originals: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,9 +7,10 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -18,13 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.checks import process_count, real_number
 from deepscm_pl.data.images import HEADER_BYTES
 from deepscm_pl.data.parallel import stream_rows
 from deepscm_pl.data.scans.cohort import Source
-from deepscm_pl.data.scans.preprocessing import PreparedScan, Preprocessing
+from deepscm_pl.data.scans.preprocessing import PreparedScan, Preprocessing, Slicing
 from deepscm_pl.files import flush_to_disk, new_folder
 
-__all__ = ["PreparedImages", "cached_images", "holds_caches"]
+__all__ = ["Cache", "PreparedImages", "cached_images", "holds_caches"]
 
 _PATTERNS = ("scans-*", "shapes-*-ubyte.gz", "digits-*.pt")
 
@@ -50,7 +52,7 @@ def holds_caches(folder: Path) -> bool:
         return False
 
 
-_VERSION = 3
+_CACHE_VERSION = 3
 """Counts changes of the preprocessing, so that images of another one are not reused."""
 
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
@@ -58,7 +60,7 @@ _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy",
 _MUCH = 64 * 2**20
 """Bytes of files from which on several processes are quicker than one, starting them included."""
 
-_SMALL = 128 * 2**10
+_SMALL_FILE = 128 * 2**10
 """Bytes of a file below which a worker takes several at a time."""
 
 _ENOUGH_WRONG = 10
@@ -82,15 +84,45 @@ class PreparedImages:
     per_source: int
 
 
+@dataclass(frozen=True)
+class Cache:
+    """Where prepared images are kept, and how they are prepared.
+
+    Args:
+        folder: The folder of caches, made if it does not exist; None for ``~/.cache/deepscm_pl``.
+        workers: Processes that prepare images; None takes one for each processor if there is much
+            to read.
+        memory: How large images may be to be held in memory, in GiB for each process of the
+            training; larger ones are mapped from the file, and only rows that are used are read.
+        progress: Whether preparing shows a progress bar.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    folder: str | Path | None = None
+    workers: int | None = None
+    memory: float = 4.0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.workers is not None:
+            process_count("workers", self.workers)
+        real_number("memory", self.memory, least=0, hint="give GiB")
+        folder = Path(self.folder or "~/.cache/deepscm_pl").expanduser().absolute()
+        object.__setattr__(self, "folder", folder)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder or "")
+
+
 def cached_images(
-    sources: Sequence[Source],
-    preprocessing: Preprocessing,
-    cache_dir: Path,
-    workers: int | None = None,
-    progress: bool = True,
-    memory: float = 4.0,
+    sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slicing, cache: Cache
 ) -> PreparedImages:
-    """Prepares images, unless that has been done before.
+    """Prepare images, unless that has been done before.
 
     The cache is named by a hash of the settings and of the names, sizes and times of the files. It
     appears when it is complete: of several processes that prepare at once one wins and the others
@@ -99,11 +131,8 @@ def cached_images(
     Args:
         sources: The files, N at least one.
         preprocessing: What is done to them.
-        cache_dir: The folder of caches, made if it does not exist.
-        workers: Processes; None takes one for each processor if there is much to read.
-        progress: Whether to show a progress bar.
-        memory: How large images may be to be held in memory, in GiB; larger ones are mapped from
-            the file, and only what is used of them is read.
+        slicing: How volumes are cut.
+        cache: Where images are kept.
 
     Returns:
         The images.
@@ -112,38 +141,43 @@ def cached_images(
         ValueError: If a file cannot be prepared, images are of different shapes, or the folder
             cannot be written.
     """
-    folder = cache_dir / _name(sources, preprocessing)
+    folder = cache.path / _name(sources, preprocessing, slicing)
     stale = folder.exists()  # asked before, for another process may be about to complete it
-    found = _opened(folder, len(sources), memory)
+    found = _open_cache(folder, len(sources), cache.memory)
     if found is not None:
         return found
     if stale:
         shutil.rmtree(folder, ignore_errors=True)
-    _make_room(cache_dir)
+    _make_room(cache.path)
     try:
         with new_folder(folder) as temporary, _locked(temporary):
-            _fill(temporary, sources, preprocessing, workers, progress)
+            _write_all(temporary, sources, partial(preprocessing, slicing=slicing), cache)
     except (OSError, ValueError) as error:
         # Another process may have been quicker.
-        found = _opened(folder, len(sources), memory)
+        found = _open_cache(folder, len(sources), cache.memory)
         if found is None and isinstance(error, OSError):
-            raise _unwritable(cache_dir, error) from error
+            raise _not_writable(cache.path, error) from error
         if found is None:
             raise
         return found
-    found = _opened(folder, len(sources), memory)
+    found = _open_cache(folder, len(sources), cache.memory)
     if found is None:
-        raise ValueError(f"cache_dir: {folder} was changed while it was written; try again.")
+        raise ValueError(f"cache.folder: {folder} was changed while it was written; try again.")
     return found
 
 
-def _name(sources: Sequence[Source], preprocessing: Preprocessing) -> str:
+_Prepare = Callable[[Path], PreparedScan]
+
+
+def _name(sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slicing) -> str:
     stamps = [[source.name, source.size, source.modified] for source in sources]
-    described = json.dumps([_VERSION, asdict(preprocessing), stamps], sort_keys=True)
+    described = json.dumps(
+        [_CACHE_VERSION, {**asdict(preprocessing), **asdict(slicing)}, stamps], sort_keys=True
+    )
     return f"scans-{hashlib.sha256(described.encode()).hexdigest()[:32]}"
 
 
-def _opened(folder: Path, sources: int, memory: float) -> PreparedImages | None:
+def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | None:
     """What a cache holds, unless it is missing or broken."""
     # Whatever is wrong with a cache, the images can be prepared again.
     with suppress(OSError, ValueError, EOFError):
@@ -169,7 +203,7 @@ def _make_room(cache_dir: Path) -> None:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(cache_dir, error) from error
+        raise _not_writable(cache_dir, error) from error
     for leftover in cache_dir.glob(".scans-*.partial"):
         if _is_abandoned(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -203,26 +237,20 @@ def _is_abandoned(folder: Path) -> bool:
     return False
 
 
-def _fill(
-    folder: Path,
-    sources: Sequence[Source],
-    preprocessing: Preprocessing,
-    workers: int | None,
-    progress: bool,
-) -> None:
-    """Writes all images and where they lie."""
-    first = _first_that_is_right(sources, preprocessing)
+def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache: Cache) -> None:
+    """Write all images and where they lie."""
+    first = _first_that_is_right(sources, prepare)
     shape = (len(sources) * len(first), *first.shape[1:])
     path = folder / _IMAGES
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    writer = _Writer(preprocessing, path, table.offset, first.shape, sources[0].path)
+    writer = _ImageWriter(prepare, path, table.offset, first.shape, sources[0].path)
     del table
     total = sum(source.size for source in sources)
-    several = workers if workers is not None else None if total > _MUCH else 1
-    chunk = 32 if total / len(sources) < _SMALL else 1
+    several = cache.workers if cache.workers is not None else None if total > _MUCH else 1
+    chunk = 32 if total / len(sources) < _SMALL_FILE else 1
     paths = np.array([str(source.path) for source in sources])
     columns = [np.arange(len(sources)), paths]
-    parts = stream_rows(writer, columns, several, progress, "preparing", chunk)
+    parts = stream_rows(writer, columns, several, cache.progress, "preparing", chunk)
     placed, wrong = [], []
     with closing(parts):
         for row in chain.from_iterable(parts):
@@ -255,38 +283,37 @@ def _refuse(wrong: Sequence[_Wrong]) -> None:
     first, *others = wrong
     more = ""
     if others:
-        least = "at least " if len(wrong) == _ENOUGH_WRONG else ""
+        least = "At least " if len(wrong) == _ENOUGH_WRONG else ""
         names = ", ".join(Path(each.path).name for each in others)
-        more = f" So, or otherwise, it is with {least}{len(others)} more: {names}."
+        plural = "file has" if len(others) == 1 else "files have"
+        more = f" {least}{len(others)} more {plural} problems: {names}."
     raise ValueError(first.message + more)
 
 
-def _first_that_is_right(
-    sources: Sequence[Source], preprocessing: Preprocessing
-) -> NDArray[np.uint8]:
+def _first_that_is_right(sources: Sequence[Source], prepare: _Prepare) -> NDArray[np.uint8]:
     """The images of the first file that has some, which others have to be like."""
     wrong = []
     for source in sources[:_ENOUGH_WRONG]:
         try:
-            return preprocessing(source.path).images
+            return prepare(source.path).images
         except ValueError as error:
             wrong.append(_Wrong(str(source.path), str(error)))
     _refuse(wrong)
     raise AssertionError("there are sources")
 
 
-class _Writer:
+class _ImageWriter:
     """Prepares some files and writes their images to their place in one file of all."""
 
     def __init__(
         self,
-        preprocessing: Preprocessing,
+        prepare: _Prepare,
         images: Path,
         offset: int,
         shape: tuple[int, ...],
         example: Path,
     ) -> None:
-        self.preprocessing = preprocessing
+        self.prepare = prepare
         self.images = images
         self.offset = offset
         self.shape = shape
@@ -311,7 +338,7 @@ class _Writer:
         return placed
 
     def _prepare(self, path: Path) -> PreparedScan:
-        prepared = self.preprocessing(path)
+        prepared = self.prepare(path)
         if prepared.images.shape != self.shape:
             raise ValueError(
                 f"shape: expected images of one shape, but got {prepared.images.shape[2:]} from "
@@ -325,8 +352,8 @@ def _header_row(header: bytes | None) -> NDArray[np.uint8]:
     return np.frombuffer(header or bytes(HEADER_BYTES), dtype=np.uint8)
 
 
-def _unwritable(folder: Path, error: OSError) -> ValueError:
+def _not_writable(folder: Path, error: OSError) -> ValueError:
     return ValueError(
-        f"cache_dir: {folder} cannot be written ({error}); name a folder that you may write and "
+        f"cache.folder: {folder} cannot be written ({error}); name a folder that you may write and "
         "that has space."
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscm_pl.checks import seed_number
 from deepscm_pl.data.tables import (
     Attribute,
     AttributeKind,
@@ -24,12 +26,14 @@ from deepscm_pl.data.tables import (
 __all__ = [
     "SPLITS",
     "Cohort",
-    "CohortSettings",
+    "Division",
     "MissingValues",
     "Source",
+    "Subjects",
     "divide_subjects",
     "find_sources",
     "pattern_columns",
+    "read_cohort",
     "recorded_splits",
 ]
 
@@ -89,14 +93,14 @@ def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
     table.require("images", names)
     if not root.is_dir():
         raise FileNotFoundError(f"root: {root} is missing, or not a folder.")
-    matches = [_matches(root, _fill(pattern, table, row)) for row in range(len(table))]
+    matches = [_matches(root, _filled_in(pattern, table, row)) for row in range(len(table))]
     _check_found(table, root, pattern, matches)
     paths = [found[0] for found in matches]
     _check_distinct(table, paths)
     return [_stamp(path, root) for path in paths]
 
 
-def _fill(pattern: str, table: Table, row: int) -> str:
+def _filled_in(pattern: str, table: Table, row: int) -> str:
     """The pattern of a row, in which what the table says stands for itself."""
     return _FIELD.sub(lambda field: glob.escape(table[field[1]][row]), pattern)
 
@@ -116,15 +120,15 @@ def _check_found(table: Table, root: Path, pattern: str, matches: list[list[Path
         others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
         raise FileNotFoundError(
             f"images: {table.where(missing[0])}: there is no file "
-            f"{root / _fill(pattern, table, missing[0])}{others}; correct root or images, or "
+            f"{root / _filled_in(pattern, table, missing[0])}{others}; correct root or images, or "
             "remove the rows."
         )
     for row, found in enumerate(matches):
         if len(found) > 1:
             raise ValueError(
                 f"images: {table.where(row)}: expected one file, but {len(found)} match "
-                f"{_fill(pattern, table, row)}, {found[0].name} and {found[1].name} among them; "
-                "make the pattern narrower."
+                f"{_filled_in(pattern, table, row)}, {found[0].name} and {found[1].name} among "
+                "them; make the pattern narrower."
             )
 
 
@@ -166,16 +170,16 @@ def recorded_splits(table: Table, column: str) -> Splits:
         ValueError: If there is no such column, it says anything else, a subject is in two splits,
             or a split has no subject.
     """
-    table.require("split_column", [column])
+    table.require("splits.column", [column])
     for row, name in enumerate(table[column]):
         if name not in SPLITS:
             raise ValueError(
-                f"split_column: {table.where(row)}: expected one of {', '.join(SPLITS)} in "
+                f"splits.column: {table.where(row)}: expected one of {', '.join(SPLITS)} in "
                 f"{column}, but got {name!r}."
             )
     splits = np.array([SPLITS.index(name) for name in table[column]])
     _check_disjoint(table, splits)
-    _check_none_is_empty(splits, f"split_column: the column {column} of {table.path}")
+    _check_none_is_empty(splits, f"splits.column: the column {column} of {table.path}")
     return splits
 
 
@@ -266,8 +270,8 @@ def _check_disjoint(table: Table, splits: Splits) -> None:
         earlier = found.setdefault(subject, splits[row])
         if earlier != splits[row]:
             raise ValueError(
-                f"split_column: {table.where(row)} is in {SPLITS[splits[row]]}, but an earlier row "
-                f"of this subject is in {SPLITS[earlier]}; put all rows of a subject into one "
+                f"splits.column: {table.where(row)} is in {SPLITS[splits[row]]}, but an earlier "
+                f"row of this subject is in {SPLITS[earlier]}; put all rows of a subject into one "
                 "split."
             )
 
@@ -317,57 +321,124 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class CohortSettings:
-    """Where subjects are found; see the arguments of ``BrainMRIDataModule``."""
+class Subjects:
+    """The table of subjects, and what is taken from it.
 
-    root: Path
-    table: Path
-    images: str
-    identifier: str
-    visits: Sequence[str]
-    columns: Mapping[str, str] | Sequence[str] | None
-    kinds: Mapping[str, str]
-    split_column: str | None
-    fractions: Sequence[float]
-    stratify: Sequence[str]
-    split_seed: int
-    missing: MissingValues
+    Args:
+        table: A CSV, TSV or Parquet file, relative to ``root``.
+        images: A pattern for the image file of a row, relative to ``root``: ``{column}`` stands for
+            the text of the row in that column, as in ``sub-{id}/anat/*T1w.nii.gz``. A glob must
+            match one file.
+        identifier: The column that names the subjects, read as text.
+        visits: Columns that distinguish several rows of one subject.
+        columns: Variable to column, or a list of columns that keep their name. None takes all
+            columns that no other setting names.
+        kinds: Variable to ``continuous``, ``positive``, ``binary`` or ``categorical``, where that
+            is not to be inferred.
+        units: Variable to its unit, such as ``mm³``, for captions and tables. None takes those of
+            the known world, if there is one.
+        missing: ``refuse`` stops at a row without a value in one of ``columns``; ``drop`` leaves
+            such rows out, and logs how many.
 
-    def read(self) -> Cohort:
-        """Reads and checks the table, divides it, and finds the images.
+    Raises:
+        ValueError: If ``missing`` is neither.
+    """
 
-        Raises:
-            FileNotFoundError: If the table or an image is missing.
-            ValueError: If anything about them is wrong.
-        """
-        table = read_table(self.table, self.identifier, self.visits)
-        rows = len(table)
-        others = [self.identifier, *self.visits, *pattern_columns(self.images)]
-        others += [] if self.split_column is None else [self.split_column]
-        selected = select_columns(table, self.columns, self.kinds, others)
-        if self.missing == "drop":
-            table = table.complete(list(selected.values()))
-        if self.split_column is not None:
-            splits = recorded_splits(table, self.split_column)
-        else:
-            splits = divide_subjects(table, self.fractions, self.split_seed, self.stratify)
-        order = np.argsort(splits, kind="stable")
-        attributes = []
-        for name, column in selected.items():
-            kind = cast("AttributeKind | None", self.kinds.get(name))
-            attribute = read_attribute(table, name, column, kind, splits == 0)
-            attributes.append(attribute.reordered(order))
-        sources = find_sources(table, self.root, self.images)
-        train, validation, test = np.bincount(splits, minlength=len(SPLITS)).tolist()
-        return Cohort(
-            identifiers=table[self.identifier][order],
-            visits=[self._visit(table, row) for row in order],
-            attributes=tuple(attributes),
-            sources=tuple(sources[row] for row in order),
-            counts=(train, validation, test),
-            dropped=rows - len(table),
-        )
+    table: str = "subjects.csv"
+    images: str = "{eid}_T1_unbiased_brain_rigid_to_mni.png"
+    identifier: str = "eid"
+    visits: Sequence[str] = ()
+    columns: dict[str, str] | list[str] | None = None
+    kinds: Mapping[str, AttributeKind] | None = None
+    units: Mapping[str, str] | None = None
+    missing: MissingValues = "refuse"
 
-    def _visit(self, table: Table, row: int) -> str:
-        which = [f", {column} {table[column][row]}" for column in self.visits]
-        return "".join([table[self.identifier][row], *which])
+    def __post_init__(self) -> None:
+        """Check the choice, and copy what the caller may change."""
+        if self.missing not in get_args(MissingValues):
+            raise ValueError(f"missing: expected refuse or drop, but got {self.missing!r}.")
+        object.__setattr__(self, "visits", tuple(self.visits))
+        for name in ("columns", "kinds", "units"):
+            object.__setattr__(self, name, copy(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Division:
+    """How subjects are divided into training, validation and test.
+
+    Args:
+        column: A column of ``train``, ``validation`` and ``test``; None divides the subjects at
+            random.
+        fractions: Shares of training, validation and test where subjects are divided at random.
+        stratify: Columns that are to be distributed alike in all splits.
+        seed: Seed of that division.
+
+    Raises:
+        ValueError: If an argument is out of range, or there are strata beside a column.
+    """
+
+    column: str | None = None
+    fractions: Sequence[float] = (0.8, 0.1, 0.1)
+    stratify: Sequence[str] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the arguments."""
+        for name in ("fractions", "stratify"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.column is not None and self.stratify:
+            raise ValueError(
+                "stratify: expected none where splits.column assigns subjects to splits, but got "
+                f"{list(self.stratify)}; leave one of both out."
+            )
+        seed_number("seed", self.seed)
+        check_fractions(self.fractions)
+
+    def of(self, table: Table) -> Splits:
+        """The split of each row, ``(N,)``."""
+        if self.column is not None:
+            return recorded_splits(table, self.column)
+        return divide_subjects(table, self.fractions, self.seed, self.stratify)
+
+
+def read_cohort(root: Path, subjects: Subjects, division: Division) -> Cohort:
+    """Read and check a table, divide it, and find the images.
+
+    Args:
+        root: The folder that paths are relative to.
+        subjects: The table.
+        division: How it is divided.
+
+    Raises:
+        FileNotFoundError: If the table or an image is missing.
+        ValueError: If anything about them is wrong.
+    """
+    table = read_table(root / subjects.table, subjects.identifier, subjects.visits)
+    rows = len(table)
+    others = [subjects.identifier, *subjects.visits, *pattern_columns(subjects.images)]
+    others += [] if division.column is None else [division.column]
+    kinds = subjects.kinds or {}
+    selected = select_columns(table, subjects.columns, kinds, others)
+    if subjects.missing == "drop":
+        table = table.complete(list(selected.values()))
+    splits = division.of(table)
+    order = np.argsort(splits, kind="stable")
+    attributes = [
+        read_attribute(table, name, column, kinds.get(name), splits == 0).reordered(order)
+        for name, column in selected.items()
+    ]
+    sources = find_sources(table, root, subjects.images)
+    train, validation, test = np.bincount(splits, minlength=len(SPLITS)).tolist()
+    return Cohort(
+        identifiers=table[subjects.identifier][order],
+        visits=[_visit(table, subjects.visits, row) for row in order],
+        attributes=tuple(attributes),
+        sources=tuple(sources[row] for row in order),
+        counts=(train, validation, test),
+        dropped=rows - len(table),
+    )
+
+
+def _visit(table: Table, visits: Sequence[str], row: int) -> str:
+    which = [f", {column} {table[column][row]}" for column in visits]
+    return "".join([table[table.identifier][row], *which])

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from deepscm_pl.checks import process_count, real_number
 from deepscm_pl.data.base import (
     CausalDataModule,
     InMemoryDataset,
@@ -24,19 +23,21 @@ from deepscm_pl.data.base import (
 from deepscm_pl.data.images import check_voxel_sizes, read_header
 from deepscm_pl.data.loading import data_seed
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.data.scans.cache import PreparedImages, cached_images
-from deepscm_pl.data.scans.cohort import Cohort, CohortSettings, MissingValues, check_fractions
-from deepscm_pl.data.scans.preprocessing import Normalisation, Preprocessing
-from deepscm_pl.data.scans.slices import Axis, RandomCrop, centre_crop, centre_offset
-from deepscm_pl.data.tables import Attribute, AttributeKind
+from deepscm_pl.data.scans.cache import Cache, PreparedImages, cached_images
+from deepscm_pl.data.scans.cohort import Cohort, Division, Subjects, read_cohort
+from deepscm_pl.data.scans.preprocessing import Preprocessing, Slicing
+from deepscm_pl.data.scans.slices import RandomCrop, centre_crop, centre_offset
+from deepscm_pl.data.tables import Attribute
 from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, read_originals
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.older import names_successors
 from deepscm_pl.variables import Variable
 from deepscm_pl.worlds import KnownWorld, read_world
 
 __all__ = ["BrainMRIDataModule"]
 
 
+@names_successors
 class BrainMRIDataModule(CausalDataModule):
     """Scans of subjects in a table: slices or volumes, and the attributes that cause them.
 
@@ -57,50 +58,16 @@ class BrainMRIDataModule(CausalDataModule):
 
     Args:
         root: The folder of the data.
-        table: A CSV, TSV or Parquet file, relative to ``root``.
-        images: A pattern for the image file of a row, relative to ``root``: ``{column}`` stands for
-            what the row says there, as in ``sub-{id}/anat/*T1w.nii.gz``. A glob must match one
-            file.
-        identifier: The column that names the subjects, read as text.
-        visits: Columns that tell several rows of one subject apart.
-        columns: Variable to column, or a list of columns that keep their name. None takes all
-            columns but those of other arguments.
-        kinds: Variable to ``continuous``, ``positive``, ``binary`` or ``categorical``, where that
-            is not to be inferred.
-        units: Variable to what it is measured in, such as ``mm³``, for captions and tables. None
-            takes those of the known world, if there is one.
-        missing: ``refuse`` stops at a row without a value in one of ``columns``; ``drop`` leaves
-            such rows out, and says how many.
-        split_column: A column that says ``train``, ``validation`` or ``test``; None divides the
-            subjects at random.
-        fractions: Shares of training, validation and test where subjects are divided at random.
-        stratify: Columns that are to be distributed alike in all splits.
-        split_seed: Seed of that division.
-        axis: The direction in which volumes are cut into slices; None leaves volumes whole.
-        slices: Which slices: indices, or fractions of the extent from 0.0 to 1.0, interpolated
-            where they lie between two. Each becomes a row, in the split of its subject.
-        normalisation: ``none`` takes 8-bit images as they are. ``percentiles`` makes the first of
-            two percentiles of a scan's foreground black and the second white, ``window`` does so
-            with two given numbers.
-        percentiles: For ``percentiles``, from 0 to 100.
-        window: For ``window``, in the numbers of the files.
-        foreground_above: Elements above it are foreground, in the numbers of the files.
-        crop_foreground: Whether what is around the foreground is cut away.
-        margin: Elements that are left around the foreground then.
-        field_of_view: What images are cut or padded to around their middle, in elements of their
-            files, before they are resampled or resized.
-        voxel_size: What images are resampled to, in mm, a number for each of their axes.
-        shape: What images are resized to; with ``voxel_size``, what they are cut or padded to.
+        subjects: The table, and what is taken from it.
+        splits: How subjects are divided.
+        slicing: How volumes are cut into slices.
+        preprocessing: The steps from a file to an image.
         random_crop: Sizes of a random part of each image that training sees; validation and test
             see the middle.
+        cache: Where prepared images are kept, and how they are prepared.
         batch_size: Rows per batch.
         num_workers: Worker processes of each data loader.
         drop_last: Whether training leaves out a smaller last batch.
-        cache_dir: Where prepared images are kept; None for ``~/.cache/deepscm_pl``.
-        workers: Processes that prepare images; None takes as many as pays.
-        memory: How large prepared images may be to be held in memory, in GiB for each process of
-            the training.
-        progress: Whether preparing shows a progress bar.
 
     Raises:
         ValueError: If an argument is out of range, or two do not go together; on setup, if a row of
@@ -113,8 +80,11 @@ class BrainMRIDataModule(CausalDataModule):
         >>> folder = Path(tempfile.mkdtemp())
         >>> generate_brain(folder / "heads", size=10, shape=(32, 32), workers=1, progress=False)
         >>> data = BrainMRIDataModule(
-        ...     folder / "heads", images="{eid}_T1_unbiased_brain_rigid_to_mni.png",
-        ...     split_column="split", cache_dir=folder / "cache", progress=False)
+        ...     folder / "heads",
+        ...     subjects=Subjects(images="{eid}_T1_unbiased_brain_rigid_to_mni.png"),
+        ...     splits=Division(column="split"),
+        ...     cache=Cache(folder / "cache", progress=False),
+        ... )
         >>> data.variables("train")["image"].shape
         torch.Size([8, 1, 32, 32])
         >>> [f"{each.name}: {each.kind}" for each in data.attributes][:2]
@@ -124,95 +94,24 @@ class BrainMRIDataModule(CausalDataModule):
     def __init__(
         self,
         root: str | Path,
-        table: str = "subjects.csv",
-        images: str = "{eid}_T1_unbiased_brain_rigid_to_mni.png",
-        identifier: str = "eid",
-        visits: Sequence[str] = (),
-        columns: dict[str, str] | list[str] | None = None,
-        kinds: Mapping[str, AttributeKind] | None = None,
-        units: Mapping[str, str] | None = None,
-        missing: MissingValues = "refuse",
-        split_column: str | None = None,
-        fractions: Sequence[float] = (0.8, 0.1, 0.1),
-        stratify: Sequence[str] = (),
-        split_seed: int = 0,
-        axis: Axis | None = None,
-        slices: Sequence[int | float] = (),
-        normalisation: Normalisation = "none",
-        percentiles: Sequence[float] = (0.5, 99.5),
-        window: Sequence[float] | None = None,
-        foreground_above: float = 0.0,
-        crop_foreground: bool = False,
-        margin: int = 0,
-        field_of_view: Sequence[int] | None = None,
-        voxel_size: Sequence[float] | None = None,
-        shape: Sequence[int] | None = None,
+        subjects: Subjects = Subjects(),  # noqa: B008
+        splits: Division = Division(),  # noqa: B008
+        slicing: Slicing = Slicing(),  # noqa: B008
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008
         random_crop: Sequence[int] | None = None,
+        cache: Cache = Cache(),  # noqa: B008
         batch_size: int = 64,
         num_workers: int = 0,
         drop_last: bool = False,
-        cache_dir: str | Path | None = None,
-        workers: int | None = None,
-        memory: float = 4.0,
-        progress: bool = True,
     ) -> None:
-        super().__init__(
-            batch_size, split_seed=split_seed, num_workers=num_workers, drop_last=drop_last
-        )
+        super().__init__(batch_size, num_workers=num_workers, drop_last=drop_last)
         self.root = Path(root).expanduser().absolute()
-        self.table = str(table)
-        self.images = images
-        self.identifier = identifier
-        self.visits = list(visits)
-        self.columns = dict(columns) if isinstance(columns, Mapping) else columns
-        self.kinds = dict(kinds or {})
-        self._units = None if units is None else dict(units)
-        if missing not in get_args(MissingValues):
-            raise ValueError(f"missing: expected refuse or drop, but got {missing!r}.")
-        self.missing: MissingValues = missing
-        if split_column is not None and stratify:
-            raise ValueError(
-                "stratify: expected none where split_column says who is in which split, but got "
-                f"{list(stratify)}; leave one of both out."
-            )
-        self.split_column = split_column
-        self.fractions = list(fractions)
-        check_fractions(self.fractions)
-        self.stratify = list(stratify)
-        self.axis = axis
-        self.slices = list(slices)
-        self.normalisation: Normalisation = normalisation
-        self.percentiles = list(percentiles)
-        self.window = None if window is None else list(window)
-        self.foreground_above = foreground_above
-        self.crop_foreground = crop_foreground
-        self.margin = margin
-        self.field_of_view = None if field_of_view is None else list(field_of_view)
-        self.voxel_size = None if voxel_size is None else list(voxel_size)
-        self.shape = None if shape is None else list(shape)
+        self.subjects = subjects
+        self.splits = splits
+        self.slicing = slicing
+        self.preprocessing = preprocessing
         self.random_crop = None if random_crop is None else list(random_crop)
-        self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser().absolute()
-        self.workers = None if workers is None else process_count("workers", workers)
-        self.memory = real_number("memory", memory, least=0, hint="give GiB")
-        self.progress = progress
-        _ = self.preprocessing
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What happens to every image."""
-        return Preprocessing(
-            normalisation=self.normalisation,
-            percentiles=_floats(self.percentiles),
-            window=None if self.window is None else _floats(self.window),
-            foreground_above=self.foreground_above,
-            crop_foreground=self.crop_foreground,
-            margin=self.margin,
-            axis=self.axis,
-            slices=tuple(self.slices),
-            field_of_view=None if self.field_of_view is None else tuple(self.field_of_view),
-            voxel_size=None if self.voxel_size is None else tuple(self.voxel_size),
-            shape=None if self.shape is None else tuple(self.shape),
-        )
+        self.cache = cache
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -222,7 +121,7 @@ class BrainMRIDataModule(CausalDataModule):
     @property
     def descriptions(self) -> dict[str, Variable]:
         """The unit of each variable, as far as it is known, and the texts in columns of classes."""
-        units = self._units
+        units = self.subjects.units
         if units is None:
             units = {name: each.unit for name, each in super().descriptions.items()}
         classes = {each.name: each.levels for each in self.attributes}
@@ -238,8 +137,9 @@ class BrainMRIDataModule(CausalDataModule):
         Raises:
             ValueError: If ``world.json`` is broken.
         """
-        path = (self.root / self.table).with_name(WORLD_FILE)
-        if not path.is_file() or self.random_crop or not self.preprocessing.is_identity:
+        path = (self.root / self.subjects.table).with_name(WORLD_FILE)
+        unchanged = self.preprocessing.is_identity and self.slicing.axis is None
+        if not path.is_file() or self.random_crop or not unchanged:
             return None
         world = read_world(path)
         known = {attribute.name for attribute in self.attributes}
@@ -310,7 +210,7 @@ class BrainMRIDataModule(CausalDataModule):
         Raises:
             ValueError: If there is no such split.
         """
-        slices = [f", {self.axis} {position}" for position in self.slices]
+        slices = [f", {self.slicing.axis} {position}" for position in self.slicing.slices]
         which = slices if len(slices) > 1 else [""] * self._prepared.per_source
         names = [f"{visit}{each}" for visit in self._cohort.visits for each in which]
         return [names[row] for row in self._rows(split)]
@@ -348,7 +248,7 @@ class BrainMRIDataModule(CausalDataModule):
         Raises:
             ValueError: If the file cannot be read, or does not fit the settings.
         """
-        prepared = self.preprocessing(path)
+        prepared = self.preprocessing(path, self.slicing)
         images = torch.from_numpy(prepared.images)
         step = np.eye(4)
         if self.random_crop is not None:
@@ -367,9 +267,12 @@ class BrainMRIDataModule(CausalDataModule):
             return super().load_originals(split)
         names = self._cohort.identifiers
         first = sum(self._cohort.counts[:2])
-        path = (self.root / self.table).with_name(ORIGINALS_FILE)
+        path = (self.root / self.subjects.table).with_name(ORIGINALS_FILE)
         originals = read_originals(path, names[first:] if split == "test" else names[:first])
-        drawn, found = world.drawn_shape(originals)[1:], tuple(self._prepared.images.shape[2:])
+        drawn, found = (
+            world.renderer.drawn_shape(originals)[1:],
+            tuple(self._prepared.images.shape[2:]),
+        )
         if drawn != found:
             raise ValueError(
                 f"{path} belongs to images of shape {drawn}, but those of the data set are of "
@@ -380,37 +283,22 @@ class BrainMRIDataModule(CausalDataModule):
 
     def _check_units(self) -> None:
         names = [attribute.name for attribute in self.attributes]
-        for name in self._units or {}:
+        for name in self.subjects.units or {}:
             if name not in names:
                 raise ValueError(f"units: {name!r} is not one of the variables {', '.join(names)}.")
 
     @cached_property
     def _cohort(self) -> Cohort:
-        return CohortSettings(
-            root=self.root,
-            table=self.root / self.table,
-            images=self.images,
-            identifier=self.identifier,
-            visits=self.visits,
-            columns=self.columns,
-            kinds=self.kinds,
-            split_column=self.split_column,
-            fractions=self.fractions,
-            stratify=self.stratify,
-            split_seed=self.split_seed,
-            missing=self.missing,
-        ).read()
+        return read_cohort(self.root, self.subjects, self.splits)
 
     @cached_property
     def _prepared(self) -> PreparedImages:
         return self._images()
 
     def _images(self) -> PreparedImages:
-        sources, preprocessing = self._cohort.sources, self.preprocessing
-        prepared = cached_images(
-            sources, preprocessing, self.cache_dir, self.workers, self.progress, self.memory
-        )
-        if not preprocessing.makes_heads_one_size:
+        sources = self._cohort.sources
+        prepared = cached_images(sources, self.preprocessing, self.slicing, self.cache)
+        if not self.preprocessing.makes_heads_one_size:
             check_voxel_sizes(prepared.affines, sources, prepared.images.dim() - 2)
         return prepared
 
@@ -432,7 +320,3 @@ def _crop_offset(shape: Sequence[int], sizes: Sequence[int]) -> NDArray[np.float
     offset = centre_offset(shape, sizes)
     step[: len(offset), 3] = offset
     return step
-
-
-def _floats(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)

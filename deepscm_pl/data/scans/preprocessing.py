@@ -15,9 +15,9 @@ from scipy.ndimage import gaussian_filter
 
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.data.images import Scan, read_scan
-from deepscm_pl.data.scans.slices import PLANES, slice_coordinate
+from deepscm_pl.data.scans.slices import PLANES, Axis, slice_coordinate
 
-__all__ = ["Normalisation", "PreparedScan", "Preprocessing"]
+__all__ = ["Normalisation", "PreparedScan", "Preprocessing", "Slicing"]
 
 Normalisation = Literal["none", "percentiles", "window"]
 """How numbers become grey levels; see :class:`Preprocessing`."""
@@ -39,8 +39,38 @@ class PreparedScan:
 
 
 @dataclass(frozen=True)
+class Slicing:
+    """How volumes are cut into slices.
+
+    Args:
+        axis: The direction in which they are cut; None leaves volumes whole.
+        slices: Which slices: indices, or fractions of the extent from 0.0 to 1.0, interpolated
+            where they lie between two. Each becomes a row, in the split of its subject.
+
+    Raises:
+        ValueError: If there is an axis without slices, or slices without an axis.
+    """
+
+    axis: Axis | None = None
+    slices: Sequence[int | float] = ()
+
+    def __post_init__(self) -> None:
+        """Check that both go together."""
+        object.__setattr__(self, "slices", tuple(self.slices))
+        if self.axis is not None:
+            _check_choice("axis", self.axis, tuple(PLANES))
+        if (self.axis is None) != (not self.slices):
+            raise ValueError(
+                "slices: expected some with an axis and none without, but got "
+                f"{list(self.slices)} with axis: {self.axis}."
+            )
+
+
+@dataclass(frozen=True)
 class Preprocessing:
-    """What happens to every image before training, in the order of the arguments.
+    """The steps from a file to an image, in the order of the arguments.
+
+    Slices are cut after the foreground.
 
     Args:
         normalisation: ``"none"`` takes 8-bit images as they are. ``"percentiles"`` makes the first
@@ -51,9 +81,6 @@ class Preprocessing:
         foreground_above: Elements above it are foreground, in the numbers of the file.
         crop_foreground: Whether to cut away what is around the foreground of the scan.
         margin: Elements that are left around the foreground.
-        axis: The direction in which volumes are cut into slices; None leaves volumes whole.
-        slices: Which slices: indices, or fractions of the extent from 0.0 to 1.0, which may lie
-            between two.
         field_of_view: What the images are cut and padded to around their middle, in elements of the
             file: sizes of an image.
         voxel_size: What the images are resampled to, in mm: for each axis of an image.
@@ -65,21 +92,23 @@ class Preprocessing:
     """
 
     normalisation: Normalisation = "none"
-    percentiles: tuple[float, ...] = (0.5, 99.5)
-    window: tuple[float, ...] | None = None
+    percentiles: Sequence[float] = (0.5, 99.5)
+    window: Sequence[float] | None = None
     foreground_above: float = 0.0
     crop_foreground: bool = False
     margin: int = 0
-    axis: str | None = None
-    slices: tuple[float, ...] = ()
-    field_of_view: tuple[int, ...] | None = None
-    voxel_size: tuple[float, ...] | None = None
-    shape: tuple[int, ...] | None = None
+    field_of_view: Sequence[int] | None = None
+    voxel_size: Sequence[float] | None = None
+    shape: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
+        """Check the arguments."""
+        for name in ("percentiles", "window", "field_of_view", "voxel_size", "shape"):
+            values = getattr(self, name)
+            if values is not None:
+                object.__setattr__(self, name, tuple(values))
         self._check_grey_levels()
-        self._check_cutting()
+        whole_number("margin", self.margin, least=0)
         self._check_sizes()
 
     def _check_grey_levels(self) -> None:
@@ -101,17 +130,6 @@ class Preprocessing:
             if not low < high:
                 raise ValueError(f"window: expected ascending numbers, but got {[low, high]}.")
 
-    def _check_cutting(self) -> None:
-        """Of the foreground, and into slices."""
-        whole_number("margin", self.margin, least=0)
-        if self.axis is not None:
-            _check_choice("axis", self.axis, tuple(PLANES))
-        if (self.axis is None) != (not self.slices):
-            raise ValueError(
-                "slices: expected some with an axis and none without, but got "
-                f"{list(self.slices)} with axis: {self.axis}."
-            )
-
     def _check_sizes(self) -> None:
         """Of images."""
         for name, sizes in self._sizes.items():
@@ -124,7 +142,7 @@ class Preprocessing:
                 raise ValueError(f"{name}: expected whole numbers, but got {list(sizes)}.")
 
     @property
-    def _sizes(self) -> dict[str, tuple[float, ...]]:
+    def _sizes(self) -> dict[str, Sequence[float]]:
         """Those of the sizes that are given."""
         sizes = {
             "field_of_view": self.field_of_view,
@@ -136,7 +154,7 @@ class Preprocessing:
     @property
     def is_identity(self) -> bool:
         """Whether images stay as they are."""
-        changes = (self.crop_foreground, self.axis, self._sizes)
+        changes = (self.crop_foreground, self._sizes)
         return self.normalisation == "none" and not any(changes)
 
     @property
@@ -144,11 +162,12 @@ class Preprocessing:
         """Whether images are stretched, from border to border of what they show."""
         return self.crop_foreground and self.shape is not None and self.field_of_view is None
 
-    def __call__(self, path: Path) -> PreparedScan:
-        """Reads and prepares a file.
+    def __call__(self, path: Path, slicing: Slicing = Slicing()) -> PreparedScan:
+        """Read and prepare a file.
 
         Args:
             path: The file.
+            slicing: How it is cut if it is a volume.
 
         Returns:
             An image for each slice, or one volume.
@@ -159,7 +178,9 @@ class Preprocessing:
         scan = read_scan(path)
         try:
             levels = self._levels(scan)
-            images = [self._image(each, levels) for each in self._cut(self._crop(scan))]
+            images = [
+                self._image(each, levels) for each in _cut(self._crop(scan, slicing), slicing)
+            ]
             pictures = np.stack([_grey_levels(each)[None] for each in images])
         except ValueError as error:
             raise ValueError(f"images: {path}: {error}") from None
@@ -188,7 +209,9 @@ class Preprocessing:
             low, high = _pair("window", self.window)
             _check_window(foreground, high)
             return low, high
-        low, high = np.percentile(foreground, self.percentiles) if foreground.size else (0.0, 0.0)
+        low, high = (
+            np.percentile(foreground, list(self.percentiles)) if foreground.size else (0.0, 0.0)
+        )
         if low >= high:
             raise ValueError(
                 f"percentiles: those of the elements above {self.foreground_above:g} are {low:g} "
@@ -196,7 +219,7 @@ class Preprocessing:
             )
         return float(low), float(high)
 
-    def _crop(self, scan: Scan) -> Scan:
+    def _crop(self, scan: Scan, slicing: Slicing) -> Scan:
         """The scan without what is around its foreground, except across slices."""
         if not self.crop_foreground:
             return scan
@@ -209,27 +232,13 @@ class Preprocessing:
                 f"crop_foreground: no element is above {self.foreground_above:g}; choose a lower "
                 "foreground_above."
             )
-        kept = PLANES[self.axis].normal if self.axis else 2 if scan.flat else None
+        kept = PLANES[slicing.axis].normal if slicing.axis else 2 if scan.flat else None
         if kept is not None:  # so that the index of a slice is that of the whole scan
             start[kept], end[kept] = 0, scan.array.shape[kept]
         return _transformed(scan, SpatialCrop(roi_start=start, roi_end=end))
 
     def _is_foreground(self, array: Any) -> Any:
         return array > self.foreground_above
-
-    def _cut(self, scan: Scan) -> list[Scan]:
-        """The slices of a volume, or what is to be left whole."""
-        if self.axis is None:
-            return [scan]
-        if scan.flat:
-            raise ValueError("axis: expected a volume to cut, but it is a slice; leave axis out.")
-        plane = PLANES[self.axis]
-        size = scan.array.shape[plane.normal]
-        images = []
-        for position in self.slices:
-            image, affine = plane.cut(scan.array, scan.affine, slice_coordinate(position, size))
-            images.append(replace(scan, array=image, affine=affine, flat=True))
-        return images
 
     def _image(self, scan: Scan, levels: tuple[float, float]) -> Scan:
         """An image in its size, of grey levels in floating point."""
@@ -257,6 +266,21 @@ class Preprocessing:
             scan = _to_voxel_size(scan, self.voxel_size)
             return scan if self.shape is None else _to_field_of_view(scan, self.shape, black)
         return scan if self.shape is None else _to_shape(scan, self.shape)
+
+
+def _cut(scan: Scan, slicing: Slicing) -> list[Scan]:
+    """The slices of a volume, or what is to be left whole."""
+    if slicing.axis is None:
+        return [scan]
+    if scan.flat:
+        raise ValueError("axis: expected a volume to cut, but it is a slice; leave axis out.")
+    plane = PLANES[slicing.axis]
+    size = scan.array.shape[plane.normal]
+    images = []
+    for position in slicing.slices:
+        image, affine = plane.cut(scan.array, scan.affine, slice_coordinate(position, size))
+        images.append(replace(scan, array=image, affine=affine, flat=True))
+    return images
 
 
 def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:

@@ -1,4 +1,4 @@
-"""Heads to draw and to measure: phantoms of brains with known volumes; no causal words in here."""
+"""Synthetic heads with known brain and ventricle volumes, and their measurement."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The shape of one head among many: what varies from person to person, and by how much."""
+"""Anatomical variation between heads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["TRAITS", "Anatomy"]
 _Array = NDArray[np.float32]
 
 _FOLDS = 3
-"""Waves over the surface of the brain whose zeros are its sulci."""
+"""Number of waves over the surface of the brain; their zeros are the sulci."""
 
 _BIAS = 5
-"""Coefficients of the bias field."""
+"""Number of coefficients of the bias field."""
 
 TRAITS = 23 + 4 * _FOLDS + _BIAS
-"""Numbers that describe a head, each standard normal."""
+"""Number of standard normal traits that describe a head."""
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,23 @@ class Anatomy:
     """Traits of N heads, ``(N, 1)`` each unless said otherwise; lengths in mm.
 
     Attributes:
-        half_axes: Of the brain, right, forward and up, before it is scaled to its volume,
-            ``(N, 3, 1)``.
+        half_axes: Half-axes of the brain to the right, forward and up, before the brain is scaled
+            to its volume, ``(N, 3, 1)``.
         squareness: Exponent of the superellipse; 2 is an ellipse.
-        taper: How much narrower the front is than the back.
+        taper: Relative narrowing of the front.
         dent: Amplitudes of slow waves of the outline, ``(N, 2, 1)``.
-        turn: Rotation in the plane, in radians.
-        shift: Of the middle, right and forward, ``(N, 2, 1)``.
-        fold_directions: Of the waves of the surface, ``(N, 3, folds, 1)``.
-        fold_phases: Of the same, in radians, ``(N, folds, 1)``.
-        fold_depth: How deep sulci are, as a share of the radius.
+        turn: In-plane rotation, in radians.
+        shift: Offset of the centre to the right and forward, ``(N, 2, 1)``.
+        fold_directions: Wave vectors of the surface, ``(N, 3, folds, 1)``.
+        fold_phases: Phases of these waves, in radians, ``(N, folds, 1)``.
+        fold_depth: Depth of the sulci, as a share of the radius.
         ribbon: Thickness of the cortex.
-        spread: How far apart the horns of the ventricles are, as a factor.
-        asymmetry: How much wider the left ventricle is than the right.
-        gap: Of fluid between brain and skull, as a share of the radius.
-        skull: Thickness of the skull, likewise.
-        scalp: Thickness of the scalp, likewise.
-        levels: Grey levels of fluid, grey matter, white matter, skull, scalp, ``(N, 5, 1)``.
+        spread: Factor of the distance between the horns of the ventricles.
+        asymmetry: Relative widening of the left ventricle.
+        gap: Thickness of the fluid between brain and skull, as a share of the radius.
+        skull: Thickness of the skull, as a share of the radius.
+        scalp: Thickness of the scalp, as a share of the radius.
+        levels: Grey levels of fluid, grey matter, white matter, skull and scalp, ``(N, 5, 1)``.
         bias: Coefficients of the bias field, ``(N, 5, 1)``.
         noise: Standard deviation of the noise, in grey levels.
     """
@@ -68,8 +68,8 @@ class Anatomy:
 
     @classmethod
     def of(cls, traits: _Array) -> Anatomy:
-        """Anatomies from standard normal traits, ``(N, TRAITS)``."""
-        soft = np.tanh(traits.astype(np.float32) / 2) * 2  # nobody is a monster
+        """Anatomies of heads with standard normal traits, ``(N, TRAITS)``."""
+        soft = np.tanh(traits.astype(np.float32) / 2) * 2  # limits extreme anatomies
         columns = iter(np.split(soft, TRAITS, axis=1))
 
         def one(mean: float, deviation: float) -> _Array:
@@ -80,7 +80,7 @@ class Anatomy:
 
         half_axes = np.stack([one(66, 2), one(84, 2.5), one(62, 2)], axis=1)
         directions = several(*[0.0] * 3 * _FOLDS, deviation=1.0).reshape(len(traits), 3, _FOLDS, 1)
-        # Waves of one length, in any direction; never of none.
+        # Waves of one length in any direction; the constant avoids a division by zero.
         norm = np.linalg.norm(directions, axis=1, keepdims=True) + 0.1
         return cls(
             half_axes=half_axes,

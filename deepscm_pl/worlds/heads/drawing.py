@@ -1,4 +1,4 @@
-"""Where the elements of an image lie in the head."""
+"""Images and tissue maps of heads."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _Array = NDArray[np.float32]
 def draw_labels(
     traits: ArrayLike, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
 ) -> _Array:
-    """Fractions of each tissue, see :data:`~deepscm_pl.worlds.heads.TISSUES`.
+    """Fraction of each of the :data:`~deepscm_pl.worlds.heads.TISSUES` in every pixel or voxel.
 
     Args:
-        traits: What makes each head itself, standard normal, ``(N, TRAITS)``.
-        brain_volume: ``(N,)``, in mm³.
-        ventricle_volume: ``(N,)``, in mm³.
-        grid: Where the elements lie.
+        traits: Standard normal traits of each head, ``(N, TRAITS)``.
+        brain_volume: In mm³, ``(N,)``.
+        ventricle_volume: In mm³, ``(N,)``.
+        grid: Positions of the pixels or voxels.
 
     Returns:
-        ``(N, tissues, *grid.shape)``, of sum 1 over tissues.
+        Fractions ``(N, tissues, *grid.shape)`` with the sum 1 over tissues.
     """
     tissues = _tissues(Anatomy.of(_table(traits)), brain_volume, ventricle_volume, grid)
     return tissues.reshape(*tissues.shape[:2], *grid.shape)
@@ -36,13 +36,9 @@ def draw_labels(
 def draw_heads(
     traits: ArrayLike, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
 ) -> NDArray[np.uint8]:
-    """Heads with given volumes: tissues in their grey levels, a smooth bias field, and noise.
+    """Draw heads with the given volumes, a smooth bias field and noise.
 
-    Args:
-        traits: What makes each head itself, noise included, ``(N, TRAITS)``.
-        brain_volume: ``(N,)``, in mm³.
-        ventricle_volume: ``(N,)``, in mm³.
-        grid: Where the elements lie.
+    The arguments are those of :func:`draw_labels`; the traits determine the noise as well.
 
     Returns:
         Grey levels, ``(N, *grid.shape)``.
@@ -54,7 +50,7 @@ def draw_heads(
     levels = [np.zeros_like(fluid), scalp, skull, fluid, grey, white, fluid * 0.85]
     clean = sum(level * tissues[:, k] for k, level in enumerate(levels))
     biased = clean * np.exp(_bias(anatomy, grid))
-    # The magnitude of a complex signal: never below zero, and noise in air, too.
+    # The magnitude of a complex signal is never negative, and noisy in air as well.
     real, imaginary = _noise(table, 2 * tissues.shape[-1]).reshape(len(table), 2, -1).swapaxes(0, 1)
     magnitude = np.hypot(biased + anatomy.noise * real, anatomy.noise * imaginary)
     return np.clip(np.rint(magnitude), 0, 255).astype(np.uint8).reshape(-1, *grid.shape)
@@ -67,14 +63,14 @@ def _table(traits: ArrayLike) -> _Array:
 def _tissues(
     anatomy: Anatomy, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
 ) -> _Array:
-    """Fractions of each tissue, ``(N, tissues, E)``."""
+    """Fraction of each tissue, ``(N, tissues, E)``."""
     brain = np.asarray(brain_volume, dtype=np.float64)[:, None]
     ventricles = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
     return draw_tissues(anatomy, brain, ventricles, grid)
 
 
 def _bias(anatomy: Anatomy, grid: HeadGrid) -> _Array:
-    """The log of the bias field: a quadratic over the head, ``(N, E)``."""
+    """Logarithm of the bias field, a quadratic function of position, ``(N, E)``."""
     right, forward, *_ = 2 * grid.coordinates() / grid.extent
     terms = (right, forward, right * forward, right**2 - 0.3, forward**2 - 0.3)
     field: _Array = sum(anatomy.bias[:, k] * term for k, term in enumerate(terms))
@@ -82,10 +78,10 @@ def _bias(anatomy: Anatomy, grid: HeadGrid) -> _Array:
 
 
 def _noise(traits: _Array, count: int) -> _Array:
-    """Standard normal numbers that are a function of the traits alone, ``(N, count)``.
+    """Standard normal numbers that depend on the traits only, ``(N, count)``.
 
-    A counter is scrambled with a key made of each head's traits (splitmix64, Steele et al. 2014),
-    so that the same head has the same noise in every image, whatever is drawn beside it.
+    A counter is hashed with a key made of each head's traits (splitmix64, Steele et al. 2014), so
+    that a head has the same noise in every image and in every batch.
     """
     key = np.zeros(len(traits), dtype=np.uint64)
     for column in np.ascontiguousarray(traits).view(np.uint32).T:

@@ -1,4 +1,4 @@
-"""Where the elements of an image lie in the head."""
+"""Positions of the pixels or voxels of an image in the head."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ __all__ = ["HeadGrid"]
 
 @dataclass(frozen=True)
 class HeadGrid:
-    """A regular grid in the head: an axial slice of pixels, or a volume of voxels.
+    """Regular grid in the head: an axial slice of pixels or a volume of voxels.
 
-    A slice stands for a part of the head of a fixed height, so that its areas are volumes: brains
-    of 1.16 million mm³ have slices of 18,100 mm² at the level of the ventricles, where ventricles
-    of 36,000 mm³ have 900 mm².
+    A slice represents a part of the head with a fixed height, which turns areas into volumes: a
+    brain of 1.16 million mm³ has an area of 18,100 mm² at the level of the ventricles, and
+    ventricles of 36,000 mm³ have an area of 900 mm².
 
     Args:
         shape: (rows from front to back, columns from left to right) of a slice, or (left to right,
             back to front, bottom to top) of a volume.
-        extent: The longer side of a slice, or the middle side of a volume, in mm.
-        brain_height: What a slice stands for of the brain, in mm.
-        ventricle_height: What a slice stands for of the ventricles, in mm.
+        extent: Longer side of a slice or second side of a volume, in mm.
+        brain_height: Height of the brain that a slice represents, in mm.
+        ventricle_height: Height of the ventricles that a slice represents, in mm.
 
     Raises:
-        ValueError: If there are not two or three sizes of at least 16, or a length is not positive.
+        ValueError: If ``shape`` is not two or three sizes of at least 16, or a length is not
+            positive and finite.
 
     Example:
         >>> HeadGrid((64, 64)).spacing
@@ -40,7 +41,7 @@ class HeadGrid:
     ventricle_height: float = 40.0
 
     def __post_init__(self) -> None:
-        """Checks the arguments."""
+        """Check the arguments."""
         if len(self.shape) not in (2, 3) or min(self.shape) < 16:
             raise ValueError(
                 f"shape: expected two or three sizes of at least 16, but got {self.shape}."
@@ -53,35 +54,36 @@ class HeadGrid:
 
     @property
     def dimensions(self) -> int:
-        """2 or 3."""
+        """Number of spatial dimensions, 2 or 3."""
         return len(self.shape)
 
     @property
     def spacing(self) -> float:
-        """Distance of neighbouring elements, in mm."""
+        """Distance between neighbouring pixels or voxels, in mm."""
         longest = max(self.shape) if self.dimensions == 2 else self.shape[1]
         return self.extent / longest
 
     @property
-    def brain_element(self) -> float:
-        """The volume of brain that one element stands for, in mm³."""
-        flat = self.dimensions == 2
-        return float(self.spacing**self.dimensions * (self.brain_height if flat else 1.0))
+    def brain_per_voxel(self) -> float:
+        """Volume of brain that one pixel or voxel represents, in mm³."""
+        return self._cell(self.brain_height)
 
     @property
-    def ventricle_element(self) -> float:
-        """The volume of ventricle that one element stands for, in mm³."""
-        flat = self.dimensions == 2
-        return float(self.spacing**self.dimensions * (self.ventricle_height if flat else 1.0))
+    def ventricle_per_voxel(self) -> float:
+        """Volume of the ventricles that one pixel or voxel represents, in mm³."""
+        return self._cell(self.ventricle_height)
+
+    def _cell(self, height: float) -> float:
+        return self.spacing**self.dimensions * (height if self.dimensions == 2 else 1.0)
 
     @property
     def affine(self) -> NDArray[np.float64]:
-        """From an element to mm to the right, forward and up of the middle, ``(4, 4)``.
+        """Map from indices to mm to the right, forward and up from the centre, ``(4, 4)``.
 
-        Of a volume from (i, j, k, 1), of a slice from (row, column, 0, 1).
+        Indices are (i, j, k, 1) in a volume and (row, column, 0, 1) in a slice.
 
         Example:
-            >>> HeadGrid((64, 64)).affine @ [0, 0, 0, 1]  # the first pixel: in front, to the left
+            >>> HeadGrid((64, 64)).affine @ [0, 0, 0, 1]  # the first pixel is anterior left
             array([-118.125,  118.125,    0.   ,    1.   ])
         """
         middle = [(size - 1) / 2 * self.spacing for size in self.shape]
@@ -94,9 +96,9 @@ class HeadGrid:
         return affine
 
     def coordinates(self) -> NDArray[np.float32]:
-        """Right, forward and (of volumes) up of every element, in mm from the middle, ``(d, E)``.
+        """Positions of all E pixels or voxels, in mm from the centre, ``(dimensions, E)``.
 
-        E is the number of elements, in the order of a flattened image.
+        Axes point right, forward and, in volumes, up. The order is that of a flattened image.
         """
         middle = [(np.arange(size) - (size - 1) / 2) * self.spacing for size in self.shape]
         if self.dimensions == 2:

@@ -1,4 +1,4 @@
-"""Volumes measured in images of heads."""
+"""Measurement of brain and ventricle volumes in images of heads."""
 
 from __future__ import annotations
 
@@ -16,37 +16,32 @@ __all__ = ["HeadMeasurements", "measure_heads"]
 _Array = NDArray[np.float32]
 
 _FLUID, _GREY, _VENTRICLE = 0.245, 0.605, 0.208
-"""Grey levels of tissues, as shares of that of white matter."""
+"""Grey levels of tissues, relative to white matter."""
 
 
 class HeadMeasurements(NamedTuple):
-    """What is found in images of heads.
-
-    Attributes:
-        brain_volume: ``(N,)``, in mm³; nan where there is no brain.
-        ventricle_volume: ``(N,)``, in mm³; nan likewise.
-    """
+    """Volumes in mm³, ``(N,)`` each; NaN for images without a brain."""
 
     brain_volume: NDArray[np.float64]
     ventricle_volume: NDArray[np.float64]
 
 
 def measure_heads(images: ArrayLike, grid: HeadGrid) -> HeadMeasurements:
-    """Segments brain and ventricles by their grey levels, and adds up their elements.
+    """Measure volumes by a segmentation of brain and ventricles that is based on grey levels.
 
-    White matter is the bright tissue in the middle; what is connected to it and at least as bright
-    as half-way between fluid and grey matter, holes filled, is the brain; dark holes within are
-    the ventricles, as far as they lie at least 18 mm deep. Elements at a border count by how far
-    their grey level is from one tissue to the other; what white matter would be like where a
-    ventricle is, a quadratic through that around it says. Of ventricles that are thinner than two
-    elements the more is missed, the thinner they are.
+    The bright tissue in the centre is white matter. The brain is the region that is connected to it
+    and brighter than half-way between fluid and grey matter, with holes filled. The ventricles are
+    the dark holes at least 18 mm below its surface. Pixels or voxels at a border count in part, by
+    linear interpolation between the grey levels of the two tissues; a quadratic fit to the
+    surrounding white matter gives the reference level inside of a ventricle. Ventricles
+    thinner than two pixels are underestimated, the more so the thinner they are.
 
     Args:
-        images: Grey levels, ``(N, *grid.shape)``, whole or not.
-        grid: Where the elements lie.
+        images: Grey levels, ``(N, *grid.shape)``, as integers or fractions.
+        grid: Positions of the pixels or voxels.
 
     Raises:
-        ValueError: If the images are of another shape or not finite.
+        ValueError: If the shape differs or a grey level is not finite.
     """
     heads = np.asarray(images, dtype=np.float32)
     if heads.ndim != 1 + grid.dimensions or heads.shape[1:] != grid.shape:
@@ -54,7 +49,7 @@ def measure_heads(images: ArrayLike, grid: HeadGrid) -> HeadMeasurements:
             f"images: expected shape (N, {', '.join(map(str, grid.shape))}), but got {heads.shape}."
         )
     if not np.isfinite(heads).all():
-        raise ValueError("images: expected finite grey levels, but got nan or infinite ones.")
+        raise ValueError("images: expected finite grey levels, but got NaN or infinite ones.")
     found = np.array([_measure(head, grid) for head in heads]).reshape(-1, 2)
     return HeadMeasurements(found[:, 0], found[:, 1])
 
@@ -72,12 +67,12 @@ def _measure(head: _Array, grid: HeadGrid) -> tuple[float, float]:
     fluid, grey = _FLUID * white, _GREY * white
     border = ndimage.binary_dilation(whole) & ~ndimage.binary_erosion(whole)
     share = np.clip((head - fluid) / (grey - fluid), 0, 1)
-    brain = np.where(border, share, whole).sum() * grid.brain_element
-    return float(brain), _ventricles(head, whole, white, grid) * grid.ventricle_element
+    brain = np.where(border, share, whole).sum() * grid.brain_per_voxel
+    return float(brain), _ventricles(head, whole, white, grid) * grid.ventricle_per_voxel
 
 
 def _brain(head: _Array, middle: NDArray[np.bool_], white: float) -> NDArray[np.bool_] | None:
-    """What is connected to the bright tissue in the middle, its holes filled; None without any."""
+    """Tissue connected to the bright centre, with holes filled; None if there is none."""
     tissue, _ = ndimage.label(head > (_FLUID + _GREY) / 2 * white)
     names, counts = np.unique(tissue[middle & (tissue > 0)], return_counts=True)
     if not len(names):
@@ -87,7 +82,7 @@ def _brain(head: _Array, middle: NDArray[np.bool_], white: float) -> NDArray[np.
 
 
 def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: HeadGrid) -> float:
-    """How many elements the dark holes deep in the brain fill, those of their borders in part."""
+    """Number of pixels or voxels of the dark holes deep in the brain, with borders in part."""
     inner = ndimage.binary_erosion(whole, iterations=max(1, round(18 / grid.spacing)))
     contrast = 1 - _VENTRICLE
     dark = ndimage.binary_dilation(inner & (head < (1 - 0.35 * contrast) * white), iterations=2)
@@ -96,8 +91,8 @@ def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: Head
     around[inner] = _white_matter(head, white_matter, inner, white, grid)
     share = (around - head) / (contrast * around)
     near = ndimage.binary_dilation(inner & (share > 0.2)) & inner
-    # Clipped at neither zero nor one, within the noise: that of white matter would count as a
-    # little fluid everywhere.
+    # The limits leave room for noise: clipped at 0, the noise of white matter would add up to
+    # some fluid everywhere.
     return max(0.0, float(np.clip(share[near], -0.1, 1.05).sum()))
 
 
@@ -108,10 +103,10 @@ def _white_matter(
     white: float,
     grid: HeadGrid,
 ) -> _Array:
-    """How bright white matter would be where it is wanted, by a quadratic through what there is.
+    """Grey level of white matter at the wanted positions, by a quadratic fit to the known ones.
 
-    The bias field makes it a few percent brighter here than there, which over the border of a
-    ventricle is as much as a small ventricle.
+    The bias field changes it by a few percent over the head; without the correction, the error at
+    the border of a ventricle would be as large as a small ventricle.
     """
     places = grid.coordinates()[:, wanted.ravel()] / np.float32(grid.extent / 4)
     pairs = combinations_with_replacement(places, 2)

@@ -1,4 +1,4 @@
-"""Which tissue is where in a head of given volumes."""
+"""Tissue fractions in heads with given volumes."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ _Array = NDArray[np.float32]
 _Exact = NDArray[np.float64]
 
 TISSUES = ("background", "scalp", "skull", "fluid", "grey matter", "white matter", "ventricles")
-"""What an element can consist of, in the order of the fractions."""
+"""Tissues in the order of their fractions."""
 
 _STANDARD_VOLUME = 1.16e6
-"""Of the brain whose half-axes the anatomy gives, in mm³."""
+"""Volume of a brain with the half-axes of the anatomy, in mm³."""
 
 _HORNS = (
-    # From and to, right and forward and up of the middle, in mm; how much thinner than the body.
+    # Start and end (right, forward and up from the centre) and thinning towards the end, in mm.
     ((6.0, 8.0, 8.0), (11.0, 30.0, 2.0), 0.5),
     ((6.0, 8.0, 8.0), (8.0, -10.0, 11.0), 0.0),
     ((8.0, -10.0, 11.0), (21.0, -38.0, 1.0), 0.5),
     ((19.0, -28.0, 4.0), (30.0, -2.0, -17.0), 3.0),
 )
-"""The middle lines of the right lateral ventricle, in a brain of standard volume."""
+"""Centre lines of the right lateral ventricle in a brain of standard volume."""
 
 _IN_PLANE = 3
-"""How many of the horns meet the slice; the last one lies below it."""
+"""Number of horns that meet the slice; the last one lies below it."""
 
 
 def draw_tissues(
     anatomy: Anatomy, brain_volume: _Exact, ventricle_volume: _Exact, grid: HeadGrid
 ) -> _Array:
-    """Fractions of each tissue in every element, of heads with the given volumes.
+    """Fraction of each tissue in every pixel or voxel of heads with the given volumes.
 
-    The brain is what lies within its folded surface, ventricles included. Its surface is a level
-    of a field, and so is that of the ventricles; the levels are found such that the volumes are
-    those asked for. All else scales with the brain.
+    The brain is the interior of its folded surface, ventricles included. The surfaces of brain and
+    ventricles are level sets of fields; their levels are chosen to give the requested volumes. All
+    other structures scale with the brain.
 
     Args:
-        anatomy: Of N heads.
-        brain_volume: ``(N, 1)``, in mm³.
-        ventricle_volume: ``(N, 1)``, in mm³, less than a quarter of the brain.
-        grid: Where the elements lie.
+        anatomy: Traits of N heads.
+        brain_volume: In mm³, ``(N, 1)``.
+        ventricle_volume: In mm³, ``(N, 1)``, less than a quarter of the brain.
+        grid: Positions of the E pixels or voxels.
 
     Returns:
-        ``(N, len(TISSUES), E)``, of sum 1 over tissues.
+        Fractions ``(N, len(TISSUES), E)`` with the sum 1 over tissues.
     """
     scale = ((brain_volume / _STANDARD_VOLUME) ** (1 / grid.dimensions)).astype(np.float32)
     place = _Place.of(anatomy, scale, grid)
     level = _level(
-        place.brain, place.steepness, brain_volume / grid.brain_element, grid.spacing, start=1.0
+        place.brain, place.steepness, brain_volume / grid.brain_per_voxel, grid.spacing, start=1.0
     )
     brain = _cover(level, place.brain, place.steepness, grid.spacing)
     cortex = (anatomy.ribbon * scale) * place.steepness
     white = _cover(level, place.white + cortex, place.steepness, grid.spacing)
     millimetres = np.ones((1, 1), dtype=np.float32)
     reach = _level(
-        place.ventricle, millimetres, ventricle_volume / grid.ventricle_element, grid.spacing,
+        place.ventricle, millimetres, ventricle_volume / grid.ventricle_per_voxel, grid.spacing,
         start=6.0, inside=brain,
     )  # fmt: skip
     ventricle = brain * _cover(reach, place.ventricle, millimetres, grid.spacing)
@@ -87,7 +87,7 @@ def draw_tissues(
 
 
 def _shares(anatomy: Anatomy) -> tuple[_Array, _Array, _Array]:
-    """The surfaces of fluid, skull and scalp, as multiples of the brain's radius."""
+    """Radii of the surfaces of fluid, skull and scalp, relative to the brain."""
     fluid = 1 + anatomy.gap
     bone = fluid + anatomy.skull
     return fluid, bone, bone + anatomy.scalp
@@ -95,14 +95,14 @@ def _shares(anatomy: Anatomy) -> tuple[_Array, _Array, _Array]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Fields over the elements of N heads, ``(N, E)``; each surface is a level of one of them.
+    """Fields over N heads, ``(N, E)``, whose level sets are the surfaces of tissues.
 
     Attributes:
-        smooth: 1 on a brain of standard shape without folds, growing outwards.
-        steepness: How much it grows over a millimetre.
-        brain: The same with sulci cut into it.
-        white: With deeper ones.
-        ventricle: Distance from the middle lines of the ventricles, in mm.
+        smooth: 1 on the surface of a standard brain without folds, increasing outwards.
+        steepness: Increase of ``smooth`` per millimetre.
+        brain: ``smooth`` with sulci.
+        white: ``smooth`` with deeper sulci.
+        ventricle: Distance from the centre lines of the ventricles, in mm.
     """
 
     smooth: _Array
@@ -113,7 +113,7 @@ class _Place:
 
     @classmethod
     def of(cls, anatomy: Anatomy, scale: _Array, grid: HeadGrid) -> _Place:
-        """The fields of heads that are ``scale`` times the standard, ``(N, 1)``."""
+        """Fields of heads of ``scale`` times the standard size, ``(N, 1)``."""
         right, forward, up = _placed(anatomy, grid)
         radius = np.sqrt(right**2 + forward**2 + up**2) + np.float32(1e-3)
         smooth = _outline(anatomy, right, forward, up)
@@ -128,7 +128,7 @@ class _Place:
 
 
 def _placed(anatomy: Anatomy, grid: HeadGrid) -> tuple[_Array, _Array, _Array]:
-    """Right, forward and up of every element in each head's own frame, ``(N, E)``."""
+    """Positions (right, forward, up) in the coordinate system of each head, ``(N, E)``."""
     coordinates = grid.coordinates()
     right = coordinates[0] - anatomy.shift[:, 0]
     forward = coordinates[1] - anatomy.shift[:, 1]
@@ -139,7 +139,7 @@ def _placed(anatomy: Anatomy, grid: HeadGrid) -> tuple[_Array, _Array, _Array]:
 
 
 def _outline(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array) -> _Array:
-    """The superellipsoid, narrower in front, with two slow waves."""
+    """Radius relative to a superellipsoid that is narrower in front and has two slow waves."""
     across, along, height = (anatomy.half_axes[:, k] for k in range(3))
     narrow = 1 - anatomy.taper * np.tanh(forward / along)
     power = anatomy.squareness
@@ -155,7 +155,7 @@ def _outline(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array) -> _A
 
 
 def _grooves(anatomy: Anatomy, direction: tuple[_Array, _Array, _Array], smooth: _Array) -> _Array:
-    """1 in sulci and in the fissure between the hemispheres, 0 between them."""
+    """Depth of sulci (1) and of the fissure between the hemispheres; 0 elsewhere."""
     waves = sum(
         component[:, None] * anatomy.fold_directions[:, k] for k, component in enumerate(direction)
     )
@@ -167,7 +167,7 @@ def _grooves(anatomy: Anatomy, direction: tuple[_Array, _Array, _Array], smooth:
 
 
 def _horns(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array, grid: HeadGrid) -> _Array:
-    """Distance from the middle lines of both lateral ventricles, less how thick they are."""
+    """Distance from the centre lines of both lateral ventricles, plus their thinning, in mm."""
     left = right < 0
     width = anatomy.spread * np.where(left, 1 + anatomy.asymmetry, 1 - anatomy.asymmetry)
     outward = (np.abs(right) / width).astype(np.float32)
@@ -185,7 +185,7 @@ def _distance(
     thinner: float,
     flat: bool,
 ) -> _Array:
-    """Distance from a line between two points, in mm, plus how much thinner the horn is there."""
+    """Distance from a line between two points, plus the thinning of the horn, in mm."""
     axes = 2 if flat else 3
     length = sum((end[k] - start[k]) ** 2 for k in range(axes))
     along = sum((place[k] - start[k]) * (end[k] - start[k]) for k in range(axes)) / length
@@ -196,7 +196,7 @@ def _distance(
 
 
 def _cover(level: _Array, field: _Array, steepness: _Array, spacing: float) -> _Array:
-    """The share of each element that lies below a level of a field, ``(N, E)``."""
+    """Share of each pixel or voxel that lies below a level of a field, ``(N, E)``."""
     covered: _Array = np.clip(0.5 + (level - field) / (steepness * np.float32(spacing)), 0, 1)
     return covered
 
@@ -210,14 +210,14 @@ def _level(
     inside: _Array | None = None,
     rounds: int = 40,
 ) -> _Array:
-    """The level below which ``size`` elements lie, ``(N, 1)``, by bisection."""
+    """Level below which ``size`` pixels or voxels lie, ``(N, 1)``, by bisection."""
     weight = np.float32(1) if inside is None else inside
 
     def holds_enough(level: _Array) -> NDArray[np.bool_]:
         covered = (weight * _cover(level, field, steepness, spacing)).sum(axis=1, keepdims=True)
         return covered.astype(np.float64) >= size
 
-    # What is thinner than an element covers no more than a part of it, even along its middle.
+    # A structure thinner than a voxel covers only part of it, and has a negative level.
     is_thin = holds_enough(np.zeros(size.shape, dtype=np.float32))
     low, high = np.where(is_thin, -spacing, 0.0), np.where(is_thin, 0.0, 8 * start)
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Measuring and changing the shape of handwritten digits.
+"""Measurement and modification of the shape of handwritten digits.
 
 After Castro et al., "Morpho-MNIST: Quantitative Assessment and Diagnostics for Representation
 Learning" (2019, arXiv:1809.01181).

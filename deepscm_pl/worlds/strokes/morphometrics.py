@@ -1,8 +1,8 @@
-r"""Measurements of the shape and intensity of handwritten digits.
+"""Measurements of the shape and intensity of handwritten digits.
 
-The definitions are those of Castro et al., "Morpho-MNIST: Quantitative Assessment and Diagnostics
-for Representation Learning" (2019, arXiv:1809.01181): an image is enlarged, binarised at half of
-its range, and measured on the grid of the enlarged image; results are in pixels of the original.
+The definitions follow Castro et al., "Morpho-MNIST: Quantitative Assessment and Diagnostics for
+Representation Learning" (2019, arXiv:1809.01181): each image is enlarged, binarised at half of its
+range and measured on the enlarged grid; results are in pixels of the original.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ __all__ = [
 ]
 
 _OUTSIDE = 0.02
-"""The share of brightness that lies outside of the bounding parallelogram, on both sides."""
+"""Share of the brightness outside the bounding parallelogram, both sides together."""
 
 _CHUNK = 64
-"""Images measured together: few enough for the processor's cache."""
+"""Number of images measured together; small enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
 class Morphometrics:
-    """Measurements of N images, each ``(N,)``; nan for the shape of a black image.
+    """Measurements of N images, ``(N,)`` each; the shape of a black image is NaN.
 
     Attributes:
-        area: Of the foreground, in square pixels.
-        length: Of the skeleton of the stroke, in pixels.
+        area: Area of the foreground, in square pixels.
+        length: Length of the skeleton, in pixels.
         thickness: Twice the mean distance from the skeleton to the background, in pixels.
-        slant: Angle of the horizontal shear, in radians; positive leans to the right.
-        width: Of the bounding parallelogram (along the slant), in pixels.
-        height: Of the bounding parallelogram, in pixels.
-        intensity: Median grey level of the bright half, as :func:`measure_intensity`.
+        slant: Angle of the horizontal shear, in radians; positive to the right.
+        width: Width of the bounding parallelogram (along the slant), in pixels.
+        height: Height of the bounding parallelogram, in pixels.
+        intensity: Grey level, see :func:`measure_intensity`.
     """
 
     area: NDArray[np.float64]
@@ -59,12 +59,9 @@ class Morphometrics:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where N shapes are and how they lean, each ``(N,)``.
+    """Centroids (``row``, ``column``) of N shapes and their ``lean``, ``(N,)`` each.
 
-    Attributes:
-        row: Of the centroid.
-        column: Of the centroid.
-        lean: Columns per row that the shape goes to the right downwards.
+    The lean is the shift to the right per row downwards, in columns.
     """
 
     row: NDArray[np.float64]
@@ -73,17 +70,14 @@ class Placement:
 
 
 def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
-    """Measures a batch of images.
+    """Measure the shape and intensity of digits.
 
     Args:
-        images: Grey levels 0 to 255, ``(N, H, W)``, as a numpy array or a tensor in main memory.
-        scale: Enlargement before binarising.
-
-    Returns:
-        The measurements, in the order of the images.
+        images: Grey levels 0 to 255, ``(N, H, W)``, as a NumPy array or a CPU tensor.
+        scale: Factor by which images are enlarged before they are binarised.
 
     Raises:
-        ValueError: If ``images`` is not of shape ``(N, H, W)`` or not finite, or ``scale`` is
+        ValueError: If the shape is not ``(N, H, W)``, a grey level is not finite, or ``scale`` is
             below 1.
 
     Example:
@@ -104,16 +98,10 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
 
 
 def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
-    """The median grey level of the pixels that are brighter than half of the range.
-
-    Args:
-        images: Grey levels 0 to 255, ``(N, H, W)``, as a numpy array or a tensor in main memory.
-
-    Returns:
-        Grey levels, ``(N,)``.
+    """Median grey level of the pixels at or above half of the range of their image, ``(N,)``.
 
     Raises:
-        ValueError: If ``images`` is not of shape ``(N, H, W)`` or not finite.
+        ValueError: If the shape is not ``(N, H, W)`` or a grey level is not finite.
 
     Example:
         >>> measure_intensity([[[0, 0, 90], [0, 100, 120], [0, 0, 20]]])
@@ -127,16 +115,10 @@ def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
 
 
 def grey_levels(images: ArrayLike) -> NDArray[np.float32]:
-    """Checks a batch of images.
-
-    Args:
-        images: ``(N, H, W)``, numbers of any type.
-
-    Returns:
-        ``(N, H, W)`` float32.
+    """Check a batch of images, ``(N, H, W)``, and convert it to float32.
 
     Raises:
-        ValueError: If they are not of that shape or not finite.
+        ValueError: If the shape differs or a number is not finite.
     """
     array = np.asarray(images, dtype=np.float32)
     if array.ndim != 3:
@@ -145,18 +127,14 @@ def grey_levels(images: ArrayLike) -> NDArray[np.float32]:
             "drop the channel dimension, or add one for the batch."
         )
     if not np.isfinite(array).all():
-        raise ValueError("images must be finite, got nan or infinity.")
+        raise ValueError("images must be finite, got NaN or infinity.")
     return array
 
 
 def binarise(images: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """The pixels at or above half of the range of their image.
+    """Masks ``(N, H, W)`` of the pixels at or above half of the range of their image.
 
-    Args:
-        images: ``(N, H, W)``.
-
-    Returns:
-        ``(N, H, W)``, false throughout for an image of one grey level.
+    The mask of an image with a single grey level is empty.
     """
     low, middle = images.min(axis=(1, 2), keepdims=True), _middle(images)
     masks: NDArray[np.bool_] = (images >= middle) & (middle > low)
@@ -164,21 +142,14 @@ def binarise(images: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def thickness_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The mean thickness of shapes.
-
-    Args:
-        masks: ``(N, H, W)``, true in the foreground.
-
-    Returns:
-        In pixels of the mask, ``(N,)``; nan where there is no foreground.
-    """
+    """Mean thickness of the shapes in masks ``(N, H, W)``, in pixels; NaN for an empty mask."""
     distances = distance_to_background(masks)
     with np.errstate(invalid="ignore"):
         return _thickness(medial_axis(masks, distances), distances)
 
 
 def _middle(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The middle of the range of each image, ``(N, 1, 1)``."""
+    """Middle of the range of each image, ``(N, 1, 1)``."""
     low = images.min(axis=(1, 2), keepdims=True)
     high = images.max(axis=(1, 2), keepdims=True)
     middle: NDArray[np.float32] = low + (high - low) / 2
@@ -210,7 +181,7 @@ def _thickness(skeletons: NDArray[np.bool_], distances: NDArray[np.float64]) -> 
 
 
 def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Steps between neighbouring pixels of the skeleton, diagonal ones counting √2, ``(N,)``."""
+    """Length of skeletons, ``(N,)``: 1 for a straight step between pixels, √2 for a diagonal."""
     upper, lower = skeletons[:, :-1], skeletons[:, 1:]
     across = skeletons[:, :, :-1] & skeletons[:, :, 1:]
     straight = np.sum(across, axis=(1, 2)) + np.sum(upper & lower, axis=(1, 2))
@@ -221,14 +192,7 @@ def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def find_placement(images: NDArray[np.float32]) -> Placement:
-    """Where shapes are and how they lean.
-
-    Args:
-        images: ``(N, H, W)``.
-
-    Returns:
-        In pixels of these images; nan for a black image.
-    """
+    """Centroid and lean of the brightness in images ``(N, H, W)``; NaN for a black image."""
     weights = images.astype(np.float64)
     total = weights.sum(axis=(1, 2))
     y, x = np.arange(images.shape[1]), np.arange(images.shape[2])
@@ -242,15 +206,9 @@ def find_placement(images: NDArray[np.float32]) -> Placement:
 def extents(
     images: NDArray[np.float32], placement: Placement
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Width and height of the bounding parallelogram, which leans as the shape does.
+    """Width and height of the bounding parallelogram, in pixels, ``(N,)`` each.
 
-    Args:
-        images: ``(N, H, W)``.
-        placement: As of :func:`find_placement`.
-
-    Returns:
-        What holds all but a small share of the brightness, in pixels of these images, ``(N,)``
-        each.
+    The parallelogram leans as the shape does, and holds all but a small share of the brightness.
     """
     count, height, width = images.shape
     lean = placement.lean[:, None, None] * (
@@ -265,10 +223,9 @@ def extents(
 
 
 def _extent(brightness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length, in cells, that holds all but a small share of the brightness, ``(N,)``.
+    """Length that holds all but a small share of the brightness, ``(N,)``.
 
-    Args:
-        brightness: ``(N, T)``; entry t lies between the positions t - 1 and t.
+    Entry t of ``brightness``, ``(N, T)``, lies between the positions t - 1 and t.
     """
     cumulative = brightness.cumsum(axis=1)
     shares = cumulative / cumulative[:, -1:]

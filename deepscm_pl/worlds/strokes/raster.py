@@ -1,11 +1,11 @@
-r"""Dilation and erosion of binary images, many pixels at a time.
+r"""Dilation, erosion and resizing of images of digits.
 
-A mask becomes one long integer with a bit per pixel. Moving the mask is a bit shift and uniting two
-masks a bitwise or, so that the dilation by a structuring element :math:`B`,
+For dilation, a mask becomes one long integer with a bit per pixel. A shift of the mask is a bit
+shift and a union of masks a bitwise or, so that the dilation by a structuring element :math:`B`,
 
 .. math:: A \oplus B = \bigcup_{b \in B} (A + b),
 
-takes a few operations per row of :math:`B` whatever the size of the mask.
+takes a few operations per row of :math:`B`, whatever the size of the mask.
 """
 
 from __future__ import annotations
@@ -22,15 +22,12 @@ __all__ = ["dilate", "enlarge", "erode", "interpolate", "reduce", "reduced_disk"
 
 
 def dilate(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bool_]:
-    """Adds all pixels that a structuring element reaches from the foreground.
+    """Dilate a mask, ``(H, W)``.
 
     Args:
-        mask: ``(H, W)``, true in the foreground.
-        half_widths: The structuring element, symmetric in both axes: it covers columns
-            ``-half_widths[k]`` to ``half_widths[k]`` of rows ``-k`` and ``k``. Falls with k.
-
-    Returns:
-        ``(H, W)``.
+        mask: True in the foreground.
+        half_widths: The symmetric structuring element: it covers the columns ``-half_widths[k]`` to
+            ``half_widths[k]`` of the rows ``-k`` and ``k``. Must not increase with k.
 
     Example:
         >>> mask = np.zeros((3, 5), dtype=bool)
@@ -41,7 +38,7 @@ def dilate(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bo
                [0, 0, 1, 0, 0]])
     """
     height, width = mask.shape
-    # The margin takes what a shift pushes beyond either end of a row.
+    # A margin between rows, so that a shift does not carry pixels into the next row.
     stride = -(-(width + half_widths[0]) // 8) * 8
     bits = _to_integer(np.pad(mask, ((0, 0), (0, stride - width))))
     widened, reached, dilated = bits, 0, 0
@@ -54,36 +51,26 @@ def dilate(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bo
 
 
 def erode(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bool_]:
-    """Removes all pixels that a structuring element reaches from the background.
+    """Erode a mask, ``(H, W)``; the surroundings of the mask do not count as background.
 
-    Outside of the mask is neither: it removes nothing.
-
-    Args:
-        mask: ``(H, W)``, true in the foreground.
-        half_widths: The structuring element, as for :func:`dilate`.
-
-    Returns:
-        ``(H, W)``.
+    The structuring element is given as for :func:`dilate`.
     """
     return ~dilate(~mask, half_widths)
 
 
 def reduced_disk(radius: int) -> list[int]:
-    r"""A disk whose rim is blurred by a reduction from 16 times its size.
+    r"""Structuring element of Morpho-MNIST: a disk blurred by a reduction from 16 times its size.
 
-    It is the structuring element with which Morpho-MNIST images have been made: all pixels that
-    have any part in the reduced disk. Reduction spreads the rim by 4/3 pixels along each axis,
+    It holds all pixels that the reduced disk covers in part. The reduction widens the rim by 4/3
+    pixels along each axis,
 
     .. math:: B = \{(x, y): \max(|x| - 4/3, 0)^2 + \max(|y| - 4/3, 0)^2 \le (r + 1/2)^2\}
         \cap [-r, r]^2,
 
     so that small disks are squares.
 
-    Args:
-        radius: :math:`r`, in pixels of the mask.
-
     Returns:
-        Half-widths of rows 0 to ``radius``, as :func:`dilate` takes them.
+        Half-widths of the rows 0 to ``radius``, see :func:`dilate`.
 
     Example:
         >>> reduced_disk(2)
@@ -109,16 +96,10 @@ def _to_mask(bits: int, height: int, stride: int) -> NDArray[np.bool_]:
 
 
 def enlarge(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
-    """Enlarges images: cubic interpolation, then smoothing by a third of an original pixel.
+    """Enlarge images ``(N, H, W)`` to ``(N, scale * H, scale * W)``.
 
-    Interpolation overshoots at edges; what leaves the range of an image is clipped to it.
-
-    Args:
-        images: ``(N, H, W)``.
-        scale: The factor.
-
-    Returns:
-        ``(N, scale * H, scale * W)``.
+    Cubic interpolation, clipped to the range of each image, is followed by a Gaussian filter with a
+    standard deviation of a third of an original pixel.
     """
     height, width = images.shape[1:]
     low = images.min(axis=(1, 2), keepdims=True)
@@ -128,15 +109,7 @@ def enlarge(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
 
 
 def interpolate(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
-    """Enlarges images by cubic interpolation alone.
-
-    Args:
-        images: ``(N, H, W)``.
-        scale: The factor.
-
-    Returns:
-        ``(N, scale * H, scale * W)``.
-    """
+    """Enlarge images ``(N, H, W)`` to ``(N, scale * H, scale * W)`` without smoothing."""
     height, width = images.shape[1:]
     return _apply(
         _interpolation(height, scale * height), _interpolation(width, scale * width), images
@@ -144,27 +117,23 @@ def interpolate(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
 
 
 def reduce(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
-    """Reduces images: smoothing by a third of a resulting pixel, then cubic interpolation.
+    """Reduce images ``(N, scale * H, scale * W)`` to ``(N, H, W)``.
 
-    Args:
-        images: ``(N, scale * H, scale * W)``.
-        scale: The factor.
-
-    Returns:
-        ``(N, H, W)``.
+    A Gaussian filter with a standard deviation of a third of a resulting pixel is followed by cubic
+    interpolation.
     """
     height, width = images.shape[1:]
     return _apply(_reduction(height, scale), _reduction(width, scale), images)
 
 
 def _apply(rows: csr_array, columns: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Multiplies images ``(N, H, W)`` by ``(H', H)`` and ``(W', W)``, giving ``(N, H', W')``."""
+    """Multiply images ``(N, H, W)`` by ``(H', H)`` and ``(W', W)``; ``(N, H', W')``."""
     transposed = _multiply(columns, _multiply(rows, images).swapaxes(1, 2))
     return np.ascontiguousarray(transposed.swapaxes(1, 2))
 
 
 def _multiply(matrix: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Multiplies each image ``(N, H, W)`` from the left by ``(H', H)``."""
+    """Multiply each image ``(N, H, W)`` from the left by ``(H', H)``."""
     count, height, width = images.shape
     side_by_side = images.transpose(1, 0, 2).reshape(height, count * width)
     products: NDArray[np.float32] = (matrix @ side_by_side).reshape(-1, count, width)
@@ -178,13 +147,13 @@ def _reduction(size: int, scale: int) -> csr_array:
 
 @cache
 def _interpolation(size: int, new_size: int) -> csr_array:
-    """The matrix ``(new_size, size)`` of interpolation at the centres of new pixels."""
+    """Matrix ``(new_size, size)`` that interpolates at the centres of the new pixels."""
     centres = (np.arange(new_size) + 0.5) * size / new_size - 0.5
     return csr_array(_cubic(np.abs(centres[:, None] - np.arange(size))).astype(np.float32))
 
 
 def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The cubic convolution kernel of Keys (1981), with a = -1/2."""
+    """Cubic convolution kernel of Keys (1981), with a = -1/2."""
     near = 1.5 * distance**3 - 2.5 * distance**2 + 1
     far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
     return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
@@ -192,6 +161,6 @@ def _cubic(distance: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def _smoothing(size: int, scale: int) -> csr_array:
-    """The matrix ``(size, size)`` of a Gaussian with a standard deviation of ``scale / 3``."""
+    """Matrix ``(size, size)`` of a Gaussian filter with a standard deviation of ``scale / 3``."""
     identity = np.eye(size, dtype=np.float32)
     return csr_array(gaussian_filter1d(identity, sigma=scale / 3, axis=0, mode="constant"))

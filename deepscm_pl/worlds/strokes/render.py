@@ -1,10 +1,12 @@
-"""Rendering digits with a stroke of given thickness and intensity.
+"""Rendering of digits with a stroke of given thickness and intensity.
 
-The pipeline of Pawlowski et al. (2020, arXiv:2006.06485) on Morpho-MNIST operations (Castro et al.
-2019, arXiv:1809.01181), fast enough to render a data set on one core.
+The pipeline of Pawlowski et al. (2020, arXiv:2006.06485) with the operations of Morpho-MNIST
+(Castro et al. 2019, arXiv:1809.01181), fast enough to render a data set on one core.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,38 +26,36 @@ from deepscm_pl.worlds.strokes.raster import (
     reduced_disk,
 )
 
-__all__ = ["as_batch", "as_targets", "set_intensity", "set_thickness"]
+__all__ = ["as_batch", "as_targets", "draw_in_chunks", "set_intensity", "set_thickness"]
 
 _MEASURING_SCALE = 4
 _DRAWING_SCALE = 16
 
 _FAINTEST = 128
-"""The least that the brightest pixel may be after erosion, in grey levels."""
+"""Least grey level of the brightest pixel after erosion."""
 
 _CHUNK = 64
-"""Images rendered together."""
+"""Number of images drawn together; small enough for the processor's cache."""
 
 
 def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
-    r"""Redraws digits, in full intensity, with a stroke of the given mean thickness.
+    r"""Redraw digits in full intensity with the given mean stroke thickness.
 
-    The image is enlarged 16 times and binarised at half of its range. With :math:`t_0` the measured
-    thickness, the shape is dilated, or eroded, by a disk of radius :math:`\lfloor 16 \, |t - t_0|
-    / 2 \rfloor`, and reduced again.
-
-    Erosion stops where the stroke would vanish: a digit cannot be drawn thinner than one that
-    keeps a pixel of half intensity. A black image has no stroke and stays black.
+    The image is enlarged 16 times and binarised at half of its range. With the measured thickness
+    :math:`t_0`, the shape is dilated or eroded by a disk of radius :math:`\lfloor 16 \, |t - t_0|
+    / 2 \rfloor`, and reduced again. Erosion stops before the stroke vanishes: the thinnest digit
+    keeps a pixel of half intensity. A black image stays black.
 
     Args:
-        image: Grey levels 0 to 255, ``(H, W)``, or a batch ``(N, H, W)``, which is faster.
-        thickness: In pixels: a number, or for a batch also ``(N,)``.
+        image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``; batches are faster.
+        thickness: In pixels; a number or ``(N,)``.
 
     Returns:
-        Of the shape of ``image``, 0 to 255.
+        Grey levels 0 to 255, of the same shape.
 
     Raises:
-        ValueError: If the image is of another shape or not finite, if a thickness is not positive
-            and finite, or if there is not one for each image.
+        ValueError: If a shape does not fit, a grey level is not finite, or a thickness is not
+            positive and finite.
 
     Example:
         >>> from deepscm_pl.worlds.strokes import measure
@@ -68,28 +68,24 @@ def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
     targets = as_targets("thickness", thickness, len(batch))
     if not ((targets > 0) & np.isfinite(targets)).all():
         raise ValueError(f"thickness must be positive and finite, in pixels, got {targets}.")
-    drawn = np.empty(batch.shape, dtype=np.uint8)
-    for start in range(0, len(batch), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        drawn[part] = _redraw(batch[part], targets[part])
-    return drawn.reshape(shape)
+    return draw_in_chunks(_redraw, batch, targets).reshape(shape)
 
 
 def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
-    """Scales digits so that the median grey level of their bright pixels is the given one.
+    """Scale the grey levels of digits such that :func:`measure_intensity` gives the intensity.
 
-    What exceeds 255 is clipped, and grey levels are truncated to whole ones.
+    Grey levels are clipped at 255 and truncated to whole numbers.
 
     Args:
-        image: Grey levels 0 to 255, ``(H, W)``, or a batch ``(N, H, W)``.
-        intensity: In grey levels, 0 to 255: a number, or for a batch also ``(N,)``.
+        image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``.
+        intensity: In grey levels, 0 to 255; a number or ``(N,)``.
 
     Returns:
-        Of the shape of ``image``. A black image stays black.
+        An image of the same shape. A black image stays black.
 
     Raises:
-        ValueError: If the image is of another shape or not finite, if an intensity is not within
-            0 to 255, or if there is not one for each image.
+        ValueError: If a shape does not fit, a grey level is not finite, or an intensity is out of
+            range.
 
     Example:
         >>> set_intensity([[0, 50, 100], [0, 100, 200]], 64)
@@ -106,13 +102,10 @@ def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
 
 
 def as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
-    """One image or several as ``(N, H, W)``, and the shape that they came in.
-
-    Args:
-        image: ``(H, W)`` or ``(N, H, W)``.
+    """One image ``(H, W)`` or several as a checked batch ``(N, H, W)``, and the original shape.
 
     Raises:
-        ValueError: If it is of another shape or not finite.
+        ValueError: If the shape does not fit or a grey level is not finite.
     """
     array = np.asarray(image)
     if array.ndim not in (2, 3):
@@ -121,15 +114,10 @@ def as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
 
 
 def as_targets(name: str, values: ArrayLike, count: int) -> NDArray[np.float64]:
-    """One value for each image, ``(N,)``.
-
-    Args:
-        name: Of the values, for the message.
-        values: A number, or ``(N,)``.
-        count: N.
+    """One value per image, ``(count,)``, from a number or an array.
 
     Raises:
-        ValueError: If there is not one value for each image.
+        ValueError: If the number of values differs; the message names them ``name``.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.shape not in ((), (count,)):
@@ -137,8 +125,21 @@ def as_targets(name: str, values: ArrayLike, count: int) -> NDArray[np.float64]:
     return np.broadcast_to(array, (count,))
 
 
+def draw_in_chunks(
+    draw: Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.uint8]],
+    images: NDArray[np.float32],
+    targets: NDArray[np.float64],
+) -> NDArray[np.uint8]:
+    """Apply a function to images ``(N, H, W)`` and targets ``(N,)``, a few at a time."""
+    drawn = np.empty(images.shape, dtype=np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        drawn[part] = draw(images[part], targets[part])
+    return drawn
+
+
 def _redraw(images: NDArray[np.float32], targets: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Images ``(N, H, W)`` with strokes of the given thickness."""
+    """Redraw images ``(N, H, W)`` with strokes of the given thickness."""
     enlarged = enlarge(images, _MEASURING_SCALE)
     found = thickness_of_masks(binarise(enlarged)) / _MEASURING_SCALE
     changes = np.nan_to_num(_DRAWING_SCALE * (targets - found) / 2)
@@ -150,7 +151,7 @@ def _redraw(images: NDArray[np.float32], targets: NDArray[np.float64]) -> NDArra
 
 
 def _grow(mask: NDArray[np.bool_], change: int) -> NDArray[np.uint8]:
-    """The image of a mask dilated, or if ``change`` is negative eroded, by so many pixels."""
+    """Draw a mask that is dilated by ``change`` pixels, or eroded if it is negative."""
     if change >= 0:
         return _draw(dilate(mask, reduced_disk(change)))
     for radius in range(-change, 0, -1):
@@ -161,7 +162,7 @@ def _grow(mask: NDArray[np.bool_], change: int) -> NDArray[np.uint8]:
 
 
 def _draw(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The image of a mask, reduced to the size of the original."""
+    """Draw a mask at the size of the original image."""
     reduced = reduce(mask[None].astype(np.float32), _DRAWING_SCALE)
     drawn: NDArray[np.uint8] = np.clip(255 * reduced[0], 0, 255).astype(np.uint8)
     return drawn

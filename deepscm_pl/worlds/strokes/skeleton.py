@@ -1,4 +1,4 @@
-"""The medial axis of shapes: the centres of the largest disks that fit inside."""
+"""Medial axes of shapes: the centres of the largest disks that fit inside."""
 
 from __future__ import annotations
 
@@ -14,41 +14,29 @@ _NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1,
 
 
 def distance_to_background(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The Euclidean distance from each pixel to the nearest background pixel, centre to centre.
+    """Euclidean distance from each pixel of masks ``(N, H, W)`` to the nearest background pixel.
 
-    Outside of a mask is background.
-
-    Args:
-        masks: ``(N, H, W)``, true in the foreground.
-
-    Returns:
-        ``(N, H, W)``, 0 in the background.
+    Distances are from centre to centre. The surroundings of a mask are background.
 
     Example:
         >>> distance_to_background(np.ones((1, 1, 3), dtype=bool))
         array([[[1., 1., 1.]]])
     """
     count, height, width = masks.shape
-    # One background row between images separates them, so that a single transform serves all.
+    # A background row separates the masks, so that one transform is enough for all.
     mosaic = np.pad(masks, ((0, 0), (1, 0), (1, 1))).reshape(count * (height + 1), width + 2)
     distances: NDArray[np.float64] = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
     return distances[:-1].reshape(count, height + 1, width + 2)[:, 1:, 1:-1]
 
 
 def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Thins shapes to their medial axis, one pixel wide and as connected as the shape.
+    """Thin shapes ``(N, H, W)`` to their medial axis, one pixel wide and equally connected.
 
-    Foreground pixels are taken in order of their distance to the background, those with more
-    foreground neighbours first, and removed unless that would break their neighbourhood in parts
-    or shorten the end of a line. Pixels of equal rank that do not touch each other, of all images,
-    are taken together.
-
-    Args:
-        masks: ``(N, H, W)``, true in the foreground.
-        distances: ``(N, H, W)``, as by :func:`distance_to_background`.
-
-    Returns:
-        ``(N, H, W)``, true on the medial axis.
+    Foreground pixels are visited in order of their distance to the background, and among equal
+    distances those with more foreground neighbours first. A pixel is removed unless its removal
+    would disconnect its neighbours or shorten the end of a line. Pixels of equal rank that do not
+    touch are removed together, in all images at once. ``distances`` are those of
+    :func:`distance_to_background`.
 
     Example:
         >>> bar = np.ones((1, 3, 7), dtype=bool)
@@ -57,7 +45,7 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
                 [0, 1, 1, 1, 1, 1, 0],
                 [1, 0, 0, 0, 0, 0, 1]]])
     """
-    # In C order whatever the order of the masks, so that its flat form is a view.
+    # In C order, so that the flattened array is a view.
     remaining = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.uint8, order="C")
     stride = remaining.shape[2]
     offsets = np.array([row * stride + column for row, column in _NEIGHBOURS])
@@ -71,7 +59,7 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
 def _ranks(
     remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: NDArray[np.float64]
 ) -> list[NDArray[np.intp]]:
-    """Foreground pixels, grouped by rank and so that no two of a group touch each other."""
+    """Groups of foreground pixels of equal rank, in order; no two pixels of a group touch."""
     flat = remaining.reshape(-1)
     pixels = np.flatnonzero(flat)
     if not len(pixels):
@@ -88,18 +76,18 @@ def _ranks(
 def _neighbourhoods(
     flat: NDArray[np.uint8], pixels: NDArray[np.intp], offsets: NDArray[np.intp]
 ) -> NDArray[np.uint8]:
-    """The foreground neighbours of each pixel, one bit each."""
+    """Foreground neighbours of each pixel, one bit each."""
     return np.packbits(flat[pixels[:, None] + offsets], axis=1, bitorder="little")[:, 0]
 
 
 @cache
 def _removable() -> NDArray[np.bool_]:
-    """For each of the 256 neighbourhoods, whether its centre can go."""
+    """Whether the centre of each of the 256 neighbourhoods can be removed."""
     return np.array([_is_removable(code) for code in range(256)])
 
 
 def _is_removable(code: int) -> bool:
-    """Whether the neighbours are two or more in one part, with background beside the centre."""
+    """Whether the centre has two or more connected neighbours and a background pixel beside it."""
     neighbours = np.zeros((3, 3), dtype=int)
     for bit, (row, column) in enumerate(_NEIGHBOURS):
         neighbours[1 + row, 1 + column] = code >> bit & 1

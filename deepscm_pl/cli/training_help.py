@@ -1,0 +1,72 @@
+"""The options of the commands that train, without the time that it takes to make their parser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+
+from deepscm_pl.cli.configurations import Configuration, split_configurations
+from deepscm_pl.cli.parser import FriendlyArgumentParser, fail
+
+__all__ = ["TRAINING_COMMANDS", "check_training_words", "training_help"]
+
+TRAINING_COMMANDS = {
+    "fit": "Train a model, then test its best checkpoint.",
+    "validate": "Evaluate a model on the validation split.",
+    "test": "Evaluate a model on the test split.",
+    "predict": "Write the quantities of every test image as a table.",
+}
+
+_OPTION = re.compile(r"^ +(?:-\w[^,\n]*, )?--([\w.]+)", re.MULTILINE)
+_COMPLETE_GROUPS = ("trainer", "checkpoint", "association", "evaluation")
+_CKPT_PATH = """\
+  --ckpt_path CKPT_PATH
+                        Checkpoint of a training. Without --config the model and the data are taken
+                        from it. 'last' resumes the latest training in --trainer.default_root_dir.
+  --trust PACKAGE [PACKAGE ...]
+                        Packages whose classes a checkpoint may name in addition to this one's."""
+
+
+def training_help(command: str) -> str:
+    """The help of a command, as its parser would print it."""
+    return (
+        f"usage: deepscm {command} --config FILE.yaml [OPTIONS]\n\n{TRAINING_COMMANDS[command]} "
+        "The options of a data module: --data.help CLASS,\nfor example "
+        f"deepscm_pl.data.MorphoMNISTDataModule.\n\n{_options_text()}\n{_CKPT_PATH}"
+    )
+
+
+def check_training_words(words: Sequence[str]) -> None:
+    """Refuse what is wrong on a command line before Lightning is imported.
+
+    Raises:
+        SystemExit: If there is no such option, after one line that names the nearest.
+        FileNotFoundError: If a configuration does not exist.
+        ValueError: If there are no options, or a configuration is not valid YAML.
+    """
+    if len(words) == 1:
+        raise ValueError(
+            "give --config FILE.yaml, or an experiment such as --config digits/full, or "
+            f"--ckpt_path FILE.ckpt; deepscm {words[0]} --help lists all options."
+        )
+    options = {*_OPTION.findall(_options_text()), "ckpt_path", "trust", "help", "verbose"}
+    for word in words[1:]:
+        name = word.partition("=")[0].removesuffix("+")
+        if name.startswith("--") and not _is_known(name[2:], options):
+            parser = FriendlyArgumentParser(prog=f"deepscm {words[0]}", add_help=False)
+            for each in sorted(options):
+                parser.add_argument(f"--{each}")
+            fail(parser, f"unrecognized arguments: {name}")
+    Configuration.read(split_configurations(words)[0])
+
+
+def _is_known(name: str, options: set[str]) -> bool:
+    group, _, rest = name.partition(".")
+    if group in _COMPLETE_GROUPS and rest and rest != "help":
+        return f"{group}.{rest.partition('.')[0]}" in options
+    return group in {option.partition(".")[0] for option in options}
+
+
+def _options_text() -> str:
+    return files("deepscm_pl.cli").joinpath("training_options.txt").read_text(encoding="utf-8")
