@@ -29,7 +29,6 @@ _MODULES = {
 
 _NAMES = {
     "evaluation.Report": "reports.Report",
-    "training.checkpoint.evaluate_average": "runs.watched.evaluate_average",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
 }
 """Names that moved out of a module that still exists, or not along with the rest of it."""

@@ -20,7 +20,6 @@ from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.parser import nearest
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
 from deepscm_pl.runs.checkpoint_files import furthest_checkpoint
-from deepscm_pl.runs.watched import WatchedModule
 from deepscm_pl.training import DeepSCM
 
 __all__ = [
@@ -340,7 +339,7 @@ def trained_class(checkpoint: Checkpoint) -> type[Any]:
     if name is None:
         return DeepSCM
     try:
-        return restore_class(name, (WatchedModule,), checkpoint.trust)
+        return restore_class(name, (pl.LightningModule,), checkpoint.trust)
     except ValueError as error:
         raise ValueError(
             f"checkpoint: {checkpoint.path} names no model of this program: {error}"

@@ -100,6 +100,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             check_state(checkpoint)
         except ValueError as error:
             raise ValueError(f"ckpt_path: {path} is refused: {error}") from None
+        checkpoint.setdefault("callbacks", {})  # without it Lightning calls none of them
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
