@@ -106,6 +106,7 @@ class ModelSteps:
         self.device = next(model.parameters()).device
         self.trainer = StandInTrainer()
         model.trainer = self.trainer  # type: ignore[assignment]
+        self.callbacks: Any = model.configure_callbacks()
         self.optimizer = _make_optimizer(
             [list(model.scm[name].parameters()) for name in model.scm.graph.nodes]
         )
@@ -114,12 +115,16 @@ class ModelSteps:
 
     def step(self) -> None:
         """One of them."""
-        self.model.on_train_batch_start(self.batch, 1)
+        for callback in self.callbacks:
+            callback.on_train_batch_start(self.trainer, self.model, self.batch, 1)
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.is_mixed):
             loss = self.model.training_step(self.batch, 1)
+        for callback in self.callbacks:
+            callback.on_before_backward(self.trainer, self.model, loss)
         loss.backward()
-        self.model.on_before_optimizer_step(self.optimizer)
+        for callback in self.callbacks:
+            callback.on_before_optimizer_step(self.trainer, self.model, self.optimizer)
         self.optimizer.step()
 
 
@@ -129,6 +134,7 @@ class StandInTrainer:
     def __init__(self) -> None:
         self.global_step = self.current_epoch = self.global_rank = 0
         self.should_stop = False
+        self.callbacks: list[object] = []
         self.precision_plugin = SimpleNamespace(scaler=None)
         progress = SimpleNamespace(is_last_batch=False)
         steps = SimpleNamespace(batch_progress=progress, val_loop=SimpleNamespace())

@@ -23,12 +23,12 @@ _MODULES = {
     "data.worlds": "worlds",
     "evaluation.pictures": "reports",
     "training.checkpoint": "checkpoints.loading",
+    "training.export": "checkpoints.export",
 }
 """Earlier modules, whose submodules moved along, to their successors."""
 
 _NAMES = {
     "evaluation.Report": "reports.Report",
-    "training.checkpoint.evaluate_average": "runs.watched.evaluate_average",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
 }
 """Names that moved out of a module that still exists, or not along with the rest of it."""

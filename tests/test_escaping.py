@@ -23,7 +23,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from deepscm_pl import StructuralCausalModel
-from deepscm_pl.checkpoints.loading import read_variables
+from deepscm_pl.checkpoints import Checkpoint
 from deepscm_pl.cli import main
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.observations import observations_from_csv
@@ -60,7 +60,6 @@ from deepscm_pl.mechanisms import Categorical
 from deepscm_pl.reports import draw_densities as draw_density_results
 from deepscm_pl.reports import draw_examples
 from deepscm_pl.reports.tables import Table, density_table, print_table
-from deepscm_pl.runs.reading import read_checkpoint
 from deepscm_pl.variables import Domain, Variable
 
 from tiny import CONFIGURATION, TinyDataModule
@@ -505,7 +504,7 @@ def test_the_tags_contain_plain_characters_only(hostile):
 
 def test_the_answers_can_be_the_next_observations(hostile, tmp_path, capsys):
     checkpoint = next((hostile[0] / "checkpoints").glob("epoch=*.ckpt"))
-    found = read_variables(checkpoint, read_checkpoint(checkpoint))
+    found = Checkpoint.read(checkpoint).variables()
     assert {name: each.unit for name, each in found.items() if each.unit} == UNITS
     assert found["kind"].classes == NAMES
     rows = [str(row) for row in range(len(NAMES))]

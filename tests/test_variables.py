@@ -13,12 +13,12 @@ from matplotlib.text import Text
 
 from deepscm_pl import DeepSCM, StructuralCausalModel
 from deepscm_pl.callbacks import AttributeDensities, CounterfactualGrid
-from deepscm_pl.checkpoints.loading import read_variables
+from deepscm_pl.checkpoints import Checkpoint
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.figures import captions
 from deepscm_pl.interventions import Increase, Multiply, format_do, parse_do
 from deepscm_pl.mechanisms import AffineFlow, Categorical
-from deepscm_pl.training import export_model, read_checkpoint
+from deepscm_pl.training import export_model
 from deepscm_pl.variables import Domain, Variable
 
 SEX = Variable("sex", Domain(categories=2), classes=("female", "male"))
@@ -104,7 +104,7 @@ def test_files_keep_variables(trained, tmp_path):
     again = export_model(exported, tmp_path / "again.safetensors")
     for path in (trained[1], exported, again):
         describes(DeepSCM.load_from_checkpoint(path).scm)
-        assert read_variables(path, read_checkpoint(path))["site"].classes == SITE.classes
+        assert Checkpoint.read(path).variables()["site"].classes == SITE.classes
 
 
 def test_a_resumed_training_keeps_variables_without_the_data_module(trained, tmp_path):

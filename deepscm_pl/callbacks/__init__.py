@@ -17,7 +17,8 @@ if TYPE_CHECKING:
         SampleGrid,
     )
     from deepscm_pl.callbacks.latent_traversal import LatentTraversal
-    from deepscm_pl.runs.finite import SkipSteps
+    from deepscm_pl.runs.finite import FiniteCheck, SkipSteps
+    from deepscm_pl.runs.repeatable import RepeatableRun
     from deepscm_pl.runs.termination import SaveOnTermination
 
 __all__ = [
@@ -27,10 +28,12 @@ __all__ = [
     "CounterfactualGrid",
     "EvaluationReport",
     "FigureCallback",
+    "FiniteCheck",
     "InterventionGrid",
     "LatentTraversal",
     "NoiseHistograms",
     "ReconstructionGrid",
+    "RepeatableRun",
     "SampleGrid",
     "SaveOnTermination",
     "SkipSteps",

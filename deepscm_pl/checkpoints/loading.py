@@ -1,32 +1,30 @@
-"""Reading checkpoints that may be missing, broken, foreign or hostile."""
+"""Trained models on disk: a file is read once, and everything else is made of its content."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.scans.cache import Cache, holds_caches
 from deepscm_pl.escaping import one_line
-from deepscm_pl.runs.reading import load_weights, read_checkpoint
+from deepscm_pl.interventions import parse_do
+from deepscm_pl.mechanisms import Context, Mechanism
+from deepscm_pl.runs.reading import load_weights, read_checkpoint, require_settings
+from deepscm_pl.runs.safetensors_file import without_training_state
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Variable
+from deepscm_pl.variables import Do, Variable, Variables
 
-__all__ = [
-    "describe_data",
-    "load_data",
-    "load_model",
-    "read_variables",
-]
+__all__ = ["Checkpoint", "TrainedModel", "load", "load_data"]
 
 _UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
 """What constructors raise in addition to ValueError where arguments do not belong together."""
@@ -34,52 +32,330 @@ _UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeErro
 _SPARE_PARAMETERS = 1_000
 """How many parameters a model may have beyond the weights in its file before it is refused."""
 
-_Model = TypeVar("_Model", bound=pl.LightningModule)
+_PREFIX = "scm."
+_OTHER_PREFIXES = ("objective.",)
+"""Of the weights that only training needs."""
+
+_MODEL_CLASS = "deepscm_pl.training.deep_scm.DeepSCM"
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
-def load_model(
-    kind: type[_Model],
-    path: str | Path,
-    map_location: Any,
-    settings: Sequence[str],
-    trust: Sequence[str],
-    changes: Mapping[str, Any],
-) -> _Model:
-    """Load the trained model of the class ``kind`` in a checkpoint, in evaluation mode.
+def load(path: str | Path, map_location: Any = "cpu", trust: Sequence[str] = ()) -> TrainedModel:
+    """Load a trained structural causal model, ready for questions (in evaluation mode).
 
-    The model is built on the device ``"meta"`` first, where it takes no memory, and compared with
-    the weights in the file.
+    Nothing in the file is executed. The averaged weights are taken where the file holds them.
 
     Args:
-        kind: The class of the model.
-        path: The ``.ckpt`` file.
+        path: A checkpoint (``.ckpt``), or an exported model (``.safetensors``).
         map_location: Where the tensors go, as in :func:`torch.load`.
-        settings: Names of hyper-parameters that every model of this kind has.
-        trust: Packages whose classes the file may name, in addition to this one.
-        changes: Arguments of ``kind`` that take the place of those in the file.
+        trust: Packages whose classes the file may name, in addition to ``deepscm_pl``, ``torch.nn``
+            and ``torch.optim``; those that you have imported are trusted.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, foreign or hostile, or does not fit the model that it
-            describes.
+        ValueError: If the file is truncated, foreign or hostile, does not fit the model that it
+            describes, or holds a model that was never fitted to data.
     """
-    checkpoint = read_checkpoint(path, map_location, settings)
-    variables = read_variables(path, checkpoint)
-    try:
-        arguments = restore_arguments(kind, checkpoint["hyper_parameters"], trust) | dict(changes)
-        weights = checkpoint["state_dict"]
-        with torch.device("meta"), _at_most(len(weights) + _SPARE_PARAMETERS):
-            load_weights(kind(**arguments), weights)
-        model = kind(**arguments)
-        load_weights(model, weights)
-        scm = getattr(model, "scm", None)
-        if isinstance(scm, StructuralCausalModel):
-            scm.describe(variables)
-    except (*_UNFIT, ValueError) as error:
-        raise ValueError(
-            f"checkpoint: {path} does not fit this version of the program: {one_line(error)}"
-        ) from None
-    return model.eval()
+    return Checkpoint.read(path, map_location, trust).trained_model()
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained structural causal model and its data.
+
+    Attributes:
+        scm: The model, in evaluation mode.
+        checkpoint: The file that it comes from, without weights.
+    """
+
+    scm: StructuralCausalModel
+    checkpoint: Checkpoint
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The variables with their domains, units and class names, in the order of the graph."""
+        return self.scm.variables
+
+    def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
+        """Make the data module that the model was trained with; see :meth:`Checkpoint.data`."""
+        return self.checkpoint.data(root, **changes)
+
+    def sample(self, n: int, seed: int | None = None) -> dict[str, Tensor]:
+        """Draw ``n`` observations, ``(n, *event)`` for each variable.
+
+        Args:
+            n: How many.
+            seed: Of the noise; None to draw from torch's generator as it is.
+        """
+        with _answering(seed):
+            return self.scm.sample(n)
+
+    def intervene(self, do: Do | str, n: int, seed: int | None = None) -> dict[str, Tensor]:
+        """Draw ``n`` observations under do(...), ``(n, *event)`` for each variable.
+
+        Args:
+            do: The intervention, as a mapping or as text such as ``"thickness=3"``.
+            n: How many.
+            seed: As for :meth:`sample`.
+
+        Raises:
+            ValueError: If the intervention is not valid.
+        """
+        with _answering(seed):
+            return self.scm.intervene(self._do(do), n)
+
+    def counterfactual(
+        self,
+        factual: Variables,
+        do: Do | str | Sequence[Do | str],
+        num_particles: int = 1,
+        seed: int | None = None,
+    ) -> dict[str, Tensor]:
+        """What observations would have been, had ``do`` been done.
+
+        Args:
+            factual: The observations, ``(*batch, *event)`` for every variable.
+            do: An intervention, as for :meth:`intervene`, or a sequence of K.
+            num_particles: P, draws of what the observations leave open.
+            seed: As for :meth:`sample`.
+
+        Returns:
+            For each variable ``(P, *batch, *event)``, ``(P, K, *batch, *event)`` for a sequence.
+
+        Raises:
+            ValueError: If an intervention or an observation is not valid.
+        """
+        single = isinstance(do, str | Mapping)
+        dos = self._do(do) if single else [self._do(each) for each in do]  # type: ignore[arg-type]
+        with _answering(seed):
+            return self.scm.counterfactual(factual, dos, num_particles)
+
+    def _do(self, do: Do | str) -> Do:
+        return parse_do(do, self.variables) if isinstance(do, str) else do
+
+
+@contextmanager
+def _answering(seed: int | None) -> Iterator[None]:
+    """Compute without gradients, and with random numbers of their own where there is a seed."""
+    with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The hyper-parameters that a causal model is built from."""
+
+    graph: str | dict[str, list[str]]
+    mechanisms: dict[str, Callable[[Context], Mechanism]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint or an exported model, read and checked.
+
+    Attributes:
+        path: The file, for messages.
+        content: Entry to tensors and plain data.
+        trust: Packages whose classes the file may name, in addition to this one.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    trust: Sequence[str] = ()
+
+    @classmethod
+    def read(
+        cls, path: str | Path, map_location: Any = "cpu", trust: Sequence[str] = ()
+    ) -> Checkpoint:
+        """Read a file, of which nothing is executed.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is truncated, foreign or hostile.
+        """
+        return cls(Path(path), read_checkpoint(path, map_location, settings=()), tuple(trust))
+
+    def trained_model(self) -> TrainedModel:
+        """Build the causal model, without what only its training needs.
+
+        Raises:
+            ValueError: As for :func:`load`.
+        """
+        kind = self.content.get("model_class")
+        if kind not in (None, _MODEL_CLASS):
+            raise ValueError(
+                f"checkpoint: {self.path} belongs to another kind of model, "
+                f"{one_line(kind, 80)}; expected a structural causal model."
+            )
+        self.require("graph", "mechanisms")
+        found = self.content["hyper_parameters"]
+        settings = {name: found[name] for name in ("graph", "mechanisms")}
+
+        def make() -> StructuralCausalModel:
+            return StructuralCausalModel(**restore_arguments(_Settings, settings, self.trust))
+
+        scm = self._built(make, _inner_weights)
+        content = without_training_state(self.content)
+        return TrainedModel(scm, replace(self, content=content))
+
+    def build(self, kind: type[_Module], changes: Mapping[str, Any] | None = None) -> _Module:
+        """Build the model of the class ``kind`` that the file describes, in evaluation mode.
+
+        Args:
+            kind: Its class, such as :class:`~deepscm_pl.training.DeepSCM`; its attribute
+                ``required_settings`` names the hyper-parameters that such a file must have.
+            changes: Arguments of ``kind`` that take the place of those in the file.
+
+        Raises:
+            ValueError: As for :func:`load`.
+        """
+        self.require(*getattr(kind, "required_settings", ()))
+
+        def make() -> _Module:
+            found = restore_arguments(kind, self.content["hyper_parameters"], self.trust)
+            return kind(**{**found, **(changes or {})})
+
+        return self._built(make)
+
+    def require(self, *settings: str) -> None:
+        """Raise unless the model has hyper-parameters of these names.
+
+        Raises:
+            ValueError: If it belongs to another kind of model.
+        """
+        require_settings(self.path, self.content, settings)
+
+    def _built(
+        self, make: Callable[[], _Module], select: Callable[[Any], Any] = lambda weights: weights
+    ) -> _Module:
+        """Build a model on the device ``"meta"``, where it takes no memory, and then in earnest."""
+        variables = self.variables()
+        try:
+            weights = select(self.content["state_dict"])
+            with torch.device("meta"), _at_most(len(weights) + _SPARE_PARAMETERS):
+                load_weights(make(), weights)
+            model = make()
+            load_weights(model, weights)
+            scm = model if isinstance(model, StructuralCausalModel) else getattr(model, "scm", None)
+            if isinstance(scm, StructuralCausalModel):
+                scm.describe(variables)
+        except (*_UNFIT, ValueError) as error:
+            raise ValueError(
+                f"checkpoint: {self.path} does not fit this version of the program: "
+                f"{one_line(error)}"
+            ) from None
+        if isinstance(scm, StructuralCausalModel) and not bool(scm.fitted):
+            raise ValueError(
+                f"checkpoint: the model in {self.path} was never fitted to data, so its answers "
+                "would mean nothing; train it first."
+            )
+        return model.eval()
+
+    def variables(self) -> dict[str, Variable]:
+        """The units and class names in the file; none where it is older than they are.
+
+        Raises:
+            ValueError: If they are malformed.
+        """
+        return _read_variables(self.path, self.content)
+
+    def described_data(self) -> tuple[type[CausalDataModule], dict[str, Any]] | None:
+        """The class of the data module that the file describes, and its arguments.
+
+        A folder of caches is used only if there are caches of this program in it.
+
+        Returns:
+            None if the file describes none.
+
+        Raises:
+            ValueError: If the description is malformed or names anything but a data module.
+        """
+        description = self.content.get("data")
+        if description is None:
+            return None
+        try:
+            expected = Callable[[], CausalDataModule]
+            factory: partial[CausalDataModule] = restore(description, expected, self.trust)
+        except ValueError as error:
+            raise ValueError(
+                f"data: the data module that the checkpoint {self.path} describes cannot be made: "
+                f"{error}"
+            ) from None
+        arguments = dict(factory.keywords)
+        kind: Any = factory.func
+        folder = arguments.get("cache_dir")
+        if folder is not None and not holds_caches(Path(folder)):
+            del arguments["cache_dir"]
+        cache = arguments.get("cache")
+        if isinstance(cache, Cache) and not holds_caches(cache.path):
+            arguments["cache"] = replace(cache, folder=None)
+        return kind, arguments
+
+    def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
+        """Make the data module that the model was trained with; the data are read when asked for.
+
+        Args:
+            root: Folder of the data, where it has moved since.
+            changes: Arguments of the data module that take the place of those in the file.
+
+        Raises:
+            ValueError: If the file does not name the data, or describes them in a form that is not
+                valid; or if a root is given for data that have none.
+        """
+        found = self.described_data()
+        if found is None:
+            raise ValueError(
+                f"data: the checkpoint {self.path} does not say which data it was trained on; make "
+                "the data module yourself, or give your own observations (--observations FILE.csv)."
+            )
+        kind, arguments = found
+        if root is not None and "root" not in arguments:
+            raise ValueError(
+                f"data.root: {kind.__module__}.{kind.__qualname__} has no root; leave it out."
+            )
+        if root is not None:
+            changes = {**changes, "root": str(root)}
+        try:
+            return kind(**{**arguments, **changes})
+        except _UNFIT as error:
+            raise ValueError(
+                f"data: the checkpoint {self.path} does not fit this version of "
+                f"{one_line(kind.__qualname__)}: {one_line(error)}"
+            ) from None
+
+
+def load_data(
+    path: str | Path, root: str | Path | None = None, trust: Sequence[str] = (), **changes: Any
+) -> CausalDataModule:
+    """Make the data module that the model in a file was trained with.
+
+    ``load(path).data()`` does the same for a model that is loaded anyway.
+
+    Args:
+        path: As for :func:`load`.
+        root: As for :meth:`Checkpoint.data`.
+        trust: As for :func:`load`.
+        changes: As for :meth:`Checkpoint.data`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: As for :func:`load` and :meth:`Checkpoint.data`.
+    """
+    return Checkpoint.read(path, trust=trust).data(root, **changes)
+
+
+def _inner_weights(weights: Any) -> Any:
+    """Rename weights to those of the causal model alone; unknown ones stay, to be refused."""
+    if not isinstance(weights, Mapping):
+        return weights
+    kept = {k: v for k, v in weights.items() if not str(k).startswith(_OTHER_PREFIXES)}
+    return {
+        name[len(_PREFIX) :] if str(name).startswith(_PREFIX) else f"outside of scm: {name}": value
+        for name, value in kept.items()
+    }
 
 
 @contextmanager
@@ -100,101 +376,7 @@ def _at_most(parameters: int) -> Iterator[None]:
         handle.remove()
 
 
-def load_data(
-    path: str | Path,
-    root: str | Path | None = None,
-    trust: Sequence[str] = (),
-    **changes: Any,
-) -> CausalDataModule:
-    """Make the data module again that the model in a checkpoint was trained with.
-
-    Nothing in the file is executed, and nothing but a data module may be named. The data themselves
-    stay where they were in training, and are read once they are asked for, as by
-    ``load_data(path).variables("test")``.
-
-    A folder of caches that the file names is used only if there are caches of this program in it;
-    otherwise the default is.
-
-    Args:
-        path: The ``.ckpt`` file.
-        root: Folder of the data, where it has moved since.
-        trust: Packages whose classes the file may name, in addition to this one.
-        changes: Arguments of the data module that take the place of those in the file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, foreign or hostile, or does not name the data it was
-            trained on; or if a root is given for data that have none.
-    """
-    found = describe_data(path, read_checkpoint(path, settings=()), trust)
-    if found is None:
-        raise ValueError(
-            f"data: the checkpoint {path} does not say which data it was trained on; make the data "
-            "module yourself, or give your own observations (--observations FILE.csv)."
-        )
-    kind, arguments = found
-    if root is not None and "root" not in arguments:
-        raise ValueError(
-            f"data.root: {kind.__module__}.{kind.__qualname__} has no root; leave it out."
-        )
-    if root is not None:
-        changes = {**changes, "root": str(root)}
-    try:
-        return kind(**{**arguments, **changes})
-    except _UNFIT as error:
-        raise ValueError(
-            f"data: the checkpoint {path} does not fit this version of "
-            f"{one_line(kind.__qualname__)}: {one_line(error)}"
-        ) from None
-
-
-def describe_data(
-    path: str | Path, checkpoint: Mapping[str, Any], trust: Sequence[str]
-) -> tuple[type[CausalDataModule], dict[str, Any]] | None:
-    """The class of the data module that a checkpoint describes, and its arguments.
-
-    Args:
-        path: The ``.ckpt`` file, for messages.
-        checkpoint: As :func:`read_checkpoint` returns it.
-        trust: Packages whose classes it may name.
-
-    Returns:
-        None if the checkpoint describes none.
-
-    Raises:
-        ValueError: If the description is malformed or names anything but a data module.
-    """
-    description = checkpoint.get("data")
-    if description is None:
-        return None
-    try:
-        expected = Callable[[], CausalDataModule]
-        factory: partial[CausalDataModule] = restore(description, expected, trust)
-    except ValueError as error:
-        raise ValueError(
-            f"data: the data module that the checkpoint {path} describes cannot be made: {error}"
-        ) from None
-    arguments = dict(factory.keywords)
-    kind: Any = factory.func
-    folder = arguments.get("cache_dir")
-    if folder is not None and not holds_caches(Path(folder)):
-        del arguments["cache_dir"]
-    cache = arguments.get("cache")
-    if isinstance(cache, Cache) and not holds_caches(cache.path):
-        arguments["cache"] = replace(cache, folder=None)
-    return kind, arguments
-
-
-def read_variables(path: str | Path, checkpoint: Mapping[str, Any]) -> dict[str, Variable]:
-    """The units and class names that a checkpoint holds; none where it is older than they are.
-
-    Args:
-        path: The file, for messages.
-        checkpoint: As :func:`read_checkpoint` returns it.
-
-    Raises:
-        ValueError: If they are malformed.
-    """
+def _read_variables(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Variable]:
     try:
         described = checkpoint.get("variables")
         if described is None:

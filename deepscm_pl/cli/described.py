@@ -15,13 +15,12 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
-from deepscm_pl.checkpoints.loading import describe_data
+from deepscm_pl.checkpoints import Checkpoint
 from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.parser import nearest
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
 from deepscm_pl.runs.checkpoint_files import furthest_checkpoint
-from deepscm_pl.runs.watched import WatchedModule
-from deepscm_pl.training import DeepSCM, read_checkpoint
+from deepscm_pl.training import DeepSCM
 
 __all__ = [
     "REPORTS",
@@ -201,7 +200,7 @@ class FromCheckpoint:
 
 
 def read_described(
-    path: str, words: Sequence[str], trust: Sequence[str]
+    checkpoint: Checkpoint, words: Sequence[str]
 ) -> tuple[FromCheckpoint, list[str]]:
     """Build what a checkpoint describes, with the changes that the user's options make.
 
@@ -209,37 +208,35 @@ def read_described(
     text in them names: they are rebuilt by :mod:`deepscm_pl.configuration`.
 
     Args:
-        path: The checkpoint, or an exported model.
+        checkpoint: The checkpoint, or an exported model.
         words: Subcommand and options.
-        trust: Packages whose classes the file may name.
 
     Returns:
         What was built, and the words that are left for the parser.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, foreign or hostile, or an option does not fit.
+        ValueError: If the file is foreign or hostile, or an option does not fit.
     """
-    checkpoint = read_checkpoint(path, settings=())
     changes, left = split_overrides(words, "model")
-    kind = trained_class(path, checkpoint, trust)
+    kind = trained_class(checkpoint)
     arguments: dict[str, Any] = {}
     if changes:
-        arguments = restore_arguments(kind, checkpoint["hyper_parameters"], trust, "model")
+        settings = checkpoint.content["hyper_parameters"]
+        arguments = restore_arguments(kind, settings, checkpoint.trust, "model")
         names = {change.names[0] for change in changes}
         changed = apply_overrides(kind, arguments, changes)
         arguments = {name: changed[name] for name in names}
-    model = kind.load_from_checkpoint(path, trust=trust, **arguments)
-    data, left = _read_data(path, checkpoint, left, trust)
-    return FromCheckpoint(model, data, _read_reports(path, checkpoint)), left
+    model = checkpoint.build(kind, arguments)
+    data, left = _read_data(checkpoint, left)
+    return FromCheckpoint(model, data, _read_reports(checkpoint)), left
 
 
 def _read_data(
-    path: str, checkpoint: Mapping[str, Any], words: list[str], trust: Sequence[str]
+    checkpoint: Checkpoint, words: list[str]
 ) -> tuple[pl.LightningDataModule | None, list[str]]:
     """The data that a checkpoint describes, unless the user names others."""
     names_others = any(word.partition("=")[0] in ("--data", "--data.class_path") for word in words)
-    found = None if names_others else describe_data(path, checkpoint, trust)
+    found = None if names_others else checkpoint.described_data()
     if found is None:
         return None, words
     kind, arguments = found
@@ -247,9 +244,9 @@ def _read_data(
     return kind(**apply_overrides(kind, arguments, changes)), left
 
 
-def _read_reports(path: str, checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _read_reports(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     """The settings of the reports that travel with a checkpoint."""
-    kept = checkpoint.get("reports", {})
+    kept = checkpoint.content.get("reports", {})
     try:
         if not isinstance(kept, Mapping):
             raise ValueError("expected settings by name")
@@ -260,8 +257,8 @@ def _read_reports(path: str, checkpoint: Mapping[str, Any]) -> dict[str, dict[st
         }
     except ValueError as error:
         raise ValueError(
-            f"checkpoint: the settings of reports in {path} do not fit this version of the "
-            f"program: {error}"
+            f"checkpoint: the settings of reports in {checkpoint.path} do not fit this version of "
+            f"the program: {error}"
         ) from None
 
 
@@ -332,23 +329,18 @@ def _without_checkpoint(words: Sequence[str]) -> list[str]:
     return [word for word in kept if not word.startswith(f"{_OPTION}=")]
 
 
-def trained_class(
-    path: str | Path, checkpoint: Mapping[str, Any], trust: Sequence[str] = ()
-) -> type[Any]:
-    """The class of the model in a checkpoint, which has a method ``load_from_checkpoint``.
-
-    Args:
-        path: The file, for messages.
-        checkpoint: As :func:`~deepscm_pl.training.read_checkpoint` returns it.
-        trust: Packages whose classes the file may name, in addition to this one.
+def trained_class(checkpoint: Checkpoint) -> type[Any]:
+    """The class of the module in a checkpoint.
 
     Raises:
-        ValueError: If the checkpoint names anything but such a class.
+        ValueError: If the checkpoint names anything but a module of Lightning.
     """
-    name = checkpoint.get("model_class")
+    name = checkpoint.content.get("model_class")
     if name is None:
         return DeepSCM
     try:
-        return restore_class(name, (WatchedModule,), trust)
+        return restore_class(name, (pl.LightningModule,), checkpoint.trust)
     except ValueError as error:
-        raise ValueError(f"checkpoint: {path} names no model of this program: {error}") from None
+        raise ValueError(
+            f"checkpoint: {checkpoint.path} names no model of this program: {error}"
+        ) from None

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from deepscm_pl.checkpoints.export import write_model
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.numerals import format_number
-from deepscm_pl.training import export_model, read_checkpoint
 
 __all__ = ["run_export_command"]
 
@@ -21,15 +21,14 @@ def run_export_command(command: str, options: argparse.Namespace) -> None:
         FileNotFoundError: If the checkpoint does not exist.
         ValueError: If the checkpoint is not valid, or the file exists or cannot be written.
     """
-    written = export_model(options.ckpt_path, options.out, options.overwrite, options.trust)
-    for line in _summary(written):
+    about = write_model(options.ckpt_path, options.out, options.overwrite, options.trust)
+    for line in _summary(about, options.out):
         print(for_terminal(line))
-    print(f"written: {for_terminal(written)}")
+    print(f"written: {for_terminal(options.out)}")
 
 
-def _summary(path: Path) -> Iterator[str]:
-    """What the file says of itself: its variables, and how much there is of it."""
-    about = read_checkpoint(path)
+def _summary(about: Mapping[str, Any], path: Path) -> Iterator[str]:
+    """A line for each variable, and one for the sizes of the model and of the file."""
     for name, variable in about["variables"].items():
         yield f"{name}: {_in_words(variable)}"
     megabytes = format_number(path.stat().st_size / 1e6)

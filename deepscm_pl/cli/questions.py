@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from deepscm_pl.checkpoints import TrainedModel, load
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
 from deepscm_pl.cli.observations import (
@@ -23,7 +24,6 @@ from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training import DeepSCM, load_data
 from deepscm_pl.variables import Do, Variables
 
 __all__ = ["run_question"]
@@ -34,14 +34,19 @@ class _Question:
     """What is asked of a model.
 
     Attributes:
-        scm: The model.
+        model: The model and its data.
         options: Of the command line.
         dos: The interventions; one that does nothing for samples.
     """
 
-    scm: StructuralCausalModel
+    model: TrainedModel
     options: argparse.Namespace
     dos: Sequence[Do]
+
+    @property
+    def scm(self) -> StructuralCausalModel:
+        """The causal model."""
+        return self.model.scm
 
     def request(self, observations: int, **settings: Any) -> Request:
         """How much is asked for of so many observations."""
@@ -63,12 +68,13 @@ def run_question(question: str, options: argparse.Namespace) -> None:
             do not fit the memory or the disk, or the output folder is not empty or cannot be
             written.
     """
-    scm = DeepSCM.load_from_checkpoint(options.ckpt_path, trust=options.trust).scm
+    model = load(options.ckpt_path, trust=options.trust)
+    scm = model.scm
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"seed: expected a number from 0 to 2³² − 1, but got {options.seed}.")
     formats = choose_formats(scm, options.format)
     dos = [parse_do(text, scm.variables) for text in getattr(options, "do", [])] or [{}]
-    asked = _Question(scm, options, dos)
+    asked = _Question(model, options, dos)
     is_counterfactual = question == "counterfactual"
     output = Output(
         options.out,
@@ -204,9 +210,9 @@ def _observe(question: _Question) -> ObservedRows:
                 "prepare: expected with --observations alone, for the test split is prepared; "
                 "leave it out."
             )
-        data = load_data(options.ckpt_path, options.root, options.trust)
+        data = question.model.data(options.root)
         return observations_from_test_split(scm, data, options.index)
     prepare = None
     if options.prepare:
-        prepare = load_data(options.ckpt_path, trust=options.trust).prepare_file
+        prepare = question.model.data().prepare_file
     return observations_from_csv(scm, options.observations, prepare)

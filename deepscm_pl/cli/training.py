@@ -25,6 +25,7 @@ from deepscm_pl.callbacks import (
     EvaluationReport,
     SaveOnTermination,
 )
+from deepscm_pl.checkpoints import Checkpoint
 from deepscm_pl.cli.configurations import Configuration, split_configurations
 from deepscm_pl.cli.described import (
     REPORTS,
@@ -62,8 +63,7 @@ from deepscm_pl.lazy import import_all
 from deepscm_pl.runs.checkpoint_files import (
     AtomicCheckpointIO,
     RunCheckpoint,
-    last_checkpoint,
-    steps_of,
+    read_last_checkpoint,
 )
 from deepscm_pl.runs.folders import run_folder
 from deepscm_pl.runs.output import ParameterCount, progress_for, without_noise
@@ -71,7 +71,7 @@ from deepscm_pl.runs.precision import PrecisionTrainer
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
-from deepscm_pl.training import DeepSCM, ImageClassifier, read_checkpoint
+from deepscm_pl.training import DeepSCM, ImageClassifier
 
 __all__ = ["ROOMS", "TrainingCommand", "run_training_command"]
 
@@ -129,6 +129,7 @@ class TrainingCommand(LightningCLI):
             configuration.
         trust: Packages whose classes a checkpoint may name.
         typed: The words that the user typed, if ``words`` holds others in addition.
+        opened: The checkpoint that ``words`` name, which is not read again.
     """
 
     def __init__(
@@ -138,11 +139,13 @@ class TrainingCommand(LightningCLI):
         described: FromCheckpoint | None = None,
         trust: Sequence[str] = (),
         typed: list[str] | None = None,
+        opened: Checkpoint | None = None,
     ) -> None:
         self.causal = model is DeepSCM
         self.words = words
         self.described = described
         self.trust = trust
+        self.opened = opened
         self._typed = words if typed is None else typed
         # A second wall: what a file describes is not handed to the parser in the first place.
         set_parsing_settings(instantiate_subclass_spec_in_any=described is None)
@@ -244,20 +247,28 @@ class TrainingCommand(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Load the predictor; stop where a checkpoint does not fit the configuration's model."""
-        self.trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        content = None if path is None or path in _NO_FILES else self._content_of(path)
+        opened = {} if content is None else {path: content}
+        self.trainer.strategy.checkpoint_io = AtomicCheckpointIO(opened)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EvaluationReport) and callback.predictor is not None:
                 callback.classifier = _load_classifier(callback.predictor, self.trust)
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path is None or path in _NO_FILES:
+        if content is None:
             return
-        weights = read_checkpoint(path, settings=())["state_dict"]
         try:
-            load_weights(self.model, weights)
+            load_weights(self.model, content["state_dict"])
         except ValueError as error:
             raise ValueError(
                 f"ckpt_path: {path} does not fit the model of the configuration: {error}"
             ) from None
+
+    def _content_of(self, path: str) -> dict[str, Any]:
+        """The content of a checkpoint, which is read here unless it was read before."""
+        opened, self.opened = self.opened, None
+        if opened is None or opened.path != Path(path):
+            opened = Checkpoint.read(path)
+        return opened.content
 
     def before_instantiate_classes(self) -> None:
         """Log a training to a new folder, and a test to the run of its checkpoint."""
@@ -284,16 +295,18 @@ class TrainingCommand(LightningCLI):
         if settings.get("ckpt_path") != "last":
             return {}
         root = Path(settings.trainer.default_root_dir or ".")
-        path = last_checkpoint(checkpoint_folders(root, settings.checkpoint.dirpath))
-        settings.ckpt_path = None if path is None else str(path)
-        if path is None:
+        found = read_last_checkpoint(checkpoint_folders(root, settings.checkpoint.dirpath))
+        settings.ckpt_path = None if found is None else str(found[0])
+        if found is None:
             told = "there is no checkpoint in %s to go on from: training starts anew"
             rank_zero_info(told, for_terminal(root))
             return {}
         # What was saved after this checkpoint is written once more.
         settings.checkpoint.enable_version_counter = False
-        run = _run_of(str(path))
-        return {} if run is None else {"version": run.name, "purge_step": steps_of(path)}
+        self.opened = Checkpoint(*found)
+        run = _run_of(str(found[0]))
+        steps = self.opened.content["global_step"]
+        return {} if run is None else {"version": run.name, "purge_step": steps}
 
     def fit(
         self,
@@ -463,17 +476,18 @@ def _run_training_command(words: list[str], configuration: Configuration, typed:
     for room in ROOMS:
         import_all(room)
     trust, words = trusted_packages(words)
-    described = None
+    described = opened = None
     if checkpoint is None:
         _require_checkpoint(words, path)
     elif _has_configuration(words) or _names_model(words):
-        read_checkpoint(checkpoint, settings=())  # whatever is wrong with it is said here
+        opened = Checkpoint.read(checkpoint, trust=trust)
     else:
-        described, words = read_described(checkpoint, words, trust)
+        opened = Checkpoint.read(checkpoint, trust=trust)
+        described, words = read_described(opened, words)
     model = _model_class(words, settings) if described is None else type(described.model)
     try:
         with quiet_log_threads(), without_noise():
-            TrainingCommand(words, model, described, trust, typed)
+            TrainingCommand(words, model, described, trust, typed, opened)
     finally:
         _leave_processes()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "RunCheckpoint",
     "furthest_checkpoint",
     "last_checkpoint",
+    "read_last_checkpoint",
     "steps_of",
 ]
 
@@ -35,10 +36,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Who is killed while writing leaves the earlier file as it was. Addresses of remote storage are
     left to Lightning.
+
+    Args:
+        opened: The content of checkpoints by path, which are not read again the next time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, opened: Mapping[str, dict[str, Any]] | None = None) -> None:
         self._folders: set[Path] = set()
+        self._opened = dict(opened or {})
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
@@ -88,11 +93,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
-        checkpoint = read_checkpoint(path, map_location, settings=())
+        checkpoint = self._opened.pop(str(path), None)
+        if checkpoint is None:
+            checkpoint = read_checkpoint(path, map_location, settings=())
         try:
             check_state(checkpoint)
         except ValueError as error:
             raise ValueError(f"ckpt_path: {path} is refused: {error}") from None
+        checkpoint.setdefault("callbacks", {})  # without it Lightning calls none of them
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -125,7 +133,13 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def last_checkpoint(folders: Iterable[Path]) -> Path | None:
-    """Find the checkpoint that is furthest in training, in the last folder that holds any.
+    """Find the checkpoint that :func:`read_last_checkpoint` reads."""
+    found = read_last_checkpoint(folders)
+    return None if found is None else found[0]
+
+
+def read_last_checkpoint(folders: Iterable[Path]) -> tuple[Path, dict[str, Any]] | None:
+    """Find and read the checkpoint that is furthest in training, in the last folder that holds any.
 
     How far a checkpoint is follows from its content, not from the time of the file, which a copy
     changes. Of checkpoints of the same point, ``last.ckpt`` is taken, then the first by name.
@@ -144,14 +158,14 @@ def last_checkpoint(folders: Iterable[Path]) -> Path | None:
         found = [path for path in folder.glob("*.ckpt") if path.is_file()]
         for path in _furthest_first(sorted(found), broken):
             try:
-                read_checkpoint(path, settings=())
+                content = read_checkpoint(path, settings=())
             except ValueError as error:  # broken in what was not looked at so far
                 broken.append(str(error))
                 continue
             if broken:
                 problem = f"others, which may be newer, are broken: {broken[0]}"
                 rank_zero_warn(for_terminal(f"going on with {path}; {problem}"))
-            return path
+            return path, content
     if broken:
         raise ValueError(f"ckpt_path: no checkpoint can be read: {broken[0]}")
     return None

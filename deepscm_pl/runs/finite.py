@@ -19,12 +19,13 @@ from deepscm_pl.checks import real_number, whole_number
 
 __all__ = [
     "BatchRecord",
+    "FiniteCheck",
     "FiniteWatch",
     "Problem",
     "SkipSteps",
-    "describe_problem",
     "gradient_norm",
     "problem_of",
+    "require_finite",
 ]
 
 
@@ -141,7 +142,7 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor | None:
     return get_total_norm(gradients) if gradients else None
 
 
-def describe_problem(problem: Problem, trainer: pl.Trainer) -> str:
+def _describe(problem: Problem, trainer: pl.Trainer) -> str:
     """What is not finite, where, in which images of the data, and what is left."""
     images, batch = problem.images, problem.batch
     last = getattr(trainer.checkpoint_callback, "last_model_path", "")
@@ -202,14 +203,134 @@ def problem_of(batch: BatchRecord) -> Problem:
     for name, values in terms.items():
         if not bool(values.isfinite().all()):
             return Problem(name, ~values.isfinite(), batch)
-    if bool(batch.quantities.get("bound", batch.loss).isfinite().all()):
+    if not terms or bool(batch.quantities.get("bound", batch.loss).isfinite().all()):
         return Problem("objective", _everywhere(batch), batch)
     largest = max(terms, key=lambda name: float(terms[name].abs().max()))
     return Problem(largest, _everywhere(batch), batch)
 
 
 def _everywhere(batch: BatchRecord) -> Tensor:
-    return torch.ones_like(next(iter(batch.quantities.values())), dtype=torch.bool)
+    each = next(iter(batch.quantities.values()), batch.rows)
+    return torch.ones(1 if each is None else len(each), dtype=torch.bool)
+
+
+class FiniteCheck(pl.Callback):
+    """Stops a training where a loss or a gradient is not finite, and names term and images.
+
+    A training step never waits for a GPU: see :class:`FiniteWatch`. A checkpoint is saved only if
+    all steps so far were finite.
+
+    :class:`~deepscm_pl.training.DeepSCM` adds this callback itself; add it to the trainer for
+    modules of your own, behind callbacks that change gradients. A module may offer ``loss_terms``,
+    the terms of its latest loss by name, a value per image ``(batch,)``, and a method
+    ``gradient_groups()``, parameters by the name under which their gradient is reported.
+
+    Args:
+        delay: How many steps later the answer of a GPU is looked at.
+    """
+
+    def __init__(self, delay: int = 2) -> None:
+        self.delay = whole_number("delay", delay, least=0)
+        self.watch = FiniteWatch(self.delay)
+        self._batch: tuple[Any, int] = (None, 0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget steps of a training that was interrupted."""
+        self.watch = FiniteWatch(self.delay)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the batch, which may have to be reported."""
+        self._batch = (batch, batch_idx)
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Note the loss of the batch."""
+        terms = getattr(pl_module, "loss_terms", {})
+        self.watch.note(_record(trainer, *self._batch, loss, terms))
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Stop where the loss or a gradient is not finite.
+
+        Raises:
+            FloatingPointError: If so; on a GPU a few steps later.
+        """
+        groups: Any = getattr(pl_module, "gradient_groups", None)
+        parameters = {"the network": pl_module.parameters()} if groups is None else groups()
+        norms = {name: gradient_norm(group) for name, group in parameters.items()}
+        found = {name: norm for name, norm in norms.items() if norm is not None}
+        if not found:  # a callback has taken the gradients away
+            self.watch.skip()
+        # A scaled gradient may overflow: then the scaler leaves the step out.
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        _stop_at(self.watch.step({} if scaled else found), trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait for the answers of steps that may be saved now without the trainer's state."""
+        _stop_at(self.watch.finish(), trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait for the answers of steps that may be saved after the validation."""
+        _stop_at(self.watch.finish(), trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait for the answers that are still on their way."""
+        self._batch = (None, 0)
+        _stop_at(self.watch.finish(), trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save nothing that is not finite.
+
+        Raises:
+            FloatingPointError: If the weights come from a step that was not finite.
+        """
+        _stop_at(self.watch.finish(), trainer, pl_module)
+
+
+def require_finite(
+    pl_module: pl.LightningModule, batch: Any, batch_idx: int, terms: Mapping[str, Tensor]
+) -> None:
+    """Stop an evaluation where a sum of terms is not finite; waits for the device.
+
+    Args:
+        pl_module: The model.
+        batch: The batch.
+        batch_idx: Its number.
+        terms: Terms by name, a value per image ``(batch,)``; ``bound`` is their sum.
+
+    Raises:
+        FloatingPointError: If so.
+    """
+    total = terms["bound"].sum()
+    if not bool(total.isfinite()):
+        record = _record(pl_module.trainer, batch, batch_idx, total, terms)
+        _stop_at(problem_of(record), pl_module.trainer, pl_module)
+
+
+def _record(
+    trainer: pl.Trainer, batch: Any, number: int, loss: Tensor, terms: Mapping[str, Tensor]
+) -> BatchRecord:
+    rows = batch.get("index") if isinstance(batch, Mapping) else None
+    detached = {name: values.detach() for name, values in terms.items()}
+    return BatchRecord(trainer.current_epoch, number, loss.detach(), detached, rows)
+
+
+def _stop_at(problem: Problem | None, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    if problem is None:
+        return
+    finite = all(bool(torch.isfinite(each).all()) for each in pl_module.parameters())
+    weights = "" if finite else " The parameters are no longer finite."
+    raise FloatingPointError(
+        f"{_describe(problem, trainer)}{weights} Lower the learning rate, clip gradients "
+        "(--trainer.gradient_clip_val 1), leave such steps out (the callback "
+        "deepscm_pl.callbacks.SkipSteps), or look at these images."
+    )
 
 
 class SkipSteps(pl.Callback):

@@ -20,7 +20,7 @@ from deepscm_pl.escaping import one_line
 from deepscm_pl.runs.archives import check_archive
 from deepscm_pl.runs.safetensors_file import is_exported, read_exported
 
-__all__ = ["FORMAT", "check_format", "load_weights", "read_checkpoint", "stamp"]
+__all__ = ["FORMAT", "check_format", "load_weights", "read_checkpoint", "require_settings", "stamp"]
 
 FORMAT = 2
 """Raised whenever older versions of the program would misread a checkpoint.
@@ -202,7 +202,7 @@ def read_checkpoint(
 
     Args:
         path: The ``.ckpt`` file, or the ``.safetensors`` file of
-            :func:`~deepscm_pl.training.export_model`, which lacks what only training needs.
+            :func:`~deepscm_pl.checkpoints.export_model`, which lacks what only training needs.
         map_location: Where the tensors go, as in :func:`torch.load`.
         settings: Names of hyper-parameters that the expected kind of model has; those of
             :class:`~deepscm_pl.training.DeepSCM` by default.
@@ -219,7 +219,8 @@ def read_checkpoint(
             "'checkpoints' inside its log folder."
         )
     loaded = read_exported(path, map_location) if is_exported(path) else _load(path, map_location)
-    _check_kind(path, loaded, settings)
+    _check_kind(path, loaded)
+    require_settings(path, loaded, settings)
     return dict(loaded)
 
 
@@ -246,7 +247,23 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     )
 
 
-def _check_kind(path: Path, checkpoint: Any, settings: Sequence[str]) -> None:
+def require_settings(
+    path: str | Path, checkpoint: Mapping[str, Any], settings: Sequence[str]
+) -> None:
+    """Raise unless a checkpoint has hyper-parameters of these names.
+
+    Raises:
+        ValueError: If it belongs to another kind of model.
+    """
+    found = checkpoint["hyper_parameters"]
+    if not isinstance(found, dict) or not set(settings) <= found.keys():
+        raise ValueError(
+            f"checkpoint: {path} belongs to another kind of model: its settings have no "
+            f"{' and no '.join(settings)}."
+        )
+
+
+def _check_kind(path: Path, checkpoint: Any) -> None:
     keys = ("state_dict", "hyper_parameters")
     if isinstance(checkpoint, dict):
         check_format(path, checkpoint)
@@ -254,12 +271,6 @@ def _check_kind(path: Path, checkpoint: Any, settings: Sequence[str]) -> None:
         raise ValueError(
             f"checkpoint: {path} is no checkpoint of a model: expected the entries "
             f"{' and '.join(keys)}."
-        )
-    found = checkpoint["hyper_parameters"]
-    if not isinstance(found, dict) or not set(settings) <= found.keys():
-        raise ValueError(
-            f"checkpoint: {path} belongs to another kind of model: its settings have no "
-            f"{' and no '.join(settings)}."
         )
     for name in _DESCRIPTIONS:
         if count_values(checkpoint.get(name), _MOST_VALUES) > _MOST_VALUES:

@@ -17,7 +17,7 @@ from torch import Tensor
 from deepscm_pl.escaping import one_line
 from deepscm_pl.files import DiskFullError, new_file
 
-__all__ = ["SUFFIX", "is_exported", "read_exported", "write_exported"]
+__all__ = ["SUFFIX", "is_exported", "read_exported", "without_training_state", "write_exported"]
 
 SUFFIX = ".safetensors"
 
@@ -69,7 +69,7 @@ def write_exported(checkpoint: Mapping[str, Any], path: Path) -> None:
     """
     weights = {name: _alone(name, value) for name, value in checkpoint["state_dict"].items()}
     # One entry: safetensors writes several in an order that changes from call to call.
-    metadata = {_ENTRY: _as_json(_lasting(checkpoint))}
+    metadata = {_ENTRY: _as_json(without_training_state(checkpoint))}
     try:
         with new_file(path) as temporary:
             save_file(weights, temporary, metadata=metadata)
@@ -102,7 +102,10 @@ def read_exported(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             f"checkpoint: {path} cannot be read ({one_line(error)}); it is truncated or no "
             "safetensors file. Export the model again."
         ) from None
-    return {**_lasting(_about(path, metadata)), "state_dict": _moved(weights, map_location)}
+    return {
+        **without_training_state(_about(path, metadata)),
+        "state_dict": _moved(weights, map_location),
+    }
 
 
 def _check_header(path: Path) -> None:
@@ -114,7 +117,7 @@ def _check_header(path: Path) -> None:
         json.loads(file.read(length), object_pairs_hook=_read_object)
 
 
-def _lasting(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+def without_training_state(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """What describes a model, without its tensors and what only training needs."""
     return {name: value for name, value in checkpoint.items() if name not in _TRAINING_ONLY}
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
+    from deepscm_pl.checkpoints.export import export_model
     from deepscm_pl.checkpoints.loading import load_data
     from deepscm_pl.runs.reading import read_checkpoint
     from deepscm_pl.training.deep_scm import DeepSCM
-    from deepscm_pl.training.export import export_model
     from deepscm_pl.training.image_classifier import ImageClassifier
     from deepscm_pl.training.objectives import (
         CounterfactualObjective,

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from deepscm_pl.checkpoints.loading import load_model, read_variables
+from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.configuration import describe
 from deepscm_pl.data import CausalDataModule
@@ -21,9 +22,9 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
-from deepscm_pl.runs.finite import problem_of
-from deepscm_pl.runs.training_state import check_monitors, make_optimizer
-from deepscm_pl.runs.watched import WatchedModule, evaluate_average
+from deepscm_pl.runs.finite import FiniteCheck, require_finite
+from deepscm_pl.runs.repeatable import RepeatableRun, absent
+from deepscm_pl.runs.training_state import check_monitors
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.training.objectives import (
     EvidenceLowerBoundObjective,
@@ -31,10 +32,9 @@ from deepscm_pl.training.objectives import (
     ObjectiveValue,
     TrainingProgress,
 )
-from deepscm_pl.training.schedule import schedule
+from deepscm_pl.training.schedule import Optimisation
 from deepscm_pl.training.steps import (
     check_rows,
-    fuse,
     require_evaluation_memory,
     require_training_memory,
 )
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["DeepSCM"]
 
 
-class DeepSCM(WatchedModule):
+class DeepSCM(pl.LightningModule):
     """A deep structural causal model, trained by maximising its evidence lower bound.
 
     The loss is the negative objective, the bound itself by default, in nats, averaged over the
@@ -80,6 +80,8 @@ class DeepSCM(WatchedModule):
         torch.Size([3, 1])
     """
 
+    required_settings = ("graph", "mechanisms")
+
     def __init__(
         self,
         graph: str | dict[str, list[str]],
@@ -96,7 +98,7 @@ class DeepSCM(WatchedModule):
         settings["graph"] = str(CausalGraph(graph))
         self.save_hyperparameters(describe(settings))
         self.scm = StructuralCausalModel(graph, mechanisms)
-        self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
+        self.optimisation = Optimisation(optimizer or torch.optim.Adam, scheduler)
         self.learning_rates = dict(learning_rates or {})
         _check_learning_rates(self.learning_rates, self.scm.graph)
         whole_number("num_particles", num_particles, least=1)
@@ -108,6 +110,8 @@ class DeepSCM(WatchedModule):
             "num_evaluation_particles", num_evaluation_particles, least=1
         )
         self.loaded_steps: int | None = None
+        self.loss_terms: dict[str, Tensor] = {}
+        self._run_callbacks = [RepeatableRun(), FiniteCheck()]
         self._unlogged: dict[str, float | Tensor] | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
@@ -153,18 +157,10 @@ class DeepSCM(WatchedModule):
             ValueError: If the file is truncated, foreign or hostile, does not fit the model that it
                 describes, or holds a model that was never fitted to data.
         """
-        settings = ("graph", "mechanisms")
-        model = load_model(cls, checkpoint_path, map_location, settings, trust, changes)
-        if not bool(model.scm.fitted):
-            raise ValueError(
-                f"checkpoint: the model in {checkpoint_path} was never fitted to data, so its "
-                "answers would mean nothing; train it first."
-            )
-        return model
+        return Checkpoint.read(checkpoint_path, map_location, trust).build(cls, changes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the data with the model, so that a checkpoint knows its test split."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["variables"] = {
             name: each.describe() for name, each in self.scm.variables.items()
         }
@@ -173,12 +169,10 @@ class DeepSCM(WatchedModule):
             checkpoint["data"] = describe(datamodule.configuration())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Evaluate averaged weights, where the checkpoint holds them; remember its steps."""
-        super().on_load_checkpoint(checkpoint)
-        evaluate_average(self.trainer, checkpoint)
+        """Remember the steps of the checkpoint, and what it knows of the variables."""
         self.loaded_steps = checkpoint.get("global_step")
         data = self.scm.variables  # which know better than the file
-        self.scm.describe(read_variables("the file", checkpoint))
+        self.scm.describe(Checkpoint(Path("the file"), checkpoint).variables())
         self.scm.describe(data)
 
     def setup(self, stage: str) -> None:
@@ -199,6 +193,10 @@ class DeepSCM(WatchedModule):
             logged = [f"validation/{name}" for name in self.quantities]
             check_monitors(self.trainer, self, logged)
             self._fit_statistics()
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Random numbers that survive interruptions, and the check that losses are finite."""
+        return absent(self.trainer, self._run_callbacks)
 
     def configure_model(self) -> None:
         """As :meth:`setup`, for callbacks that copy the model before: averaging of weights."""
@@ -243,7 +241,7 @@ class DeepSCM(WatchedModule):
         progress = TrainingProgress(self.global_step, self.current_epoch)
         value: ObjectiveValue = self.objective(self.scm, batch, progress)
         quantities = self._quantities(value.elbo)
-        self.watch.note(self.record(batch, batch_index, value.objective, _terms(quantities)))
+        self.loss_terms = _terms(quantities)
         means = {name: each.detach().mean() for name, each in quantities.items()}
         self.log("train/bound", means["bound"])
         others = {"objective": value.objective.detach(), **value.logged}
@@ -314,19 +312,11 @@ class DeepSCM(WatchedModule):
             if name in self.learning_rates:
                 group["lr"] = self.learning_rates[name]
             groups.append(group)
-        return schedule(
-            self.trainer,
-            fuse(make_optimizer(self.optimizer, groups)),
-            self.scheduler,
-            "validation/bound",
-        )
+        return self.optimisation.configure(self.trainer, groups, "validation/bound")
 
     def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
-        total = quantities["bound"].sum()
-        if not bool(torch.isfinite(total)):
-            record = self.record(batch, batch_index, total, _terms(quantities))
-            self.stop_at(problem_of(record))
+        require_finite(self, batch, batch_index, _terms(quantities))
         return quantities
 
     def _quantities(self, elbo: EvidenceLowerBound) -> dict[str, Tensor]:
@@ -357,7 +347,7 @@ _NO_SETTINGS = ("self", "__class__")
 def _terms(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of the bound, and the bound."""
     kept = ("log_prob/", "kl/")
-    return {k: v for k, v in quantities.items() if k.startswith(kept) or k == "bound"}
+    return {k: v.detach() for k, v in quantities.items() if k.startswith(kept) or k == "bound"}
 
 
 def _check_learning_rates(learning_rates: Mapping[str, float], graph: CausalGraph) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,16 +14,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
-from deepscm_pl.checkpoints.loading import load_model
+from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.checks import whole_number, whole_numbers
 from deepscm_pl.configuration import describe
 from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.nn import ResidualClassifier
-from deepscm_pl.runs.training_state import check_monitors, make_optimizer
-from deepscm_pl.runs.watched import WatchedModule, evaluate_average
-from deepscm_pl.training.schedule import schedule
-from deepscm_pl.training.steps import fuse
+from deepscm_pl.runs.finite import FiniteCheck
+from deepscm_pl.runs.repeatable import RepeatableRun, absent
+from deepscm_pl.runs.training_state import check_monitors
+from deepscm_pl.training.schedule import Optimisation
 from deepscm_pl.variables import Variables
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(WatchedModule):
+class ImageClassifier(pl.LightningModule):
     """log p(label | image), up to a constant: a classifier of a data module's images.
 
     Trained by the cross-entropy in nats, on images shifted at random. Logged for train, validation
@@ -62,6 +63,8 @@ class ImageClassifier(WatchedModule):
         torch.Size([2, 3])
     """
 
+    required_settings = ("network", "classes")
+
     def __init__(
         self,
         shape: Sequence[int] = (1, 28, 28),
@@ -84,7 +87,9 @@ class ImageClassifier(WatchedModule):
         make = network or ResidualClassifier
         require_buildable("network", make, shape, classes)
         self.network = make(shape, classes)
-        self.optimizer, self.scheduler = optimizer or torch.optim.Adam, scheduler
+        self.optimisation = Optimisation(optimizer or torch.optim.Adam, scheduler)
+        self.loss_terms: dict[str, Tensor] = {}
+        self._run_callbacks = [RepeatableRun(), FiniteCheck()]
         self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
@@ -109,21 +114,18 @@ class ImageClassifier(WatchedModule):
             ValueError: If the file is truncated, foreign or hostile, or does not fit the model
                 that it describes.
         """
-        settings = ("network", "classes")
-        return load_model(cls, checkpoint_path, map_location, settings, trust, changes)
+        return Checkpoint.read(checkpoint_path, map_location, trust).build(cls, changes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the class and the data, so that a checkpoint can be tested by its path alone."""
-        super().on_save_checkpoint(checkpoint)
         checkpoint["model_class"] = f"{type(self).__module__}.{type(self).__qualname__}"
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Evaluate averaged weights, where the checkpoint holds them."""
-        super().on_load_checkpoint(checkpoint)
-        evaluate_average(self.trainer, checkpoint)
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """As :meth:`DeepSCM.configure_callbacks`."""
+        return absent(self.trainer, self._run_callbacks)
 
     def forward(self, image: Tensor) -> Tensor:
         """The logits ``(batch, classes)`` of images ``(batch, *shape)`` in grey levels."""
@@ -135,7 +137,7 @@ class ImageClassifier(WatchedModule):
         logits = self(shift_images(batch[self.variable], self.shift))
         surprise = functional.cross_entropy(logits, self._labels(batch), reduction="none")
         loss = surprise.mean()
-        self.watch.note(self.record(batch, batch_index, loss, {"cross_entropy": surprise}))
+        self.loss_terms = {"cross_entropy": surprise.detach()}
         self.log("train/cross_entropy", loss.detach(), prog_bar=True)
         return loss
 
@@ -178,8 +180,7 @@ class ImageClassifier(WatchedModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser of all parameters, and its schedule."""
-        optimizer = fuse(make_optimizer(self.optimizer, self.parameters()))
-        return schedule(self.trainer, optimizer, self.scheduler, "validation/accuracy")
+        return self.optimisation.configure(self.trainer, self.parameters(), "validation/accuracy")
 
     def _labels(self, batch: Variables) -> Tensor:
         return batch[self.label].flatten().long()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,38 +12,50 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from deepscm_pl.checks import real_number, whole_number
-from deepscm_pl.runs.training_state import make_scheduler
+from deepscm_pl.runs.training_state import make_optimizer, make_scheduler
+from deepscm_pl.training.steps import fuse
 
-__all__ = ["OneCycle", "schedule"]
+__all__ = ["OneCycle", "Optimisation"]
 
 
-def schedule(
-    trainer: pl.Trainer,
-    optimizer: Optimizer,
-    scheduler: Callable[[Optimizer], LRScheduler] | None,
-    monitor: str,
-) -> Any:
-    """What Lightning's ``configure_optimizers`` returns for an optimiser and its schedule.
+@dataclass(frozen=True)
+class Optimisation:
+    """An optimiser and its schedule, before there are parameters.
 
-    Args:
-        trainer: The trainer, which knows the number of steps.
-        optimizer: The optimiser.
-        scheduler: Factory of the schedule, stepped after every training step.
-        monitor: The quantity that ``ReduceLROnPlateau`` watches after every epoch.
-
-    Raises:
-        ValueError: If a :class:`OneCycle` cannot know the number of steps, or the schedule cannot
-            be made or cannot step.
+    Attributes:
+        optimizer: Factory of the optimiser.
+        scheduler: Factory of the schedule, stepped after every training step; None for none.
     """
-    if scheduler is None:
-        return optimizer
-    made = make_scheduler(scheduler, optimizer)
-    if isinstance(made, ReduceLROnPlateau):
-        plateau = {"scheduler": made, "monitor": monitor}
-        return {"optimizer": optimizer, "lr_scheduler": plateau}
-    if isinstance(made, OneCycle) and made.total_steps is None:
-        made.total_steps = _number_of_steps(trainer)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": made, "interval": "step"}}
+
+    optimizer: Callable[[Iterable[Any]], Optimizer]
+    scheduler: Callable[[Optimizer], LRScheduler] | None
+
+    def configure(self, trainer: pl.Trainer, parameters: Iterable[Any], monitor: str) -> Any:
+        """What Lightning's ``configure_optimizers`` returns.
+
+        Args:
+            trainer: The trainer, which knows the number of steps.
+            parameters: Parameters, or groups of them.
+            monitor: The quantity that ``ReduceLROnPlateau`` watches after every epoch.
+
+        Raises:
+            ValueError: If a :class:`OneCycle` cannot know the number of steps, or one of both
+                cannot be made or cannot step.
+        """
+        optimizer = fuse(make_optimizer(self.optimizer, parameters))
+        if self.scheduler is None:
+            return optimizer
+        made = make_scheduler(self.scheduler, optimizer)
+        if isinstance(made, ReduceLROnPlateau):
+            plateau = {"scheduler": made, "monitor": monitor}
+            return {"optimizer": optimizer, "lr_scheduler": plateau}
+        if isinstance(made, OneCycle) and made.total_steps is None:
+            made.total_steps = _number_of_steps(trainer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": made, "interval": "step"}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Optimisation:
+        """The same: factories of a command line hold on to its trainer, which cannot be copied."""
+        return self
 
 
 def _number_of_steps(trainer: pl.Trainer) -> int:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from deepscm_pl.checkpoints.loading import read_variables
+from deepscm_pl.checkpoints import Checkpoint
 from deepscm_pl.cli import main
 from deepscm_pl.runs.checkpoint_files import last_checkpoint
 from deepscm_pl.training import (
@@ -60,7 +60,7 @@ READERS = {
     "DeepSCM.load_from_checkpoint": DeepSCM.load_from_checkpoint,
     "ImageClassifier.load_from_checkpoint": ImageClassifier.load_from_checkpoint,
     "export_model": lambda path: export_model(path, "model.safetensors", overwrite=True),
-    "read_variables": lambda path: read_variables(path, read_checkpoint(path)),
+    "Checkpoint.variables": lambda path: Checkpoint.read(path).variables(),
     "last_checkpoint": lambda path: last_checkpoint([path.parent]),
 }
 BUILDING = {"sample", "intervene", "counterfactual", "export", "fit", "test", "validate", "predict"}

@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 
-from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid
+from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid, RepeatableRun
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.likelihoods import DiscretisedLogisticMixture
 from deepscm_pl.mechanisms import (
@@ -247,7 +247,9 @@ def train_all_kinds(folder, **settings):
         "seeds": seen.seeds,
         "validation seeds": seen.validation_seeds,
         "test seeds": seen.test_seeds,
-        "seed of the run": model._random_seed,
+        "seed of the run": next(
+            each.seed for each in trainer.callbacks if isinstance(each, RepeatableRun)
+        ),
         "missing": sorted(seen.missing),
         "parameters": parameters,
     }

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from deepscm_pl.mechanisms import AffineFlow, SplineFlow
 from deepscm_pl.runs import finite
-from deepscm_pl.runs.finite import FiniteWatch, gradient_norm
+from deepscm_pl.runs.finite import FiniteCheck, gradient_norm
 from deepscm_pl.training import DeepSCM
 from deepscm_pl.training.objectives import (
     CounterfactualObjective,
@@ -102,10 +102,6 @@ class Arrival:
 class Guarded(DeepSCM):
     """What Lightning does in a step: its loss, logging, gradients, clipping and moving weights."""
 
-    def on_train_start(self):
-        super().on_train_start()
-        self.watch = FiniteWatch(delay=100)
-
     def optimizer_step(self, *arguments, **settings):
         with NoWaiting():
             super().optimizer_step(*arguments, **settings)
@@ -117,6 +113,7 @@ def test_whole_steps_that_are_logged(tmp_path, monkeypatch):
         finite, "_check", lambda *arguments: check(*arguments)._replace(arrival=Arrival())
     )
     settings = {"limit_val_batches": 0, "gradient_clip_val": 1.0, "log_every_n_steps": 1}
+    settings["callbacks"] = [FiniteCheck(delay=100)]
     trainer = trainer_in(tmp_path, max_steps=3, **settings)
     trainer.fit(all_kinds(Guarded), datamodule=RowsOfAllKinds())
     assert trainer.global_step == 3

@@ -8,13 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deepscm_pl.runs.reading import read_checkpoint
+from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.runs.safetensors_file import SUFFIX, is_exported, write_exported
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.training.deep_scm import DeepSCM
 from deepscm_pl.variables import Domain
 
-__all__ = ["export_model"]
+__all__ = ["export_model", "write_model"]
 
 
 def export_model(
@@ -50,17 +49,30 @@ def export_model(
         ValueError: If the checkpoint is truncated, foreign or hostile, or does not fit the model
             that it describes; or if ``path`` has another ending, exists or cannot be written.
     """
+    write_model(checkpoint_path, path, overwrite, trust)
+    return Path(path)
+
+
+def write_model(
+    checkpoint_path: str | Path, path: str | Path, overwrite: bool, trust: Sequence[str]
+) -> dict[str, Any]:
+    """Do what :func:`export_model` does; the description that was added to the file.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: As for :func:`export_model`.
+    """
     path = Path(path)
     _check_name(path, overwrite)
-    model = DeepSCM.load_from_checkpoint(checkpoint_path, trust=trust)
-    checkpoint = read_checkpoint(checkpoint_path)
+    checkpoint = Checkpoint.read(checkpoint_path, trust=trust)
+    scm = checkpoint.trained_model().scm
     about = {
-        "variables": _about_variables(model.scm),
-        "weights": "averaged" if _is_averaged(checkpoint) else "raw",
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "variables": _about_variables(scm),
+        "weights": "averaged" if _is_averaged(checkpoint.content) else "raw",
+        "parameters": sum(parameter.numel() for parameter in scm.parameters()),
     }
-    write_exported({**checkpoint, **about}, path)
-    return path
+    write_exported({**checkpoint.content, **about}, path)
+    return about
 
 
 def _check_name(path: Path, overwrite: bool) -> None:
