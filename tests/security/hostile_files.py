@@ -38,6 +38,8 @@ EVERY = "every"
 """Scope: refused by every reader of the file."""
 MODEL = "model"
 """Scope: refused when the model is built."""
+FIT = "fit"
+"""Scope: refused when the module that trains is built; nothing else reads these settings."""
 DATA = "data"
 """Scope: refused when the data module is built."""
 RESUME = "resume"
@@ -274,17 +276,17 @@ _NODES = [f"n{k}" for k in range(100_000)]
 HOSTILE = [
     # Settings that would run code.
     Hostile("a text in the optimiser's defaults", HARMLESS, _hyper("optimizer", value=_DEFAULTS)),
-    Hostile("an optimiser that is a process", MODEL, _hyper("optimizer", value=POPEN)),
-    Hostile("an optimiser as text", MODEL, _hyper("optimizer", value=POPEN_TEXT)),
-    Hostile("a scheduler that is a process", MODEL, _hyper("scheduler", value=POPEN)),
-    Hostile("an objective that is a process", MODEL, _hyper("objective", value=POPEN)),
+    Hostile("an optimiser that is a process", FIT, _hyper("optimizer", value=POPEN)),
+    Hostile("an optimiser as text", FIT, _hyper("optimizer", value=POPEN_TEXT)),
+    Hostile("a scheduler that is a process", FIT, _hyper("scheduler", value=POPEN)),
+    Hostile("an objective that is a process", FIT, _hyper("objective", value=POPEN)),
     Hostile("a mechanism that is a process", MODEL, _mechanism("subprocess.Popen", args="pwned")),
     Hostile("a mechanism as text", MODEL, _hyper("mechanisms", "thickness", value=POPEN_TEXT)),
     Hostile("mechanisms as text", MODEL, _hyper("mechanisms", value=POPEN_TEXT)),
     Hostile("an encoder that is a process", MODEL, _image("encoder", POPEN)),
     Hostile("an encoder as text", MODEL, _image("encoder", POPEN_TEXT)),
     Hostile("a number as text", MODEL, _image("latent", POPEN_TEXT)),
-    Hostile("a learning rate as text", MODEL, _hyper("learning_rates", "image", value=POPEN_TEXT)),
+    Hostile("a learning rate as text", FIT, _hyper("learning_rates", "image", value=POPEN_TEXT)),
     Hostile("a shell", MODEL, _mechanism("os.system", command="echo pwned")),
     Hostile("an evaluation", MODEL, _mechanism("builtins.eval", source="pwned")),
     Hostile("a program of unittest", MODEL, _mechanism("unittest.__main__.Program")),
@@ -310,11 +312,11 @@ HOSTILE = [
         _image("encoder", _class("torch.fx.GraphModule", root={}, graph="pwned")),
     ),
     Hostile("a module with a line break", MODEL, _mechanism("os\n.system")),
-    Hostile("a class that is a number", MODEL, _hyper("optimizer", value={"class_path": 3})),
-    Hostile("arguments as a list", MODEL, _hyper("optimizer", "init_args", value=[POPEN])),
-    Hostile("an argument of no name", MODEL, _hyper("optimizer", "init_args", 3, value=1)),
+    Hostile("a class that is a number", FIT, _hyper("optimizer", value={"class_path": 3})),
+    Hostile("arguments as a list", FIT, _hyper("optimizer", "init_args", value=[POPEN])),
+    Hostile("an argument of no name", FIT, _hyper("optimizer", "init_args", 3, value=1)),
     Hostile("an argument that is not there", MODEL, _image("__class__", POPEN)),
-    Hostile("a further entry beside a class", MODEL, _hyper("optimizer", "dict_kwargs", value={})),
+    Hostile("a further entry beside a class", FIT, _hyper("optimizer", "dict_kwargs", value={})),
     Hostile("a tensor as a setting", MODEL, _image("latent", torch.zeros(3))),
     Hostile("a model of another kind", TEST, _setting("model_class", value="subprocess.Popen")),
     Hostile(

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from deepscm_pl.checkpoints import Checkpoint
+from deepscm_pl.checkpoints import Checkpoint, load
 from deepscm_pl.cli import main
 from deepscm_pl.runs.checkpoint_files import last_checkpoint
 from deepscm_pl.training import (
@@ -26,7 +26,7 @@ from deepscm_pl.training import (
 
 import cached_tiny  # noqa: F401
 import tiny
-from hostile_files import DATA, EVERY, HARMLESS, HOSTILE, MODEL, RESUME, TEST, TRAINER
+from hostile_files import DATA, EVERY, FIT, HARMLESS, HOSTILE, MODEL, RESUME, TEST, TRAINER
 from watching import Violation, install
 
 WATCH = install()
@@ -56,6 +56,7 @@ COMMANDS = {
 }
 READERS = {
     "read_checkpoint": read_checkpoint,
+    "load": load,
     "load_data": load_data,
     "DeepSCM.load_from_checkpoint": DeepSCM.load_from_checkpoint,
     "ImageClassifier.load_from_checkpoint": ImageClassifier.load_from_checkpoint,
@@ -66,7 +67,8 @@ READERS = {
 BUILDING = {"sample", "intervene", "counterfactual", "export", "fit", "test", "validate", "predict"}
 REFUSED_BY = {
     EVERY: {*COMMANDS, *READERS},
-    MODEL: {*BUILDING, "DeepSCM.load_from_checkpoint", "export_model"},
+    MODEL: {*BUILDING, "load", "DeepSCM.load_from_checkpoint", "export_model"},
+    FIT: {"fit", "test", "validate", "predict", "DeepSCM.load_from_checkpoint"},
     DATA: {"fit", "test", "validate", "predict", "counterfactual", "load_data"},
     RESUME: {"fit", "fit with a configuration"},
     TEST: {"fit", "test", "validate", "predict"},
