@@ -1,4 +1,4 @@
-"""Networks: plain PyTorch modules that know nothing of causes."""
+"""Networks: PyTorch modules without causal notions."""
 
 from typing import TYPE_CHECKING
 
@@ -6,8 +6,8 @@ from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
     from deepscm_pl.nn.classifier import ResidualClassifier
-    from deepscm_pl.nn.conditioner import ConvolutionalConditioner
     from deepscm_pl.nn.convolutional import (
+        ConvolutionalConditioner,
         ConvolutionalDecoder,
         ConvolutionalEncoder,
         PyramidDecoder,

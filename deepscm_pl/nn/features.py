@@ -1,16 +1,14 @@
-"""The size of a condition, and the positions of its named parts."""
+"""The size of a condition, with the positions of its named parts."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-__all__ = ["Features", "check_names", "positions"]
+__all__ = ["Features", "check_names"]
 
 
 class Features(int):
-    """A number of features of which each belongs to a name.
-
-    It is the plain number for every network that does not ask for names.
+    """A number of features, each of which belongs to a name; to other code a plain integer.
 
     Args:
         sizes: The number of features of each name, in order.
@@ -25,45 +23,31 @@ class Features(int):
 
     def __new__(cls, sizes: Mapping[str, int]) -> Features:
         """Add up the sizes."""
-        found = super().__new__(cls, sum(sizes.values()))
-        found.sizes = dict(sizes)
-        return found
+        features = super().__new__(cls, sum(sizes.values()))
+        features.sizes = dict(sizes)
+        return features
 
     def __getnewargs__(self) -> tuple[Mapping[str, int]]:  # type: ignore[override]
-        """The arguments of a copy."""
+        """Return the arguments of a copy."""
         return (self.sizes,)
 
     def positions(self, argument: str, names: Collection[str]) -> list[int]:
-        """The positions of the features of some names.
+        """Return the positions of the features of some names.
 
         Args:
-            argument: The setting that names them, for the message.
+            argument: The setting that contains the names, for the message.
             names: The names.
 
         Raises:
-            ValueError: If there is no such name.
+            ValueError: If a name is unknown.
         """
         check_names(argument, names, self.sizes)
         owners = [name for name, size in self.sizes.items() for _ in range(size)]
         return [position for position, owner in enumerate(owners) if owner in names]
 
 
-def positions(argument: str, features: int, names: Collection[str]) -> list[int]:
-    """The positions of named features in a condition that may have no names.
-
-    Raises:
-        ValueError: If there is no such name.
-    """
-    known = features if isinstance(features, Features) else Features({})
-    return known.positions(argument, names)
-
-
 def check_names(argument: str, names: Collection[str], known: Collection[str]) -> None:
-    """Refuse names of no parent.
-
-    Raises:
-        ValueError: If a name is unknown.
-    """
+    """Raise a ValueError if one of ``names`` is not a known parent."""
     unknown = [name for name in names if name not in known]
     if unknown:
         wrong = ", ".join(map(repr, unknown))

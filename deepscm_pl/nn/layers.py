@@ -1,4 +1,4 @@
-"""Layers and checks of shapes that several networks share."""
+"""Layers and shape checks that several networks share."""
 
 from __future__ import annotations
 
@@ -13,25 +13,30 @@ from torch.func import functional_call
 
 from deepscm_pl.checks import whole_numbers
 
-__all__ = ["RATE_FACTOR", "ParameterNetwork", "call_in_precision", "image_sizes", "scale_channels"]
+__all__ = [
+    "RATE_FACTOR",
+    "ParameterNetwork",
+    "call_in_precision",
+    "end_padding",
+    "image_sizes",
+    "reduced_shape",
+    "scale_channels",
+    "zero_linear",
+]
 
-_MORE_SCALES = 3
-"""How many times more than down to one pixel an image may be halved, padded."""
+RATE_FACTOR = 10.0
+"""Factor by which some parameters learn faster than others: they are stored divided by it, because
+optimisers such as Adam change all parameters at the same rate, whatever their gradients."""
+
+_EXTRA_HALVINGS = 3
+"""Halvings that are allowed after an image has shrunk to one pixel; the rest is padding."""
 
 
 def image_sizes(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Channels, height and width of an image.
-
-    Args:
-        name: Of the argument, for the message.
-        shape: What came.
+    """Return the channels, height and width of an image.
 
     Raises:
-        ValueError: If it is the shape of something else, such as a volume.
-
-    Example:
-        >>> image_sizes("image_shape", [1, 28, 28])
-        (1, 28, 28)
+        ValueError: If the shape, the argument ``name``, is not one of an image, such as a volume's.
     """
     if len(shape) != 3:
         raise ValueError(
@@ -43,22 +48,14 @@ def image_sizes(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
-    """Channels at each scale of a network that halves an image once for each scale.
-
-    Args:
-        channels: What came.
-        sizes: Of the image, which is padded to what can be halved so often.
+    """Check the channels at each scale of a network that halves an image once for each scale.
 
     Raises:
-        ValueError: If there are none, a count is no whole number of at least 1, or there are so
-            many that the padding would be most of the image.
-
-    Example:
-        >>> scale_channels([16, 32], (28, 28))
-        (16, 32)
+        ValueError: If there are none, a count is below 1, or there are so many scales that most of
+            the image would be padding.
     """
     checked = whole_numbers("channels", channels, least=1, fewest=1)
-    most = math.ceil(math.log2(max(sizes))) + _MORE_SCALES
+    most = math.ceil(math.log2(max(sizes))) + _EXTRA_HALVINGS
     if len(checked) > most:
         raise ValueError(
             f"channels: expected at most {most} numbers, for an image of "
@@ -67,27 +64,39 @@ def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, 
     return checked
 
 
-RATE_FACTOR = 10.0
-"""The factor by which some parameters are learned faster: they are stored divided by it, because
-optimisers such as Adam change all parameters at one rate, whatever their gradients are."""
+def reduced_shape(channels: int, sizes: Sequence[int], halvings: int) -> tuple[int, ...]:
+    """Return the shape of an image of some channels after halving its sizes, rounded up.
+
+    Example:
+        >>> reduced_shape(64, (28, 30), 3)
+        (64, 4, 4)
+    """
+    return (channels, *(math.ceil(size / 2**halvings) for size in sizes))
+
+
+def end_padding(sizes: Sequence[int], halvings: int) -> tuple[int, ...]:
+    """Return the padding at the end of each dimension, last one first, that makes halving exact."""
+    return tuple(number for size in reversed(sizes) for number in (0, -size % 2**halvings))
+
+
+def zero_linear(in_features: int, out_features: int) -> nn.Linear:
+    """Return an affine layer whose weights and biases start at zero."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) -> Any:
-    """``module(*arguments)`` with parameters and buffers as ``dtype``, and without autocast.
+    """Call a module with its parameters and buffers converted to ``dtype``, without autocast.
 
-    The module keeps its own parameters, and gradients reach them.
-
-    Args:
-        module: Any network.
-        dtype: The floating-point type to compute in.
-        arguments: What the module is called with, in that type already.
+    The module keeps its own parameters, and gradients reach them. The arguments are in that type
+    already.
 
     Example:
         >>> layer = nn.Linear(2, 1)
         >>> call_in_precision(layer, torch.float64, torch.ones(3, 2, dtype=torch.float64)).dtype
         torch.float64
-        >>> layer.weight.dtype
-        torch.float32
     """
     state = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -99,14 +108,14 @@ def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) ->
 
 
 class ParameterNetwork(nn.Module):
-    """Predict ``parameters`` numbers from a context; without context, learn them directly.
+    """Predict numbers from a context; without context, learn them directly.
 
-    A multilayer perceptron with SiLU activations whose last layer starts at zero, so that the
-    prediction starts at zero for every context.
+    A multilayer perceptron with SiLU activations whose last layer starts at zero, and so does the
+    prediction for every context.
 
     Args:
         context_features: Size of the context; 0 for free parameters.
-        parameters: How many numbers to predict.
+        parameters: Number of predicted numbers.
         hidden: Widths of the hidden layers; empty for an affine function of the context.
 
     Shape:
@@ -116,8 +125,6 @@ class ParameterNetwork(nn.Module):
     Example:
         >>> ParameterNetwork(2, 3)(torch.ones(5, 2)).shape
         torch.Size([5, 3])
-        >>> ParameterNetwork(0, 3)(torch.ones(0)).shape
-        torch.Size([3])
     """
 
     def __init__(self, context_features: int, parameters: int, hidden: Sequence[int] = ()) -> None:
@@ -131,16 +138,13 @@ class ParameterNetwork(nn.Module):
         layers: list[nn.Module] = []
         for width, following in pairwise(widths):
             layers += [nn.Linear(width, following), nn.SiLU()]
-        last = nn.Linear(widths[-1], parameters)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(*layers, last)
+        self.layers = nn.Sequential(*layers, zero_linear(widths[-1], parameters))
 
     def forward(self, context: Tensor) -> Tensor:
-        """The parameters for ``context``."""
+        """Return the numbers for ``context``."""
         if self.context_features == 0:
             return self.free
-        # A density is no place for the eight bits of a bfloat16.
+        # The eight significant bits of bfloat16 are too few for a density.
         with torch.autocast(context.device.type, enabled=False):
             predicted: Tensor = self.layers(context.to(next(self.parameters())))
         return predicted
