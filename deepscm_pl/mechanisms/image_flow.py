@@ -171,7 +171,7 @@ class MultiscaleFlow(ImageMechanism):
         rows = torch.linspace(0, len(value) - 1, count).long().to(value.device)
         images = value[rows].to(weight)
         remainder = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
-        continuous = self.dequantisation(images, remainder.to(weight))
+        continuous = images + remainder.to(weight)
         context = self.context(
             {name: parent[rows].to(weight.device) for name, parent in parents.items()}
         )

@@ -78,7 +78,8 @@ class _Decoder(nn.Module):
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         """Return the image for ``latent`` and ``condition``."""
         image: Tensor = self.convolutions(self.head(torch.cat([latent, condition], dim=-1)))
-        return image[(..., *map(slice, self.sizes))]
+        crop = tuple(slice(size) for size in self.sizes)
+        return image[(..., *crop)]
 
 
 class ConvolutionalEncoder(_Encoder):
