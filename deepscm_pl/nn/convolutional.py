@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ class _Decoder(nn.Module):
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         """Return the image for ``latent`` and ``condition``."""
         image: Tensor = self.convolutions(self.head(torch.cat([latent, condition], dim=-1)))
-        crop = tuple(slice(size) for size in self.sizes)
+        crop: tuple[Any, ...] = tuple(slice(size) for size in self.sizes)
         return image[(..., *crop)]
 
 

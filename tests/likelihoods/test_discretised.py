@@ -98,7 +98,7 @@ def test_blocks_of_images_and_lines_change_nothing(double, make, monkeypatch, bl
     value = 256 * torch.rand(4, 1, 3, 1, 6, 5)  # broadcasts with the decoder's batch
     noise, gradient = _noise_and_gradient(likelihood, decoded, value)
     image = likelihood(decoded, noise)
-    monkeypatch.setitem(discretised._BLOCKS, "cpu", block)
+    monkeypatch.setattr(discretised, "_CPU_BLOCK", block)
     in_blocks, gradient_in_blocks = _noise_and_gradient(likelihood, decoded, value)
     assert noise.shape == (4, 2, 3, 1, 6, 5)
     torch.testing.assert_close(in_blocks, noise)
