@@ -1,4 +1,4 @@
-"""What all mechanisms of 8-bit images share: recorded grey levels, and a continuous image."""
+"""The base class of mechanisms of images, which are recorded as whole grey levels."""
 
 from __future__ import annotations
 
@@ -19,24 +19,21 @@ _SHAPES = "give (channels, height, width) or (channels, depth, height, width)"
 
 
 class ImageMechanism(Mechanism):
-    """A mechanism of images, whose density is one of the dequantised image in logits.
+    """A mechanism of images or volumes with the density of the dequantised image.
 
-    Recorded images hold whole grey levels 0, …, L − 1; the laws of a mechanism are about these with
-    uniform dequantisation noise, in [0, L). Densities are in those units.
+    Recorded images contain whole grey levels 0, …, L − 1; the methods of a mechanism take and
+    return continuous images in [0, L), recorded ones with uniform dequantisation noise. Densities
+    are in these units.
 
     Args:
-        context: What the mechanism sees of its parents.
-        shape: Shape of one image, (channels, height, width), in pixels, or of one volume,
-            (channels, depth, height, width), in voxels.
+        context: The context of the parents.
+        shape: (channels, height, width), in pixels, or (channels, depth, height, width), in voxels.
         alpha: α of the preprocessing x ↦ logit(α + (1 − α)·x/L).
         levels: L, the number of grey levels.
 
     Attributes:
         plane: ``shape``, with the slices of a volume below each other in one image.
-        preprocessing: From grey levels to where the density is modelled, the real line by default.
-
-    Raises:
-        ValueError: If ``shape`` does not have three or four positive sizes.
+        preprocessing: The map from grey levels to the modelled range, by default the real line.
     """
 
     def __init__(
@@ -55,14 +52,11 @@ class ImageMechanism(Mechanism):
         return Domain(self.shape, lower=0.0, upper=self.dequantisation.levels - 1.0, whole=True)
 
     def in_plane(self, value: Tensor) -> Tensor:
-        """Volumes ``(*batch, C, D, H, W)`` as images ``(*batch, C, D·H, W)``; images as they are.
-
-        What treats every element alone need not know of volumes.
-        """
+        """Return volumes ``(*batch, C, D, H, W)`` as images ``(*batch, C, D·H, W)``."""
         return value.reshape(*self.domain.batch_shape(value), *self.plane)
 
     def in_space(self, value: Tensor) -> Tensor:
-        """The inverse of :meth:`in_plane`."""
+        """Return the inverse of :meth:`in_plane`."""
         return value.reshape(*value.shape[:-3], *self.shape)
 
     def dequantise(self, value: Tensor) -> Tensor:
@@ -70,21 +64,17 @@ class ImageMechanism(Mechanism):
         return self.dequantisation.sample(value.to(next(self.parameters())))
 
     def quantise(self, value: Tensor) -> Tensor:
-        """Whole grey levels again."""
+        """Return whole grey levels."""
         return self.dequantisation.inverse(value)
 
     def abduct_recorded(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """The noise behind a recorded image, dequantised anew for every draw."""
+        """Infer the noise of a recorded image, with new dequantisation noise for every draw."""
         return self.abduct(self.dequantise(value.expand(*sample_shape, *value.shape)), parents)
 
     def fit(self, value: Tensor, parents: Variables) -> None:
-        """Fit the context, and make sure that the images are not scaled to [0, 1].
-
-        Raises:
-            ValueError: If no grey level is above 1.
-        """
+        """Fit the context, and raise a ValueError if the images are scaled to [0, 1]."""
         super().fit(value, parents)
         if value.max() <= 1:
             raise ValueError(
