@@ -134,10 +134,6 @@ class PredictedCovarianceGaussian(PredictedScale, CovarianceGaussian):
         log_variance: log σ² where the decoder's output is 0.
         smallest_log_variance: Lower bound of log σ², approached smoothly.
         temperature: Scale of drawn noise; see :class:`Likelihood`.
-
-    Example:
-        >>> PredictedCovarianceGaussian((1, 5, 5)).outputs_per_channel
-        14
     """
 
     def __init__(
@@ -307,10 +303,6 @@ class PredictedLowRankGaussian(PredictedScale, LowRankGaussian):
         log_variance: log σ² where the decoder's output is 0.
         smallest_log_variance: Lower bound of log σ², approached smoothly.
         temperature: Scale of drawn noise; see :class:`Likelihood`.
-
-    Example:
-        >>> PredictedLowRankGaussian((1, 4, 4), rank=3).outputs_per_channel
-        5
     """
 
     def __init__(

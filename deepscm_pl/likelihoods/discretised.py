@@ -280,10 +280,6 @@ class DiscretisedGaussian(DiscretisedLikelihood):
         temperature: Scale of drawn noise; see :class:`Likelihood`.
         brightness: Names of the parents that scale the grey levels; see
             :class:`DiscretisedLikelihood`.
-
-    Example:
-        >>> DiscretisedGaussian((1, 1, 1)).noise_free(torch.zeros(2, 1, 1)).round()
-        tensor([[[128.]]])
     """
 
     _predicts_weights = False

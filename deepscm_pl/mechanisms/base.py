@@ -49,11 +49,7 @@ class Context(nn.Module):
         return tuple(self.domains)
 
     def split(self, argument: str, names: Collection[str]) -> tuple[Context, Context]:
-        """Return new contexts of the named parents and of all others.
-
-        Args:
-            argument: The setting that contains the names, for the message.
-            names: The names.
+        """Return new contexts of ``names``, the setting ``argument``, and of all other parents.
 
         Raises:
             ValueError: If a name is not one of a parent.
@@ -230,15 +226,9 @@ class Mechanism(nn.Module, ABC):
         return self.abduct(self.dequantise(value), parents, sample_shape)
 
     def check_explained(self, name: str, value: Tensor, noise: Noise) -> None:
-        """Raise if a recorded value has no noise; most mechanisms explain their whole domain.
+        """Raise a ValueError if a recorded value of the variable ``name`` has no noise.
 
-        Args:
-            name: Name of the variable, for the message.
-            value: ``(*batch, *event)``.
-            noise: The result of :meth:`abduct_recorded`.
-
-        Raises:
-            ValueError: With the variable, the value and its row.
+        Most mechanisms explain their whole domain. ``noise`` is from :meth:`abduct_recorded`.
         """
 
     def distribution(self, parents: Variables) -> TorchDistribution:
@@ -271,11 +261,6 @@ class Mechanism(nn.Module, ABC):
         The mean of their exponentials over draws is an unbiased estimate of p(x | pa) (Burda et al.
         2016, arXiv:1509.00519, equation 8). If the likelihood is exact, the result is log p(x | pa)
         with P = 1, without draws.
-
-        Args:
-            value: x, ``(*batch, *event)``.
-            parents: The values of the parents.
-            num_particles: P, the number of draws.
         """
         return self.log_prob(value, parents)[None]
 

@@ -42,9 +42,6 @@ def bright_level(images: Tensor) -> Tensor:
     """Return the level of the fifth brightest of 1,000 pixels of each image, ``(*batch, 1)``.
 
     The brightest pixel is often an outlier in images that a model has drawn.
-
-    Args:
-        images: ``(*batch, C, H, W)``.
     """
     pixels = images.flatten(-3)
     rank = math.ceil(_OUTLIERS * pixels.shape[-1])
@@ -100,12 +97,7 @@ class Brightness(nn.Module):
         return value / share.view(*share.shape, *[1] * (value.dim() - share.dim()))
 
     def measure(self, images: Tensor, content: Tensor) -> Tensor:
-        """Return h of each image, which is more precise than the features of an encoder.
-
-        Args:
-            images: Images divided by β(pa), ``(*batch, C, H, W)``.
-            content: The features of c on which γ depends, ``(*batch, features)``.
-        """
+        """Return h of images divided by β(pa), more precise than the features of an encoder."""
         return self.exposure.standardise(self._log_share(bright_level(images)), content)
 
     def _log_share(self, level: Tensor) -> Tensor:
@@ -136,13 +128,7 @@ class ParentBrightness(nn.Module):
         self.register_buffer("bias", torch.tensor([0.5]))
 
     def fit(self, value: Tensor, parents: Variables, content: Tensor) -> None:
-        """Fit the context, and the affine map to the bright level of every image.
-
-        Args:
-            value: Images of the training split in grey levels, ``(N, C, H, W)``.
-            parents: Their parents, ``(N, *event)``.
-            content: The standardised other parents c, ``(N, features)``.
-        """
+        """Fit the context, and β to the bright level of every training image, given c."""
         self.context.fit(parents)
         features = self.context(parents).double()
         design = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
@@ -209,9 +195,6 @@ class Exposure(nn.Module):
         latent: Size of z.
         content: Size of c, the standardised other parents.
         hidden: Width of the one hidden layer of h, which also has an affine path from z.
-
-    Shape:
-        ``(*batch, latent)`` and ``(*batch, content)`` -> ``(*batch, 1)``.
     """
 
     mean: Tensor
@@ -228,12 +211,7 @@ class Exposure(nn.Module):
         self.spread[0] = 1.0
 
     def fit(self, level: Tensor, content: Tensor) -> None:
-        """Fit m and s.
-
-        Args:
-            level: The log of the bright level over β(pa) of each training image, ``(N, 1)``.
-            content: ``(N, content)``.
-        """
+        """Fit m and s to the log of the bright level over β(pa) of each training image."""
         powers = _powers(content.clamp(-_TRUSTED_DEVIATIONS, _TRUSTED_DEVIATIONS).double())
         mean = _least_squares(powers, level.double())
         deviation = (level - powers @ mean).abs()
@@ -247,7 +225,7 @@ class Exposure(nn.Module):
         return _bounded((level - mean) / spread)
 
     def forward(self, latent: Tensor, content: Tensor) -> Tensor:
-        """Return γ(z, c)."""
+        """Return γ(z, c), ``(*batch, 1)``."""
         with torch.autocast(latent.device.type, enabled=False):
             content = content.to(latent)
             mean, spread = self._mean_and_spread(content)

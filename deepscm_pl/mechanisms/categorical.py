@@ -57,9 +57,6 @@ class Categorical(Mechanism):
         >>> variable.fit(torch.tensor([[0.0], [1.0], [2.0], [2.0]]), {})
         >>> variable.log_prob(torch.tensor([[0.0], [2.0]]), {}).exp()
         tensor([0.2500, 0.5000], grad_fn=<ExpBackward0>)
-        >>> noise = variable.abduct(torch.tensor([[1.0]]), {})
-        >>> noise["u"].shape, variable(noise, {})
-        (torch.Size([1, 3]), tensor([[1.]]))
     """
 
     initial_logits: Tensor

@@ -120,11 +120,6 @@ class SplineFlow(Flow):
         hidden: Widths of the hidden layers of the network for all parameters.
         bins: Number of bins of the spline, from 2 to 1,000.
         bound: The spline is the identity outside of [−bound, bound].
-
-    Example:
-        >>> flow = SplineFlow(Context({"age": Domain()}))
-        >>> flow.log_prob(torch.zeros(4, 1), {"age": torch.ones(4, 1)}).shape
-        torch.Size([4])
     """
 
     def __init__(

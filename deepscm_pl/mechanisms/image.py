@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ClassVar
 
+import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Transform
+from torch.distributions import Transform, constraints
 
 from deepscm_pl.checks import whole_numbers
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.transforms import Dequantise, Logit
 from deepscm_pl.variables import Domain, Variables
 
-__all__ = ["ImageMechanism"]
+__all__ = ["ImageDistribution", "ImageMechanism"]
 
 _SHAPES = "give (channels, height, width) or (channels, depth, height, width)"
 
@@ -81,3 +84,53 @@ class ImageMechanism(Mechanism):
                 f"expected grey levels from 0 to {self.dequantisation.levels - 1}, but the largest "
                 f"is {value.max().item():g}; multiply images in [0, 1] by 255 and round them."
             )
+
+
+class ImageDistribution(TorchDistribution):
+    """A distribution of continuous images, given by functions of a tensor of parameters.
+
+    Args:
+        parameters: For example the output of a decoder, ``(*batch, *sizes)``.
+        sizes: The number of dimensions that are not of the batch.
+        shape: The shape of one image or volume.
+        draw: From the parameters and the shape ``(*sample, *batch)`` of the draws to images.
+        log_density: From the parameters and images to log-densities in nats per image.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    has_rsample = True
+
+    def __init__(
+        self,
+        parameters: Tensor,
+        sizes: int,
+        shape: Sequence[int],
+        draw: Callable[[Tensor, tuple[int, ...]], Tensor],
+        log_density: Callable[[Tensor, Tensor], Tensor],
+    ) -> None:
+        self.parameters, self.sizes = parameters, sizes
+        self.draw, self.log_density = draw, log_density
+        batch = parameters.shape[: parameters.dim() - sizes]
+        super().__init__(batch, torch.Size(shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The real numbers, for each pixel or voxel."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(
+        self, batch_shape: torch.Size, _instance: ImageDistribution | None = None
+    ) -> ImageDistribution:
+        """Return the same distribution over broadcast batch dimensions."""
+        parameters = self.parameters.expand(*batch_shape, *[-1] * self.sizes)
+        return ImageDistribution(
+            parameters, self.sizes, self.event_shape, self.draw, self.log_density
+        )
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draw continuous images, ``(*sample_shape, *batch, *shape)``."""
+        return self.draw(self.parameters, (*sample_shape, *self.batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density in nats per image."""
+        return self.log_density(self.parameters, value)

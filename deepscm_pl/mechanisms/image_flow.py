@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints
 
 from deepscm_pl.likelihoods.base import standard_normal_log_prob
 from deepscm_pl.mechanisms.base import Context
-from deepscm_pl.mechanisms.image import ImageMechanism
+from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
 from deepscm_pl.nn import ConvolutionalConditioner, call_in_precision
 from deepscm_pl.nn.layers import image_sizes
 from deepscm_pl.transforms import (
@@ -24,7 +21,7 @@ from deepscm_pl.transforms import (
 )
 from deepscm_pl.variables import Noise, Variables
 
-__all__ = ["ImageFlowDistribution", "MultiscaleFlow"]
+__all__ = ["MultiscaleFlow"]
 
 _IMAGES_FOR_NORMALISATION = 512
 
@@ -73,10 +70,17 @@ class MultiscaleFlow(ImageMechanism):
             self.shape, steps, context.features, conditioner, log_scale_bound
         )
 
-    def distribution(self, parents: Variables) -> ImageFlowDistribution:
+    def distribution(self, parents: Variables) -> ImageDistribution:
         """Return p(x | pa) of the continuous image."""
         context = self.context(parents).to(next(self.parameters()))
-        return ImageFlowDistribution(self, context)
+        return ImageDistribution(context, 1, self.shape, self._draw, self._log_density)
+
+    def _draw(self, context: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self.generate(self.sample_noise(shape)["u"], context)
+
+    def _log_density(self, context: Tensor, value: Tensor) -> Tensor:
+        noise, log_determinant = self.infer(value, context)
+        return standard_normal_log_prob(noise).flatten(-3).sum(dim=-1) + log_determinant
 
     def generate(self, noise: Tensor, context: Tensor) -> Tensor:
         """Return h(T(u; c)), ``(*batch, C, H, W)``, batch dimensions broadcast.
@@ -138,33 +142,3 @@ class MultiscaleFlow(ImageMechanism):
         )
         flat, contexts, _ = self._one_batch(self.preprocessing(continuous), context)
         normalise_activations(self.bijection, flat, contexts)
-
-
-class ImageFlowDistribution(TorchDistribution):
-    """p(x | pa) of the continuous image under a flow, given its context ``(*batch, features)``."""
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    support = constraints.independent(constraints.real, 3)
-    has_rsample = True
-
-    def __init__(self, flow: MultiscaleFlow, context: Tensor) -> None:
-        self.flow = flow
-        self.context = context
-        super().__init__(context.shape[:-1], torch.Size(flow.shape), validate_args=False)
-
-    def expand(
-        self, batch_shape: torch.Size, _instance: ImageFlowDistribution | None = None
-    ) -> ImageFlowDistribution:
-        """Return the same distribution over broadcast batch dimensions."""
-        context = self.context.expand(*batch_shape, self.context.shape[-1])
-        return ImageFlowDistribution(self.flow, context)
-
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Draw continuous images, ``(*sample_shape, *batch, C, H, W)``."""
-        noise = self.flow.sample_noise((*sample_shape, *self.batch_shape))
-        return self.flow.generate(noise["u"], self.context)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log N(u; 0, I) + log |du/dx| in nats per image."""
-        noise, log_determinant = self.flow.infer(value, self.context)
-        return standard_normal_log_prob(noise).flatten(-3).sum(dim=-1) + log_determinant

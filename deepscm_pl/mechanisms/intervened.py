@@ -20,10 +20,6 @@ class Constant(Mechanism):
     Args:
         value: c, ``(*batch, *event)``; its batch dimensions broadcast.
         domain: The domain of the variable.
-
-    Example:
-        >>> Constant(torch.tensor([3.0]), Domain())({}, {})
-        tensor([3.])
     """
 
     value: Tensor
@@ -75,8 +71,7 @@ class Constant(Mechanism):
 class Modified(Mechanism):
     """x := h(f(u; pa)) for a function h: the replacement of a mechanism under do(x = h).
 
-    The parents keep their influence through f; an increment of 1 is added to the value that f
-    gives.
+    The parents keep their influence through f: an increment is added to the value of f.
 
     Args:
         mechanism: f.

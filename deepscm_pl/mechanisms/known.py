@@ -144,10 +144,6 @@ class KnownCoin(Given):
     Args:
         context: An empty context.
         probability: The probability of 1.
-
-    Example:
-        >>> KnownCoin(Context(), 0.5)({"u": torch.tensor([[-1.0], [0.1]])}, {}).flatten()
-        tensor([0., 1.], dtype=torch.float64)
     """
 
     def __init__(self, context: Context, probability: float) -> None:
@@ -191,12 +187,7 @@ class _OpenInterval(constraints.Constraint):
 
 
 class Logistic(Transform):
-    """y = low + (high − low) · σ(x), with an inverse that is exact near both bounds.
-
-    Example:
-        >>> Logistic(64.0, 255.0)(torch.tensor(0.0, dtype=torch.float64))
-        tensor(159.5000, dtype=torch.float64)
-    """
+    """y = low + (high − low) · σ(x), with an inverse that is exact near both bounds."""
 
     bijective = True
     sign = 1

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro.distributions import Normal, TorchDistribution
+from pyro.distributions import Normal
 from torch import Tensor, nn
-from torch.distributions import Transform, constraints
 
 from deepscm_pl.checks import shown, whole_number
 from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence
 from deepscm_pl.mechanisms.brightness import Brightness
-from deepscm_pl.mechanisms.image import ImageMechanism
+from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.older import names_successors
 from deepscm_pl.variables import Noise, Variables
 
-__all__ = ["ConditionalVAE", "ImageDistribution"]
+__all__ = ["ConditionalVAE"]
 
 _LARGEST_LOG_SCALE = 2.0
 """Bound of log σ of q(z | x, pa), which could be infinite for an image unlike any in training."""
@@ -166,8 +165,7 @@ class ConditionalVAE(ImageMechanism):
         return self._in_chunks(self._image_of, noise["z"], noise["u"], parents)
 
     def _image_of(self, latent: Tensor, noise: Tensor, parents: Variables) -> Tensor:
-        processed = self.likelihood(self.decode(latent, parents), self.in_plane(noise))
-        return self.in_space(self.preprocessing.inv(processed))
+        return self._image(self.decode(latent, parents), self.in_plane(noise))
 
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
         """Draw z ~ N(0, I) ``(*shape, latent)`` and u ~ N(0, τ² I), τ the temperature."""
@@ -268,7 +266,19 @@ class ConditionalVAE(ImageMechanism):
     def image_distribution(self, latent: Tensor, parents: Variables) -> ImageDistribution:
         """Return p(x | z, pa) of the continuous image."""
         decoded = self.decode(latent, parents)
-        return ImageDistribution(decoded, self.likelihood, self.preprocessing, self.shape)
+        return ImageDistribution(decoded, 3, self.shape, self._draw_images, self._log_density)
+
+    def _draw_images(self, decoded: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self._image(decoded, self.likelihood.sample_noise(shape, decoded))
+
+    def _image(self, decoded: Tensor, noise: Tensor) -> Tensor:
+        return self.in_space(self.preprocessing.inv(self.likelihood(decoded, noise)))
+
+    def _log_density(self, decoded: Tensor, value: Tensor) -> Tensor:
+        plane = self.in_plane(value)
+        processed = self.preprocessing(plane)
+        jacobian = self.preprocessing.log_abs_det_jacobian(plane, processed)
+        return self.likelihood.log_prob(decoded, processed) + jacobian.flatten(-3).sum(-1)
 
     def model(self, name: str, parents: Variables) -> Tensor:
         """Sample the sites ``name.z`` and ``name``, the continuous image."""
@@ -315,55 +325,3 @@ def _out_features(encoder: nn.Module) -> int:
             f"number of features that it returns, but it is {features!r}; set it."
         )
     return features
-
-
-class ImageDistribution(TorchDistribution):
-    """p(x | decoder output) of a continuous image: a likelihood after its preprocessing.
-
-    Args:
-        decoded: The decoder's output, ``(*batch, outputs, H, W)``.
-        likelihood: The likelihood of the preprocessed image, or of a volume in one plane.
-        preprocessing: The map from grey levels to the range of the likelihood.
-        shape: Shape of the image or volume.
-    """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    has_rsample = True
-
-    def __init__(
-        self,
-        decoded: Tensor,
-        likelihood: Likelihood,
-        preprocessing: Transform,
-        shape: Sequence[int],
-    ) -> None:
-        self.decoded = decoded
-        self.likelihood = likelihood
-        self.preprocessing = preprocessing
-        super().__init__(decoded.shape[:-3], torch.Size(shape), validate_args=False)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """The real numbers, for each pixel or voxel."""
-        return constraints.independent(constraints.real, len(self.event_shape))
-
-    def expand(
-        self, batch_shape: torch.Size, _instance: ImageDistribution | None = None
-    ) -> ImageDistribution:
-        """Return the same distribution over broadcast batch dimensions."""
-        decoded = self.decoded.expand(*batch_shape, *self.decoded.shape[-3:])
-        return ImageDistribution(decoded, self.likelihood, self.preprocessing, self.event_shape)
-
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Draw continuous images, ``(*sample_shape, *batch, *shape)``."""
-        noise = self.likelihood.sample_noise((*sample_shape, *self.batch_shape), self.decoded)
-        image: Tensor = self.preprocessing.inv(self.likelihood(self.decoded, noise))
-        return image.reshape(*image.shape[:-3], *self.event_shape)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(x | decoder output) in nats per image."""
-        batch = value.shape[: value.dim() - len(self.event_shape)]
-        plane = value.reshape(*batch, *self.likelihood.shape)
-        processed = self.preprocessing(plane)
-        jacobian = self.preprocessing.log_abs_det_jacobian(plane, processed)
-        return self.likelihood.log_prob(self.decoded, processed) + jacobian.flatten(-3).sum(-1)

@@ -25,11 +25,7 @@ class ResidualClassifier(nn.Module):
         image_shape: (channels, height, width), in pixels.
         classes: Number of classes.
         channels: Channels of each block.
-        groups: Groups of channels that are normalised together; divides every entry of
-            ``channels``.
-
-    Shape:
-        ``(batch, *image_shape)`` -> ``(batch, classes)``.
+        groups: Number of groups of channels, a divisor of every entry of ``channels``.
 
     Example:
         >>> import torch

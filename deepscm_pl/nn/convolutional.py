@@ -2,7 +2,8 @@
 
 Encoders are networks of ``(batch, *image_shape)`` and ``(batch, condition_features)`` ->
 ``(batch, features)``, decoders of ``(batch, latent_features)`` and ``(batch, condition_features)``
--> ``(batch, *output_shape)``. Sizes that do not halve evenly are padded at their end.
+-> ``(batch, *output_shape)``. Shapes are (channels, height, width), in pixels, or (channels, depth,
+height, width), in voxels. Sizes that do not halve evenly are padded at their end.
 
 The defaults of :class:`ConvolutionalEncoder` and :class:`ConvolutionalDecoder` are those of
 Pawlowski et al. (2020), appendix B. No network keeps batch statistics: the result for an image does
@@ -87,7 +88,7 @@ class ConvolutionalEncoder(_Encoder):
     """Image to features, by convolutions that halve it.
 
     Args:
-        image_shape: (channels, height, width), in pixels.
+        image_shape: Shape of one image.
         condition_features: Size of the condition, which is ignored.
         features: Number of features returned.
         channels: Channels after each convolution; there is one halving for each.
@@ -119,14 +120,9 @@ class ConvolutionalDecoder(_Decoder):
     Args:
         latent_features: Size of the latent.
         condition_features: Size of the condition, which joins the latent in the first layer.
-        output_shape: (channels, height, width), in pixels.
+        output_shape: Shape of one output.
         hidden: Width of the first, fully connected layer.
         channels: Channels before each transposed convolution; there is one doubling for each.
-
-    Example:
-        >>> decoder = ConvolutionalDecoder(16, 2, (2, 28, 28))
-        >>> decoder(torch.zeros(3, 16), torch.zeros(3, 2)).shape
-        torch.Size([3, 2, 28, 28])
     """
 
     def __init__(
@@ -158,16 +154,11 @@ class PyramidEncoder(_Encoder):
     """Image or volume to features, by several convolutions at each scale.
 
     Args:
-        image_shape: (channels, height, width) or (channels, depth, height, width).
+        image_shape: Shape of one image or volume.
         condition_features: Size of the condition, which is ignored.
         features: Number of features returned.
         channels: Channels at each scale; there is one halving for each.
         convolutions: Number of convolutions at each scale, including the one that halves.
-
-    Example:
-        >>> encoder = PyramidEncoder((1, 9, 8, 8), condition_features=2, channels=(4, 8))
-        >>> encoder(torch.zeros(3, 1, 9, 8, 8), torch.zeros(3, 2)).shape
-        torch.Size([3, 100])
     """
 
     def __init__(
@@ -179,7 +170,7 @@ class PyramidEncoder(_Encoder):
         convolutions: int = 3,
     ) -> None:
         convolution = _CONVOLUTIONS[_spatial_dimensions(image_shape)]
-        _check_convolutions(convolutions)
+        whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
         channels = scale_channels(channels, image_shape[1:])
         layers: list[nn.Module] = []
         for before, after in pairwise((image_shape[0], *channels)):
@@ -196,7 +187,7 @@ class PyramidDecoder(_Decoder):
     Args:
         latent_features: Size of the latent.
         condition_features: Size of the condition, which joins the latent in the first layer.
-        output_shape: (channels, height, width) or (channels, depth, height, width).
+        output_shape: Shape of one output.
         channels: Channels at each scale, the smallest image first; there is one doubling for each.
         convolutions: Number of convolutions at each scale, including the one that doubles.
         upsample: Whether sizes are doubled by repeating pixels or voxels before a convolution,
@@ -219,7 +210,7 @@ class PyramidDecoder(_Decoder):
     ) -> None:
         dimensions = _spatial_dimensions(output_shape)
         convolution, transposed = _CONVOLUTIONS[dimensions], _TRANSPOSED[dimensions]
-        _check_convolutions(convolutions)
+        whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
         out_channels, *sizes = output_shape
         channels = scale_channels(channels, sizes)
         start = reduced_shape(channels[0], sizes, len(channels))
@@ -258,26 +249,18 @@ def _spatial_dimensions(shape: Sequence[int]) -> int:
     return dimensions
 
 
-def _check_convolutions(convolutions: int) -> None:
-    whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
-
-
 class ConvolutionalConditioner(nn.Module):
     """Predict feature maps from feature maps and a context vector.
 
-    A 3×3, a 1×1 and a 3×3 convolution with SiLU activations. A linear map of the context is added
-    to the channels after the first one. The last convolution starts at zero, and so does the
-    prediction for every input.
+    A 3×3, a 1×1 and a 3×3 convolution with SiLU activations map ``(batch, in_channels, H, W)`` to
+    ``(batch, out_channels, H, W)``. A linear map of the context, if it has features, is added after
+    the first one. The last one starts at zero, and so does the prediction for every input.
 
     Args:
         in_channels: Channels of the input.
         context_features: Size of the context; 0 for none.
         out_channels: Channels of the prediction.
         hidden: Channels between the convolutions.
-
-    Shape:
-        ``(batch, in_channels, H, W)`` and ``(batch, context_features)`` ->
-        ``(batch, out_channels, H, W)``.
     """
 
     def __init__(

@@ -32,11 +32,7 @@ class Features(int):
         return (self.sizes,)
 
     def positions(self, argument: str, names: Collection[str]) -> list[int]:
-        """Return the positions of the features of some names.
-
-        Args:
-            argument: The setting that contains the names, for the message.
-            names: The names.
+        """Return the positions of the features of ``names``, the setting ``argument``.
 
         Raises:
             ValueError: If a name is unknown.

@@ -51,8 +51,7 @@ def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, 
     """Check the channels at each scale of a network that halves an image once for each scale.
 
     Raises:
-        ValueError: If there are none, a count is below 1, or there are so many scales that most of
-            the image would be padding.
+        ValueError: If there are none, a count is below 1, or most of the image would be padding.
     """
     checked = whole_numbers("channels", channels, least=1, fewest=1)
     most = math.ceil(math.log2(max(sizes))) + _EXTRA_HALVINGS
@@ -65,12 +64,7 @@ def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, 
 
 
 def reduced_shape(channels: int, sizes: Sequence[int], halvings: int) -> tuple[int, ...]:
-    """Return the shape of an image of some channels after halving its sizes, rounded up.
-
-    Example:
-        >>> reduced_shape(64, (28, 30), 3)
-        (64, 4, 4)
-    """
+    """Return the shape of an image of some channels after halving its sizes, rounded up."""
     return (channels, *(math.ceil(size / 2**halvings) for size in sizes))
 
 
@@ -92,11 +86,6 @@ def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) ->
 
     The module keeps its own parameters, and gradients reach them. The arguments are in that type
     already.
-
-    Example:
-        >>> layer = nn.Linear(2, 1)
-        >>> call_in_precision(layer, torch.float64, torch.ones(3, 2, dtype=torch.float64)).dtype
-        torch.float64
     """
     state = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -117,14 +106,6 @@ class ParameterNetwork(nn.Module):
         context_features: Size of the context; 0 for free parameters.
         parameters: Number of predicted numbers.
         hidden: Widths of the hidden layers; empty for an affine function of the context.
-
-    Shape:
-        ``(*batch, context_features)`` -> ``(*batch, parameters)``; without context, the output is
-        ``(parameters,)`` for any input.
-
-    Example:
-        >>> ParameterNetwork(2, 3)(torch.ones(5, 2)).shape
-        torch.Size([5, 3])
     """
 
     def __init__(self, context_features: int, parameters: int, hidden: Sequence[int] = ()) -> None:
@@ -141,7 +122,7 @@ class ParameterNetwork(nn.Module):
         self.layers = nn.Sequential(*layers, zero_linear(widths[-1], parameters))
 
     def forward(self, context: Tensor) -> Tensor:
-        """Return the numbers for ``context``."""
+        """Return the numbers ``(*batch, parameters)``, or ``(parameters,)`` without context."""
         if self.context_features == 0:
             return self.free
         # The eight significant bits of bfloat16 are too few for a density.

@@ -32,9 +32,6 @@ class ResidualBlock(nn.Module):
         channels: Channels of h.
         condition: Size of the vector that scales and shifts the channels between the convolutions;
             0 for none.
-
-    Shape:
-        ``(batch, channels, H, W)`` and ``(batch, condition)`` -> ``(batch, channels, H, W)``.
     """
 
     def __init__(self, channels: int, condition: int = 0) -> None:
@@ -57,17 +54,12 @@ class ResidualEncoder(nn.Module):
     """Image to features: halved by space-to-depth, residual blocks at every size.
 
     Args:
-        image_shape: (channels, height, width), in pixels.
+        image_shape: Shape of one image.
         condition_features: Size of the condition; 0 for none.
         features: Number of features returned.
         channels: Channels at each size, from H/2 downwards; there is one halving for each.
         blocks: Residual blocks at each size.
         embedding: Size of the embedding of the condition that modulates the blocks.
-
-    Example:
-        >>> encoder = ResidualEncoder((1, 28, 28), condition_features=2, channels=(8, 16))
-        >>> encoder(torch.zeros(3, 1, 28, 28), torch.zeros(3, 2)).shape
-        torch.Size([3, 256])
     """
 
     def __init__(
@@ -109,7 +101,7 @@ class ResidualDecoder(nn.Module):
     Args:
         latent_features: Size of the latent, which enters in the first layer.
         condition_features: Size of the condition, which enters at every scale; 0 for none.
-        output_shape: (channels, height, width), in pixels.
+        output_shape: Shape of one output.
         hidden: Width of the first, fully connected layer.
         channels: Channels at each size, up to H/2; there is one doubling for each.
         blocks: Residual blocks at each size.

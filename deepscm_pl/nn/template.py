@@ -39,7 +39,7 @@ class TemplateDecoder(nn.Module):
         latent_features: Size of the latent.
         condition_features: Size of the condition, with names where ``place`` or ``overlay`` is
             given (:class:`~deepscm_pl.nn.Features`), as mechanisms pass it.
-        output_shape: (channels, height, width) or (channels, depth, height, width).
+        output_shape: Shape of one output, with two or three sizes.
         decoder: Factory of d, called with the first three arguments. None for
             :class:`~deepscm_pl.nn.PyramidDecoder`.
         hidden: Width of the hidden layer of the network of A.
@@ -54,10 +54,6 @@ class TemplateDecoder(nn.Module):
             of a drawing, the latent, the condition, and the condition as d receives it -> a
             drawing. None for :class:`~deepscm_pl.nn.Overlay` if ``overlay`` names parents, and for
             no layer otherwise.
-
-    Shape:
-        ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
-        ``(batch, *output_shape)``.
 
     Raises:
         ValueError: If a name is not one of the condition, or is both in ``place`` and ``overlay``.
@@ -178,10 +174,6 @@ class Overlay(nn.Module):
         field: Factory of d, called with the first two arguments and (1, *sizes). None for
             :class:`~deepscm_pl.nn.PyramidDecoder`.
         hidden: Width of the hidden layer of the network of s.
-
-    Shape:
-        ``(batch, *output_shape)``, ``(batch, latent_features)`` and twice ``(batch,
-        condition_features)`` -> ``(batch, *output_shape)``.
     """
 
     def __init__(

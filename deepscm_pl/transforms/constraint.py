@@ -65,14 +65,7 @@ class Constraint(nn.Module, ABC):
 
 
 class Real(Constraint):
-    """Any real number: x = m + s·y.
-
-    Example:
-        >>> constraint = Real()
-        >>> constraint.fit(torch.tensor([[1.0], [3.0]]))
-        >>> constraint.transform()(torch.tensor([0.0, 1.0]))
-        tensor([2., 3.])
-    """
+    """Any real number: x = m + s·y."""
 
     def bijection(self) -> Transform:
         """Return the identity."""

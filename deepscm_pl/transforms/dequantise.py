@@ -58,11 +58,6 @@ class Logit(Transform):
     Args:
         alpha: α in (0, 1), the distance of 0 from the end of the sigmoid.
         levels: L, the number of grey levels.
-
-    Example:
-        >>> logit = Logit()
-        >>> logit.inv(logit(torch.tensor([0.0, 100.0, 255.5]))).round(decimals=3)
-        tensor([  0.0000, 100.0000, 255.5000])
     """
 
     domain = constraints.real

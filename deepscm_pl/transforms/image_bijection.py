@@ -38,11 +38,7 @@ class ImageBijection(nn.Module, ABC):
 
 
 class ComposedBijection(ImageBijection):
-    """x ↦ T_n(… T_1(x; c) …; c), with the sum of the log-determinants; without maps the identity.
-
-    Args:
-        bijections: T_1, …, T_n.
-    """
+    """x ↦ T_n(… T_1(x; c) …; c), with the sum of the log-determinants; the identity if empty."""
 
     def __init__(self, bijections: Iterable[ImageBijection]) -> None:
         super().__init__()

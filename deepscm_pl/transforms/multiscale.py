@@ -189,7 +189,7 @@ class MultiscaleBijection(ImageBijection):
         steps: K of each scale, the finest one first.
         context_features: Size of the context; 0 for none.
         conditioner: Factory of the networks of the couplings.
-        log_scale_bound: Bound of the log-scales of the couplings.
+        log_scale_bound: B of the couplings.
     """
 
     def __init__(
@@ -201,8 +201,15 @@ class MultiscaleBijection(ImageBijection):
         log_scale_bound: float = 2.0,
     ) -> None:
         super().__init__()
-        _check_sizes(shape, steps)
+        whole_numbers("steps", steps, least=1, most=_MOST_STEPS, fewest=1)
         channels, height, width = shape
+        factor = 2 ** len(steps)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"steps: expected an image whose sides can be halved {len(steps)} times, once for "
+                f"each scale, but {height}×{width} pixels are no multiples of {factor}; give fewer "
+                "scales, or pad the images."
+            )
         first, *others = steps
         settings = (context_features, conditioner, log_scale_bound)
         self.steps = ComposedBijection(
@@ -234,15 +241,3 @@ class MultiscaleBijection(ImageBijection):
             noise, leaving = squeezed.chunk(2, dim=1)
             squeezed = torch.cat([self.coarser.inverse(noise, context), leaving], dim=1)
         return pixel_shuffle(self.steps.inverse(squeezed, context), 2)
-
-
-def _check_sizes(shape: Sequence[int], steps: Sequence[int]) -> None:
-    whole_numbers("steps", steps, least=1, most=_MOST_STEPS, fewest=1)
-    _, height, width = shape
-    factor = 2 ** len(steps)
-    if height % factor or width % factor:
-        raise ValueError(
-            f"steps: expected an image whose sides can be halved {len(steps)} times, once for each "
-            f"scale, but {height}×{width} pixels are no multiples of {factor}; give fewer scales, "
-            "or pad the images."
-        )

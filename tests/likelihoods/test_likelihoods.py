@@ -13,7 +13,6 @@ from deepscm_pl.likelihoods import (
     SharedVarianceGaussian,
 )
 from deepscm_pl.mechanisms import ConditionalVAE, Context
-from deepscm_pl.mechanisms.vae import ImageDistribution
 
 from likelihoods_of_all_kinds import LIKELIHOODS
 
@@ -84,8 +83,7 @@ def test_temperature_scales_drawn_noise_only(likelihood, temperature):
     likelihood.temperature = temperature
     assert torch.equal(likelihood.log_prob(decoded, value), log_prob)
     assert torch.equal(likelihood.abduct(decoded, value), noise)
-    distribution = ImageDistribution(decoded, likelihood, likelihood.preprocessing(0.05), SHAPE)
-    drawn = distribution.preprocessing(distribution.rsample((500,)))
+    drawn = likelihood(decoded, likelihood.sample_noise((500, 4), decoded))
     spread = likelihood.abduct(decoded, drawn).detach().std()
     if temperature == 0:
         torch.testing.assert_close(drawn, drawn[:1].expand_as(drawn))
@@ -107,6 +105,8 @@ def test_temperature_of_a_mechanism():
         Context(), (1, 8, 8), 2, likelihood=partial(FixedVarianceGaussian, temperature=0.0)
     )
     assert torch.equal(cold.sample_noise((3,))["u"], torch.zeros(3, 1, 8, 8))
+    drawn = cold.image_distribution(torch.zeros(3, 2), {}).rsample((5,))
+    torch.testing.assert_close(drawn, drawn[:1].expand_as(drawn))
 
 
 @pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
