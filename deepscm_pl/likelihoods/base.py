@@ -86,13 +86,9 @@ class Likelihood(nn.Module, ABC):
         """Return log p(y | decoder output) in nats per image, ``(*batch,)``."""
 
     def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
-        """Return the decoder's output for an image whose grey levels are scaled.
+        """Return the decoder's output for grey levels scaled by ``factor``, ``(*batch, 1, 1, 1)``.
 
-        Required of likelihoods with ``brightness``.
-
-        Args:
-            decoded: The decoder's output, ``(*batch, outputs, H, W)``.
-            factor: Scaled share β > 0 of the range of grey levels, ``(*batch, 1, 1, 1)``.
+        Likelihoods with ``brightness`` define it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not scale grey levels.")
 
@@ -130,12 +126,7 @@ class SoftFloor:
     """The map raw ↦ smallest + softplus(raw + c), with c such that 0 ↦ start.
 
     Without a lower bound, a pixel that is the same in every image would drive its scale to 0 and
-    its density to infinity.
-
-    Args:
-        start: Value at raw = 0.
-        smallest: Lower bound, approached smoothly.
-        name: Name of the setting, for errors.
+    its density to infinity. ``name`` is the name of the setting, for errors.
 
     Example:
         >>> import torch

@@ -60,13 +60,12 @@ class DiscretisedLikelihood(Likelihood):
 
     The decoder predicts logits of the weights (of mixtures only), a_j and b_j in blocks of K·C
     channels. The location of component j is L·((j + ½)/K + a_j/2) grey levels, so that zeros spread
-    the components over the range, and its scale is L/(2K) at b_j = 0 and grows by a factor of e for
-    each further unit.
+    the components over the range, and its scale is L/(2K) at b_j = 0, times e for each further
+    unit.
 
     The uniform share ε makes every level probable enough for single precision to separate its noise
     from that of its neighbours: an inferred u always returns the recorded level. It costs at most
-    −log(1 − ε) nats per pixel, 0.08 nats for 28 × 28 pixels at ε = 10⁻⁴, and bounds the negative
-    log-probability of a pixel by log(L/ε), 14.8 nats.
+    −log(1 − ε) nats per pixel, 0.08 nats for 28 × 28 pixels at ε = 10⁻⁴.
 
     Args:
         shape: (channels C, height H, width W), in pixels.
@@ -75,10 +74,9 @@ class DiscretisedLikelihood(Likelihood):
         smallest_scale: Lower bound of the scales of components in grey levels, approached smoothly.
         uniform_weight: ε, at least 10⁻⁴.
         temperature: Scale of drawn noise; see :class:`Likelihood`.
-        brightness: Names of the parents whose only effect is to scale the grey levels
+        brightness: Names of the parents whose only effect is to scale the grey levels by β
             (:class:`~deepscm_pl.mechanisms.Brightness`): locations lie between black and β·L, and
-            scales are multiplied by β, so that β scales every quantile of every pixel, down to the
-            smallest scale.
+            scales are multiplied by β, down to the smallest scale.
     """
 
     middles: Tensor
@@ -320,13 +318,6 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
         temperature: Scale of drawn noise; see :class:`Likelihood`.
         brightness: Names of the parents that scale the grey levels; see
             :class:`DiscretisedLikelihood`.
-
-    Example:
-        >>> likelihood = DiscretisedLogisticMixture((1, 2, 2), num_components=3)
-        >>> decoded, image = torch.randn(4, 9, 2, 2), torch.full((4, 1, 2, 2), 17.5)
-        >>> again = likelihood(decoded, likelihood.abduct(decoded, image))
-        >>> torch.equal(again.floor(), image.floor())
-        True
     """
 
     @staticmethod

@@ -16,19 +16,14 @@ __all__ = ["LaplaceLikelihood"]
 class LaplaceLikelihood(LocationScale):
     """y = μ + b·F⁻¹(Φ(u)) for each pixel, F the standard Laplace law, μ and b predicted.
 
-    Its heavy tails make it robust to outliers. With t = −log(2Φ(−|u|)) the value is
-    μ + sign(u)·b·t, which is accurate in the tails, where Φ(u) rounds to 1. The decoder predicts μ
-    in the first C channels and log b − ``log_scale`` in the rest.
+    Its heavy tails make it robust to outliers. With t = −log(2Φ(−|u|)) the value is μ +
+    sign(u)·b·t, which is accurate in the tails, where Φ(u) rounds to 1. The decoder predicts μ in
+    the first C channels and log b − ``log_scale`` in the rest.
 
     Args:
         log_scale: log b where the decoder's output is 0.
         smallest_log_scale: Lower bound of log b, approached smoothly.
         temperature: Scale of drawn noise; see :class:`Likelihood`.
-
-    Example:
-        >>> likelihood = LaplaceLikelihood((1, 1, 1), log_scale=0.0)
-        >>> likelihood.abduct(torch.zeros(2, 1, 1), torch.full((1, 1, 1), 400.0)).round(decimals=2)
-        tensor([[[28.1600]]])
     """
 
     outputs_per_channel = 2

@@ -188,13 +188,9 @@ class Exposure(nn.Module):
     precision.
 
     m and s, polynomials in each feature of the other parents c, are the mean and the spread of the
-    log of the bright level over the training images; they are buffers, and constant beyond 2.5
-    standard deviations. h is learned, starts at 0, and lies in (−4, 4), so that γ is finite.
-
-    Args:
-        latent: Size of z.
-        content: Size of c, the standardised other parents.
-        hidden: Width of the one hidden layer of h, which also has an affine path from z.
+    log of the bright level over the training images, constant beyond 2.5 standard deviations of c.
+    h is a network with one hidden layer beside an affine path from z. It starts at 0 and lies in
+    (−4, 4).
     """
 
     mean: Tensor

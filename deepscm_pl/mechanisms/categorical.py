@@ -30,12 +30,11 @@ _TINY = 1e-300
 
 
 class Categorical(Mechanism):
-    r"""x := argmin_k e_k/p_k(pa), e_k = −log Φ(u_k), u_k ~ N(0, 1) for each class k.
+    """x := argmin_k e_k/p_k(pa), e_k = −log Φ(u_k), u_k ~ N(0, 1) for each class k.
 
-    The e_k are exponential arrival times, so that class k arrives first with the probability
-    p_k(pa), the softmax of the logits ℓ(pa). (Equivalently, −log e_k are Gumbel variables, and x is
-    the class with the largest ℓ_k − log e_k.) The logits are those of the training split, plus a
-    learned constant or function of the parents.
+    The e_k are exponential arrival times: class k arrives first with the probability p_k(pa), the
+    softmax of the logits. These are the logits of the training split, plus a learned constant or
+    function of the parents.
 
     A value does not determine its noise; abduction draws from the exact posterior. The time of the
     first of independent exponential arrivals is exponential of rate 1, independently of its class,
@@ -43,8 +42,7 @@ class Categorical(Mechanism):
     arXiv:1411.0030). So the observed value is always recovered, over data the noise is standard
     normal again, and counterfactuals are stable: if no class gains more, in proportion, than the
     observed one, it stays (Oberst and Sontag 2019, arXiv:1905.05824, definition 4). Stability is an
-    assumption that data cannot test; for two classes it is the monotonicity of
-    :class:`~deepscm_pl.mechanisms.Bernoulli`.
+    assumption that data cannot test; for two classes it is the monotonicity of :class:`Bernoulli`.
 
     Args:
         context: The context of the parents.
@@ -163,20 +161,13 @@ class Bernoulli(Mechanism):
     The logit ℓ is that of the training split, plus a learned constant or function of the parents. A
     value does not determine its noise but bounds it: abduction draws from the posterior, the normal
     distribution beyond t if x = 1 and below t if x = 0. So the observed value is always recovered,
-    over data the noise is standard normal again, and counterfactuals under other parents are
-    monotone: raising p never turns a 1 into a 0. Monotonicity is an assumption; it has no effect
-    for a variable without parents, such as sex.
+    over data the noise is standard normal again, and counterfactuals are monotone: raising p never
+    turns a 1 into a 0. Monotonicity is an assumption; without parents it has no effect.
 
     Args:
         context: The context of the parents.
         hidden: Widths of the hidden layers of the network for the logit; empty for an affine
             function of the standardised parents.
-
-    Example:
-        >>> sex = Bernoulli(Context())
-        >>> sex.fit(torch.tensor([[1.0], [1.0], [1.0], [0.0]]), {})
-        >>> sex.log_prob(torch.tensor([[1.0]]), {}).exp()
-        tensor([0.7500], grad_fn=<ExpBackward0>)
     """
 
     initial_logit: Tensor

@@ -89,8 +89,7 @@ class AffineFlow(Flow):
             functions of the standardised parents.
 
     Example:
-        >>> flow = AffineFlow(Context())
-        >>> flow({"u": torch.tensor([[0.5]])}, {})
+        >>> AffineFlow(Context())({"u": torch.tensor([[0.5]])}, {})
         tensor([[0.5000]], grad_fn=<AddBackward0>)
     """
 

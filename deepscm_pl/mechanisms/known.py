@@ -140,10 +140,6 @@ class KnownCoin(Given):
 
     The noise of a value is the median of all noise that produces it. Without parents, no
     counterfactual depends on that choice.
-
-    Args:
-        context: An empty context.
-        probability: The probability of 1.
     """
 
     def __init__(self, context: Context, probability: float) -> None:
@@ -212,14 +208,9 @@ class Logistic(Transform):
 
 
 class GammaScore(Transform):
-    r"""The value of Γ(shape, rate) that has the rank of a standard normal number.
+    """The value of Γ(shape, rate) that has the rank of a standard normal number, y = F⁻¹(Φ(x)).
 
-    :math:`y = F^{-1}(\Phi(x))` with the distribution functions :math:`\Phi` of N(0, 1) and F. Each
-    tail is computed from its own end, so that noise up to ±37 is recovered.
-
-    Args:
-        shape: Shape of the Gamma distribution.
-        rate: Rate of the Gamma distribution, in one over the unit of the value.
+    Each tail is computed from its own end, so that noise up to ±37 is recovered.
     """
 
     bijective = True

@@ -54,8 +54,8 @@ class ConditionalVAE(ImageMechanism):
 
     Both are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u is
     exact, given z (Pawlowski et al. 2020, section 3, "amortised, explicit likelihood", equation 4).
-    h is the map of the likelihood, then the inverse of its preprocessing, by default
-    x ↦ logit(α + (1 − α)·x/L).
+    h is the map of the likelihood, then the inverse of its preprocessing, by default x ↦ logit(α +
+    (1 − α)·x/L).
 
     Args:
         context: The context of the parents.
@@ -64,27 +64,25 @@ class ConditionalVAE(ImageMechanism):
         hidden: Width of the layer between the features of encoder and context, and q.
         encoder: Factory, called with ``shape`` and the number A of features of the parents: a
             network of ``(batch, *shape)`` and ``(batch, A)`` -> ``(batch, F)`` with the attribute
-            ``out_features`` = F. A is a :class:`~deepscm_pl.nn.Features`, which contains the names
-            of the parents. None for :class:`~deepscm_pl.nn.ConvolutionalEncoder`.
+            ``out_features`` = F. A is a :class:`~deepscm_pl.nn.Features`, with the names of the
+            parents. None for :class:`~deepscm_pl.nn.ConvolutionalEncoder`.
         decoder: Factory, called with ``latent``, A and the shape of the output: a network of
             ``(batch, latent)`` and ``(batch, A)`` -> ``(batch, *output)``. None for
             :class:`~deepscm_pl.nn.ConvolutionalDecoder`.
         likelihood: Factory, called with ``shape`` and ``levels``. None for
             :class:`~deepscm_pl.likelihoods.FixedVarianceGaussian`. The parents in its
-            ``brightness`` act through :class:`~deepscm_pl.mechanisms.Brightness` alone: encoder
-            and decoder do not depend on them, and the encoder receives the image divided by β.
+            ``brightness`` act through :class:`~deepscm_pl.mechanisms.Brightness` alone: encoder and
+            decoder do not depend on them, and the encoder receives the image divided by β.
         alpha: α of the logit preprocessing.
         levels: L, the number of grey levels.
 
     Raises:
-        ValueError: If the decoder or the likelihood names an unknown parent, or one that cannot act
-            there.
+        ValueError: If decoder or likelihood name an unknown parent, or one that cannot act there.
 
     Example:
         >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
         >>> image = vae.dequantise(torch.full((3, 1, 8, 8), 17.0))
-        >>> noise = vae.abduct(image, {})
-        >>> torch.equal(vae.quantise(vae(noise, {})), torch.full((3, 1, 8, 8), 17.0))
+        >>> torch.equal(vae.quantise(vae(vae.abduct(image, {}), {})), vae.quantise(image))
         True
     """
 
@@ -109,7 +107,7 @@ class ConditionalVAE(ImageMechanism):
         self.likelihood = made
         names = self.likelihood.brightness
         self.brightness = Brightness(context, names, self.latent, levels) if names else None
-        features = self._seen.features
+        features = self._network_context.features
         self.encoder = (encoder or ConvolutionalEncoder)(self.shape, features)
         self.posterior_head = nn.Sequential(
             nn.Linear(_out_features(self.encoder) + features + bool(names), hidden),
@@ -129,7 +127,7 @@ class ConditionalVAE(ImageMechanism):
 
     def posterior(self, value: Tensor, parents: Variables) -> _Posterior:
         """Return q(z | x, pa), batch dimensions broadcast over the image and its parents."""
-        context = self._seen(parents).to(value)
+        context = self._network_context(parents).to(value)
         if self.brightness is not None:
             value = self.brightness.remove(value, parents)
         # Grey levels to [-1, 1], the range for which the initial weights are made.
@@ -148,7 +146,7 @@ class ConditionalVAE(ImageMechanism):
 
     def decode(self, latent: Tensor, parents: Variables) -> Tensor:
         """Return g(z, pa), ``(*batch, outputs, H, W)``, or ``(*batch, outputs, D·H, W)``."""
-        context = self._seen(parents).to(latent)
+        context = self._network_context(parents).to(latent)
         batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
         flat = latent.expand(*batch, -1).reshape(-1, self.latent)
         context = context.expand(*batch, -1).reshape(len(flat), -1)
@@ -294,7 +292,7 @@ class ConditionalVAE(ImageMechanism):
         pyro.sample(f"{name}.z", Normal(posterior.location, posterior.log_scale.exp()).to_event(1))
 
     @property
-    def _seen(self) -> Context:
+    def _network_context(self) -> Context:
         """The context of the parents on which the networks depend."""
         return self.context if self.brightness is None else self.brightness.others
 

@@ -15,22 +15,18 @@ __all__ = ["ResidualClassifier"]
 
 
 class ResidualClassifier(nn.Module):
-    """Image to class logits, by residual blocks (He et al. 2016, arXiv:1512.03385).
+    """``(batch, *image_shape)`` -> logits ``(batch, classes)``, by residual blocks.
 
     A strided convolution, one block for each entry of ``channels``, each but the first halving the
-    image, and an affine map of the mean over pixels. Group normalisation (Wu and He 2018,
-    arXiv:1803.08494) keeps the prediction for an image independent of the rest of the batch.
+    image, and an affine map of the mean over pixels (He et al. 2016, arXiv:1512.03385). Group
+    normalisation (Wu and He 2018, arXiv:1803.08494) makes the prediction for an image independent
+    of the rest of the batch.
 
     Args:
         image_shape: (channels, height, width), in pixels.
         classes: Number of classes.
         channels: Channels of each block.
         groups: Number of groups of channels, a divisor of every entry of ``channels``.
-
-    Example:
-        >>> import torch
-        >>> ResidualClassifier((1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 10])
     """
 
     def __init__(

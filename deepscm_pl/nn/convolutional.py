@@ -250,17 +250,10 @@ def _spatial_dimensions(shape: Sequence[int]) -> int:
 
 
 class ConvolutionalConditioner(nn.Module):
-    """Predict feature maps from feature maps and a context vector.
+    """Predict feature maps ``(batch, out_channels, H, W)`` from feature maps and a context vector.
 
-    A 3×3, a 1×1 and a 3×3 convolution with SiLU activations map ``(batch, in_channels, H, W)`` to
-    ``(batch, out_channels, H, W)``. A linear map of the context, if it has features, is added after
-    the first one. The last one starts at zero, and so does the prediction for every input.
-
-    Args:
-        in_channels: Channels of the input.
-        context_features: Size of the context; 0 for none.
-        out_channels: Channels of the prediction.
-        hidden: Channels between the convolutions.
+    A 3×3, a 1×1 and a 3×3 convolution with SiLU activations; a linear map of the context, if there
+    is one, is added after the first. The last starts at zero, and so does the prediction.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) ->
 class ParameterNetwork(nn.Module):
     """Predict numbers from a context; without context, learn them directly.
 
-    A multilayer perceptron with SiLU activations whose last layer starts at zero, and so does the
+    A multilayer perceptron with SiLU activations. The last layer starts at zero, and so does the
     prediction for every context.
 
     Args:

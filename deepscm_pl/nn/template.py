@@ -28,17 +28,15 @@ class TemplateDecoder(nn.Module):
     The output is :math:`(t + d(z, c)) \circ A(z, c)` with a learned template t, a decoder d, and an
     affine map A from the coordinates of the output to those of the template (a spatial transformer,
     Jaderberg et al. 2015, arXiv:1506.02025). A is affine in the condition c, plus a perceptron of
-    the latent z and c. All channels are warped alike. At first t is 0 and A the identity. The
-    template and the affine part learn ten times as fast as the rest, so that the decoder does not
-    learn what they can explain.
-
+    the latent z and c. At first t is 0 and A the identity. The template and the affine part learn
+    ten times as fast as the rest, so that the decoder does not learn what they can explain.
     Coordinates run from −1 to 1 over the edges of the image; values are interpolated linearly and
-    constant beyond the edges.
+    constant beyond.
 
     Args:
         latent_features: Size of the latent.
-        condition_features: Size of the condition, with names where ``place`` or ``overlay`` is
-            given (:class:`~deepscm_pl.nn.Features`), as mechanisms pass it.
+        condition_features: Size of the condition, with names if ``place`` or ``overlay`` is given
+            (:class:`~deepscm_pl.nn.Features`).
         output_shape: Shape of one output, with two or three sizes.
         decoder: Factory of d, called with the first three arguments. None for
             :class:`~deepscm_pl.nn.PyramidDecoder`.
@@ -52,18 +50,13 @@ class TemplateDecoder(nn.Module):
             leaves the rest of the image unchanged. This is an assumption, too.
         layer: Factory of a layer over the drawing, called with the first three arguments: a network
             of a drawing, the latent, the condition, and the condition as d receives it -> a
-            drawing. None for :class:`~deepscm_pl.nn.Overlay` if ``overlay`` names parents, and for
-            no layer otherwise.
-
-    Raises:
-        ValueError: If a name is not one of the condition, or is both in ``place`` and ``overlay``.
+            drawing. None for :class:`~deepscm_pl.nn.Overlay` if ``overlay`` names parents, else for
+            no layer.
 
     Example:
         >>> decoder = TemplateDecoder(16, 2, (2, 9, 8, 8))
         >>> decoder(torch.zeros(3, 16), torch.zeros(3, 2)).shape
         torch.Size([3, 2, 9, 8, 8])
-        >>> decoder.warp(torch.zeros(3, 16), torch.zeros(3, 2)).shape
-        torch.Size([3, 3, 4])
     """
 
     placing: Tensor
@@ -157,15 +150,11 @@ class Overlay(nn.Module):
     r"""A layer of one colour over a drawing, which grows with a condition.
 
     A drawing y becomes :math:`y + \alpha\,(s(z, c') - y)` in each pixel or voxel, with one colour s
-    for all of them, as in layered models of images (Wang and Adelson 1994). The opacity is
-    :math:`\alpha = \max(0, (\sigma(\ell) - \epsilon) / (1 - \epsilon))` of
-    :math:`\ell = t + G c + d(z, c')`, with :math:`\epsilon` = 0.02, a map t, a map G for each
-    feature of c, and a decoder d.
-
-    A feature of the whole condition c that is not in c', on which the drawing depends, makes the
-    layer appear or disappear in each pixel and changes nothing else. Far from the layer
-    :math:`\alpha` is exactly zero. The maps t and G and the mean colour learn ten times as fast as
-    the rest.
+    for all of them (Wang and Adelson 1994). The opacity is :math:`\alpha = \max(0, (\sigma(\ell) -
+    \epsilon) / (1 - \epsilon))` of :math:`\ell = t + G c + d(z, c')`, with :math:`\epsilon` = 0.02,
+    a map t, a map G for each feature of c, and a decoder d. Features of the whole condition c that
+    are not in c', on which the drawing depends, change the layer only. Far from the layer
+    :math:`\alpha` is exactly zero. t, G and the mean colour learn ten times as fast as the rest.
 
     Args:
         latent_features: Size of the latent z.

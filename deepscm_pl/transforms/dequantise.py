@@ -20,18 +20,16 @@ class Dequantise:
     """Uniform noise e in [0, 1) that makes whole grey levels x in {0, …, L − 1} continuous.
 
     The density of x + e integrated over a unit cell is the probability of x, so that the expected
-    log-density bounds the log-probability of the recorded image from below (Theis, van den Oord and
-    Bethge 2016, arXiv:1511.01844).
+    log-density is a lower bound of the log-probability of the recorded image (Theis, van den Oord
+    and Bethge 2016, arXiv:1511.01844).
 
     Args:
-        levels: L, the number of grey levels, 256 for 8-bit images; from 2 to 4,096, beyond which
-            single precision leaves too little of the noise.
+        levels: L, from 2 to 4,096, beyond which single precision leaves too little of the noise.
 
     Example:
-        >>> dequantise = Dequantise()
-        >>> levels = torch.tensor([0.0, 7.0, 255.0])
-        >>> torch.equal(dequantise.inverse(dequantise.sample(levels)), levels)
-        True
+        >>> dequantise, levels = Dequantise(), torch.tensor([0.0, 7.0, 255.0])
+        >>> dequantise.inverse(dequantise.sample(levels))
+        tensor([  0.,   7., 255.])
     """
 
     def __init__(self, levels: int = 256) -> None:
@@ -50,10 +48,10 @@ class Dequantise:
 
 
 class Logit(Transform):
-    """x ↦ logit(α + (1 − α)·x/L), from grey levels to the real line.
+    """x ↦ logit(α + (1 − α)·x/L), from (−Lα/(1 − α), L) onto the real line; images are in [0, L).
 
     The preprocessing of RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 4.1) and of Pawlowski
-    et al. (2020). A bijection from (−Lα/(1 − α), L) onto the real line; images are in [0, L).
+    et al. (2020).
 
     Args:
         alpha: α in (0, 1), the distance of 0 from the end of the sigmoid.

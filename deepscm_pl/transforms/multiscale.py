@@ -131,15 +131,9 @@ network ``(batch, in, H, W)``, ``(batch, context)`` -> ``(batch, out, H, W)``.""
 class AffineCoupling(ImageBijection):
     """(a, b) ↦ (a, (b + t)·exp(s)), with t and s of each pixel predicted from a and the context.
 
-    RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 3.2). a and b are the first and the second
-    half of the channels. s = B·tanh(r/B) of the prediction r stays within ±B, so that neither
-    direction multiplies rounding errors by more than exp(B).
-
-    Args:
-        channels: Number of channels, even.
-        context_features: Size of the context; 0 for none.
-        conditioner: Factory of the network that predicts t and r.
-        log_scale_bound: B.
+    RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 3.2). a and b are the halves of an even
+    number of channels. s = B·tanh(r/B) of the prediction r stays within ±B, the
+    ``log_scale_bound``, so that neither direction multiplies rounding errors by more than exp(B).
     """
 
     def __init__(
@@ -178,11 +172,9 @@ class MultiscaleBijection(ImageBijection):
 
     At each scale blocks of 2×2 pixels become channels, followed by K flow steps, each of activation
     normalisation, channel mixing and affine coupling (Kingma and Dhariwal 2018, "Glow",
-    arXiv:1807.03039, figure 2). The second half of the channels is then noise, given the first half
-    a standardised Gaussian; the first half is the input of the next scale. At the last scale all
-    channels are noise.
-
-    Noise of a coarse scale is placed at the pixels from which it was computed.
+    arXiv:1807.03039, figure 2). The second half of the channels is then noise, a standardised
+    Gaussian given the first half, which is the input of the next scale; at the last scale all
+    channels are noise. Noise of a coarse scale is placed at the pixels from which it was computed.
 
     Args:
         shape: (channels, height, width), in pixels; height and width can be halved for each scale.

@@ -29,12 +29,6 @@ class RationalQuadraticSpline(Transform):
         parameters: Unconstrained logits of the widths, logits of the heights, and inner slopes,
             ``(*batch, 3K − 1)`` for K bins; zeros give the identity.
         bound: B.
-
-    Example:
-        >>> spline = RationalQuadraticSpline(torch.zeros(1, 23), bound=3.0)
-        >>> spline(torch.tensor([[0.5], [4.0]]))
-        tensor([[0.5000],
-                [4.0000]])
     """
 
     domain = constraints.real
