@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.likelihoods.base import LocationScale, standard_normal_log_prob
-from deepscm_pl.likelihoods.gaussian import PredictedScale, SharedScale
+from deepscm_pl.likelihoods.gaussian import GaussianLikelihood, PredictedScale, SharedScale
 
 __all__ = [
     "CovarianceGaussian",
@@ -31,11 +30,11 @@ __all__ = [
     "SharedLowRankGaussian",
 ]
 
-_LARGEST_SHARED = 2**14  # pixels; their factor takes a gibibyte
-_LARGEST_RADIUS = 64  # pixels; the decoder gives 8,320 weights for each pixel
+_LARGEST_SHARED = 2**14  # pixels; their factor takes one gibibyte
+_LARGEST_RADIUS = 64  # pixels; the decoder predicts 8,320 weights for each pixel
 
 
-class CovarianceGaussian(LocationScale):
+class CovarianceGaussian(GaussianLikelihood):
     """y = μ + (I − A)⁻¹D·u; subclasses define μ, σ and A."""
 
     @abstractmethod
@@ -52,21 +51,13 @@ class CovarianceGaussian(LocationScale):
         with torch.autocast(noise.device.type, enabled=False):
             return location + self.solve(decoded, log_scale.exp() * noise)
 
-    def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """Return u = D⁻¹(I − A)(y − μ)."""
-        return self._noise_and_log_scale(decoded, value)[0]
-
-    def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """Return log N(u; 0, I) − Σ log σ in nats per image."""
-        noise, log_scale = self._noise_and_log_scale(decoded, value)
-        return (standard_normal_log_prob(noise) - log_scale).flatten(-3).sum(-1)
-
-    def _noise_and_log_scale(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def infer(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Return u = D⁻¹(I − A)(y − μ), log σ, and 0."""
         location, log_scale = self.location_and_log_scale(decoded)
         residual = value - location
         with torch.autocast(value.device.type, enabled=False):
             innovation = residual - self.predict(decoded, residual)
-        return innovation * (-log_scale).exp(), log_scale
+        return innovation * (-log_scale).exp(), log_scale, 0.0
 
 
 class SharedCovarianceGaussian(SharedScale, CovarianceGaussian):
@@ -78,11 +69,6 @@ class SharedCovarianceGaussian(SharedScale, CovarianceGaussian):
     Args:
         log_variance: Initial log σ²; A starts at 0.
         temperature: Scale of drawn noise; see :class:`Likelihood`.
-
-    Example:
-        >>> likelihood = SharedCovarianceGaussian((1, 4, 4), log_variance=0.0)
-        >>> likelihood.log_prob(torch.zeros(2, 1, 4, 4), torch.zeros(2, 1, 4, 4))
-        tensor([-14.7030, -14.7030], grad_fn=<SumBackward1>)
     """
 
     def __init__(
@@ -206,10 +192,10 @@ def _solve_row(weights: Tensor, right: Tensor) -> Tensor:
     return solved.squeeze(-1)
 
 
-class LowRankGaussian(LocationScale):
+class LowRankGaussian(GaussianLikelihood):
     """y = μ + D·R·u, R·Rᵀ = I + V·Vᵀ; subclasses define μ, σ and V.
 
-    An image takes O(C·H·W·rank) memory; no matrix is larger than V.
+    K is lower triangular with K·Kᵀ = I + VᵀV. An image takes O(C·H·W·rank) memory.
     """
 
     @abstractmethod
@@ -217,7 +203,7 @@ class LowRankGaussian(LocationScale):
         """Return Vᵀ, ``(*batch, rank, C, H, W)``, which broadcasts over the batch."""
 
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
-        """Return y = μ + D(u + V·B·Vᵀu)."""
+        """Return y = μ + D(u + V(I + K)⁻¹Vᵀu)."""
         location, log_scale = self.location_and_log_scale(decoded)
         with torch.autocast(noise.device.type, enabled=False):
             factors, triangle, unit = self._factors_and_triangle(decoded)
@@ -226,19 +212,8 @@ class LowRankGaussian(LocationScale):
             rooted = (flat + factors.mT @ inner).squeeze(-1).unflatten(-1, self.shape)
         return location + log_scale.exp() * rooted.to(noise)
 
-    def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """Return u = r − V(K(I + Kᵀ))⁻¹Vᵀr with r = (y − μ)/σ."""
-        return self._abduct(decoded, value)[0]
-
-    def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """Return log N(u; 0, I) − Σ log σ − log |det K| in nats per image."""
-        noise, log_scale, triangle = self._abduct(decoded, value)
-        log_determinant = triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(noise)
-        per_pixel = standard_normal_log_prob(noise) - log_scale
-        return per_pixel.flatten(-3).sum(-1) - log_determinant
-
-    def _abduct(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """u, log σ and K."""
+    def infer(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return u = r − V(K(I + Kᵀ))⁻¹Vᵀr with r = (y − μ)/σ, log σ, and log |det K|."""
         residual, log_scale = self.standardise(decoded, value)
         with torch.autocast(value.device.type, enabled=False):
             factors, triangle, unit = self._factors_and_triangle(decoded)
@@ -246,14 +221,14 @@ class LowRankGaussian(LocationScale):
             inner = _solve(triangle, factors @ flat, upper=False)
             inner = _solve(unit + triangle.mT, inner, upper=True)
             noise = (flat - factors.mT @ inner).squeeze(-1).unflatten(-1, self.shape)
-        return noise.to(residual), log_scale, triangle
+        log_determinant = triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return noise.to(residual), log_scale, log_determinant.to(residual)
 
     def _factors_and_triangle(self, decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vᵀ ``(*batch, rank, C·H·W)``, lower triangular K with K·Kᵀ = I + VᵀV, and I.
+        """Vᵀ ``(*batch, rank, C·H·W)``, K (NaN where a factor is) and I.
 
         In double precision: R and R⁻¹ stretch the noise along the factors, and single precision
-        would lose grey levels if a factor is a hundred times as long as the noise of the pixels. K
-        is NaN where a factor is.
+        would lose grey levels if a factor is a hundred times as long as the noise of the pixels.
         """
         factors = self.factors(decoded).flatten(-3).double()
         gram = factors @ factors.mT

@@ -73,21 +73,26 @@ class PredictedScale(LocationScale):
 
 
 class GaussianLikelihood(LocationScale):
-    """y = μ + σ·u for each pixel."""
+    """y = μ + σ·u for each pixel; subclasses may correlate pixels."""
 
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
         """Return y = μ + σ·u."""
         location, log_scale = self.location_and_log_scale(decoded)
         return location + log_scale.exp() * noise
 
+    def infer(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
+        """Return u, log σ, and log |det dy/du| − Σ log σ, ``(*batch,)``."""
+        return (*self.standardise(decoded, value), 0.0)
+
     def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """Return u = (y − μ)/σ."""
-        return self.standardise(decoded, value)[0]
+        """Return u, given the decoder's output and y."""
+        return self.infer(decoded, value)[0]
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """Return Σ log N(y; μ, σ²) over channels and pixels."""
-        noise, log_scale = self.standardise(decoded, value)
-        return (standard_normal_log_prob(noise) - log_scale).flatten(-3).sum(-1)
+        """Return log N(u; 0, I) − log |det dy/du| in nats per image."""
+        noise, log_scale, log_determinant = self.infer(decoded, value)
+        independent = (standard_normal_log_prob(noise) - log_scale).flatten(-3).sum(-1)
+        return independent - log_determinant
 
 
 class FixedVarianceGaussian(SharedScale, GaussianLikelihood):
