@@ -96,7 +96,7 @@ class DiscretisedLikelihood(Likelihood):
         self.brightness = tuple(brightness)
         self.num_components = whole_number("num_components", num_components, least=1)
         real_number("smallest_scale", smallest_scale, above=0)
-        hint = "with less, single precision cannot tell the noise of two levels apart"
+        hint = "with less, single precision cannot separate the noise of two levels"
         self.uniform_weight = real_number(
             "uniform_weight", uniform_weight, least=1e-4, below=1, hint=hint
         )
@@ -167,8 +167,8 @@ class DiscretisedLikelihood(Likelihood):
         block = _CPU_BLOCK if decoded.device.type == "cpu" else _GPU_BLOCK
         images, rows = max(block // (row_size * plane[0]), 1), max(block // row_size, 1)
         results = [
-            torch.cat(list(map(function, some.split(rows, -2), of.split(rows, -2))), dim=-2)
-            for some, of in zip(decoded.split(images), image.split(images), strict=True)
+            torch.cat([*map(function, outputs.split(rows, -2), part.split(rows, -2))], dim=-2)
+            for outputs, part in zip(decoded.split(images), image.split(images), strict=True)
         ]
         return torch.cat(results).reshape(*batch, self.channels, *plane)
 

@@ -242,11 +242,7 @@ class Mechanism(nn.Module, ABC):
         )
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
-        """Return log p(x | pa) in nats, ``(*batch,)``.
-
-        Raises:
-            NotImplementedError: If only a bound exists; see :meth:`evidence`.
-        """
+        """Return log p(x | pa) in nats, ``(*batch,)``, if there is a :meth:`distribution`."""
         log_prob: Tensor = self.distribution(parents).log_prob(value)
         return log_prob
 
