@@ -65,10 +65,6 @@ class SharedCovarianceGaussian(SharedScale, CovarianceGaussian):
 
     The authors' ``sharedvar_multivariate_gaussian``. The factor A is a matrix of C·H·W rows and
     columns, 0.6 million numbers for 28 × 28 pixels; images have at most 16,384 values.
-
-    Args:
-        log_variance: Initial log σ²; A starts at 0.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
     """
 
     def __init__(
@@ -117,9 +113,6 @@ class PredictedCovarianceGaussian(PredictedScale, CovarianceGaussian):
 
     Args:
         radius: Radius of the neighbourhood, from 1 to 64 pixels.
-        log_variance: log σ² where the decoder's output is 0.
-        smallest_log_variance: Lower bound of log σ², approached smoothly.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
     """
 
     def __init__(
@@ -244,8 +237,6 @@ class SharedLowRankGaussian(SharedScale, LowRankGaussian):
 
     Args:
         rank: Number of factors.
-        log_variance: Initial log σ².
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
     """
 
     def __init__(
@@ -275,9 +266,6 @@ class PredictedLowRankGaussian(PredictedScale, LowRankGaussian):
 
     Args:
         rank: Number of factors.
-        log_variance: log σ² where the decoder's output is 0.
-        smallest_log_variance: Lower bound of log σ², approached smoothly.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
     """
 
     def __init__(

@@ -68,12 +68,9 @@ class DiscretisedLikelihood(Likelihood):
     −log(1 − ε) nats per pixel, 0.08 nats for 28 × 28 pixels at ε = 10⁻⁴.
 
     Args:
-        shape: (channels C, height H, width W), in pixels.
-        levels: L, the number of grey levels.
-        num_components: K.
+        num_components: K, the number of components.
         smallest_scale: Lower bound of the scales of components in grey levels, approached smoothly.
         uniform_weight: ε, at least 10⁻⁴.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
         brightness: Names of the parents whose only effect is to scale the grey levels by β
             (:class:`~deepscm_pl.mechanisms.Brightness`): locations lie between black and β·L, and
             scales are multiplied by β, down to the smallest scale.
@@ -270,15 +267,7 @@ class DiscretisedLikelihood(Likelihood):
 
 
 class DiscretisedGaussian(DiscretisedLikelihood):
-    """One Gaussian for each pixel; the decoder predicts its location and scale.
-
-    Args:
-        smallest_scale: Lower bound of the scale in grey levels.
-        uniform_weight: ε, at least 10⁻⁴.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
-        brightness: Names of the parents that scale the grey levels; see
-            :class:`DiscretisedLikelihood`.
-    """
+    """One Gaussian for each pixel; the decoder predicts its location and scale."""
 
     _predicts_weights = False
 
@@ -310,14 +299,6 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
 
     As in PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517, section 2.1), but independent between
     channels.
-
-    Args:
-        num_components: K.
-        smallest_scale: Lower bound of the scales in grey levels.
-        uniform_weight: ε, at least 10⁻⁴.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
-        brightness: Names of the parents that scale the grey levels; see
-            :class:`DiscretisedLikelihood`.
     """
 
     @staticmethod

@@ -25,7 +25,11 @@ __all__ = [
 
 
 class SharedScale(LocationScale):
-    """μ is the decoder's output, and log σ is shared by all images: learned, or a constant."""
+    """μ is the decoder's output, and log σ is shared by all images: learned, or a constant.
+
+    Args:
+        log_variance: (Initial) log σ².
+    """
 
     log_scale: Tensor
     _learned = _per_pixel = True
@@ -51,7 +55,12 @@ class SharedScale(LocationScale):
 
 
 class PredictedScale(LocationScale):
-    """μ and log σ² − ``log_variance`` are the first two blocks of the decoder's output."""
+    """μ and log σ² − ``log_variance`` are the first two blocks of the decoder's output.
+
+    Args:
+        log_variance: log σ² where the decoder's output is 0.
+        smallest_log_variance: Lower bound of log σ², approached smoothly.
+    """
 
     outputs_per_channel = 2
 
@@ -90,17 +99,12 @@ class GaussianLikelihood(LocationScale):
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """Return log N(u; 0, I) − log |det dy/du| in nats per image."""
-        noise, log_scale, log_determinant = self.infer(decoded, value)
-        independent = (standard_normal_log_prob(noise) - log_scale).flatten(-3).sum(-1)
-        return independent - log_determinant
+        noise, log_scale, remainder = self.infer(decoded, value)
+        return (standard_normal_log_prob(noise) - log_scale).flatten(-3).sum(-1) - remainder
 
 
 class FixedVarianceGaussian(SharedScale, GaussianLikelihood):
     """One constant variance for all pixels (the authors' ``fixed_var``).
-
-    Args:
-        log_variance: log σ².
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
 
     Example:
         >>> likelihood = FixedVarianceGaussian((1, 3, 3), log_variance=0.0)
@@ -112,21 +116,10 @@ class FixedVarianceGaussian(SharedScale, GaussianLikelihood):
 
 
 class SharedVarianceGaussian(SharedScale, GaussianLikelihood):
-    """One learned variance per channel, shared by all pixels and images (``learned_var``).
-
-    Args:
-        log_variance: Initial log σ².
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
-    """
+    """One learned variance per channel, shared by all pixels and images (``learned_var``)."""
 
     _per_pixel = False
 
 
 class PredictedVarianceGaussian(PredictedScale, GaussianLikelihood):
-    """A variance for each pixel, predicted by the decoder (``independent_gaussian``).
-
-    Args:
-        log_variance: log σ² where the decoder's output is 0.
-        smallest_log_variance: Lower bound of log σ², approached smoothly.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
-    """
+    """A variance for each pixel, predicted by the decoder (``independent_gaussian``)."""

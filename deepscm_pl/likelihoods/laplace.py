@@ -23,7 +23,6 @@ class LaplaceLikelihood(LocationScale):
     Args:
         log_scale: log b where the decoder's output is 0.
         smallest_log_scale: Lower bound of log b, approached smoothly.
-        temperature: Scale of drawn noise; see :class:`Likelihood`.
     """
 
     outputs_per_channel = 2

@@ -45,7 +45,6 @@ class Categorical(Mechanism):
     assumption that data cannot test; for two classes it is the monotonicity of :class:`Bernoulli`.
 
     Args:
-        context: The context of the parents.
         categories: Number of classes K, at least two.
         hidden: Widths of the hidden layers of the network for the logits; empty for an affine
             function of the standardised parents.
@@ -165,7 +164,6 @@ class Bernoulli(Mechanism):
     turns a 1 into a 0. Monotonicity is an assumption; without parents it has no effect.
 
     Args:
-        context: The context of the parents.
         hidden: Widths of the hidden layers of the network for the logit; empty for an affine
             function of the standardised parents.
     """

@@ -32,7 +32,6 @@ class Flow(Mechanism):
     explicit likelihood").
 
     Args:
-        context: The context of the parents.
         constraint: Factory of c, a :class:`~deepscm_pl.transforms.Constraint`.
     """
 
@@ -83,8 +82,6 @@ class AffineFlow(Flow):
     """x := c(μ(pa) + σ(pa)·u).
 
     Args:
-        context: The context of the parents.
-        constraint: Factory of c.
         hidden: Widths of the hidden layers of the network for μ and log σ; empty for affine
             functions of the standardised parents.
 
@@ -114,8 +111,6 @@ class SplineFlow(Flow):
     map places it.
 
     Args:
-        context: The context of the parents.
-        constraint: Factory of c.
         hidden: Widths of the hidden layers of the network for all parameters.
         bins: Number of bins of the spline, from 2 to 1,000.
         bound: The spline is the identity outside of [−bound, bound].

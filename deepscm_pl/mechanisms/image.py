@@ -29,7 +29,6 @@ class ImageMechanism(Mechanism):
     are in these units.
 
     Args:
-        context: The context of the parents.
         shape: (channels, height, width), in pixels, or (channels, depth, height, width), in voxels.
         alpha: α of the preprocessing x ↦ logit(α + (1 − α)·x/L).
         levels: L, the number of grey levels.

@@ -34,15 +34,12 @@ class MultiscaleFlow(ImageMechanism):
     the preprocessing x ↦ logit(α + (1 − α)·x/L).
 
     Args:
-        context: The context of the parents.
         shape: (channels, height, width), in pixels. Height and width can be halved for each scale.
         steps: Number of flow steps at each scale, the finest one first.
         conditioner: Factory of the networks of the couplings, a
             :data:`~deepscm_pl.transforms.ConditionerFactory`. None for
             :class:`~deepscm_pl.nn.ConvolutionalConditioner`.
         log_scale_bound: Bound of the log-scale of each coupling.
-        alpha: α of the logit preprocessing.
-        levels: L, the number of grey levels.
 
     Example:
         >>> flow = MultiscaleFlow(Context(), shape=(1, 8, 8), steps=(2, 2))

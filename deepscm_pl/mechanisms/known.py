@@ -35,7 +35,6 @@ class Given(Mechanism):
     log-density is minus infinity.
 
     Args:
-        context: The names of the parents.
         domain: The values that can be drawn.
     """
 
@@ -85,7 +84,6 @@ class Known(Given):
     produce.
 
     Args:
-        context: The names of the parents.
         layers: From the values of the parents to T, the transform nearest to the noise first.
         domain: The values that can be drawn; all, by default.
 

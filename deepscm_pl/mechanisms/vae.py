@@ -58,8 +58,6 @@ class ConditionalVAE(ImageMechanism):
     (1 − α)·x/L).
 
     Args:
-        context: The context of the parents.
-        shape: (channels, height, width), in pixels, or (channels, depth, height, width), in voxels.
         latent: Size of z.
         hidden: Width of the layer between the features of encoder and context, and q.
         encoder: Factory, called with ``shape`` and the number A of features of the parents: a
@@ -73,8 +71,6 @@ class ConditionalVAE(ImageMechanism):
             :class:`~deepscm_pl.likelihoods.FixedVarianceGaussian`. The parents in its
             ``brightness`` act through :class:`~deepscm_pl.mechanisms.Brightness` alone: encoder and
             decoder do not depend on them, and the encoder receives the image divided by β.
-        alpha: α of the logit preprocessing.
-        levels: L, the number of grey levels.
 
     Raises:
         ValueError: If decoder or likelihood name an unknown parent, or one that cannot act there.

@@ -21,8 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepscm_pl.checks import whole_number, whole_numbers
-from deepscm_pl.nn.layers import end_padding, image_sizes, reduced_shape, scale_channels
+from deepscm_pl.checks import whole_number
+from deepscm_pl.nn.layers import (
+    end_padding,
+    image_sizes,
+    reduced_shape,
+    scale_channels,
+    spatial_dimensions,
+)
 
 __all__ = [
     "ConvolutionalConditioner",
@@ -42,7 +48,13 @@ _MOST_CONVOLUTIONS = 100
 
 
 class _Encoder(nn.Module):
-    """Given convolutions that halve an image for each of ``channels``, then an affine map."""
+    """Given convolutions that halve an image for each of ``channels``, then an affine map.
+
+    Args:
+        image_shape: Shape of one image.
+        condition_features: Size of the condition, which is ignored.
+        features: Number of features returned.
+    """
 
     def __init__(
         self,
@@ -67,7 +79,14 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """A fully connected head, then convolutions that double the image, cropped to ``sizes``."""
+    """A fully connected head, then convolutions that double the image, cropped to ``sizes``.
+
+    Args:
+        latent_features: Size of the latent.
+        condition_features: Size of the condition, which joins the latent in the first layer.
+        output_shape: Shape of one output.
+        hidden: Width of the first, fully connected layer.
+    """
 
     def __init__(
         self, head: list[nn.Module], convolutions: list[nn.Module], sizes: Sequence[int]
@@ -88,9 +107,6 @@ class ConvolutionalEncoder(_Encoder):
     """Image to features, by convolutions that halve it.
 
     Args:
-        image_shape: Shape of one image.
-        condition_features: Size of the condition, which is ignored.
-        features: Number of features returned.
         channels: Channels after each convolution; there is one halving for each.
 
     Example:
@@ -118,10 +134,6 @@ class ConvolutionalDecoder(_Decoder):
     """Latent and condition to image, by transposed convolutions that double it.
 
     Args:
-        latent_features: Size of the latent.
-        condition_features: Size of the condition, which joins the latent in the first layer.
-        output_shape: Shape of one output.
-        hidden: Width of the first, fully connected layer.
         channels: Channels before each transposed convolution; there is one doubling for each.
     """
 
@@ -154,9 +166,6 @@ class PyramidEncoder(_Encoder):
     """Image or volume to features, by several convolutions at each scale.
 
     Args:
-        image_shape: Shape of one image or volume.
-        condition_features: Size of the condition, which is ignored.
-        features: Number of features returned.
         channels: Channels at each scale; there is one halving for each.
         convolutions: Number of convolutions at each scale, including the one that halves.
     """
@@ -169,7 +178,7 @@ class PyramidEncoder(_Encoder):
         channels: Sequence[int] = (16, 24, 32, 64, 128),
         convolutions: int = 3,
     ) -> None:
-        convolution = _CONVOLUTIONS[_spatial_dimensions(image_shape)]
+        convolution = _CONVOLUTIONS[spatial_dimensions(image_shape)]
         whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
         channels = scale_channels(channels, image_shape[1:])
         layers: list[nn.Module] = []
@@ -185,9 +194,6 @@ class PyramidDecoder(_Decoder):
     """Latent and condition to image or volume, by several convolutions at each scale.
 
     Args:
-        latent_features: Size of the latent.
-        condition_features: Size of the condition, which joins the latent in the first layer.
-        output_shape: Shape of one output.
         channels: Channels at each scale, the smallest image first; there is one doubling for each.
         convolutions: Number of convolutions at each scale, including the one that doubles.
         upsample: Whether sizes are doubled by repeating pixels or voxels before a convolution,
@@ -208,7 +214,7 @@ class PyramidDecoder(_Decoder):
         convolutions: int = 3,
         upsample: bool = False,
     ) -> None:
-        dimensions = _spatial_dimensions(output_shape)
+        dimensions = spatial_dimensions(output_shape)
         convolution, transposed = _CONVOLUTIONS[dimensions], _TRANSPOSED[dimensions]
         whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
         out_channels, *sizes = output_shape
@@ -236,17 +242,6 @@ def _block(convolution: nn.Module) -> list[nn.Module]:
     channels = int(convolution.out_channels)  # type: ignore[arg-type]
     groups = math.gcd(channels, _MOST_GROUPS)
     return [convolution, nn.GroupNorm(groups, channels), nn.LeakyReLU(0.1)]
-
-
-def _spatial_dimensions(shape: Sequence[int]) -> int:
-    dimensions = len(shape) - 1
-    if dimensions not in _CONVOLUTIONS:
-        raise ValueError(
-            f"shape: expected (channels, height, width) or (channels, depth, height, width), but "
-            f"got {tuple(shape)}."
-        )
-    whole_numbers("shape", shape, least=1)
-    return dimensions
 
 
 class ConvolutionalConditioner(nn.Module):

@@ -21,6 +21,7 @@ __all__ = [
     "image_sizes",
     "reduced_shape",
     "scale_channels",
+    "spatial_dimensions",
     "zero_linear",
 ]
 
@@ -45,6 +46,16 @@ def image_sizes(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
         )
     channels, height, width = whole_numbers(name, shape, least=1)
     return channels, height, width
+
+
+def spatial_dimensions(shape: Sequence[int]) -> int:
+    """Return the number of sizes, two of an image or three of a volume; raise for other shapes."""
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            f"shape: expected (channels, height, width) or (channels, depth, height, width), but "
+            f"got {tuple(shape)}."
+        )
+    return len(whole_numbers("shape", shape, least=1)) - 1
 
 
 def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:

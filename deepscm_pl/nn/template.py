@@ -11,7 +11,7 @@ from torch.nn import functional
 from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.convolutional import PyramidDecoder
 from deepscm_pl.nn.features import Features
-from deepscm_pl.nn.layers import RATE_FACTOR, zero_linear
+from deepscm_pl.nn.layers import RATE_FACTOR, spatial_dimensions, zero_linear
 
 __all__ = ["Overlay", "TemplateDecoder"]
 
@@ -76,12 +76,7 @@ class TemplateDecoder(nn.Module):
         layer: Callable[[int, int, Sequence[int]], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.dimensions = len(output_shape) - 1
-        if self.dimensions not in (2, 3):
-            raise ValueError(
-                f"output_shape: expected (channels, *sizes) with two or three sizes, but got "
-                f"{tuple(output_shape)}."
-            )
+        self.dimensions = spatial_dimensions(output_shape)
         hidden = whole_number("hidden", hidden, least=1)
         arguments = (latent_features, condition_features, output_shape)
         self.decoder = (decoder or PyramidDecoder)(*arguments)
