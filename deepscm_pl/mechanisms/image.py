@@ -58,7 +58,7 @@ class ImageMechanism(Mechanism):
         return value.reshape(*self.domain.batch_shape(value), *self.plane)
 
     def in_space(self, value: Tensor) -> Tensor:
-        """Return the inverse of :meth:`in_plane`."""
+        """Return images ``(*batch, C, D·H, W)`` as volumes; the inverse of :meth:`in_plane`."""
         return value.reshape(*value.shape[:-3], *self.shape)
 
     def dequantise(self, value: Tensor) -> Tensor:

@@ -54,8 +54,7 @@ class ConditionalVAE(ImageMechanism):
 
     Both are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u is
     exact, given z (Pawlowski et al. 2020, section 3, "amortised, explicit likelihood", equation 4).
-    h is the map of the likelihood, then the inverse of its preprocessing, by default x ↦ logit(α +
-    (1 − α)·x/L).
+    h is the map of the likelihood, then the inverse of its preprocessing.
 
     Args:
         latent: Size of z.

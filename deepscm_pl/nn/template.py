@@ -145,11 +145,12 @@ class Overlay(nn.Module):
     r"""A layer of one colour over a drawing, which grows with a condition.
 
     A drawing y becomes :math:`y + \alpha\,(s(z, c') - y)` in each pixel or voxel, with one colour s
-    for all of them (Wang and Adelson 1994). The opacity is :math:`\alpha = \max(0, (\sigma(\ell) -
-    \epsilon) / (1 - \epsilon))` of :math:`\ell = t + G c + d(z, c')`, with :math:`\epsilon` = 0.02,
-    a map t, a map G for each feature of c, and a decoder d. Features of the whole condition c that
-    are not in c', on which the drawing depends, change the layer only. Far from the layer
-    :math:`\alpha` is exactly zero. t, G and the mean colour learn ten times as fast as the rest.
+    for all of them (Wang and Adelson 1994). The opacity is
+    :math:`\alpha = \max(0, (\sigma(\ell) - \epsilon) / (1 - \epsilon))` of
+    :math:`\ell = t + G c + d(z, c')`, with :math:`\epsilon` = 0.02, maps t and G (one for each
+    feature of c), and a decoder d. Features of the whole condition c that are not in c', on which
+    the drawing depends, change the layer only. Far from the layer :math:`\alpha` is exactly zero.
+    t, G and the mean colour learn ten times as fast as the rest.
 
     Args:
         latent_features: Size of the latent z.

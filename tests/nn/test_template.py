@@ -109,7 +109,7 @@ def test_images_are_placed_precisely_if_networks_run_in_low_precision():
 
 
 def test_sizes_are_checked():
-    with pytest.raises(ValueError, match="shape: expected .* or .*depth"):
+    with pytest.raises(ValueError, match=r"shape: expected .* or .*depth"):
         TemplateDecoder(3, 2, (1, 8))
 
 
