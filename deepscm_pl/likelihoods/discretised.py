@@ -27,14 +27,9 @@ from deepscm_pl.likelihoods.base import Likelihood, SoftFloor
 
 __all__ = ["DiscretisedGaussian", "DiscretisedLikelihood", "DiscretisedLogisticMixture"]
 
-_CPU_BLOCK, _GPU_BLOCK = 2**16, 2**24
-"""Components of pixels that are computed at a time; on a CPU they fit the cache."""
-
-_SMALLEST_OFFSET = 1e-6
-"""Distance of a value from both ends of its cell, more than the rounding of double precision."""
-
-_ACCURACY = 1e-15
-"""Absolute accuracy of probabilities."""
+_CPU_BLOCK, _GPU_BLOCK = 2**16, 2**24  # components of pixels at a time; on a CPU they fit the cache
+_SMALLEST_OFFSET = 1e-6  # from both ends of a cell, more than the rounding of double precision
+_ACCURACY = 1e-15  # absolute accuracy of probabilities
 
 
 class _Components(NamedTuple):

@@ -22,20 +22,11 @@ from deepscm_pl.variables import Variables
 
 __all__ = ["Brightness", "Exposure", "ParentBrightness", "bright_level"]
 
-_OUTLIERS = 0.005
-"""The share of the pixels that may be brighter than the bright level."""
-
-_LARGEST = 4.0
-"""Bound of h, in spreads of the bright level, in both directions."""
-
-_DEGREE = 3
-"""Degree of the polynomials in the other parents."""
-
-_TRUSTED_DEVIATIONS = 2.5
-"""Standard deviations from the mean of a parent beyond which polynomials are constant."""
-
-_SMALLEST_SPREAD = 1e-3
-"""A quarter of a grey level of 256."""
+_OUTLIERS = 0.005  # the share of the pixels that may be brighter than the bright level
+_LARGEST = 4.0  # bound of h, in spreads of the bright level, in both directions
+_DEGREE = 3  # degree of the polynomials in the other parents
+_TRUSTED_DEVIATIONS = 2.5  # of a parent, beyond which polynomials are constant
+_SMALLEST_SPREAD = 1e-3  # a quarter of a grey level of 256
 
 
 def bright_level(images: Tensor) -> Tensor:

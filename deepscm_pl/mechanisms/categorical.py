@@ -19,14 +19,9 @@ from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["Bernoulli", "Categorical"]
 
-_MARGIN = 16
-"""Units of rounding precision that separate times (categories) and noise from a threshold."""
-
-_NUDGE = 64
-"""Units of rounding precision by which noise is moved to restore the margin."""
-
-_TINY = 1e-300
-"""The smallest probability of a finite normal quantile."""
+_MARGIN = 16  # units of rounding precision between arrival times, or noise and its threshold
+_NUDGE = 64  # units of rounding precision by which noise is moved to restore the margin
+_TINY = 1e-300  # the smallest probability of a finite normal quantile
 
 
 class Categorical(Mechanism):

@@ -18,11 +18,8 @@ from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["AffineFlow", "Flow", "SplineFlow"]
 
-_MOST_BINS = 1000
-"""Each bin takes at least a thousandth of the spline."""
-
-_LARGEST_BOUND = 1000.0
-"""Standard deviations of the noise."""
+_MOST_BINS = 1000  # each bin takes at least a thousandth of the spline
+_LARGEST_BOUND = 1000.0  # standard deviations of the noise
 
 
 class Flow(Mechanism):

@@ -23,8 +23,7 @@ __all__ = ["GammaScore", "Given", "Known", "KnownCoin", "Layers", "Logistic"]
 Layers: TypeAlias = Callable[[Variables], Sequence[Transform]]
 """From the values of the parents to elementwise transforms, the one nearest to the noise first."""
 
-_LARGEST_NOISE = 40.0
-"""Standard normal noise beyond which double precision cannot represent the tail probability."""
+_LARGEST_NOISE = 40.0  # double precision cannot represent the tail probability beyond
 
 
 class Given(Mechanism):

@@ -22,15 +22,9 @@ from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["ConditionalVAE"]
 
-_LARGEST_LOG_SCALE = 2.0
-"""Bound of log σ of q(z | x, pa), which could be infinite for an image unlike any in training."""
-
-_LARGEST_LATENT = 2**14
-"""The calibration of the noise computes all correlations, the square of this number."""
-
-_DECODED_AT_A_TIME = 2**22
-"""Numbers that the decoder outputs at a time without gradients; 16 MB."""
-
+_LARGEST_LOG_SCALE = 2.0  # of q(z | x, pa), for images unlike any in training
+_LARGEST_LATENT = 2**14  # the calibration of the noise computes all correlations
+_DECODED_AT_A_TIME = 2**22  # numbers that the decoder outputs at a time without gradients; 16 MB
 _RENAMED = {
     "brightness.weight": "brightness.parents.weight",
     "brightness.bias": "brightness.parents.bias",

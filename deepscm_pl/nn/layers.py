@@ -29,8 +29,7 @@ RATE_FACTOR = 10.0
 """Factor by which some parameters learn faster than others: they are stored divided by it, because
 optimisers such as Adam change all parameters at the same rate, whatever their gradients."""
 
-_EXTRA_HALVINGS = 3
-"""Halvings that are allowed after an image has shrunk to one pixel; the rest is padding."""
+_EXTRA_HALVINGS = 3  # allowed after an image has shrunk to one pixel
 
 
 def image_sizes(name: str, shape: Sequence[int]) -> tuple[int, int, int]:

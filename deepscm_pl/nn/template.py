@@ -15,11 +15,8 @@ from deepscm_pl.nn.layers import RATE_FACTOR, spatial_dimensions, zero_linear
 
 __all__ = ["Overlay", "TemplateDecoder"]
 
-_INVISIBLE = 0.02
-"""Opacity that is mapped to zero, so that nothing changes far from a structure."""
-
-_FIRST_LOGIT = -3.0
-"""Initial logit of the opacity: faint but visible, because what is invisible gets no gradient."""
+_INVISIBLE = 0.02  # opacity that is mapped to zero, so that nothing changes far from a structure
+_FIRST_LOGIT = -3.0  # of the opacity: faint but visible, so that it is learned
 
 
 class TemplateDecoder(nn.Module):
