@@ -13,7 +13,7 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from deepscm_pl.nn.features import Features, check_names
+from deepscm_pl.nn.layers import Features, check_names
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["Context", "Evidence", "LatentEvidence", "Mechanism"]

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
         PyramidDecoder,
         PyramidEncoder,
     )
-    from deepscm_pl.nn.features import Features
-    from deepscm_pl.nn.layers import ParameterNetwork, call_in_precision
+    from deepscm_pl.nn.layers import Features, ParameterNetwork, call_in_precision
     from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
     from deepscm_pl.nn.template import Overlay, TemplateDecoder
 

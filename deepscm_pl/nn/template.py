@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.convolutional import PyramidDecoder
-from deepscm_pl.nn.features import Features
-from deepscm_pl.nn.layers import RATE_FACTOR, spatial_dimensions, zero_linear
+from deepscm_pl.nn.layers import RATE_FACTOR, Features, spatial_dimensions, zero_linear
 
 __all__ = ["Overlay", "TemplateDecoder"]
 
