@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from deepscm_pl.worlds.heads.grid import Floats
 
 __all__ = ["TRAITS", "Anatomy"]
-
-_Array = NDArray[np.float32]
 
 _FOLDS = 3
 """Number of waves over the surface of the brain; their zeros are the sulci."""
@@ -23,7 +22,7 @@ TRAITS = 23 + 4 * _FOLDS + _BIAS
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Traits of N heads, ``(N, 1)`` each unless said otherwise; lengths in mm.
+    """Traits of N heads, ``(N, 1)`` each unless another shape is given; lengths in mm.
 
     Attributes:
         half_axes: Half-axes of the brain to the right, forward and up, before the brain is scaled
@@ -47,35 +46,35 @@ class Anatomy:
         noise: Standard deviation of the noise, in grey levels.
     """
 
-    half_axes: _Array
-    squareness: _Array
-    taper: _Array
-    dent: _Array
-    turn: _Array
-    shift: _Array
-    fold_directions: _Array
-    fold_phases: _Array
-    fold_depth: _Array
-    ribbon: _Array
-    spread: _Array
-    asymmetry: _Array
-    gap: _Array
-    skull: _Array
-    scalp: _Array
-    levels: _Array
-    bias: _Array
-    noise: _Array
+    half_axes: Floats
+    squareness: Floats
+    taper: Floats
+    dent: Floats
+    turn: Floats
+    shift: Floats
+    fold_directions: Floats
+    fold_phases: Floats
+    fold_depth: Floats
+    ribbon: Floats
+    spread: Floats
+    asymmetry: Floats
+    gap: Floats
+    skull: Floats
+    scalp: Floats
+    levels: Floats
+    bias: Floats
+    noise: Floats
 
     @classmethod
-    def of(cls, traits: _Array) -> Anatomy:
+    def of(cls, traits: Floats) -> Anatomy:
         """Anatomies of heads with standard normal traits, ``(N, TRAITS)``."""
         soft = np.tanh(traits.astype(np.float32) / 2) * 2  # limits extreme anatomies
         columns = iter(np.split(soft, TRAITS, axis=1))
 
-        def one(mean: float, deviation: float) -> _Array:
+        def one(mean: float, deviation: float) -> Floats:
             return (mean + deviation * next(columns)).astype(np.float32)
 
-        def several(*means: float, deviation: float) -> _Array:
+        def several(*means: float, deviation: float) -> Floats:
             return np.stack([one(mean, deviation) for mean in means], axis=1)
 
         half_axes = np.stack([one(66, 2), one(84, 2.5), one(62, 2)], axis=1)

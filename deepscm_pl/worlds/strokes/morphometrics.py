@@ -8,6 +8,7 @@ range and measured on the enlarged grid; results are in pixels of the original.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,22 +17,23 @@ from deepscm_pl.worlds.strokes.raster import enlarge
 from deepscm_pl.worlds.strokes.skeleton import distance_to_background, medial_axis
 
 __all__ = [
+    "CHUNK",
     "Morphometrics",
-    "Placement",
+    "Pose",
     "binarise",
+    "check_images",
     "extents",
-    "find_placement",
-    "grey_levels",
+    "find_pose",
     "measure",
     "measure_intensity",
     "thickness_of_masks",
 ]
 
+CHUNK = 64
+"""Number of images processed together; small enough for the processor's cache."""
+
 _OUTSIDE = 0.02
 """Share of the brightness outside the bounding parallelogram, both sides together."""
-
-_CHUNK = 64
-"""Number of images measured together; small enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,8 @@ class Morphometrics:
     intensity: NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Centroids (``row``, ``column``) of N shapes and their ``lean``, ``(N,)`` each.
-
-    The lean is the shift to the right per row downwards, in columns.
-    """
+class Pose(NamedTuple):
+    """Centroids of N shapes and their lean, in columns to the right per row; ``(N,)`` each."""
 
     row: NDArray[np.float64]
     column: NDArray[np.float64]
@@ -87,11 +85,11 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
         >>> [round(float(x[0]), 1) for x in (found.area, found.width, found.height)]
         [79.8, 4.8, 19.9]
     """
-    images = grey_levels(images)
+    images = check_images(images)
     if scale < 1:
         raise ValueError(f"scale must be at least 1, got {scale}.")
-    chunks = [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
-    rows = [_measure_chunk(chunk, scale) for chunk in chunks]
+    starts = range(0, len(images), CHUNK)
+    rows = [_measure_chunk(images[start : start + CHUNK], scale) for start in starts]
     shapes = np.concatenate([np.empty((6, 0)), *rows], axis=1)
     columns = [*shapes, measure_intensity(images)]
     return Morphometrics(*columns)
@@ -102,19 +100,15 @@ def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
 
     Raises:
         ValueError: If the shape is not ``(N, H, W)`` or a grey level is not finite.
-
-    Example:
-        >>> measure_intensity([[[0, 0, 90], [0, 100, 120], [0, 0, 20]]])
-        array([100.])
     """
-    images = grey_levels(images)
+    images = check_images(images)
     bright = images >= _middle(images)
     return np.array(
         [np.median(image[mask]) for image, mask in zip(images, bright, strict=True)], dtype=float
     )
 
 
-def grey_levels(images: ArrayLike) -> NDArray[np.float32]:
+def check_images(images: ArrayLike) -> NDArray[np.float32]:
     """Check a batch of images, ``(N, H, W)``, and convert it to float32.
 
     Raises:
@@ -137,23 +131,20 @@ def binarise(images: NDArray[np.float32]) -> NDArray[np.bool_]:
     The mask of an image with a single grey level is empty.
     """
     low, middle = images.min(axis=(1, 2), keepdims=True), _middle(images)
-    masks: NDArray[np.bool_] = (images >= middle) & (middle > low)
-    return masks
+    return (images >= middle) & (middle > low)
 
 
 def thickness_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Mean thickness of the shapes in masks ``(N, H, W)``, in pixels; NaN for an empty mask."""
     distances = distance_to_background(masks)
-    with np.errstate(invalid="ignore"):
-        return _thickness(medial_axis(masks, distances), distances)
+    return _mean_thickness(medial_axis(masks, distances), distances)
 
 
 def _middle(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Middle of the range of each image, ``(N, 1, 1)``."""
     low = images.min(axis=(1, 2), keepdims=True)
     high = images.max(axis=(1, 2), keepdims=True)
-    middle: NDArray[np.float32] = low + (high - low) / 2
-    return middle
+    return low + (high - low) / 2
 
 
 def _measure_chunk(images: NDArray[np.float32], scale: int) -> NDArray[np.float64]:
@@ -163,21 +154,21 @@ def _measure_chunk(images: NDArray[np.float32], scale: int) -> NDArray[np.float6
     distances = distance_to_background(masks)
     skeletons = medial_axis(masks, distances)
     present = np.where(masks.any(axis=(1, 2)), 1.0, np.nan)
+    thickness = _mean_thickness(skeletons, distances)
+    pose = find_pose(enlarged)
     with np.errstate(invalid="ignore", divide="ignore"):
-        thickness = _thickness(skeletons, distances)
-        placement = find_placement(enlarged)
-        width, height = extents(enlarged, placement)
+        width, height = extents(enlarged, pose)
     area, length = masks.sum(axis=(1, 2)) / scale, _length(skeletons)
     lengths = np.stack([area, length, thickness, width, height]) / scale
-    return np.insert(lengths, 3, np.arctan(-placement.lean), axis=0) * present
+    return np.insert(lengths, 3, np.arctan(-pose.lean), axis=0) * present
 
 
-def _thickness(skeletons: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mean_thickness(
+    skeletons: NDArray[np.bool_], distances: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Twice the mean distance from the skeleton to the background, ``(N,)``."""
-    mean: NDArray[np.float64] = (distances * skeletons).sum(axis=(1, 2)) / skeletons.sum(
-        axis=(1, 2)
-    )
-    return 2 * mean
+    with np.errstate(invalid="ignore"):
+        return 2 * ((distances * skeletons).sum(axis=(1, 2)) / skeletons.sum(axis=(1, 2)))
 
 
 def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -187,11 +178,10 @@ def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
     straight = np.sum(across, axis=(1, 2)) + np.sum(upper & lower, axis=(1, 2))
     falling, rising = upper[..., :-1] & lower[..., 1:], upper[..., 1:] & lower[..., :-1]
     diagonal = np.sum(falling, axis=(1, 2)) + np.sum(rising, axis=(1, 2))
-    length: NDArray[np.float64] = straight + np.sqrt(2) * diagonal
-    return length
+    return straight + np.sqrt(2) * diagonal
 
 
-def find_placement(images: NDArray[np.float32]) -> Placement:
+def find_pose(images: NDArray[np.float32]) -> Pose:
     """Centroid and lean of the brightness in images ``(N, H, W)``; NaN for a black image."""
     weights = images.astype(np.float64)
     total = weights.sum(axis=(1, 2))
@@ -200,20 +190,18 @@ def find_placement(images: NDArray[np.float32]) -> Placement:
         rows, columns = weights.sum(axis=2) / total[:, None], weights.sum(axis=1) / total[:, None]
         row, column = rows @ y, columns @ x
         covariance = (weights * x).sum(axis=2) @ y / total - row * column
-        return Placement(row, column, covariance / (rows @ y**2 - row**2))
+        return Pose(row, column, covariance / (rows @ y**2 - row**2))
 
 
 def extents(
-    images: NDArray[np.float32], placement: Placement
+    images: NDArray[np.float32], pose: Pose
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Width and height of the bounding parallelogram, in pixels, ``(N,)`` each.
 
     The parallelogram leans as the shape does, and holds all but a small share of the brightness.
     """
     count, height, width = images.shape
-    lean = placement.lean[:, None, None] * (
-        np.arange(height)[:, None] - placement.row[:, None, None]
-    )
+    lean = pose.lean[:, None, None] * (np.arange(height)[:, None] - pose.row[:, None, None])
     position = np.nan_to_num(np.arange(width) + 0.5 - lean)
     column = np.clip(np.floor(position).astype(int), -1, width - 1) + 1
     cell = column + np.arange(count)[:, None, None] * (width + 1)

@@ -17,10 +17,6 @@ def distance_to_background(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Euclidean distance from each pixel of masks ``(N, H, W)`` to the nearest background pixel.
 
     Distances are from centre to centre. The surroundings of a mask are background.
-
-    Example:
-        >>> distance_to_background(np.ones((1, 1, 3), dtype=bool))
-        array([[[1., 1., 1.]]])
     """
     count, height, width = masks.shape
     # A background row separates the masks, so that one transform is enough for all.
@@ -52,7 +48,8 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
     flat = remaining.reshape(-1)
     removable = _removable()
     for pixels in _ranks(remaining, offsets, distances[masks]):
-        flat[pixels[removable[_neighbourhoods(flat, pixels, offsets)]]] = 0
+        neighbours = np.packbits(flat[pixels[:, None] + offsets], axis=1, bitorder="little")[:, 0]
+        flat[pixels[removable[neighbours]]] = 0
     return remaining[:, 1:-1, 1:-1].astype(bool)
 
 
@@ -73,24 +70,18 @@ def _ranks(
     return np.split(pixels[order], np.flatnonzero(np.diff(rank[order])) + 1)
 
 
-def _neighbourhoods(
-    flat: NDArray[np.uint8], pixels: NDArray[np.intp], offsets: NDArray[np.intp]
-) -> NDArray[np.uint8]:
-    """Foreground neighbours of each pixel, one bit each."""
-    return np.packbits(flat[pixels[:, None] + offsets], axis=1, bitorder="little")[:, 0]
-
-
 @cache
 def _removable() -> NDArray[np.bool_]:
-    """Whether the centre of each of the 256 neighbourhoods can be removed."""
-    return np.array([_is_removable(code) for code in range(256)])
+    """Whether the centre of each of the 256 neighbourhoods can be removed.
 
-
-def _is_removable(code: int) -> bool:
-    """Whether the centre has two or more connected neighbours and a background pixel beside it."""
-    neighbours = np.zeros((3, 3), dtype=int)
-    for bit, (row, column) in enumerate(_NEIGHBOURS):
-        neighbours[1 + row, 1 + column] = code >> bit & 1
-    parts = label(neighbours, structure=np.ones((3, 3)))[1]
-    enclosed = neighbours[[0, 1, 1, 2], [1, 0, 2, 1]].all()
-    return bool(parts == 1 and neighbours.sum() >= 2 and not enclosed)
+    It can if it has two or more connected neighbours and a background pixel beside it.
+    """
+    removable = np.zeros(256, dtype=bool)
+    for code in range(256):
+        neighbours = np.zeros((3, 3), dtype=int)
+        for bit, (row, column) in enumerate(_NEIGHBOURS):
+            neighbours[1 + row, 1 + column] = code >> bit & 1
+        parts = label(neighbours, structure=np.ones((3, 3)))[1]
+        enclosed = neighbours[[0, 1, 1, 2], [1, 0, 2, 1]].all()
+        removable[code] = parts == 1 and neighbours.sum() >= 2 and not enclosed
+    return removable
