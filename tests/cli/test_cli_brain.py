@@ -336,7 +336,7 @@ def test_a_mechanism_of_a_misspelt_name_is_named(folder, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 1
     error = capsys.readouterr().err
-    assert "but brain_volume has none, and brain_volumes is no variable" in error
+    assert "brain_volume has no mechanism, and brain_volumes is not in the graph" in error
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
