@@ -23,7 +23,7 @@ class CausalGraph:
     """Immutable directed acyclic graph over named variables.
 
     Args:
-        parents: The direct causes of each variable, or the graph as text, see :meth:`from_edges`.
+        parents: The direct causes of each variable, or the graph as text for :meth:`from_edges`.
 
     Raises:
         ValueError: If there is no variable, a name is not an identifier or longer than 80 bytes, a
@@ -42,8 +42,7 @@ class CausalGraph:
 
     def __init__(self, parents: Mapping[str, Sequence[str]] | str) -> None:
         mapping = _parse_edges(parents) if isinstance(parents, str) else _as_mapping(parents)
-        _check_names(mapping)
-        _check_parents(mapping)
+        _check_graph(mapping)
         order = _topological_order(mapping)
         self._parents = {name: tuple(mapping[name]) for name in order}
         self._network = _network(self._parents)
@@ -168,15 +167,20 @@ def _as_mapping(parents: Mapping[str, Sequence[str] | None]) -> dict[str, Sequen
             f"{parents!r}."
         )
     for name, causes in parents.items():
+        if isinstance(causes, str):
+            raise ValueError(
+                f"graph: expected a list of parents of {name!r}, but got the text {causes!r}; "
+                f"write [{causes!r}]."
+            )
         if causes is not None and not isinstance(causes, Sequence):
             raise ValueError(f"graph: expected a list of parents of {name!r}, but got {causes!r}.")
     return {name: causes or () for name, causes in parents.items()}
 
 
-def _check_names(parents: Mapping[str, Sequence[str]]) -> None:
+def _check_graph(parents: Mapping[str, Sequence[str]]) -> None:
     if not parents:
         raise ValueError("graph: expected at least one variable, but got none.")
-    for name in parents:
+    for name, causes in parents.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(
                 f"graph: expected names of letters, digits and underscores that begin with a "
@@ -186,15 +190,6 @@ def _check_names(parents: Mapping[str, Sequence[str]]) -> None:
             raise ValueError(
                 f"graph: expected names of at most {_NAME_BYTES} bytes, which become part of "
                 f"file names, but {name[:20]}… has {len(name.encode())}; rename the variable."
-            )
-
-
-def _check_parents(parents: Mapping[str, Sequence[str]]) -> None:
-    for name, causes in parents.items():
-        if isinstance(causes, str):
-            raise ValueError(
-                f"graph: expected a list of parents of {name!r}, but got the text {causes!r}; "
-                f"write [{causes!r}]."
             )
         for cause in causes:
             if cause == name:

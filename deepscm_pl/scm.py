@@ -45,11 +45,8 @@ class EvidenceLowerBound:
 class ImportanceWeightedBound:
     """The importance-weighted bound of a batch, variable by variable, in nats.
 
-    Attributes:
-        bounds: For each variable log p(x | pa) where it is exact, or its lower bound, ``(*batch,)``
-            each.
-        evidence_lower_bounds: For each variable the mean over the same draws of the log-weights,
-            whose expectation is the evidence lower bound, ``(*batch,)`` each.
+    ``bounds`` has log p(x | pa) of each variable where it is exact, or its lower bound, and
+    ``evidence_lower_bounds`` the mean of the log-weights over the same draws, ``(*batch,)`` each.
     """
 
     bounds: Mapping[str, Tensor]
@@ -163,19 +160,13 @@ class StructuralCausalModel(nn.Module):
     def describe(self, variables: Mapping[str, Variable]) -> None:
         """Take over the units and class names of the data, where the data have them.
 
-        Args:
-            variables: The variables of the data; those that are not in the graph are ignored.
-
         Raises:
             ValueError: If the data have classes, and the mechanism has not as many categories.
         """
-        known = self.variables
-        filled = {
-            name: known[name].filled(variables[name], type(self[name]).__name__)
-            for name in self.graph.nodes
-            if name in variables
+        self._described = {
+            name: known.filled(variables.get(name, known), type(self[name]).__name__)
+            for name, known in self.variables.items()
         }
-        self._described = {**known, **filled}
 
     @property
     def image_variables(self) -> tuple[str, ...]:
@@ -191,7 +182,7 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a name is not that of a variable.
         """
         wanted = tuple(names)
-        kept = {*wanted, *self.graph.ancestors(*wanted)}
+        kept = self.graph.ancestors(*wanted).union(wanted)
         parents = {name: causes for name, causes in self.graph.parents.items() if name in kept}
         return self._sharing(CausalGraph(parents), {name: self[name] for name in parents})
 
@@ -207,10 +198,7 @@ class StructuralCausalModel(nn.Module):
         return made
 
     def fit(self, variables: Variables) -> None:
-        """Compute from the training split the statistics with which mechanisms standardise.
-
-        Args:
-            variables: The whole training split, ``(N, *event)`` for each variable.
+        """Compute the statistics with which mechanisms standardise from the whole training split.
 
         Raises:
             ValueError: If a variable is missing or a value is outside of its domain.
@@ -224,11 +212,7 @@ class StructuralCausalModel(nn.Module):
         self.fitted.fill_(True)
 
     def check(self, variables: Variables) -> None:
-        """Check that ``variables`` has a possible value of every variable.
-
-        Raises:
-            ValueError: Naming the variable, the expected and the received value.
-        """
+        """Raise ValueError unless ``variables`` has possible values of every variable."""
         self._check_complete(variables)
         for name in self.graph.nodes:
             self[name].domain.check(name, variables[name])
@@ -393,8 +377,7 @@ class StructuralCausalModel(nn.Module):
                 raise ValueError(_LEADING)
             acted.append(self.act(each))
         noise = self._sample_noise(shape)
-        answers = [each._expand(each.predict(noise), shape) for each in acted]
-        return _stack(answers, dim=0)
+        return _stack([each._expand(each.predict(noise), shape) for each in acted], dim=0)
 
     def _sample_noise(self, shape: torch.Size) -> dict[str, dict[str, Tensor]]:
         return {name: self[name].sample_noise(shape) for name in self.graph.nodes}
@@ -467,7 +450,7 @@ class StructuralCausalModel(nn.Module):
         if isinstance(do, Mapping):
             return self._answer(factual, noise, do, *batch)
         answers = [self._answer(factual, noise, each, *batch) for each in _check_several(do)]
-        if len({answer[name].shape for answer in answers for name in self.graph.nodes[:1]}) > 1:
+        if len({answer[self.graph.nodes[0]].shape for answer in answers}) > 1:
             raise ValueError(_LEADING)
         return _stack(answers, dim=1)
 
@@ -482,11 +465,10 @@ class StructuralCausalModel(nn.Module):
         interventions = self._interventions(do)
         for name, intervention in interventions.items():
             # Without an intervention on an ancestor, a function applies to the factual value.
-            if not isinstance(intervention, Tensor) and not (
-                self.graph.ancestors(name) & interventions.keys()
-            ):
-                natural = Modified(self[name], intervention, name)
-                interventions[name] = natural.apply_function(factual[name])
+            is_natural = not self.graph.ancestors(name) & interventions.keys()
+            if is_natural and not isinstance(intervention, Tensor):
+                modified = Modified(self[name], intervention, name)
+                interventions[name] = modified.apply_function(factual[name])
         extra = self._leading_dimensions(interventions, batch)
         changed = self.graph.descendants(*interventions) | interventions.keys()
         kept = {name: factual[name] for name in self.graph.nodes if name not in changed}

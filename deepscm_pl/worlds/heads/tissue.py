@@ -36,20 +36,11 @@ _IN_PLANE = 3
 def draw_tissues(
     anatomy: Anatomy, brain_volume: _Exact, ventricle_volume: _Exact, grid: HeadGrid
 ) -> Floats:
-    """Fraction of each tissue in every pixel or voxel of heads with the given volumes.
+    """Fraction of each tissue in every pixel or voxel, ``(N, len(TISSUES), E)``, with the sum 1.
 
     The brain is the interior of its folded surface, ventricles included. The surfaces of brain and
-    ventricles are level sets of fields; their levels are chosen to give the requested volumes. All
-    other structures scale with the brain.
-
-    Args:
-        anatomy: Traits of N heads.
-        brain_volume: In mm³, ``(N, 1)``.
-        ventricle_volume: In mm³, ``(N, 1)``, less than a quarter of the brain.
-        grid: Positions of the E pixels or voxels.
-
-    Returns:
-        Fractions ``(N, len(TISSUES), E)`` with the sum 1 over tissues.
+    ventricles are level sets of fields; their levels are chosen to give the requested volumes, in
+    mm³, ``(N, 1)``. All other structures scale with the brain.
     """
     scale = ((brain_volume / _STANDARD_VOLUME) ** (1 / grid.dimensions)).astype(np.float32)
     place = _Place.of(anatomy, scale, grid)
@@ -94,21 +85,13 @@ def draw_tissues(
 
 @dataclass(frozen=True)
 class _Place:
-    """Fields over N heads, ``(N, E)``, whose level sets are the surfaces of tissues.
+    """Fields over N heads, ``(N, E)``, whose level sets are the surfaces of tissues."""
 
-    Attributes:
-        smooth: 1 on the surface of a standard brain without folds, increasing outwards.
-        steepness: Increase of ``smooth`` per millimetre.
-        brain: ``smooth`` with sulci.
-        white: ``smooth`` with deeper sulci.
-        ventricle: Distance from the centre lines of the ventricles, in mm.
-    """
-
-    smooth: Floats
-    steepness: Floats
-    brain: Floats
-    white: Floats
-    ventricle: Floats
+    smooth: Floats  # 1 on the surface of a standard brain without folds, increasing outwards
+    steepness: Floats  # increase of `smooth` per millimetre
+    brain: Floats  # `smooth` with sulci
+    white: Floats  # `smooth` with deeper sulci
+    ventricle: Floats  # distance from the centre lines of the ventricles, in mm
 
     @classmethod
     def of(cls, anatomy: Anatomy, scale: Floats, grid: HeadGrid) -> _Place:

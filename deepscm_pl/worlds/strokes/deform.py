@@ -34,9 +34,6 @@ def set_slant(image: ArrayLike, slant: ArrayLike) -> NDArray[np.uint8]:
         image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``; batches are faster.
         slant: In radians, in :math:`(-\pi/2, \pi/2)`, positive to the right; a number or ``(N,)``.
 
-    Raises:
-        ValueError: If a shape does not fit, a grey level is not finite or a slant is out of range.
-
     Example:
         >>> from deepscm_pl.worlds.strokes import measure
         >>> bar = np.zeros((28, 28), dtype=np.uint8)
@@ -61,16 +58,6 @@ def set_width(image: ArrayLike, width: ArrayLike) -> NDArray[np.uint8]:
     Args:
         image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``; batches are faster.
         width: In pixels, above 0 and at most W; a number or ``(N,)``.
-
-    Raises:
-        ValueError: If a shape does not fit, a grey level is not finite or a width is out of range.
-
-    Example:
-        >>> from deepscm_pl.worlds.strokes import measure
-        >>> bar = np.zeros((28, 28), dtype=np.uint8)
-        >>> bar[4:24, 10:18] = 255
-        >>> round(float(measure(set_width(bar, 12.0)[None]).width[0]))
-        12
     """
     most = np.shape(image)[-1] if np.ndim(image) else 0
     expected = f"above 0 and at most {most}, in pixels"

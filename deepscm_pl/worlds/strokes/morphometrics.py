@@ -38,25 +38,15 @@ _OUTSIDE = 0.02
 
 @dataclass(frozen=True)
 class Morphometrics:
-    """Measurements of N images, ``(N,)`` each; the shape of a black image is NaN.
+    """Measurements of N images, ``(N,)`` each; the shape of a black image is NaN."""
 
-    Attributes:
-        area: Area of the foreground, in square pixels.
-        length: Length of the skeleton, in pixels.
-        thickness: Twice the mean distance from the skeleton to the background, in pixels.
-        slant: Angle of the horizontal shear, in radians; positive to the right.
-        width: Width of the bounding parallelogram (along the slant), in pixels.
-        height: Height of the bounding parallelogram, in pixels.
-        intensity: Grey level, see :func:`measure_intensity`.
-    """
-
-    area: NDArray[np.float64]
-    length: NDArray[np.float64]
-    thickness: NDArray[np.float64]
-    slant: NDArray[np.float64]
-    width: NDArray[np.float64]
-    height: NDArray[np.float64]
-    intensity: NDArray[np.float64]
+    area: NDArray[np.float64]  # of the foreground, in square pixels
+    length: NDArray[np.float64]  # of the skeleton, in pixels
+    thickness: NDArray[np.float64]  # twice the mean distance from skeleton to background, in pixels
+    slant: NDArray[np.float64]  # angle of the shear, in radians, positive to the right
+    width: NDArray[np.float64]  # of the bounding parallelogram along the slant, in pixels
+    height: NDArray[np.float64]  # of the bounding parallelogram, in pixels
+    intensity: NDArray[np.float64]  # in grey levels, see measure_intensity
 
 
 class Pose(NamedTuple):
@@ -73,10 +63,6 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
     Args:
         images: Grey levels 0 to 255, ``(N, H, W)``, as a NumPy array or a CPU tensor.
         scale: Factor by which images are enlarged before they are binarised.
-
-    Raises:
-        ValueError: If the shape is not ``(N, H, W)``, a grey level is not finite, or ``scale`` is
-            below 1.
 
     Example:
         >>> bar = np.zeros((1, 28, 28), dtype=np.uint8)
@@ -96,11 +82,7 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
 
 
 def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
-    """Median grey level of the pixels at or above half of the range of their image, ``(N,)``.
-
-    Raises:
-        ValueError: If the shape is not ``(N, H, W)`` or a grey level is not finite.
-    """
+    """Median grey level of the pixels at or above half of the range of their image, ``(N,)``."""
     images = check_images(images)
     bright = images >= _middle(images)
     return np.array(
@@ -109,11 +91,7 @@ def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
 
 
 def check_images(images: ArrayLike) -> NDArray[np.float32]:
-    """Check a batch of images, ``(N, H, W)``, and convert it to float32.
-
-    Raises:
-        ValueError: If the shape differs or a number is not finite.
-    """
+    """Check the shape ``(N, H, W)`` and the finite numbers of images, and convert to float32."""
     array = np.asarray(images, dtype=np.float32)
     if array.ndim != 3:
         raise ValueError(
@@ -211,10 +189,7 @@ def extents(
 
 
 def _extent(brightness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Length that holds all but a small share of the brightness, ``(N,)``.
-
-    Entry t of ``brightness``, ``(N, T)``, lies between the positions t - 1 and t.
-    """
+    """Length that contains all but a small share of the brightness in cells ``(N, T)``."""
     cumulative = brightness.cumsum(axis=1)
     shares = cumulative / cumulative[:, -1:]
     ends = [_OUTSIDE / 2, 1 - _OUTSIDE / 2]

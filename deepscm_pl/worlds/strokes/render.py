@@ -46,14 +46,7 @@ def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
 
     Args:
         image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``; batches are faster.
-        thickness: In pixels; a number or ``(N,)``.
-
-    Returns:
-        Grey levels 0 to 255, of the same shape.
-
-    Raises:
-        ValueError: If a shape does not fit, a grey level is not finite, or a thickness is not
-            positive and finite.
+        thickness: In pixels, positive; a number or ``(N,)``.
 
     Example:
         >>> from deepscm_pl.worlds.strokes import measure
@@ -72,14 +65,6 @@ def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
     """Scale the grey levels of digits such that :func:`measure_intensity` gives the intensity.
 
     Grey levels are clipped at 255 and truncated to whole numbers. A black image stays black.
-
-    Args:
-        image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``.
-        intensity: In grey levels, 0 to 255; a number or ``(N,)``.
-
-    Raises:
-        ValueError: If a shape does not fit, a grey level is not finite, or an intensity is out of
-            range.
 
     Example:
         >>> set_intensity([[0, 50, 100], [0, 100, 200]], 64)
@@ -100,15 +85,15 @@ def redraw(
     is_valid: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
     draw: Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.uint8]],
 ) -> NDArray[np.uint8]:
-    """Draw digits again with given values of an attribute, a few at a time.
+    """Draw digits ``(H, W)`` or ``(N, H, W)`` again with given values of an attribute.
 
     Args:
-        image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``.
+        image: Grey levels 0 to 255.
         name: The attribute, for messages.
         values: A number or ``(N,)``.
         expected: The range of the attribute in words, for messages.
-        is_valid: Which values ``(N,)`` are in the range.
-        draw: Draws images ``(N, H, W)`` with values ``(N,)``.
+        is_valid: Whether each of the values ``(N,)`` is in the range.
+        draw: Function of a few images ``(N, H, W)`` and values ``(N,)``.
 
     Raises:
         ValueError: If a shape does not fit, a grey level is not finite, or a value is not valid.
