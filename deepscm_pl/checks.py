@@ -29,12 +29,7 @@ _SHOWN_CHARACTERS = 60
 
 
 def shown(value: Any) -> str:
-    """Format a value as a user writes it in YAML: None as ``null``, shortened to one line.
-
-    Example:
-        >>> shown(None), shown(True), shown("eight"), shown(0.5)
-        ('null', 'true', "'eight'", '0.5')
-    """
+    """Format a value as a user writes it in YAML: None as ``null``, shortened to one line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -44,12 +39,7 @@ def shown(value: Any) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error message, with ``null`` in place of None.
-
-    Example:
-        >>> reason_of(TypeError("'<' not supported between instances of 'int' and 'NoneType'"))
-        "'<' not supported between instances of 'int' and null"
-    """
+    """The first line of an error message, with ``null`` in place of None."""
     first = str(error).strip().partition("\n")[0] or type(error).__name__
     return first.replace("'NoneType'", "null").replace("NoneType", "null")
 
@@ -105,12 +95,6 @@ def whole_numbers(
     Raises:
         ValueError: If it is no list, a member is no integer or out of bounds, or the length is not
             allowed.
-
-    Example:
-        >>> whole_numbers("channels", [16, 0], least=1)
-        Traceback (most recent call last):
-            ...
-        ValueError: channels: expected whole numbers of at least 1, but got [16, 0].
     """
     count = f"at least {fewest} " if fewest else ""
     if lengths is not None:

@@ -425,12 +425,7 @@ def count_values(description: Any, most: int) -> int:
 
 
 def untrusted_packages(description: Any) -> list[str]:
-    """Names of the packages that a user has to trust before a description is restored.
-
-    Example:
-        >>> untrusted_packages({"net": {"class_path": "mine.Net"}, "likelihood": None})
-        ['mine']
-    """
+    """Names of the packages that a user has to trust before a description is restored."""
     paths = [each.get("class_path") for each in _values(description) if isinstance(each, Mapping)]
     return sorted(
         {

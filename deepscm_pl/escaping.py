@@ -80,23 +80,13 @@ def for_terminal(text: object, lines: bool = False) -> str:
 
 
 def for_markdown(text: object) -> str:
-    r"""Escape a text for one line or table cell of Markdown: no links, images or HTML.
-
-    Example:
-        >>> print(for_markdown("brain_volume [mm] | <b>"))
-        brain_volume \[mm\] \| \<b\>
-    """
+    r"""Escape a text for one line or table cell of Markdown: no links, images or HTML."""
     marked = _MARKUP.sub(lambda found: f"\\{found[0]}", for_terminal(text).strip())
     return _BLOCK_START.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", marked)
 
 
 def markdown_code(text: object) -> str:
-    """Format a text that is not empty as inline code of Markdown, but not for table cells.
-
-    Example:
-        >>> print(markdown_code("a -> b"), markdown_code("a`b"))
-        `a -> b` ``a`b``
-    """
+    """Format a text that is not empty as inline code of Markdown, but not for table cells."""
     shown = for_terminal(text)
     fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
     pad = " " if shown[:1] in "` " or shown[-1:] in "` " else ""
@@ -104,13 +94,7 @@ def markdown_code(text: object) -> str:
 
 
 def for_picture(text: object) -> str:
-    r"""Escape a text of several lines for a figure, and shorten long lines.
-
-    Example:
-        >>> print(for_picture("test 1\nsex \x1b[31mred"))
-        test 1
-        sex \x1b[31mred
-    """
+    r"""Escape a text of several lines for a figure, and shorten long lines."""
     lines = [for_terminal(line) for line in str(text).split("\n")]
     most = _LINE_CHARACTERS
     lines = [line if len(line) <= most else f"{line[: most - 1]}…" for line in lines]
@@ -135,12 +119,7 @@ def for_spreadsheet(cell: str) -> str:
 
 
 def from_spreadsheet(cell: str) -> str:
-    """Invert :func:`for_spreadsheet`, without changing other texts.
-
-    Example:
-        >>> from_spreadsheet("'=1+1"), from_spreadsheet("'tis")
-        ('=1+1', "'tis")
-    """
+    """Invert :func:`for_spreadsheet`, without changing other texts."""
     return _BEFORE_FORMULA.sub(_without_apostrophes, cell)
 
 
@@ -149,13 +128,6 @@ class TableWriter:
 
     Args:
         file: A text file, opened with ``newline=""``.
-
-    Example:
-        >>> import io
-        >>> file = io.StringIO()
-        >>> TableWriter(file).writerows([["sex", "change"], ["=male", -0.5]])
-        >>> file.getvalue()
-        "sex,change\r\n'=male,-0.5\r\n"
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -174,15 +146,7 @@ class TableWriter:
 
 
 def as_json(document: Mapping[str, Any]) -> str:
-    r"""Serialise plain data as JSON in UTF-8, with null for NaN and infinity.
-
-    Example:
-        >>> print(as_json({"unit": "mm³", "mean": math.nan}), end="")
-        {
-          "unit": "mm³",
-          "mean": null
-        }
-    """
+    r"""Serialise plain data as JSON in UTF-8, with null for NaN and infinity."""
     text = json.dumps(_without_nan(document), indent=2, ensure_ascii=False, allow_nan=False)
     # Lone surrogates cannot be encoded, and invisible characters could act on a terminal.
     lines = (
@@ -213,12 +177,7 @@ def for_file_name(text: object) -> str:
 
 
 def for_tag(text: object) -> str:
-    """Convert a text to the characters that TensorBoard allows in a tag.
-
-    Example:
-        >>> for_tag("p(age | sex = male)/mean")
-        'p_age_sex_male_/mean'
-    """
+    """Convert a text to the characters that TensorBoard allows in a tag."""
     return re.sub(r"[^-/\w.]+", "_", str(text))
 
 
@@ -228,12 +187,6 @@ def one_line(message: object, longest: int = 500) -> str:
     Args:
         message: An exception, or an object that is converted to a text.
         longest: Most characters to keep.
-
-    Example:
-        >>> one_line(RuntimeError("no room\nfor the \a second line"))
-        'no room'
-        >>> one_line(KeyError())
-        'KeyError'
     """
     lines = str(message).strip().splitlines() or [type(message).__name__]
     text = for_terminal(lines[0])

@@ -56,10 +56,6 @@ class CausalGraph:
 
         Raises:
             ValueError: If a statement cannot be parsed or the graph is invalid.
-
-        Example:
-            >>> CausalGraph.from_edges("thickness -> intensity; thickness, intensity -> image")
-            CausalGraph('thickness; thickness -> intensity; thickness, intensity -> image')
         """
         return cls(text)
 

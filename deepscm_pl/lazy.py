@@ -46,7 +46,7 @@ def first_use(package: str) -> Callable[[str], Any]:
 
 
 def import_all(package: str) -> None:
-    """Import all names of a package, so that its classes are found by name alone."""
+    """Import all names of a package, so that its classes are found by their short names."""
     module = import_module(package)
     for name in module.__all__:
         getattr(module, name)

@@ -77,12 +77,7 @@ def require_disk(setting: str, folder: Path, needed: int, files: int, advice: st
 
 
 def format_bytes(size: float) -> str:
-    """Format a number of bytes with a decimal unit.
-
-    Example:
-        >>> format_bytes(7_400_000_000), format_bytes(25_000_000), format_bytes(1500)
-        ('7.4 GB', '25 MB', '1.5 kB')
-    """
+    """Format a number of bytes with a decimal unit."""
     if not math.isfinite(size):
         return "more bytes than can be counted"
     units = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")

@@ -306,7 +306,7 @@ class StructuralCausalModel(nn.Module):
         variable (Burda et al. 2016, arXiv:1509.00519, equation 8). Its expectation is the evidence
         lower bound for K = 1, never falls with K, and tends to log p(x | pa); for exact mechanisms
         it is log p(x | pa) for any K. Without ``torch.no_grad()``, the memory for gradients grows
-        with K whatever the chunk.
+        with K for any chunk.
 
         Args:
             values: Recorded values ``(*batch, *event)``; dequantisation noise is drawn here, once.

@@ -39,11 +39,7 @@ class Renderer(ABC):
         return self.attributes
 
     def check_originals(self, originals: ArrayLike) -> NDArray[Any]:
-        """Return the originals as an array of N rows.
-
-        Raises:
-            ValueError: If this renderer cannot draw them.
-        """
+        """Return the originals as an array of N rows; raise ValueError if they cannot be drawn."""
         return np.asarray(originals)
 
     def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
@@ -67,11 +63,7 @@ class Renderer(ABC):
 
     @abstractmethod
     def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
-        """Measure each attribute in grey levels ``(N, *image)``: ``(N,)``, NaN where impossible.
-
-        Raises:
-            ValueError: If the images have another shape or are not finite.
-        """
+        """Measure each attribute in grey levels ``(N, *image)``: ``(N,)``, NaN where impossible."""
 
 
 class KnownWorld:
@@ -137,11 +129,7 @@ class KnownWorld:
 
     @property
     def renderer(self) -> Renderer:
-        """The renderer, which draws and measures the image.
-
-        Raises:
-            ValueError: If the world has none.
-        """
+        """The renderer, which draws and measures the image; ValueError if there is none."""
         if self._renderer is None:
             raise ValueError(
                 f"the world {self.name} has no renderer, and so no images; give it one with "
@@ -207,14 +195,11 @@ class KnownWorld:
     def render(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
     ) -> NDArray[np.uint8]:
-        """Draw images with given attributes: the true mechanism of the image.
+        """Draw images ``(N, *image)`` with given attributes: the true mechanism of the image.
 
         Args:
             originals: N originals of the renderer.
             attributes: ``(N,)`` each; other names than those of attributes are ignored.
-
-        Returns:
-            Grey levels 0 to 255, ``(N, *image)``.
 
         Raises:
             ValueError: If the world has no renderer, or an original or an attribute has another
@@ -223,21 +208,13 @@ class KnownWorld:
         return self.renderer.render(*self.check_drawing(originals, attributes))
 
     def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
-        """Measure the attributes that cause the image, as :meth:`Renderer.measure` does.
-
-        Raises:
-            ValueError: If the world has no renderer, or images have another shape.
-        """
+        """Measure the attributes that cause the image, as :meth:`Renderer.measure` does."""
         return self.renderer.measure(images)
 
     def check_drawing(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
     ) -> tuple[NDArray[Any], dict[str, NDArray[np.float64]]]:
-        """Check the arguments of :meth:`render`, and return them as arrays.
-
-        Raises:
-            ValueError: As :meth:`render` does.
-        """
+        """Check the arguments of :meth:`render`, and return them as arrays."""
         rows = self.renderer.check_originals(originals)
         missing = [name for name in self.attributes if name not in attributes]
         if missing:

@@ -33,11 +33,7 @@ class HeadRenderer(Renderer):
     attributes = ("brain_volume", "ventricle_volume")
 
     def check_originals(self, originals: ArrayLike) -> NDArray[np.float32]:
-        """Check that the originals are traits of heads, ``(N, TRAITS)``.
-
-        Raises:
-            ValueError: If they have another shape or are not finite.
-        """
+        """Check that the originals are finite traits of heads, ``(N, TRAITS)``."""
         traits = np.asarray(originals, dtype=np.float32)
         if traits.ndim != 2 or traits.shape[1] != TRAITS or not np.isfinite(traits).all():
             raise ValueError(

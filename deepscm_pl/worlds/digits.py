@@ -37,11 +37,7 @@ class DigitRenderer(Renderer):
     """Redraws digits with given attributes of their strokes."""
 
     def check_originals(self, originals: ArrayLike) -> NDArray[np.uint8]:
-        """Check that the originals are grey levels ``(N, H, W)``.
-
-        Raises:
-            ValueError: If they are of another type or shape.
-        """
+        """Check that the originals are grey levels ``(N, H, W)`` of type uint8."""
         images = np.asarray(originals)
         if images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError(

@@ -27,7 +27,7 @@ def draw_labels(
         Fractions ``(N, tissues, *grid.shape)`` with the sum 1 over tissues.
     """
     anatomy = Anatomy.of(np.asarray(traits, dtype=np.float32))
-    tissues = _tissues(anatomy, brain_volume, ventricle_volume, grid)
+    tissues = draw_tissues(anatomy, brain_volume, ventricle_volume, grid)
     return tissues.reshape(*tissues.shape[:2], *grid.shape)
 
 
@@ -43,7 +43,7 @@ def draw_heads(
     """
     table = np.asarray(traits, dtype=np.float32)
     anatomy = Anatomy.of(table)
-    tissues = _tissues(anatomy, brain_volume, ventricle_volume, grid)
+    tissues = draw_tissues(anatomy, brain_volume, ventricle_volume, grid)
     fluid, grey, white, skull, scalp = (anatomy.levels[:, k] for k in range(5))
     levels = [np.zeros_like(fluid), scalp, skull, fluid, grey, white, fluid * 0.85]
     clean = sum(level * tissues[:, k] for k, level in enumerate(levels))
@@ -52,15 +52,6 @@ def draw_heads(
     real, imaginary = _noise(table, 2 * tissues.shape[-1]).reshape(len(table), 2, -1).swapaxes(0, 1)
     magnitude = np.hypot(biased + anatomy.noise * real, anatomy.noise * imaginary)
     return np.clip(np.rint(magnitude), 0, 255).astype(np.uint8).reshape(-1, *grid.shape)
-
-
-def _tissues(
-    anatomy: Anatomy, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
-) -> Floats:
-    """Fraction of each tissue, ``(N, tissues, E)``."""
-    brain = np.asarray(brain_volume, dtype=np.float64)[:, None]
-    ventricles = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
-    return draw_tissues(anatomy, brain, ventricles, grid)
 
 
 def _bias(anatomy: Anatomy, grid: HeadGrid) -> Floats:

@@ -32,10 +32,6 @@ class HeadGrid:
     Raises:
         ValueError: If ``shape`` is not two or three sizes of at least 16, or a length is not
             positive and finite.
-
-    Example:
-        >>> HeadGrid((64, 64)).spacing
-        3.75
     """
 
     shape: tuple[int, ...] = (64, 64)
@@ -67,15 +63,13 @@ class HeadGrid:
     @property
     def brain_per_voxel(self) -> float:
         """Volume of brain that one pixel or voxel represents, in mm³."""
-        return self._cell(self.brain_height)
+        return self.spacing**self.dimensions * (self.brain_height if self.dimensions == 2 else 1.0)
 
     @property
     def ventricle_per_voxel(self) -> float:
         """Volume of the ventricles that one pixel or voxel represents, in mm³."""
-        return self._cell(self.ventricle_height)
-
-    def _cell(self, height: float) -> float:
-        return self.spacing**self.dimensions * (height if self.dimensions == 2 else 1.0)
+        height = self.ventricle_height if self.dimensions == 2 else 1.0
+        return self.spacing**self.dimensions * height
 
     @property
     def affine(self) -> NDArray[np.float64]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.worlds.heads.anatomy import Anatomy
 from deepscm_pl.worlds.heads.grid import Floats, HeadGrid
 
 __all__ = ["TISSUES", "draw_tissues"]
 
-_Exact = NDArray[np.float64]
 
 TISSUES = ("background", "scalp", "skull", "fluid", "grey matter", "white matter", "ventricles")
 """Tissues in the order of their fractions."""
@@ -34,14 +33,16 @@ _IN_PLANE = 3
 
 
 def draw_tissues(
-    anatomy: Anatomy, brain_volume: _Exact, ventricle_volume: _Exact, grid: HeadGrid
+    anatomy: Anatomy, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
 ) -> Floats:
     """Fraction of each tissue in every pixel or voxel, ``(N, len(TISSUES), E)``, with the sum 1.
 
     The brain is the interior of its folded surface, ventricles included. The surfaces of brain and
     ventricles are level sets of fields; their levels are chosen to give the requested volumes, in
-    mm³, ``(N, 1)``. All other structures scale with the brain.
+    mm³, ``(N,)``. All other structures scale with the brain.
     """
+    brain_volume = np.asarray(brain_volume, dtype=np.float64)[:, None]
+    ventricle_volume = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
     scale = ((brain_volume / _STANDARD_VOLUME) ** (1 / grid.dimensions)).astype(np.float32)
     place = _Place.of(anatomy, scale, grid)
     level = _level(
@@ -179,7 +180,7 @@ def _cover(level: Floats, field: Floats, steepness: Floats, spacing: float) -> F
 def _level(
     field: Floats,
     steepness: Floats,
-    size: _Exact,
+    size: NDArray[np.float64],
     spacing: float,
     start: float,
     inside: Floats | None = None,

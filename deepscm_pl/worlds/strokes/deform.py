@@ -33,13 +33,6 @@ def set_slant(image: ArrayLike, slant: ArrayLike) -> NDArray[np.uint8]:
     Args:
         image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``; batches are faster.
         slant: In radians, in :math:`(-\pi/2, \pi/2)`, positive to the right; a number or ``(N,)``.
-
-    Example:
-        >>> from deepscm_pl.worlds.strokes import measure
-        >>> bar = np.zeros((28, 28), dtype=np.uint8)
-        >>> bar[4:24, 12:16] = 255
-        >>> round(float(measure(set_slant(bar, 0.3)[None]).slant[0]), 2)
-        0.3
     """
     expected = "between -π/2 and π/2 radians"
     return redraw(image, "slant", slant, expected, lambda s: np.abs(s) < np.pi / 2, _shear)

@@ -5,7 +5,7 @@ shift and a union of masks a bitwise or, so that the dilation by a structuring e
 
 .. math:: A \oplus B = \bigcup_{b \in B} (A + b),
 
-takes a few operations per row of :math:`B`, whatever the size of the mask.
+takes a few operations per row of :math:`B` for any size of the mask.
 """
 
 from __future__ import annotations

@@ -65,11 +65,6 @@ def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
     """Scale the grey levels of digits such that :func:`measure_intensity` gives the intensity.
 
     Grey levels are clipped at 255 and truncated to whole numbers. A black image stays black.
-
-    Example:
-        >>> set_intensity([[0, 50, 100], [0, 100, 200]], 64)
-        array([[  0,  32,  64],
-               [  0,  64, 128]], dtype=uint8)
     """
     expected = "within 0 to 255 grey levels"
     return redraw(

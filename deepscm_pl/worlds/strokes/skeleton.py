@@ -33,13 +33,6 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
     would disconnect its neighbours or shorten the end of a line. Pixels of equal rank that do not
     touch are removed together, in all images at once. ``distances`` are those of
     :func:`distance_to_background`.
-
-    Example:
-        >>> bar = np.ones((1, 3, 7), dtype=bool)
-        >>> medial_axis(bar, distance_to_background(bar)).astype(int)
-        array([[[1, 0, 0, 0, 0, 0, 1],
-                [0, 1, 1, 1, 1, 1, 0],
-                [1, 0, 0, 0, 0, 0, 1]]])
     """
     # In C order, so that the flattened array is a view.
     remaining = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.uint8, order="C")
