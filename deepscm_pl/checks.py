@@ -83,14 +83,8 @@ def whole_numbers(
 ) -> tuple[int, ...]:
     """Check a list of integers within bounds, None for no bound.
 
-    Args:
-        name: The setting, for the message.
-        values: Its value.
-        least: The smallest allowed value of each.
-        most: The largest allowed value of each.
-        lengths: The allowed lengths of the list; None for any length.
-        fewest: The smallest allowed length, unless ``lengths`` is given.
-        hint: Advice that is appended to the message.
+    The arguments are those of :func:`whole_number`. The length of the list must be one of
+    ``lengths`` or, if that is None, at least ``fewest``.
 
     Raises:
         ValueError: If it is no list, a member is no integer or out of bounds, or the length is not
@@ -119,14 +113,7 @@ def real_number(
 ) -> float:
     """Check a number within bounds; NaN is refused, and infinity unless ``below`` allows it.
 
-    Args:
-        name: The setting, for the message.
-        value: Its value.
-        least: The smallest allowed value.
-        most: The largest allowed value.
-        above: Exclusive lower bound.
-        below: Exclusive upper bound.
-        hint: Advice that is appended to the message.
+    The other arguments are those of :func:`whole_number`; ``above`` and ``below`` are exclusive.
 
     Raises:
         ValueError: If the value is no finite number, such as a boolean or null, or is out of

@@ -130,10 +130,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
     A reader of ``path`` sees the previous content or the new one, never a part, even after a power
     failure. If the block raises, ``path`` is unchanged and the temporary file is removed. The
-    permissions are 0666 less the umask, even if the block changes them.
-
-    Args:
-        path: The file to write; its folder must exist.
+    permissions are 0666 less the umask, even if the block changes them. The folder must exist.
 
     Raises:
         DiskFullError: If the disk is full.

@@ -29,16 +29,7 @@ def available_memory() -> int | None:
 
 
 def require_memory(setting: str, needed: int, advice: str) -> None:
-    """Raise if more memory is needed than is available.
-
-    Args:
-        setting: The setting that needs it.
-        needed: A lower bound in bytes.
-        advice: Change that the user can make.
-
-    Raises:
-        ValueError: Naming the setting, both sizes and the advice.
-    """
+    """Raise ValueError if a setting needs more bytes of memory than are available."""
     available = available_memory()
     if available is not None and needed > available:
         raise ValueError(
@@ -48,17 +39,14 @@ def require_memory(setting: str, needed: int, advice: str) -> None:
 
 
 def require_disk(setting: str, folder: Path, needed: int, files: int, advice: str) -> None:
-    """Raise if files do not fit on the disk.
+    """Raise ValueError if files do not fit on the disk.
 
     Args:
-        setting: The setting that needs it.
+        setting: The setting that needs them, for the message.
         folder: Destination; it need not exist.
         needed: A lower bound of the total size in bytes.
         files: Number of files; each takes at least one block of the disk.
-        advice: Change that the user can make.
-
-    Raises:
-        ValueError: Naming the setting, both sizes and the advice.
+        advice: Change that the user can make, for the message.
     """
     folder = folder.absolute()
     existing = next(each for each in (folder, *folder.parents) if each.exists())

@@ -39,16 +39,13 @@ def bytes_of(module: nn.Module) -> int:
 def require_memory_for(
     name: str, value: Any, wanted: float, device: torch.device | None = None
 ) -> None:
-    """Raise if a setting needs more memory than exists.
+    """Raise ValueError if a setting needs more memory than exists.
 
     Args:
         name: The setting, for the message.
         value: Its value.
         wanted: A lower bound of its memory, in bytes.
         device: A GPU; None for the machine.
-
-    Raises:
-        ValueError: Naming the setting and both sizes.
     """
     available = memory_of(device)
     if available is not None and wanted > available:

@@ -280,10 +280,6 @@ class StructuralCausalModel(nn.Module):
 
         It equals Pyro's ``TraceMeanField_ELBO`` of :meth:`model` and :meth:`guide`, but is computed
         without tracing: encoders run once, decoders on one flat batch of all particles.
-
-        Args:
-            values: Recorded values ``(*batch, *event)``; dequantisation noise is drawn here.
-            num_particles: Draws of the latents.
         """
         whole_number("num_particles", num_particles, least=1)
         self._check_complete(values)
@@ -562,13 +558,9 @@ class StructuralCausalModel(nn.Module):
 
 
 def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over particles, not meaningful for categorical variables.
+    """Mean and standard deviation of ``values`` over particles, the leading dimension.
 
-    Args:
-        values: ``(P, *batch, *event)``.
-
-    Returns:
-        Mean and standard deviation (zero for a single particle), ``(*batch, *event)`` each.
+    They are not meaningful for categorical variables. The deviation of a single particle is zero.
     """
     # Relative to the first particle, so that the mean of equal particles is exactly their value.
     first = values[:1]

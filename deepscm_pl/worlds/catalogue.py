@@ -33,9 +33,7 @@ WORLDS: tuple[type[KnownWorld], ...] = (*DIGIT_WORLDS, BrainWorld)
 def known_world(name: str, parameters: Mapping[str, float] | None = None) -> KnownWorld:
     """Make the world of a name.
 
-    Args:
-        name: The name on the command line.
-        parameters: Numbers of its equations that differ from the published ones.
+    ``parameters`` are numbers of its equations that differ from the published ones.
 
     Raises:
         ValueError: If there is no such world, or a parameter is unknown, no number, or out of

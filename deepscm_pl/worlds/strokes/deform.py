@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.worlds.strokes.morphometrics import Pose, extents, find_pose
-from deepscm_pl.worlds.strokes.raster import enlarge, interpolate, reduce
+from deepscm_pl.worlds.strokes.raster import enlarge, grey_range, interpolate, reduce
 from deepscm_pl.worlds.strokes.render import redraw
 
 __all__ = ["set_slant", "set_width"]
@@ -77,10 +77,8 @@ def _deform(
     factors: NDArray[np.float64],
 ) -> NDArray[np.uint8]:
     """Give images ``(N, H, W)`` new leans, and multiply their widths by factors."""
-    low = images.min(axis=(1, 2), keepdims=True)
-    high = images.max(axis=(1, 2), keepdims=True)
     # Not `enlarge`, which smooths: `reduce` smooths already.
-    larger = np.clip(interpolate(images, _ENLARGEMENT), low, high)
+    larger = np.clip(interpolate(images, _ENLARGEMENT), *grey_range(images))
     height, width = larger.shape[1:]
     # A black image has no centroid; any finite pose leaves it black.
     row, column, old, new, factor = np.nan_to_num([*pose, leans, factors], nan=1.0)[

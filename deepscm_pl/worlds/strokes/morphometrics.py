@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from deepscm_pl.worlds.strokes.raster import enlarge
+from deepscm_pl.worlds.strokes.raster import enlarge, grey_range
 from deepscm_pl.worlds.strokes.skeleton import distance_to_background, medial_axis
 
 __all__ = [
@@ -108,8 +108,8 @@ def binarise(images: NDArray[np.float32]) -> NDArray[np.bool_]:
 
     The mask of an image with a single grey level is empty.
     """
-    low, middle = images.min(axis=(1, 2), keepdims=True), _middle(images)
-    return (images >= middle) & (middle > low)
+    middle = _middle(images)
+    return (images >= middle) & (middle > grey_range(images)[0])
 
 
 def thickness_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -120,9 +120,8 @@ def thickness_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 def _middle(images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Middle of the range of each image, ``(N, 1, 1)``."""
-    low = images.min(axis=(1, 2), keepdims=True)
-    high = images.max(axis=(1, 2), keepdims=True)
-    return low + (high - low) / 2
+    low, high = grey_range(images)
+    return low + (high - low) / np.float32(2)
 
 
 def _measure_chunk(images: NDArray[np.float32], scale: int) -> NDArray[np.float64]:

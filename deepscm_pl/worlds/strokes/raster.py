@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import csr_array
 
-__all__ = ["dilate", "enlarge", "erode", "interpolate", "reduce", "reduced_disk"]
+__all__ = ["dilate", "enlarge", "erode", "grey_range", "interpolate", "reduce", "reduced_disk"]
 
 
 def dilate(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bool_]:
@@ -72,17 +72,19 @@ def reduced_disk(radius: int) -> list[int]:
     return [int(width) for width in np.minimum(half_widths, radius)]
 
 
+def grey_range(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Smallest and largest grey level of each image, ``(N, 1, 1)`` each."""
+    return images.min(axis=(1, 2), keepdims=True), images.max(axis=(1, 2), keepdims=True)
+
+
 def enlarge(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
     """Enlarge images ``(N, H, W)`` to ``(N, scale * H, scale * W)``.
 
     Cubic interpolation, clipped to the range of each image, is followed by a Gaussian filter with a
     standard deviation of a third of an original pixel.
     """
-    height, width = images.shape[1:]
-    low = images.min(axis=(1, 2), keepdims=True)
-    high = images.max(axis=(1, 2), keepdims=True)
-    enlarged = np.clip(interpolate(images, scale), low, high)
-    return _apply(_smoothing(scale * height, scale), _smoothing(scale * width, scale), enlarged)
+    rows, columns = (_smoothing(scale * size, scale) for size in images.shape[1:])
+    return _apply(rows, columns, np.clip(interpolate(images, scale), *grey_range(images)))
 
 
 def interpolate(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
