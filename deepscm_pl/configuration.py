@@ -408,12 +408,14 @@ def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
 
 def count_values(description: Any, most: int) -> int:
     """Count the values in plain data, up to ``most`` + 1; shared parts count each time."""
-    return sum(1 for _ in itertools.islice(_values(description), most + 1))
+    return sum(1 for _ in itertools.islice(_nested_values(description), most + 1))
 
 
 def untrusted_packages(description: Any) -> list[str]:
     """Names of the packages that a user has to trust before a description is restored."""
-    paths = [each.get("class_path") for each in _values(description) if isinstance(each, Mapping)]
+    paths = [
+        each.get("class_path") for each in _nested_values(description) if isinstance(each, Mapping)
+    ]
     return sorted(
         {
             path.partition(".")[0]
@@ -423,7 +425,7 @@ def untrusted_packages(description: Any) -> list[str]:
     )
 
 
-def _values(description: Any) -> Iterator[Any]:
+def _nested_values(description: Any) -> Iterator[Any]:
     """All values in plain data, containers included."""
     waiting = [description]
     while waiting:

@@ -170,7 +170,7 @@ def new_folder(path: Path) -> Iterator[Path]:
                 f"{path} exists and is not an empty folder; remove it or name another folder."
             )
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise _cannot_write(path, error) from error
     temporary = _make_temporary_folder(path)
     try:
         with names_full_disk(path, "nothing was written there"):
@@ -229,8 +229,8 @@ def _make_temporary_folder(path: Path) -> Path:
         temporary.mkdir()  # with the permissions of any new folder
         return temporary
     except OSError as error:
-        raise _not_writable(path, error) from error
+        raise _cannot_write(path, error) from error
 
 
-def _not_writable(path: Path, error: OSError) -> ValueError:
+def _cannot_write(path: Path, error: OSError) -> ValueError:
     return ValueError(f"{path} cannot be written ({error}); name a folder that you may write.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -113,6 +113,9 @@ class CausalGraph:
                 raise ValueError(
                     f"unknown variable {node!r}: the graph has {', '.join(self._parents)}."
                 )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parents)
 
     def __contains__(self, node: object) -> bool:
         return node in self._parents

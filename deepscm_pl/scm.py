@@ -105,7 +105,7 @@ class StructuralCausalModel(nn.Module):
         self.graph = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
         _check_mechanism_names(self.graph, mechanisms)
         self.mechanisms = nn.ModuleDict()
-        for name in self.graph.nodes:
+        for name in self.graph:
             self.mechanisms[name] = self._make(name, mechanisms[name])
         self.register_buffer("fitted", torch.tensor(False))
         self._described: dict[str, Variable] = {}
@@ -142,19 +142,19 @@ class StructuralCausalModel(nn.Module):
         """The floating-point type of the parameters, or of the mechanisms if there are none."""
         if (parameter := next(self.parameters(), None)) is not None:
             return parameter.dtype
-        return reduce(torch.promote_types, (self[name].dtype for name in self.graph.nodes))
+        return reduce(torch.promote_types, (self[name].dtype for name in self.graph))
 
     @property
     def scalar_variables(self) -> tuple[str, ...]:
         """The variables whose values are single numbers, categories included."""
-        return tuple(name for name in self.graph.nodes if self[name].domain.shape == (1,))
+        return tuple(name for name in self.graph if self[name].domain.shape == (1,))
 
     @property
     def variables(self) -> dict[str, Variable]:
         """The variables in the order of the graph, with units and class names if known."""
         return {
             name: replace(self._described.get(name, Variable(name)), domain=self[name].domain)
-            for name in self.graph.nodes
+            for name in self.graph
         }
 
     def describe(self, variables: Mapping[str, Variable]) -> None:
@@ -171,7 +171,7 @@ class StructuralCausalModel(nn.Module):
     @property
     def image_variables(self) -> tuple[str, ...]:
         """The variables whose values are images or volumes."""
-        return tuple(name for name in self.graph.nodes if len(self[name].domain.shape) >= 3)
+        return tuple(name for name in self.graph if len(self[name].domain.shape) >= 3)
 
     def restrict(self, names: Iterable[str]) -> StructuralCausalModel:
         """The model of some variables and their ancestors, which shares the mechanisms.
@@ -204,7 +204,7 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a variable is missing or a value is outside of its domain.
         """
         self.check(variables)
-        for name in self.graph.nodes:
+        for name in self.graph:
             try:
                 self[name].fit(variables[name], self._parents(name, variables))
             except ValueError as error:
@@ -214,13 +214,13 @@ class StructuralCausalModel(nn.Module):
     def check(self, variables: Variables) -> None:
         """Raise ValueError unless ``variables`` has possible values of every variable."""
         self._check_complete(variables)
-        for name in self.graph.nodes:
+        for name in self.graph:
             self[name].domain.check(name, variables[name])
         if 0 in self._batch_shape(variables):
             raise ValueError("variables: expected at least one observation, but got none.")
 
     def _check_complete(self, variables: Variables) -> None:
-        missing = [name for name in self.graph.nodes if name not in variables]
+        missing = [name for name in self.graph if name not in variables]
         if missing:
             raise ValueError(
                 f"variables: expected {', '.join(self.graph.nodes)}, but {', '.join(missing)} is "
@@ -237,7 +237,7 @@ class StructuralCausalModel(nn.Module):
         """
         values: dict[str, Tensor] = {}
         with pyro.plate("observations", size, dim=-1):
-            for name in self.graph.nodes:
+            for name in self.graph:
                 values[name] = self[name].model(name, self._recorded_parents(name, values))
         return values
 
@@ -245,12 +245,12 @@ class StructuralCausalModel(nn.Module):
         """Pyro guide for observed, dequantised ``values``: a site for each latent."""
         size = next(iter(values.values())).shape[0]
         with pyro.plate("observations", size, dim=-1):
-            for name in self.graph.nodes:
+            for name in self.graph:
                 self[name].guide(name, values[name], self._recorded_parents(name, values))
 
     def dequantise(self, values: Variables) -> dict[str, Tensor]:
         """Draw continuous values of which recorded ones are the quantised values."""
-        return {name: self[name].dequantise(values[name]) for name in self.graph.nodes}
+        return {name: self[name].dequantise(values[name]) for name in self.graph}
 
     # Association
 
@@ -271,8 +271,7 @@ class StructuralCausalModel(nn.Module):
         """
         self.check(values)
         return _sum(
-            self[name].log_prob(values[name], self._parents(name, values))
-            for name in self.graph.nodes
+            self[name].log_prob(values[name], self._parents(name, values)) for name in self.graph
         )
 
     def elbo(self, values: Variables, num_particles: int = 1) -> EvidenceLowerBound:
@@ -284,14 +283,11 @@ class StructuralCausalModel(nn.Module):
         whole_number("num_particles", num_particles, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
-        return EvidenceLowerBound(
-            {
-                name: self[name].evidence(
-                    continuous[name], self._parents(name, values), num_particles
-                )
-                for name in self.graph.nodes
-            }
-        )
+        evidence = {
+            name: self[name].evidence(value, self._parents(name, values), num_particles)
+            for name, value in continuous.items()
+        }
+        return EvidenceLowerBound(evidence)
 
     def importance_weighted_bound(
         self, values: Variables, num_particles: int = 100, chunk: int = 10
@@ -318,9 +314,9 @@ class StructuralCausalModel(nn.Module):
         continuous = self.dequantise(values)
         found = {
             name: _mean_weights(
-                self[name], continuous[name], self._parents(name, values), num_particles, chunk
+                self[name], value, self._parents(name, values), num_particles, chunk
             )
-            for name in self.graph.nodes
+            for name, value in continuous.items()
         }
         return ImportanceWeightedBound(
             {name: bound for name, (bound, _) in found.items()},
@@ -339,7 +335,7 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a variable is unknown, or a value has the wrong shape, is NaN or outside
                 of the variable's domain.
         """
-        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph.nodes}
+        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
         constants = []
         for name, intervention in self._interventions(do).items():
             if isinstance(intervention, Tensor):
@@ -376,7 +372,7 @@ class StructuralCausalModel(nn.Module):
         return _stack([each._expand(each.predict(noise), shape) for each in acted], dim=0)
 
     def _sample_noise(self, shape: torch.Size) -> dict[str, dict[str, Tensor]]:
-        return {name: self[name].sample_noise(shape) for name in self.graph.nodes}
+        return {name: self[name].sample_noise(shape) for name in self.graph}
 
     # Counterfactual
 
@@ -395,11 +391,10 @@ class StructuralCausalModel(nn.Module):
         """
         whole_number("num_particles", num_particles, least=1)
         self.check(factual)
+        shape = (num_particles,)
         return {
-            name: self[name].abduct_recorded(
-                factual[name], self._parents(name, factual), (num_particles,)
-            )
-            for name in self.graph.nodes
+            name: self[name].abduct_recorded(factual[name], self._parents(name, factual), shape)
+            for name in self.graph
         }
 
     def predict(
@@ -410,7 +405,7 @@ class StructuralCausalModel(nn.Module):
         Values in ``kept`` are returned unchanged in place of computed ones.
         """
         values: dict[str, Tensor] = {}
-        for name in self.graph.nodes:
+        for name in self.graph:
             if kept is not None and name in kept:
                 values[name] = kept[name]
                 continue
@@ -467,7 +462,7 @@ class StructuralCausalModel(nn.Module):
                 interventions[name] = modified.apply_function(factual[name])
         extra = self._leading_dimensions(interventions, batch)
         changed = self.graph.descendants(*interventions) | interventions.keys()
-        kept = {name: factual[name] for name in self.graph.nodes if name not in changed}
+        kept = {name: factual[name] for name in self.graph if name not in changed}
         for name in changed:
             if not isinstance(interventions.get(name), Tensor):
                 self[name].check_explained(name, factual[name], noise[name])
@@ -503,7 +498,7 @@ class StructuralCausalModel(nn.Module):
         return common[: len(common) - len(batch)]
 
     def _batch_shape(self, values: Variables) -> torch.Size:
-        shapes = {name: self[name].domain.batch_shape(values[name]) for name in self.graph.nodes}
+        shapes = {name: self[name].domain.batch_shape(values[name]) for name in self.graph}
         try:
             return torch.broadcast_shapes(*shapes.values())
         except RuntimeError:
@@ -536,7 +531,7 @@ class StructuralCausalModel(nn.Module):
                 raise ValueError(
                     f"do: unknown variable {name!r}; expected one of {', '.join(self.graph.nodes)}."
                 )
-        return {name: self._intervention(name, do[name]) for name in self.graph.nodes if name in do}
+        return {name: self._intervention(name, do[name]) for name in self.graph if name in do}
 
     def _intervention(
         self, name: str, intervention: Intervention
@@ -611,7 +606,7 @@ def _mean_weights(
 
 
 def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object]) -> None:
-    without = [name for name in graph.nodes if name not in mechanisms]
+    without = [name for name in graph if name not in mechanisms]
     unknown = [name for name in mechanisms if name not in graph]
     problems = [f"{', '.join(without)} has no mechanism"] if without else []
     problems += [f"{', '.join(unknown)} is not in the graph {graph}"] if unknown else []
@@ -619,7 +614,7 @@ def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object])
         advice = "add one" if without else "add it there or remove the mechanism"
         advice = "correct the name" if without and unknown else advice
         raise ValueError(f"mechanisms: {', and '.join(problems)}; {advice}.")
-    reserved = [name for name in graph.nodes if hasattr(nn.ModuleDict(), name)]
+    reserved = [name for name in graph if hasattr(nn.ModuleDict(), name)]
     if reserved:
         raise ValueError(
             f"graph: the name {reserved[0]!r} is used by PyTorch; rename the variable."

@@ -23,7 +23,7 @@ def in_process(code, seed):
 def test_copy_keeps_the_order_and_leaves_the_graph_unchanged():
     graph = CausalGraph(EDGES)
     network = graph.to_networkx()
-    assert tuple(network) == graph.nodes
+    assert tuple(network) == tuple(graph) == graph.nodes
     assert {name: tuple(network.predecessors(name)) for name in network} == graph.parents
     network.remove_node("age")
     assert "age" in graph.ancestors("image")

@@ -133,15 +133,15 @@ def _change_strokes(images: NDArray[np.float32], targets: NDArray[np.float64]) -
 def _grow(mask: NDArray[np.bool_], change: int) -> NDArray[np.uint8]:
     """Draw a mask that is dilated by ``change`` pixels, or eroded if it is negative."""
     if change >= 0:
-        return _reduced(dilate(mask, reduced_disk(change)))
+        return _shrunk(dilate(mask, reduced_disk(change)))
     for radius in range(-change, 0, -1):
-        eroded = _reduced(erode(mask, reduced_disk(radius)))
+        eroded = _shrunk(erode(mask, reduced_disk(radius)))
         if eroded.max() >= _FAINTEST:
             return eroded
-    return _reduced(mask)
+    return _shrunk(mask)
 
 
-def _reduced(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _shrunk(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Draw a mask at the size of the original image."""
     reduced = reduce(mask[None].astype(np.float32), _DRAWING_SCALE)
     return np.clip(255 * reduced[0], 0, 255).astype(np.uint8)
