@@ -56,3 +56,8 @@ def test_drawing_does_not_depend_on_the_seed_of_hashes():
 def test_import_of_the_graph_leaves_networkx_out():
     code = "import sys, deepscm_pl.graph; print('networkx' in sys.modules)"
     assert in_process(code, 0).stdout.strip() == "False"
+
+
+def test_star_imports_take_the_names_of_a_lazy_package():
+    code = "from deepscm_pl.worlds import *; print(known_world.__name__, BrainWorld.__name__)"
+    assert in_process(code, 0).stdout.split() == ["known_world", "BrainWorld"]
