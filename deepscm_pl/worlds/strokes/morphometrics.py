@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from deepscm_pl.worlds.strokes.raster import enlarge, grey_range
+from deepscm_pl.worlds.strokes.raster import Images, Masks, Numbers, enlarge, grey_range
 from deepscm_pl.worlds.strokes.skeleton import distance_to_background, medial_axis
 
 __all__ = [
@@ -40,21 +40,21 @@ _OUTSIDE = 0.02
 class Morphometrics:
     """Measurements of N images, ``(N,)`` each; the shape of a black image is NaN."""
 
-    area: NDArray[np.float64]  # of the foreground, in square pixels
-    length: NDArray[np.float64]  # of the skeleton, in pixels
-    thickness: NDArray[np.float64]  # twice the mean distance from skeleton to background, in pixels
-    slant: NDArray[np.float64]  # angle of the shear, in radians, positive to the right
-    width: NDArray[np.float64]  # of the bounding parallelogram along the slant, in pixels
-    height: NDArray[np.float64]  # of the bounding parallelogram, in pixels
-    intensity: NDArray[np.float64]  # in grey levels, see measure_intensity
+    area: Numbers  # of the foreground, in square pixels
+    length: Numbers  # of the skeleton, in pixels
+    thickness: Numbers  # twice the mean distance from skeleton to background, in pixels
+    slant: Numbers  # angle of the shear, in radians, positive to the right
+    width: Numbers  # of the bounding parallelogram along the slant, in pixels
+    height: Numbers  # of the bounding parallelogram, in pixels
+    intensity: Numbers  # in grey levels, see measure_intensity
 
 
 class Pose(NamedTuple):
     """Centroids of N shapes and their lean, in columns to the right per row; ``(N,)`` each."""
 
-    row: NDArray[np.float64]
-    column: NDArray[np.float64]
-    lean: NDArray[np.float64]
+    row: Numbers
+    column: Numbers
+    lean: Numbers
 
 
 def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
@@ -81,7 +81,7 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
     return Morphometrics(*columns)
 
 
-def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
+def measure_intensity(images: ArrayLike) -> Numbers:
     """Median grey level of the pixels at or above half of the range of their image, ``(N,)``."""
     images = check_images(images)
     bright = images >= _middle(images)
@@ -90,7 +90,7 @@ def measure_intensity(images: ArrayLike) -> NDArray[np.float64]:
     )
 
 
-def check_images(images: ArrayLike) -> NDArray[np.float32]:
+def check_images(images: ArrayLike) -> Images:
     """Check the shape ``(N, H, W)`` and the finite numbers of images, and convert to float32."""
     array = np.asarray(images, dtype=np.float32)
     if array.ndim != 3:
@@ -103,7 +103,7 @@ def check_images(images: ArrayLike) -> NDArray[np.float32]:
     return array
 
 
-def binarise(images: NDArray[np.float32]) -> NDArray[np.bool_]:
+def binarise(images: Images) -> Masks:
     """Masks ``(N, H, W)`` of the pixels at or above half of the range of their image.
 
     The mask of an image with a single grey level is empty.
@@ -112,19 +112,19 @@ def binarise(images: NDArray[np.float32]) -> NDArray[np.bool_]:
     return (images >= middle) & (middle > grey_range(images)[0])
 
 
-def thickness_of_masks(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def thickness_of_masks(masks: Masks) -> Numbers:
     """Mean thickness of the shapes in masks ``(N, H, W)``, in pixels; NaN for an empty mask."""
     distances = distance_to_background(masks)
     return _mean_thickness(medial_axis(masks, distances), distances)
 
 
-def _middle(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _middle(images: Images) -> Images:
     """Middle of the range of each image, ``(N, 1, 1)``."""
     low, high = grey_range(images)
     return low + (high - low) / np.float32(2)
 
 
-def _measure_chunk(images: NDArray[np.float32], scale: int) -> NDArray[np.float64]:
+def _measure_chunk(images: Images, scale: int) -> Numbers:
     """Area, length, thickness, slant, width and height, ``(6, N)``."""
     enlarged = enlarge(images, scale)
     masks = binarise(enlarged)
@@ -140,15 +140,13 @@ def _measure_chunk(images: NDArray[np.float32], scale: int) -> NDArray[np.float6
     return np.insert(lengths, 3, np.arctan(-pose.lean), axis=0) * present
 
 
-def _mean_thickness(
-    skeletons: NDArray[np.bool_], distances: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _mean_thickness(skeletons: Masks, distances: Numbers) -> Numbers:
     """Twice the mean distance from the skeleton to the background, ``(N,)``."""
     with np.errstate(invalid="ignore"):
         return 2 * ((distances * skeletons).sum(axis=(1, 2)) / skeletons.sum(axis=(1, 2)))
 
 
-def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _length(skeletons: Masks) -> Numbers:
     """Length of skeletons, ``(N,)``: 1 for a straight step between pixels, √2 for a diagonal."""
     upper, lower = skeletons[:, :-1], skeletons[:, 1:]
     across = skeletons[:, :, :-1] & skeletons[:, :, 1:]
@@ -158,7 +156,7 @@ def _length(skeletons: NDArray[np.bool_]) -> NDArray[np.float64]:
     return straight + np.sqrt(2) * diagonal
 
 
-def find_pose(images: NDArray[np.float32]) -> Pose:
+def find_pose(images: Images) -> Pose:
     """Centroid and lean of the brightness in images ``(N, H, W)``; NaN for a black image."""
     weights = images.astype(np.float64)
     total = weights.sum(axis=(1, 2))
@@ -170,9 +168,7 @@ def find_pose(images: NDArray[np.float32]) -> Pose:
         return Pose(row, column, covariance / (rows @ y**2 - row**2))
 
 
-def extents(
-    images: NDArray[np.float32], pose: Pose
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def extents(images: Images, pose: Pose) -> tuple[Numbers, Numbers]:
     """Width and height of the bounding parallelogram, in pixels, ``(N,)`` each.
 
     The parallelogram leans as the shape does, and holds all but a small share of the brightness.
@@ -187,7 +183,7 @@ def extents(
     return _extent(columns.reshape(count, width + 1)), _extent(rows)
 
 
-def _extent(brightness: NDArray[np.float64]) -> NDArray[np.float64]:
+def _extent(brightness: Numbers) -> Numbers:
     """Length that contains all but a small share of the brightness in cells ``(N, T)``."""
     cumulative = brightness.cumsum(axis=1)
     shares = cumulative / cumulative[:, -1:]

@@ -12,16 +12,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import csr_array
 
-__all__ = ["dilate", "enlarge", "erode", "grey_range", "interpolate", "reduce", "reduced_disk"]
+__all__ = [
+    "Images",
+    "Masks",
+    "Numbers",
+    "dilate",
+    "enlarge",
+    "erode",
+    "grey_range",
+    "interpolate",
+    "reduce",
+    "reduced_disk",
+]
+
+Images: TypeAlias = NDArray[np.float32]
+Masks: TypeAlias = NDArray[np.bool_]
+Numbers: TypeAlias = NDArray[np.float64]
 
 
-def dilate(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bool_]:
+def dilate(mask: Masks, half_widths: Sequence[int]) -> Masks:
     """Dilate a mask, ``(H, W)``.
 
     Args:
@@ -46,7 +62,7 @@ def dilate(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bo
     return flat.reshape(height, stride)[:, :width].astype(bool)
 
 
-def erode(mask: NDArray[np.bool_], half_widths: Sequence[int]) -> NDArray[np.bool_]:
+def erode(mask: Masks, half_widths: Sequence[int]) -> Masks:
     """Erode a mask, ``(H, W)``, by the structuring element of :func:`dilate`.
 
     The surroundings of the mask do not count as background.
@@ -72,12 +88,12 @@ def reduced_disk(radius: int) -> list[int]:
     return [int(width) for width in np.minimum(half_widths, radius)]
 
 
-def grey_range(images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def grey_range(images: Images) -> tuple[Images, Images]:
     """Smallest and largest grey level of each image, ``(N, 1, 1)`` each."""
     return images.min(axis=(1, 2), keepdims=True), images.max(axis=(1, 2), keepdims=True)
 
 
-def enlarge(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+def enlarge(images: Images, scale: int) -> Images:
     """Enlarge images ``(N, H, W)`` to ``(N, scale * H, scale * W)``.
 
     Cubic interpolation, clipped to the range of each image, is followed by a Gaussian filter with a
@@ -87,13 +103,13 @@ def enlarge(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
     return _apply(rows, columns, np.clip(interpolate(images, scale), *grey_range(images)))
 
 
-def interpolate(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+def interpolate(images: Images, scale: int) -> Images:
     """Enlarge images ``(N, H, W)`` to ``(N, scale * H, scale * W)`` without smoothing."""
     rows, columns = (_interpolation(size, scale * size) for size in images.shape[1:])
     return _apply(rows, columns, images)
 
 
-def reduce(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
+def reduce(images: Images, scale: int) -> Images:
     """Reduce images ``(N, scale * H, scale * W)`` to ``(N, H, W)``.
 
     A Gaussian filter with a standard deviation of a third of a resulting pixel is followed by cubic
@@ -103,17 +119,17 @@ def reduce(images: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
     return _apply(rows, columns, images)
 
 
-def _apply(rows: csr_array, columns: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _apply(rows: csr_array, columns: csr_array, images: Images) -> Images:
     """Multiply images ``(N, H, W)`` by ``(H', H)`` and ``(W', W)``; ``(N, H', W')``."""
     transposed = _multiply(columns, _multiply(rows, images).swapaxes(1, 2))
     return np.ascontiguousarray(transposed.swapaxes(1, 2))
 
 
-def _multiply(matrix: csr_array, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _multiply(matrix: csr_array, images: Images) -> Images:
     """Multiply each image ``(N, H, W)`` from the left by ``(H', H)``."""
     count, height, width = images.shape
     side_by_side = images.transpose(1, 0, 2).reshape(height, count * width)
-    products: NDArray[np.float32] = (matrix @ side_by_side).reshape(-1, count, width)
+    products: Images = (matrix @ side_by_side).reshape(-1, count, width)
     return products.swapaxes(0, 1)
 
 

@@ -19,6 +19,9 @@ from deepscm_pl.worlds.strokes.morphometrics import (
     thickness_of_masks,
 )
 from deepscm_pl.worlds.strokes.raster import (
+    Images,
+    Masks,
+    Numbers,
     dilate,
     enlarge,
     erode,
@@ -77,8 +80,8 @@ def redraw(
     name: str,
     values: ArrayLike,
     expected: str,
-    is_valid: Callable[[NDArray[np.float64]], NDArray[np.bool_]],
-    draw: Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.uint8]],
+    is_valid: Callable[[Numbers], Masks],
+    draw: Callable[[Images, Numbers], NDArray[np.uint8]],
 ) -> NDArray[np.uint8]:
     """Draw digits ``(H, W)`` or ``(N, H, W)`` again with given values of an attribute.
 
@@ -111,15 +114,13 @@ def redraw(
     return drawn.reshape(array.shape)
 
 
-def _change_intensity(
-    images: NDArray[np.float32], targets: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def _change_intensity(images: Images, targets: Numbers) -> NDArray[np.uint8]:
     found = measure_intensity(images)
     factors = targets / np.where(found > 0, found, 1.0)
     return np.clip(images * factors[:, None, None], 0, 255).astype(np.uint8)
 
 
-def _change_strokes(images: NDArray[np.float32], targets: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _change_strokes(images: Images, targets: Numbers) -> NDArray[np.uint8]:
     enlarged = enlarge(images, _MEASURING_SCALE)
     found = thickness_of_masks(binarise(enlarged)) / _MEASURING_SCALE
     changes = np.nan_to_num(_DRAWING_SCALE * (targets - found) / 2)
@@ -130,7 +131,7 @@ def _change_strokes(images: NDArray[np.float32], targets: NDArray[np.float64]) -
     return drawn
 
 
-def _grow(mask: NDArray[np.bool_], change: int) -> NDArray[np.uint8]:
+def _grow(mask: Masks, change: int) -> NDArray[np.uint8]:
     """Draw a mask that is dilated by ``change`` pixels, or eroded if it is negative."""
     if change >= 0:
         return _shrunk(dilate(mask, reduced_disk(change)))
@@ -141,7 +142,7 @@ def _grow(mask: NDArray[np.bool_], change: int) -> NDArray[np.uint8]:
     return _shrunk(mask)
 
 
-def _shrunk(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _shrunk(mask: Masks) -> NDArray[np.uint8]:
     """Draw a mask at the size of the original image."""
     reduced = reduce(mask[None].astype(np.float32), _DRAWING_SCALE)
     return np.clip(255 * reduced[0], 0, 255).astype(np.uint8)

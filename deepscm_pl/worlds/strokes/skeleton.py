@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
+from deepscm_pl.worlds.strokes.raster import Masks, Numbers
+
 __all__ = ["distance_to_background", "medial_axis"]
 
 _NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 
 
-def distance_to_background(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def distance_to_background(masks: Masks) -> Numbers:
     """Euclidean distance from each pixel of masks ``(N, H, W)`` to the nearest background pixel.
 
     Distances are from centre to centre. The surroundings of a mask are background.
@@ -21,11 +23,11 @@ def distance_to_background(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     count, height, width = masks.shape
     # A background row separates the masks, so that one transform is enough for all.
     mosaic = np.pad(masks, ((0, 0), (1, 0), (1, 1))).reshape(count * (height + 1), width + 2)
-    distances: NDArray[np.float64] = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
+    distances: Numbers = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
     return distances[:-1].reshape(count, height + 1, width + 2)[:, 1:, 1:-1]
 
 
-def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDArray[np.bool_]:
+def medial_axis(masks: Masks, distances: Numbers) -> Masks:
     """Thin shapes ``(N, H, W)`` to their medial axis, one pixel wide and equally connected.
 
     Foreground pixels are visited in order of their distance to the background, and among equal
@@ -47,7 +49,7 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
 
 
 def _ranks(
-    remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: NDArray[np.float64]
+    remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: Numbers
 ) -> list[NDArray[np.intp]]:
     """Groups of foreground pixels of equal rank, in order; no two pixels of a group touch."""
     flat = remaining.reshape(-1)
@@ -64,7 +66,7 @@ def _ranks(
 
 
 @cache
-def _removable() -> NDArray[np.bool_]:
+def _removable() -> Masks:
     """Whether the centre of each of the 256 neighbourhoods can be removed.
 
     It can if it has two or more connected neighbours and a background pixel beside it.
