@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepscm_pl.worlds.strokes.morphometrics import Pose, extents, find_pose
 from deepscm_pl.worlds.strokes.raster import (
     Images,
-    Numbers,
+    Measures,
     enlarge,
     grey_range,
     interpolate,
@@ -64,12 +64,12 @@ def set_width(image: ArrayLike, width: ArrayLike) -> NDArray[np.uint8]:
     return redraw(image, "width", width, expected, lambda w: (w > 0) & (w <= most), _stretch)
 
 
-def _shear(images: Images, slants: Numbers) -> NDArray[np.uint8]:
+def _shear(images: Images, slants: Measures) -> NDArray[np.uint8]:
     pose = find_pose(enlarge(images, _ENLARGEMENT))
     return _deform(images, pose, -np.tan(slants), np.ones(len(images)))
 
 
-def _stretch(images: Images, widths: Numbers) -> NDArray[np.uint8]:
+def _stretch(images: Images, widths: Measures) -> NDArray[np.uint8]:
     enlarged = enlarge(images, _ENLARGEMENT)
     pose = find_pose(enlarged)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -77,7 +77,7 @@ def _stretch(images: Images, widths: Numbers) -> NDArray[np.uint8]:
     return _deform(images, pose, pose.lean, factors)
 
 
-def _deform(images: Images, pose: Pose, leans: Numbers, factors: Numbers) -> NDArray[np.uint8]:
+def _deform(images: Images, pose: Pose, leans: Measures, factors: Measures) -> NDArray[np.uint8]:
     """Give images ``(N, H, W)`` new leans, and multiply their widths by factors."""
     # Not `enlarge`, which smooths: `reduce` smooths already.
     larger = np.clip(interpolate(images, _ENLARGEMENT), *grey_range(images))
@@ -92,7 +92,7 @@ def _deform(images: Images, pose: Pose, leans: Numbers, factors: Numbers) -> NDA
     return np.rint(np.clip(reduce(moved, _ENLARGEMENT), 0, 255)).astype(np.uint8)
 
 
-def _sample_rows(images: Images, positions: Numbers) -> Images:
+def _sample_rows(images: Images, positions: Measures) -> Images:
     """Grey levels at fractional column positions, ``(N, H, W)``; 0 outside the image."""
     width = images.shape[2]
     padded = np.pad(images, ((0, 0), (0, 0), (1, 2)))

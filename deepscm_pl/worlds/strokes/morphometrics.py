@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deepscm_pl.worlds.strokes.raster import Images, Masks, Numbers, enlarge, grey_range
+from deepscm_pl.worlds.strokes.raster import Images, Masks, Measures, enlarge, grey_range
 from deepscm_pl.worlds.strokes.skeleton import distance_to_background, medial_axis
 
 __all__ = [
@@ -40,21 +40,21 @@ _OUTSIDE = 0.02
 class Morphometrics:
     """Measurements of N images, ``(N,)`` each; the shape of a black image is NaN."""
 
-    area: Numbers  # of the foreground, in square pixels
-    length: Numbers  # of the skeleton, in pixels
-    thickness: Numbers  # twice the mean distance from skeleton to background, in pixels
-    slant: Numbers  # angle of the shear, in radians, positive to the right
-    width: Numbers  # of the bounding parallelogram along the slant, in pixels
-    height: Numbers  # of the bounding parallelogram, in pixels
-    intensity: Numbers  # in grey levels, see measure_intensity
+    area: Measures  # of the foreground, in square pixels
+    length: Measures  # of the skeleton, in pixels
+    thickness: Measures  # twice the mean distance from skeleton to background, in pixels
+    slant: Measures  # angle of the shear, in radians, positive to the right
+    width: Measures  # of the bounding parallelogram along the slant, in pixels
+    height: Measures  # of the bounding parallelogram, in pixels
+    intensity: Measures  # in grey levels, see measure_intensity
 
 
 class Pose(NamedTuple):
     """Centroids of N shapes and their lean, in columns to the right per row; ``(N,)`` each."""
 
-    row: Numbers
-    column: Numbers
-    lean: Numbers
+    row: Measures
+    column: Measures
+    lean: Measures
 
 
 def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
@@ -81,7 +81,7 @@ def measure(images: ArrayLike, scale: int = 4) -> Morphometrics:
     return Morphometrics(*columns)
 
 
-def measure_intensity(images: ArrayLike) -> Numbers:
+def measure_intensity(images: ArrayLike) -> Measures:
     """Median grey level of the pixels at or above half of the range of their image, ``(N,)``."""
     images = check_images(images)
     bright = images >= _middle(images)
@@ -112,7 +112,7 @@ def binarise(images: Images) -> Masks:
     return (images >= middle) & (middle > grey_range(images)[0])
 
 
-def thickness_of_masks(masks: Masks) -> Numbers:
+def thickness_of_masks(masks: Masks) -> Measures:
     """Mean thickness of the shapes in masks ``(N, H, W)``, in pixels; NaN for an empty mask."""
     distances = distance_to_background(masks)
     return _mean_thickness(medial_axis(masks, distances), distances)
@@ -124,7 +124,7 @@ def _middle(images: Images) -> Images:
     return low + (high - low) / np.float32(2)
 
 
-def _measure_chunk(images: Images, scale: int) -> Numbers:
+def _measure_chunk(images: Images, scale: int) -> Measures:
     """Area, length, thickness, slant, width and height, ``(6, N)``."""
     enlarged = enlarge(images, scale)
     masks = binarise(enlarged)
@@ -140,13 +140,13 @@ def _measure_chunk(images: Images, scale: int) -> Numbers:
     return np.insert(lengths, 3, np.arctan(-pose.lean), axis=0) * present
 
 
-def _mean_thickness(skeletons: Masks, distances: Numbers) -> Numbers:
+def _mean_thickness(skeletons: Masks, distances: Measures) -> Measures:
     """Twice the mean distance from the skeleton to the background, ``(N,)``."""
     with np.errstate(invalid="ignore"):
         return 2 * ((distances * skeletons).sum(axis=(1, 2)) / skeletons.sum(axis=(1, 2)))
 
 
-def _length(skeletons: Masks) -> Numbers:
+def _length(skeletons: Masks) -> Measures:
     """Length of skeletons, ``(N,)``: 1 for a straight step between pixels, √2 for a diagonal."""
     upper, lower = skeletons[:, :-1], skeletons[:, 1:]
     across = skeletons[:, :, :-1] & skeletons[:, :, 1:]
@@ -168,7 +168,7 @@ def find_pose(images: Images) -> Pose:
         return Pose(row, column, covariance / (rows @ y**2 - row**2))
 
 
-def extents(images: Images, pose: Pose) -> tuple[Numbers, Numbers]:
+def extents(images: Images, pose: Pose) -> tuple[Measures, Measures]:
     """Width and height of the bounding parallelogram, in pixels, ``(N,)`` each.
 
     The parallelogram leans as the shape does, and holds all but a small share of the brightness.
@@ -183,7 +183,7 @@ def extents(images: Images, pose: Pose) -> tuple[Numbers, Numbers]:
     return _extent(columns.reshape(count, width + 1)), _extent(rows)
 
 
-def _extent(brightness: Numbers) -> Numbers:
+def _extent(brightness: Measures) -> Measures:
     """Length that contains all but a small share of the brightness in cells ``(N, T)``."""
     cumulative = brightness.cumsum(axis=1)
     shares = cumulative / cumulative[:, -1:]

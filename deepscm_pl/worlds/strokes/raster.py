@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 __all__ = [
     "Images",
     "Masks",
-    "Numbers",
+    "Measures",
     "dilate",
     "enlarge",
     "erode",
@@ -34,7 +34,7 @@ __all__ = [
 
 Images: TypeAlias = NDArray[np.float32]
 Masks: TypeAlias = NDArray[np.bool_]
-Numbers: TypeAlias = NDArray[np.float64]
+Measures: TypeAlias = NDArray[np.float64]
 
 
 def dilate(mask: Masks, half_widths: Sequence[int]) -> Masks:

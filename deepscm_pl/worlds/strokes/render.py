@@ -21,7 +21,7 @@ from deepscm_pl.worlds.strokes.morphometrics import (
 from deepscm_pl.worlds.strokes.raster import (
     Images,
     Masks,
-    Numbers,
+    Measures,
     dilate,
     enlarge,
     erode,
@@ -80,8 +80,8 @@ def redraw(
     name: str,
     values: ArrayLike,
     expected: str,
-    is_valid: Callable[[Numbers], Masks],
-    draw: Callable[[Images, Numbers], NDArray[np.uint8]],
+    is_valid: Callable[[Measures], Masks],
+    draw: Callable[[Images, Measures], NDArray[np.uint8]],
 ) -> NDArray[np.uint8]:
     """Draw digits ``(H, W)`` or ``(N, H, W)`` again with given values of an attribute.
 
@@ -114,13 +114,13 @@ def redraw(
     return drawn.reshape(array.shape)
 
 
-def _change_intensity(images: Images, targets: Numbers) -> NDArray[np.uint8]:
+def _change_intensity(images: Images, targets: Measures) -> NDArray[np.uint8]:
     found = measure_intensity(images)
     factors = targets / np.where(found > 0, found, 1.0)
     return np.clip(images * factors[:, None, None], 0, 255).astype(np.uint8)
 
 
-def _change_strokes(images: Images, targets: Numbers) -> NDArray[np.uint8]:
+def _change_strokes(images: Images, targets: Measures) -> NDArray[np.uint8]:
     enlarged = enlarge(images, _MEASURING_SCALE)
     found = thickness_of_masks(binarise(enlarged)) / _MEASURING_SCALE
     changes = np.nan_to_num(_DRAWING_SCALE * (targets - found) / 2)

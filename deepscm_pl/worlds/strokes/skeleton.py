@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
-from deepscm_pl.worlds.strokes.raster import Masks, Numbers
+from deepscm_pl.worlds.strokes.raster import Masks, Measures
 
 __all__ = ["distance_to_background", "medial_axis"]
 
 _NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 
 
-def distance_to_background(masks: Masks) -> Numbers:
+def distance_to_background(masks: Masks) -> Measures:
     """Euclidean distance from each pixel of masks ``(N, H, W)`` to the nearest background pixel.
 
     Distances are from centre to centre. The surroundings of a mask are background.
@@ -23,11 +23,11 @@ def distance_to_background(masks: Masks) -> Numbers:
     count, height, width = masks.shape
     # A background row separates the masks, so that one transform is enough for all.
     mosaic = np.pad(masks, ((0, 0), (1, 0), (1, 1))).reshape(count * (height + 1), width + 2)
-    distances: Numbers = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
+    distances: Measures = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
     return distances[:-1].reshape(count, height + 1, width + 2)[:, 1:, 1:-1]
 
 
-def medial_axis(masks: Masks, distances: Numbers) -> Masks:
+def medial_axis(masks: Masks, distances: Measures) -> Masks:
     """Thin shapes ``(N, H, W)`` to their medial axis, one pixel wide and equally connected.
 
     Foreground pixels are visited in order of their distance to the background, and among equal
@@ -49,7 +49,7 @@ def medial_axis(masks: Masks, distances: Numbers) -> Masks:
 
 
 def _ranks(
-    remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: Numbers
+    remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: Measures
 ) -> list[NDArray[np.intp]]:
     """Groups of foreground pixels of equal rank, in order; no two pixels of a group touch."""
     flat = remaining.reshape(-1)
