@@ -20,8 +20,7 @@ from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.questions import Question
-from deepscm_pl.figures import DensityPanel
-from deepscm_pl.figures import draw_marginal_densities as watched_densities
+from deepscm_pl.figures import DensityPanel, draw_marginal_densities as watched_densities
 from deepscm_pl.figures.output import wrapped
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.reports import (
