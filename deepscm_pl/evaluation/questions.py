@@ -127,11 +127,16 @@ def short_quantiles(subject: Subject, name: str, levels: Sequence[float]) -> lis
     values = subject.variables[name].double().flatten().cpu()
     exact = torch.quantile(values, torch.tensor(levels, dtype=torch.float64)).tolist()
     tolerance = 0.01 * (exact[-1] - exact[0])
+    domains = [subject.scm[name].domain]
+    if subject.world is not None and name in subject.world.domains:
+        domains.append(subject.world.domains[name])
 
     def shorten(value: float) -> float:
         for digits in range(3, 17):
             rounded = float(f"{value:.{digits}g}")
-            if abs(rounded - value) <= tolerance and _is_possible(subject, name, rounded):
+            number = torch.tensor([rounded], dtype=torch.float64)
+            is_possible = all(bool(domain.contains(number).all()) for domain in domains)
+            if is_possible and abs(rounded - value) <= tolerance:
                 return rounded
         return value
 
@@ -148,15 +153,6 @@ def check_possible(subject: Subject, name: str, value: Any) -> None:
             f"do({name}): expected {domain}, as in the world {subject.world.name}, but got "
             f"{value:g}, for which there is no truth to compare with."
         )
-
-
-def _is_possible(subject: Subject, name: str, value: float) -> bool:
-    world = subject.world
-    domains = [subject.scm[name].domain]
-    if world is not None and name in world.domains:
-        domains.append(world.domains[name])
-    number = torch.tensor([value], dtype=torch.float64)
-    return all(bool(domain.contains(number).all()) for domain in domains)
 
 
 def answer(

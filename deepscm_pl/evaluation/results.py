@@ -25,13 +25,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ErrorEstimates(Quantities):
-    """One measure of error against the true image, for the model and for two baselines.
+    """One measure of error against the true image.
 
-    Attributes:
-        particle_mean: Of the mean of the particles.
-        particle: Of a single particle.
-        factual: Of the unchanged factual image.
-        stranger: Of the true image of another original with the same attributes.
+    ``factual`` and ``stranger`` (another original with the same attributes) are baselines, see
+    :class:`~deepscm_pl.metrics.GroundTruthError`.
     """
 
     particle_mean: Estimate | None = None
@@ -42,7 +39,7 @@ class ErrorEstimates(Quantities):
 
 @dataclass(frozen=True)
 class ImageErrors(Quantities):
-    """Errors of images, see :class:`~deepscm_pl.metrics.GroundTruthError`."""
+    """Errors of images by measure; ratios are to the error of the unchanged factual image."""
 
     mean_absolute_error: ErrorEstimates = ErrorEstimates()
     peak_signal_to_noise_ratio: ErrorEstimates = ErrorEstimates()
@@ -61,13 +58,7 @@ class ChangeEstimates(Quantities):
 
 @dataclass(frozen=True)
 class CoverageEstimates(Quantities):
-    """Coverage by level, see :class:`~deepscm_pl.metrics.IntervalCoverage`.
-
-    Attributes:
-        all: Over all pixels.
-        varying: Over the pixels that vary.
-        fraction_varying: Fraction of the pixels that vary.
-    """
+    """Coverage of all and of varying pixels, by level, and the fraction of varying pixels."""
 
     all: Mapping[float, Estimate] = field(default_factory=dict)
     varying: Mapping[float, Estimate] = field(default_factory=dict)
@@ -100,12 +91,7 @@ class EffectivenessEstimates(Quantities):
 
 @dataclass(frozen=True)
 class IdentityEstimates(Quantities):
-    """Fraction of images with the predicted class of the factual image.
-
-    Attributes:
-        kept: Of counterfactual images.
-        truth: Of true counterfactual images.
-    """
+    """Fraction of counterfactuals, and of their truth, with the class of the factual image."""
 
     kept: Estimate | None = None
     truth: Estimate | None = None

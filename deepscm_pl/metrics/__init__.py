@@ -2,7 +2,7 @@
 
 Every metric takes tensors, so that other models can be measured, too. Particles (draws of the noise
 that an observation does not determine) come first, ``(P, B, *event)``. Images are in grey levels, 0
-to 255.
+to 255. Nothing is broadcast: shapes and devices that do not match raise ValueError.
 """
 
 from typing import TYPE_CHECKING

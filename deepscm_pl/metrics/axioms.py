@@ -35,9 +35,6 @@ class _Repeated(PerImageMetric):
         Args:
             image: ``(B, C, H, W)``, or volumes ``(B, C, D, H, W)``.
             after: The images after each number of repetitions, ``(P, *image.shape)``.
-
-        Raises:
-            ValueError: If a number of repetitions is missing, or shapes or devices do not match.
         """
         missing = [str(count) for count in self.repetitions if count not in after]
         if missing:
@@ -116,9 +113,6 @@ class IdentityPreservation(PerImageMetric):
             counterfactual: Predicted class of each counterfactual image, ``(P, B, 1)``.
             factual: Predicted class of the factual image, ``(B, 1)``.
             label: True class of the factual image, ``(B, 1)``.
-
-        Raises:
-            ValueError: If shapes or devices do not match, or values are not whole numbers.
         """
         require_particles(counterfactual=counterfactual, factual=factual)
         require_same_shape(label=label, factual=factual)
@@ -176,9 +170,6 @@ class Minimality(PerImageMetric):
             counterfactual: ``(P, B, C, H, W)``, or volumes ``(P, B, C, D, H, W)``.
             factual: ``(B, C, H, W)``, or volumes ``(B, C, D, H, W)``.
             truth: The true counterfactual images, of the shape of ``factual``.
-
-        Raises:
-            ValueError: If shapes or devices do not match.
         """
         require_particles(counterfactual=counterfactual, factual=factual)
         require_same_shape(truth=truth, factual=factual)

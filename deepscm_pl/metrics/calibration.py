@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from deepscm_pl.metrics.functional import (
     kolmogorov_smirnov,
@@ -14,10 +17,9 @@ from deepscm_pl.metrics.functional import (
 )
 from deepscm_pl.metrics.functional.checks import require_finite_values, require_same_device
 from deepscm_pl.metrics.statistics import (
-    CollectingMetric,
     PerImageMetric,
     Statistic,
-    concatenate,
+    nothing_to_compute,
     require_metric_device,
 )
 from deepscm_pl.variables import Variables
@@ -72,9 +74,6 @@ class IntervalCoverage(PerImageMetric):
         Args:
             particles: Images in grey levels, or values of a scalar, ``(P, B, *event)``.
             truth: ``(B, *event)``.
-
-        Raises:
-            ValueError: If shapes or devices do not match, or a value is not finite.
         """
         interval = rank_interval(particles, truth)
         varying = ((particles != truth).any(dim=0)).double().flatten(1)
@@ -93,7 +92,7 @@ class IntervalCoverage(PerImageMetric):
         }
 
 
-class NoiseCalibration(CollectingMetric):
+class NoiseCalibration(Metric):
     """Comparison of the abducted noise of one variable with its prior N(0, I).
 
     If the model is correct, each component of the noise u that it infers from data is standard
@@ -122,14 +121,13 @@ class NoiseCalibration(CollectingMetric):
         (True, True)
     """
 
-    noise: list[Tensor]
-    values: list[Tensor]
+    full_state_update = False
+    rows: list[Tensor]
 
     def __init__(self, parents: Sequence[str] = ()) -> None:
         super().__init__()
         self.parents = tuple(parents)
-        self.add_state("noise", [], dist_reduce_fx="cat")
-        self.add_state("values", [], dist_reduce_fx="cat")
+        self.add_state("rows", [], dist_reduce_fx="cat")
 
     def update(self, noise: Tensor, parents: Variables) -> None:
         """Add a batch.
@@ -138,10 +136,6 @@ class NoiseCalibration(CollectingMetric):
             noise: One draw for each observation, ``(B, *event)``: ``(B, 1)`` for a scalar,
                 ``(B, L)`` for a latent, ``(B, C, H, W)`` for pixels.
             parents: Values ``(B, 1)`` of each parent; other variables are ignored.
-
-        Raises:
-            ValueError: If a parent is missing, shapes or devices do not match, the size of the
-                noise differs from earlier batches, or a value is not finite.
         """
         if noise.dim() < 2:
             raise ValueError(f"noise: expected shape (B, *event), but got {tuple(noise.shape)}.")
@@ -159,20 +153,23 @@ class NoiseCalibration(CollectingMetric):
                 )
         require_finite_values(noise=noise, **used)
         flat = noise.detach().double().flatten(1)
-        if self.noise and self.noise[0].shape[1] != flat.shape[1]:
+        entries = self.rows[0].shape[1] - len(self.parents) if self.rows else flat.shape[1]
+        if entries != flat.shape[1]:
             raise ValueError(
-                f"noise: expected {self.noise[0].shape[1]} numbers in each row, as before, but got "
+                f"noise: expected {entries} numbers in each row, as before, but got "
                 f"{flat.shape[1]} in rows of shape {tuple(noise.shape[1:])}; use a separate metric "
                 "for each variable."
             )
         columns = [value.detach().double() for value in used.values()]
-        empty = noise.new_empty(len(noise), 0, dtype=torch.float64)
-        self.noise.append(flat)
-        self.values.append(torch.cat([empty, *columns], dim=1))
+        self.rows.append(torch.cat([flat, *columns], dim=1))
 
     def compute(self) -> dict[str, float]:
         """Return the quantities above; raise RuntimeError for fewer than two observations."""
-        noise, values = concatenate(self, self.noise), concatenate(self, self.values)
+        # After synchronisation, torchmetrics replaces the list by one tensor.
+        rows = torch.cat(self.rows) if isinstance(self.rows, list) and self.rows else self.rows
+        if isinstance(rows, list) or len(rows) == 0:
+            raise nothing_to_compute(self)
+        noise, values = rows.tensor_split([rows.shape[1] - len(self.parents)], dim=1)
         if len(noise) < 2:
             raise RuntimeError("NoiseCalibration: expected at least two observations, but got one.")
         test = kolmogorov_smirnov(noise.flatten())
@@ -187,6 +184,22 @@ class NoiseCalibration(CollectingMetric):
         for name, value in zip(self.parents, values.T[..., None], strict=True):
             quantities[f"correlation/{name}"] = _furthest(pearson_correlation(noise, value), 0.0)
         return {name: float(value) for name, value in quantities.items()}
+
+    def _sync_dist(
+        self,
+        dist_sync_fn: Callable[..., list[Tensor]] = gather_all_tensors,
+        process_group: Any | None = None,
+    ) -> None:
+        # The placeholder of torchmetrics for a process without rows is one-dimensional and in
+        # single precision; gathering tensors of different dimensions or types blocks all processes.
+        if isinstance(self.rows, list) and not self.rows:
+            self.rows = [torch.empty(0, 0, dtype=torch.float64, device=self.device)]
+
+        def gather(rows: Tensor, group: Any | None = None) -> list[Tensor]:
+            parts = dist_sync_fn(rows, group=group)
+            return [part for part in parts if len(part)] or parts[:1]
+
+        super()._sync_dist(gather, process_group)
 
 
 def _furthest(values: Tensor, reference: float) -> Tensor:

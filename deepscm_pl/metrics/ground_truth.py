@@ -145,9 +145,6 @@ class Effectiveness(PerImageMetric):
         Args:
             measured: ``(P, B, 1)``; NaN or infinite where a measurement was impossible.
             intended: ``(B, 1)``.
-
-        Raises:
-            ValueError: If shapes or devices do not match, or an intended value is not finite.
         """
         require_particles(measured=measured, intended=intended)
         if intended.dim() != 2 or intended.shape[1] != 1:

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from deepscm_pl.metrics.functional.checks import require_same_device
 
 __all__ = [
-    "CollectingMetric",
     "PerImageMetric",
     "PerImageStatistics",
     "Statistic",
-    "concatenate",
     "merge_moments",
     "moments_of",
+    "nothing_to_compute",
     "require_metric_device",
 ]
-
-
-class CollectingMetric(Metric):
-    """Base of metrics that collect rows: every state is a list of ``(N, K)`` in double precision.
-
-    Some processes may have no rows.
-    """
-
-    full_state_update = False
-
-    def _sync_dist(
-        self,
-        dist_sync_fn: Callable[..., list[Tensor]] = gather_all_tensors,
-        process_group: Any | None = None,
-    ) -> None:
-        # The placeholder of torchmetrics is one-dimensional and in single precision; gathering
-        # tensors of different dimensions or types blocks all processes.
-        for name, rows in self.metric_state.items():
-            if isinstance(rows, list) and not rows:
-                setattr(self, name, [torch.empty(0, 0, dtype=torch.float64, device=self.device)])
-
-        def gather(rows: Tensor, group: Any | None = None) -> list[Tensor]:
-            parts = dist_sync_fn(rows, group=group)
-            return [part for part in parts if len(part)] or parts[:1]
-
-        super()._sync_dist(gather, process_group)
 
 
 def require_metric_device(metric: Metric, values: Tensor) -> None:
@@ -61,16 +33,8 @@ def require_metric_device(metric: Metric, values: Tensor) -> None:
         )
 
 
-def concatenate(metric: Metric, parts: Tensor | list[Tensor]) -> Tensor:
-    """Concatenate all rows that a metric has collected; raise RuntimeError if there are none."""
-    # After synchronisation, torchmetrics replaces the list by one tensor.
-    rows = torch.cat(parts) if isinstance(parts, list) and parts else parts
-    if isinstance(rows, list) or len(rows) == 0:
-        raise _nothing_to_compute(metric)
-    return rows
-
-
-def _nothing_to_compute(metric: Metric) -> RuntimeError:
+def nothing_to_compute(metric: Metric) -> RuntimeError:
+    """Return the error of a metric that is computed before any update."""
     return RuntimeError(
         f"{type(metric).__name__}: there is nothing to compute yet; call update with at least one "
         "image or value first."
@@ -154,7 +118,7 @@ class PerImageMetric(Metric):
     def compute(self) -> dict[str, Statistic]:
         """Return the :class:`Statistic` of each quantity; raise RuntimeError without images."""
         if not bool(self.moments[0, 0] > 0):
-            raise _nothing_to_compute(self)
+            raise nothing_to_compute(self)
         return {name: self._statistic({name: 1.0}) for name in self.names}
 
     def _add(self, quantities: Mapping[str, Tensor]) -> None:
@@ -201,12 +165,7 @@ class PerImageStatistics(PerImageMetric):
     """
 
     def update(self, quantities: Mapping[str, Tensor]) -> None:
-        """Add a batch: for each quantity one value per image, ``(batch,)``.
-
-        Raises:
-            ValueError: If a quantity is missing or not one-dimensional, or lengths or devices of
-                quantities differ.
-        """
+        """Add a batch: for each quantity one value per image, ``(batch,)``."""
         missing = [name for name in self.names if name not in quantities]
         if missing:
             raise ValueError(f"quantities: {', '.join(missing)} is missing.")

@@ -1,4 +1,4 @@
-"""What a report shows: each number under its heading, none lost, nothing of the user's deleted."""
+"""Reports: numbers under their headings, none lost, and no files of the user deleted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MEASURES = ("mean_absolute_error", "peak_signal_to_noise_ratio", "structural_sim
 
 
 def numbered(question, *attributes):
-    """A result in which every estimate is another number."""
+    """Return a result in which all estimates differ."""
     count = itertools.count(1)
 
     def estimate(rows=10_000):
@@ -233,7 +233,7 @@ def test_no_number_is_lost_on_the_way_to_tensorboard(evaluated):
     assert len(of_questions) == finite
 
 
-def test_a_folder_of_other_things_is_left_as_it_is(evaluated, tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(evaluated, tmp_path):
     report = Report(*evaluated)
     (tmp_path / "thesis.tex").write_text("two years of work")
     with pytest.raises(ValueError, match="holds something else than an evaluation"):
@@ -256,14 +256,14 @@ def test_the_document_has_no_numbers_that_json_lacks(evaluated, tmp_path):
 
 
 class Narrow(Intensity):
-    """Holds a part of the data impossible."""
+    """With a domain that excludes a part of the data."""
 
     def abduct(self, value, parents, sample_shape=()):
         noise = super().abduct(value, parents, sample_shape)["u"]
         return {"u": torch.where(value > 150, noise, -math.inf)}
 
 
-def test_rows_of_infinite_noise_are_said_to_be_left_out():
+def test_rows_of_infinite_noise_are_reported_as_left_out():
     data = KnownTinyDataModule(test_size=60)
     lost = int((data.variables("test")["intensity"] <= 150).sum())
     subject = Subject.of(make(intensity=Narrow), data)

@@ -55,9 +55,6 @@ def rank_interval(particles: Tensor, truth: Tensor) -> RankInterval:
 
     Returns:
         Two tensors ``(*shape,)`` in double precision.
-
-    Raises:
-        ValueError: If shapes or devices differ, there is no particle, or a value is not finite.
     """
     require_particles(particles=particles, truth=truth)
     require_finite_values(particles=particles, truth=truth)

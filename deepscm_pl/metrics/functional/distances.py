@@ -65,10 +65,6 @@ def wasserstein_distance(
         first_weight: ``(N,)``, nonnegative and not all zero, on any scale; None for equal weights.
         second_weight: ``(M,)``, likewise.
 
-    Raises:
-        ValueError: If a sample is not one-dimensional, empty or not finite, weights are negative,
-            all zero or of another shape than their sample, or devices differ.
-
     Example:
         >>> wasserstein_distance(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 2.0]))
         2.0

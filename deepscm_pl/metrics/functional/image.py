@@ -1,4 +1,8 @@
-"""Errors of images, and bits per dimension of their likelihood."""
+"""Errors of images, and bits per dimension of their likelihood.
+
+Image and target are ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)`` with
+``spatial_dims=3``, of one shape. Results are ``(*batch,)``.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +44,6 @@ def bits_per_dimension(log_prob: Tensor, dimensions: int) -> Tensor:
 def mean_absolute_error(image: Tensor, target: Tensor, spatial_dims: int = 2) -> Tensor:
     """Compute the mean of |image − target| over channels and pixels, in grey levels.
 
-    Args:
-        image: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``.
-        target: The same shape.
-        spatial_dims: 2 for images, 3 for volumes.
-
-    Returns:
-        ``(*batch,)``.
-
-    Raises:
-        ValueError: If shapes or devices differ, or ``spatial_dims`` is neither 2 nor 3.
-
     Example:
         >>> import torch
         >>> mean_absolute_error(torch.full((2, 1, 4, 4), 3.0), torch.zeros(2, 1, 4, 4))
@@ -66,25 +59,11 @@ def peak_signal_to_noise_ratio(
     ceiling: float = 100.0,
     spatial_dims: int = 2,
 ) -> Tensor:
-    """Compute 10 log₁₀(L² / MSE) of each image, in decibels.
+    """Compute 10 log₁₀(L² / MSE) of each image, in decibels, with L the ``data_range``.
 
     The ratio of identical images, which is infinite, counts as ``ceiling``, so that means over
     images stay finite. Images that differ by one grey level in one of 150,000 pixels are below the
     default.
-
-    Args:
-        image: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``.
-        target: The same shape.
-        data_range: L, in grey levels.
-        ceiling: The largest returned ratio, in decibels; ``math.inf`` for no limit.
-        spatial_dims: 2 for images, 3 for volumes.
-
-    Returns:
-        ``(*batch,)``.
-
-    Raises:
-        ValueError: If shapes or devices differ, ``data_range`` is not positive, or
-            ``spatial_dims`` is neither 2 nor 3.
 
     Example:
         >>> import torch
@@ -114,24 +93,11 @@ def structural_similarity(
              {(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)},
         \qquad c_1 = (0.01 L)^2, \; c_2 = (0.03 L)^2
 
-    Means, variances and the covariance are weighted by a Gaussian window of 11 × 11 pixels (11 ×
-    11 × 11 voxels) and standard deviation 1.5 around every pixel, and the result is averaged over
-    pixels and channels (Wang et al. 2004, "Image quality assessment: from error visibility to
-    structural similarity"). Images are reflected at their borders, as in torchmetrics, and may be
-    smaller than the window.
-
-    Args:
-        image: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``.
-        target: The same shape.
-        data_range: L, in grey levels.
-        spatial_dims: 2 for images, 3 for volumes.
-
-    Returns:
-        ``(*batch,)``.
-
-    Raises:
-        ValueError: If shapes or devices differ, ``data_range`` is not positive, or
-            ``spatial_dims`` is neither 2 nor 3.
+    L is the ``data_range``. Means, variances and the covariance are weighted by a Gaussian window
+    of 11 × 11 pixels (11 × 11 × 11 voxels) and standard deviation 1.5 around every pixel, and the
+    result is averaged over pixels and channels (Wang et al. 2004, "Image quality assessment: from
+    error visibility to structural similarity"). Images are reflected at their borders, as in
+    torchmetrics, and may be smaller than the window.
 
     Example:
         >>> image = 255 * torch.rand(2, 1, 28, 28)
@@ -157,9 +123,8 @@ def _smooth(images: Tensor, spatial_dims: int) -> Tensor:
     *slices, rows, columns = (
         _averages(length).to(images) for length in images.shape[-spatial_dims:]
     )
-    with torch.autocast(
-        images.device.type, enabled=False
-    ):  # float32, as large squares are subtracted
+    # Large squares are subtracted later, which half precision would not survive.
+    with torch.autocast(images.device.type, enabled=False):
         smooth: Tensor = rows @ (images @ columns.T)
         for averages in slices:
             smooth = (averages @ smooth.flatten(-2)).unflatten(-1, images.shape[-2:])
