@@ -131,7 +131,7 @@ def association_rows(
     num_samples: int = 100,
     num_particles: int = 1,
 ) -> list[AssociationRow]:
-    """Return the rows of the association table for the quantities that are known.
+    """Return the rows of the association table for the known quantities, which are given by key.
 
     Args:
         graph: Graph of the model.
@@ -161,7 +161,7 @@ def association_rows(
 def _labels(
     graph: CausalGraph, images: tuple[str, ...], num_samples: int, num_particles: int
 ) -> Iterator[tuple[str, str, str]]:
-    """Key, label and unit of every quantity."""
+    """Yield the key, label and unit of every quantity."""
     bound = f" ≥, {num_particles} draw{'s' if num_particles > 1 else ''}"
     for name, parents in graph.parents.items():
         given = f" | {', '.join(parents)}" if parents else ""

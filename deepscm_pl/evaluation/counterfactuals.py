@@ -82,15 +82,7 @@ def true_counterfactuals(
     progress: bool = True,
     cache_dir: Path | None = None,
 ) -> list[Truth]:
-    """Render and measure the truth under each intervention.
-
-    Args:
-        subject: With a world and originals.
-        questions: The interventions.
-        detail_rows: D, number of the first rows for the expensive quantities.
-        workers: Processes to render and measure with; None for one per processor.
-        progress: Whether to show progress bars.
-        cache_dir: Cache of rendered images; None for no cache.
+    """Render the truth under each intervention, and measure the first ``detail_rows`` images.
 
     Raises:
         ValueError: If the world or the originals are missing, or the originals do not belong to the
@@ -152,21 +144,8 @@ def evaluate_counterfactuals(
     """Evaluate interventions on the rows of a test split.
 
     Each row gets one draw of the noise, the first ``detail_rows`` get ``num_particles``. Each row
-    is encoded once, whatever the number of interventions.
-
-    Args:
-        subject: The model and the rows.
-        questions: The interventions.
-        truths: The truth under each; None if unknown.
-        num_particles: P, draws of the noise for each detail row.
-        detail_rows: Number of the first rows with particles.
-        batch_size: Rows in each batch.
-        classifier: Classifier of the identity of an image, if any.
-        workers: Processes to measure with; None for one per processor.
-        progress: Whether to show progress bars.
-
-    Returns:
-        A result for each intervention, in order.
+    is encoded once, whatever the number of interventions. Without ``truths``, quantities that need
+    the truth are missing; without a ``classifier``, those of identity.
     """
     levels = [level for level in _COVERAGE_LEVELS if level <= widest_level(num_particles)]
     meters = [

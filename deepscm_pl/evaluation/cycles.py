@@ -36,7 +36,7 @@ def evaluate_composition(
         The error in grey levels by number of repetitions; empty if no row is possible throughout.
     """
     with tqdm(total=rows, unit="image", desc="composition", disable=not progress) as bar:
-        return _measure(subject, Composition(), _null, rows, batch_size, bar.update)
+        return _repeated_errors(subject, Composition(), _null, rows, batch_size, bar.update)
 
 
 def evaluate_reversibility(
@@ -57,14 +57,14 @@ def evaluate_reversibility(
     total = rows * len(questions)
     with tqdm(total=total, unit="image", desc="reversibility", disable=not progress) as bar:
         return [
-            _measure(
+            _repeated_errors(
                 subject, Reversibility(), partial(_cycle, question), rows, batch_size, bar.update
             )
             for question in questions
         ]
 
 
-def _measure(
+def _repeated_errors(
     subject: Subject,
     metric: Composition | Reversibility,
     step: _Step,

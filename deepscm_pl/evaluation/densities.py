@@ -183,7 +183,7 @@ def evaluate_densities(
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If a value is impossible.
+        ValueError: If a value is impossible in the model or the world.
     """
     world = subject.world
     graph = subject.scm.graph if world is None else world.graph

@@ -117,12 +117,7 @@ def short_quantiles(subject: Subject, name: str, levels: Sequence[float]) -> lis
     """Return quantiles of a variable with few digits, at least three.
 
     The rounding error is at most 1 % of the range of these quantiles, and rounded values are
-    possible in the model and the world.
-
-    Args:
-        subject: The rows.
-        name: The variable.
-        levels: From 0 to 1, in ascending order.
+    possible in the model and the world. Levels from 0 to 1 are in ascending order.
     """
     values = subject.variables[name].double().flatten().cpu()
     exact = torch.quantile(values, torch.tensor(levels, dtype=torch.float64)).tolist()
