@@ -26,9 +26,13 @@ _Step: TypeAlias = Callable[
 
 
 def evaluate_composition(
-    subject: Subject, rows: int, batch_size: int = 256, progress: bool = True
+    subject: Subject,
+    rows: int,
+    repetitions: Sequence[int] = (1, 10),
+    batch_size: int = 256,
+    progress: bool = True,
 ) -> dict[int, Estimate]:
-    """Measure the error of the first ``rows`` images after 1 and 10 null interventions.
+    """Measure the error of the first ``rows`` images after repeated null interventions.
 
     A null intervention infers all noise and computes every variable from it, the image included.
 
@@ -36,17 +40,19 @@ def evaluate_composition(
         The error in grey levels by number of repetitions; empty if no row is possible throughout.
     """
     with tqdm(total=rows, unit="image", desc="composition", disable=not progress) as bar:
-        return _repeated_errors(subject, Composition(), _null, rows, batch_size, bar.update)
+        metric = Composition(repetitions)
+        return _repeated_errors(subject, metric, _null, rows, batch_size, bar.update)
 
 
 def evaluate_reversibility(
     subject: Subject,
     questions: Sequence[Question],
     rows: int,
+    repetitions: Sequence[int] = (1, 10),
     batch_size: int = 256,
     progress: bool = True,
 ) -> list[dict[int, Estimate]]:
-    """Measure the error of the first ``rows`` images after 1 and 10 cycles of each intervention.
+    """Measure the error of the first ``rows`` images after repeated cycles of each intervention.
 
     A cycle is an intervention followed by one that restores the factual values of its variables.
     Rows in which a cycle is impossible in the model are ignored.
@@ -58,7 +64,12 @@ def evaluate_reversibility(
     with tqdm(total=total, unit="image", desc="reversibility", disable=not progress) as bar:
         return [
             _repeated_errors(
-                subject, Reversibility(), partial(_cycle, question), rows, batch_size, bar.update
+                subject,
+                Reversibility(repetitions),
+                partial(_cycle, question),
+                rows,
+                batch_size,
+                bar.update,
             )
             for question in questions
         ]

@@ -91,8 +91,7 @@ class DensityResult:
         model: Draws of the model.
         world: Draws of the world, if known.
         distance: Wasserstein distance of model and world, if known.
-        floor: Wasserstein distance of two samples of the world, a lower bound of what a perfect
-            model achieves.
+        floor: Wasserstein distance of two samples of the world, typical of a perfect model.
         variables: Variables of the model; others are continuous and have no unit.
     """
 

@@ -231,7 +231,9 @@ def evaluate(
                     workers, progress,
                 )  # fmt: skip
             with _timed(seconds, "reversibility", seed):
-                cycles = evaluate_reversibility(subject, questions, detail, size, progress)
+                cycles = evaluate_reversibility(
+                    subject, questions, detail, batch_size=size, progress=progress
+                )
                 counterfactuals = [
                     replace(each, reversibility=errors)
                     for each, errors in zip(answered, cycles, strict=True)
@@ -241,7 +243,9 @@ def evaluate(
                 examples = take_examples(subject, questions, truths, rows)
         if is_single:
             with _timed(seconds, "composition", seed):
-                composition = evaluate_composition(subject, detail, size, progress)
+                composition = evaluate_composition(
+                    subject, detail, batch_size=size, progress=progress
+                )
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(subject, detail, size, progress)
     return Evaluation(
