@@ -169,7 +169,8 @@ class NoiseCalibration(Metric):
         rows = torch.cat(self.rows) if isinstance(self.rows, list) and self.rows else self.rows
         if isinstance(rows, list) or len(rows) == 0:
             raise nothing_to_compute(self)
-        noise, values = rows.tensor_split([rows.shape[1] - len(self.parents)], dim=1)
+        parts = rows.tensor_split([rows.shape[1] - len(self.parents)], dim=1)
+        noise, values = (part.contiguous() for part in parts)
         if len(noise) < 2:
             raise RuntimeError("NoiseCalibration: expected at least two observations, but got one.")
         test = kolmogorov_smirnov(noise.flatten())
