@@ -29,8 +29,8 @@ _MODULES = {
 
 _NAMES = {
     "evaluation.Report": "reports.Report",
-    "evaluation.check_numbers": "evaluation.check_settings",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
+    "evaluation.check_numbers": "evaluation.check_settings",
 }
 """Names that moved out of a module that still exists, or not along with the rest of it."""
 
