@@ -563,7 +563,7 @@ def test_large_effects_have_no_decimals_that_hide_their_size():
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_tables_cut_no_number_off(width):
-    """For names of any length whose longest words fit."""
+    """However long the names are, as long as the longest words fit."""
     table = Table(
         "Noise",
         ["noise", "correlation with parents", "numbers", "standard deviation"],
