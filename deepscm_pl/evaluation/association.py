@@ -30,15 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AssociationRow:
-    """A row of the association table.
-
-    Attributes:
-        key: Name of the quantity in configurations and JSON.
-        label: Name of the quantity in the table.
-        unit: Its unit.
-        estimate: Its value.
-        reference: A published value for comparison, if any.
-    """
+    """A row of the association table, with its key in configurations and JSON."""
 
     key: str
     label: str
@@ -49,13 +41,10 @@ class AssociationRow:
 
 @dataclass(frozen=True)
 class ImportanceWeightedResult(Quantities):
-    """The importance-weighted bound over the rows of a test split.
+    """The importance-weighted bound by variable and in sum, in nats, and derived quantities.
 
-    Attributes:
-        bounds: Bound of each variable, in nats.
-        bound: Their sum.
-        gaps: Difference to the evidence lower bound from the same draws, of each image.
-        bits_per_dimension: Upper bound of the bits per dimension of each image.
+    Gaps are the differences to the evidence lower bound of each image from the same draws. Bits per
+    dimension are upper bounds.
     """
 
     bounds: Mapping[str, Estimate] = field(metadata={"key": "importance_weighted_bound"})

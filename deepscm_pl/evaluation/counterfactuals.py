@@ -57,14 +57,12 @@ _MAX_MISMATCH = 12.0
 
 @dataclass(frozen=True)
 class Truth:
-    """True counterfactuals of all rows under one intervention.
+    """True counterfactuals of all N rows under one intervention.
 
-    Attributes:
-        attributes: Attributes of the world, ``(N,)`` each.
-        images: Rendered images ``(N, 1, H, W)`` or volumes ``(N, 1, X, Y, Z)``, in bytes.
-        strangers: True images of other originals with the same attributes, of the same shape.
-        measured: Attributes measured in the first rows of ``images``, ``(D,)`` each.
-        possible: Rows for which the intervention is possible in the world, ``(N,)``.
+    Images ``(N, 1, H, W)``, or volumes ``(N, 1, X, Y, Z)``, are in bytes. Strangers are true images
+    of other originals with the same attributes. Attributes ``(N,)`` are those of the world;
+    ``measured`` ones ``(D,)`` are from the first images. ``possible`` ``(N,)`` marks the rows in
+    which the world can do the intervention.
     """
 
     attributes: Mapping[str, NDArray[np.float64]]

@@ -19,13 +19,7 @@ AnyMetric = TypeVar("AnyMetric", bound=Metric)
 
 
 class Estimate(NamedTuple):
-    """Mean over rows of the test split.
-
-    Attributes:
-        mean: The mean, or a statistic such as a ratio of means.
-        standard_error: Its standard error; NaN if unknown.
-        rows: Number of rows.
-    """
+    """Mean over rows, or a ratio of means, with its standard error (NaN if unknown)."""
 
     mean: float
     standard_error: float

@@ -35,16 +35,11 @@ class NoiseStatistics(Quantities):
 
 @dataclass(frozen=True)
 class NoiseResult:
-    """Abducted noise of one variable.
+    """Abducted noise of one variable, or of a part of it such as ``u`` or ``z``.
 
-    Attributes:
-        variable: The variable.
-        part: Name of the noise within the variable, such as ``u`` or ``z``.
-        rows: Rows from which it was inferred.
-        left_out: Rows with infinite noise: their values are impossible in the model.
-        entries: Number of components of the noise of one row.
-        statistics: Empty for fewer than two rows.
-        sample: Some of the values, for a histogram.
+    ``entries`` is the number of components for each row. Rows with infinite noise, whose values are
+    impossible in the model, are counted as ``left_out``. There are no statistics for fewer than two
+    rows. The sample is a part of all values, for a histogram.
     """
 
     variable: str

@@ -76,12 +76,9 @@ class MeasurementErrors(Quantities):
 
 @dataclass(frozen=True)
 class EffectivenessEstimates(Quantities):
-    """Errors of an attribute measured in counterfactual images.
+    """Errors of a measured attribute, against the intended and, if it changes, the true value.
 
-    Attributes:
-        intended: Against the value that the model intended.
-        true: Against the true value, if the attribute follows the intervention.
-        noise_floor: Of the attribute measured in true images, against the true value.
+    The noise floor is the error of measurements in true images.
     """
 
     intended: MeasurementErrors
@@ -101,18 +98,10 @@ class IdentityEstimates(Quantities):
 class CounterfactualResult(Quantities):
     """Evaluation of one intervention.
 
-    Attributes:
-        question: The intervention.
-        rows: Number of rows for which the intervention is possible.
-        left_out: Number of the other rows, which are ignored.
-        error: Errors of a single draw for each row.
-        minimality: Change of the images.
-        attribute_error: Error of each attribute that follows the intervention.
-        particles: Errors of particles for the detail rows.
-        coverage: Coverage by particles for the detail rows.
-        effectiveness: Of each measured attribute.
-        identity: Of the classes of images.
-        reversibility: Error after k cycles, in grey levels, by k.
+    Errors are of a single draw for each row; ``particles`` and ``coverage`` are of all particles of
+    the detail rows. ``attribute_error`` and ``effectiveness`` are by attribute, ``reversibility``
+    is the error in grey levels after k cycles, by k. Rows in which the intervention is impossible
+    are counted as ``left_out``.
     """
 
     question: Question

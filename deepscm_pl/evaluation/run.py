@@ -89,22 +89,11 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of an evaluation.
+    """Results of an evaluation on the first of the ``available`` rows of a test split.
 
-    Attributes:
-        rows: Number of rows of the test split in the evaluation.
-        detail_rows: Number of the first rows with the expensive quantities.
-        particles: Draws of the noise of each detail row.
-        world: Name of the known world, if any.
-        available: Number of rows of the test split, if known.
-        individuals: Number of different persons in the rows, if known.
-        densities: Rung 2.
-        counterfactuals: Rung 3, for each intervention.
-        composition: Error after k null interventions, in grey levels, by k.
-        noise: Abducted noise of each variable.
-        examples: Images of the first rows.
-        left_out: Parts that were not evaluated, each with the reason.
-        seconds: Duration of each part.
+    The first ``detail_rows`` rows have the expensive quantities, with ``particles`` draws each.
+    ``composition`` is the error in grey levels after k null interventions, by k; ``left_out`` lists
+    the parts that were not evaluated, with reasons.
     """
 
     rows: int

@@ -52,15 +52,12 @@ class _Repeated(PerImageMetric):
 
 
 class Composition(_Repeated):
-    """Error of an image after k null interventions, in grey levels.
+    """Error of an image after k = ``repetitions`` null interventions, in grey levels.
 
     Setting a variable to its own value changes nothing: with f the counterfactual under the null
     intervention, x = f(x) = f(f(x)) = …. The metric is the mean of d(x, f^k(x)), with d the mean
     absolute error (Monteiro et al. 2023, "Measuring axiomatic soundness of counterfactual image
     models", arXiv:2303.01274).
-
-    Args:
-        repetitions: The numbers k.
 
     Example:
         >>> import torch
@@ -73,14 +70,11 @@ class Composition(_Repeated):
 
 
 class Reversibility(_Repeated):
-    """Error of an image after k cycles of an intervention and its reversal, in grey levels.
+    """Error of an image after k = ``repetitions`` cycles of an intervention and its reversal.
 
     With f the counterfactual under an intervention and g the one that sets the variable back to its
     factual value, g(f(x)) = x. The metric is the mean of d(x, (g ∘ f)^k(x)), with d as in
     :class:`Composition`.
-
-    Args:
-        repetitions: The numbers k.
     """
 
 

@@ -44,14 +44,8 @@ def nothing_to_compute(metric: Metric) -> RuntimeError:
 def moments_of(values: Tensor) -> Tensor:
     """Compute counts, means and sums of products of deviations of N observations of K quantities.
 
-    Deviations from the mean keep their digits where the spread is small relative to the mean.
-
-    Args:
-        values: ``(N, K)``.
-
-    Returns:
-        ``(K + 2, K)`` in double precision: a row of counts, a row of means m, and the matrix
-        Σ (x − m)(x − m)ᵀ.
+    The result ``(K + 2, K)`` in double precision has a row of counts, a row of means m, and the
+    matrix Σ (x − m)(x − m)ᵀ, which keeps its digits where the spread is small relative to the mean.
     """
     count, size = values.shape
     values = values.double()
@@ -93,12 +87,6 @@ class PerImageMetric(Metric):
     A subclass computes the quantities of a batch in ``update`` and passes them to :meth:`_add`.
     Averages depend neither on the batch size nor on the distribution of images over processes. No
     gradient is kept.
-
-    Args:
-        names: The quantities.
-
-    Raises:
-        ValueError: If there is no name, or a name occurs twice.
     """
 
     full_state_update = False
@@ -152,9 +140,6 @@ class PerImageMetric(Metric):
 
 class PerImageStatistics(PerImageMetric):
     """Mean and standard error over images of several named quantities.
-
-    Args:
-        names: The quantities.
 
     Example:
         >>> statistics = PerImageStatistics(["bound"])

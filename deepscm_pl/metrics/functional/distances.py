@@ -18,13 +18,7 @@ __all__ = ["KolmogorovSmirnov", "kolmogorov_smirnov", "pearson_correlation", "wa
 
 
 class KolmogorovSmirnov(NamedTuple):
-    """Result of a Kolmogorov–Smirnov test.
-
-    Attributes:
-        statistic: The largest distance between the two distribution functions, 0 to 1.
-        p_value: Probability of at least this statistic if the N values are independent draws
-            from N(0, 1).
-    """
+    """Statistic, 0 to 1, and p-value of a Kolmogorov–Smirnov test."""
 
     statistic: float
     p_value: float
@@ -33,11 +27,7 @@ class KolmogorovSmirnov(NamedTuple):
 def kolmogorov_smirnov(sample: Tensor) -> KolmogorovSmirnov:
     """Compute sup |F_N(x) − Φ(x)| between the distribution functions of a sample and of N(0, 1).
 
-    Args:
-        sample: ``(N,)``.
-
-    Raises:
-        ValueError: If the sample is not one-dimensional, empty or not finite.
+    The p-value assumes that the values ``(N,)`` are independent.
 
     Example:
         >>> kolmogorov_smirnov(torch.zeros(1)).statistic
