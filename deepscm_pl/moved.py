@@ -31,6 +31,7 @@ _NAMES = {
     "transforms.Composition": "transforms.ComposedBijection",
     "evaluation.Report": "reports.Report",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
+    "evaluation.check_numbers": "evaluation.check_settings",
 }
 """Successors of names whose module still exists or has another successor."""
 

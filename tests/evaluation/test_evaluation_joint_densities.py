@@ -1,4 +1,4 @@
-"""Densities given all first causes at once, as p(brain volume | age, sex)."""
+"""Densities given all root causes at once, such as p(brain volume | age, sex)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deepscm_pl.data import SyntheticBrainDataModule
-from deepscm_pl.evaluation.densities import _Asked, _asked, _Model, evaluate_densities
+from deepscm_pl.evaluation.densities import _queries, _Query, _Sampler, evaluate_densities
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli
@@ -28,7 +28,7 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def densities(tmp_path_factory):
-    """Of a model of the graph of the world, before any training."""
+    """Densities of an untrained model with the graph of the world."""
     torch.manual_seed(0)
     volume = partial(AffineFlow, constraint=Positive)
     image = image_mechanism(shape=(1, 32, 32))
@@ -56,7 +56,7 @@ def densities(tmp_path_factory):
     return {each.title: each for each in found}
 
 
-def test_effects_are_given_all_that_has_no_cause(densities):
+def test_effects_are_given_all_root_causes(densities):
     joint = [title for title in densities if title.count("=") > 1]
     assert joint == [
         f"p({volume} | age = {age} years, sex = {sex})"
@@ -67,7 +67,7 @@ def test_effects_are_given_all_that_has_no_cause(densities):
 
 
 @pytest.mark.parametrize(("age", "sex"), [(50, 0), (70, 1)])
-def test_the_world_is_as_its_equation_says(densities, age, sex):
+def test_densities_of_the_world_follow_its_equation(densities, age, sex):
     sample = densities[f"p(brain_volume | age = {age} years, sex = {sex})"].world
     logs = sample.values.log()
     expected = math.log(1.16e6) - 0.0035 * (age - 60) + 0.105 * (sex - 0.5)
@@ -75,8 +75,8 @@ def test_the_world_is_as_its_equation_says(densities, age, sex):
     assert logs.std().item() == pytest.approx(0.075, rel=0.05)
 
 
-def test_what_has_no_cause_may_as_well_be_set(densities):
-    """Before any training the model's volumes follow nothing: as under no condition."""
+def test_observing_a_root_cause_equals_setting_it(densities):
+    """In an untrained model, volumes do not depend on their causes."""
     one, other = (
         densities[f"p(brain_volume | age = {age} years, sex = {sex})"].model
         for age, sex in ((50, 0), (70, 1))
@@ -87,7 +87,7 @@ def test_what_has_no_cause_may_as_well_be_set(densities):
     assert one.weights.max().item() == pytest.approx(1 / 5000)
 
 
-def test_what_is_observed_together_weighs_together():
+def test_joint_observations_multiply_their_weights():
     """Bayes' rule for a cause of two variables that are both observed."""
     torch.manual_seed(0)
     mechanisms = {"sex": Bernoulli, "age": AffineFlow, "height": AffineFlow}
@@ -99,7 +99,7 @@ def test_what_is_observed_together_weighs_together():
         for parameter in scm.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
     given = {"age": 0.5, "height": -0.3}
-    sample = _Model(scm, 20_000).draw(_Asked("sex", given, done=False))
+    sample = _Sampler(scm, 20_000).draw(_Query("sex", given, done=False))
     sex = torch.tensor([[0.0], [1.0]])
     observed = {name: torch.full((2, 1), value) for name, value in given.items()}
     logs = scm.log_prob({"sex": sex, **observed})
@@ -108,8 +108,8 @@ def test_what_is_observed_together_weighs_together():
     assert (sample.values @ sample.weights).item() == pytest.approx(expected, abs=0.02)
 
 
-def test_too_many_combinations_are_left_out():
+def test_too_many_combinations_are_omitted():
     graph = CausalGraph("a, b, c -> d")
     for values, expected in (([1.0, 2.0], 8), ([1.0, 2.0, 3.0], 0)):
         chosen = dict.fromkeys("abcd", values)
-        assert sum(len(each.given) == 3 for each in _asked(graph, chosen)) == expected
+        assert sum(len(each.given) == 3 for each in _queries(graph, chosen)) == expected

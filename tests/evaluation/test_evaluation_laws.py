@@ -1,4 +1,4 @@
-"""What an evaluation must say of models that are right, or wrong in a known way."""
+"""Evaluations of models that are correct, or wrong in a known way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from world_columns import log_prob
 
 from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import (
-    COVERAGE_LEVELS,
     check_originals,
     evaluate_counterfactuals,
     true_counterfactuals,
@@ -37,7 +36,7 @@ from oracle import (
 from tiny import KnownTinyDataModule, TinyWorld
 
 KNOWN = ["thickness=1.5", "thickness=1.5, intensity=96", "intensity=224", "intensity+=1"]
-"""Interventions that show nothing that the factual hides: their truth is determined."""
+"""Interventions whose truth is determined by the factual image."""
 
 
 def subject_of(scm, test_size=40, **settings):
@@ -125,23 +124,19 @@ def test_the_truth_is_as_effective_as_the_measurement_allows(oracle):
     assert prefix not in oracle[1]["intensity=224"].quantities
 
 
-def test_the_truth_is_covered_as_often_as_it_should():
+def test_coverage_of_the_truth_equals_the_level():
     found = run(make(), ["thickness=7.5"], test_size=200, num_particles=7, detail_rows=200)[1]
-    quantities = found["thickness=7.5"].quantities
-    told_apart = [level for level in COVERAGE_LEVELS if f"coverage/varying/{level:g}" in quantities]
-    assert told_apart == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # 7 particles span 6/8
-    for level in told_apart:
-        covered = quantities[f"coverage/varying/{level:g}"]
+    result = found["thickness=7.5"]
+    assert list(result.coverage.varying) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # 7 span 6/8
+    for level, covered in result.coverage.varying.items():
         assert covered.mean == pytest.approx(level, abs=4 * covered.standard_error)
         assert covered.standard_error < 0.02
     # The mean of particles is a better guess of what is hidden than one of them.
-    assert (
-        quantities["particles/ratio/particle_mean"].mean
-        < 0.9 * quantities["particles/ratio/particle"].mean
-    )
+    ratio = result.particles.ratio
+    assert ratio.particle_mean.mean < 0.9 * ratio.particle.mean
 
 
-def test_particles_that_agree_are_too_sure():
+def test_particles_that_agree_cover_too_little():
     quantities = run(make(Timid), ["thickness=7.5"], num_particles=19)[1][
         "thickness=7.5"
     ].quantities
@@ -149,16 +144,15 @@ def test_particles_that_agree_are_too_sure():
 
 
 def test_a_truth_beyond_all_particles_is_never_covered():
-    """At no level that is reported, whatever the number of particles."""
+    """At no reported level, for any number of particles."""
     for particles in (2, 4, 19):
         found = run(make(Photograph), ["thickness=7.5"], num_particles=particles)[1]
-        quantities = found["thickness=7.5"].quantities
-        covered = {n: q.mean for n, q in quantities.items() if n.startswith("coverage/varying/")}
+        covered = found["thickness=7.5"].coverage.varying
         assert len(covered) == {2: 3, 4: 6, 19: 9}[particles]
-        assert set(covered.values()) == {0.0}
+        assert {each.mean for each in covered.values()} == {0.0}
 
 
-def test_a_model_that_ignores_the_intervention_is_worth_the_factual():
+def test_a_model_that_ignores_the_intervention_scores_as_the_factual():
     found = run(make(Photograph), ["thickness=1.5", "thickness=7", "intensity=96"])[1]
     for text, each in found.items():
         quantities = each.quantities
@@ -173,7 +167,7 @@ def test_a_model_that_ignores_the_intervention_is_worth_the_factual():
     assert error == pytest.approx(missed, abs=0.1)
 
 
-def test_a_model_without_the_edge_is_told_so():
+def test_a_missing_edge_shows_in_the_results():
     scm = make(
         intensity=IntensityAlone, graph="thickness; intensity; thickness, intensity -> image"
     )
@@ -282,7 +276,7 @@ def test_several_rows_of_one_person_count_once_as_noise():
 def test_null_interventions_and_cycles_return(oracle):
     found, answers = oracle
     for count in (1, 10):
-        assert found.composition[f"composition/mean_absolute_error/{count}"].mean == 0
+        assert found.composition[count].mean == 0
     for text in ("intensity=224", "intensity+=1"):
         for count in (1, 10):
             key = f"reversibility/mean_absolute_error/{count}"
@@ -298,17 +292,17 @@ def test_drift_adds_up():
     share = (KnownTinyDataModule(test_size=40).variables("test")["image"][:, :, 1:] > 0).double()
     shown = share.mean().item() * 7 / 8
     composition = found.composition
-    once = composition["composition/mean_absolute_error/1"].mean
+    once = composition[1].mean
     assert once == pytest.approx(shown, rel=0.02)
     # A bright pixel stops at 255.
-    ten = composition["composition/mean_absolute_error/10"].mean
+    ten = composition[10].mean
     assert 9 * once < ten <= 10 * once
     cycles = answers["intensity=224"].quantities
     assert cycles["reversibility/mean_absolute_error/1"].mean == pytest.approx(2 * shown, rel=0.02)
     assert cycles["reversibility/mean_absolute_error/10"].mean > 15 * once
 
 
-def test_identity_is_what_the_classifier_sees():
+def test_identity_follows_the_classifier():
     def classifier(images):
         return (images[:, 0, 1, 0] >= 128).long()
 
@@ -320,7 +314,7 @@ def test_identity_is_what_the_classifier_sees():
     assert black.quantities["identity/truth"].mean == 1
 
 
-def test_black_images_are_unmeasurable_and_said_to_be():
+def test_black_images_are_reported_as_unmeasurable():
     found = run(make(Black), ["intensity=96"])[1]["intensity=96"]
     prefix = "effectiveness/thickness"
     assert found.quantities[f"{prefix}/intended/unmeasurable"].mean == 1
@@ -341,7 +335,7 @@ def test_rows_where_the_intervention_is_impossible_are_left_out():
 
 
 def test_rows_that_are_left_out_leave_the_others_in_their_places():
-    """An intervention that thin digits cannot have, and that intensity follows."""
+    """An intervention that is impossible for thin digits, and that affects intensity."""
     found = run(make(), ["thickness-=1"])[1]["thickness-=1"]
     assert 0 < found.left_out < 20
     quantities = found.quantities
@@ -373,14 +367,14 @@ class Alone(Photograph):
 
 
 class AnyIntensity(Intensity):
-    """Holds values possible that the world does not."""
+    """With a larger domain than in the world."""
 
     @property
     def domain(self):
         return Domain(lower=0.0, upper=1000.0)
 
 
-def test_rows_that_are_impossible_in_the_world_alone_are_left_out_too():
+def test_rows_that_are_impossible_only_in_the_world_are_left_out():
     found = run(make(intensity=AnyIntensity), ["intensity+=60"])[1]["intensity+=60"]
     intensity = KnownTinyDataModule(test_size=40).variables("test")["intensity"]
     assert found.rows == int((intensity + 60 < 255).sum())
@@ -389,7 +383,7 @@ def test_rows_that_are_impossible_in_the_world_alone_are_left_out_too():
 
 
 def test_misaligned_truth_is_an_error():
-    """Rows that do not belong together must show in the number, and stop before it is computed."""
+    """Misaligned rows raise an error, and would change the results."""
     subject = subject_of(make())
     questions = [Question("intensity=96")]
     truths = true_counterfactuals(subject, questions, 10, workers=1, progress=False)
@@ -423,7 +417,7 @@ def test_strangers_are_other_originals_with_the_same_attributes():
 
 
 def test_batches_do_not_matter():
-    """Of a model without chance, whatever is computed is per row."""
+    """Results of a deterministic model do not depend on the batch size."""
     small, _ = run(make(Photograph), ["thickness=2"], batch_size=7)
     large, _ = run(make(Photograph), ["thickness=2"], batch_size=40)
     for key, value in small.counterfactuals[0].quantities.items():
@@ -432,7 +426,7 @@ def test_batches_do_not_matter():
         assert value.rows == other.rows, key
 
 
-def test_evaluation_repeats_and_leaves_the_generator_alone():
+def test_evaluation_is_reproducible_and_restores_the_generator():
     before = torch.get_rng_state()
     first, _ = run(make(), ["thickness=7"])
     assert torch.equal(torch.get_rng_state(), before)
@@ -441,8 +435,8 @@ def test_evaluation_repeats_and_leaves_the_generator_alone():
     assert first.counterfactuals[0].quantities == second.counterfactuals[0].quantities
 
 
-def test_parts_do_not_share_their_chance():
-    """What is asked in one part moves no number of another."""
+def test_random_numbers_of_parts_are_independent():
+    """Settings of one part do not change the numbers of another."""
     few, _ = run(make(), ["thickness=7.5"], density_size=100)
     more, _ = run(make(), ["thickness=7.5", "thickness=7"], density_size=101)
     first, second = (each.counterfactuals[0] for each in (few, more))
@@ -455,7 +449,7 @@ def test_parts_do_not_share_their_chance():
 
 
 def test_a_model_that_lacks_an_attribute_of_the_world_is_evaluated():
-    """The truth depends on the intensity of each row, which the model does not know of."""
+    """The truth depends on the intensity of each row, which is not in the model."""
     scm = StructuralCausalModel(
         "thickness -> image", {"thickness": Thickness, "image": PictureWithoutIntensity}
     )
@@ -471,7 +465,7 @@ def test_a_model_that_lacks_an_attribute_of_the_world_is_evaluated():
 
 
 def test_default_questions_are_about_causes_in_the_world():
-    """A model without edges is asked, too, and its values stay possible."""
+    """Also for a model without edges, with possible values."""
     subject = subject_of(make(Alone, graph="thickness; intensity; image"))
     asked = [question.text for question in default_questions(subject)]
     assert [text.partition("=")[0] for text in asked] == ["thickness"] * 2 + ["intensity"] * 2
@@ -509,7 +503,7 @@ def test_few_digits_do_not_leave_the_domain_of_the_model_or_the_world(intensity,
     ]
 
 
-def test_what_the_world_holds_impossible_is_refused_before_the_work():
+def test_interventions_that_are_impossible_in_the_world_are_refused_early():
     subject = subject_of(make(intensity=AnyIntensity))
     with pytest.raises(ValueError, match=r"do\(intensity\): .* the world .* but got 300"):
         check_questions(subject, ["intensity=300"])
@@ -530,7 +524,7 @@ def test_what_the_world_holds_impossible_is_refused_before_the_work():
         ("thickness=2,intensity=96", "intensity=96, thickness=2"),
     ],
 )
-def test_an_intervention_that_comes_twice_is_refused(first, second):
+def test_duplicate_interventions_are_refused(first, second):
     with pytest.raises(ValueError, match=r"interventions: expected each once, but '.*' and '"):
         check_questions(subject_of(make()), [first, "thickness=3", second])
 
@@ -541,7 +535,7 @@ def test_setting_and_shifting_by_the_same_number_are_different_interventions():
 
 
 def test_examples_show_no_truth_where_there_is_none():
-    """Intensities that the model can have and the world cannot."""
+    """Intensities that are possible in the model but not in the world."""
     found, _ = run(make(intensity=AnyIntensity), ["intensity+=100"])
     example = found.examples[1]
     intensity = KnownTinyDataModule(test_size=40).variables("test")["intensity"][:4, 0]
@@ -555,13 +549,13 @@ def test_examples_show_no_truth_where_there_is_none():
 def test_without_interventions_the_rest_is_evaluated():
     found, answers = run(make(), [])
     assert answers == {}
-    assert found.composition["composition/mean_absolute_error/10"].mean == 0
+    assert found.composition[10].mean == 0
     assert len(found.noise) == 3
     assert any("no intervention to ask about" in reason for reason in found.left_out)
 
 
 class Restless(Photograph):
-    """Forgets the image while it is trained, as dropout may."""
+    """Ignores the image in training mode, similar to dropout."""
 
     def abduct(self, value, parents, sample_shape=()):
         return super().abduct(value * (not self.training), parents, sample_shape)
@@ -572,7 +566,7 @@ def test_a_model_in_training_is_evaluated_as_if_it_were_not():
     scm.train()
     scm["thickness"].eval()
     found, _ = run(scm, ["thickness=7"])
-    assert found.composition["composition/mean_absolute_error/1"].mean == 0
+    assert found.composition[1].mean == 0
     assert scm["image"].training
     assert not scm["thickness"].training
 

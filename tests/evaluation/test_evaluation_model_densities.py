@@ -1,4 +1,4 @@
-"""Densities of a model of data that no known world has made."""
+"""Densities of a model of data without a known world."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_there_is_no_truth_to_compare_with(densities):
     assert all(each.world is each.distance is each.floor is None for each in densities.values())
 
 
-def test_what_cannot_move_is_left_out(densities):
+def test_densities_that_cannot_move_are_omitted(densities):
     assert "p(volume | do(age = 1))" in densities
     assert "p(age | volume = 0.5 mm³)" in densities
     assert "p(age | do(volume = 0.5 mm³))" not in densities
@@ -92,7 +92,7 @@ def test_densities_are_those_of_the_equations(densities, title, mean, deviation)
     assert sample.deviation == pytest.approx(deviation, rel=0.06)
 
 
-def test_a_sample_of_weights_is_as_one_with_repetitions():
+def test_weights_are_equivalent_to_repetitions():
     values = torch.randn(50, dtype=torch.float64)
     times = torch.randint(1, 5, (50,))
     sample = Sample(values, times.double() / times.sum())
@@ -104,7 +104,7 @@ def test_a_sample_of_weights_is_as_one_with_repetitions():
         assert sample.quantile(share) == pytest.approx(expected)
 
 
-def test_the_report_says_what_the_model_holds(subject):
+def test_the_report_describes_densities_of_the_model(subject):
     evaluation = evaluate(
         subject,
         EvaluationSettings(density_values=VALUES, density_size=2000, detail_rows=50),
@@ -134,7 +134,7 @@ def test_the_report_says_what_the_model_holds(subject):
     assert not any("density/" in name for name in report.scalars())
 
 
-def test_values_that_the_model_lacks_are_refused(subject):
+def test_values_outside_the_model_are_refused(subject):
     with pytest.raises(ValueError, match="no attribute 'thickness' in model; expected sex, age"):
         evaluate(subject, EvaluationSettings(density_values={"thickness": [1.0]}), progress=False)
 
@@ -151,7 +151,7 @@ def test_a_model_of_an_image_alone_has_no_densities():
     assert evaluation.densities == []
 
 
-def test_what_an_image_causes_is_left_out_and_said_to_be():
+def test_effects_of_an_image_are_reported_as_left_out():
     mechanisms = {"age": AffineFlow, "image": image_mechanism(), "diagnosis": AffineFlow}
     scm = StructuralCausalModel("age -> image -> diagnosis", mechanisms)
     image = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
@@ -161,7 +161,7 @@ def test_what_an_image_causes_is_left_out_and_said_to_be():
     assert evaluate_densities(subject, progress=False) == []
 
 
-def test_equal_quantiles_are_asked_about_once(subject):
+def test_equal_quantiles_are_evaluated_once(subject):
     rows = {**subject.variables, "age": (subject.variables["age"] > 1).float()}
     found = evaluate_densities(replace(subject, variables=rows), size=100, progress=False)
     titles = [each.title for each in found]
@@ -169,7 +169,7 @@ def test_equal_quantiles_are_asked_about_once(subject):
     assert len(titles) == len(set(titles))
 
 
-def test_an_infinite_draw_is_no_number_of_the_report():
+def test_an_infinite_draw_of_weight_zero_does_not_reach_the_report():
     values = torch.tensor([1.0, math.inf, 2.0], dtype=torch.float64)
     unseen = Sample(values, torch.tensor([0.5, 0.0, 0.5], dtype=torch.float64))
     assert (unseen.mean, unseen.deviation) == (1.5, 0.5)
@@ -182,7 +182,7 @@ def test_an_infinite_draw_is_no_number_of_the_report():
     assert "median" in table.columns
 
 
-def test_what_few_draws_say_is_not_put_in_numbers():
+def test_densities_of_few_effective_draws_have_no_numbers():
     values = torch.randn(1000, dtype=torch.float64)
     for spread, shown in ((0.1, True), (5.0, False)):
         weights = (spread * torch.randn(1000, dtype=torch.float64)).softmax(0)

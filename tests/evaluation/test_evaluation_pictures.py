@@ -1,4 +1,4 @@
-"""The pictures of a report: every number in its place, every text legible, nothing impossible."""
+"""Figures of a report: numbers in their places, legible texts, nothing impossible drawn."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from matplotlib.patches import StepPatch
 from rich.console import Console
 
 from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
-from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example
-from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.noise import NoiseResult, NoiseStatistics
 from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.evaluation.results import (
+    CounterfactualResult,
+    CoverageEstimates,
+    EffectivenessEstimates,
+    ErrorEstimates,
+    IdentityEstimates,
+    ImageErrors,
+    MeasurementErrors,
+)
 from deepscm_pl.figures import DensityPanel, draw_marginal_densities as watched_densities
 from deepscm_pl.figures.output import wrapped
 from deepscm_pl.interventions import format_do, parse_do
@@ -49,7 +57,7 @@ LONG = "left_ventricular_end_diastolic_volume"
 
 
 def written(figure):
-    """The texts of a figure that can be seen, with their boxes in dots."""
+    """Visible texts of a figure, with their boxes in dots."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     texts = list(figure.texts)
@@ -87,15 +95,17 @@ def check_legible(figure):
 
 def answered(text, particles=0.01, draw=0.02, other=6.0, coverage=None):
     """An intervention with ratios to the error of the factual unchanged."""
-    quantities = {
-        "particles/ratio/particle_mean": Estimate(particles, 0.001, 60),
-        "error/ratio/particle": Estimate(draw, 0.001, 300),
-        "error/mean_absolute_error/stranger": Estimate(3 * other, 0.1, 300),
-        "error/mean_absolute_error/factual": Estimate(3.0, 0.1, 300),
-    }
-    for level, share in (coverage or {}).items():
-        quantities[f"coverage/varying/{level:g}"] = Estimate(share, 0.01, 60)
-    return CounterfactualResult(Question(text), 290, 10, quantities)
+    errors = ErrorEstimates(factual=Estimate(3.0, 0.1, 300), stranger=Estimate(3 * other, 0.1, 300))
+    return CounterfactualResult(
+        Question(text),
+        290,
+        10,
+        error=ImageErrors(errors, ratio=ErrorEstimates(particle=Estimate(draw, 0.001, 300))),
+        particles=ImageErrors(ratio=ErrorEstimates(Estimate(particles, 0.001, 60))),
+        coverage=CoverageEstimates(
+            varying={level: Estimate(share, 0.01, 60) for level, share in (coverage or {}).items()}
+        ),
+    )
 
 
 def labels_of(figure):
@@ -138,7 +148,7 @@ def test_a_hundredth_and_six_are_both_readable():
     assert titles == ["do(thickness = 1.5)", "do(thickness + 0.5)"]
 
 
-def test_what_an_error_bar_spans_is_two_standard_errors():
+def test_error_bars_span_two_standard_errors():
     axes = draw_errors([answered("thickness=1.5", draw=0.5)]).axes[0]
     bars = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
     assert any(np.allclose(bar, [0.498, 0.502]) for bar in bars)
@@ -154,11 +164,11 @@ def test_no_error_at_all_is_an_arrow_at_the_end_of_the_axis():
     check_legible(figure)
 
 
-def test_what_is_not_known_is_not_drawn():
+def test_unknown_quantities_are_not_drawn():
     """One particle has no mean worth a dot; without a baseline there is no ratio to it."""
     result = answered("thickness=1.5")
-    del result.quantities["error/mean_absolute_error/stranger"]
-    figure = draw_errors([result])
+    known = replace(result.error, mean_absolute_error=ErrorEstimates())
+    figure = draw_errors([replace(result, error=known)])
     assert dots(figure.axes[0]) == {("o", False): [0.02]}
     assert not any("mean of" in label for label in labels_of(figure))
 
@@ -179,7 +189,7 @@ def test_levels_that_are_not_known_leave_no_gap():
     assert not has_coverage(answered("thickness=1", coverage={0.5: float("nan")}))
 
 
-def test_twelve_interventions_are_told_apart():
+def test_twelve_interventions_are_distinguishable():
     results = [answered(f"thickness={k}, intensity={k}", coverage={0.5: 0.4}) for k in range(12)]
     lines = draw_coverage(results, "19 particles, 60 images").axes[0].lines[1:]
     looks = {(line.get_color(), line.get_linestyle(), line.get_marker()) for line in lines}
@@ -220,7 +230,7 @@ def test_impossible_answers_are_hatched_and_not_black(examples):
         assert beside or bottom <= box.y0 + 1e-9 or top >= box.y1 - 1e-9
 
 
-def test_the_factual_is_no_answer_of_the_model(examples):
+def test_rows_are_named_between_factual_and_counterfactuals(examples):
     figure = draw_examples(examples, LABELS)
     axes = figure.axes[0]
     texts = [(text.get_text(), text.get_position()[0]) for text in axes.texts]
@@ -234,7 +244,7 @@ def test_the_factual_is_no_answer_of_the_model(examples):
     check_legible(figure)
 
 
-def test_small_differences_are_seen_and_the_scale_is_said(examples):
+def test_small_differences_are_visible_and_the_scale_is_labelled(examples):
     figure = draw_examples(examples, LABELS)
     changes = [image for image in figure.axes[0].images if image.get_array().ndim == 2]
     assert {image.get_clim() for image in changes} == {(-32.0, 32.0)}
@@ -249,15 +259,15 @@ def test_small_differences_are_seen_and_the_scale_is_said(examples):
 
 
 def test_without_truth_there_is_nothing_to_compare(examples):
-    alone = [replace(each, truth=None) for each in examples]
-    figure = draw_examples(alone, LABELS)
+    unknown = [replace(each, truth=None) for each in examples]
+    figure = draw_examples(unknown, LABELS)
     assert len(figure.axes) == 1
     assert len(figure.axes[0].images) == 3 + 3 + 2
     assert "truth" not in {text.get_text() for text in figure.axes[0].texts}
     check_legible(figure)
 
 
-def test_examples_know_where_their_intervention_is_possible():
+def test_examples_record_where_their_intervention_is_possible():
     subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
     found = evaluate(
         subject,
@@ -319,7 +329,7 @@ def noise(sample, entries=1, variable="image"):
     return NoiseResult(variable, "u", 50, 0, entries, {}, sample)
 
 
-def test_noise_far_out_is_said_and_not_drawn_at_the_ends():
+def test_noise_outside_the_histogram_is_labelled_and_not_drawn():
     inside = torch.linspace(-1, 1, 300)
     figure = draw_noise([noise(torch.cat([inside, torch.full((100,), 9.0)]), 8), noise(inside)])
     outer, inner = figure.axes
@@ -377,7 +387,7 @@ def test_every_picture_of_a_report_is_legible(data, texts, particles):
 
 
 def test_long_names_fit():
-    """Names that are longer than any that the pictures were made with."""
+    """Names that are longer than those of the known worlds."""
     text = f"{LONG}=120.5, {LONG[::-1]}+=12.25, age=70"
     results = [answered(text, coverage={0.5: 0.4}), answered("age=3", coverage={0.5: 0.6})]
     image = torch.zeros(1, 1, 28, 28)
@@ -412,39 +422,43 @@ def test_interventions_have_one_name_in_tables_and_pictures():
     assert list(report.as_plain_data()["counterfactual"]) == ["thickness+=0.5"]
 
 
-def test_tables_are_explained_as_far_as_there_is_something_to_explain():
+def test_only_tables_with_content_are_explained():
     known = Subject.of(make(), KnownTinyDataModule(test_size=12))
     found = evaluate(
         known, EvaluationSettings(["thickness=7.5"], 19, density_size=50, workers=1), progress=False
     )
     markdown = Report(known, found).as_markdown()
-    for said in ("*Two samples of the world* is", "*another original*, the error", "noise floor*",
+    for phrase in ("*Two samples of the world* is", "*another original*, the error", "noise floor*",
                  "*Change ÷ true change*", "*Coverage* is", "*by chance up to*"):  # fmt: skip
-        assert said in markdown, said
+        assert phrase in markdown, phrase
     assert "*Identity kept*" not in markdown
-    alone = Subject.of(make(), TinyDataModule())
-    found = evaluate(alone, EvaluationSettings(["thickness=2"], 19, workers=1), progress=False)
-    markdown = Report(alone, found).as_markdown()
+    unknown = Subject.of(make(), TinyDataModule())
+    found = evaluate(unknown, EvaluationSettings(["thickness=2"], 19, workers=1), progress=False)
+    markdown = Report(unknown, found).as_markdown()
     assert "*There and back*" in markdown
-    for said in ("another original", "*Coverage*", "*Change ÷ true change*", "the truth, and the"):
-        assert said not in markdown, said
+    for phrase in (
+        "another original",
+        "*Coverage*",
+        "*Change ÷ true change*",
+        "the truth, and the",
+    ):
+        assert phrase not in markdown, phrase
 
 
-def test_explanations_name_columns_that_there_are():
-    quantities = {
-        "identity/kept": Estimate(0.9, 0.1, 9),
-        "coverage/varying/0.5": Estimate(0.5, 0, 9),
-    }
-    table = soundness_table([CounterfactualResult(Question("a=1"), 9, 0, quantities)])
-    said = how_to_read("soundness", table)
-    assert "*Identity kept*" in said
-    assert "*Coverage*" in said
-    assert "*By the truth*" not in said
-    assert "*There and back*" not in said
+def test_explanations_name_existing_columns_only():
+    identity = IdentityEstimates(kept=Estimate(0.9, 0.1, 9))
+    coverage = CoverageEstimates(varying={0.5: Estimate(0.5, 0, 9)})
+    result = CounterfactualResult(Question("a=1"), 9, 0, coverage=coverage, identity=identity)
+    table = soundness_table([result])
+    explanation = how_to_read("soundness", table)
+    assert "*Identity kept*" in explanation
+    assert "*Coverage*" in explanation
+    assert "*By the truth*" not in explanation
+    assert "*There and back*" not in explanation
 
 
 @pytest.mark.parametrize(("entries", "about"), [(1, 2 / 10), (60, None)])
-def test_independent_noise_stays_below_what_chance_gives(entries, about):
+def test_correlations_of_independent_noise_stay_below_the_limit(entries, about):
     """In 95 % of samples of 100 rows, by drawing them."""
     generator = torch.Generator().manual_seed(0)
     noises = torch.randn(2000, 100, entries, dtype=torch.float64, generator=generator)
@@ -452,7 +466,8 @@ def test_independent_noise_stays_below_what_chance_gives(entries, about):
     centred = [each - each.mean(dim=1, keepdim=True) for each in (noises, parents)]
     scaled = [each / each.norm(dim=1, keepdim=True) for each in centred]
     largest = (scaled[0] * scaled[1]).sum(dim=1).abs().amax(dim=1)
-    result = replace(noise(torch.zeros(3), entries), rows=100, quantities={"correlation/b": 0.1})
+    statistics = NoiseStatistics(correlations={"b": 0.1})
+    result = replace(noise(torch.zeros(3), entries), rows=100, statistics=statistics)
     table = noise_table([result])
     limit = float(table.rows[0][list(table.columns).index("by chance up to")])
     assert (largest < limit).double().mean() == pytest.approx(0.95, abs=0.02)
@@ -535,12 +550,10 @@ def test_a_number_stays_with_its_million():
 
 
 def test_large_effects_have_no_decimals_that_hide_their_size():
-    quantities = {
-        f"effectiveness/brain_volume/{key}/{what}": Estimate(value, 1.0, 10)
-        for key in ("intended", "noise_floor")
-        for what, value in (("absolute_error", 53_412.123), ("bias", -12.5), ("unmeasurable", 0.0))
-    }
-    result = CounterfactualResult(Question("brain_volume=1e6"), 10, 0, quantities)
+    measured = MeasurementErrors(*(Estimate(value, 1.0, 10) for value in (53_412.123, -12.5, 0.0)))
+    effectiveness = {"brain_volume": EffectivenessEstimates(measured, noise_floor=measured)}
+    question = Question("brain_volume=1e6")
+    result = CounterfactualResult(question, 10, 0, effectiveness=effectiveness)
     table = effectiveness_table([result], ["brain_volume"], lambda name: "mm³")
     shown = dict(zip(table.columns, table.rows[0], strict=True))
     assert shown["intervention"] == "do(brain_volume = 1 million)"

@@ -1,4 +1,4 @@
-"""Metrics of counterfactuals: known values, and models that are known to be right or wrong."""
+"""Metrics of counterfactuals: known values, and models known to be correct or wrong."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_one_quantity_that_is_not_a_number_does_not_spread():
     assert math.isnan(found["b"].mean)
 
 
-def test_statistics_of_unequal_lengths_are_told():
+def test_statistics_of_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="as many values of b as of a, 3, but got 2"):
         PerImageStatistics(["a", "b"]).update({"a": torch.zeros(3), "b": torch.zeros(2)})
 
 
-def test_ground_truth_error_of_right_and_useless_answers():
+def test_ground_truth_error_of_correct_and_useless_answers():
     truth, factual = images(6, 1, 8, 8), images(6, 1, 8, 8)
     right, useless = GroundTruthError(strangers=False), GroundTruthError(strangers=False)
     right.update(truth.expand(2, -1, -1, -1, -1), truth, factual)
@@ -82,8 +82,8 @@ def test_particles_that_err_to_both_sides_have_a_better_mean():
     assert found["ratio/particle"] == pytest.approx(0.2)
 
 
-def test_volumes_of_one_repeated_slice_are_worth_as_much_as_the_slice():
-    """Each metric knows from the shapes what is an image, and counts each volume once."""
+def test_volumes_of_one_repeated_slice_score_as_the_slice():
+    """Metrics distinguish images from volumes by their shapes, and count each volume once."""
     truth, factual, stranger = (images(5, 2, 12, 13) for _ in range(3))
     answers = images(3, 5, 2, 12, 13)
     found = []
@@ -105,7 +105,7 @@ def test_volumes_of_one_repeated_slice_are_worth_as_much_as_the_slice():
             assert volumes[name] == pytest.approx(tuple(statistic), rel=1e-3), name
 
 
-def test_similarity_of_volumes_is_seen_through_windows_of_voxels():
+def test_similarity_of_volumes_uses_windows_of_voxels():
     truth, factual = images(4, 1, 9, 10, 11), images(4, 1, 9, 10, 11)
     metric = GroundTruthError(strangers=False)
     metric.update(factual[None], truth, factual)
@@ -116,7 +116,7 @@ def test_similarity_of_volumes_is_seen_through_windows_of_voxels():
 
 
 @pytest.mark.parametrize("shape", [(5, 12, 13), (5, 1, 2, 3, 4, 5)])
-def test_what_is_neither_image_nor_volume_is_refused(shape):
+def test_other_shapes_than_images_and_volumes_are_refused(shape):
     image = images(*shape)
     with pytest.raises(ValueError, match=r"truth: expected images \(B, C, H, W\) or volumes"):
         GroundTruthError(strangers=False).update(image[None], image, image)
@@ -152,13 +152,13 @@ def test_ratios_where_nothing_had_to_change():
     assert math.isnan(unchanged.compute()["ratio"].mean)
 
 
-def test_a_missing_stranger_is_told():
+def test_a_missing_stranger_is_refused():
     image = images(2, 1, 8, 8)
     with pytest.raises(ValueError, match=r"stranger: .* strangers=False"):
         GroundTruthError().update(image[None], image, image)
 
 
-def test_effectiveness_counts_what_cannot_be_measured_apart():
+def test_effectiveness_counts_unmeasurable_images_separately():
     intended = torch.tensor([[1.0], [2.0], [3.0]])
     measured = torch.stack([intended + 1, intended - 2])
     measured[0, 1], measured[1, 2] = torch.nan, torch.inf
@@ -171,7 +171,7 @@ def test_effectiveness_counts_what_cannot_be_measured_apart():
     assert found["unmeasurable"].mean == pytest.approx(1 / 3)
 
 
-def test_effectiveness_without_any_measurement_is_no_number_and_says_why():
+def test_effectiveness_without_any_measurement_is_nan():
     metric = Effectiveness()
     metric.update(torch.full((1, 4, 1), torch.nan), torch.ones(4, 1))
     found = metric.compute()
@@ -197,13 +197,13 @@ def test_effectiveness_of_complete_measurements_is_plain_statistics():
         (torch.zeros(1, 1, 1), torch.tensor([[torch.nan]]), "intended: expected finite"),
     ],
 )
-def test_effectiveness_refuses_what_is_no_attribute(measured, intended, message):
+def test_effectiveness_refuses_other_shapes_than_attributes(measured, intended, message):
     with pytest.raises(ValueError, match=message):
         Effectiveness().update(measured, intended)
 
 
 @pytest.mark.parametrize("metric", [Composition, Reversibility])
-def test_what_comes_back_is_averaged_over_particles(metric):
+def test_repeated_errors_are_averaged_over_particles(metric):
     image = images(3, 1, 8, 8)
     metric = metric(repetitions=[1, 4])
     metric.update(image, {1: torch.stack([image, image + 4]), 4: image[None] + 7, 9: image})
@@ -217,24 +217,24 @@ def test_what_comes_back_is_averaged_over_particles(metric):
 
 
 @pytest.mark.parametrize("repetitions", [[], [0], [2, 2]])
-def test_repetitions_that_make_no_sense_are_told(repetitions):
+def test_invalid_repetitions_are_refused(repetitions):
     with pytest.raises(ValueError, match="repetitions: expected different whole numbers"):
         Composition(repetitions)
 
 
-def test_classes_are_no_scores():
+def test_scores_instead_of_classes_are_refused():
     classes = torch.zeros(4, 1, dtype=torch.int64)
     with pytest.raises(ValueError, match="counterfactual: expected class indices"):
         IdentityPreservation().update(torch.rand(1, 4, 1), classes, classes)
 
 
 def grey_levels_of(rate: torch.Tensor) -> torch.Tensor:
-    """A draw for each image of a predictive distribution over whole grey levels."""
+    """Draws of a predictive distribution over whole grey levels, one for each image."""
     return torch.poisson(rate).clamp(max=255)
 
 
-def test_an_exact_model_of_images_is_covered_as_often_as_promised():
-    """Most pixels are black for sure, some are mostly black, some vary: levels hold for all."""
+def test_coverage_of_an_exact_model_of_images_equals_the_level():
+    """Most pixels are always black, some are mostly black, some vary: levels hold for all."""
     rate = torch.cat([torch.zeros(24), torch.full((20,), 0.4), torch.full((20,), 30.0)])
     rate = (rate.view(1, 8, 8) * (0.5 + torch.rand(3000, 1, 1, 1))).contiguous()
     metric = IntervalCoverage()
@@ -249,7 +249,7 @@ def test_an_exact_model_of_images_is_covered_as_often_as_promised():
     assert found["varying"].mean == pytest.approx(0.6, abs=0.07)
 
 
-def test_a_model_that_is_too_sure_shows_among_the_varying_pixels():
+def test_overconfidence_shows_in_the_varying_pixels():
     truth = torch.zeros(500, 1, 8, 8)
     truth[:, :, 0] = 100 + 20 * torch.randn(500, 1, 8)
     particles = torch.zeros(20, 500, 1, 8, 8)
@@ -263,12 +263,12 @@ def test_a_model_that_is_too_sure_shows_among_the_varying_pixels():
 
 
 @pytest.mark.parametrize("levels", [[], [0.5, 0.5], [1.0], [0.0], [0.9999991, 0.9999992]])
-def test_levels_that_make_no_sense_are_told(levels):
+def test_invalid_levels_are_refused(levels):
     with pytest.raises(ValueError, match="levels: expected"):
         IntervalCoverage(levels)
 
 
-def test_noise_of_a_right_model_is_calibrated_and_that_of_a_wrong_one_is_not():
+def test_noise_is_calibrated_in_a_correct_model_only():
     parent, noise = torch.rand(3000, 1), torch.randn(3000, 1)
     right, wrong = NoiseCalibration(["a"]), NoiseCalibration(["a"])
     right.update(noise, {"a": parent})
@@ -282,7 +282,7 @@ def test_noise_of_a_right_model_is_calibrated_and_that_of_a_wrong_one_is_not():
     assert bad["correlation/a"] == pytest.approx(0.636, abs=0.05)
 
 
-def test_noise_of_many_entries_names_the_worst():
+def test_noise_of_many_entries_reports_the_worst():
     noise = torch.randn(800, 2, 3)
     parent = torch.randn(800, 1)
     noise[:, 1, 2] = -0.8 * parent[:, 0] + 0.6 * noise[:, 1, 2]
@@ -297,7 +297,7 @@ def test_noise_of_many_entries_names_the_worst():
     assert found["kolmogorov_smirnov"] > 0.05
 
 
-def test_noise_and_parents_that_do_not_match_are_told():
+def test_noise_and_parents_that_do_not_match_are_refused():
     metric = NoiseCalibration(["a"])
     with pytest.raises(ValueError, match="parents: a is missing"):
         metric.update(torch.randn(4, 1), {})

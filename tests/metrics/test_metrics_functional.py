@@ -52,7 +52,7 @@ def test_image_measures_take_every_number_type(measure, dtype):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_image_measures_refuse_what_does_not_match(measure):
+def test_image_measures_refuse_shapes_that_do_not_match(measure):
     with pytest.raises(ValueError, match=r"image: .* target, \(2, 1, 8, 8\), but got \(1, 8, 8\)"):
         measure(torch.zeros(1, 8, 8), torch.zeros(2, 1, 8, 8))
     with pytest.raises(ValueError, match=r"target: .* image, meta, but got cpu"):
@@ -129,7 +129,7 @@ def test_wasserstein_distance_is_a_metric():
     assert found == pytest.approx(twice, rel=1e-6)
 
 
-def test_wasserstein_distance_refuses_what_is_no_distribution():
+def test_wasserstein_distance_refuses_invalid_weights_and_samples():
     x = torch.randn(3)
     with pytest.raises(ValueError, match=r"second: expected a sample of shape \(N,\)"):
         wasserstein_distance(x, x[None])
@@ -161,7 +161,7 @@ def test_kolmogorov_smirnov_p_values_of_a_true_model_are_uniform():
     assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-4
 
 
-def test_kolmogorov_smirnov_refuses_what_is_no_sample():
+def test_kolmogorov_smirnov_refuses_other_shapes():
     for sample in (torch.empty(0), torch.zeros(2, 1)):
         with pytest.raises(ValueError, match=r"sample: expected a sample of shape \(N,\)"):
             kolmogorov_smirnov(sample)
@@ -177,12 +177,12 @@ def test_pearson_correlation_is_that_of_numpy():
     np.testing.assert_allclose(pearson_correlation(first, second).numpy(), expected, atol=1e-9)
 
 
-def test_the_correlation_of_a_constant_is_not_a_number():
+def test_the_correlation_of_a_constant_is_nan():
     values = torch.randn(10, 1)
     assert pearson_correlation(torch.full((10, 1), 0.1), values).isnan()
 
 
-def test_correlations_refuse_what_does_not_match():
+def test_correlations_refuse_shapes_that_do_not_match():
     x = torch.randn(5, 1)
     with pytest.raises(ValueError, match="first: expected as many rows as second, 4, but got 5"):
         pearson_correlation(x, x[:4])
@@ -206,7 +206,7 @@ def few_grey_levels(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("draw", [torch.randn, few_grey_levels], ids=["continuous", "discrete"])
 @pytest.mark.parametrize("particles", [1, 4, 20])
 @pytest.mark.parametrize("level", [0.5, 0.9])
-def test_an_exact_predictive_is_covered_as_often_as_promised(draw, particles, level):
+def test_coverage_of_an_exact_predictive_equals_the_level(draw, particles, level):
     size = 40_000
     covered = central_interval_coverage(draw(particles, size), draw(size), level)
     deviation = covered.std() / math.sqrt(size)
@@ -214,7 +214,7 @@ def test_an_exact_predictive_is_covered_as_often_as_promised(draw, particles, le
     assert deviation < 0.003
 
 
-def test_too_narrow_and_too_wide_predictives_are_told():
+def test_coverage_tells_narrow_from_wide_predictives():
     truth = torch.randn(20_000)
     narrow = central_interval_coverage(0.5 * torch.randn(50, 20_000), truth, 0.8).mean()
     wide = central_interval_coverage(2 * torch.randn(50, 20_000), truth, 0.8).mean()
@@ -222,7 +222,7 @@ def test_too_narrow_and_too_wide_predictives_are_told():
     assert wide > 0.95
 
 
-def test_ranks_of_truths_among_and_beside_particles():
+def test_ranks_of_truths_within_and_outside_of_particles():
     particles = torch.tensor([1.0, 2.0, 2.0, 3.0])[:, None].expand(4, 4)
     lower, upper = rank_interval(particles, torch.tensor([0.0, 2.0, 2.5, 9.0]))
     assert lower.mul(5).tolist() == pytest.approx([0, 1, 3, 4])
@@ -234,7 +234,7 @@ def test_coverage_of_a_pixel_that_never_changes_is_the_level():
     assert central_interval_coverage(black, black[0], 0.9).tolist() == pytest.approx([0.9] * 3)
 
 
-def test_coverage_refuses_what_does_not_match():
+def test_coverage_refuses_shapes_that_do_not_match():
     with pytest.raises(ValueError, match=r"particles: .* truth, \(P, 4\) .* got \(3, 5\)"):
         rank_interval(torch.zeros(3, 5), torch.zeros(4))
     with pytest.raises(ValueError, match="P of at least 1"):
@@ -297,7 +297,7 @@ def test_measures_of_volumes_do_not_depend_on_the_order_of_axes(measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_volumes_are_refused_where_they_are_none(measure):
+def test_images_passed_as_volumes_are_refused(measure):
     with pytest.raises(ValueError, match=r"image: expected shape \(\*batch, C, D, H, W\)"):
         measure(torch.zeros(1, 8, 8), torch.zeros(1, 8, 8), spatial_dims=3)
     with pytest.raises(ValueError, match="spatial_dims: expected 2 for images or 3 for volumes"):

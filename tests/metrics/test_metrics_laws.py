@@ -1,4 +1,4 @@
-"""What holds of every metric: order, batches and processes do not matter; mistakes are told."""
+"""Laws of every metric: independence of order, batches and processes; errors of bad input."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ every_metric = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
 def flat(found: Any) -> dict[str, float]:
-    """Every number that a metric computed."""
+    """All numbers that a metric computed."""
     if isinstance(found, Mapping):
         return {
             f"{name}.{key}": number
@@ -125,7 +125,7 @@ def close(expected: dict[str, float], rel: float = 1e-9, abs: float = 1e-9) -> A
 
 
 def close_in_single_precision(expected: dict[str, float]) -> Any:
-    """Rows are rounded otherwise in another batch, or in another place of it."""
+    """Rounding depends on the batch of a row and its position."""
     return close(expected, rel=1e-5, abs=1e-6)
 
 
@@ -157,7 +157,7 @@ def test_two_processes_are_one(case):
 
 @every_metric
 def test_gathered_states_are_one(case):
-    """What torchmetrics does between processes, with a gather that stands for two of them."""
+    """Synchronisation by torchmetrics, with a gather that simulates two processes."""
     rows = torch.arange(ROWS)
     one, other = case.make(), case.make()
     one.update(**case.batch(rows[:5]))
@@ -208,7 +208,7 @@ def test_reset_forgets(case):
 
 
 @every_metric
-def test_computing_before_any_update_is_told(case):
+def test_computing_before_any_update_is_refused(case):
     metric = case.make()
     with (
         pytest.warns(UserWarning, match="before the ``update``"),
@@ -276,7 +276,7 @@ def elsewhere(batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @every_metric
-def test_tensors_on_different_devices_are_told(case):
+def test_tensors_on_different_devices_are_refused(case):
     batches = list(elsewhere(case.batch(torch.arange(ROWS))))
     assert len(batches) > 1
     for batch in batches:
@@ -285,8 +285,8 @@ def test_tensors_on_different_devices_are_told(case):
 
 
 @every_metric
-def test_a_metric_on_another_device_is_told(case):
-    """All tensors agree, but the metric is elsewhere."""
+def test_a_metric_on_another_device_is_refused(case):
+    """All tensors are on one device, the metric on another."""
     metric = case.make().to("meta")
     expected = r"expected tensors on meta, where the metric is, but got cpu; move the metric with"
     with pytest.raises(ValueError, match=rf"{type(metric).__name__}: {expected}"):
@@ -294,8 +294,8 @@ def test_a_metric_on_another_device_is_told(case):
 
 
 @every_metric
-def test_shapes_that_do_not_match_are_told(case):
-    """One argument one row short: the message names an argument and both shapes."""
+def test_shapes_that_do_not_match_are_refused(case):
+    """With one argument one row short, the message names an argument and both shapes."""
     rows = torch.arange(ROWS)
     batch, short = case.batch(rows), case.batch(rows[1:])
     for name in batch if len(batch) > 1 else ():

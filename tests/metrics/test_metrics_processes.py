@@ -1,4 +1,4 @@
-"""Metrics on two processes that talk to each other."""
+"""Metrics on two communicating processes."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def test_statistics_are_those_of_all_images_however_batched():
 
 
 def test_statistics_of_two_processes_add_up():
-    """What torchmetrics sums over processes gives the statistics of all images."""
+    """The sums of torchmetrics over processes give the statistics of all images."""
     parts = [PerImageStatistics(["a"]), PerImageStatistics(["a"])]
     parts[0].update({"a": torch.tensor([1.0, 2.0, 3.0])})
     parts[1].update({"a": torch.tensor([10.0])})
@@ -71,6 +71,6 @@ def test_statistics_of_several_precisions_keep_each():
 
 
 @pytest.mark.parametrize("names", [["a", "a"], []])
-def test_statistics_refuse_names_that_are_missing_or_there_twice(names):
+def test_statistics_refuse_missing_and_duplicate_names(names):
     with pytest.raises(ValueError, match="names: expected at least one, all different"):
         PerImageStatistics(names)
