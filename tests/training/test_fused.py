@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
-from deepscm_pl.training.steps import fuse
+from deepscm_pl.training.schedule import fuse
 
 
 def steps(optimizer, weights, count=5):
