@@ -18,7 +18,7 @@ from deepscm_pl.configuration import describe
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
-from deepscm_pl.runs.finite import require_finite
+from deepscm_pl.runs.finite import require_finite_terms
 from deepscm_pl.runs.training_state import check_monitors
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.training import bound, preparation
@@ -184,7 +184,7 @@ class DeepSCM(StoredModule):
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         """The quantities of each image in the batch, ``(batch,)`` each."""
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
-        require_finite(self, batch, batch_index, bound.bound_terms(quantities))
+        require_finite_terms(self, batch, batch_index, bound.bound_terms(quantities))
         return quantities
 
     def _quantities(self, elbo: EvidenceLowerBound) -> dict[str, Tensor]:
