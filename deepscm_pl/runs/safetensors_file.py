@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,8 @@ def read_exported(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 def _description(path: Path, text: str) -> dict[str, Any]:
     found = None
     if len(text) <= _DESCRIPTION_LIMIT:
-        try:
+        with suppress(ValueError, RecursionError):
             found = json.loads(text, object_pairs_hook=_from_json)
-        except (ValueError, RecursionError):
-            pass
     if not isinstance(found, dict):
         raise ValueError(
             f"checkpoint: {path} is no model of this program: its metadata have no readable entry "

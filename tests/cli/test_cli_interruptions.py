@@ -188,7 +188,7 @@ def test_the_newest_complete_checkpoint_is_found(whole, tmp_path, capsys):
     good = folder / "last.ckpt"
     broken = folder / "newer.ckpt"
     broken.write_bytes(good.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match=r"going on with .*last.ckpt; others, which may be"):
+    with pytest.warns(UserWarning, match=r"resuming from .*last.ckpt; others, which may be"):
         assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
     assert last(tmp_path)["global_step"] == STEPS
     for path in folder.glob("*.ckpt"):
