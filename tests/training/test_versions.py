@@ -61,7 +61,7 @@ def test_newer_exported_models_are_refused(checkpoint, tmp_path):
     ],
 )
 def test_bad_formats_are_refused(altered, stamp):
-    with pytest.raises(ValueError, match="does not say its format: expected a whole number"):
+    with pytest.raises(ValueError, match="has no valid format: expected a whole number"):
         read_checkpoint(altered(deepscm_pl=stamp))
 
 
