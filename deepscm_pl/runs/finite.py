@@ -31,12 +31,8 @@ __all__ = [
 class BatchRecord(NamedTuple):
     """The properties of a batch that an error message reports.
 
-    Attributes:
-        epoch: Index of the epoch.
-        number: Index of the batch in the epoch.
-        loss: A scalar.
-        quantities: Terms of the loss by name, ``(batch,)`` each; ``bound`` is their sum.
-        rows: Row numbers of the images, ``(batch, 1)``; None where the data have none.
+    ``quantities`` are terms of the scalar loss, ``(batch,)`` each, of which ``bound`` is the sum.
+    ``rows`` are the row numbers of the images, ``(batch, 1)``; None where the data have none.
     """
 
     epoch: int
@@ -47,13 +43,7 @@ class BatchRecord(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A quantity that is not finite.
-
-    Attributes:
-        term: Name of a quantity, ``objective``, or ``the gradient of`` something.
-        images: Whether each image of the batch is affected, ``(batch,)``.
-        batch: The batch in which it occurred.
-    """
+    """A quantity that is not finite, and whether each image is affected, ``(batch,)``."""
 
     term: str
     images: Tensor
@@ -222,37 +212,23 @@ class FiniteCheck(pl.Callback):
         is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         _raise_on(self.watch.step({} if is_scaled else found), trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait for all results: weights may be saved next without :meth:`on_save_checkpoint`."""
-        _raise_on(self.watch.finish(), trainer, pl_module)
-
-    on_validation_start = on_train_epoch_end
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait for all results."""
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        """Raise FloatingPointError if the weights come from a step that was not finite."""
         self._batch = (None, 0)
         _raise_on(self.watch.finish(), trainer, pl_module)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Raise FloatingPointError if the weights come from a step that was not finite."""
-        _raise_on(self.watch.finish(), trainer, pl_module)
+    # Weights may be saved after these without :meth:`on_save_checkpoint`.
+    on_train_epoch_end = on_validation_start = on_train_end = on_save_checkpoint
 
 
 def require_finite_terms(
     pl_module: pl.LightningModule, batch: Any, batch_idx: int, terms: Mapping[str, Tensor]
 ) -> None:
-    """Stop an evaluation where the sum of terms is not finite; synchronises with the device.
+    """Raise FloatingPointError if a sum of terms is not finite; synchronises with the device.
 
-    Args:
-        pl_module: The model.
-        batch: The batch.
-        batch_idx: Its index.
-        terms: Terms by name, ``(batch,)`` each; ``bound`` is their sum.
-
-    Raises:
-        FloatingPointError: Naming the term and the images.
+    The terms have the shape ``(batch,)``, and ``bound`` is their sum.
     """
     total = terms["bound"].sum()
     if not bool(total.isfinite()):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.trainer.states import RunningStage, TrainerFn
 
 from deepscm_pl.runs.progress import Progress, keep_progress, leave_resumption
 from deepscm_pl.runs.reading import stamp
@@ -20,6 +20,13 @@ from deepscm_pl.runs.training_state import check_optimizers, check_state, keep_o
 __all__ = ["RepeatableRun", "absent"]
 
 _SEED = "random_seed"
+_STAGES: dict[RunningStage | None, int] = {
+    RunningStage.TRAINING: 0,
+    RunningStage.SANITY_CHECKING: 1,
+    RunningStage.VALIDATING: 1,
+    RunningStage.PREDICTING: 2,
+    RunningStage.TESTING: 3,
+}
 
 
 class RepeatableRun(pl.Callback):
@@ -74,7 +81,7 @@ class RepeatableRun(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed the generators."""
-        self._seed_generators(pl_module, 0, batch_idx, trainer.global_rank)
+        self._seed_generators(trainer, pl_module, batch_idx)
         leave_resumption(trainer)
 
     def on_validation_batch_start(
@@ -85,35 +92,17 @@ class RepeatableRun(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Seed the generators."""
-        self._seed_generators(pl_module, 1, batch_idx, trainer.global_rank)
+        """Seed the generators; so for test and predict."""
+        self._seed_generators(trainer, pl_module, batch_idx)
 
-    def on_test_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Seed the generators."""
-        self._seed_generators(pl_module, 3, batch_idx, trainer.global_rank)
-
-    def on_predict_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Seed the generators by the index that the batch would have on a single process."""
-        index = batch_idx * trainer.world_size + trainer.global_rank
-        self._seed_generators(pl_module, 2, index, 0)
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
     def _seed_generators(
-        self, pl_module: pl.LightningModule, stage: int, batch_idx: int, process: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch_idx: int
     ) -> None:
+        stage, process = _STAGES[trainer.state.stage], trainer.global_rank
+        if trainer.predicting:  # as on a single process
+            batch_idx, process = batch_idx * trainer.world_size + process, 0
         entropy = (self.seed or 0, stage, pl_module.current_epoch, batch_idx, process)
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
         if pl_module.device.type == "cpu":
