@@ -7,8 +7,9 @@ estimated first. The estimates are lower bounds: a model that fits is never refu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -22,14 +23,7 @@ __all__ = ["bytes_of", "memory_of", "require_buildable", "require_memory_for"]
 
 
 def memory_of(device: torch.device | None = None) -> int | None:
-    """Total memory of a GPU, or of the machine or its container, in bytes.
-
-    Args:
-        device: A GPU; None for the machine.
-
-    Returns:
-        None if it is not known.
-    """
+    """Total memory of a GPU, or of the machine or its container, in bytes; None if unknown."""
     if device is not None and device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if device is not None and device.type != "cpu":
@@ -46,16 +40,13 @@ def bytes_of(module: nn.Module) -> int:
 def require_memory_for(
     name: str, value: Any, wanted: float, device: torch.device | None = None
 ) -> None:
-    """Raise if a setting needs more memory than exists.
+    """Raise ValueError if a setting needs more memory than exists.
 
     Args:
         name: The setting, for the message.
         value: Its value.
         wanted: A lower bound of its memory, in bytes.
         device: A GPU; None for the machine.
-
-    Raises:
-        ValueError: Naming the setting and both sizes.
 
     Example:
         >>> require_memory_for("density_size", 10**15, 4e15)
@@ -76,9 +67,9 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
 
     Args:
         name: The setting that describes the module, for the message.
-        make: Its factory, a class or ``functools.partial`` of one, called on the device ``meta``,
-            where tensors have shapes and no memory.
-        *arguments: Arguments of the factory.
+        make: A class or ``functools.partial`` of one, called on the device ``meta``, where tensors
+            have shapes and no memory.
+        *arguments: Arguments of ``make``.
 
     Raises:
         ValueError: Naming the setting, the largest number in it and both sizes.
@@ -90,41 +81,31 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
             ...
         ValueError: network.out_features: 10000000000000 takes at least 200 TB of memory, but ...
     """
-    wanted = _estimate(make, arguments)
-    available = memory_of()
-    if available is None or wanted <= available:
-        return
-    setting, value = max(_whole_numbers_in(make), key=_second, default=("", "it"))
-    require_memory_for(".".join(filter(None, (name, setting))), value, wanted)
-
-
-def _estimate(make: Callable[..., nn.Module], arguments: Sequence[Any]) -> float:
-    """Size of the module in bytes; 0 if unknown."""
+    wanted: float = 0
     try:
         with torch.device("meta"):
             made = make(*arguments)
-    except Exception as error:
-        # An overflow is a size that torch cannot represent; the build raises other errors again.
-        return math.inf if "overflow" in str(error).lower() else 0
-    return bytes_of(made) if isinstance(made, nn.Module) else 0
-
-
-def _whole_numbers_in(make: Callable[..., nn.Module]) -> Iterator[tuple[str, int]]:
-    """The integers among the arguments of a factory, by their dotted path."""
+        wanted = bytes_of(made) if isinstance(made, nn.Module) else 0
+    except Exception as error:  # the build on the real device raises it again
+        if "overflow" in str(error).lower():  # a size that torch cannot represent
+            wanted = math.inf
+    available = memory_of()
+    if available is None or wanted <= available:
+        return
+    numbers: list[tuple[str, Any]] = [("", "it")]
     with suppress(ValueError):  # a factory that cannot be described
-        yield from _leaves(describe(make), ())
+        numbers = [*_whole_numbers(describe(make), ())] or numbers
+    setting, value = max(numbers, key=itemgetter(1))
+    require_memory_for(".".join(filter(None, (name, setting))), value, wanted)
 
 
-def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+def _whole_numbers(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """The integers in a description, by their dotted path."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _leaves(value, path if key == "init_args" else (*path, str(key)))
+            yield from _whole_numbers(value, path if key == "init_args" else (*path, str(key)))
     elif isinstance(node, list):
         for value in node:
-            yield from _leaves(value, path)
+            yield from _whole_numbers(value, path)
     elif isinstance(node, int) and not isinstance(node, bool):
         yield ".".join(path), node
-
-
-def _second(pair: tuple[str, int]) -> int:
-    return pair[1]
