@@ -142,7 +142,7 @@ def test_every_writer_names_what_it_writes(tmp_path, place, kept, write):
 
 def test_checkpoints_tell_it_once(tmp_path):
     expected = (
-        r"the checkpoint .*c\.ckpt could not be written \([^()]*too large[^()]*\); the earlier"
+        r"the checkpoint .*c\.ckpt could not be written \([^()]*too large[^()]*\); earlier checkpoints"
     )
     writer = AtomicCheckpointIO()
     with files_of_at_most(1000), pytest.raises(OSError, match=expected):
