@@ -19,7 +19,6 @@ from deepscm_pl.checks import real_number, whole_number
 __all__ = [
     "BatchRecord",
     "FiniteCheck",
-    "FiniteWatch",
     "Problem",
     "SkipSteps",
     "gradient_norm",
@@ -71,60 +70,6 @@ class _Check(NamedTuple):
         return Problem(f"the gradient of {', '.join(broken)}", _all_images(batch), batch)
 
 
-class FiniteWatch:
-    """Checks whether losses and gradients are finite.
-
-    On the CPU, each step is checked before the optimiser changes the weights. On a GPU, the result
-    is read ``delay`` steps later, so that no step synchronises with the device.
-
-    Example:
-        >>> watch = FiniteWatch()
-        >>> values = torch.tensor([1.0, float("nan")])
-        >>> watch.note(BatchRecord(0, 7, values.sum(), {"log_prob/image": values}, None))
-        >>> problem = watch.step({})
-        >>> problem.term, problem.images.tolist(), problem.batch.number
-        ('log_prob/image', [False, True], 7)
-    """
-
-    def __init__(self, delay: int = 2) -> None:
-        self.delay = delay
-        self._batches: list[BatchRecord] = []
-        self._checks: deque[_Check] = deque()
-
-    def note(self, batch: BatchRecord) -> None:
-        """Add a batch that contributes to the next step."""
-        self._batches.append(batch)
-
-    def skip(self) -> None:
-        """Forget the batches of the next step, which is left out."""
-        self._batches.clear()
-
-    def step(self, norms: Mapping[str, Tensor]) -> Problem | None:
-        """Check the next step, given the norms of its gradients by name.
-
-        Returns:
-            The problem of this step or an earlier one; None if there is none so far.
-        """
-        if not self._batches:
-            return None
-        self._checks.append(_check(tuple(self._batches), norms))
-        self._batches.clear()
-        return self._read(self.delay if self._checks[-1].arrival is not None else 0)
-
-    def finish(self) -> Problem | None:
-        """Wait for the results of all steps."""
-        return self._read(0)
-
-    def _read(self, unread: int) -> Problem | None:
-        """Read the results of all but the latest steps."""
-        while len(self._checks) > unread:
-            problem = self._checks.popleft().problem()
-            if problem is not None:
-                self._checks.clear()
-                return problem
-        return None
-
-
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor | None:
     """The Euclidean norm of the gradients of parameters, a scalar; None if none has a gradient."""
     gradients = [each.grad for each in parameters if each.grad is not None]
@@ -164,8 +109,9 @@ def _check(batches: tuple[BatchRecord, ...], norms: Mapping[str, Tensor]) -> _Ch
 class FiniteCheck(pl.Callback):
     """Stops a training where a loss or a gradient is not finite, and names the term and the images.
 
-    Training steps never synchronise with a GPU, see :class:`FiniteWatch`. A checkpoint is saved
-    only if all steps so far were finite.
+    On the CPU, each step is checked before the optimiser changes the weights. On a GPU, the result
+    is read ``delay`` steps later, so that no step synchronises with the device. A checkpoint is
+    saved only if all steps so far were finite.
 
     :class:`~deepscm_pl.training.DeepSCM` adds this callback itself; add it to the trainer for
     modules of your own, after callbacks that change gradients. A module may have an attribute
@@ -174,16 +120,51 @@ class FiniteCheck(pl.Callback):
 
     Args:
         delay: Number of steps after which the result of a GPU is read.
+
+    Example:
+        >>> check = FiniteCheck()
+        >>> values = torch.tensor([1.0, float("nan")])
+        >>> check.note(BatchRecord(0, 7, values.sum(), {"log_prob/image": values}, None))
+        >>> problem = check.step({})
+        >>> problem.term, problem.images.tolist(), problem.batch.number
+        ('log_prob/image', [False, True], 7)
     """
 
     def __init__(self, delay: int = 2) -> None:
         self.delay = whole_number("delay", delay, least=0)
-        self.watch = FiniteWatch(self.delay)
+        self._batches: list[BatchRecord] = []
+        self._checks: deque[_Check] = deque()
         self._batch: tuple[Any, int] = (None, 0)
+
+    def note(self, batch: BatchRecord) -> None:
+        """Add a batch that contributes to the next step."""
+        self._batches.append(batch)
+
+    def step(self, norms: Mapping[str, Tensor]) -> Problem | None:
+        """Check the next step, given the norms of its gradients by name.
+
+        Returns:
+            The problem of this step or an earlier one; None if there is none so far.
+        """
+        if not self._batches:
+            return None
+        self._checks.append(_check(tuple(self._batches), norms))
+        self._batches.clear()
+        return self.finish(self.delay if self._checks[-1].arrival is not None else 0)
+
+    def finish(self, unread: int = 0) -> Problem | None:
+        """Wait for the results of all but the latest ``unread`` steps."""
+        while len(self._checks) > unread:
+            problem = self._checks.popleft().problem()
+            if problem is not None:
+                self._checks.clear()
+                return problem
+        return None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the steps of an interrupted training."""
-        self.watch = FiniteWatch(self.delay)
+        self._batches.clear()
+        self._checks.clear()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -196,7 +177,7 @@ class FiniteCheck(pl.Callback):
     ) -> None:
         """Note the loss of the batch."""
         terms = getattr(pl_module, "loss_terms", {})
-        self.watch.note(_record(trainer, *self._batch, loss, terms))
+        self.note(_record(trainer, *self._batch, loss, terms))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -207,17 +188,17 @@ class FiniteCheck(pl.Callback):
         norms = {name: gradient_norm(group) for name, group in parameters.items()}
         found = {name: norm for name, norm in norms.items() if norm is not None}
         if not found:  # a callback has removed the gradients
-            self.watch.skip()
+            self._batches.clear()
         # If scaled gradients overflow, the scaler of the precision plugin skips the step.
         is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        _raise_on(self.watch.step({} if is_scaled else found), trainer, pl_module)
+        _raise_on(self.step({} if is_scaled else found), trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         """Raise FloatingPointError if the weights come from a step that was not finite."""
         self._batch = (None, 0)
-        _raise_on(self.watch.finish(), trainer, pl_module)
+        _raise_on(self.finish(), trainer, pl_module)
 
     # Weights may be saved after these without :meth:`on_save_checkpoint`.
     on_train_epoch_end = on_validation_start = on_train_end = on_save_checkpoint

@@ -140,7 +140,10 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("fill_the_disk", r"could not be written .*File too large.* earlier checkpoints are intact"),
+        (
+            "fill_the_disk",
+            r"could not be written .*File too large.* earlier checkpoints are in",
+        ),
         ("remove_the_folder", r"could not be written .*has vanished"),
     ],
 )

@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from test_deep_scm import make, trainer
 
-from deepscm_pl.callbacks import SkipSteps
-from deepscm_pl.runs.finite import BatchRecord, FiniteWatch, problem_of
+from deepscm_pl.callbacks import FiniteCheck, SkipSteps
+from deepscm_pl.runs.finite import BatchRecord, problem_of
 
 from tiny import TinyDataModule
 
@@ -140,33 +140,39 @@ def test_what_is_on_its_way_is_looked_at_later(monkeypatch):
     monkeypatch.setattr(
         finite, "_check", lambda *arguments: check(*arguments)._replace(arrival=Arrival())
     )
-    watch = FiniteWatch(delay=2)
+    checker = FiniteCheck(delay=2)
     found = []
     for number, value in enumerate([1.0, NAN, 1.0, 1.0, 1.0]):
-        watch.note(record(torch.tensor([1.0, value]), number))
-        found.append(watch.step({}))
+        checker.note(record(torch.tensor([1.0, value]), number))
+        found.append(checker.step({}))
         if found[-1] is not None:
             break
     assert [each is None for each in found] == [True, True, True, False]
     assert found[-1].batch.number == 1
-    assert watch.finish() is None
-    watch.note(record(torch.tensor([NAN]), 9))
-    assert watch.step({}) is None
-    assert watch.finish().batch.number == 9
+    assert checker.finish() is None
+    checker.note(record(torch.tensor([NAN]), 9))
+    assert checker.step({}) is None
+    assert checker.finish().batch.number == 9
 
 
 def test_all_batches_of_an_accumulated_step_are_looked_at():
-    watch = FiniteWatch()
+    checker = FiniteCheck()
     for number in range(3):
-        watch.note(record(torch.tensor([NAN if number == 1 else 0.0]), number))
-    assert watch.step({}).batch.number == 1
+        checker.note(record(torch.tensor([NAN if number == 1 else 0.0]), number))
+    assert checker.step({}).batch.number == 1
 
 
-def test_a_step_left_out_is_forgotten():
-    watch = FiniteWatch()
-    watch.note(record(torch.tensor([NAN])))
-    watch.skip()
-    assert watch.step({}) is None
+def test_a_step_left_out_is_forgotten(tmp_path):
+    class Remove(pl.Callback):
+        def on_after_backward(self, trainer, pl_module):
+            if trainer.fit_loop.epoch_loop.batch_idx == 2:
+                for parameter in pl_module.parameters():
+                    parameter.grad = None
+
+    callbacks = [Poison("data"), Remove()]
+    fitter = trainer(tmp_path, max_epochs=1, callbacks=callbacks)
+    fitter.fit(make(), datamodule=TinyDataModule())
+    assert fitter.global_step == 4
 
 
 def test_an_overflowing_sum_is_named():
