@@ -70,7 +70,7 @@ def write_model(
     content = checkpoint.content
     is_averaged = "current_model_state" in content or content.get("weights") == "averaged"
     about = {
-        "variables": {name: _description(scm, name) for name in scm.variables},
+        "variables": {name: _describe_variable(scm, name) for name in scm.variables},
         "weights": "averaged" if is_averaged else "raw",
         "parameters": sum(parameter.numel() for parameter in scm.parameters()),
     }
@@ -78,7 +78,7 @@ def write_model(
     return about
 
 
-def _description(scm: StructuralCausalModel, name: str) -> dict[str, Any]:
+def _describe_variable(scm: StructuralCausalModel, name: str) -> dict[str, Any]:
     variable = scm.variables[name]
     domain = {
         field: None if isinstance(value, float) and not math.isfinite(value) else value

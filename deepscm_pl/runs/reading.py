@@ -109,7 +109,7 @@ def load_weights(model: nn.Module, weights: Any) -> None:
     broken = [*_names_not_finite(model)]
     if broken:
         raise ValueError(
-            f"the weights are not finite ({_summary(broken)}): the training that saved them had "
+            f"the weights are not finite ({_abridged(broken)}): the training that saved them had "
             "diverged; take an earlier checkpoint of the same run."
         )
 
@@ -131,9 +131,9 @@ def _different_names(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator[s
     missing = [name for name in expected if name not in weights]
     unexpected = [name for name in weights if name not in expected]
     if missing:
-        yield f"missing: {_summary(missing)}"
+        yield f"missing: {_abridged(missing)}"
     if unexpected:
-        yield f"unexpected: {_summary(unexpected)}"
+        yield f"unexpected: {_abridged(unexpected)}"
 
 
 def _different_tensors(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator[str]:
@@ -146,7 +146,7 @@ def _different_tensors(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator
         if (difference := _difference(weights[name], value))
     ]
     if found:
-        yield _summary(found)
+        yield _abridged(found)
 
 
 def _difference(value: Any, expected: Tensor) -> str:
@@ -163,7 +163,7 @@ def _difference(value: Any, expected: Tensor) -> str:
     return ""
 
 
-def _summary(texts: list[Any]) -> str:
+def _abridged(texts: list[Any]) -> str:
     first = one_line(texts[0])
     return first if len(texts) == 1 else f"{first} and {len(texts) - 1} more"
 

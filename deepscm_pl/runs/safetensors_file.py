@@ -105,11 +105,11 @@ def read_exported(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             f"checkpoint: {path} cannot be read ({one_line(error)}); it is truncated or no "
             "safetensors file. Export the model again."
         ) from None
-    description = without_training_state(_description(path, metadata.get(_ENTRY, "")))
+    description = without_training_state(_parsed_description(path, metadata.get(_ENTRY, "")))
     return {**description, "state_dict": _moved(weights, map_location)}
 
 
-def _description(path: Path, text: str) -> dict[str, Any]:
+def _parsed_description(path: Path, text: str) -> dict[str, Any]:
     found = None
     if len(text) <= _DESCRIPTION_LIMIT:
         with suppress(ValueError, RecursionError):
@@ -155,7 +155,7 @@ def _separate(name: str, value: Any) -> Tensor:
 
 def _to_json(description: Mapping[str, Any]) -> str:
     try:
-        text = json.dumps(_plain(description), allow_nan=False)
+        text = json.dumps(_jsonable(description), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"checkpoint: its description cannot be written as JSON ({one_line(error)}); such a "
@@ -169,18 +169,18 @@ def _to_json(description: Mapping[str, Any]) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     """Replace numbers that JSON lacks, and refuse keys that are not texts."""
     if isinstance(value, float) and not math.isfinite(value):
         return {_NOT_FINITE: str(value)}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_jsonable(item) for item in value]
     if not isinstance(value, Mapping):
         return value
     for name in value:
         if not isinstance(name, str):
             raise TypeError(f"the name {name!r} is no text")
-    return {name: _plain(item) for name, item in value.items()}
+    return {name: _jsonable(item) for name, item in value.items()}
 
 
 def _moved(weights: dict[str, Tensor], map_location: Any) -> dict[str, Tensor]:

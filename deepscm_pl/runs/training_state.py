@@ -61,19 +61,19 @@ def check_state(checkpoint: Mapping[str, Any]) -> None:
     """Raise ValueError unless the training state has the form that Lightning saves."""
     version = checkpoint.get(_LIGHTNING)
     is_version = isinstance(version, str) and bool(_LIGHTNING_VERSION.fullmatch(version))
-    _require(is_version, _LIGHTNING, "a version of Lightning, such as 2.6.0", version)
+    _require_entry(is_version, _LIGHTNING, "a version of Lightning, such as 2.6.0", version)
     for name in ("callbacks", "loops"):
         states = checkpoint.get(name, {})
-        _require(isinstance(states, Mapping), name, "states by name", states)
+        _require_entry(isinstance(states, Mapping), name, "states by name", states)
         for key, state in states.items():
             where = f"{name}[{one_line(key, 60)}]"
             is_mapping = isinstance(key, str) and isinstance(state, Mapping)
-            _require(is_mapping, where, "values by name", state)
+            _require_entry(is_mapping, where, "values by name", state)
             _check_numbers(where, state, least=0 if name == "loops" else -(2**63))
     for name in ("optimizer_states", "lr_schedulers"):
         states = checkpoint.get(name, [])
         is_list = isinstance(states, list) and all(isinstance(each, Mapping) for each in states)
-        _require(is_list, name, "a list of states", states)
+        _require_entry(is_list, name, "a list of states", states)
 
 
 def _check_numbers(where: str, state: Any, least: int) -> None:
@@ -87,7 +87,7 @@ def _check_numbers(where: str, state: Any, least: int) -> None:
             waiting.extend((f"{place}[{number}]", each) for number, each in enumerate(value))
         elif type(value) is int:
             is_in_range = least <= value < 2**63
-            _require(is_in_range, place, "a whole number of at least 0 in 64 bits", value)
+            _require_entry(is_in_range, place, "a whole number of at least 0 in 64 bits", value)
 
 
 def keep_own_checkpoints(checkpoint: Mapping[str, Any], folder: Path) -> None:
@@ -113,17 +113,17 @@ def keep_own_checkpoints(checkpoint: Mapping[str, Any], folder: Path) -> None:
 def _check_checkpoints(where: str, state: Mapping[str, Any]) -> None:
     """Check the form of the state of a callback that keeps checkpoints."""
     models = state["best_k_models"]
-    _require(isinstance(models, Mapping), f"{where}.best_k_models", "scores by path", models)
+    _require_entry(isinstance(models, Mapping), f"{where}.best_k_models", "scores by path", models)
     for name in ("best_model_path", "best_model_score"):
-        _require(name in state, f"{where}.{name}", "a value", None)
+        _require_entry(name in state, f"{where}.{name}", "a value", None)
     paths = [(name, state.get(name)) for name in (*_PATHS, "dirpath")]
     for name, path in [*paths, *(("best_k_models", path) for path in models)]:
-        _require(isinstance(path, str | None), f"{where}.{name}", "a path", path)
+        _require_entry(isinstance(path, str | None), f"{where}.{name}", "a path", path)
     scores = [(name, state.get(name)) for name in _SCORES]
     for name, score in [*scores, *(("best_k_models", each) for each in models.values())]:
         is_scalar = isinstance(score, Tensor) and score.numel() == 1
         is_number = is_scalar or isinstance(score, int | float | None)
-        _require(is_number, f"{where}.{name}", "a number", score)
+        _require_entry(is_number, f"{where}.{name}", "a number", score)
 
 
 def _is_own(path: str | None, folder: Path) -> bool:
@@ -145,19 +145,21 @@ def check_optimizers(trainer: pl.Trainer, checkpoint: Mapping[str, Any]) -> None
     """
     states = checkpoint.get("optimizer_states", [])
     count = len(trainer.optimizers)
-    _require(len(states) == count, "optimizer_states", f"{count} of them", states)
+    _require_entry(len(states) == count, "optimizer_states", f"{count} of them", states)
     for number, (optimizer, state) in enumerate(zip(trainer.optimizers, states, strict=True)):
         _check_optimizer(f"optimizer_states[{number}]", optimizer, state)
     schedulers = [each.scheduler for each in trainer.lr_scheduler_configs]
     states = checkpoint.get("lr_schedulers", [])
-    _require(len(states) == len(schedulers), "lr_schedulers", f"{len(schedulers)} of them", states)
+    _require_entry(
+        len(states) == len(schedulers), "lr_schedulers", f"{len(schedulers)} of them", states
+    )
     for number, (scheduler, state) in enumerate(zip(schedulers, states, strict=True)):
         known, kind = scheduler.state_dict(), type(scheduler).__name__
         for name, value in state.items():
             where = f"lr_schedulers[{number}].{one_line(name, 60)}"
-            _require(name in known, where, f"nothing of this name in {kind}", value)
+            _require_entry(name in known, where, f"nothing of this name in {kind}", value)
             alike = f"a value like {one_line(known[name], 40)}"
-            _require(_is_alike(known[name], value), where, alike, value)
+            _require_entry(_is_alike(known[name], value), where, alike, value)
 
 
 def _check_optimizer(where: str, optimizer: Optimizer, state: Mapping[str, Any]) -> None:
@@ -165,27 +167,29 @@ def _check_optimizer(where: str, optimizer: Optimizer, state: Mapping[str, Any])
     groups: Any = state.get("param_groups")
     states: Any = state.get("state")
     is_list = isinstance(groups, list) and len(groups) == len(known)
-    _require(is_list, f"{where}.param_groups", f"a list of {len(known)} groups", groups)
+    _require_entry(is_list, f"{where}.param_groups", f"a list of {len(known)} groups", groups)
     for number, (group, own) in enumerate(zip(groups, known, strict=True)):
         place = f"{where}.param_groups[{number}]"
         is_own = isinstance(group, Mapping) and group.get("params") == own["params"]
-        _require(is_own, place, f"the {len(own['params'])} parameters of the model", group)
+        _require_entry(is_own, place, f"the {len(own['params'])} parameters of the model", group)
         for name, value in group.items():
             setting = f"{place}.{one_line(name, 60)}"
             is_setting = name not in own or _is_alike(own[name], value)
-            _require(is_setting, setting, "a setting of the optimiser", value)
+            _require_entry(is_setting, setting, "a setting of the optimiser", value)
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     is_mapping = isinstance(states, Mapping)
-    _require(is_mapping, f"{where}.state", "states by the number of a parameter", states)
+    _require_entry(is_mapping, f"{where}.state", "states by the number of a parameter", states)
     for number, values in states.items():
         place = f"{where}.state[{one_line(number, 60)}]"
         is_known = type(number) is int and 0 <= number < len(parameters)
         expected = f"a state of one of {len(parameters)} parameters"
-        _require(is_known and isinstance(values, Mapping), place, expected, values)
+        _require_entry(is_known and isinstance(values, Mapping), place, expected, values)
         shape = parameters[number].shape
         for name in _PARAMETER_STATES & values.keys():
             fits = values[name] is None or getattr(values[name], "shape", None) == shape
-            _require(fits, f"{place}.{name}", f"a tensor of shape {tuple(shape)}", values[name])
+            _require_entry(
+                fits, f"{place}.{name}", f"a tensor of shape {tuple(shape)}", values[name]
+            )
 
 
 def _is_alike(known: Any, found: Any) -> bool:
@@ -204,7 +208,7 @@ def _is_alike(known: Any, found: Any) -> bool:
     return isinstance(found, Mapping) if isinstance(known, Mapping) else type(known) is type(found)
 
 
-def _require(is_valid: bool, where: str, expected: str, found: object) -> None:
+def _require_entry(is_valid: bool, where: str, expected: str, found: object) -> None:
     """Raise ValueError about the entry ``where`` of a checkpoint unless it is valid."""
     if is_valid:
         return
