@@ -1,4 +1,4 @@
-"""The Lightning module: training, checkpoints, averages and clear stops."""
+"""The Lightning module: training, checkpoints, averages and errors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def trained(tmp_path_factory):
     return model.eval(), path
 
 
-def test_checkpoint_reloads_with_nothing_but_its_path(trained):
+def test_a_checkpoint_loads_by_its_path_alone(trained):
     model, path = trained
     again = DeepSCM.load_from_checkpoint(path)
     assert not again.training
@@ -86,7 +86,7 @@ def test_settings_survive_description(trained):
     assert describe(restore(dict(settings))) == dict(settings)
 
 
-def test_statistics_are_those_of_the_training_split_alone(trained):
+def test_statistics_are_those_of_the_training_split_only(trained):
     data = TinyDataModule()
     thickness = data.variables("train")["thickness"].double().log()
     constraint = trained[0].scm["thickness"].constraint
@@ -103,7 +103,7 @@ def test_a_trained_model_keeps_its_statistics_on_other_data(trained, tmp_path):
     assert torch.equal(model.scm["thickness"].constraint.location, before)
 
 
-def test_training_improves_the_bound_and_leaves_pyro_alone(tmp_path):
+def test_training_improves_the_bound_and_does_not_use_pyro(tmp_path):
     model = make(optimizer=partial(torch.optim.Adam, lr=0.003), learning_rates={"thickness": 0.02})
     fitter = trainer(tmp_path, max_epochs=15)
     model.scm.fit(TinyDataModule().variables("train"))
@@ -121,7 +121,7 @@ def test_a_model_that_was_never_fitted_is_not_evaluated(tmp_path, stage):
         getattr(trainer(tmp_path), stage)(make(), datamodule=TinyDataModule())
 
 
-def test_two_models_in_one_process_train_alone(tmp_path):
+def test_two_models_in_one_process_train_independently(tmp_path):
     models = [make(), make()]
     others = copy.deepcopy(models[1].state_dict())
     trainer(tmp_path).fit(models[0], datamodule=TinyDataModule())
@@ -130,7 +130,7 @@ def test_two_models_in_one_process_train_alone(tmp_path):
 
 
 def test_averages_do_not_depend_on_the_batch_size(trained, tmp_path):
-    """Twenty images in batches of 16 + 4 weigh as twenty single ones."""
+    """Twenty images in batches of 16 and 4 have equal weights."""
     found = []
     for batch_size in (16, 20, 3):
         fitter = trainer(tmp_path)
@@ -188,8 +188,8 @@ def test_each_variable_has_its_learning_rate(tmp_path):
     assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))
 
 
-def test_one_cycle_spans_the_run_that_goes_on(tmp_path):
-    """Resumed for more epochs, the schedule is that of the longer run."""
+def test_one_cycle_spans_a_resumed_run(tmp_path):
+    """A run that is resumed for more epochs has the schedule of the longer run."""
     model = make(optimizer=partial(torch.optim.SGD, lr=1e-6), scheduler=OneCycle)
     first = trainer(tmp_path, max_epochs=2)
     first.fit(model, datamodule=TinyDataModule())
@@ -296,7 +296,7 @@ def fit_attributes(train, test):
 
 
 class Recorder(pl.Callback):
-    """Notes what each step found, and may stop after one."""
+    """Records the quantities of each step, and may stop after one."""
 
     def __init__(self, stop_after=None):
         self.stop_after = stop_after
@@ -320,7 +320,7 @@ class Recorder(pl.Callback):
 
 
 @pytest.mark.parametrize("stop_after", [None, 3, 4])
-def test_what_is_logged_of_a_step_is_of_that_step(tmp_path, stop_after):
+def test_logged_values_are_those_of_their_step(tmp_path, stop_after):
     recorder = Recorder(stop_after)
     logger = CSVLogger(tmp_path)
     settings = {"max_epochs": 3, "log_every_n_steps": 5, "callbacks": [recorder]}

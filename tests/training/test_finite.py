@@ -1,4 +1,4 @@
-"""Numbers that are not finite: noticed, named, and left out where that is wished."""
+"""Numbers that are not finite are detected and named; steps with them may be left out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 class Poison(pl.Callback):
-    """Puts NaN where it hurts, in the third batch of every epoch."""
+    """Inserts NaN into the third batch of every epoch."""
 
     def __init__(self, what):
         self.what = what
@@ -37,7 +37,7 @@ class Poison(pl.Callback):
 
 
 class Named(TinyDataModule):
-    """Rows that are known by name."""
+    """Rows with identifiers."""
 
     def identifiers(self, split):
         return [f"sub-{row}" for row in self.variables(split)["index"].flatten().tolist()]
@@ -83,14 +83,14 @@ def test_validation_stops_too(tmp_path):
 
 
 def logged(logger, name):
-    """The curve that a reader of the log sees."""
+    """The logged values of a quantity."""
     with Path(logger.log_dir, "metrics.csv").open(encoding="utf-8") as file:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 @pytest.mark.parametrize("what", ["data", "gradient"])
 def test_unfit_steps_are_left_out(tmp_path, what):
-    """As if they had not been: weights and the optimiser's state are those of the step before."""
+    """Weights and the optimiser's state stay those of the step before."""
     seen = []
 
     class Watch(pl.Callback):
@@ -125,8 +125,8 @@ def record(values, number=0):
     return BatchRecord(0, number, values.sum(), {"log_prob/x": values}, None)
 
 
-def test_what_is_on_its_way_is_looked_at_later(monkeypatch):
-    """As on a GPU, where the answer of a step comes while the next ones are queued."""
+def test_results_on_their_way_are_read_later(monkeypatch):
+    """As on a GPU, where the result of a step arrives while the next ones are queued."""
 
     class Arrival:
         waited = 0
@@ -155,7 +155,7 @@ def test_what_is_on_its_way_is_looked_at_later(monkeypatch):
     assert checker.finish().batch.number == 9
 
 
-def test_all_batches_of_an_accumulated_step_are_looked_at():
+def test_all_batches_of_an_accumulated_step_are_checked():
     checker = FiniteCheck()
     for number in range(3):
         checker.note(record(torch.tensor([NAN if number == 1 else 0.0]), number))

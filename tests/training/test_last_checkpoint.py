@@ -1,4 +1,4 @@
-"""The checkpoint that a training is resumed from is the one that is furthest in training."""
+"""A training resumes from the checkpoint that is furthest in training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def trained(tmp_path_factory):
 
 
 def write(folder, files):
-    """In an order, and with times, that mean nothing."""
+    """Write files in a random order with random times."""
     folder.mkdir(parents=True, exist_ok=True)
     names = list(files)
     random.Random(len(names)).shuffle(names)
@@ -44,12 +44,12 @@ def test_the_number_of_steps_counts_and_not_the_time_of_the_file(tmp_path, train
 
 
 def test_the_end_of_an_epoch_comes_after_its_last_step(tmp_path, trained):
-    # Both after eight steps; the second was written before the epoch was validated.
+    # Both have eight steps; the second was written before the validation of the epoch.
     folder = write(tmp_path, {"z.ckpt": trained["last.ckpt"], "a.ckpt": trained["8.ckpt"]})
     assert read_last_checkpoint([folder])[0].name == "z.ckpt"
 
 
-def test_of_equals_last_is_taken_and_then_the_first_name(tmp_path, trained):
+def test_among_equals_last_comes_first_and_then_the_order_of_names(tmp_path, trained):
     same = trained["5.ckpt"]
     folder = write(tmp_path, {"a.ckpt": same, "b.ckpt": same, "last.ckpt": same})
     assert read_last_checkpoint([folder])[0].name == "last.ckpt"
@@ -64,7 +64,7 @@ def test_the_newest_run_is_resumed(tmp_path, trained):
     assert read_last_checkpoint(checkpoint_folders(tmp_path))[0].name == "3.ckpt"
 
 
-def test_what_cannot_be_resumed_is_passed_over_and_told(tmp_path, trained):
+def test_broken_checkpoints_are_skipped_with_a_warning(tmp_path, trained):
     weights = torch.load(write(tmp_path / "w", trained) / "8.ckpt", weights_only=True)
     del weights["optimizer_states"]
     folder = write(tmp_path / "run", {"5.ckpt": trained["5.ckpt"], "half.ckpt": b"PK"})

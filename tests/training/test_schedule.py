@@ -39,7 +39,7 @@ def test_one_cycle_is_two_half_cosines(steps, warmup, start, end):
 
 
 def test_the_default_is_the_schedule_of_torch():
-    """Which has its peak one step, and its end two steps, before those of OneCycle."""
+    """With equal positions of the peak and the end."""
     ours, theirs = optimizer(), optimizer()
     schedule = OneCycle(ours, 99, warmup=29 / 99)
     reference = OneCycleLR(
