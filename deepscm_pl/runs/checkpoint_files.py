@@ -47,11 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            OSError: If it cannot be written; earlier checkpoints stay intact.
-        """
+        """Write a checkpoint; after an OSError earlier checkpoints are intact."""
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -84,10 +80,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Any = "cpu",
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Read and check a checkpoint or an exported model, whatever ``weights_only`` is.
+        """Read a checkpoint; ValueError if it is truncated, foreign or hostile.
 
-        Raises:
-            ValueError: If the file is truncated, foreign or hostile.
+        No code in the file is executed, whatever ``weights_only`` is.
         """
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
@@ -140,7 +135,7 @@ def read_last_checkpoint(folders: Iterable[Path]) -> tuple[Path, dict[str, Any]]
     broken: list[str] = []
     for folder in reversed(list(folders)):
         found = [path for path in folder.glob("*.ckpt") if path.is_file()]
-        for path in _furthest_first(sorted(found), broken):
+        for _, path in _furthest_first(found, broken):
             try:
                 content = read_checkpoint(path, settings=())
             except ValueError as error:  # in a part that was not read before
@@ -160,8 +155,9 @@ def furthest_checkpoint(folder: Path) -> tuple[Path, int] | None:
 
     Weights are not read, and may be broken.
     """
-    paths = _furthest_first(sorted(folder.glob("*.ckpt")), [])
-    return (paths[0], steps_of(paths[0])) if paths else None
+    for (steps, *_), path in _furthest_first(folder.glob("*.ckpt"), []):
+        return path, steps
+    return None
 
 
 def steps_of(path: Path) -> int:
@@ -169,16 +165,15 @@ def steps_of(path: Path) -> int:
     return _progress_of(path)[0]
 
 
-def _furthest_first(paths: Iterable[Path], broken: list[str]) -> list[Path]:
+def _furthest_first(paths: Iterable[Path], broken: list[str]) -> list[tuple[tuple[int, ...], Path]]:
     """Sort the checkpoints that can be read; append the errors of the others to ``broken``."""
     known: list[tuple[tuple[int, ...], Path]] = []
-    for path in paths:
+    for path in sorted(paths, key=lambda path: (not path.name.startswith("last"), path)):
         try:
             known.append((_progress_of(path), path))
         except ValueError as error:
             broken.append(str(error))
-    by_name = sorted(known, key=lambda each: not each[1].name.startswith("last"))
-    return [path for _, path in sorted(by_name, key=lambda each: each[0], reverse=True)]
+    return sorted(known, key=lambda each: each[0], reverse=True)
 
 
 def _progress_of(path: Path) -> tuple[int, ...]:

@@ -141,11 +141,7 @@ class FiniteCheck(pl.Callback):
         self._batches.append(batch)
 
     def step(self, norms: Mapping[str, Tensor]) -> Problem | None:
-        """Check the next step, given the norms of its gradients by name.
-
-        Returns:
-            The problem of this step or an earlier one; None if there is none so far.
-        """
+        """Check the next step, given the norms of its gradients; return a problem so far."""
         if not self._batches:
             return None
         self._checks.append(_check(tuple(self._batches), norms))
@@ -293,11 +289,7 @@ class SkipSteps(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Remove the gradients of a step that is left out.
-
-        Raises:
-            FloatingPointError: If too many steps in a row were left out.
-        """
+        """Remove the gradients of a step; FloatingPointError after too many steps in a row."""
         found = gradient_norm(pl_module.parameters())
         norm = 0.0 if found is None else float(found)
         if norm <= self.largest_norm and math.isfinite(norm):

@@ -54,11 +54,7 @@ class RepeatableRun(pl.Callback):
         self._progress: Progress | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the state of the optimisers, and agree on a seed if no checkpoint has one.
-
-        Raises:
-            ValueError: If the states of optimisers and schedulers are not those of this training.
-        """
+        """Check the states of optimisers and schedulers; agree on a seed if there is none."""
         resumed, self._resumed = self._resumed, None
         if resumed is not None:
             check_optimizers(trainer, resumed)
@@ -122,11 +118,7 @@ class RepeatableRun(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Restore the seed and, in training, the progress; check the states of callbacks.
-
-        Raises:
-            ValueError: If a training cannot be resumed from the checkpoint.
-        """
+        """Restore the seed and, in training, the progress; ValueError if they are malformed."""
         seed = checkpoint.get(_SEED)
         if type(seed) not in (int, NoneType) or not 0 <= (seed or 0) < 2**63:
             raise ValueError(

@@ -136,21 +136,16 @@ def _from_json(pairs: list[tuple[str, Any]]) -> Any:
 
 def _separate(name: str, value: Any) -> Tensor:
     """Copy a tensor, because tensors in the format must not share memory."""
-    found = None
-    if not isinstance(value, Tensor):
-        found = type(value).__name__
-    elif (
-        value.layout != torch.strided
-        or value.is_quantized
-        or value.dtype in (torch.complex32, torch.complex128)
-    ):
-        found = f"{value.dtype} ({value.layout})"
-    if found is not None:
+    is_tensor = isinstance(value, Tensor)
+    is_dense = is_tensor and value.layout == torch.strided and not value.is_quantized
+    if not is_dense or value.dtype in (torch.complex32, torch.complex128):
+        found = f"{value.dtype} ({value.layout})" if is_tensor else type(value).__name__
         raise ValueError(
             f"checkpoint: expected dense tensors of numbers as weights, but got {found} for "
             f"{name}; such a model cannot be exported."
         )
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    separate: Tensor = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return separate
 
 
 def _to_json(description: Mapping[str, Any]) -> str:

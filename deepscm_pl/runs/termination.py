@@ -88,9 +88,6 @@ class SaveOnTermination(pl.Callback):
 
         Only batches that all processes have are used, because the processes wait for each other; a
         later signal takes effect at the end of the epoch or after the next step.
-
-        Raises:
-            SIGTERMException: On all processes, if one has received the signal.
         """
         is_training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if trainer.world_size == 1 or not is_training:

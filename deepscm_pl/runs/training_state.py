@@ -194,18 +194,15 @@ def _check_optimizer(where: str, optimizer: Optimizer, state: Mapping[str, Any])
 
 def _is_alike(known: Any, found: Any) -> bool:
     """Whether the type of a value allows it to replace another one."""
-    numbers = int | float | Tensor
     if known is None or found is None:
         return not isinstance(found, Mapping)
-    if isinstance(known, bool) or isinstance(found, bool):
-        return isinstance(known, bool) and isinstance(found, bool)
-    if isinstance(known, numbers):
-        return isinstance(found, numbers)
-    if isinstance(known, list | tuple):
-        return isinstance(found, list | tuple) and (
-            len(known) != len(found) or all(map(_is_alike, known, found))
-        )
-    return isinstance(found, Mapping) if isinstance(known, Mapping) else type(known) is type(found)
+    for kind in (bool, int | float | Tensor, list | tuple, Mapping):
+        if isinstance(known, kind) or isinstance(found, kind):
+            is_alike = isinstance(known, kind) and isinstance(found, kind)
+            if is_alike and isinstance(known, list | tuple) and len(known) == len(found):
+                return all(map(_is_alike, known, found))
+            return is_alike
+    return type(known) is type(found)
 
 
 def _require_entry(is_valid: bool, where: str, expected: str, found: object) -> None:

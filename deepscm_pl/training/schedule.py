@@ -23,12 +23,7 @@ _Kind = TypeVar("_Kind", bound=Optimizer)
 
 @dataclass(frozen=True)
 class Optimisation:
-    """Factories of an optimiser and its schedule.
-
-    Attributes:
-        optimizer: Factory of the optimiser.
-        scheduler: Factory of the schedule, stepped after every training step; None for none.
-    """
+    """Factories of an optimiser and of its schedule, which steps after every training step."""
 
     optimizer: Callable[[Iterable[Any]], Optimizer]
     scheduler: Callable[[Optimizer], LRScheduler] | None
@@ -40,10 +35,6 @@ class Optimisation:
             trainer: The trainer, for the number of steps.
             parameters: Parameters, or groups of them.
             monitor: The quantity that ``ReduceLROnPlateau`` reads after every epoch.
-
-        Raises:
-            ValueError: If a :class:`OneCycle` has an unlimited number of steps, or the optimiser or
-                the schedule cannot be made or cannot step.
         """
         optimizer = fuse(make_optimizer(self.optimizer, parameters))
         if self.scheduler is None:

@@ -25,11 +25,11 @@ class StoredModule(pl.LightningModule):
     """A Lightning module whose checkpoints describe the model and its data.
 
     Attributes:
-        required_settings: Names of the hyper-parameters that every checkpoint of the class has.
         loss_terms: Terms of the latest loss by name, ``(batch,)`` each, for error messages.
     """
 
     required_settings: ClassVar[tuple[str, ...]] = ()
+    """Names of the hyper-parameters that every checkpoint of the class has."""
 
     def __init__(self) -> None:
         super().__init__()
