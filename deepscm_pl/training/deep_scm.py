@@ -20,7 +20,7 @@ from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.metrics import PerImageStatistics, Statistic
 from deepscm_pl.runs.finite import require_finite_terms
 from deepscm_pl.runs.training_state import check_monitors
-from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
+from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import bound, preparation
 from deepscm_pl.training.objectives import Objective, TrainingProgress, make_objective
 from deepscm_pl.training.schedule import Optimisation, check_learning_rates
@@ -83,8 +83,8 @@ class DeepSCM(StoredModule):
         self.learning_rates = dict(learning_rates or {})
         check_learning_rates(self.learning_rates, self.scm.graph.nodes)
         self.objective = make_objective(objective, num_particles)
-        whole_number("num_evaluation_particles", num_evaluation_particles, least=1)
-        self.num_evaluation_particles = num_evaluation_particles
+        particles = whole_number("num_evaluation_particles", num_evaluation_particles, least=1)
+        self.num_evaluation_particles = particles
         self.loaded_steps: int | None = None
         self.quantities = bound.quantity_names(self.scm)
         self.reconstruction_errors = bound.reconstruction_error_names(self.scm)
@@ -94,8 +94,7 @@ class DeepSCM(StoredModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the descriptions of the variables and of the data with the model."""
-        variables = self.scm.variables.items()
-        checkpoint["variables"] = {name: each.describe() for name, each in variables}
+        checkpoint["variables"] = {k: v.describe() for k, v in self.scm.variables.items()}
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -130,7 +129,7 @@ class DeepSCM(StoredModule):
         """The negative objective, in nats per image."""
         progress = TrainingProgress(self.global_step, self.current_epoch)
         value = self.objective(self.scm, batch, progress)
-        quantities = self._quantities(value.elbo)
+        quantities = bound.bound_quantities(self.scm, value.elbo)
         self.loss_terms = bound.bound_terms(quantities)
         means = {name: each.detach().mean() for name, each in quantities.items()}
         self.log("train/bound", means["bound"])
@@ -166,7 +165,7 @@ class DeepSCM(StoredModule):
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
-        self.validation_statistics.update(self.predict_step(batch, batch_index))
+        self.validation_statistics.update(self._evaluate(batch, batch_index))
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all images."""
@@ -174,7 +173,7 @@ class DeepSCM(StoredModule):
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch, and the errors of its reconstruction."""
-        quantities = self.predict_step(batch, batch_index)
+        quantities = self._evaluate(batch, batch_index)
         self.test_statistics.update(quantities | bound.reconstruction_errors(self.scm, batch))
 
     def on_test_epoch_end(self) -> None:
@@ -183,12 +182,13 @@ class DeepSCM(StoredModule):
 
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         """The quantities of each image in the batch, ``(batch,)`` each."""
-        quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))
+        return self._evaluate(batch, batch_index)
+
+    def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
+        elbo = self.scm.elbo(batch, self.num_evaluation_particles)
+        quantities = bound.bound_quantities(self.scm, elbo)
         require_finite_terms(self, batch, batch_index, bound.bound_terms(quantities))
         return quantities
-
-    def _quantities(self, elbo: EvidenceLowerBound) -> dict[str, Tensor]:
-        return bound.bound_quantities(self.scm, elbo)
 
     def configure_optimizers(self) -> Any:
         """One group of parameters for each variable, with its own learning rate."""

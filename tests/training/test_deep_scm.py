@@ -17,7 +17,8 @@ from world_columns import log_prob
 
 from deepscm_pl.configuration import describe, restore
 from deepscm_pl.mechanisms import AffineFlow, SplineFlow
-from deepscm_pl.training import DeepSCM, OneCycle
+from deepscm_pl.training import DeepSCM, OneCycle, bound
+from deepscm_pl.training.bound import bound_quantities
 from deepscm_pl.transforms import Interval, Positive
 from deepscm_pl.worlds import ThicknessIntensityWorld
 
@@ -298,20 +299,19 @@ def fit_attributes(train, test):
 class Recorder(pl.Callback):
     """Records the quantities of each step, and may stop after one."""
 
-    def __init__(self, stop_after=None):
-        self.stop_after = stop_after
+    def __init__(self, patch, stop_after=None):
+        self.patch, self.stop_after = patch, stop_after
         self.found, self.seen = {}, {}
 
     def setup(self, trainer, pl_module, stage):
-        quantities = pl_module._quantities
-
-        def recorded(elbo):
-            means = quantities(elbo)
+        def recorded(scm, elbo):
+            quantities = bound_quantities(scm, elbo)
             if trainer.training:
-                self.found[trainer.global_step] = {k: v.mean().item() for k, v in means.items()}
-            return means
+                means = {name: each.mean().item() for name, each in quantities.items()}
+                self.found[trainer.global_step] = means
+            return quantities
 
-        pl_module._quantities = recorded
+        self.patch.setattr(bound, "bound_quantities", recorded)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         step = trainer.global_step - 1
@@ -320,8 +320,8 @@ class Recorder(pl.Callback):
 
 
 @pytest.mark.parametrize("stop_after", [None, 3, 4])
-def test_logged_values_are_those_of_their_step(tmp_path, stop_after):
-    recorder = Recorder(stop_after)
+def test_logged_values_are_those_of_their_step(tmp_path, monkeypatch, stop_after):
+    recorder = Recorder(monkeypatch, stop_after)
     logger = CSVLogger(tmp_path)
     settings = {"max_epochs": 3, "log_every_n_steps": 5, "callbacks": [recorder]}
     trainer(tmp_path, logger=logger, **settings).fit(make(), TinyDataModule(batch_size=12))
@@ -332,5 +332,5 @@ def test_logged_values_are_those_of_their_step(tmp_path, stop_after):
     for step, row in logged.items():
         for name, expected in recorder.found[step].items():
             assert float(row[f"train/{name}"]) == pytest.approx(expected, rel=1e-5), (step, name)
-    for step, bound in recorder.seen.items():
-        assert bound == pytest.approx(recorder.found[step]["bound"], rel=1e-5)
+    for step, seen in recorder.seen.items():
+        assert seen == pytest.approx(recorder.found[step]["bound"], rel=1e-5)
