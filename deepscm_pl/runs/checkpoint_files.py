@@ -284,6 +284,7 @@ def _log_step(trainer: pl.Trainer) -> None:
 
 def _is_over(trainer: pl.Trainer) -> bool:
     """Whether the training ends with the epoch that has just ended."""
+    # The public property ``fit_loop.done`` changes the progress that is saved, and prints.
     steps, epochs = _done(trainer)
     max_epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
     return (

@@ -101,6 +101,7 @@ class SaveOnTermination(pl.Callback):
     def _must_stop(self, trainer: pl.Trainer) -> bool:
         """Whether any process has received the signal, and no gradients are being accumulated."""
         received = trainer.strategy.reduce_boolean_decision(self._received, all=False)
+        # Lightning has no public property for accumulation.
         return bool(received) and not trainer.fit_loop._should_accumulate()
 
     def on_exception(
