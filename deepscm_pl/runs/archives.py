@@ -6,8 +6,9 @@ import os
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def check_archive(path: Path) -> None:
         content = archive.read(pickles[0])
     folder = pickles[0].removesuffix(_PICKLE)
     machine = _PickleMachine(_OPERATION_LIMIT + _OPERATIONS_PER_RECORD * len(records))
-    _check_size(machine.run(content))
+    machine.run(content)
     for key, needed in machine.storages:
         record = records.get(f"{folder}data/{key}")
         if record is None or record.file_size < needed:
@@ -119,12 +120,14 @@ class _PickleMachine:
         self._stack: list[_Value] = []
         self._marks: list[int] = []
         self._memo: dict[int, _Value] = {}
+        self._parts: dict[_Value, list[_Value]] = {}
 
-    def run(self, content: bytes) -> _Value:
-        """Interpret a pickle, and return the object that it would build.
+    def run(self, content: bytes) -> None:
+        """Interpret a pickle.
 
         Raises:
-            ValueError: If it names anything but parts of tensors, or is broken.
+            ValueError: If it names anything but parts of tensors, is broken, contains itself, or
+                would hold more values than any model does.
         """
         try:
             for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
@@ -135,7 +138,18 @@ class _PickleMachine:
             raise ValueError("it is broken") from None
         if len(self._stack) != 1:
             raise ValueError("it is broken")
-        return self._stack[0]
+        sizes: dict[_Value, int] = {}
+        try:
+            for value in TopologicalSorter(self._parts).static_order():
+                sizes[value] = 1 + sum(sizes[part] for part in value.parts)
+                if sizes[value] > _VALUE_LIMIT:
+                    raise ValueError("it holds more values than any model does")
+        except CycleError:
+            raise ValueError("a value in it contains itself") from None
+
+    def _push(self, value: _Value) -> None:
+        self._stack.append(value)
+        self._parts[value] = value.parts
 
     def _interpret(self, name: str, argument: Any) -> None:
         if name == "MARK":
@@ -147,7 +161,7 @@ class _PickleMachine:
         elif name in _NEW or name in _ADDITIONS:
             self._build(name, argument)
         elif _SCALARS.fullmatch(name):
-            self._stack.append(_Value(argument, is_scalar=True))
+            self._push(_Value(argument, is_scalar=True))
         elif name not in ("PROTO", "STOP"):
             raise ValueError(f"it uses the operation {name}, which torch never does")
 
@@ -170,7 +184,7 @@ class _PickleMachine:
         if name == "BINPERSID":
             self.storages.append(_storage(parts[0]))
         if name in _NEW:
-            self._stack.append(_Value(argument))
+            self._push(_Value(argument))
         self._stack[-1].parts += parts
 
 
@@ -185,30 +199,3 @@ def _storage(description: _Value) -> tuple[str, int]:
     if kind != "storage" or found is None or found[1] not in _ITEM_SIZES:
         raise ValueError("it holds numbers of an unknown kind")
     return str(key), int(count) * _ITEM_SIZES[found[1]]
-
-
-def _check_size(root: _Value) -> None:
-    """Refuse an object that contains itself, or more values than any model does."""
-    sizes: dict[_Value, int] = {}
-    for value in _parts_first(root):
-        sizes[value] = 1 + sum(sizes[part] for part in value.parts)
-        if sizes[value] > _VALUE_LIMIT:
-            raise ValueError("it holds more values than any model does")
-
-
-def _parts_first(root: _Value) -> Iterator[_Value]:
-    """Each value once, after its parts."""
-    done, ancestors = set[_Value](), set[_Value]()
-    waiting: list[tuple[_Value, bool]] = [(root, False)]
-    while waiting:
-        value, is_complete = waiting.pop()
-        if is_complete:
-            ancestors.discard(value)
-            done.add(value)
-            yield value
-        elif value in ancestors:
-            raise ValueError("a value in it contains itself")
-        elif value not in done:
-            ancestors.add(value)
-            waiting.append((value, True))
-            waiting.extend((part, False) for part in value.parts if part not in done)

@@ -474,7 +474,7 @@ HOSTILE = [
         _setting("variables", "thickness", "classes", value=[POPEN_TEXT, "\x1b[31m"]),
     ),
     Hostile(
-        "50,000 classes",
+        "fifty thousand classes",
         EVERY,
         _setting("variables", "thickness", "classes", value=["x"] * 50_000),
     ),
