@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ def require_memory_for(
         value: Its value.
         wanted: A lower bound of its memory, in bytes.
         device: A GPU; None for the machine.
+
+    Example:
+        >>> require_memory_for("density_size", 10**15, 4e15)
+        Traceback (most recent call last):
+            ...
+        ValueError: density_size: 1000000000000000 takes at least 4 PB of memory, but there are ...
     """
     available = memory_of(device)
     if available is not None and wanted > available:
@@ -60,9 +67,9 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
 
     Args:
         name: The setting that describes the module, for the message.
-        make: Its factory, a class or ``functools.partial`` of one, called on the device ``meta``,
-            where tensors have shapes and no memory.
-        *arguments: Arguments of the factory.
+        make: A class or ``functools.partial`` of one, called on the device ``meta``, where tensors
+            have shapes and no memory.
+        *arguments: Arguments of ``make``.
 
     Raises:
         ValueError: Naming the setting, the largest number in it and both sizes.
@@ -74,33 +81,31 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
             ...
         ValueError: network.out_features: 10000000000000 takes at least 200 TB of memory, but ...
     """
+    wanted: float = 0
     try:
         with torch.device("meta"):
             made = make(*arguments)
-        wanted: float = bytes_of(made) if isinstance(made, nn.Module) else 0
-    except Exception as error:
-        # An overflow is a size that torch cannot represent; the build raises other errors again.
-        wanted = math.inf if "overflow" in str(error).lower() else 0
+        wanted = bytes_of(made) if isinstance(made, nn.Module) else 0
+    except Exception as error:  # the build on the real device raises it again
+        if "overflow" in str(error).lower():  # a size that torch cannot represent
+            wanted = math.inf
     available = memory_of()
     if available is None or wanted <= available:
         return
-    numbers = _whole_numbers_in(make)
-    setting, value = max(numbers, key=lambda pair: pair[1], default=("", "it"))
+    numbers: list[tuple[str, Any]] = [("", "it")]
+    with suppress(ValueError):  # a factory that cannot be described
+        numbers = [*_whole_numbers(describe(make), ())] or numbers
+    setting, value = max(numbers, key=itemgetter(1))
     require_memory_for(".".join(filter(None, (name, setting))), value, wanted)
 
 
-def _whole_numbers_in(make: Callable[..., nn.Module]) -> Iterator[tuple[str, int]]:
-    """The integers among the arguments of a factory, by their dotted path."""
-    with suppress(ValueError):  # a factory that cannot be described
-        yield from _leaves(describe(make), ())
-
-
-def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+def _whole_numbers(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
+    """The integers in a description, by their dotted path."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _leaves(value, path if key == "init_args" else (*path, str(key)))
+            yield from _whole_numbers(value, path if key == "init_args" else (*path, str(key)))
     elif isinstance(node, list):
         for value in node:
-            yield from _leaves(value, path)
+            yield from _whole_numbers(value, path)
     elif isinstance(node, int) and not isinstance(node, bool):
         yield ".".join(path), node

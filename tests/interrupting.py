@@ -71,7 +71,7 @@ class Interrupt(pl.Callback):
             os.truncate(path, path.stat().st_size // 2)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        checkpoint_files._write = write_half
+        checkpoint_files._write_checkpoint = write_half
 
     def fill_the_disk(self, trainer):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -20,7 +20,7 @@ from deepscm_pl.mechanisms import AffineFlow
 from deepscm_pl.runs.checkpoint_files import (
     AtomicCheckpointIO,
     RunCheckpoint,
-    last_checkpoint,
+    read_last_checkpoint,
     steps_of,
 )
 from deepscm_pl.training import DeepSCM, OneCycle
@@ -183,10 +183,9 @@ class Run:
     def fit(self, folder: Path, kill: Kill | None = None) -> dict[str, Any]:
         """Train from the last checkpoint, if any, and return the new last checkpoint."""
         folder.mkdir(exist_ok=True)
-        checkpoint = last_checkpoint([folder / "checkpoints"])
-        step = None
-        if checkpoint is not None:
-            step = steps_of(checkpoint)
+        found = read_last_checkpoint([folder / "checkpoints"])
+        checkpoint = None if found is None else found[0]
+        step = None if checkpoint is None else steps_of(checkpoint)
         killer = None if kill is None else Killer(kill, folder)
         trainer = pl.Trainer(
             default_root_dir=folder,
@@ -205,7 +204,7 @@ class Run:
         torch.rand(3)  # what is drawn before does not matter
         model, data = self._model(), TinyDataModule(batch_size=self.batch_size)
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-        return torch.load(last_checkpoint([folder / "checkpoints"]), weights_only=True)
+        return read_last_checkpoint([folder / "checkpoints"])[1]
 
     def _callbacks(self, folder: Path, step: int | None) -> list[pl.Callback]:
         settings = {"monitor": None, "save_last": True, "filename": "epoch={epoch}"}

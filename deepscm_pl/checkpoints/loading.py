@@ -1,4 +1,4 @@
-"""Trained models on disk: a file is read once, and everything else is made of its content."""
+"""Trained models on disk: a file is read once, and its content gives the model and the data."""
 
 from __future__ import annotations
 
@@ -27,14 +27,10 @@ from deepscm_pl.variables import Do, Variable, Variables
 __all__ = ["Checkpoint", "TrainedModel", "load", "load_data"]
 
 _UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
-"""What constructors raise in addition to ValueError where arguments do not belong together."""
+"""Errors of constructors, in addition to ValueError, whose arguments do not belong together."""
 
 _SPARE_PARAMETERS = 1_000
-"""How many parameters a model may have beyond the weights in its file before it is refused."""
-
-_PREFIX = "scm."
-_OTHER_PREFIXES = ("objective.",)
-"""Of the weights that only training needs."""
+"""Number of parameters that a model may have in addition to the weights in its file."""
 
 _MODEL_CLASS = "deepscm_pl.training.deep_scm.DeepSCM"
 
@@ -42,18 +38,18 @@ _Module = TypeVar("_Module", bound=nn.Module)
 
 
 def load(path: str | Path, map_location: Any = "cpu", trust: Sequence[str] = ()) -> TrainedModel:
-    """Load a trained structural causal model, ready for questions (in evaluation mode).
+    """Load a trained structural causal model in evaluation mode.
 
-    Nothing in the file is executed. The averaged weights are taken where the file holds them.
+    No code in the file is executed. Averaged weights are loaded if the file holds them.
 
     Args:
-        path: A checkpoint (``.ckpt``), or an exported model (``.safetensors``).
-        map_location: Where the tensors go, as in :func:`torch.load`.
-        trust: Packages whose classes the file may name, in addition to ``deepscm_pl``, ``torch.nn``
-            and ``torch.optim``; those that you have imported are trusted.
+        path: A checkpoint (``.ckpt``) or an exported model (``.safetensors``).
+        map_location: Device of the tensors, as in :func:`torch.load`.
+        trust: Packages whose classes the file may name, in addition to ``deepscm_pl``,
+            ``torch.nn``, ``torch.optim`` and those that you have imported.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the file is truncated, foreign or hostile, does not fit the model that it
             describes, or holds a model that was never fitted to data.
     """
@@ -85,10 +81,10 @@ class TrainedModel:
         """Draw ``n`` observations, ``(n, *event)`` for each variable.
 
         Args:
-            n: How many.
-            seed: Of the noise; None to draw from torch's generator as it is.
+            n: Number of observations.
+            seed: Seed of the noise; None for the present state of torch's generator.
         """
-        with _answering(seed):
+        with _without_gradients(seed):
             return self.scm.sample(n)
 
     def intervene(self, do: Do | str, n: int, seed: int | None = None) -> dict[str, Tensor]:
@@ -96,13 +92,13 @@ class TrainedModel:
 
         Args:
             do: The intervention, as a mapping or as text such as ``"thickness=3"``.
-            n: How many.
+            n: Number of observations.
             seed: As for :meth:`sample`.
 
         Raises:
             ValueError: If the intervention is not valid.
         """
-        with _answering(seed):
+        with _without_gradients(seed):
             return self.scm.intervene(self._do(do), n)
 
     def counterfactual(
@@ -112,12 +108,12 @@ class TrainedModel:
         num_particles: int = 1,
         seed: int | None = None,
     ) -> dict[str, Tensor]:
-        """What observations would have been, had ``do`` been done.
+        """Infer the observations that would have been made under an intervention.
 
         Args:
             factual: The observations, ``(*batch, *event)`` for every variable.
             do: An intervention, as for :meth:`intervene`, or a sequence of K.
-            num_particles: P, draws of what the observations leave open.
+            num_particles: P draws of the noise given the observations.
             seed: As for :meth:`sample`.
 
         Returns:
@@ -128,7 +124,7 @@ class TrainedModel:
         """
         single = isinstance(do, str | Mapping)
         dos = self._do(do) if single else [self._do(each) for each in do]  # type: ignore[arg-type]
-        with _answering(seed):
+        with _without_gradients(seed):
             return self.scm.counterfactual(factual, dos, num_particles)
 
     def _do(self, do: Do | str) -> Do:
@@ -136,8 +132,8 @@ class TrainedModel:
 
 
 @contextmanager
-def _answering(seed: int | None) -> Iterator[None]:
-    """Compute without gradients, and with random numbers of their own where there is a seed."""
+def _without_gradients(seed: int | None) -> Iterator[None]:
+    """Compute without gradients, and with separate random numbers if there is a seed."""
     with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
@@ -146,7 +142,7 @@ def _answering(seed: int | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Settings:
-    """The hyper-parameters that a causal model is built from."""
+    """The hyper-parameters of a causal model, whose annotations tell how to restore them."""
 
     graph: str | dict[str, list[str]]
     mechanisms: dict[str, Callable[[Context], Mechanism]]
@@ -157,9 +153,9 @@ class Checkpoint:
     """The content of a checkpoint or an exported model, read and checked.
 
     Attributes:
-        path: The file, for messages.
-        content: Entry to tensors and plain data.
-        trust: Packages whose classes the file may name, in addition to this one.
+        path: The file, for error messages.
+        content: Tensors and plain data by the name of the entry.
+        trust: Packages whose classes the file may name, in addition to this package.
     """
 
     path: Path
@@ -170,19 +166,14 @@ class Checkpoint:
     def read(
         cls, path: str | Path, map_location: Any = "cpu", trust: Sequence[str] = ()
     ) -> Checkpoint:
-        """Read a file, of which nothing is executed.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is truncated, foreign or hostile.
-        """
+        """Read a file without executing code in it; errors are those of :func:`load`."""
         return cls(Path(path), read_checkpoint(path, map_location, settings=()), tuple(trust))
 
     def trained_model(self) -> TrainedModel:
-        """Build the causal model, without what only its training needs.
+        """Build the causal model without the state of its training.
 
         Raises:
-            ValueError: As for :func:`load`.
+            ValueError: If the file does not describe a fitted causal model.
         """
         kind = self.content.get("model_class")
         if kind not in (None, _MODEL_CLASS):
@@ -190,9 +181,9 @@ class Checkpoint:
                 f"checkpoint: {self.path} belongs to another kind of model, "
                 f"{one_line(kind, 80)}; expected a structural causal model."
             )
-        self.require("graph", "mechanisms")
-        found = self.content["hyper_parameters"]
-        settings = {name: found[name] for name in ("graph", "mechanisms")}
+        names = ("graph", "mechanisms")
+        require_settings(self.path, self.content, names)
+        settings = {name: self.content["hyper_parameters"][name] for name in names}
 
         def make() -> StructuralCausalModel:
             return StructuralCausalModel(**restore_arguments(_Settings, settings, self.trust))
@@ -202,17 +193,18 @@ class Checkpoint:
         return TrainedModel(scm, replace(self, content=content))
 
     def build(self, kind: type[_Module], changes: Mapping[str, Any] | None = None) -> _Module:
-        """Build the model of the class ``kind`` that the file describes, in evaluation mode.
+        """Build the model that the file describes, in evaluation mode.
 
         Args:
-            kind: Its class, such as :class:`~deepscm_pl.training.DeepSCM`; its attribute
-                ``required_settings`` names the hyper-parameters that such a file must have.
-            changes: Arguments of ``kind`` that take the place of those in the file.
+            kind: Its class, such as :class:`~deepscm_pl.training.DeepSCM`. The attribute
+                ``required_settings``, if any, lists hyper-parameters that the file must have.
+            changes: Arguments of ``kind`` that replace those in the file.
 
         Raises:
-            ValueError: As for :func:`load`.
+            ValueError: If the file does not describe such a model, or a causal model was not
+                fitted.
         """
-        self.require(*getattr(kind, "required_settings", ()))
+        require_settings(self.path, self.content, getattr(kind, "required_settings", ()))
 
         def make() -> _Module:
             found = restore_arguments(kind, self.content["hyper_parameters"], self.trust)
@@ -220,18 +212,10 @@ class Checkpoint:
 
         return self._built(make)
 
-    def require(self, *settings: str) -> None:
-        """Raise unless the model has hyper-parameters of these names.
-
-        Raises:
-            ValueError: If it belongs to another kind of model.
-        """
-        require_settings(self.path, self.content, settings)
-
     def _built(
         self, make: Callable[[], _Module], select: Callable[[Any], Any] = lambda weights: weights
     ) -> _Module:
-        """Build a model on the device ``"meta"``, where it takes no memory, and then in earnest."""
+        """Build a model on the device ``"meta"``, which uses no memory, and then on the CPU."""
         variables = self.variables()
         try:
             weights = select(self.content["state_dict"])
@@ -239,7 +223,7 @@ class Checkpoint:
                 load_weights(make(), weights)
             model = make()
             load_weights(model, weights)
-            scm = model if isinstance(model, StructuralCausalModel) else getattr(model, "scm", None)
+            scm = getattr(model, "scm", model)
             if isinstance(scm, StructuralCausalModel):
                 scm.describe(variables)
         except (*_UNFIT, ValueError) as error:
@@ -255,23 +239,34 @@ class Checkpoint:
         return model.eval()
 
     def variables(self) -> dict[str, Variable]:
-        """The units and class names in the file; none where it is older than they are.
+        """The units and class names in the file; empty for files without any.
 
         Raises:
             ValueError: If they are malformed.
         """
-        return _read_variables(self.path, self.content)
+        try:
+            described = self.content.get("variables")
+            if described is None:  # version 0.1 wrote two mappings
+                older = self.content.get("descriptions", {})
+                units, classes = older.get("units", {}), older.get("class_names", {})
+                described = {
+                    name: {"unit": units.get(name), "classes": classes.get(name)}
+                    for name in {**units, **classes}
+                }
+            return {str(name): Variable.read(str(name), each) for name, each in described.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise ValueError(
+                f"checkpoint: {self.path} describes its variables in another form than expected; "
+                "use another checkpoint of the same run."
+            ) from None
 
     def described_data(self) -> tuple[type[CausalDataModule], dict[str, Any]] | None:
-        """The class of the data module that the file describes, and its arguments.
+        """The class of the data module in the file and its arguments; None if there is none.
 
-        A folder of caches is used only if there are caches of this program in it.
-
-        Returns:
-            None if the file describes none.
+        A folder of caches is used only if it contains caches of this program.
 
         Raises:
-            ValueError: If the description is malformed or names anything but a data module.
+            ValueError: If the description is malformed or names another kind of class.
         """
         description = self.content.get("data")
         if description is None:
@@ -295,20 +290,19 @@ class Checkpoint:
         return kind, arguments
 
     def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
-        """Make the data module that the model was trained with; the data are read when asked for.
+        """Make the data module that the model was trained with; the data are read on first use.
 
         Args:
-            root: Folder of the data, where it has moved since.
-            changes: Arguments of the data module that take the place of those in the file.
+            root: Folder of the data, if it has moved.
+            changes: Arguments of the data module that replace those in the file.
 
         Raises:
-            ValueError: If the file does not name the data, or describes them in a form that is not
-                valid; or if a root is given for data that have none.
+            ValueError: If the file has no valid description of the data, or they have no root.
         """
         found = self.described_data()
         if found is None:
             raise ValueError(
-                f"data: the checkpoint {self.path} does not say which data it was trained on; make "
+                f"data: the checkpoint {self.path} does not name the data it was trained on; make "
                 "the data module yourself, or give your own observations (--observations FILE.csv)."
             )
         kind, arguments = found
@@ -332,35 +326,26 @@ def load_data(
 ) -> CausalDataModule:
     """Make the data module that the model in a file was trained with.
 
-    ``load(path).data()`` does the same for a model that is loaded anyway.
-
-    Args:
-        path: As for :func:`load`.
-        root: As for :meth:`Checkpoint.data`.
-        trust: As for :func:`load`.
-        changes: As for :meth:`Checkpoint.data`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: As for :func:`load` and :meth:`Checkpoint.data`.
+    The arguments and errors are those of :func:`load` and :meth:`Checkpoint.data`; of a model that
+    is loaded anyway, ``load(path).data()`` does the same.
     """
     return Checkpoint.read(path, trust=trust).data(root, **changes)
 
 
 def _inner_weights(weights: Any) -> Any:
-    """Rename weights to those of the causal model alone; unknown ones stay, to be refused."""
+    """Rename weights to those of the causal model; unknown names are kept, to be refused."""
     if not isinstance(weights, Mapping):
         return weights
-    kept = {k: v for k, v in weights.items() if not str(k).startswith(_OTHER_PREFIXES)}
     return {
-        name[len(_PREFIX) :] if str(name).startswith(_PREFIX) else f"outside of scm: {name}": value
-        for name, value in kept.items()
+        name[4:] if str(name).startswith("scm.") else f"outside of scm: {name}": value
+        for name, value in weights.items()
+        if not str(name).startswith("objective.")  # only training needs these
     }
 
 
 @contextmanager
 def _at_most(parameters: int) -> Iterator[None]:
-    """Refuse a model that registers more parameters, as soon as it does."""
+    """Raise ValueError as soon as modules register more parameters."""
     left = parameters
 
     def count(module: object, name: str, parameter: object) -> None:
@@ -374,25 +359,3 @@ def _at_most(parameters: int) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _read_variables(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Variable]:
-    try:
-        described = checkpoint.get("variables")
-        if described is None:
-            described = _of_older(checkpoint.get("descriptions", {}))
-        return {str(name): Variable.read(str(name), each) for name, each in described.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise ValueError(
-            f"checkpoint: {path} describes its variables in another form than expected; use "
-            "another checkpoint of the same run."
-        ) from None
-
-
-def _of_older(descriptions: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The two mappings that version 0.1 wrote, as one."""
-    units, classes = descriptions.get("units", {}), descriptions.get("class_names", {})
-    return {
-        name: {"unit": units.get(name), "classes": classes.get(name)}
-        for name in {**units, **classes}
-    }

@@ -1,11 +1,10 @@
-"""Noticing numbers that are not finite, without waiting for the device in every step."""
+"""Detection of losses and gradients that are not finite, without synchronising in every step."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
@@ -20,25 +19,19 @@ from deepscm_pl.checks import real_number, whole_number
 __all__ = [
     "BatchRecord",
     "FiniteCheck",
-    "FiniteWatch",
     "Problem",
     "SkipSteps",
     "gradient_norm",
     "problem_of",
-    "require_finite",
+    "require_finite_terms",
 ]
 
 
-@dataclass(frozen=True)
-class BatchRecord:
-    """What may have to be told of a batch.
+class BatchRecord(NamedTuple):
+    """The properties of a batch that an error message reports.
 
-    Attributes:
-        epoch: In which it came.
-        number: Of the batch in the epoch.
-        loss: A scalar.
-        quantities: Terms of the loss, one value per image, ``(batch,)``; ``bound`` is their sum.
-        rows: ``index`` of the images, ``(batch, 1)``; None where the data have none.
+    ``quantities`` are terms of the scalar loss, ``(batch,)`` each, of which ``bound`` is the sum.
+    ``rows`` are the row numbers of the images, ``(batch, 1)``; None where the data have none.
     """
 
     epoch: int
@@ -49,13 +42,7 @@ class BatchRecord:
 
 
 class Problem(NamedTuple):
-    """What is not finite.
-
-    Attributes:
-        term: A name of a quantity, ``objective``, or ``gradient of`` what.
-        images: For which images of the batch, ``(batch,)``.
-        batch: In which batch.
-    """
+    """A quantity that is not finite, and whether each image is affected, ``(batch,)``."""
 
     term: str
     images: Tensor
@@ -63,77 +50,24 @@ class Problem(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """The batches of a step, and whether all is well, once it has come from the device."""
+    """The check of a step: ``flag`` is true if all is finite, valid once it has arrived."""
 
     batches: tuple[BatchRecord, ...]
     norms: Mapping[str, Tensor]
     flag: Tensor
     arrival: torch.cuda.Event | None
 
-    def is_fine(self) -> bool:
+    def problem(self) -> Problem | None:
         if self.arrival is not None:
             self.arrival.synchronize()
-        return bool(self.flag)
-
-
-class FiniteWatch:
-    """Whether losses and gradients are finite, looked at when it costs nothing.
-
-    On the CPU every step is looked at before the optimiser moves. On a GPU the answer is on its way
-    while the next steps are queued, and is looked at ``delay`` steps later; nothing waits.
-
-    Args:
-        delay: How many steps later.
-
-    Example:
-        >>> watch = FiniteWatch()
-        >>> values = torch.tensor([1.0, float("nan")])
-        >>> watch.note(BatchRecord(0, 7, values.sum(), {"log_prob/image": values}, None))
-        >>> problem = watch.step({})
-        >>> problem.term, problem.images.tolist(), problem.batch.number
-        ('log_prob/image', [False, True], 7)
-    """
-
-    def __init__(self, delay: int = 2) -> None:
-        self.delay = delay
-        self._batches: list[BatchRecord] = []
-        self._checks: deque[_Check] = deque()
-
-    def note(self, batch: BatchRecord) -> None:
-        """A batch whose gradient goes into the next step."""
-        self._batches.append(batch)
-
-    def skip(self) -> None:
-        """The next step is not done: forget its batches."""
-        self._batches.clear()
-
-    def step(self, norms: Mapping[str, Tensor]) -> Problem | None:
-        """A step of the optimiser is about to be done.
-
-        Args:
-            norms: Of the gradients, by what they are gradients of.
-
-        Returns:
-            What is wrong with this step or an earlier one.
-        """
-        if not self._batches:
+        if bool(self.flag):
             return None
-        self._checks.append(_check(tuple(self._batches), norms))
-        self._batches.clear()
-        waiting = self.delay if self._checks[-1].arrival is not None else 0
-        return self._look_until(waiting)
-
-    def finish(self) -> Problem | None:
-        """Wait for all that is on its way."""
-        return self._look_until(0)
-
-    def _look_until(self, waiting: int) -> Problem | None:
-        while len(self._checks) > waiting:
-            check = self._checks.popleft()
-            if not check.is_fine():
-                self._checks.clear()
-                return _problem(check)
-        return None
+        for batch in self.batches:
+            if not bool(batch.loss.isfinite()):
+                return problem_of(batch)
+        broken = [name for name, norm in self.norms.items() if not bool(norm.isfinite())]
+        batch = self.batches[-1]
+        return Problem(f"the gradient of {', '.join(broken)}", _all_images(batch), batch)
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor | None:
@@ -142,37 +76,21 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor | None:
     return get_total_norm(gradients) if gradients else None
 
 
-def _describe(problem: Problem, trainer: pl.Trainer) -> str:
-    """What is not finite, where, in which images of the data, and what is left."""
-    images, batch = problem.images, problem.batch
-    last = getattr(trainer.checkpoint_callback, "last_model_path", "")
-    best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-    kept = f" The last good checkpoint is {last or best}." if last or best else ""
-    return (
-        f"stopped: {problem.term} is not finite for {int(images.sum())} of {len(images)} images in "
-        f"batch {batch.number} of epoch {batch.epoch}{_named_rows(problem, trainer)}.{kept}"
-    )
+def problem_of(batch: BatchRecord) -> Problem:
+    """The term that is not finite and its images; the largest term if only their sum overflows."""
+    terms = {k: v for k, v in batch.quantities.items() if not k.startswith("bound")}
+    for name, values in terms.items():
+        if not bool(values.isfinite().all()):
+            return Problem(name, ~values.isfinite(), batch)
+    if not terms or bool(batch.quantities.get("bound", batch.loss).isfinite().all()):
+        return Problem("objective", _all_images(batch), batch)
+    largest = max(terms, key=lambda name: float(terms[name].abs().max()))
+    return Problem(largest, _all_images(batch), batch)
 
 
-def _named_rows(problem: Problem, trainer: pl.Trainer) -> str:
-    if problem.batch.rows is None:
-        return ""
-    rows: list[int] = problem.batch.rows.flatten()[problem.images.flatten()].tolist()
-    names = _row_names(trainer)
-    shown = [f"{row} ({names[row]})" if row in names else str(row) for row in rows[:5]]
-    return f" (rows {', '.join(shown)}{', ...' if len(rows) > 5 else ''} of the data)"
-
-
-def _row_names(trainer: pl.Trainer) -> dict[int, str]:
-    """By row, what the data call it, if they do."""
-    data: Any = getattr(trainer, "datamodule", None)
-    if not hasattr(data, "row_names"):
-        return {}
-    is_validating = trainer.validating or trainer.sanity_checking
-    split = "test" if trainer.testing else "validation" if is_validating else "train"
-    names = data.row_names(split)
-    rows = [] if names is None else data.variables(split)["index"].flatten().tolist()
-    return dict(zip(rows, names or [], strict=True))
+def _all_images(batch: BatchRecord) -> Tensor:
+    values = next(iter(batch.quantities.values()), batch.rows)
+    return torch.ones(1 if values is None else len(values), dtype=torch.bool)
 
 
 def _check(batches: tuple[BatchRecord, ...], norms: Mapping[str, Tensor]) -> _Check:
@@ -180,68 +98,74 @@ def _check(batches: tuple[BatchRecord, ...], norms: Mapping[str, Tensor]) -> _Ch
     flag = torch.stack([scalar.float() for scalar in scalars]).isfinite().all()
     if flag.device.type != "cuda":
         return _Check(batches, norms, flag, None)
-    # Only a copy to pinned memory does not wait.
-    host = torch.empty((), dtype=torch.bool, pin_memory=True)
-    host.copy_(flag, non_blocking=True)
+    # Only copies to pinned memory do not block.
+    on_host = torch.empty((), dtype=torch.bool, pin_memory=True)
+    on_host.copy_(flag, non_blocking=True)
     arrival = torch.cuda.Event()
     arrival.record()
-    return _Check(batches, norms, host, arrival)
-
-
-def _problem(check: _Check) -> Problem:
-    for batch in check.batches:
-        if not bool(batch.loss.isfinite()):
-            return problem_of(batch)
-    broken = [name for name, norm in check.norms.items() if not bool(norm.isfinite())]
-    batch = check.batches[-1]
-    return Problem(f"the gradient of {', '.join(broken)}", _everywhere(batch), batch)
-
-
-def problem_of(batch: BatchRecord) -> Problem:
-    """The term at fault and its images: the largest one where only the sum of terms overflows."""
-    terms = {k: v for k, v in batch.quantities.items() if not k.startswith("bound")}
-    for name, values in terms.items():
-        if not bool(values.isfinite().all()):
-            return Problem(name, ~values.isfinite(), batch)
-    if not terms or bool(batch.quantities.get("bound", batch.loss).isfinite().all()):
-        return Problem("objective", _everywhere(batch), batch)
-    largest = max(terms, key=lambda name: float(terms[name].abs().max()))
-    return Problem(largest, _everywhere(batch), batch)
-
-
-def _everywhere(batch: BatchRecord) -> Tensor:
-    each = next(iter(batch.quantities.values()), batch.rows)
-    return torch.ones(1 if each is None else len(each), dtype=torch.bool)
+    return _Check(batches, norms, on_host, arrival)
 
 
 class FiniteCheck(pl.Callback):
-    """Stops a training where a loss or a gradient is not finite, and names term and images.
+    """Stops a training where a loss or a gradient is not finite, and names the term and the images.
 
-    A training step never waits for a GPU: see :class:`FiniteWatch`. A checkpoint is saved only if
-    all steps so far were finite.
+    On the CPU, each step is checked before the optimiser changes the weights. On a GPU, the result
+    is read ``delay`` steps later, so that no step synchronises with the device. A checkpoint is
+    saved only if all steps so far were finite.
 
     :class:`~deepscm_pl.training.DeepSCM` adds this callback itself; add it to the trainer for
-    modules of your own, behind callbacks that change gradients. A module may offer ``loss_terms``,
-    the terms of its latest loss by name, a value per image ``(batch,)``, and a method
-    ``gradient_groups()``, parameters by the name under which their gradient is reported.
+    modules of your own, after callbacks that change gradients. A module may have an attribute
+    ``loss_terms``, the terms of its latest loss by name, ``(batch,)`` each, and a method
+    ``gradient_groups()`` that returns parameters by the name under which they are reported.
 
     Args:
-        delay: How many steps later the answer of a GPU is looked at.
+        delay: Number of steps after which the result of a GPU is read.
+
+    Example:
+        >>> check = FiniteCheck()
+        >>> values = torch.tensor([1.0, float("nan")])
+        >>> check.note(BatchRecord(0, 7, values.sum(), {"log_prob/image": values}, None))
+        >>> problem = check.step({})
+        >>> problem.term, problem.images.tolist(), problem.batch.number
+        ('log_prob/image', [False, True], 7)
     """
 
     def __init__(self, delay: int = 2) -> None:
         self.delay = whole_number("delay", delay, least=0)
-        self.watch = FiniteWatch(self.delay)
+        self._batches: list[BatchRecord] = []
+        self._checks: deque[_Check] = deque()
         self._batch: tuple[Any, int] = (None, 0)
 
+    def note(self, batch: BatchRecord) -> None:
+        """Add a batch that contributes to the next step."""
+        self._batches.append(batch)
+
+    def step(self, norms: Mapping[str, Tensor]) -> Problem | None:
+        """Check the next step, given the norms of its gradients; return a problem so far."""
+        if not self._batches:
+            return None
+        self._checks.append(_check(tuple(self._batches), norms))
+        self._batches.clear()
+        return self.finish(self.delay if self._checks[-1].arrival is not None else 0)
+
+    def finish(self, unread: int = 0) -> Problem | None:
+        """Wait for the results of all but the latest ``unread`` steps."""
+        while len(self._checks) > unread:
+            problem = self._checks.popleft().problem()
+            if problem is not None:
+                self._checks.clear()
+                return problem
+        return None
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget steps of a training that was interrupted."""
-        self.watch = FiniteWatch(self.delay)
+        """Forget the steps of an interrupted training."""
+        self._batches.clear()
+        self._checks.clear()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the batch, which may have to be reported."""
+        """Keep the batch for an error message."""
         self._batch = (batch, batch_idx)
 
     def on_before_backward(
@@ -249,68 +173,44 @@ class FiniteCheck(pl.Callback):
     ) -> None:
         """Note the loss of the batch."""
         terms = getattr(pl_module, "loss_terms", {})
-        self.watch.note(_record(trainer, *self._batch, loss, terms))
+        self.note(_record(trainer, *self._batch, loss, terms))
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Stop where the loss or a gradient is not finite.
-
-        Raises:
-            FloatingPointError: If so; on a GPU a few steps later.
-        """
+        """Raise FloatingPointError if the loss or a gradient is not finite; on a GPU later."""
         groups: Any = getattr(pl_module, "gradient_groups", None)
         parameters = {"the network": pl_module.parameters()} if groups is None else groups()
         norms = {name: gradient_norm(group) for name, group in parameters.items()}
         found = {name: norm for name, norm in norms.items() if norm is not None}
-        if not found:  # a callback has taken the gradients away
-            self.watch.skip()
-        # A scaled gradient may overflow: then the scaler leaves the step out.
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-        _stop_at(self.watch.step({} if scaled else found), trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait for the answers of steps that may be saved now without the trainer's state."""
-        _stop_at(self.watch.finish(), trainer, pl_module)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait for the answers of steps that may be saved after the validation."""
-        _stop_at(self.watch.finish(), trainer, pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Wait for the answers that are still on their way."""
-        self._batch = (None, 0)
-        _stop_at(self.watch.finish(), trainer, pl_module)
+        if not found:  # a callback has removed the gradients
+            self._batches.clear()
+        # If scaled gradients overflow, the scaler of the precision plugin skips the step.
+        is_scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        _raise_on(self.step({} if is_scaled else found), trainer, pl_module)
 
     def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        """Save nothing that is not finite.
+        """Raise FloatingPointError if the weights come from a step that was not finite."""
+        self._batch = (None, 0)
+        _raise_on(self.finish(), trainer, pl_module)
 
-        Raises:
-            FloatingPointError: If the weights come from a step that was not finite.
-        """
-        _stop_at(self.watch.finish(), trainer, pl_module)
+    # Weights may be saved after these without :meth:`on_save_checkpoint`.
+    on_train_epoch_end = on_validation_start = on_train_end = on_save_checkpoint
 
 
-def require_finite(
+def require_finite_terms(
     pl_module: pl.LightningModule, batch: Any, batch_idx: int, terms: Mapping[str, Tensor]
 ) -> None:
-    """Stop an evaluation where a sum of terms is not finite; waits for the device.
+    """Raise FloatingPointError if a sum of terms is not finite; synchronises with the device.
 
-    Args:
-        pl_module: The model.
-        batch: The batch.
-        batch_idx: Its number.
-        terms: Terms by name, a value per image ``(batch,)``; ``bound`` is their sum.
-
-    Raises:
-        FloatingPointError: If so.
+    The terms have the shape ``(batch,)``, and ``bound`` is their sum.
     """
     total = terms["bound"].sum()
     if not bool(total.isfinite()):
         record = _record(pl_module.trainer, batch, batch_idx, total, terms)
-        _stop_at(problem_of(record), pl_module.trainer, pl_module)
+        _raise_on(problem_of(record), pl_module.trainer, pl_module)
 
 
 def _record(
@@ -321,31 +221,54 @@ def _record(
     return BatchRecord(trainer.current_epoch, number, loss.detach(), detached, rows)
 
 
-def _stop_at(problem: Problem | None, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+def _raise_on(problem: Problem | None, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
     if problem is None:
         return
-    finite = all(bool(torch.isfinite(each).all()) for each in pl_module.parameters())
-    weights = "" if finite else " The parameters are no longer finite."
+    images, batch = problem.images, problem.batch
+    callback = trainer.checkpoint_callback
+    saved = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+    kept = f" The last good checkpoint is {saved}." if saved else ""
+    is_intact = all(bool(torch.isfinite(each).all()) for each in pl_module.parameters())
+    weights = "" if is_intact else " The parameters are no longer finite."
     raise FloatingPointError(
-        f"{_describe(problem, trainer)}{weights} Lower the learning rate, clip gradients "
-        "(--trainer.gradient_clip_val 1), leave such steps out (the callback "
-        "deepscm_pl.callbacks.SkipSteps), or look at these images."
+        f"stopped: {problem.term} is not finite for {int(images.sum())} of {len(images)} images in "
+        f"batch {batch.number} of epoch {batch.epoch}{_rows_in_words(problem, trainer)}."
+        f"{kept}{weights} Lower the learning rate, clip gradients (--trainer.gradient_clip_val 1), "
+        "leave such steps out (the callback deepscm_pl.callbacks.SkipSteps), or look at these "
+        "images."
     )
 
 
-class SkipSteps(pl.Callback):
-    """Leaves out a step whose gradient is not finite, or longer than it may be.
+def _rows_in_words(problem: Problem, trainer: pl.Trainer) -> str:
+    """The first rows of the affected images, with their identifiers if the data have any."""
+    if problem.batch.rows is None:
+        return ""
+    rows: list[int] = problem.batch.rows.flatten()[problem.images.flatten()].tolist()
+    names: dict[int, str] = {}
+    data: Any = getattr(trainer, "datamodule", None)
+    if hasattr(data, "row_names"):
+        is_validating = trainer.validating or trainer.sanity_checking
+        split = "test" if trainer.testing else "validation" if is_validating else "train"
+        found = data.row_names(split)
+        if found is not None:
+            numbers = data.variables(split)["index"].flatten().tolist()
+            names = dict(zip(numbers, found, strict=True))
+    shown = [f"{row} ({names[row]})" if row in names else str(row) for row in rows[:5]]
+    return f" (rows {', '.join(shown)}{', ...' if len(rows) > 5 else ''} of the data)"
 
-    Deep hierarchical models now and then meet a batch with a gradient that would undo hours of
-    training; to leave it out is what later work does (Child 2021, arXiv:2011.10650, section 3.2).
-    Without gradients the optimiser changes neither weights nor its own state; schedules go on. The
-    number of steps left out so far is logged as ``train/skipped_steps``. The norm is that before
-    clipping; on a GPU it is waited for in every step.
+
+class SkipSteps(pl.Callback):
+    """Leaves out steps whose gradient is not finite or whose norm exceeds a limit.
+
+    Deep hierarchical models sometimes meet a batch whose gradient would undo hours of training, so
+    Child (2021, arXiv:2011.10650, section 3.2) leaves it out. The optimiser then changes neither
+    weights nor its own state; schedules go on. The number of steps left out so far is logged as
+    ``train/skipped_steps``. The norm is that before clipping; each step synchronises with the
+    device.
 
     Args:
-        largest_norm: Of all gradients together, in nats per unit of the weights.
-        most_in_a_row: After how many steps left out in a row the training stops, for then
-            something is broken.
+        largest_norm: Limit of the norm of all gradients, in nats per unit of the weights.
+        most_in_a_row: Number of consecutive steps left out after which the training stops.
 
     Raises:
         ValueError: If a number is not positive.
@@ -366,13 +289,9 @@ class SkipSteps(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        """Take the gradients away, if they are unfit.
-
-        Raises:
-            FloatingPointError: If too many steps in a row were left out.
-        """
-        gradients = [each.grad for each in pl_module.parameters() if each.grad is not None]
-        norm = float(get_total_norm(gradients)) if gradients else 0.0
+        """Remove the gradients of a step; FloatingPointError after too many steps in a row."""
+        found = gradient_norm(pl_module.parameters())
+        norm = 0.0 if found is None else float(found)
         if norm <= self.largest_norm and math.isfinite(norm):
             self._in_a_row = 0
         else:
@@ -391,7 +310,7 @@ class SkipSteps(pl.Callback):
         if self.skipped == 1:
             rank_zero_warn(
                 f"left out step {pl_module.global_step}, whose gradient has the norm {norm:g}; "
-                "train/skipped_steps counts those that follow."
+                "train/skipped_steps counts the following ones."
             )
         for parameter in pl_module.parameters():
             parameter.grad = None
@@ -401,5 +320,5 @@ class SkipSteps(pl.Callback):
         return {"skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Restore the number of steps left out."""
         self.skipped = int(state_dict["skipped"])

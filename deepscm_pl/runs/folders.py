@@ -1,6 +1,6 @@
-"""Where the results of a run belong.
+"""Folders in which the results of a run belong.
 
-Call these on every process: Lightning asks all of them for the log folder of the first.
+All processes must call these functions, because Lightning broadcasts the log folder of the first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["checkpoint_folder", "describe_origin", "run_folder", "trained_steps"
 
 
 def _tested_checkpoint(trainer: pl.Trainer) -> Path | None:
-    """The checkpoint that is evaluated; none in training, which may go on from that of another."""
+    """The checkpoint under evaluation; None in training, which may resume that of another run."""
     path = trainer.ckpt_path
     if path is None or trainer.state.fn == "fit" or not Path(path).is_file():
         return None
@@ -24,7 +24,7 @@ def _tested_checkpoint(trainer: pl.Trainer) -> Path | None:
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
-    """The folder of the run: of the checkpoint that is tested, or of the training's own log."""
+    """The folder of the run: that of the tested checkpoint, or of the training's own log."""
     tested = _tested_checkpoint(trainer)
     if tested is not None:
         return tested.parent.parent if tested.parent.name == "checkpoints" else tested.parent
@@ -32,7 +32,7 @@ def run_folder(trainer: pl.Trainer) -> Path:
 
 
 def checkpoint_folder(trainer: pl.Trainer) -> Path:
-    """The folder in which the run keeps its checkpoints, or the run's own if it keeps none."""
+    """The folder of the run's checkpoints, or the run's own if it keeps none."""
     tested = _tested_checkpoint(trainer)
     if tested is not None:
         return tested.parent
@@ -41,7 +41,7 @@ def checkpoint_folder(trainer: pl.Trainer) -> Path:
 
 
 def trained_steps(trainer: pl.Trainer, pl_module: pl.LightningModule) -> int:
-    """For how many steps the present weights were trained, as far as is known."""
+    """The number of steps that the present weights were trained for, as far as known."""
     loaded = getattr(pl_module, "loaded_steps", None)
     if trainer.state.fn == "fit" or not isinstance(loaded, int):
         return trainer.global_step

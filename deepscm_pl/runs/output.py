@@ -1,4 +1,4 @@
-"""What a run prints: one line for the model, and progress that suits a terminal or a file."""
+"""Output of a run: one line for the model, and progress for a terminal or a file."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ _NOISE = (
     "Loading `",
     "`Trainer.fit` stopped: `max_",  # on the line of the progress bar
 )
-_UNIMPORTANT = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
 class ParameterCount(pl.Callback):
     """Prints the number of parameters and their size when a training starts."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print it."""
+        """Print the line."""
         if trainer.is_global_zero:
             parameters = [each for each in pl_module.parameters() if each.requires_grad]
             size = sum(each.numel() * each.element_size() for each in parameters) / 1e6
@@ -41,7 +40,7 @@ class OneLineProgress(TQDMProgressBar):
     def get_metrics(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Collect what is shown beside the bar."""
+        """The quantities beside the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         return {name: value for name, value in metrics.items() if name != "v_num"}
 
@@ -67,7 +66,7 @@ class TenthsProgress(ProgressBar):
         self._enabled = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count from where the training starts or resumes."""
+        """Count from the position at which the training starts or resumes."""
         super().on_train_start(trainer, pl_module)
         self._printed = int(10 * _fraction(trainer, 0))
 
@@ -83,11 +82,8 @@ class TenthsProgress(ProgressBar):
         tenths = int(10 * _fraction(trainer, batch_idx + 1))
         if tenths > self._printed and self._enabled:
             self._printed = tenths
-            print(
-                f"trained {10 * tenths} %: epoch {trainer.current_epoch + 1}, "
-                f"step {trainer.global_step}",
-                flush=True,
-            )
+            epoch, step = trainer.current_epoch + 1, trainer.global_step
+            print(f"trained {10 * tenths} %: epoch {epoch}, step {step}", flush=True)
 
 
 def progress_for(stream: TextIO) -> ProgressBar:
@@ -96,7 +92,7 @@ def progress_for(stream: TextIO) -> ProgressBar:
 
 
 def _fraction(trainer: pl.Trainer, done: int) -> float:
-    """How much of a training is complete, from 0 to 1, after some batches of an epoch."""
+    """The fraction of a training that is complete after ``done`` batches of an epoch."""
     fractions = [0.0]
     batches = trainer.num_training_batches
     if trainer.max_steps > 0:
@@ -109,19 +105,19 @@ def _fraction(trainer: pl.Trainer, done: int) -> float:
 
 @contextmanager
 def without_noise() -> Iterator[None]:
-    """Print no advertisements of Lightning, and no deprecation warnings of other packages."""
+    """Suppress advertisements of Lightning, and deprecation warnings of other packages."""
     handlers = [h for name in _LOGGERS for h in logging.getLogger(name).handlers]
     for handler in handlers:
-        handler.addFilter(_is_of_use)
+        handler.addFilter(_is_useful)
     try:
         with warnings.catch_warnings():
-            for category in _UNIMPORTANT:
+            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
                 warnings.filterwarnings("ignore", category=category, module=r"(?!deepscm_pl\b)")
             yield
     finally:
         for handler in handlers:
-            handler.removeFilter(_is_of_use)
+            handler.removeFilter(_is_useful)
 
 
-def _is_of_use(record: logging.LogRecord) -> bool:
+def _is_useful(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_NOISE)

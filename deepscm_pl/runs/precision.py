@@ -1,4 +1,4 @@
-"""A trainer whose precision can be ``auto``: what the processor or the GPU computes in."""
+"""A trainer whose precision can be ``auto``: the fastest safe one of the processor or GPU."""
 
 from __future__ import annotations
 
@@ -30,49 +30,42 @@ Precision = Literal[
 ]
 
 _FEATURES = ("avx512_bf16", "amx_bf16", "avx10_2", "arm_bf16", "arm_sve_bf16", "bf16")
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_INSTRUCTION_SET_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITH_BFLOAT16 = ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10")
-"""In the names of the instruction sets of oneDNN that include bfloat16."""
+"""Parts of the names of oneDNN's instruction sets that include bfloat16."""
 
 
 class PrecisionTrainer(pl.Trainer):
     """A trainer that chooses the precision of its device.
 
     Args:
-        precision: As in Lightning, or ``auto``: bfloat16 for what is safe in it (``bf16-mixed``)
+        precision: As in Lightning, or ``auto``: mixed precision with bfloat16 (``bf16-mixed``)
             where the device computes in bfloat16, ``32-true`` elsewhere.
     """
 
     def __init__(self, *args: Any, precision: Precision | None = None, **kwargs: Any) -> None:
-        if precision == "auto":
-            chosen = automatic_precision(kwargs.get("accelerator", "auto"))
-            super().__init__(*args, precision=chosen, **kwargs)
-            if self.is_global_zero:
-                print(f"trainer.precision: auto, which is {chosen} on this machine")
-        else:
-            super().__init__(*args, precision=precision, **kwargs)
+        is_automatic = precision == "auto"
+        if is_automatic:
+            precision = automatic_precision(kwargs.get("accelerator", "auto"))
+        super().__init__(*args, precision=precision, **kwargs)  # type: ignore[arg-type]
+        if is_automatic and self.is_global_zero:
+            print(f"trainer.precision: auto, which is {precision} on this machine")
 
 
 def automatic_precision(accelerator: object = "auto") -> Literal["bf16-mixed", "32-true"]:
-    """Choose between bfloat16 and float32.
-
-    Args:
-        accelerator: As of the trainer.
-    """
-    is_gpu = accelerator in ("gpu", "cuda") or accelerator == "auto"
-    if is_gpu and torch.cuda.is_available():
-        computes = torch.cuda.is_bf16_supported(including_emulation=False)
+    """Choose between bfloat16 and float32 for an accelerator of a trainer."""
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        computes = accelerator in ("auto", "cpu") and _cpu_computes_in_bfloat16()
-    return "bf16-mixed" if computes else "32-true"
+        has_bfloat16 = accelerator in ("auto", "cpu") and _cpu_has_bfloat16()
+    return "bf16-mixed" if has_bfloat16 else "32-true"
 
 
-def _cpu_computes_in_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16, and the libraries may use them."""
-    for name in _LIMITS:
-        limit = os.environ.get(name, "ALL").upper()
-        if not any(part in limit for part in _WITH_BFLOAT16):
-            return False
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor has bfloat16 instructions that the libraries may use."""
+    limits = [os.environ.get(name, "ALL").upper() for name in _INSTRUCTION_SET_LIMITS]
+    if not all(any(part in limit for part in _WITH_BFLOAT16) for limit in limits):
+        return False
     if os.environ.get("ATEN_CPU_CAPABILITY", "") in ("default", "avx2"):
         return False
     features = torch.cpu.get_capabilities()

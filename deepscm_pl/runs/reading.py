@@ -1,4 +1,4 @@
-"""Which version of the program wrote a checkpoint, and whether this one can read it."""
+"""Reading of checkpoints: their format, content and weights, checked before anything uses them."""
 
 from __future__ import annotations
 
@@ -23,76 +23,66 @@ from deepscm_pl.runs.safetensors_file import is_exported, read_exported
 __all__ = ["FORMAT", "check_format", "load_weights", "read_checkpoint", "require_settings", "stamp"]
 
 FORMAT = 2
-"""Raised whenever older versions of the program would misread a checkpoint.
+"""Number of the format, raised whenever older versions of the program would misread a checkpoint.
 
-2 counts the rows of an epoch that were trained on; 1 counted batches. All are read.
+Format 2 counts the rows of an epoch that were trained on; format 1 counted batches. Both are read.
 """
 
-_KEY = "deepscm_pl"
-_VERSION = re.compile(r"\d[\w.!+-]*")
+_STAMP = "deepscm_pl"
+_DESCRIPTION_VALUES = 20_000
+"""Largest number of values in the settings of a model, or in any other description."""
 
 
 def stamp(checkpoint: dict[str, Any]) -> None:
-    """Note in ``checkpoint`` the version of the package and the number of the format.
-
-    Example:
-        >>> checkpoint = {}
-        >>> stamp(checkpoint)
-        >>> sorted(checkpoint["deepscm_pl"])
-        ['format', 'version']
-    """
+    """Add the version of the package and the number of the format to a checkpoint."""
     try:
         found = version("deepscm_pl")
     except PackageNotFoundError:
         found = "unknown"
-    checkpoint[_KEY] = {"version": found, "format": FORMAT}
+    checkpoint[_STAMP] = {"version": found, "format": FORMAT}
 
 
 def check_format(path: str | Path, checkpoint: Mapping[str, Any]) -> None:
-    """Refuse what a newer program wrote; a checkpoint without a number is an old one.
+    """Raise ValueError if the format of a checkpoint is newer, or no number.
 
-    Raises:
-        ValueError: If the format is newer than this program knows, or is no number.
+    Checkpoints without a number are older than formats.
     """
-    if _KEY not in checkpoint:
+    if _STAMP not in checkpoint:
         return
-    found = checkpoint[_KEY]
+    found = checkpoint[_STAMP]
     number = found.get("format") if isinstance(found, Mapping) else None
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ValueError(
-            f"checkpoint: {path} does not say its format: expected a whole number from 1 as "
-            f"{_KEY}.format, but got {_shown(repr(number))}; use another checkpoint of the same "
-            "run."
+            f"checkpoint: {path} has no valid format: expected a whole number from 1 as "
+            f"{_STAMP}.format, but got {one_line(repr(number), 40)}; use another checkpoint of the "
+            "same run."
         )
     if number > FORMAT:
-        writer = _shown(found.get("version"))
-        wanted = f"at least version {writer}" if _VERSION.fullmatch(writer) else "a newer version"
+        writer = one_line(found.get("version"), 40)
+        is_version = re.fullmatch(r"\d[\w.!+-]*", writer)
+        wanted = f"at least version {writer}" if is_version else "a newer version"
         raise ValueError(
-            f"checkpoint: {path} was written by deepscm_pl {writer} in format {_shown(number)}, "
-            f"and this program reads formats up to {FORMAT}; install {wanted} of deepscm_pl."
+            f"checkpoint: {path} was written by deepscm_pl {writer} in format "
+            f"{one_line(number, 40)}, and this program reads formats up to {FORMAT}; install "
+            f"{wanted} of deepscm_pl."
         )
-
-
-def _shown(value: object) -> str:
-    return one_line(value, longest=40)
 
 
 def load_weights(model: nn.Module, weights: Any) -> None:
-    """Put ``weights`` into ``model``; all of them, and no others.
+    """Load weights into a model: all of them, and no others.
 
-    Beyond what torch refuses, a tensor must be of the same kind (floating, whole or complex) and
-    of exactly the same shape: torch takes the first of several numbers for a single one.
+    In addition to torch's checks, a tensor must be of the same kind (floating, whole or complex)
+    and of exactly the same shape: torch takes the first of several numbers for a single one.
 
     Args:
-        model: The model; where this raises, its weights are of no use. On the device ``"meta"``
-            weights are compared with it, and nothing else happens.
-        weights: Name to tensor, as of ``model.state_dict()``.
+        model: The model, whose weights are undefined after an error. On the device ``"meta"``,
+            weights are only compared.
+        weights: Tensors by the names of ``model.state_dict()``.
 
     Raises:
         ValueError: If a tensor is missing, unexpected, of another shape or kind, or not finite.
 
     Example:
-        >>> import torch
         >>> load_weights(nn.Linear(2, 1), {"weight": torch.zeros(1, 3)})
         Traceback (most recent call last):
             ...
@@ -105,60 +95,58 @@ def load_weights(model: nn.Module, weights: Any) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*copying from a non-meta parameter")
             model.load_state_dict(weights)
-    except Exception as error:  # odd weights break the reader in many ways
+    except Exception as error:  # unexpected weights raise many kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
-        problems = [*_names(model, weights), *_unlike(model, weights)] or [one_line(reason)]
+        names = _different_names(model, weights)
+        problems = [*names, *_different_tensors(model, weights)] or [one_line(reason)]
     else:
-        problems = [*_unlike(model, weights)]
+        problems = [*_different_tensors(model, weights)]
     if problems:
         raise ValueError(
             f"the weights do not fit the model ({'; '.join(problems)}); take those of a model "
             "with the same settings."
         )
-    odd = [*_not_finite(model)]
-    if odd:
+    broken = [*_names_not_finite(model)]
+    if broken:
         raise ValueError(
-            f"the weights are not finite ({_first_of(odd)}): the training that saved them had "
+            f"the weights are not finite ({_abridged(broken)}): the training that saved them had "
             "diverged; take an earlier checkpoint of the same run."
         )
 
 
-def _not_finite(model: nn.Module) -> Iterator[str]:
-    """Names of parameters with infinite or NaN elements, and of buffers with NaN."""
-    for name, parameter in model.named_parameters():
-        if _has_values(parameter) and not bool(torch.isfinite(parameter).all()):
-            yield name
-    for name, buffer in model.named_buffers():
-        if _has_values(buffer) and bool(torch.isnan(buffer).any()):
-            yield name
+def _names_not_finite(model: nn.Module) -> Iterator[str]:
+    """Names of parameters with infinity or NaN, and of buffers with NaN."""
+    checks = (
+        (model.named_parameters(), lambda values: ~torch.isfinite(values)),
+        (model.named_buffers(), torch.isnan),
+    )
+    for tensors, is_broken in checks:
+        for name, values in tensors:
+            if not (is_lazy(values) or values.is_meta) and bool(is_broken(values).any()):
+                yield name
 
 
-def _has_values(tensor: Tensor) -> bool:
-    return not (is_lazy(tensor) or tensor.is_meta)
-
-
-def _names(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator[str]:
-    """Which tensors are missing, and which are not expected."""
+def _different_names(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator[str]:
     expected = model.state_dict()
     missing = [name for name in expected if name not in weights]
     unexpected = [name for name in weights if name not in expected]
     if missing:
-        yield f"missing: {_first_of(missing)}"
+        yield f"missing: {_abridged(missing)}"
     if unexpected:
-        yield f"unexpected: {_first_of(unexpected)}"
+        yield f"unexpected: {_abridged(unexpected)}"
 
 
-def _unlike(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator[str]:
-    """The first tensor that is not like that of the model, and how many more there are."""
+def _different_tensors(model: nn.Module, weights: Mapping[Any, Any]) -> Iterator[str]:
+    """The first tensor that differs from that of the model, and the number of others."""
     expected = model.state_dict()
-    found = {
-        name: _difference(weights[name], value)
+    found = [
+        f"{name} is {difference}"
         for name, value in expected.items()
         if name in weights and isinstance(value, Tensor) and not is_lazy(value)
-    }
-    unlike = [f"{name} is {difference}" for name, difference in found.items() if difference]
-    if unlike:
-        yield _first_of(unlike)
+        if (difference := _difference(weights[name], value))
+    ]
+    if found:
+        yield _abridged(found)
 
 
 def _difference(value: Any, expected: Tensor) -> str:
@@ -166,29 +154,18 @@ def _difference(value: Any, expected: Tensor) -> str:
         return f"of type {type(value).__name__} instead of a tensor"
     if value.shape != expected.shape:
         return f"of shape {tuple(value.shape)} instead of {tuple(expected.shape)}"
-    if _kind(value) != _kind(expected):
-        return f"of {_type(value)} instead of {_type(expected)}"
+    kinds = [
+        (each.is_floating_point(), each.is_complex(), each.is_quantized, each.layout)
+        for each in (value, expected)
+    ]
+    if kinds[0] != kinds[1]:
+        return f"of {value.dtype} ({value.layout}) instead of {expected.dtype} ({expected.layout})"
     return ""
 
 
-def _kind(value: Tensor) -> tuple[object, ...]:
-    return value.is_floating_point(), value.is_complex(), value.is_quantized, value.layout
-
-
-def _type(value: Tensor) -> str:
-    return f"{value.dtype} ({value.layout})"
-
-
-def _first_of(texts: list[Any]) -> str:
+def _abridged(texts: list[Any]) -> str:
     first = one_line(texts[0])
     return first if len(texts) == 1 else f"{first} and {len(texts) - 1} more"
-
-
-_MOST_VALUES = 20_000
-"""Values in the settings of a model, or in any other description, that are read at most."""
-
-_DESCRIPTIONS = ("hyper_parameters", "data", "reports", "descriptions")
-_COUNTERS = ("epoch", "global_step")
 
 
 def read_checkpoint(
@@ -196,21 +173,21 @@ def read_checkpoint(
     map_location: Any = "cpu",
     settings: Sequence[str] = ("graph", "mechanisms"),
 ) -> dict[str, Any]:
-    """Read a checkpoint, or an exported model, tensors and plain data only.
+    """Read a checkpoint or an exported model: tensors and plain data only.
 
-    Nothing in the file is executed: anything but tensors and plain data is refused.
+    No code in the file is executed; objects of other types are refused.
 
     Args:
-        path: The ``.ckpt`` file, or the ``.safetensors`` file of
-            :func:`~deepscm_pl.checkpoints.export_model`, which lacks what only training needs.
-        map_location: Where the tensors go, as in :func:`torch.load`.
-        settings: Names of hyper-parameters that the expected kind of model has; those of
+        path: A ``.ckpt`` file, or a ``.safetensors`` file of
+            :func:`~deepscm_pl.checkpoints.export_model`, which lacks the state of the training.
+        map_location: Device of the tensors, as in :func:`torch.load`.
+        settings: Hyper-parameters that the expected kind of model has; those of
             :class:`~deepscm_pl.training.DeepSCM` by default.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, holds anything else, is of another kind, or was
-            written in a format that is newer than this program.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is truncated, holds other objects, is of another kind, or has a
+            format that is newer than this program.
     """
     path = Path(path)
     if not path.is_file():
@@ -219,24 +196,35 @@ def read_checkpoint(
             "'checkpoints' inside its log folder."
         )
     loaded = read_exported(path, map_location) if is_exported(path) else _load(path, map_location)
-    _check_kind(path, loaded)
+    _check_content(path, loaded)
     require_settings(path, loaded, settings)
     return dict(loaded)
 
 
+def require_settings(
+    path: str | Path, checkpoint: Mapping[str, Any], settings: Sequence[str]
+) -> None:
+    """Raise ValueError unless a checkpoint has hyper-parameters of these names."""
+    found = checkpoint["hyper_parameters"]
+    if not isinstance(found, dict) or not set(settings) <= found.keys():
+        raise ValueError(
+            f"checkpoint: {path} belongs to another kind of model: its settings have no "
+            f"{' and no '.join(settings)}."
+        )
+
+
 def _load(path: Path, map_location: Any) -> Any:
-    """What a file of torch holds, if it is tensors and plain data."""
     try:
         check_archive(path)
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, struct.error) as error:
         raise _unreadable(path, error) from None
     except ValueError as error:
         raise ValueError(
-            f"checkpoint: {path} is refused: {one_line(error)}; load only what this program saved."
+            f"checkpoint: {path} is refused: {one_line(error)}; load only files of this program."
         ) from None
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:  # a broken file breaks the reader in many ways
+    except Exception as error:  # broken files raise many kinds of errors
         raise _unreadable(path, error) from None
 
 
@@ -247,23 +235,7 @@ def _unreadable(path: Path, error: Exception) -> ValueError:
     )
 
 
-def require_settings(
-    path: str | Path, checkpoint: Mapping[str, Any], settings: Sequence[str]
-) -> None:
-    """Raise unless a checkpoint has hyper-parameters of these names.
-
-    Raises:
-        ValueError: If it belongs to another kind of model.
-    """
-    found = checkpoint["hyper_parameters"]
-    if not isinstance(found, dict) or not set(settings) <= found.keys():
-        raise ValueError(
-            f"checkpoint: {path} belongs to another kind of model: its settings have no "
-            f"{' and no '.join(settings)}."
-        )
-
-
-def _check_kind(path: Path, checkpoint: Any) -> None:
+def _check_content(path: Path, checkpoint: Any) -> None:
     keys = ("state_dict", "hyper_parameters")
     if isinstance(checkpoint, dict):
         check_format(path, checkpoint)
@@ -272,13 +244,13 @@ def _check_kind(path: Path, checkpoint: Any) -> None:
             f"checkpoint: {path} is no checkpoint of a model: expected the entries "
             f"{' and '.join(keys)}."
         )
-    for name in _DESCRIPTIONS:
-        if count_values(checkpoint.get(name), _MOST_VALUES) > _MOST_VALUES:
+    for name in ("hyper_parameters", "data", "reports", "descriptions", "variables"):
+        if count_values(checkpoint.get(name), _DESCRIPTION_VALUES) > _DESCRIPTION_VALUES:
             raise ValueError(
-                f"checkpoint: {path} is refused: expected at most {_MOST_VALUES:,} values in its "
-                f"entry {name!r}, but it holds more; load only what this program saved."
+                f"checkpoint: {path} is refused: expected at most {_DESCRIPTION_VALUES:,} values "
+                f"in its entry {name!r}, but it holds more; load only files of this program."
             )
-    for name in _COUNTERS:
+    for name in ("epoch", "global_step"):
         number = checkpoint.get(name, 0)
         if type(number) is not int or not 0 <= number < 2**63:
             raise ValueError(

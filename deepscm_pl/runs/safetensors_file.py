@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,11 @@ __all__ = ["SUFFIX", "is_exported", "read_exported", "without_training_state", "
 SUFFIX = ".safetensors"
 
 _ENTRY = "deepscm_pl"
-_LONGEST = 10_000_000
-"""Characters of a description; a thousand times what models have, and read in a moment."""
+_DESCRIPTION_LIMIT = 10_000_000
+"""Characters of a description, a thousand times the usual number."""
 
 _NOT_FINITE = "deepscm_pl.number"
-"""Marks the numbers that JSON lacks: ``{"deepscm_pl.number": "inf"}``."""
-
-_LACKING = (torch.complex32, torch.complex128)
-"""Types of numbers that safetensors has not."""
+"""Key of numbers that JSON lacks: ``{"deepscm_pl.number": "inf"}``."""
 
 _TRAINING_ONLY = {
     "state_dict",
@@ -46,30 +44,30 @@ _TRAINING_ONLY = {
 
 
 def is_exported(path: str | Path) -> bool:
-    """Whether the name is that of an exported model.
-
-    Example:
-        >>> is_exported("model.safetensors"), is_exported("last.ckpt")
-        (True, False)
-    """
+    """Whether a path has the suffix of an exported model."""
     return Path(path).suffix == SUFFIX
 
 
-def write_exported(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write the weights of a checkpoint and what describes them; what only training needs is left.
+def without_training_state(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the description of a model, without tensors and the state of its training."""
+    return {name: value for name, value in checkpoint.items() if name not in _TRAINING_ONLY}
 
-    The same checkpoint gives the same bytes.
+
+def write_exported(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write the weights and the description of a checkpoint, without the state of its training.
+
+    The same checkpoint gives the same bytes. The file appears complete or not at all.
 
     Args:
-        checkpoint: As :func:`~deepscm_pl.training.read_checkpoint` returns it.
-        path: The file to write, complete or not at all; one that exists is replaced.
+        checkpoint: The content that :func:`~deepscm_pl.training.read_checkpoint` returns.
+        path: The file, which is replaced if it exists.
 
     Raises:
-        ValueError: If the file cannot be written, or the checkpoint holds what the format cannot.
+        ValueError: If the file cannot be written, or the format cannot hold the checkpoint.
     """
-    weights = {name: _alone(name, value) for name, value in checkpoint["state_dict"].items()}
-    # One entry: safetensors writes several in an order that changes from call to call.
-    metadata = {_ENTRY: _as_json(without_training_state(checkpoint))}
+    weights = {name: _separate(name, value) for name, value in checkpoint["state_dict"].items()}
+    # A single entry, because safetensors writes several in an order that varies between calls.
+    metadata = {_ENTRY: _to_json(without_training_state(checkpoint))}
     try:
         with new_file(path) as temporary:
             save_file(weights, temporary, metadata=metadata)
@@ -83,17 +81,22 @@ def write_exported(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def read_exported(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The checkpoint in an exported file, less what only training needs.
+    """Read an exported model as a checkpoint without the state of its training.
 
     Args:
         path: The ``.safetensors`` file.
-        map_location: Where the tensors go, as in :func:`torch.load`.
+        map_location: Device of the tensors, as in :func:`torch.load`.
 
     Raises:
-        ValueError: If the file is truncated, or no model of this program.
+        ValueError: If the file is truncated, or not a model of this program.
     """
     try:
-        _check_header(path)
+        with path.open("rb") as header:
+            length = int.from_bytes(header.read(8), "little")
+            # Safetensors accepts any length, and names that occur twice.
+            if length > 4 * _DESCRIPTION_LIMIT:
+                raise ValueError(f"its header would be {length} bytes long")
+            json.loads(header.read(length), object_pairs_hook=_from_json)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -102,42 +105,25 @@ def read_exported(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             f"checkpoint: {path} cannot be read ({one_line(error)}); it is truncated or no "
             "safetensors file. Export the model again."
         ) from None
-    return {
-        **without_training_state(_about(path, metadata)),
-        "state_dict": _moved(weights, map_location),
-    }
+    description = without_training_state(_parsed_description(path, metadata.get(_ENTRY, "")))
+    return {**description, "state_dict": _moved(weights, map_location)}
 
 
-def _check_header(path: Path) -> None:
-    """Refuse what safetensors takes: a header of any length, in which names occur twice."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > 4 * _LONGEST:
-            raise ValueError(f"its header would be {length} bytes long")
-        json.loads(file.read(length), object_pairs_hook=_read_object)
-
-
-def without_training_state(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What describes a model, without its tensors and what only training needs."""
-    return {name: value for name, value in checkpoint.items() if name not in _TRAINING_ONLY}
-
-
-def _about(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    text = metadata.get(_ENTRY, "")
-    try:
-        about = json.loads(text, object_pairs_hook=_read_object) if len(text) <= _LONGEST else None
-    except (ValueError, RecursionError):
-        about = None
-    if not isinstance(about, dict):
+def _parsed_description(path: Path, text: str) -> dict[str, Any]:
+    found = None
+    if len(text) <= _DESCRIPTION_LIMIT:
+        with suppress(ValueError, RecursionError):
+            found = json.loads(text, object_pairs_hook=_from_json)
+    if not isinstance(found, dict):
         raise ValueError(
             f"checkpoint: {path} is no model of this program: its metadata have no readable entry "
             f"{_ENTRY!r}; name a file that 'deepscm export' wrote."
         )
-    return about
+    return found
 
 
-def _read_object(pairs: list[tuple[str, Any]]) -> Any:
-    """A JSON object, in which a name must not occur twice: readers differ in which one they see."""
+def _from_json(pairs: list[tuple[str, Any]]) -> Any:
+    """Make a dictionary or a number; names that occur twice are refused as ambiguous."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a name occurs twice")
@@ -148,54 +134,52 @@ def _read_object(pairs: list[tuple[str, Any]]) -> Any:
     return float(content[_NOT_FINITE])
 
 
-def _alone(name: str, value: Any) -> Tensor:
-    """A tensor that shares no memory, as the format demands."""
-    if not isinstance(value, Tensor):
-        raise _unwritable(name, type(value).__name__)
-    if value.layout != torch.strided or value.is_quantized or value.dtype in _LACKING:
-        raise _unwritable(name, f"{value.dtype} ({value.layout})")
-    return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+def _separate(name: str, value: Any) -> Tensor:
+    """Copy a tensor, because tensors in the format must not share memory."""
+    is_tensor = isinstance(value, Tensor)
+    is_dense = is_tensor and value.layout == torch.strided and not value.is_quantized
+    if not is_dense or value.dtype in (torch.complex32, torch.complex128):
+        found = f"{value.dtype} ({value.layout})" if is_tensor else type(value).__name__
+        raise ValueError(
+            f"checkpoint: expected dense tensors of numbers as weights, but got {found} for "
+            f"{name}; such a model cannot be exported."
+        )
+    separate: Tensor = value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return separate
 
 
-def _unwritable(name: str, found: str) -> ValueError:
-    return ValueError(
-        f"checkpoint: expected dense tensors of numbers as weights, but got {found} for {name}; "
-        "such a model cannot be exported."
-    )
-
-
-def _as_json(about: Mapping[str, Any]) -> str:
+def _to_json(description: Mapping[str, Any]) -> str:
     try:
-        text = json.dumps(_writable(about), allow_nan=False)
+        text = json.dumps(_jsonable(description), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"checkpoint: its description cannot be written as JSON ({one_line(error)}); such a "
             "model cannot be exported."
         ) from None
-    if len(text) > _LONGEST:
+    if len(text) > _DESCRIPTION_LIMIT:
         raise ValueError(
-            f"checkpoint: expected a description of at most {_LONGEST:,} characters, but its has "
-            f"{len(text):,}; such a model cannot be exported."
+            f"checkpoint: expected a description of at most {_DESCRIPTION_LIMIT:,} characters, but "
+            f"it has {len(text):,}; such a model cannot be exported."
         )
     return text
 
 
-def _writable(value: Any) -> Any:
-    """Plain data in which all numbers are finite, and all names are texts already."""
+def _jsonable(value: Any) -> Any:
+    """Replace numbers that JSON lacks, and refuse keys that are not texts."""
     if isinstance(value, float) and not math.isfinite(value):
         return {_NOT_FINITE: str(value)}
     if isinstance(value, list | tuple):
-        return [_writable(item) for item in value]
+        return [_jsonable(item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    odd = [name for name in value if not isinstance(name, str)]
-    if odd:
-        raise TypeError(f"the name {odd[0]!r} is no text")
-    return {name: _writable(item) for name, item in value.items()}
+    for name in value:
+        if not isinstance(name, str):
+            raise TypeError(f"the name {name!r} is no text")
+    return {name: _jsonable(item) for name, item in value.items()}
 
 
 def _moved(weights: dict[str, Tensor], map_location: Any) -> dict[str, Tensor]:
-    """Tensors where :func:`torch.load` would have put them."""
+    """Move tensors to the devices that :func:`torch.load` would choose."""
     if map_location in ("cpu", None):
         return weights
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Saving what was trained when the machine is about to be taken away."""
+"""Saving of a training when the system is about to end its process."""
 
 from __future__ import annotations
 
@@ -24,156 +24,132 @@ from deepscm_pl.runs.folders import checkpoint_folder
 
 __all__ = ["SaveOnTermination", "others_wait"]
 
+_WAITING_TIME = timedelta(days=30)
+
 
 class SaveOnTermination(pl.Callback):
-    """On SIGTERM, saves ``last.ckpt`` after the batch that is being done, and Lightning stops.
+    """Saves ``last.ckpt`` after the current batch when the process receives SIGTERM.
 
-    Batch systems send it some time before they end a job (SLURM: ``--signal=SIGTERM@120``). A
-    validation that is interrupted is done again by the training that goes on.
+    Lightning then stops. Batch systems send the signal some time before they end a job (SLURM:
+    ``--signal=SIGTERM@120``). A resumed training repeats a validation that was interrupted.
 
     Several processes save together after a batch of training or validation, even if only one has
-    been told. With accumulated gradients they wait for the step of the optimiser. Where they only
-    evaluate, there is nothing to save: who is told ends at once, and the others with it.
+    received the signal; with accumulated gradients, after a step of the optimiser. Processes that
+    only evaluate have nothing to save and end at once.
     """
 
     def __init__(self) -> None:
-        self._told = False
+        self._received = False
         self._common_batches = 0
 
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of several processes, take the signal over from Lightning."""
-        _take_over(trainer, self._note)
-
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of several processes, take the signal over from Lightning."""
-        _take_over(trainer, self._note)
+        """Replace Lightning's signal handler if there are several processes."""
+        _set_handler(trainer, self._note)
+
+    on_sanity_check_start = on_train_start
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of several processes, take the signal over from Lightning."""
-        _take_over(trainer, _leave)
+        """Replace Lightning's signal handler if there are several processes."""
+        _set_handler(trainer, _exit)
 
-    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of several processes, take the signal over from Lightning."""
-        _take_over(trainer, _leave)
+    on_predict_start = on_test_start
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
+        self._received = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
     ) -> None:
-        """Of several processes, save if one is told to end."""
-        self._save_if_told(trainer)
+        """Save and stop if one of several processes has received the signal."""
+        if trainer.world_size > 1 and self._must_stop(trainer):
+            _save(trainer)
+            # Lightning has no public setter; raising here would lose the log of the step.
+            trainer._signal_connector.received_sigterm = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of several processes, save if one was told to end late in validation."""
-        self._save_if_told(trainer)
-
-    def _save_if_told(self, trainer: pl.Trainer) -> None:
-        if trainer.world_size > 1 and self._is_any_told(trainer):
-            _save(trainer)
-            trainer._signal_connector.received_sigterm = True  # on all, so that all stop here
+        """Save and stop if the signal arrived late in validation."""
+        self.on_train_batch_end(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Of several processes, agree on how many batches all of them have."""
+        """Agree on the number of batches that all processes have."""
         if trainer.state.fn != TrainerFn.FITTING:
-            _take_over(trainer, _leave)
+            _set_handler(trainer, _exit)
         elif trainer.world_size > 1 and not trainer.sanity_checking:
-            self._common_batches = _fewest_batches(trainer)
+            batches = sum(trainer.num_val_batches)
+            number = torch.tensor(
+                batches if math.isfinite(batches) else 0, device=trainer.strategy.root_device
+            )
+            self._common_batches = int(trainer.strategy.reduce(number, reduce_op="min"))
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *arguments: Any
     ) -> None:
-        """Of several processes, save and stop if one is told to end.
+        """Save and stop if one of several processes has received the signal.
 
-        After the batches that all have they would wait for each other in vain; who is told then
-        waits for the end of the epoch, or the next step.
-
-        Raises:
-            SIGTERMException: If one is told to end, on all.
+        Only batches that all processes have are used, because the processes wait for each other; a
+        later signal takes effect at the end of the epoch or after the next step.
         """
-        training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if trainer.world_size == 1 or not training:
+        is_training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if trainer.world_size == 1 or not is_training:
             return
         self._common_batches -= 1
-        if self._common_batches >= 0 and self._is_any_told(trainer):
+        if self._common_batches >= 0 and self._must_stop(trainer):
             _save_in_validation(trainer, pl_module)
-            # Lightning would stop only those that have more batches.
+            # Lightning would stop only the processes that have more batches.
             raise SIGTERMException
 
-    def _is_any_told(self, trainer: pl.Trainer) -> bool:
-        """Whether all processes may stop here, since one is told to; ask it on every process."""
-        told = trainer.strategy.reduce_boolean_decision(self._told, all=False)
-        return bool(told) and not trainer.fit_loop._should_accumulate()
+    def _must_stop(self, trainer: pl.Trainer) -> bool:
+        """Whether any process has received the signal, and no gradients are being accumulated."""
+        received = trainer.strategy.reduce_boolean_decision(self._received, all=False)
+        # Lightning has no public property for accumulation.
+        return bool(received) and not trainer.fit_loop._should_accumulate()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Of a single process, save if Lightning stops because of the signal."""
-        told = isinstance(exception, SIGTERMException) and trainer.world_size == 1
-        if not told or trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
-            return
-        if trainer.validating:
-            _save_in_validation(trainer, pl_module)
-        else:
-            _save(trainer)
+        """Save the training of a single process that Lightning stops because of the signal."""
+        is_training = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if isinstance(exception, SIGTERMException) and trainer.world_size == 1 and is_training:
+            if trainer.validating:
+                _save_in_validation(trainer, pl_module)
+            else:
+                _save(trainer)
 
 
-def _take_over(trainer: pl.Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
-    """Lightning's handler broadcasts at once: where others do not, that waits for ever."""
+def _set_handler(trainer: pl.Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
+    """Replace Lightning's handler, which deadlocks because it broadcasts on one process only."""
     if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
+def _exit(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _fewest_batches(trainer: pl.Trainer) -> int:
-    """How many batches of validation every process has; none where one does not know."""
-    batches = sum(trainer.num_val_batches)
-    number = torch.tensor(
-        batches if math.isfinite(batches) else 0, device=trainer.strategy.root_device
-    )
-    return int(trainer.strategy.reduce(number, reduce_op="min"))
-
-
 def _save_in_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    _put_weights_back(trainer, pl_module)
-    _begin_validation_again(trainer)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging):  # replace averaged weights by those of training
+            callback.on_validation_epoch_end(trainer, pl_module)
+    # Results so far are not kept, so that the resumed training repeats the validation.
+    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    progress.reset()
+    progress.increment_ready()
+    progress.increment_started()
     _save(trainer)
 
 
 def _save(trainer: pl.Trainer) -> None:
     path = checkpoint_folder(trainer) / "last.ckpt"
     trainer.save_checkpoint(path)
-    rank_zero_info("told to end: saved %s", path)
-
-
-def _put_weights_back(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """Validation looks at averaged weights, and was not given the time to put the others back."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, WeightAveraging):
-            callback.on_validation_epoch_end(trainer, pl_module)
-
-
-def _begin_validation_again(trainer: pl.Trainer) -> None:
-    """What was measured so far is not kept, so that the training that goes on needs all of it."""
-    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
-    progress.reset()
-    progress.increment_ready()
-    progress.increment_started()
-
-
-_LONGEST = timedelta(days=30)
+    rank_zero_info("received SIGTERM: saved %s", path)
 
 
 @contextmanager
 def others_wait() -> Iterator[None]:
-    """At the end of the block, processes wait for each other, however long one of them works.
+    """Let all processes wait for each other at the end of the block, for any length of time.
 
-    The processes of a training give up after minutes, ten on GPUs, without a word from one; an
-    evaluation may take longer. Call it on every process. Where the block raises, it does not wait.
+    By default, processes of a training give up after minutes, but an evaluation on the first
+    process may take longer. All processes must call it. If the block raises, it does not wait.
 
     Example:
         >>> with others_wait():
@@ -182,7 +158,7 @@ def others_wait() -> Iterator[None]:
     if not (distributed.is_available() and distributed.is_initialized()):
         yield
         return
-    group: Any = distributed.new_group(timeout=_LONGEST, backend="gloo")
+    group: Any = distributed.new_group(timeout=_WAITING_TIME, backend="gloo")
     yield
     distributed.barrier(group)
     distributed.destroy_process_group(group)

@@ -1,12 +1,10 @@
-"""Training a classifier of images, to tell whether a counterfactual keeps its class."""
+"""Training of an image classifier, which tests whether a counterfactual keeps its class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,30 +12,24 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics.classification import MulticlassAccuracy
 
-from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.checks import whole_number, whole_numbers
 from deepscm_pl.configuration import describe
 from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.nn import ResidualClassifier
-from deepscm_pl.runs.finite import FiniteCheck
-from deepscm_pl.runs.repeatable import RepeatableRun, absent
 from deepscm_pl.runs.training_state import check_monitors
 from deepscm_pl.training.schedule import Optimisation
+from deepscm_pl.training.stored import StoredModule
 from deepscm_pl.variables import Variables
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(pl.LightningModule):
-    """log p(label | image), up to a constant: a classifier of a data module's images.
+class ImageClassifier(StoredModule):
+    """A classifier of a data module's images, trained by the cross-entropy on shifted images.
 
-    Trained by the cross-entropy in nats, on images shifted at random. Logged for train, validation
-    and test: ``cross_entropy``; for validation and test: ``accuracy``, the share of images whose
-    most likely class is their label.
+    Logged in train, validation and test: ``cross_entropy`` in nats; in validation and test also
+    ``accuracy``, the fraction of images whose most likely class is their label.
 
     Args:
         shape: Shape of one image, (channels, height, width), in pixels.
@@ -47,10 +39,9 @@ class ImageClassifier(pl.LightningModule):
             :class:`~deepscm_pl.nn.ResidualClassifier`.
         optimizer: The optimiser with its arguments. None for :class:`torch.optim.Adam`.
         scheduler: Learning-rate schedule with its arguments, stepped after every training step
-            (``ReduceLROnPlateau`` after every epoch, watching ``validation/accuracy``).
-        shift: Training images are shifted by up to so many pixels in each direction; what leaves
-            the image is lost, what enters is black.
-        variable: Name of the images in a batch, of grey levels from 0 to ``levels`` − 1.
+            (``ReduceLROnPlateau`` after every epoch, by ``validation/accuracy``).
+        shift: Largest random shift of training images in pixels; pixels that enter are black.
+        variable: Name of the images in a batch, with grey levels from 0 to ``levels`` − 1.
         label: Name of the class indices in a batch, ``(batch, 1)``.
         levels: Number of grey levels.
 
@@ -88,44 +79,16 @@ class ImageClassifier(pl.LightningModule):
         require_buildable("network", make, shape, classes)
         self.network = make(shape, classes)
         self.optimisation = Optimisation(optimizer or torch.optim.Adam, scheduler)
-        self.loss_terms: dict[str, Tensor] = {}
-        self._run_callbacks = [RepeatableRun(), FiniteCheck()]
         self.shift, self.variable, self.label, self.levels = shift, variable, label, levels
         self.validation_accuracy = MulticlassAccuracy(classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(classes, average="micro")
         self.validation_surprise = PerImageStatistics(["cross_entropy"])
         self.test_surprise = PerImageStatistics(["cross_entropy"])
 
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: str | Path,
-        map_location: Any = "cpu",
-        trust: Sequence[str] = (),
-        **changes: Any,
-    ) -> Self:
-        """Load the trained classifier in a checkpoint, in evaluation mode.
-
-        Nothing in the file is executed. The arguments are those of
-        :meth:`DeepSCM.load_from_checkpoint`.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is truncated, foreign or hostile, or does not fit the model
-                that it describes.
-        """
-        return Checkpoint.read(checkpoint_path, map_location, trust).build(cls, changes)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember the class and the data, so that a checkpoint can be tested by its path alone."""
+        """Save the names of the class and of the data, so that a test needs only the checkpoint."""
         checkpoint["model_class"] = f"{type(self).__module__}.{type(self).__qualname__}"
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if hasattr(datamodule, "configuration"):
-            checkpoint["data"] = describe(datamodule.configuration())
-
-    def configure_callbacks(self) -> list[pl.Callback]:
-        """As :meth:`DeepSCM.configure_callbacks`."""
-        return absent(self.trainer, self._run_callbacks)
+        super().on_save_checkpoint(checkpoint)
 
     def forward(self, image: Tensor) -> Tensor:
         """The logits ``(batch, classes)`` of images ``(batch, *shape)`` in grey levels."""
@@ -143,37 +106,28 @@ class ImageClassifier(pl.LightningModule):
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the accuracy and the cross-entropy of a batch."""
-        surprise = self._evaluate(batch, "validation", self.validation_accuracy)
-        self.validation_surprise.update({"cross_entropy": surprise})
+        self._evaluate(batch, "validation", self.validation_accuracy, self.validation_surprise)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the cross-entropy, a mean over all images."""
-        self._log_surprise("validation", self.validation_surprise)
+        """Log the mean cross-entropy over all images."""
+        self.log_means("validation", self.validation_surprise)
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the accuracy and the cross-entropy of a batch."""
-        surprise = self._evaluate(batch, "test", self.test_accuracy)
-        self.test_surprise.update({"cross_entropy": surprise})
+        self._evaluate(batch, "test", self.test_accuracy, self.test_surprise)
 
     def on_test_epoch_end(self) -> None:
-        """Log the cross-entropy, a mean over all images."""
-        self._log_surprise("test", self.test_surprise)
+        """Log the mean cross-entropy over all images."""
+        self.log_means("test", self.test_surprise)
 
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
-        """For each image its label, its most likely class, and the probability of that class."""
+        """Each image's label, its most likely class, and the probability of that class."""
         probability, prediction = self(batch[self.variable]).softmax(dim=-1).max(dim=-1)
-        return {
-            "label": self._labels(batch),
-            "prediction": prediction,
-            "probability": probability,
-        }
+        label = self._labels(batch)
+        return {"label": label, "prediction": prediction, "probability": probability}
 
     def setup(self, stage: str) -> None:
-        """Stop before the training where a callback watches what is not logged.
-
-        Raises:
-            ValueError: Naming it.
-        """
+        """Raise ValueError where a callback monitors a quantity that is not logged."""
         if stage == "fit":
             logged = ("validation/accuracy", "validation/cross_entropy")
             check_monitors(self.trainer, self, logged)
@@ -185,26 +139,24 @@ class ImageClassifier(pl.LightningModule):
     def _labels(self, batch: Variables) -> Tensor:
         return batch[self.label].flatten().long()
 
-    def _evaluate(self, batch: Variables, stage: str, accuracy: MulticlassAccuracy) -> Tensor:
-        """Collect and log the accuracy; the cross-entropy of each image is returned."""
+    def _evaluate(
+        self,
+        batch: Variables,
+        stage: str,
+        accuracy: MulticlassAccuracy,
+        surprise: PerImageStatistics,
+    ) -> None:
         logits, labels = self(batch[self.variable]), self._labels(batch)
         accuracy.update(logits, labels)
         self.log(f"{stage}/accuracy", accuracy, on_epoch=True, prog_bar=True)
-        return functional.cross_entropy(logits, labels, reduction="none")
-
-    def _log_surprise(self, stage: str, statistics: PerImageStatistics) -> None:
-        mean = statistics.compute()["cross_entropy"].mean
-        statistics.reset()
-        # Already the same on every process; Lightning is told so that it does not warn.
-        self.log(f"{stage}/cross_entropy", mean, sync_dist=True)
+        cross_entropy = functional.cross_entropy(logits, labels, reduction="none")
+        surprise.update({"cross_entropy": cross_entropy})
 
 
 def shift_images(image: Tensor, largest: int) -> Tensor:
-    """Each image moved by whole pixels, drawn uniformly, up to ``largest`` in each direction.
+    """Shift each image ``(batch, C, H, W)`` by up to ``largest`` pixels in each direction.
 
-    Args:
-        image: ``(batch, C, H, W)``.
-        largest: Largest shift in pixels; 0 leaves the images alone.
+    The shifts are whole numbers of pixels, drawn uniformly.
 
     Example:
         >>> shift_images(torch.ones(1, 1, 4, 4), 0).sum()

@@ -1,4 +1,4 @@
-"""What a training maximises: bounds of the log-probability, and what is added to them."""
+"""Objectives of a training: bounds of the log-probability, and terms added to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.checks import real_number, whole_number
+from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.mechanisms import Evidence
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
 from deepscm_pl.variables import Variables
@@ -22,16 +22,12 @@ __all__ = [
     "Objective",
     "ObjectiveValue",
     "TrainingProgress",
+    "make_objective",
 ]
 
 
 class TrainingProgress(NamedTuple):
-    """How far a training has come.
-
-    Attributes:
-        step: Steps of the optimiser so far.
-        epoch: Epochs finished so far.
-    """
+    """The numbers of steps of the optimiser and of epochs that are complete."""
 
     step: int
     epoch: int
@@ -39,12 +35,12 @@ class TrainingProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class ObjectiveValue:
-    """What an objective says of a batch.
+    """The value of an objective for a batch.
 
     Attributes:
-        objective: What is maximised, in nats per image; a scalar.
-        elbo: The evidence lower bound by the same draws, whatever the objective makes of it.
-        logged: Further numbers worth watching, by name.
+        objective: The scalar to maximise, in nats per image.
+        elbo: The evidence lower bound by the same draws.
+        logged: Further quantities to log, by name.
     """
 
     objective: Tensor
@@ -53,14 +49,7 @@ class ObjectiveValue:
 
 
 class Objective(nn.Module, ABC):
-    """A number to maximise, computed from the model and a batch.
-
-    Args:
-        num_particles: Draws of the latents.
-
-    Raises:
-        ValueError: If there is no draw.
-    """
+    """A scalar to maximise, computed from the model, a batch and ``num_particles`` draws."""
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()
@@ -77,14 +66,13 @@ class EvidenceLowerBoundObjective(Objective):
     """Σ_variables E_q[log p(x | z, pa)] − β·D, averaged over the images of a batch, in nats.
 
     D is the divergence KL(q(z | x, pa) ‖ p(z)), averaged over the batch. With free bits λ it is
-    Σ_j max(λ, KL_j) over the dimensions j of the latent, each averaged over the batch before it is
-    compared: a dimension costs λ nats whether it is used or not, so that none is given up
-    early (Kingma et al. 2016, arXiv:1606.04934, appendix C.8). With warm-up, β rises linearly from
-    0 to its final value over the first steps or epochs (Bowman et al. 2016, arXiv:1511.06349);
-    within an epoch it is constant if epochs are counted. By default β = 1 and λ = 0: the evidence
-    lower bound. With β < 1 the latent holds more of the image and the noise of its pixels less
-    (Alemi et al. 2018, arXiv:1711.00464), which a counterfactual carries further: noise of pixels
-    says nothing of a stroke that moves. What is reported of a model is always the bound itself.
+    Σ_j max(λ, KL_j) over the dimensions j of the latent, where KL_j is averaged over the batch: a
+    dimension costs λ nats even if it is unused, so none is abandoned early (Kingma et al. 2016,
+    arXiv:1606.04934, appendix C.8). With warm-up, β rises linearly from 0 to its final value over
+    the first steps or epochs (Bowman et al. 2016, arXiv:1511.06349). The default, β = 1 and λ = 0,
+    is the evidence lower bound. With β < 1 the latent describes more of the image and the noise of
+    its pixels less (Alemi et al. 2018, arXiv:1711.00464), which helps counterfactuals: noise of
+    pixels does not follow a moving stroke. The reported bound of a model is always the plain one.
 
     Args:
         num_particles: Draws of the latents.
@@ -137,19 +125,15 @@ class EvidenceLowerBoundObjective(Objective):
         return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
 
     def divergence_weight_at(self, progress: TrainingProgress) -> float:
-        """β."""
-        return self.divergence_weight * self._warmed_up(progress)
-
-    def _warmed_up(self, progress: TrainingProgress) -> float:
-        """How much of the warm-up is done, from 0 to 1."""
+        """The value of β after some steps and epochs."""
+        complete = 1.0
         if self.warmup_steps:
-            return min(progress.step / self.warmup_steps, 1.0)
-        if self.warmup_epochs:
-            return min(progress.epoch / self.warmup_epochs, 1.0)
-        return 1.0
+            complete = progress.step / self.warmup_steps
+        elif self.warmup_epochs:
+            complete = progress.epoch / self.warmup_epochs
+        return self.divergence_weight * min(complete, 1.0)
 
     def _divergence(self, evidence: Evidence) -> Tensor:
-        """D, a scalar."""
         if evidence.latent is None or self.free_bits == 0:
             return evidence.divergence.mean()
         dimensions = evidence.latent.divergences
@@ -159,17 +143,14 @@ class EvidenceLowerBoundObjective(Objective):
 class ImportanceWeightedObjective(Objective):
     """Σ_variables log (1/K) Σ_k p(x, z_k | pa) / q(z_k | x, pa), averaged over a batch, in nats.
 
-    z_k are K draws from q(z | x, pa) (Burda et al. 2016, arXiv:1509.00519, equation 8), through
-    which the gradient passes. A tighter bound than the evidence lower bound, and one that asks less
-    of q. The gradient that the encoder sees grows noisier with K (Rainforth et al. 2018,
+    z_k are K = ``num_particles`` reparametrised draws from q(z | x, pa) (Burda et al. 2016,
+    arXiv:1509.00519, equation 8). The bound is tighter than the evidence lower bound, and less
+    sensitive to q. The gradient of the encoder becomes noisier with K (Rainforth et al. 2018,
     arXiv:1802.04537); 5 to 50 draws are usual.
 
-    Args:
-        num_particles: K.
-
     Raises:
-        ValueError: If K is less than 2: one draw is the evidence lower bound, with a divergence by
-            chance instead of the exact one.
+        ValueError: If K is less than 2: the bound of a single draw is a noisier evidence lower
+            bound.
     """
 
     def __init__(self, num_particles: int) -> None:
@@ -192,24 +173,22 @@ class ImportanceWeightedObjective(Objective):
 class CounterfactualObjective(Objective):
     """F(batch) + w·F(counterfactuals of the batch), for another objective F.
 
-    For every batch one of the sets of variables is drawn, each with the same probability. The
-    counterfactuals are those under do(variables := their values in the batch, permuted), one
-    permutation for each variable, with one draw of the latents of each image; the variables keep
-    the values that the data have, while their combinations may be new. They are constants: no
-    gradient passes through how they were made, only through F's bound of them. The choice of
-    permuted thickness, intensity or both is that of the guide that Pawlowski et al. (2020) publish
-    with their code; there, the counterfactual is seen by q(z | ·) alone, and the bound is that of
-    the factual image.
+    For every batch one of the sets of variables is drawn uniformly. Each of its variables is set to
+    its values in the batch, permuted separately, and each counterfactual uses one draw of the
+    latents: values are those of the data, combinations may be new. The counterfactuals are
+    constants; gradients pass only through F's bound of them. Pawlowski et al. (2020) intervene on
+    the same sets in the guide of their published code, where only q(z | ·) receives the
+    counterfactual, and the bound is that of the factual image.
 
     Rows that rounding puts on the edge of an open domain, where there is no density, stay factual.
-    Values are not checked, for which a step would have to wait for the device; what is NaN stays
-    so. Only mixtures over grey levels wait, whose levels are found by a search.
+    Values are not checked, which would synchronise with the device, and NaN remains NaN. Only
+    mixtures over grey levels synchronise, because they search for the level.
 
     Args:
         num_particles: Draws of the latents in F.
         variables: Sets of variables to intervene on, such as ``[[thickness], [intensity],
             [thickness, intensity]]``.
-        weight: w.
+        weight: The weight w.
         objective: Factory of F, called with the number of draws. None for
             :class:`EvidenceLowerBoundObjective`.
 
@@ -240,9 +219,9 @@ class CounterfactualObjective(Objective):
     ) -> ObjectiveValue:
         """The objective; F of the counterfactuals alone as ``counterfactual_objective``."""
         factual: ObjectiveValue = self.objective(scm, batch, progress)
-        other: ObjectiveValue = self.objective(scm, self.counterfactuals(scm, batch), progress)
-        logged = {**factual.logged, "counterfactual_objective": other.objective.detach()}
-        total = factual.objective + self.weight * other.objective
+        changed: ObjectiveValue = self.objective(scm, self.counterfactuals(scm, batch), progress)
+        logged = {**factual.logged, "counterfactual_objective": changed.objective.detach()}
+        total = factual.objective + self.weight * changed.objective
         return ObjectiveValue(total, factual.elbo, logged)
 
     @torch.no_grad()
@@ -251,30 +230,37 @@ class CounterfactualObjective(Objective):
         observed = {name: batch[name] for name in scm.graph.nodes}
         values = {name: _permuted(observed, name) for name in self._drawn_variables()}
         changed = scm.graph.descendants(*values)
-        for name in scm.graph.nodes:
-            if name not in values:
-                values[name] = _answer(scm, name, observed, values) if name in changed else (
-                    observed[name]
-                )  # fmt: skip
-        possible = _inside(scm, values)
-        return {name: _where(possible, values[name], observed[name]) for name in scm.graph.nodes}
+        for name, parents in scm.graph.parents.items():
+            if name in values:
+                continue
+            values[name] = observed[name]
+            if name in changed:
+                mechanism = scm[name]
+                factual_parents = {parent: observed[parent] for parent in parents}
+                noise = mechanism.abduct_recorded(observed[name], factual_parents)
+                answer = mechanism(noise, {parent: values[parent] for parent in parents})
+                values[name] = mechanism.quantise(answer)
+        possible = _is_inside(scm, values)
+        for name, value in values.items():
+            rows = possible.view(-1, *[1] * (value.dim() - 1))
+            values[name] = torch.where(rows, value, observed[name])
+        return {name: values[name] for name in scm.graph.nodes}
 
     def _drawn_variables(self) -> list[str]:
         return self.variables[int(torch.randint(len(self.variables), ()))]
 
 
-def _answer(
-    scm: StructuralCausalModel, name: str, observed: Variables, values: Variables
-) -> Tensor:
-    """What a variable would have been with other values of its parents, and its own noise."""
-    mechanism, parents = scm[name], scm.graph.parents[name]
-    noise = mechanism.abduct_recorded(observed[name], {each: observed[each] for each in parents})
-    return mechanism.quantise(mechanism(noise, {each: values[each] for each in parents}))
+def make_objective(factory: Callable[[int], Objective] | None, num_particles: int) -> Objective:
+    """Make an objective; None for :class:`EvidenceLowerBoundObjective`.
 
-
-def _where(rows: Tensor, value: Tensor, other: Tensor) -> Tensor:
-    """``value`` in some rows ``(B,)``, and the other in the others."""
-    return torch.where(rows.view(-1, *[1] * (value.dim() - 1)), value, other)
+    Raises:
+        ValueError: If ``num_particles`` is not positive, or the factory makes something else.
+    """
+    whole_number("num_particles", num_particles, least=1)
+    made = (factory or EvidenceLowerBoundObjective)(num_particles)
+    if not isinstance(made, Objective):
+        raise ValueError(f"objective: expected an Objective, but got {shown(made)}.")
+    return made
 
 
 def _permuted(observed: Variables, name: str) -> Tensor:
@@ -286,12 +272,12 @@ def _permuted(observed: Variables, name: str) -> Tensor:
     return value[torch.randperm(len(value), device=value.device)]
 
 
-def _inside(scm: StructuralCausalModel, values: Variables) -> Tensor:
+def _is_inside(scm: StructuralCausalModel, values: Variables) -> Tensor:
     """Whether each row is inside of every open domain, ``(B,)``."""
-    inside = [
-        ((value > domain.lower) & (value < domain.upper)).flatten(1).all(dim=1)
-        for value, domain in ((values[name], scm[name].domain) for name in scm.graph.nodes)
-        if domain.open
-    ]
-    anywhere = torch.ones_like(next(iter(values.values())).flatten(1)[:, 0], dtype=torch.bool)
-    return torch.stack([anywhere, *inside]).all(dim=0)
+    first = next(iter(values.values()))
+    inside = torch.ones(len(first), dtype=torch.bool, device=first.device)
+    for name in scm.graph.nodes:
+        value, domain = values[name], scm[name].domain
+        if domain.open:
+            inside &= ((value > domain.lower) & (value < domain.upper)).flatten(1).all(dim=1)
+    return inside

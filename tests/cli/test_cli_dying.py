@@ -18,9 +18,9 @@ IN_TEST = [*TWO, "--trainer.max_epochs", "1"]
     [
         ("kill_the_second", TWO, -9, "terminated with code -9"),
         ("kill_the_first", TWO, -9, ""),
-        ("terminate", TWO, 143, "told to end: saved"),
-        ("terminate_the_second", TWO, 143, "told to end: saved"),
-        ("terminate_the_first_in_test", IN_TEST, 143, "the training is done; test it with"),
+        ("terminate", TWO, 143, "received SIGTERM: saved"),
+        ("terminate_the_second", TWO, 143, "received SIGTERM: saved"),
+        ("terminate_the_first_in_test", IN_TEST, 143, "the training is done; test it"),
         ("terminate_the_second_in_test", IN_TEST, 1, "another process of this run has died"),
         ("fail_in_the_second", TWO, 1, "deepscm fit: the second process is out of luck."),
         (
@@ -56,7 +56,7 @@ def test_processes_end_together_in_validation(tmp_path, how, batch_size, step):
     sizes = [word for k, v in settings.items() for word in (f"--data.init_args.{k}", str(v))]
     code, printed = run_for_a_while([*words(tmp_path, how, step, every=1), *sizes, *TWO])
     assert code == 143, printed
-    assert "told to end: saved" in printed
+    assert "received SIGTERM: saved" in printed
     saved = last(tmp_path)
     trained = sorted((run_of(tmp_path) / "checkpoints").glob("epoch=*"))[-1]
     expected = torch.load(trained, weights_only=True)

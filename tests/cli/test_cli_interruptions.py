@@ -140,7 +140,10 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("fill_the_disk", r"could not be written .*File too large.* earlier checkpoints are as"),
+        (
+            "fill_the_disk",
+            r"could not be written .*File too large.* earlier checkpoints are in",
+        ),
         ("remove_the_folder", r"could not be written .*has vanished"),
     ],
 )
@@ -188,7 +191,7 @@ def test_the_newest_complete_checkpoint_is_found(whole, tmp_path, capsys):
     good = folder / "last.ckpt"
     broken = folder / "newer.ckpt"
     broken.write_bytes(good.read_bytes()[:1000])
-    with pytest.warns(UserWarning, match=r"going on with .*last.ckpt; others, which may be"):
+    with pytest.warns(UserWarning, match=r"resuming from .*last.ckpt; others, which may be"):
         assert main([*words(tmp_path), "--ckpt_path", "last"]) == 0
     assert last(tmp_path)["global_step"] == STEPS
     for path in folder.glob("*.ckpt"):

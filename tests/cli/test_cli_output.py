@@ -165,7 +165,7 @@ def test_precisions_are_those_of_lightning():
     ],
 )
 def test_the_precision_is_that_of_the_processor(features, limits, chosen, monkeypatch):
-    for name in (*precision._LIMITS, "ATEN_CPU_CAPABILITY"):
+    for name in (*precision._INSTRUCTION_SET_LIMITS, "ATEN_CPU_CAPABILITY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in limits.items():
         monkeypatch.setenv(name, value)

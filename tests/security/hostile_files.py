@@ -474,6 +474,11 @@ HOSTILE = [
         _setting("variables", "thickness", "classes", value=[POPEN_TEXT, "\x1b[31m"]),
     ),
     Hostile(
+        "fifty thousand classes",
+        EVERY,
+        _setting("variables", "thickness", "classes", value=["x"] * 50_000),
+    ),
+    Hostile(
         "a unit with an escape",
         HARMLESS,
         _setting("variables", "thickness", "unit", value="\x1b]0;pwned\x07[/red]$x^{$"),

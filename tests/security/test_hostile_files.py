@@ -15,7 +15,7 @@ import yaml
 
 from deepscm_pl.checkpoints import Checkpoint, load
 from deepscm_pl.cli import main
-from deepscm_pl.runs.checkpoint_files import last_checkpoint
+from deepscm_pl.runs.checkpoint_files import read_last_checkpoint
 from deepscm_pl.training import (
     DeepSCM,
     ImageClassifier,
@@ -62,7 +62,7 @@ READERS = {
     "ImageClassifier.load_from_checkpoint": ImageClassifier.load_from_checkpoint,
     "export_model": lambda path: export_model(path, "model.safetensors", overwrite=True),
     "Checkpoint.variables": lambda path: Checkpoint.read(path).variables(),
-    "last_checkpoint": lambda path: last_checkpoint([path.parent]),
+    "read_last_checkpoint": lambda path: read_last_checkpoint([path.parent]),
 }
 BUILDING = {"sample", "intervene", "counterfactual", "export", "fit", "test", "validate", "predict"}
 REFUSED_BY = {
@@ -186,7 +186,7 @@ def test_a_hostile_file_does_no_harm(good, place, hostile):
     letter = place.parent / "precious" / "letter.ckpt"
     assert [each.name for each in letter.parent.iterdir()] == [letter.name]
     assert letter.read_text() == "to be kept"
-    looks_for_others = {"last_checkpoint"} if path.suffix != ".ckpt" else set()
+    looks_for_others = {"read_last_checkpoint"} if path.suffix != ".ckpt" else set()
     expected = REFUSED_BY[hostile.scope] - looks_for_others
     not_refused = {name for name in expected if found[name] is None}
     assert not not_refused, (hostile.scope, found)

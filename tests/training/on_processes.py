@@ -1,4 +1,4 @@
-"""Trainings on two processes, run as a program: what each process saw is saved for the tests."""
+"""Trainings on two processes, run as a program that saves the records of each process."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from deepscm_pl.transforms import Interval, Positive
 from tiny import draw
 
 BATCH = 16
-"""Rows of one step, on all processes together."""
+"""Rows of one step on all processes."""
 
 GRAPH = """
 bright; thickness -> intensity; thickness -> width; thickness, bright, width -> image;
@@ -87,7 +87,7 @@ def attributes():
 
 
 def drawing():
-    """An image of which one parent scales the grey levels, one places it, one grows a layer."""
+    """An image whose parents scale the grey levels, place it, and grow a layer."""
     small = partial(ResidualDecoder, channels=(4,), hidden=8, embedding=4)
     layer = partial(Overlay, field=small, hidden=4)
     structure = {"place": ["thickness"], "overlay": ["width"], "layer": layer}
@@ -103,7 +103,7 @@ def drawing():
 
 
 def all_kinds(kind=DeepSCM):
-    """A model that holds every kind of mechanism."""
+    """A model with every kind of mechanism."""
     decoder = partial(PyramidDecoder, channels=(4, 2), convolutions=1)
     image = partial(
         ConditionalVAE,
@@ -141,7 +141,7 @@ def all_kinds(kind=DeepSCM):
 
 
 class BatchNormalised(nn.Module):
-    """An encoder with statistics of batches."""
+    """An encoder with batch normalisation."""
 
     def __init__(self, image_shape, condition_features):
         super().__init__()
@@ -153,7 +153,7 @@ class BatchNormalised(nn.Module):
 
 
 class FitIsKept(DeepSCM):
-    """Remembers what the fit to the training data gave, before processes are made equal."""
+    """Records the fitted statistics before Lightning copies them between processes."""
 
     def setup(self, stage):
         super().setup(stage)
@@ -162,7 +162,7 @@ class FitIsKept(DeepSCM):
 
 
 class Seen(pl.Callback):
-    """Remembers the rows, the seeds and the gradients that are missing."""
+    """Records the rows, the seeds and missing gradients."""
 
     def __init__(self):
         self.rows, self.seeds, self.missing = [], [], set()
@@ -196,7 +196,7 @@ def trainer_in(folder, **settings):
 
 
 def train_attributes(folder, batch_size, checkpoint=None, **settings):
-    """Parameters after a training without noise, and what is measured of 13 rows."""
+    """Parameters after a training without noise, and the quantities of 13 rows."""
     torch.manual_seed(0)
     model = attributes()
     data = RowsOfAllKinds(batch_size)
@@ -211,7 +211,7 @@ def train_attributes(folder, batch_size, checkpoint=None, **settings):
 
 
 def measure_classifier(folder, **settings):
-    """What an untrained classifier is told of 13 rows, in uneven shares."""
+    """The results of an untrained classifier for 13 rows in uneven shares."""
     torch.manual_seed(0)
     model = ImageClassifier((1, 8, 8), 2, partial(ResidualClassifier, channels=(8,)))
     data = RowsOfAllKinds(batch_size=4)
@@ -221,7 +221,7 @@ def measure_classifier(folder, **settings):
 
 
 def train_all_kinds(folder, **settings):
-    """What one process of a training of every kind of mechanism saw, and where it ended."""
+    """The records of one process that trains every kind of mechanism."""
     model = all_kinds(FitIsKept)
     seen = Seen()
     callbacks = [
@@ -256,7 +256,7 @@ def train_all_kinds(folder, **settings):
 
 
 def refusal_of_common_statistics(folder, **settings):
-    """Why a training does not normalise over the batches of all processes."""
+    """The error of a training that would normalise over the batches of all processes."""
     image = partial(ConditionalVAE, shape=(1, 8, 8), latent=2, encoder=BatchNormalised)
     trainer = trainer_in(folder, sync_batchnorm=True, **settings)
     try:
@@ -267,7 +267,7 @@ def refusal_of_common_statistics(folder, **settings):
 
 
 def watch_writing(folder):
-    """The files and folders below ``folder`` that Python writes, makes or renames from now on."""
+    """Record the files and folders below ``folder`` that Python writes, makes or renames."""
     written = []
 
     def note(event, arguments):
@@ -289,7 +289,7 @@ def main(folder, checkpoint):
     rank = int(os.environ.get("LOCAL_RANK", "0"))
     written = watch_writing(str(folder / "files"))
     two = {"devices": 2, "strategy": "ddp"}
-    torch.manual_seed(rank)  # as if the processes had not agreed on how to begin
+    torch.manual_seed(rank)  # processes start with different parameters
     found = {"all kinds": train_all_kinds(folder / "files", **two)}
     found["written"] = list(written)
     pl.seed_everything(3)

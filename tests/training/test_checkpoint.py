@@ -1,4 +1,4 @@
-"""What a checkpoint says of its data."""
+"""The data module that a checkpoint describes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deepscm_pl.training import load_data
 from tiny import TinyDataModule
 
 
-def test_data_are_those_of_the_training(checkpoint):
+def test_the_data_module_is_that_of_the_training(checkpoint):
     data, expected = load_data(checkpoint), TinyDataModule(batch_size=16)
     assert isinstance(data, TinyDataModule)
     assert data.configuration() == expected.configuration()
@@ -33,7 +33,7 @@ def test_data_that_have_moved(altered, tmp_path):
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        (None, "does not say which data it was trained on; make the data module yourself"),
+        (None, "does not name the data it was trained on; make the data module yourself"),
         ("tiny.TinyDataModule", "expected a class with its arguments, but got 'tiny.Tiny"),
         ({"init_args": {}}, "expected a class with its arguments"),
         ({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}, "is refused"),
@@ -57,6 +57,6 @@ def test_data_without_a_root_cannot_have_moved(checkpoint, tmp_path):
         load_data(checkpoint, root=tmp_path)
 
 
-def test_a_missing_checkpoint_is_told(tmp_path):
+def test_a_missing_checkpoint_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         load_data(tmp_path / "none.ckpt")

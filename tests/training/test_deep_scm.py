@@ -1,4 +1,4 @@
-"""The Lightning module: training, checkpoints, averages and clear stops."""
+"""The Lightning module: training, checkpoints, averages and errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from world_columns import log_prob
 
 from deepscm_pl.configuration import describe, restore
 from deepscm_pl.mechanisms import AffineFlow, SplineFlow
-from deepscm_pl.training import DeepSCM, OneCycle
+from deepscm_pl.training import DeepSCM, OneCycle, bound
+from deepscm_pl.training.bound import bound_quantities
 from deepscm_pl.transforms import Interval, Positive
 from deepscm_pl.worlds import ThicknessIntensityWorld
 
@@ -59,7 +60,7 @@ def trained(tmp_path_factory):
     return model.eval(), path
 
 
-def test_checkpoint_reloads_with_nothing_but_its_path(trained):
+def test_a_checkpoint_loads_by_its_path_alone(trained):
     model, path = trained
     again = DeepSCM.load_from_checkpoint(path)
     assert not again.training
@@ -86,7 +87,7 @@ def test_settings_survive_description(trained):
     assert describe(restore(dict(settings))) == dict(settings)
 
 
-def test_statistics_are_those_of_the_training_split_alone(trained):
+def test_statistics_are_those_of_the_training_split_only(trained):
     data = TinyDataModule()
     thickness = data.variables("train")["thickness"].double().log()
     constraint = trained[0].scm["thickness"].constraint
@@ -103,7 +104,7 @@ def test_a_trained_model_keeps_its_statistics_on_other_data(trained, tmp_path):
     assert torch.equal(model.scm["thickness"].constraint.location, before)
 
 
-def test_training_improves_the_bound_and_leaves_pyro_alone(tmp_path):
+def test_training_improves_the_bound_and_does_not_use_pyro(tmp_path):
     model = make(optimizer=partial(torch.optim.Adam, lr=0.003), learning_rates={"thickness": 0.02})
     fitter = trainer(tmp_path, max_epochs=15)
     model.scm.fit(TinyDataModule().variables("train"))
@@ -121,7 +122,7 @@ def test_a_model_that_was_never_fitted_is_not_evaluated(tmp_path, stage):
         getattr(trainer(tmp_path), stage)(make(), datamodule=TinyDataModule())
 
 
-def test_two_models_in_one_process_train_alone(tmp_path):
+def test_two_models_in_one_process_train_independently(tmp_path):
     models = [make(), make()]
     others = copy.deepcopy(models[1].state_dict())
     trainer(tmp_path).fit(models[0], datamodule=TinyDataModule())
@@ -130,7 +131,7 @@ def test_two_models_in_one_process_train_alone(tmp_path):
 
 
 def test_averages_do_not_depend_on_the_batch_size(trained, tmp_path):
-    """Twenty images in batches of 16 + 4 weigh as twenty single ones."""
+    """Twenty images in batches of 16 and 4 have equal weights."""
     found = []
     for batch_size in (16, 20, 3):
         fitter = trainer(tmp_path)
@@ -188,8 +189,8 @@ def test_each_variable_has_its_learning_rate(tmp_path):
     assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))
 
 
-def test_one_cycle_spans_the_run_that_goes_on(tmp_path):
-    """Resumed for more epochs, the schedule is that of the longer run."""
+def test_one_cycle_spans_a_resumed_run(tmp_path):
+    """A run that is resumed for more epochs has the schedule of the longer run."""
     model = make(optimizer=partial(torch.optim.SGD, lr=1e-6), scheduler=OneCycle)
     first = trainer(tmp_path, max_epochs=2)
     first.fit(model, datamodule=TinyDataModule())
@@ -296,22 +297,21 @@ def fit_attributes(train, test):
 
 
 class Recorder(pl.Callback):
-    """Notes what each step found, and may stop after one."""
+    """Records the quantities of each step, and may stop after one."""
 
-    def __init__(self, stop_after=None):
-        self.stop_after = stop_after
+    def __init__(self, patch, stop_after=None):
+        self.patch, self.stop_after = patch, stop_after
         self.found, self.seen = {}, {}
 
     def setup(self, trainer, pl_module, stage):
-        quantities = pl_module._quantities
-
-        def recorded(elbo):
-            means = quantities(elbo)
+        def recorded(scm, elbo):
+            quantities = bound_quantities(scm, elbo)
             if trainer.training:
-                self.found[trainer.global_step] = {k: v.mean().item() for k, v in means.items()}
-            return means
+                means = {name: each.mean().item() for name, each in quantities.items()}
+                self.found[trainer.global_step] = means
+            return quantities
 
-        pl_module._quantities = recorded
+        self.patch.setattr(bound, "bound_quantities", recorded)
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         step = trainer.global_step - 1
@@ -320,8 +320,8 @@ class Recorder(pl.Callback):
 
 
 @pytest.mark.parametrize("stop_after", [None, 3, 4])
-def test_what_is_logged_of_a_step_is_of_that_step(tmp_path, stop_after):
-    recorder = Recorder(stop_after)
+def test_logged_values_are_those_of_their_step(tmp_path, monkeypatch, stop_after):
+    recorder = Recorder(monkeypatch, stop_after)
     logger = CSVLogger(tmp_path)
     settings = {"max_epochs": 3, "log_every_n_steps": 5, "callbacks": [recorder]}
     trainer(tmp_path, logger=logger, **settings).fit(make(), TinyDataModule(batch_size=12))
@@ -332,5 +332,5 @@ def test_what_is_logged_of_a_step_is_of_that_step(tmp_path, stop_after):
     for step, row in logged.items():
         for name, expected in recorder.found[step].items():
             assert float(row[f"train/{name}"]) == pytest.approx(expected, rel=1e-5), (step, name)
-    for step, bound in recorder.seen.items():
-        assert bound == pytest.approx(recorder.found[step]["bound"], rel=1e-5)
+    for step, seen in recorder.seen.items():
+        assert seen == pytest.approx(recorder.found[step]["bound"], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Models as safetensors: the same weights and answers, and what is refused."""
+"""Exported models give the same answers; broken and hostile files are refused."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_data_are_known(exported):
     assert isinstance(load_data(exported), CausalDataModule)
 
 
-def test_tensors_go_where_they_are_wanted(exported):
+def test_tensors_are_loaded_to_the_given_device(exported):
     weights = read_checkpoint(exported, map_location="meta")["state_dict"]
     assert {value.device.type for value in weights.values()} == {"meta"}
 
@@ -67,10 +67,10 @@ DESCRIPTIONS = {
     "units": {"thickness": "pixels", "intensity": "grey levels"},
     "class_names": {"another": ["thin", "thick"]},
 }
-"""As version 0.1 wrote them."""
+"""The descriptions of version 0.1."""
 
 
-def test_the_file_says_what_its_variables_are(altered, tmp_path):
+def test_the_file_describes_its_variables(altered, tmp_path):
     checkpoint = altered(variables=None, descriptions=DESCRIPTIONS)
     about = json.loads(metadata(export_model(checkpoint, tmp_path / "a.safetensors"))["deepscm_pl"])
     variables = about["variables"]
@@ -97,7 +97,7 @@ def test_the_file_says_what_its_variables_are(altered, tmp_path):
     assert about["weights"] == "raw"
 
 
-def test_units_are_known_without_the_data(altered, tmp_path):
+def test_units_are_read_without_the_data(altered, tmp_path):
     first = altered(variables=None, descriptions=DESCRIPTIONS)
     path = export_model(first, tmp_path / "model.safetensors")
     alter(path, data=None)
@@ -109,7 +109,7 @@ def test_units_are_known_without_the_data(altered, tmp_path):
     assert read_checkpoint(again)["variables"]["thickness"]["unit"] == "pixels"
 
 
-def test_descriptions_do_not_command_a_terminal(exported, tmp_path, capsys):
+def test_descriptions_are_escaped_for_a_terminal(exported, tmp_path, capsys):
     odd = "\x1b[2Jmm\nwritten: elsewhere"
     alter(exported, variables={"thickness": {"unit": odd, "classes": None}})
     assert DeepSCM.load_from_checkpoint(exported).scm.variables["thickness"].unit == odd
@@ -124,7 +124,7 @@ def test_descriptions_do_not_command_a_terminal(exported, tmp_path, capsys):
 @pytest.mark.parametrize(
     "descriptions", [None, [], "pixels", {"units": ["pixels"]}, {"class_names": {"thickness": 3}}]
 )
-def test_odd_descriptions_are_refused(exported, descriptions):
+def test_malformed_descriptions_are_refused(exported, descriptions):
     alter(exported, variables=None, descriptions=descriptions)
     with pytest.raises(ValueError, match="describes its variables in another form"):
         DeepSCM.load_from_checkpoint(exported)
@@ -135,7 +135,7 @@ def test_odd_descriptions_are_refused(exported, descriptions):
     [[], "pixels", {"thickness": "pixels"}, {"thickness": {"unit": 3}},
      {"thickness": {"classes": [3]}}, {"thickness": {"unit": "m" * 2000}}],
 )  # fmt: skip
-def test_odd_variables_are_refused(exported, described):
+def test_malformed_variables_are_refused(exported, described):
     alter(exported, variables=described)
     with pytest.raises(ValueError, match="describes its variables in another form"):
         DeepSCM.load_from_checkpoint(exported)
@@ -293,7 +293,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(checkpoint, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
 
 
-def test_a_checkpoint_with_what_json_lacks_is_not_exported(checkpoint, tmp_path):
+def test_a_checkpoint_with_values_that_json_lacks_is_not_exported(checkpoint, tmp_path):
     saved = torch.load(checkpoint, weights_only=True)
     saved["extra"] = torch.zeros(2)
     torch.save(saved, tmp_path / "odd.ckpt")
@@ -303,7 +303,7 @@ def test_a_checkpoint_with_what_json_lacks_is_not_exported(checkpoint, tmp_path)
 
 
 def write_raw(path, header, data=bytes(8)):
-    """A safetensors file with any header; one that is no text says that it is a model."""
+    """A safetensors file with any header; a header that is not a text becomes the metadata."""
     if not isinstance(header, str):
         about = json.dumps({"state_dict": {}, "hyper_parameters": {"graph": "", "mechanisms": {}}})
         header = json.dumps({"__metadata__": {"deepscm_pl": about}, **header})
@@ -344,7 +344,7 @@ def test_hostile_headers_are_refused_in_one_line(tmp_path, header):
 
 
 def test_a_name_that_occurs_twice_in_the_metadata_is_refused(tmp_path):
-    """With no tensors, and no bytes for any: safetensors alone would take the last one."""
+    """Without tensors: safetensors itself would use the last entry of a name."""
     header = json.dumps({"__metadata__": {"deepscm_pl": "{}", "other": "{}"}})
     header = header.replace("other", "deepscm_pl")
     path = write_raw(tmp_path / "hostile.safetensors", header, data=b"")
@@ -364,14 +364,14 @@ def test_the_smallest_file_of_this_kind_is_read(tmp_path):
     assert read_checkpoint(path)["state_dict"]["a"].tolist() == [0.0, 0.0]
 
 
-def test_what_only_training_needs_is_not_read(exported):
+def test_the_state_of_the_training_is_not_read(exported):
     alter(exported, callbacks={"a": 1}, optimizer_states=[], current_model_state={})
     assert not {"callbacks", "optimizer_states", "current_model_state"} & (
         read_checkpoint(exported).keys()
     )
 
 
-def test_tensors_of_all_kinds_come_back(tmp_path):
+def test_tensors_of_all_kinds_are_restored(tmp_path):
     shared = torch.arange(12.0)
     weights = {
         "z_last": shared.view(3, 4).T,
@@ -408,7 +408,7 @@ def test_weights_that_the_format_lacks_are_refused(tmp_path, value):
     assert not path.exists()
 
 
-def test_numbers_that_json_lacks_come_back(tmp_path):
+def test_numbers_that_json_lacks_are_restored(tmp_path):
     path = tmp_path / "model.safetensors"
     settings = {"bounds": [-math.inf, math.inf], "none": math.nan, "text": "NaN", "one": 1.0}
     write_exported({"state_dict": {}, "hyper_parameters": settings}, path)
@@ -424,12 +424,12 @@ def test_numbers_that_json_lacks_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("extra", [{1: "a"}, {"a": {None: 1}}, {"a": {1, 2}}, {"a": b"bytes"}])
-def test_descriptions_that_would_come_back_as_others_are_refused(tmp_path, extra):
+def test_ambiguous_descriptions_are_refused(tmp_path, extra):
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         write_exported({"state_dict": {}, "extra": extra}, tmp_path / "model.safetensors")
 
 
-def test_descriptions_without_an_end_are_refused(tmp_path):
+def test_recursive_descriptions_are_refused(tmp_path):
     endless = []
     endless.append(endless)
     for extra in (endless, "x" * 10_000_001):

@@ -1,4 +1,4 @@
-"""Numbers that are not finite: noticed, named, and left out where that is wished."""
+"""Numbers that are not finite are detected and named; steps with them may be left out."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.loggers import CSVLogger
 from test_deep_scm import make, trainer
 
-from deepscm_pl.callbacks import SkipSteps
-from deepscm_pl.runs.finite import BatchRecord, FiniteWatch, problem_of
+from deepscm_pl.callbacks import FiniteCheck, SkipSteps
+from deepscm_pl.runs.finite import BatchRecord, problem_of
 
 from tiny import TinyDataModule
 
@@ -20,7 +20,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 class Poison(pl.Callback):
-    """Puts NaN where it hurts, in the third batch of every epoch."""
+    """Inserts NaN into the third batch of every epoch."""
 
     def __init__(self, what):
         self.what = what
@@ -37,7 +37,7 @@ class Poison(pl.Callback):
 
 
 class Named(TinyDataModule):
-    """Rows that are known by name."""
+    """Rows with identifiers."""
 
     def identifiers(self, split):
         return [f"sub-{row}" for row in self.variables(split)["index"].flatten().tolist()]
@@ -83,14 +83,14 @@ def test_validation_stops_too(tmp_path):
 
 
 def logged(logger, name):
-    """The curve that a reader of the log sees."""
+    """The logged values of a quantity."""
     with Path(logger.log_dir, "metrics.csv").open(encoding="utf-8") as file:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
 
 
 @pytest.mark.parametrize("what", ["data", "gradient"])
 def test_unfit_steps_are_left_out(tmp_path, what):
-    """As if they had not been: weights and the optimiser's state are those of the step before."""
+    """Weights and the optimiser's state stay those of the step before."""
     seen = []
 
     class Watch(pl.Callback):
@@ -125,8 +125,8 @@ def record(values, number=0):
     return BatchRecord(0, number, values.sum(), {"log_prob/x": values}, None)
 
 
-def test_what_is_on_its_way_is_looked_at_later(monkeypatch):
-    """As on a GPU, where the answer of a step comes while the next ones are queued."""
+def test_results_on_their_way_are_read_later(monkeypatch):
+    """As on a GPU, where the result of a step arrives while the next ones are queued."""
 
     class Arrival:
         waited = 0
@@ -140,33 +140,39 @@ def test_what_is_on_its_way_is_looked_at_later(monkeypatch):
     monkeypatch.setattr(
         finite, "_check", lambda *arguments: check(*arguments)._replace(arrival=Arrival())
     )
-    watch = FiniteWatch(delay=2)
+    checker = FiniteCheck(delay=2)
     found = []
     for number, value in enumerate([1.0, NAN, 1.0, 1.0, 1.0]):
-        watch.note(record(torch.tensor([1.0, value]), number))
-        found.append(watch.step({}))
+        checker.note(record(torch.tensor([1.0, value]), number))
+        found.append(checker.step({}))
         if found[-1] is not None:
             break
     assert [each is None for each in found] == [True, True, True, False]
     assert found[-1].batch.number == 1
-    assert watch.finish() is None
-    watch.note(record(torch.tensor([NAN]), 9))
-    assert watch.step({}) is None
-    assert watch.finish().batch.number == 9
+    assert checker.finish() is None
+    checker.note(record(torch.tensor([NAN]), 9))
+    assert checker.step({}) is None
+    assert checker.finish().batch.number == 9
 
 
-def test_all_batches_of_an_accumulated_step_are_looked_at():
-    watch = FiniteWatch()
+def test_all_batches_of_an_accumulated_step_are_checked():
+    checker = FiniteCheck()
     for number in range(3):
-        watch.note(record(torch.tensor([NAN if number == 1 else 0.0]), number))
-    assert watch.step({}).batch.number == 1
+        checker.note(record(torch.tensor([NAN if number == 1 else 0.0]), number))
+    assert checker.step({}).batch.number == 1
 
 
-def test_a_step_left_out_is_forgotten():
-    watch = FiniteWatch()
-    watch.note(record(torch.tensor([NAN])))
-    watch.skip()
-    assert watch.step({}) is None
+def test_a_step_left_out_is_forgotten(tmp_path):
+    class Remove(pl.Callback):
+        def on_after_backward(self, trainer, pl_module):
+            if trainer.fit_loop.epoch_loop.batch_idx == 2:
+                for parameter in pl_module.parameters():
+                    parameter.grad = None
+
+    callbacks = [Poison("data"), Remove()]
+    fitter = trainer(tmp_path, max_epochs=1, callbacks=callbacks)
+    fitter.fit(make(), datamodule=TinyDataModule())
+    assert fitter.global_step == 4
 
 
 def test_an_overflowing_sum_is_named():

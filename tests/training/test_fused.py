@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW, RMSprop
 
-from deepscm_pl.training.steps import fuse
+from deepscm_pl.training.schedule import fuse
 
 
 def steps(optimizer, weights, count=5):
@@ -42,16 +42,16 @@ def test_a_fused_optimiser_does_the_same(kind):
         ({"capturable": True}, None),
     ],
 )
-def test_what_was_asked_for_is_kept(settings, expected):
+def test_explicit_settings_are_kept(settings, expected):
     groups = fuse(Adam(weights(), **settings)).param_groups
     assert [group["fused"] for group in groups] == [expected]
 
 
-def test_devices_without_a_kernel_are_left_alone():
+def test_devices_without_a_kernel_are_unchanged():
     assert fuse(Adam(weights("meta"))).param_groups[0]["fused"] is None
 
 
-def test_a_state_without_it_goes_on_without_it():
+def test_a_state_that_is_not_fused_resumes_so():
     old, new = weights(), weights()
     before = Adam(old, lr=0.01)
     steps(before, old)

@@ -1,4 +1,4 @@
-"""Files that would run code when they are unpickled are refused before any of it runs."""
+"""Files that would run code when unpickled are refused before the code runs."""
 
 from __future__ import annotations
 

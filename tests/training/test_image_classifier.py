@@ -1,4 +1,4 @@
-"""The classifier: its parts, training on a task that can be solved, and the program around it."""
+"""The classifier: its parts, training on a solvable task, and the commands that use it."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def checkpoint(run):
     return next((run / "checkpoints").glob("epoch=*.ckpt"))
 
 
-def test_training_tells_wide_from_narrow(run, checkpoint, capsys):
-    """And a checkpoint needs nothing but its path to be tested."""
+def test_training_distinguishes_wide_from_narrow(run, checkpoint, capsys):
+    """A checkpoint can be tested by its path alone."""
     assert main(["test", "--ckpt_path", str(checkpoint), *QUIET]) == 0
     out = capsys.readouterr().out
     line = next(line for line in out.splitlines() if "test/accuracy" in line)
@@ -86,7 +86,7 @@ def test_checkpoint_keeps_the_epoch_of_the_best_accuracy(checkpoint):
     assert states[0]["monitor"] == "validation/accuracy"
 
 
-def test_checkpoint_reloads_with_nothing_but_its_path(checkpoint):
+def test_a_checkpoint_loads_by_its_path_alone(checkpoint):
     model = ImageClassifier.load_from_checkpoint(checkpoint)
     again = ImageClassifier.load_from_checkpoint(checkpoint)
     image = torch.randint(0, 256, (3, 1, 8, 8)).float()
@@ -140,7 +140,7 @@ def test_unknown_argument_is_named_with_the_nearest(tmp_path, capsys):
     assert "did you mean 'shift'" in capsys.readouterr().err
 
 
-def test_rows_are_classified_alone():
+def test_rows_are_classified_independently():
     network = ResidualClassifier((1, 9, 10), 3, channels=(8, 16))
     image = torch.randn(5, 1, 9, 10)
     torch.testing.assert_close(network(image)[2:3], network(image[2:3]))
@@ -207,7 +207,7 @@ def test_cross_entropy_is_a_mean_over_the_images_of_one_validation(tmp_path):
         assert found["validation/cross_entropy"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_an_image_that_is_no_number_stops_the_training(tmp_path, monkeypatch, capsys):
+def test_an_image_with_nan_stops_the_training(tmp_path, monkeypatch, capsys):
     def broken(self, indices):
         batch = gather(self, indices)
         batch["image"][3] = float("nan")

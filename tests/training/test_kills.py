@@ -1,4 +1,4 @@
-"""A training that is killed again and again ends as one that was not, bit for bit.
+"""A training that is killed repeatedly ends exactly as one that was not.
 
 The kills are exceptions after which the folder is put back as it was: see ``killing``. The subset
 here covers each interval and each kind of training once; moments are drawn with fixed seeds.
@@ -48,7 +48,7 @@ def one_run_in_one_thread():
 
 @pytest.fixture(scope="module")
 def uninterrupted(one_run_in_one_thread, tmp_path_factory):
-    """The last checkpoint and the curves of a training of a kind; they do not depend on saving."""
+    """The last checkpoint and the curves of a kind of training, independent of when it saves."""
     known = {}
 
     def of(name, run):
@@ -65,14 +65,14 @@ def assert_as_uninterrupted(state, folder, expected):
         assert (part in state) == (part in expected[0])
         assert_same(state.get(part), expected[0].get(part), part)
     shown = curves_of(folder)
-    # A validation whose end could not be saved is drawn once more, with one value.
+    # A validation whose end was not saved is repeated, with one value.
     assert sorted(set(shown)) == expected[1]
     trained = [point for point in shown if not point[1].startswith("validation")]
     assert len(trained) == len(set(trained))
 
 
 def chain(seed, steps=3 * EPOCH):
-    """Up to ten kills, each no earlier than the one before."""
+    """Up to ten kills in order of their time."""
     draw = random.Random(seed)
     reached = sorted(draw.randint(0, steps - 1) for _ in range(draw.randint(2, 10)))
     return [Kill(draw.choice(MOMENTS), step) for step in reached]

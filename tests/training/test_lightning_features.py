@@ -1,4 +1,4 @@
-"""What Lightning's trainer offers works with these models."""
+"""Features of Lightning's trainer work with these models."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_gradients_are_clipped(tmp_path):
     assert distance == pytest.approx(0.05 * 1e-3, rel=1e-2), "the learning rate times the bound"
 
 
-def test_the_size_of_batches_is_found(tmp_path):
+def test_the_batch_size_finder_works(tmp_path):
     data = TinyDataModule(batch_size=2)
     finder = BatchSizeFinder(mode="power", steps_per_trial=1, init_val=2, max_trials=3)
     model, trainer = train(tmp_path, data, callbacks=[finder], enable_checkpointing=True)
@@ -45,7 +45,7 @@ def test_the_size_of_batches_is_found(tmp_path):
     assert all(torch.isfinite(each).all() for each in model.parameters())
 
 
-def test_a_learning_rate_is_found(tmp_path):
+def test_the_learning_rate_finder_works(tmp_path):
     finder = LearningRateFinder(
         max_lr=0.1, num_training_steps=40, early_stop_threshold=None, update_attr=False
     )
@@ -56,13 +56,13 @@ def test_a_learning_rate_is_found(tmp_path):
     assert trainer.global_step == 2 * 32
 
 
-def test_a_training_that_no_longer_improves_stops(tmp_path):
+def test_early_stopping_works(tmp_path):
     stopping = EarlyStopping("validation/bound", mode="max", patience=1, min_delta=1e6)
     _, trainer = train(tmp_path, callbacks=[stopping], max_epochs=9)
     assert trainer.current_epoch == 2
 
 
-def test_the_profiler_tells_where_time_goes(tmp_path, caplog):
+def test_the_profiler_works(tmp_path, caplog):
     with caplog.at_level("INFO"):
         train(tmp_path, profiler="simple", max_steps=1)
     assert "training_step" in caplog.text

@@ -18,17 +18,17 @@ from deepscm_pl.callbacks import CounterfactualGrid, SampleGrid
 from tiny import TinyDataModule
 
 EPOCHS = 12
-"""Of ten steps, and a validation after each epoch."""
+"""Epochs of ten steps, with a validation after each."""
 
 _MOST = 2**18
 """Bytes by which memory may differ after sixty steps."""
 
 _BLOCK = 64
-"""Bytes of an object of Python, about."""
+"""Approximate number of bytes of a Python object."""
 
 
 class _HeapInUse(ctypes.Structure):
-    """What ``mallinfo2`` of the GNU C library returns."""
+    """The result of ``mallinfo2`` of the GNU C library."""
 
     _fields_ = tuple(
         (name, ctypes.c_size_t)
@@ -46,7 +46,7 @@ if _CAN_TELL:
 
 
 class Memory(pl.Callback):
-    """What is in use after each epoch, in bytes; what is free and may be used again is not."""
+    """Record the memory in use after each epoch, in bytes, without free memory of the process."""
 
     def __init__(self):
         self.held = []
@@ -59,7 +59,7 @@ class Memory(pl.Callback):
 
 @pytest.fixture
 def only_new_objects():
-    """Collecting garbage looks at what is made from now on, not at all modules each time."""
+    """Exclude the present objects from garbage collection, which is then faster."""
     gc.freeze()
     yield
     gc.unfreeze()
@@ -67,7 +67,7 @@ def only_new_objects():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Every figure that was made, so weakly that none is kept by it."""
+    """Weak references to every figure that was made."""
     found = []
     begin = Figure.__init__
 

@@ -1,4 +1,4 @@
-"""Nothing in a training step asks a device for a number, which a GPU would have to wait for."""
+"""A training step never synchronises with the device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WAITING = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique"
 
 
 class NoWaiting(TorchDispatchMode):
-    """Refuses what gives a number, or a size that depends on values, to Python."""
+    """Refuses operations that return a number, or a size that depends on values, to Python."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name.removeprefix("aten::")
@@ -75,7 +75,7 @@ def test_objectives(objective):
 
 
 class Counterfactual(CounterfactualObjective):
-    """Without the draw of the variables, which is the processor's, not the device's."""
+    """The draw of the variables, which runs on the CPU, is excluded."""
 
     def _drawn_variables(self):
         return self.variables[0]
@@ -93,14 +93,14 @@ def test_counterfactuals_of_the_batch():
 
 
 class Arrival:
-    """Of an answer from a device, which is not there before all steps are queued."""
+    """The event of a result that arrives after all steps are queued."""
 
     def synchronize(self):
         pass
 
 
 class Guarded(DeepSCM):
-    """What Lightning does in a step: its loss, logging, gradients, clipping and moving weights."""
+    """A model whose whole step is watched: loss, logging, gradients, clipping and weights."""
 
     def optimizer_step(self, *arguments, **settings):
         with NoWaiting():
@@ -120,7 +120,7 @@ def test_whole_steps_that_are_logged(tmp_path, monkeypatch):
     assert {"train/bound", "train/kl/drawing"} <= trainer.logged_metrics.keys()
 
 
-def test_a_question_is_noticed():
+def test_synchronisation_is_detected():
     values = torch.ones(3)
     with NoWaiting(), pytest.raises(AssertionError, match="_local_scalar_dense"):
         values.sum().item()

@@ -1,4 +1,4 @@
-"""Objectives: what each of them is, from the bounds of the model, and that training uses it."""
+"""Objectives: their values from the bounds of the model, and their use in training."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_rows_with_values_on_the_edge_stay_factual(scm, batch, monkeypatch):
         (partial(CounterfactualObjective, 1, [["a"]], weight=0), "weight: expected a number above"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(make, message):
+def test_invalid_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

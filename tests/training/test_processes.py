@@ -1,4 +1,4 @@
-"""Trainings on two processes that talk to each other."""
+"""Trainings on two processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from started import start, wait_for
 ROWS = 64
 EPOCHS = 2
 SAVED = "step=3.ckpt"
-"""Within the first epoch, of four steps."""
+"""A step within the first epoch of four."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder_of_two(alone, tmp_path_factory):
-    """Where the two processes of one run have left what they saw."""
+    """The folder with the records of the two processes of one run."""
     folder = tmp_path_factory.mktemp("processes")
     script = str(Path(__file__).with_name("on_processes.py"))
     code, printed = wait_for(start(script, str(folder), str(alone["folder"] / SAVED)))
@@ -41,7 +41,7 @@ def folder_of_two(alone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(folder_of_two):
-    """What the two processes saw."""
+    """The records of the two processes."""
     return [torch.load(folder_of_two / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -69,7 +69,7 @@ def test_both_end_with_the_same_parameters(found):
 
 
 def test_every_parameter_has_a_gradient(found):
-    """So that ``find_unused_parameters`` is not needed."""
+    """Otherwise Lightning would need ``find_unused_parameters``."""
     assert of_all_kinds(found, "missing") == [[], []]
 
 
@@ -94,7 +94,7 @@ def test_each_has_noise_of_its_own(found):
 
 
 def test_all_noise_follows_from_the_seed_of_the_first(found):
-    """Which is the one that a checkpoint keeps; the second has drawn another."""
+    """A checkpoint keeps the seed of the first process; the second has drawn another."""
     first, second = of_all_kinds(found, "seed of the run")
     assert first == second == 0
 
@@ -119,15 +119,15 @@ def test_two_halves_of_a_batch_train_as_the_whole(found, alone):
 
 
 STEPS_OF_HALF_A_BATCH = 3 + 2 + 8
-"""Three of whole batches; the rest of that epoch, and another one."""
+"""Three whole batches, the rest of that epoch, and another epoch."""
 
 
-def test_two_go_on_with_what_one_began(found, alone):
+def test_two_processes_resume_a_run_of_one(found, alone):
     for process in found:
         assert_trained_alike(process["resumed"], alone["resumed"], STEPS_OF_HALF_A_BATCH)
 
 
-def test_one_goes_on_with_what_two_began(folder_of_two, alone, tmp_path):
+def test_one_process_resumes_a_run_of_two(folder_of_two, alone, tmp_path):
     again = train_attributes(tmp_path, BATCH // 2, folder_of_two / "two" / SAVED)
     assert_trained_alike(again, alone["resumed"], STEPS_OF_HALF_A_BATCH)
 
@@ -146,6 +146,6 @@ def test_thirteen_rows_on_two_processes_are_measured_as_on_one(found, alone):
 
 
 def test_processors_refuse_statistics_of_the_batches_of_all(found):
-    """Rather than to normalise over a part of each batch; so do the documents say."""
+    """They would normalise over a part of each batch."""
     for process in found:
         assert process["refusal"] == "SyncBatchNorm layers only work with GPU modules"

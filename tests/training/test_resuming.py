@@ -1,4 +1,4 @@
-"""A training that was interrupted equals one that was not, bit for bit."""
+"""An interrupted training is exactly equal to an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from deepscm_pl.training import (
 from tiny import TinyDataModule
 
 EPOCHS = 3
-"""Of 60 rows in batches of 16: four steps each."""
+"""Epochs of 60 rows in batches of 16: four steps each."""
 
 
 class Curves(Logger):
-    """Remembers what is logged, in the order in which it comes."""
+    """Records the logged values in their order."""
 
     def __init__(self):
         super().__init__()

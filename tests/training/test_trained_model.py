@@ -1,4 +1,4 @@
-"""A trained model of a checkpoint or an exported file, behind one door."""
+"""Trained models of checkpoints and exported files."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_weights_are_not_kept_twice(model):
     ],
     ids=["class", "settings", "unexpected", "missing", "not fitted", "no mapping"],
 )
-def test_what_does_not_fit_is_refused_in_one_line(change, message, checkpoint, tmp_path):
+def test_settings_that_do_not_fit_are_refused_with_one_line(change, message, checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     change(content)
     torch.save(content, tmp_path / "odd.ckpt")

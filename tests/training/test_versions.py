@@ -1,4 +1,4 @@
-"""Checkpoints say which program wrote them; those of newer formats are refused."""
+"""Checkpoints record the version that wrote them; newer formats are refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ADVICE = "install at least version 9.8.7 of deepscm_pl"
 MESSAGE = rf"written by deepscm_pl 9\.8\.7 in format {FORMAT + 1}.*{re.escape(ADVICE)}"
 
 
-def test_a_checkpoint_says_who_wrote_it(checkpoint):
+def test_a_checkpoint_records_its_version(checkpoint):
     expected = {"version": version("deepscm_pl"), "format": FORMAT}
     assert read_checkpoint(checkpoint)["deepscm_pl"] == expected
 
@@ -61,7 +61,7 @@ def test_newer_exported_models_are_refused(checkpoint, tmp_path):
     ],
 )
 def test_bad_formats_are_refused(altered, stamp):
-    with pytest.raises(ValueError, match="does not say its format: expected a whole number"):
+    with pytest.raises(ValueError, match="has no valid format: expected a whole number"):
         read_checkpoint(altered(deepscm_pl=stamp))
 
 
@@ -74,7 +74,7 @@ def test_the_program_refuses_newer_checkpoints(altered, tmp_path, capsys, comman
     assert error.count("\n") == 1
 
 
-def test_no_stamp_is_not_a_stamp_of_nothing():
+def test_a_missing_stamp_is_not_an_empty_stamp():
     check_format("old.ckpt", {})
     with pytest.raises(ValueError, match="but got None"):
         check_format("odd.ckpt", {"deepscm_pl": None})

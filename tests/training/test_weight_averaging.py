@@ -32,7 +32,7 @@ def write(folder, **settings):
 
 @pytest.fixture(scope="module", params=[False, True])
 def averaged(request, tmp_path_factory):
-    """A run's folder, the weights after each step, and those of each evaluation."""
+    """The folder of a run, the weights after each step, and those of each evaluation."""
     root = tmp_path_factory.mktemp("averaged")
     stepped, tested = [], []
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +68,7 @@ def test_checkpoint_holds_the_average_of_the_steps(averaged):
     assert any(not torch.equal(saved["state_dict"][name], stepped[-1][name]) for name in names)
 
 
-def test_an_export_says_that_its_weights_are_averaged(averaged, tmp_path):
+def test_an_export_records_that_its_weights_are_averaged(averaged, tmp_path):
     path = averaged[0] / "checkpoints" / "last.ckpt"
     found = read_checkpoint(export_model(path, tmp_path / "model.safetensors"))
     assert found["weights"] == "averaged"
@@ -97,7 +97,7 @@ def test_the_tested_weights_are_the_averaged_ones(averaged, capsys):
     assert "log p(thickness)" in capsys.readouterr().out
 
 
-def test_a_training_goes_on_from_the_weights_of_the_optimiser(averaged, tmp_path, monkeypatch):
+def test_a_training_resumes_from_the_weights_of_the_optimiser(averaged, tmp_path, monkeypatch):
     run, stepped, _ = averaged
     last = run / "checkpoints" / "last.ckpt"
     started = []

@@ -1,4 +1,4 @@
-"""Weights that do not fit are told in one line."""
+"""Weights that do not fit are refused with one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def model():
     return network
 
 
-def test_weights_that_fit_are_taken():
+def test_weights_that_fit_are_loaded():
     source, target = model(), model()
     load_weights(target, {name: value + 1 for name, value in source.state_dict().items()})
     for name, value in source.state_dict().items():
@@ -56,7 +56,7 @@ def test_precision_may_differ():
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_told_in_one_line(changes, message):
+def test_weights_that_do_not_fit_are_refused_with_one_line(changes, message):
     weights = {**model().state_dict(), **changes}
     weights = {name: value for name, value in weights.items() if value is not ...}
     with pytest.raises(ValueError, match="the weights do not fit the model") as error:
@@ -72,7 +72,7 @@ def test_weights_have_names(weights):
 
 
 class Growing(nn.Module):
-    """Takes the size of its memory from what it loads."""
+    """Adapts the size of its buffer to the loaded weights."""
 
     def __init__(self) -> None:
         super().__init__()
