@@ -211,7 +211,7 @@ def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:
     yield variable["values"]
     if variable["shape"] != [1]:
         yield " × ".join(map(str, variable["shape"]))
-    yield from variable["classes"]
+    yield from variable["classes"] or ()
     if variable["unit"]:
         yield variable["unit"]
 

@@ -176,10 +176,11 @@ def fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     plain = without_dumps(message)
     hints = [nearest(word, known) for word in unknown]
     hint = successor_hint(unknown, plain) or next(filter(None, hints), "")
-    sys.stderr.write(for_terminal(f"{parser.prog}: {plain}{hint}", lines=True) + "\n")
+    program = parser.prog.replace(" [options]", "")
+    sys.stderr.write(for_terminal(f"{program}: {plain}{hint}", lines=True) + "\n")
     if classes:
         sys.stderr.write(f"known classes: {for_terminal(', '.join(classes))}\n")
-    sys.stderr.write(f"{parser.prog} --help lists the options.\n")
+    sys.stderr.write(f"{program} --help lists the options.\n")
     raise UsageError(plain)
 
 

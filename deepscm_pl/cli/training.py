@@ -54,6 +54,7 @@ from deepscm_pl.cli.settings import (
     named_errors,
     require_trained,
 )
+from deepscm_pl.cli.training_help import TRAINING_COMMANDS
 from deepscm_pl.cli.yaml_files import check_yaml
 from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
@@ -168,6 +169,7 @@ class TrainingCommand(LightningCLI):
                 "description": "Train and evaluate causal models. The options of a data module: "
                 "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule. With "
                 "--trust PACKAGE a checkpoint may name classes of that package, too.",
+                words[0]: {"description": TRAINING_COMMANDS[words[0]]},
             },
             args=words,
         )
