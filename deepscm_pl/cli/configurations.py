@@ -26,9 +26,8 @@ from deepscm_pl.cli.parser import UsageError, nearest, without_dumps
 from deepscm_pl.cli.yaml_files import experiments, load_yaml, read_text
 from deepscm_pl.escaping import for_terminal
 
-__all__ = ["Configuration", "Layer", "merge_settings", "split_configurations"]
+__all__ = ["Configuration", "Layer", "merge_settings"]
 
-_OPTIONS = ("--config", "-c")
 _BASE = "base"
 _ARGUMENTS = frozenset({"init_args", "dict_kwargs"})
 _KEYS = re.compile(r"^([\w.]+(?:, [\w.]+)*): |[Oo]ption '([\w.]+)'")
@@ -216,28 +215,6 @@ class Configuration:
             if place is None:
                 raise
             raise ValueError(f"{told.removesuffix('.')}. It is set in {place}.") from error
-
-
-def split_configurations(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The values of ``--config``, and all other words.
-
-    Example:
-        >>> split_configurations(["fit", "--config", "a.yaml", "--model.x=3", "-c=b.yaml"])
-        (['a.yaml', 'b.yaml'], ['fit', '--model.x=3'])
-    """
-    configurations, others = [], []
-    left = iter(words)
-    for word in left:
-        option, sign, value = word.partition("=")
-        if option not in _OPTIONS:
-            others.append(word)
-            continue
-        found = value if sign else next(left, None)
-        if found is None:
-            others.append(word)  # the parser says what is missing
-        else:
-            configurations.append(found)
-    return configurations, others
 
 
 def _with_bases(configuration: str) -> list[Layer]:

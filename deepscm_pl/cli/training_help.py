@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 
-from deepscm_pl.cli.configurations import Configuration, split_configurations
+from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.parser import FriendlyArgumentParser, fail
+from deepscm_pl.cli.words import split_configurations
 
 __all__ = ["TRAINING_COMMANDS", "check_training_words", "training_help"]
 

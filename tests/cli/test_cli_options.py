@@ -8,9 +8,11 @@ import pytest
 
 from deepscm_pl.cli import commands
 from deepscm_pl.cli.commands import COMMANDS
+from deepscm_pl.cli.described import split_overrides
 from deepscm_pl.cli.main import main
 from deepscm_pl.cli.options import parse_command
 from deepscm_pl.cli.training_help import TRAINING_COMMANDS
+from deepscm_pl.cli.words import trusted_packages
 
 KINDS = [f"data {kind}" for kind in COMMANDS["data"]]
 IMAGE_CLASSIFIER = "--model.class_path deepscm_pl.training.ImageClassifier --ckpt_path last"
@@ -122,3 +124,10 @@ def test_a_tuple_is_replaced_and_a_list_extended():
 def test_a_positional_argument_may_be_left_out():
     assert parsed("experiments").keywords == {"name": None, "out": None}
     assert parsed("experiments digits/full").keywords["name"] == "digits/full"
+
+
+def test_an_option_before_another_option_has_no_value():
+    words = ["test", "--trust", "--ckpt_path", "x", "--trust", "mine", "yours"]
+    assert trusted_packages(words) == (["mine", "yours"], ["test", "--trust", "--ckpt_path", "x"])
+    with pytest.raises(ValueError, match=r"--data\.root: expected a value after it; give one"):
+        split_overrides(["test", "--data.root", "--ckpt_path", "x"], "data")
