@@ -210,7 +210,7 @@ def test_a_logger_names_the_folder_of_the_run(tmp_path, monkeypatch):
     logger = RunLogger(str(tmp_path))
     assert logger.version == 0
     with pytest.raises(
-        DiskFullError, match=r"version_0 could not .*--ckpt_path last goes on from them"
+        DiskFullError, match=r"version_0 could not .*--ckpt_path last resumes from them"
     ):
         logger.log_metrics({"x": 1.0}, 0)
 
