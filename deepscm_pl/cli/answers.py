@@ -24,7 +24,7 @@ from deepscm_pl.scm import StructuralCausalModel, summarise
 
 __all__ = ["Column", "GrowingArrays", "Output", "Part", "Shown", "Written", "write_answers"]
 
-_ROWS, _COLUMNS = 16, 16
+_MAX_ROWS, _MAX_COLUMNS = 16, 16
 """Observations and interventions in a picture, at most."""
 _MAX_IMAGES = 96
 """Images in a picture, because drawing takes some megabytes for each."""
@@ -72,11 +72,11 @@ class Shown:
     def __init__(self, scm: StructuralCausalModel, columns: int) -> None:
         pixels = sum(scm[name].domain.features for name in scm.image_variables) or 1
         self.all_columns = columns
-        self.columns = min(columns, _COLUMNS)
+        self.columns = min(columns, _MAX_COLUMNS)
         self.rows: list[str] = []
         self.total = 0
         images = min(_MAX_IMAGES, _MAX_PIXELS // pixels)
-        self._capacity = max(1, min(_ROWS, images // self.columns))
+        self._capacity = max(1, min(_MAX_ROWS, images // self.columns))
         self._kept: list[list[dict[str, _Moments]]] = [[] for _ in range(self.columns)]
 
     def add(self, first: int, rows: Sequence[str], values: Sequence[Mapping[str, Tensor]]) -> None:
@@ -341,12 +341,8 @@ class _Writer:
         particles = len(next(iter(part.values[k].values())))
         for row in part.rows:
             for p in range(particles):
-                yield [
-                    row,
-                    self.output.columns[k].title,
-                    part.particle + p,
-                    *(next(cell) for cell in cells),
-                ]
+                own = [next(cell) for cell in cells]
+                yield [row, self.output.columns[k].title, part.particle + p, *own]
 
     def _images(self, part: Part, k: int, name: str) -> Iterator[str]:
         about, pixels = self.output.columns[k].about, whole_levels(part.values[k][name])

@@ -19,7 +19,7 @@ __all__ = ["COMMANDS", "AnswerOptions", "DrawOptions", "ObservationOptions", "Wo
 
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
-Checkpoint = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
+CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
 NewFolder = Annotated[Path, Option("DIR", help="Folder to make; new or empty.")]
 Trusted = Annotated[
     tuple[str, ...],
@@ -41,7 +41,7 @@ Interventions = Annotated[
 Workers = Annotated[
     int | None, Option("NUMBER", help="Number of processes (default: one for each core).")
 ]
-ImageFormat = Annotated[Literal["png", "nifti"] | None, Option(flags=("--format",))]
+FormatOption = Annotated[Literal["png", "nifti"] | None, Option(flags=("--format",))]
 WorldName = Literal[
     "thickness-intensity", "thickness-intensity-falling", "thickness-slant", "thickness-width"
 ]
@@ -59,11 +59,11 @@ class AnswerOptions:
         npz: Write all values as answers.npz, too.
     """
 
-    ckpt_path: Checkpoint
+    ckpt_path: CheckpointPath
     out: NewFolder
     trust: Trusted = ()
     seed: int = 0
-    image_format: ImageFormat = None
+    image_format: FormatOption = None
     npz: bool = False
 
 
@@ -163,7 +163,7 @@ def make_brain(
     out: NewFolder,
     size: int = 1000,
     shape: Annotated[tuple[int, ...], Option("SIZE")] = (64, 64),
-    image_format: ImageFormat = None,
+    image_format: FormatOption = None,
     seed: int = 0,
     fractions: Annotated[tuple[float, float, float], Option("SHARE")] = (0.8, 0.1, 0.1),
     workers: Workers = None,
@@ -185,7 +185,7 @@ def make_brain(
 
 
 def export(
-    ckpt_path: Checkpoint,
+    ckpt_path: CheckpointPath,
     out: File = Path("model.safetensors"),
     overwrite: bool = False,
     trust: Trusted = (),
@@ -241,7 +241,7 @@ def graph(
     _print_written(save_figure(draw_graph(CausalGraph(edges_of_graph)), out))
 
 
-def experiments(
+def list_experiments(
     name: Annotated[str | None, Option("NAME", ("name",))] = None,
     out: Annotated[Path | None, Option("FILE.yaml")] = None,
 ) -> None:
@@ -256,10 +256,10 @@ def experiments(
     import deepscm_pl
     from deepscm_pl.cli.configurations import Configuration
     from deepscm_pl.cli.parser import nearest
-    from deepscm_pl.cli.yaml_files import experiments as known_experiments
+    from deepscm_pl.cli.yaml_files import experiments
     from deepscm_pl.files import new_file
 
-    known = known_experiments()
+    known = experiments()
     if name is None:
         if out is not None:
             raise ValueError("out: expected the name of an experiment before it; give one.")
@@ -304,7 +304,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "intervene": intervene,
     "counterfactual": counterfactual,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
-    "experiments": experiments,
+    "experiments": list_experiments,
     "export": export,
     "graph": graph,
 }

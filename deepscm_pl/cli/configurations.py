@@ -111,11 +111,7 @@ class Layer:
         return cls(name.removeprefix("config: "), path, text, settings, base)
 
     def read_base(self) -> Layer | None:
-        """Read the file that comes before this one.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-        """
+        """Read the file that comes before this one, or raise FileNotFoundError."""
         if self.base is None:
             return None
         folder = Path() if self.path is None else self.path.parent
@@ -155,9 +151,7 @@ class Configuration:
     def read(cls, configurations: Sequence[str]) -> Configuration:
         """Read files or texts, each after its base unless that was read before.
 
-        Raises:
-            FileNotFoundError: If a file or a base does not exist.
-            ValueError: If a file cannot be read, or is its own base.
+        Raises errors as :meth:`Layer.read` does, and ValueError if a file is its own base.
         """
         layers: list[Layer] = []
         for configuration in configurations:

@@ -54,9 +54,6 @@ class Override:
 def split_overrides(words: Sequence[str], section: str) -> tuple[list[Override], list[str]]:
     """Split words into the options of a section, ``"model"`` or ``"data"``, and all other words.
 
-    Raises:
-        ValueError: If an option has no value.
-
     Example:
         >>> found, left = split_overrides(["test", "--data.root", "here", "--seed", "1"], "data")
         >>> found[0].names, found[0].text, left
@@ -164,12 +161,8 @@ def read_described(
     The settings in the file never reach the parser of the command line, which would build what a
     text in them names: they are rebuilt by :mod:`deepscm_pl.configuration`.
 
-    Args:
-        checkpoint: The checkpoint.
-        words: Subcommand and options.
-
     Returns:
-        What was built, and the words that are left for the parser.
+        The model, data and reports, and the words that are left for the parser.
 
     Raises:
         ValueError: If the file is foreign or hostile, or an option does not fit.
@@ -233,18 +226,12 @@ def _restore_report(name: str, report: Any, settings: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def tell_if_interrupted(
-    trainer: pl.Trainer, command: str, advice: Callable[[], str]
-) -> Iterator[None]:
-    """Print advice if Ctrl-C or SIGTERM interrupts the trainer in the block.
+def tell_if_interrupted(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
+    """Print advice if Ctrl-C interrupts a training; add it to the exception of SIGTERM.
 
     Args:
         trainer: The trainer at work.
-        command: The subcommand of the program.
         advice: Makes the text; called on the first process only.
-
-    Raises:
-        SIGTERMException: If SIGTERM ended a training, with the text, which is not printed.
     """
     try:
         yield
@@ -252,7 +239,7 @@ def tell_if_interrupted(
         raise SIGTERMException(advice() if trainer.is_global_zero else "") from None
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         if trainer.interrupted and trainer.is_global_zero:
-            print(f"deepscm {command}: interrupted; {advice()}", file=sys.stderr)
+            print(f"deepscm fit: interrupted; {advice()}", file=sys.stderr)
         raise
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any, NoReturn
 
 from deepscm_pl.escaping import for_terminal
@@ -158,11 +157,7 @@ def _refused_value(text: str) -> str:
 
 
 def fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Print an error of a command line with a hint; leave with status 2.
-
-    Raises:
-        UsageError: Always.
-    """
+    """Print an error of a command line with a hint; raise :class:`UsageError`."""
     unknown = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
     # A bare name (likelihood: Laplace) is looked up in the package of its key.
     missing = [".".join(found) for found in _MISSING_CLASS.findall(message)]
@@ -196,25 +191,24 @@ def _options(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def _parameters_of(class_path: str) -> list[str]:
-    module, name = _module_and_name(class_path)
-    found = getattr(module, name, None)
+    found = _resolve(class_path)
     return list(inspect.signature(found).parameters) if callable(found) else []
 
 
 def _classes_beside(class_path: str) -> list[str]:
     """Class paths of the public concrete classes in the module of a class that does not exist."""
-    module, _ = _module_and_name(class_path)
-    public = [getattr(module, known) for known in getattr(module, "__all__", [])]
+    path = class_path.rpartition(".")[0]
+    module = _resolve(path)
+    public = [getattr(module, name) for name in getattr(module, "__all__", [])]
     return [
-        f"{getattr(module, '__name__', '')}.{known.__name__}"
-        for known in public
-        if inspect.isclass(known) and not inspect.isabstract(known)
+        f"{path}.{each.__name__}"
+        for each in public
+        if inspect.isclass(each) and not inspect.isabstract(each)
     ]
 
 
-def _module_and_name(class_path: str) -> tuple[ModuleType | None, str]:
-    module_name, _, name = class_path.rpartition(".")
+def _resolve(path: str) -> Any:
     try:
-        return importlib.import_module(module_name), name
-    except (ImportError, ValueError):
-        return None, name
+        return pkgutil.resolve_name(path)
+    except (AttributeError, ImportError, ValueError):
+        return None

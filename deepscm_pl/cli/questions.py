@@ -40,7 +40,7 @@ def answer_by_drawing(options: AnswerOptions, drawing: DrawOptions, do: Sequence
             fit the memory or the disk, or the output folder is not empty or cannot be written.
     """
     question = _Question.read(options, do)
-    question.write(_draw(question, drawing), question.columns("sample"))
+    question.write(_draw_parts(question, drawing), question.columns("sample"))
 
 
 def answer_counterfactual(
@@ -57,7 +57,9 @@ def answer_counterfactual(
         Column("factual", "factual"),
         *question.columns("counterfactual", num_particles),
     ]
-    question.write(_imagine(question, observed, num_particles), columns, differences=True)
+    question.write(
+        _counterfactual_parts(question, observed, num_particles), columns, differences=True
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class _Question:
                 )
 
 
-def _draw(question: _Question, drawing: DrawOptions) -> Iterator[Part]:
+def _draw_parts(question: _Question, drawing: DrawOptions) -> Iterator[Part]:
     """Draw with the same noise under every intervention."""
     scm, total = question.scm, whole_number("size", drawing.size, least=1)
     if drawing.temperature is not None:
@@ -154,7 +156,9 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
         likelihood.temperature = temperature
 
 
-def _imagine(question: _Question, observed: ObservationOptions, particles: int) -> Iterator[Part]:
+def _counterfactual_parts(
+    question: _Question, observed: ObservationOptions, particles: int
+) -> Iterator[Part]:
     """Give the observations, then their counterfactuals under each intervention."""
     found = _observations(question, observed)
     whole_number("num_particles", particles, least=1)
@@ -168,12 +172,12 @@ def _imagine(question: _Question, observed: ObservationOptions, particles: int) 
                 # All batches have one size, so that draws do not depend on how many follow.
                 values = rows.values if batch == 0 else _padded(rows.values, batches.rows)
                 answers = question.scm.counterfactual(values, question.dos, count)
-                imagined: list[dict[str, Tensor]] = [
+                counterfactuals: list[dict[str, Tensor]] = [
                     {name: value[:, k, : len(rows.rows)] for name, value in answers.items()}
                     for k in range(len(question.dos))
                 ]
                 factual = {name: value[None] for name, value in rows.values.items()}
-                yield Part(rows.rows, [factual, *imagined], first, particle, rows.placements)
+                yield Part(rows.rows, [factual, *counterfactuals], first, particle, rows.placements)
             first += len(rows.rows)
             bar.update(len(rows.rows))
 

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
-from deepscm_pl.escaping import TableWriter
+from deepscm_pl.escaping import TableWriter, for_terminal
 from deepscm_pl.files import clear_leftovers, is_disk_full, names_full_disk, new_file
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "checkpoint_folders",
     "end_with_parent",
     "quiet_log_threads",
-    "write_quantities",
 ]
 
 _T = TypeVar("_T")
@@ -146,11 +145,7 @@ class RunLock(pl.Callback):
         self._path: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the lock.
-
-        Raises:
-            ValueError: If another process has it.
-        """
+        """Take the lock, or raise ValueError if another process has it."""
         folder = trainer.log_dir  # a collective operation
         if stage != "fit" or folder is None or not trainer.is_global_zero or self._file is not None:
             return
@@ -216,11 +211,7 @@ class OneCheckpoint(pl.Callback):
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare the contents of the files, once the processes are connected.
-
-        Raises:
-            ValueError: On every process, naming the first one whose file differs.
-        """
+        """Raise ValueError on every process if the contents of their files differ."""
         path = trainer.ckpt_path
         found = _gather((_digest(path), None if path is None else str(path)))
         for process, (digest, other) in enumerate(found):
@@ -306,11 +297,7 @@ class Predictions(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        """Keep the predictions of this process.
-
-        Raises:
-            ValueError: If there are several processes and rows have no numbers.
-        """
+        """Keep the predictions of this process; raise ValueError if rows cannot be ordered."""
         values = [
             dict(zip(batch, row, strict=True))
             for batch in predictions
@@ -325,24 +312,22 @@ class Predictions(BasePredictionWriter):
             )
         self._rows = dict(zip(rows or range(len(values)), values, strict=True))
 
-    def of_all_processes(self, trainer: pl.Trainer) -> dict[int, dict[str, Any]]:
-        """Return the quantities of each row, in the order of the data set.
+    def write(self, trainer: pl.Trainer, path: Path) -> None:
+        """Write the quantities of the rows of all processes as a ``.csv`` file.
 
-        It is a collective operation; all processes but the first get an empty mapping.
+        It is a collective operation; the first process writes, in the order of the data set.
         """
-        found = self._rows
+        rows = self._rows
         if trainer.world_size > 1:
             shares: list[Any] = [None] * trainer.world_size
-            distributed.gather_object(found, shares if trainer.is_global_zero else None)
-            found = {row: values for share in shares if share for row, values in share.items()}
-        return {row: found[row] for row in sorted(found)}
-
-
-def write_quantities(path: Path, rows: dict[int, dict[str, Any]]) -> None:
-    """Write a ``.csv`` table with a line for each row of quantities, and make its folder."""
-    names = list(next(iter(rows.values()), {}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = TableWriter(file)
-        writer.writerow(["row", *names])
-        writer.writerows([row, *(found[name] for name in names)] for row, found in rows.items())
+            distributed.gather_object(rows, shares if trainer.is_global_zero else None)
+            rows = {row: values for share in shares if share for row, values in share.items()}
+        if not trainer.is_global_zero:
+            return
+        names = list(next(iter(rows.values()), {}))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = TableWriter(file)
+            writer.writerow(["row", *names])
+            writer.writerows([row, *(rows[row][name] for name in names)] for row in sorted(rows))
+        print(f"written: {for_terminal(path)}")

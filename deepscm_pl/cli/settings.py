@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from traceback import walk_tb
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -64,11 +64,7 @@ _OUT_OF_MEMORY = (
 
 
 def check_configuration(settings: Mapping[str, Any]) -> None:
-    """Check the form of the sections and of the classes of a configuration.
-
-    Raises:
-        ValueError: Naming the whole key.
-    """
+    """Raise ValueError if the form of a section or a class in a configuration is wrong."""
     for name in _SECTIONS:
         section = settings.get(name, {})
         if not isinstance(section, Mapping):
@@ -118,11 +114,7 @@ def _check_class(node: Mapping[Any, Any], where: str) -> None:
 
 
 def check_trainer(settings: Mapping[str, Any], command: str) -> None:
-    """Check the settings of Lightning's trainer for a command, such as ``fit``.
-
-    Raises:
-        ValueError: If one is out of range, or ``fit`` would train nothing.
-    """
+    """Raise ValueError if a setting of the trainer is out of range, or ``fit`` trains nothing."""
     for name, least in (("accumulate_grad_batches", 1), ("max_steps", -1)):
         if name in settings:
             whole_number(f"trainer.{name}", settings[name], least=least)
@@ -149,11 +141,7 @@ def check_trainer(settings: Mapping[str, Any], command: str) -> None:
 
 
 def check_seed(seed: bool | int | None) -> None:
-    """Check ``seed_everything``, which may also be a truth value or null.
-
-    Raises:
-        ValueError: If it is out of the range of some generator.
-    """
+    """Raise ValueError if a seed, which may be a truth value or null, is out of range."""
     if seed is not None and not isinstance(seed, bool):
         whole_number("seed_everything", seed, least=0, most=2**32 - 1)
 
@@ -183,13 +171,9 @@ def named_errors(section: str) -> Iterator[None]:
         raise ValueError(f"{where}: {_failed_class(traceback)}{reason_of(error)}") from error
 
 
-def _frames(traceback: TracebackType | None) -> Iterator[FrameType]:
-    return (frame for frame, _ in walk_tb(traceback))
-
-
 def _constructors(traceback: TracebackType | None) -> Iterator[tuple[type, dict[str, Any]]]:
     """The classes whose constructors a traceback passes, each with the local variables."""
-    for frame in _frames(traceback):
+    for frame, _ in walk_tb(traceback):
         if frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is not None:
             yield type(frame.f_locals["self"]), frame.f_locals
 
@@ -216,17 +200,13 @@ def _failed_class(traceback: TracebackType | None) -> str:
 
 def _component_of(traceback: TracebackType | None) -> str | None:
     """The section that Lightning was making, ``model`` or ``data``."""
-    makers = [frame.f_locals.get("self") for frame in _frames(traceback)]
+    makers = [frame.f_locals.get("self") for frame, _ in walk_tb(traceback)]
     keys = [getattr(each, "key", "") for each in makers if type(each).__name__ == "_InstantiatorFn"]
     return str(keys[-1]) or None if keys else None
 
 
 def require_trained(trainer: pl.Trainer) -> None:
-    """Check that a training has made a step.
-
-    Raises:
-        ValueError: If not, naming what may have left nothing to train on.
-    """
+    """Raise ValueError if a training has made no step."""
     if trainer.global_step == 0:
         size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
         raise ValueError(

@@ -7,7 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,6 @@ from deepscm_pl.cli.runs import (
     checkpoint_folders,
     end_with_parent,
     quiet_log_threads,
-    write_quantities,
 )
 from deepscm_pl.cli.settings import (
     check_configuration,
@@ -102,10 +101,10 @@ def run_training_command(words: list[str]) -> None:
     with configuration.naming_lines():
         # Options come after all files, because they win over them.
         merged = [others[0], *configuration.words(), *others[1:]]
-        _run(merged, configuration.settings, typed=words)
+        _run_merged(merged, configuration.settings, typed=words)
 
 
-def _run(words: list[str], settings: Mapping[str, Any], typed: list[str]) -> None:
+def _run_merged(words: list[str], settings: Mapping[str, Any], typed: list[str]) -> None:
     check_configuration(settings)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
@@ -378,8 +377,9 @@ class TrainingCommand(LightningCLI):
             # A resumed run may write to its own folder.
             nullcontext() if path is None else _ignored("Checkpoint directory .* exists and is"),
             self._discarding_refused_run(),
-            self._advice_if_interrupted(
-                lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed)
+            tell_if_interrupted(
+                self.trainer,
+                lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed),
             ),
             restoring(path),
         ):
@@ -397,7 +397,8 @@ class TrainingCommand(LightningCLI):
             return
         trust = _trust_options(model, datamodule)
         test = shell_command("test", "--ckpt_path", best, *trust)
-        with self._advice_if_interrupted(lambda: f"the training is done; test it with: {test}"):
+        advice = f"the training is done; test it with: {test}"
+        with tell_if_interrupted(self.trainer, lambda: advice):
             self.test(model=model, datamodule=datamodule, ckpt_path=best)
         folder = self.trainer.log_dir  # a collective operation
         if self.trainer.is_global_zero:
@@ -415,9 +416,6 @@ class TrainingCommand(LightningCLI):
         for callback in self._callbacks(CounterfactualGrid):
             return callback.texts[0]
         return f"{model.scm.graph.nodes[0]}*=1.1"
-
-    def _advice_if_interrupted(self, advice: Callable[[], str]) -> AbstractContextManager[None]:
-        return tell_if_interrupted(self.trainer, "fit", advice)
 
     @contextmanager
     def _discarding_refused_run(self) -> Iterator[None]:
@@ -439,18 +437,14 @@ class TrainingCommand(LightningCLI):
         # The reports of a causal model contain more than Lightning's table.
         self._evaluate(self.trainer.test, {**settings, "verbose": not self.is_causal})
         if self.trainer.is_global_zero:
-            _print_written(self.trainer)
+            _print_written_files(self.trainer)
 
     def predict(self, **settings: Any) -> None:
         """Write the quantities of every test image as ``quantities.csv`` in the run's folder."""
         predictions = Predictions()
         self.trainer.callbacks.append(predictions)  # type: ignore[attr-defined]
         self._evaluate(self.trainer.predict, settings)
-        path = run_folder(self.trainer) / "quantities.csv"
-        rows = predictions.of_all_processes(self.trainer)
-        if self.trainer.is_global_zero:
-            write_quantities(path, rows)
-            print(f"written: {for_terminal(path)}")
+        predictions.write(self.trainer, run_folder(self.trainer) / "quantities.csv")
 
     def _evaluate(self, method: Callable[..., Any], settings: Mapping[str, Any]) -> None:
         # Lightning notices SIGTERM with the next batch, but a report may take long without one.
@@ -491,7 +485,7 @@ def _ignored(warning: str) -> Iterator[None]:
         yield
 
 
-def _print_written(trainer: pl.Trainer) -> None:
+def _print_written_files(trainer: pl.Trainer) -> None:
     """Print each file, but only the number of the pictures of earlier epochs."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     written = [path for callback in callbacks for path in getattr(callback, "written", [])]

@@ -18,12 +18,12 @@ PARSER_MODE = "yaml within limits"
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_BYTES = 2**20
-_MAX_DEPTH = 64
+_MAX_NESTING = 64
 _MAX_VALUES = 50_000  # with those that aliases repeat
 
 
 def experiments() -> dict[str, Path]:
-    """Return the configurations that are installed with this package, by names such as digits/full."""
+    """Return the configurations of this package, by names such as digits/full."""
     package = Path(__file__).parents[1]
     installed = package / "experiments"
     folder = installed if installed.is_dir() else package.parent / "experiments"
@@ -36,11 +36,7 @@ class YAMLLimitError(yaml.YAMLError, ValueError):
 
 
 def read_text(path: Path, where: str) -> str:
-    """Read a file of YAML, named ``where`` in errors.
-
-    Raises:
-        ValueError: If it is too long, or not UTF-8.
-    """
+    """Read a file of YAML; raise ValueError with ``where`` if it is too long, or not UTF-8."""
     _check_length(path.stat().st_size, where)
     try:
         return path.read_text(encoding="utf-8")
@@ -49,11 +45,7 @@ def read_text(path: Path, where: str) -> str:
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """Load a YAML text, named ``where`` in errors, after :func:`check_yaml`.
-
-    Raises:
-        ValueError: If it is no YAML, or exceeds a limit.
-    """
+    """Check and load a YAML text; raise ValueError with ``where`` if it is no YAML."""
     check_yaml(text, where)
     try:
         return get_loader("yaml")(text)
@@ -117,14 +109,14 @@ class _Size:
             )
         if isinstance(event, CollectionStartEvent):
             self.open.append((event.anchor, self.total - 1))
-            if len(self.open) > _MAX_DEPTH:
+            if len(self.open) > _MAX_NESTING:
                 raise self.too_deep()
         elif isinstance(event, ScalarEvent):
             self.anchors[event.anchor] = 1
 
     def too_deep(self) -> YAMLLimitError:
         return YAMLLimitError(
-            f"{self.where} nests lists or mappings more than {_MAX_DEPTH} deep; flatten it."
+            f"{self.where} nests lists or mappings more than {_MAX_NESTING} deep; flatten it."
         )
 
     def _values(self, event: NodeEvent) -> int:
@@ -139,7 +131,7 @@ def _texts_within(event: yaml.Event, whole: str) -> Iterator[str]:
     """The text of an event, if it could be a list, a mapping or an alias itself."""
     if isinstance(event, ScalarEvent) and event.value != whole:
         text = event.value.strip()
-        if len(text) > _MAX_DEPTH and any(sign in text for sign in "[{&"):
+        if len(text) > _MAX_NESTING and any(sign in text for sign in "[{&"):
             yield text
 
 
