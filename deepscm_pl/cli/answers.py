@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -101,15 +101,8 @@ class Shown:
             else:
                 kept[-1] = {name: kept[-1][name].merge(found[name]) for name in found}
 
-    def means(self) -> list[dict[str, Tensor]]:
-        """Return the means over particles of every variable, for each column that is shown."""
-        return self._moments("mean")
-
-    def deviations(self) -> list[dict[str, Tensor]]:
-        """Return the standard deviations over particles, for each column that is shown."""
-        return self._moments("deviation")
-
-    def _moments(self, kind: str) -> list[dict[str, Tensor]]:
+    def moments(self, kind: Literal["mean", "deviation"]) -> list[dict[str, Tensor]]:
+        """Return a moment over particles of every variable, for each column that is shown."""
         return [
             {name: torch.cat([getattr(each[name], kind) for each in kept]) for name in kept[0]}
             for kept in self._kept
@@ -370,7 +363,7 @@ class _Writer:
 
     def _draw(self, name: str) -> Iterator[str]:
         """Draw the grids of an image variable; yield the names of their files."""
-        columns, means = self.output.columns[: self.shown.columns], self.shown.means()
+        columns, means = self.output.columns[: self.shown.columns], self.shown.moments("mean")
         headings = [column.heading or column.title for column in columns]
         shown = [
             ImageColumn(heading, mean[name], captions(self.scm, mean))
@@ -382,7 +375,7 @@ class _Writer:
             return
         shown = [
             ImageColumn(heading, deviation[name])
-            for heading, deviation in zip(headings, self.shown.deviations(), strict=True)
+            for heading, deviation in zip(headings, self.shown.moments("deviation"), strict=True)
         ]
         largest = max(float(column.images.max()) for column in shown)
         figure = draw_grid(

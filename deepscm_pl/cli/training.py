@@ -405,17 +405,13 @@ class TrainingCommand(LightningCLI):
             options = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
             print(f"\nWatch the run:       tensorboard --logdir {_quoted(folder)}")
             if isinstance(model, DeepSCM):
+                grids = self._callbacks(CounterfactualGrid)
+                do = grids[0].texts[0] if grids else f"{model.scm.graph.nodes[0]}*=1.1"
                 print(
                     f"Ask the model:       deepscm counterfactual {options} "
-                    f"--do {_quoted(self._intervention(model))} --index 0 1 2 --out answers"
+                    f"--do {_quoted(do)} --index 0 1 2 --out answers"
                 )
             print(f"Evaluate it again:   deepscm test {options}")
-
-    def _intervention(self, model: DeepSCM) -> str:
-        """The first intervention that the run has drawn, or one that fits any model."""
-        for callback in self._callbacks(CounterfactualGrid):
-            return callback.texts[0]
-        return f"{model.scm.graph.nodes[0]}*=1.1"
 
     @contextmanager
     def _discarding_refused_run(self) -> Iterator[None]:
