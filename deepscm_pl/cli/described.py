@@ -20,6 +20,7 @@ from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.parser import nearest
 from deepscm_pl.cli.words import option_value, take_options
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.runs.checkpoint_files import furthest_checkpoint
 from deepscm_pl.training import DeepSCM
 
@@ -239,7 +240,7 @@ def tell_if_interrupted(trainer: pl.Trainer, advice: Callable[[], str]) -> Itera
         raise SIGTERMException(advice() if trainer.is_global_zero else "") from None
     except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
         if trainer.interrupted and trainer.is_global_zero:
-            print(f"deepscm fit: interrupted; {advice()}", file=sys.stderr)
+            print(for_terminal(f"deepscm fit: interrupted; {advice()}"), file=sys.stderr)
         raise
 
 

@@ -108,7 +108,7 @@ def _run(words: list[str]) -> int:
         return 0
     except _lightning_error("SIGTERMException") as error:
         resumption = str(error) or "--ckpt_path last resumes from the last checkpoint"
-        message, status = f"ended by SIGTERM; {resumption}", 128 + signal.SIGTERM
+        message, status = for_terminal(f"ended by SIGTERM; {resumption}"), 128 + signal.SIGTERM
     except _user_errors() as error:
         if isinstance(error, BrokenPipeError) and _is_output_closed():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -63,6 +63,7 @@ def parse_command(
     command = commands[words[0]]
     parser = FriendlyArgumentParser(prog=f"deepscm {words[0]}")
     if isinstance(command, Mapping):
+        parser.description = f"{parser.prog} KIND --help describes the options of a kind."
         parsers = parser.add_subparsers(dest="function", required=True, metavar="KIND")
         for name, function in command.items():
             summary = _summary(function)
@@ -100,7 +101,7 @@ def _add_options(parser: FriendlyArgumentParser, function: Command) -> None:
         if default not in (parameter.empty, None, ()) and not isinstance(default, bool):
             shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
             text = f"{text.rstrip('.')} (default: {shown})."
-        settings["help"] = " ".join(text.split())
+        settings["help"] = " ".join(text.split()).replace("%", "%%")
         flags = option.flags or (f"--{parameter.name}",)
         if flags[0].startswith("-"):
             settings |= {"dest": parameter.name, "required": default is parameter.empty}
