@@ -223,14 +223,12 @@ def _import_everything():
         "matplotlib.pyplot",
         "pytorch_lightning.loggers.tensorboard",
         "torch.utils.tensorboard",
-        "deepscm_pl.cli.main",
+        "deepscm_pl.checkpoints.export",
+        "deepscm_pl.cli.questions",
+        "deepscm_pl.cli.training",
         "tiny",
     ):
         importlib.import_module(name)
-    from deepscm_pl.cli.main import _COMMANDS, load_command
-
-    for command in _COMMANDS:
-        load_command(command)
 
 
 def _reset_rank():

@@ -1,4 +1,4 @@
-"""The first answers, which pictures show."""
+"""Folders of answers: a table, images, arrays and pictures of the first answers."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,14 +24,13 @@ from deepscm_pl.scm import StructuralCausalModel, summarise
 
 __all__ = ["Column", "GrowingArrays", "Output", "Part", "Shown", "Written", "write_answers"]
 
-_ROWS = 16
-"""Observations in a picture."""
-_COLUMNS = 16
-"""Interventions in a picture."""
-_CELLS = 96
+_MAX_ROWS, _MAX_COLUMNS = 16, 16
+"""Observations and interventions in a picture, at most."""
+_MAX_IMAGES = 96
 """Images in a picture, because drawing takes some megabytes for each."""
-_ELEMENTS = 2**26
-"""Elements of all images in a picture, of volumes whole, which are kept until it is drawn."""
+_MAX_PIXELS = 2**26
+"""Pixels of all images in a picture, or voxels of volumes, which are kept until it is drawn."""
+_COPIED_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class _Moments:
 
     @classmethod
     def of(cls, values: Tensor) -> _Moments:
-        """Those of ``(particles, N, *event)``."""
+        """Compute the moments of ``(particles, N, *event)``."""
         return cls(len(values), *summarise(values))
 
     def merge(self, other: _Moments) -> _Moments:
-        """Those of the particles of both."""
+        """Compute the moments over the particles of both."""
         count = self.count + other.count
         share = other.count / count
         change = other.mean - self.mean
@@ -64,23 +64,23 @@ class Shown:
         columns: Number of interventions.
 
     Attributes:
-        columns: How many of them are shown.
+        columns: Number of interventions that are shown.
         rows: The names of the observations that are shown.
         total: Number of observations so far.
     """
 
     def __init__(self, scm: StructuralCausalModel, columns: int) -> None:
-        elements = sum(scm[name].domain.features for name in scm.image_variables) or 1
+        pixels = sum(scm[name].domain.features for name in scm.image_variables) or 1
         self.all_columns = columns
-        self.columns = min(columns, _COLUMNS)
+        self.columns = min(columns, _MAX_COLUMNS)
         self.rows: list[str] = []
         self.total = 0
-        cells = min(_CELLS, _ELEMENTS // elements)
-        self._capacity = max(1, min(_ROWS, cells // self.columns))
+        images = min(_MAX_IMAGES, _MAX_PIXELS // pixels)
+        self._capacity = max(1, min(_MAX_ROWS, images // self.columns))
         self._kept: list[list[dict[str, _Moments]]] = [[] for _ in range(self.columns)]
 
     def add(self, first: int, rows: Sequence[str], values: Sequence[Mapping[str, Tensor]]) -> None:
-        """Take from answers what is shown of them.
+        """Keep what is shown of some answers.
 
         Args:
             first: Number of the first observation.
@@ -101,113 +101,91 @@ class Shown:
             else:
                 kept[-1] = {name: kept[-1][name].merge(found[name]) for name in found}
 
-    def means(self) -> list[dict[str, Tensor]]:
-        """For each column that is shown the means over particles of every variable."""
-        return [_joined(kept, "mean") for kept in self._kept]
-
-    def deviations(self) -> list[dict[str, Tensor]]:
-        """For each column that is shown the standard deviations over particles."""
-        return [_joined(kept, "deviation") for kept in self._kept]
+    def moments(self, kind: Literal["mean", "deviation"]) -> list[dict[str, Tensor]]:
+        """Return a moment over particles of every variable, for each column that is shown."""
+        return [
+            {name: torch.cat([getattr(each[name], kind) for each in kept]) for name in kept[0]}
+            for kept in self._kept
+        ]
 
     def describe(self) -> str:
-        """What of all is shown, or nothing if that is all."""
-        words = [
-            f"the first {shown} of {total} {things}"
-            for shown, total, things in (
-                (len(self.rows), self.total, "observations"),
-                (self.columns, self.all_columns, "columns"),
-            )
-            if shown < total
-        ]
-        return " and ".join(words)
-
-
-def _joined(kept: Sequence[Mapping[str, _Moments]], what: str) -> dict[str, Tensor]:
-    return {name: torch.cat([getattr(each[name], what) for each in kept]) for name in kept[0]}
-
-
-_BYTES = 2**24
-"""That are copied at a time."""
+        """Describe the share of the answers that is shown; an empty text if all are."""
+        counts = (
+            (len(self.rows), self.total, "observations"),
+            (self.columns, self.all_columns, "columns"),
+        )
+        parts = [f"the first {n} of {total} {kind}" for n, total, kind in counts if n < total]
+        return " and ".join(parts)
 
 
 @dataclass
-class _Raw:
-    """Rows in a file, ``(rows, inner, *event)``, whose number is not known yet."""
+class _RowsFile:
+    """A file of rows ``(rows, inner, *event)``, to which further rows are appended."""
 
     path: Path
     dtype: np.dtype[Any]
     inner: int
     event: tuple[int, ...]
 
-    def mapped(self) -> NDArray[Any]:
-        """The rows, read when they are used."""
-        if not self.path.stat().st_size:
-            return np.empty((0, self.inner, *self.event), self.dtype)
-        flat = np.memmap(self.path, self.dtype, mode="r")
-        return flat.reshape(-1, self.inner, *self.event)
 
-
-@dataclass
 class GrowingArrays:
     """Arrays ``(inner, rows, *event)`` that are written some rows at a time.
 
     Args:
-        folder: An empty folder for what is not complete yet.
+        folder: An empty folder for incomplete arrays.
     """
 
-    folder: Path
-    _arrays: dict[str, _Raw] = field(default_factory=dict)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, _RowsFile] = {}
 
     def append(self, name: str, values: NDArray[Any], inner: int) -> None:
         """Write further values of an array.
 
         Args:
-            name: Of the array.
+            name: The name of the array.
             values: ``(P, rows, *event)``: all P = ``inner``, or, of a single row, the next ones.
             inner: The first size of the array.
         """
-        if name not in self._arrays:
-            path = self.folder / f"{len(self._arrays)}.raw"
-            self._arrays[name] = _Raw(path, values.dtype, inner, values.shape[2:])
-        with self._arrays[name].path.open("ab") as file:
+        if name not in self._files:
+            path = self.folder / f"{len(self._files)}.raw"
+            self._files[name] = _RowsFile(path, values.dtype, inner, values.shape[2:])
+        with self._files[name].path.open("ab") as file:
             file.write(np.ascontiguousarray(values.swapaxes(0, 1)).data)
 
     def write(self, path: Path, **others: NDArray[Any]) -> None:
-        """Write all as a compressed ``.npz`` file.
-
-        Args:
-            path: The file.
-            others: Small arrays that come first.
-        """
+        """Write all arrays, after small ``others``, as a compressed ``.npz`` file."""
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, allowZip64=True) as archive:
             for name, values in others.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, values)
-            for name, raw in self._arrays.items():
-                self._copy(archive, name, raw)
-                raw.path.unlink()
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, values)
+            for name, file in self._files.items():
+                self._copy(archive, name, file)
+                file.path.unlink()
 
-    def _copy(self, archive: zipfile.ZipFile, name: str, raw: _Raw) -> None:
-        rows = raw.mapped()
-        shape = (raw.inner, len(rows), *raw.event)
-        header = {"descr": raw.dtype.str, "fortran_order": False, "shape": shape}
-        count = max(_BYTES // max(rows[:1].nbytes, 1), 1)
-        with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_2_0(file, header)
-            for inner in range(raw.inner):
+    def _copy(self, archive: zipfile.ZipFile, name: str, file: _RowsFile) -> None:
+        rows: NDArray[Any] = np.empty((0, file.inner, *file.event), file.dtype)
+        if file.path.stat().st_size:
+            rows = np.memmap(file.path, file.dtype, mode="r").reshape(-1, *rows.shape[1:])
+        shape = (file.inner, len(rows), *file.event)
+        header = {"descr": file.dtype.str, "fortran_order": False, "shape": shape}
+        count = max(_COPIED_BYTES // max(rows[:1].nbytes, 1), 1)
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_2_0(member, header)
+            for inner in range(file.inner):
                 for start in range(0, len(rows), count):
-                    file.write(np.ascontiguousarray(rows[start : start + count, inner]).data)
+                    member.write(np.ascontiguousarray(rows[start : start + count, inner]).data)
 
 
 @dataclass(frozen=True)
 class Column:
-    """What was done.
+    """An intervention, or another kind of answer.
 
     Attributes:
-        title: In the table.
-        about: What the values under it are, in a few words.
-        heading: With units, over pictures; the title where it is left out.
-        particles: How many draws there are of each observation.
+        title: The entry in the table.
+        about: A short description of the values.
+        heading: The title over pictures, with units; ``title`` if empty.
+        particles: Number of draws of each observation.
     """
 
     title: str
@@ -225,7 +203,7 @@ class Part:
         values: For each column ``(particles, observations, *event)`` of every variable.
         first: Number of the first observation.
         particle: Number of the first particle; columns of a single one are in every part.
-        placements: For each image variable where the image of each observation lies.
+        placements: For each image variable the placement of the image of each observation.
     """
 
     rows: Sequence[str]
@@ -237,14 +215,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Output:
-    """What is written, and how.
+    """A folder to write, and its form.
 
     Attributes:
         folder: The folder to make; new or empty.
-        columns: What was done.
+        columns: The columns of the answers.
         npz: Whether to write all values as ``answers.npz``, too.
-        image_format: Of the images; None for NIfTI of volumes, PNG of others.
-        differences: Whether NIfTI files of the differences to the first column are written, too.
+        image_format: The format of images; None for NIfTI of volumes, PNG of others.
+        differences: Whether to write NIfTI files of the differences to the first column, too.
     """
 
     folder: Path
@@ -256,11 +234,11 @@ class Output:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written.
+    """A folder that was written.
 
     Attributes:
-        files: The files, without those in ``images/``, each with what there is to know of it.
-        unplaced: Image variables with an image of which it is not known where it lies.
+        files: The files, without those in ``images/``, each with a note about it.
+        unplaced: Image variables with an image whose placement is not known.
     """
 
     files: Mapping[Path, str]
@@ -273,12 +251,7 @@ def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Out
     ``answers.csv`` has a row for each column, observation and particle, and names the files in
     ``images/``: every image as PNG or NIfTI; ``<image>.png`` has the first observations and columns
     in one grid, means over particles, with signed differences to the first column;
-    ``<image>-deviation.png`` the standard deviation over particles, where there are several.
-
-    Args:
-        scm: The model.
-        parts: The answers, observation by observation. They are used once.
-        output: What is written, and how.
+    ``<image>-deviation.png`` the standard deviation over particles, if there are several.
 
     Raises:
         ValueError: If the folder is not empty or cannot be written, or an image is not for NIfTI.
@@ -293,7 +266,7 @@ def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Out
 
 
 class _Writer:
-    """Writes parts of answers as they come; at no time is there more than one in memory."""
+    """Writes parts of answers, of which only one is in memory at a time."""
 
     def __init__(self, scm: StructuralCausalModel, output: Output, folder: Path) -> None:
         self.scm = scm
@@ -309,12 +282,11 @@ class _Writer:
             (folder / "images").mkdir()
 
     def add(self, part: Part) -> None:
-        """Write a part to the table, the images and the arrays."""
         self.shown.add(part.first, part.rows, part.values)
         for k, values in enumerate(part.values):
             if part.particle and self.output.columns[k].particles == 1:
                 continue
-            # A table for each column, so that columns follow each other in the end.
+            # A table for each column, because columns follow each other in the end.
             with self._table(k).open("a", newline="", encoding="utf-8") as file:
                 TableWriter(file).writerows(self._rows(part, k))
             if self.output.npz:
@@ -323,17 +295,14 @@ class _Writer:
                     self._arrays.append(f"{k}/{name}", value.numpy(), particles)
 
     def finish(self) -> dict[str, str]:
-        """Put the table together and draw the pictures; what there is to know of files."""
+        """Join the tables and draw the pictures; return notes about files by name."""
         self._join_tables()
         if self.output.npz:
             titles = np.array([column.title for column in self.output.columns])
             self._arrays.write(self.folder / "answers.npz", titles=titles)
         self._parts.rmdir()
-        notes: dict[str, str] = {}
-        for name in self.scm.image_variables:
-            for file in self._draw(name):
-                notes[file] = self.shown.describe()
-        return notes
+        note = self.shown.describe()
+        return {file: note for name in self.scm.image_variables for file in self._draw(name)}
 
     def _table(self, column: int) -> Path:
         return self._parts / f"{column}.csv"
@@ -354,84 +323,76 @@ class _Writer:
         return [n for n, each in formats.items() if self.output.differences and each == "nifti"]
 
     def _rows(self, part: Part, k: int) -> Iterator[list[object]]:
-        """The rows of the table of one column, and the images that they name."""
-        column, cells = self.output.columns[k], self._cells(part, k)
+        """The rows of the table of one column; the images in them are written."""
+        cells = [
+            self._images(part, k, name)
+            if name in self.scm.image_variables
+            else _format_values(part.values[k][name], variable.classes)
+            for name, variable in self.scm.variables.items()
+        ]
+        cells += [self._differences(part, k, name) for name in self._compared()]
         particles = len(next(iter(part.values[k].values())))
         for row in part.rows:
             for p in range(particles):
                 own = [next(cell) for cell in cells]
-                yield [row, column.title, part.particle + p, *own]
-
-    def _cells(self, part: Part, k: int) -> list[Iterator[str]]:
-        """For each column of the table its cells, observation by observation."""
-        cells = [
-            self._images(part, k, name)
-            if name in self.scm.image_variables
-            else _numbers(part.values[k][name], variable.classes)
-            for name, variable in self.scm.variables.items()
-        ]
-        return cells + [self._differences(part, k, name) for name in self._compared()]
+                yield [row, self.output.columns[k].title, part.particle + p, *own]
 
     def _images(self, part: Part, k: int, name: str) -> Iterator[str]:
         about, pixels = self.output.columns[k].about, whole_levels(part.values[k][name])
-        for n, p, label, place in self._each(part, k, name):
-            if place is None:
+        for n, p, label, placement in self._each(part, k, name):
+            if placement is None:
                 self.unplaced.add(name)
-            yield self.files.write(name, label, pixels[p, n], about, place)
+            yield self.files.write(name, label, pixels[p, n], about, placement)
 
     def _differences(self, part: Part, k: int, name: str) -> Iterator[str]:
-        """The files of what images have that those of the first column have not."""
         about = f"change of grey levels: {self.output.columns[k].about}"
         values, factual = part.values[k][name], part.values[0][name]
-        for n, p, label, place in self._each(part, k, name):
+        for n, p, label, placement in self._each(part, k, name):
             difference = values[p, n] - factual[0, n]
-            found = self.files.write_difference(name, label, difference, about, place) if k else ""
-            yield found
+            write = self.files.write_difference
+            yield write(name, label, difference, about, placement) if k else ""
 
     def _each(
         self, part: Part, k: int, name: str
     ) -> Iterator[tuple[int, int, str, Placement | None]]:
-        """Every image of a part: where it is, its label, and where it lies."""
-        places = part.placements.get(name) or [None] * len(part.rows)
-        for n, place in enumerate(places):
+        """Observation, particle, label and placement of every image of a part."""
+        placements = part.placements.get(name) or [None] * len(part.rows)
+        for n, placement in enumerate(placements):
             for p in range(len(part.values[k][name])):
-                yield n, p, f"{part.first + n}-{k}-{part.particle + p}", place
+                yield n, p, f"{part.first + n}-{k}-{part.particle + p}", placement
 
     def _draw(self, name: str) -> Iterator[str]:
-        """The grids of an image variable; their names."""
-        columns = self.output.columns[: self.shown.columns]
-        means = self.shown.means()
-        texts = [captions(self.scm, mean) for mean in means]
+        """Draw the grids of an image variable; yield the names of their files."""
+        columns, means = self.output.columns[: self.shown.columns], self.shown.moments("mean")
+        headings = [column.heading or column.title for column in columns]
         shown = [
-            ImageColumn(column.heading or column.title, mean[name], text)
-            for column, mean, text in zip(columns, means, texts, strict=True)
+            ImageColumn(heading, mean[name], captions(self.scm, mean))
+            for heading, mean in zip(headings, means, strict=True)
         ]
         figure = draw_grid(shown, self.shown.rows, differences=len(columns) > 1)
-        file = f"{for_file_name(name)}.png"
-        save_figure(figure, self.folder / file)
-        yield file
-        if max(column.particles for column in columns) > 1:
-            file = f"{for_file_name(name)}-deviation.png"
-            self._draw_deviations(name, columns, self.folder / file)
-            yield file
-
-    def _draw_deviations(self, name: str, columns: Sequence[Column], path: Path) -> None:
-        deviations = [
-            ImageColumn(column.heading or column.title, deviation[name])
-            for column, deviation in zip(columns, self.shown.deviations(), strict=True)
+        yield self._save(figure, f"{for_file_name(name)}.png")
+        if max(column.particles for column in columns) == 1:
+            return
+        shown = [
+            ImageColumn(heading, deviation[name])
+            for heading, deviation in zip(headings, self.shown.moments("deviation"), strict=True)
         ]
-        largest = max(float(column.images.max()) for column in deviations)
+        largest = max(float(column.images.max()) for column in shown)
         figure = draw_grid(
-            deviations,
+            shown,
             self.shown.rows,
             f"standard deviation over particles, white is {largest:.0f} grey levels",
             differences=False,
             levels=max(int(largest) + 1, 2),
         )
-        save_figure(figure, path)
+        yield self._save(figure, f"{for_file_name(name)}-deviation.png")
+
+    def _save(self, figure: Figure, file: str) -> str:
+        save_figure(figure, self.folder / file)
+        return file
 
 
-def _numbers(values: Tensor, names: Sequence[str]) -> Iterator[str]:
-    """A scalar variable as it stands in the table, observation by observation."""
+def _format_values(values: Tensor, classes: Sequence[str]) -> Iterator[str]:
+    """The cells of a scalar variable, observation by observation."""
     for value in values[..., 0].T.flatten().tolist():
-        yield names[int(value)] if value in range(len(names)) else f"{value:.9g}"
+        yield classes[int(value)] if value in range(len(classes)) else f"{value:.9g}"

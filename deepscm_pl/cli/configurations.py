@@ -1,7 +1,7 @@
-"""Configurations in several files, each of which contains only its difference from earlier ones.
+"""Configurations in several files, each with only its difference from earlier ones.
 
-Files merge like JSON merge patches (RFC 7386): mappings key by key, and the later value wins;
-everything else, lists included, is replaced; null over a value removes it, so that the default
+Files merge like JSON merge patches (RFC 7386): mappings key by key, where the later value wins;
+everything else, such as a list, is replaced; null over a value removes it, so that the default
 applies. A mapping whose ``class_path`` changes drops the ``init_args`` of the earlier class.
 ``base: full.yaml`` at the top of a file names the file that comes before it, relative to its own
 folder.
@@ -26,16 +26,15 @@ from deepscm_pl.cli.parser import UsageError, nearest, without_dumps
 from deepscm_pl.cli.yaml_files import experiments, load_yaml, read_text
 from deepscm_pl.escaping import for_terminal
 
-__all__ = ["Configuration", "Layer", "merge_settings", "split_configurations"]
+__all__ = ["Configuration", "Layer", "merge_settings"]
 
-_OPTIONS = ("--config", "-c")
 _BASE = "base"
 _ARGUMENTS = frozenset({"init_args", "dict_kwargs"})
 _KEYS = re.compile(r"^([\w.]+(?:, [\w.]+)*): |[Oo]ption '([\w.]+)'")
 
 
 def merge_settings(base: Any, overlay: Any) -> Any:
-    """The settings of a base where an overlay leaves them as they are, and those of the overlay.
+    """Merge the settings of an overlay into those of a base.
 
     Example:
         >>> base = {"a": {"class_path": "X", "init_args": {"p": 1, "q": 2}}, "b": [1, 2], "c": 3}
@@ -48,7 +47,10 @@ def merge_settings(base: Any, overlay: Any) -> Any:
         return overlay
     if isinstance(base, str) and _ARGUMENTS & set(overlay):
         base = {"class_path": base}
-    if not isinstance(base, Mapping) or _is_of_another_class(base, overlay):
+    if not isinstance(base, Mapping):
+        return overlay
+    names_class = "class_path" in overlay and not set(base) <= _ARGUMENTS
+    if names_class and base.get("class_path") != overlay["class_path"]:
         return overlay
     merged = dict(base)
     for key, value in overlay.items():
@@ -59,21 +61,15 @@ def merge_settings(base: Any, overlay: Any) -> Any:
     return merged
 
 
-def _is_of_another_class(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> bool:
-    if "class_path" not in overlay or set(base) <= _ARGUMENTS:
-        return False
-    return bool(base.get("class_path") != overlay["class_path"])
-
-
 @dataclass(frozen=True)
 class Layer:
-    """One configuration as it was given.
+    """One configuration of a command line, or its base.
 
     Attributes:
         name: The file as the user names it; ``config`` for a text.
         path: The file; None for a text.
-        text: Its YAML.
-        settings: What the YAML contains, without the entry ``base``.
+        text: The YAML.
+        settings: The content of the YAML without the entry ``base``.
         base: The file that comes before this one; None without one.
     """
 
@@ -85,10 +81,10 @@ class Layer:
 
     @classmethod
     def read(cls, configuration: str) -> Layer:
-        """Read a file, or a text that is one itself.
+        """Read a file, an experiment, or a text with settings.
 
         Raises:
-            FileNotFoundError: If it is neither.
+            FileNotFoundError: If it is none of them.
             ValueError: If it is not YAML, contains no settings, or exceeds a limit.
         """
         name = f"config: {configuration}"
@@ -108,18 +104,14 @@ class Layer:
             text = read_text(path, name)
         settings = load_yaml(text, name)
         if not isinstance(settings, dict):
-            raise ValueError(f"{name} holds no settings; expected 'name: value' in every line.")
+            raise ValueError(f"{name} has no settings; expected 'name: value' in every line.")
         base = settings.pop(_BASE, None)
         if base is not None and (not isinstance(base, str) or not base):
             raise ValueError(f"{name}: base: expected the name of a file, but got {shown(base)}.")
         return cls(name.removeprefix("config: "), path, text, settings, base)
 
     def read_base(self) -> Layer | None:
-        """Read the file that comes before this one.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-        """
+        """Read the file that comes before this one, or raise FileNotFoundError."""
         if self.base is None:
             return None
         folder = Path() if self.path is None else self.path.parent
@@ -133,7 +125,7 @@ class Layer:
         return Layer.read(str(path))
 
     def key_lines(self) -> Iterator[tuple[tuple[str, ...], int]]:
-        """The path of every key, with its line."""
+        """Yield the path of every key, with its line."""
         node = yaml.compose(self.text, Loader=yaml.SafeLoader)
         return iter(()) if node is None else _keys(node, ())
 
@@ -157,14 +149,9 @@ class Configuration:
 
     @classmethod
     def read(cls, configurations: Sequence[str]) -> Configuration:
-        """Read configurations, each after its base unless that was read before.
+        """Read files or texts, each after its base unless that was read before.
 
-        Args:
-            configurations: Files, or texts.
-
-        Raises:
-            FileNotFoundError: If a file or a base does not exist.
-            ValueError: If a file cannot be read, or is its own base.
+        Raises errors as :meth:`Layer.read` does, and ValueError if a file is its own base.
         """
         layers: list[Layer] = []
         for configuration in configurations:
@@ -177,20 +164,23 @@ class Configuration:
     @property
     def settings(self) -> dict[str, Any]:
         """All layers merged."""
-        merged: dict[str, Any] = reduce(merge_settings, [x.settings for x in self.layers], {})
-        return merged
+        layers: list[Any] = [layer.settings for layer in self.layers]
+        return reduce(merge_settings, layers, {})
 
     def words(self) -> list[str]:
-        """The option ``--config`` that stands for all of them."""
+        """Return the option ``--config`` with all layers."""
         if not self.layers:
             return []
-        only = self.layers[0]
-        if len(self.layers) == 1 and only.path is not None and only.base is None:
-            return ["--config", str(only.path)]
-        return ["--config", _as_flow(self.settings)]
+        first = self.layers[0]
+        if len(self.layers) == 1 and first.path is not None and first.base is None:
+            return ["--config", str(first.path)]
+        text = yaml.dump(
+            self.settings, Dumper=_Quoting, default_flow_style=True, width=2**31, sort_keys=False
+        )
+        return ["--config", str(text)]
 
     def line_of(self, message: str) -> str | None:
-        """File and line of the one key that an error names; None where that is not clear."""
+        """Return file and line of the one key that an error names; None if that is not clear."""
         named = [key for found in _KEYS.findall(message) for key in found if key]
         keys = re.split(r"[., ]+", ".".join(named))
         places = {}
@@ -211,33 +201,11 @@ class Configuration:
                 sys.stderr.write(f"It is set in {for_terminal(place)}.\n")
             raise
         except ValueError as error:
-            told = without_dumps(str(error))
-            place = self.line_of(told) if type(error) is ValueError else None
+            message = without_dumps(str(error))
+            place = self.line_of(message) if type(error) is ValueError else None
             if place is None:
                 raise
-            raise ValueError(f"{told.removesuffix('.')}. It is set in {place}.") from error
-
-
-def split_configurations(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The values of ``--config``, and all other words.
-
-    Example:
-        >>> split_configurations(["fit", "--config", "a.yaml", "--model.x=3", "-c=b.yaml"])
-        (['a.yaml', 'b.yaml'], ['fit', '--model.x=3'])
-    """
-    configurations, others = [], []
-    left = iter(words)
-    for word in left:
-        option, sign, value = word.partition("=")
-        if option not in _OPTIONS:
-            others.append(word)
-            continue
-        found = value if sign else next(left, None)
-        if found is None:
-            others.append(word)  # the parser says what is missing
-        else:
-            configurations.append(found)
-    return configurations, others
+            raise ValueError(f"{message.removesuffix('.')}. It is set in {place}.") from error
 
 
 def _with_bases(configuration: str) -> list[Layer]:
@@ -253,16 +221,8 @@ def _with_bases(configuration: str) -> list[Layer]:
     return layers
 
 
-def _as_flow(settings: Mapping[str, Any]) -> str:
-    """Settings as a YAML text in one line."""
-    text = yaml.dump(
-        dict(settings), Dumper=_Quoting, default_flow_style=True, width=2**31, sort_keys=False
-    )
-    return str(text)
-
-
 class _Quoting(yaml.SafeDumper):
-    """Quotes every text, so that none is read as a number of another notation; no aliases."""
+    """Quotes every text, so that none is read as a number, and writes no aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

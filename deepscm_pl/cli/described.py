@@ -1,4 +1,4 @@
-"""Options that change what a checkpoint describes: ``--data.root DIR``, ``--model.NAME VALUE``."""
+"""Models and data of checkpoints, and the options that change them, such as ``--data.root DIR``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checkpoints import Checkpoint
 from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.parser import nearest
+from deepscm_pl.cli.words import option_value, take_options
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.runs.checkpoint_files import furthest_checkpoint
 from deepscm_pl.training import DeepSCM
 
@@ -32,20 +34,17 @@ __all__ = [
     "shell_command",
     "split_overrides",
     "tell_if_interrupted",
-    "trusted_packages",
 ]
-
-_SKIPPED = ("init_args",)
 
 
 @dataclass(frozen=True)
 class Override:
-    """A word of the user that changes a setting of a checkpoint.
+    """An option that changes a setting of a checkpoint.
 
     Attributes:
-        option: As it was typed, such as ``--data.init_args.root``.
-        names: Where the setting is, such as ``("root",)``.
-        text: Its new value, as text.
+        option: The option as typed, such as ``--data.init_args.root``.
+        names: The path of the setting, such as ``("root",)``.
+        text: The new value.
     """
 
     option: str
@@ -54,64 +53,47 @@ class Override:
 
 
 def split_overrides(words: Sequence[str], section: str) -> tuple[list[Override], list[str]]:
-    """Take the options of a section out of the words of a command line.
-
-    Args:
-        words: The words.
-        section: ``"model"`` or ``"data"``.
-
-    Returns:
-        The options, and the other words.
-
-    Raises:
-        ValueError: If an option has no value.
+    """Split words into the options of a section, ``"model"`` or ``"data"``, and all other words.
 
     Example:
         >>> found, left = split_overrides(["test", "--data.root", "here", "--seed", "1"], "data")
         >>> found[0].names, found[0].text, left
         (('root',), 'here', ['test', '--seed', '1'])
     """
-    found: list[Override] = []
-    left: list[str] = []
-    waiting = list(words)
-    while waiting:
-        word = waiting.pop(0)
-        option, equals, text = word.partition("=")
-        if not option.startswith(f"--{section}."):
-            left.append(word)
-            continue
-        if not equals and not waiting:
-            raise ValueError(f"{option}: expected a value after it; give one.")
-        names = tuple(name for name in option.split(".")[1:] if name not in _SKIPPED)
-        found.append(Override(option, names, text if equals else waiting.pop(0)))
-    return found, left
+    prefix = f"--{section}."
+    taken, left = take_options(words, lambda option: option.startswith(prefix))
+    for word in left:
+        if word.startswith(prefix):
+            raise ValueError(f"{word}: expected a value after it; give one.")
+    overrides = [
+        Override(option, tuple(name for name in option.split(".")[1:] if name != "init_args"), text)
+        for option, text in taken
+    ]
+    return overrides, left
 
 
 def apply_overrides(
     target: type, arguments: Mapping[str, Any], overrides: Sequence[Override]
 ) -> dict[str, Any]:
-    """Put the values of options in the place of those that a file describes.
+    """Replace arguments of a class by the values of options, of which later ones win.
 
     Args:
-        target: The class that the arguments are of.
-        arguments: Name to value, with ``functools.partial`` in place of objects.
-        overrides: The options, of which later ones win.
-
-    Returns:
-        All arguments.
+        target: The class.
+        arguments: Values by name, with ``functools.partial`` in place of objects.
+        overrides: The options.
 
     Raises:
-        ValueError: If an option names no argument, naming the nearest one.
+        ValueError: If an option names no argument.
         SystemExit: If a value is not of the type that the argument has.
     """
     changed = dict(arguments)
     for override in overrides:
-        _put(target, changed, override, override.names)
+        _replace(target, changed, override, override.names)
     return changed
 
 
-def _put(kind: Any, values: dict[str, Any], override: Override, names: Sequence[str]) -> None:
-    """Change one value among the arguments of a class, or among the values of a mapping."""
+def _replace(kind: Any, values: dict[str, Any], override: Override, names: Sequence[str]) -> None:
+    """Replace one value among the arguments of a class, or among the values of a mapping."""
     name, *deeper = names
     known = annotations_of(kind) if isinstance(kind, type) else None
     if known is not None and name not in known:
@@ -119,53 +101,25 @@ def _put(kind: Any, values: dict[str, Any], override: Override, names: Sequence[
             f"{override.option}: {kind.__qualname__} has no argument {name!r}"
             f"{nearest(name, known)}."
         )
-    annotation = Any if known is None else known[name][0]
     found = values.get(name)
     if not deeper:
-        values[name] = _parsed(override, annotation)
+        values[name] = _parse(override, Any if known is None else known[name][0])
     elif isinstance(found, functools.partial):
         keywords = dict(found.keywords)
-        _put(found.func, keywords, override, deeper)
+        _replace(found.func, keywords, override, deeper)
         values[name] = functools.partial(found.func, **keywords)
     elif isinstance(found, Mapping):
-        nested = dict(found)
-        _put(None, nested, override, deeper)
-        values[name] = nested
+        values[name] = dict(found)
+        _replace(None, values[name], override, deeper)
     else:
         raise ValueError(f"{override.option}: {name} has no part {deeper[0]!r}; leave it out.")
 
 
-def _parsed(override: Override, annotation: Any) -> Any:
-    """The value of an option, as the user typed it."""
+def _parse(override: Override, annotation: Any) -> Any:
     parser = FriendlyLightningParser(prog="deepscm", add_help=False)
     parser.add_argument(override.option, type=annotation)
     found = parser.parse_args([f"{override.option}={override.text}"])
     return parser.instantiate(found)[override.option.removeprefix("--")]
-
-
-def trusted_packages(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take ``--trust PACKAGE …`` out of the words of a command line.
-
-    Returns:
-        The packages, and the other words.
-
-    Example:
-        >>> trusted_packages(["test", "--trust", "mine", "yours", "--ckpt_path", "last.ckpt"])
-        (['mine', 'yours'], ['test', '--ckpt_path', 'last.ckpt'])
-    """
-    packages: list[str] = []
-    left: list[str] = []
-    is_package = False
-    for word in words:
-        if word == "--trust" or word.startswith("--trust="):
-            is_package = word == "--trust"
-            packages += [word.removeprefix("--trust=")] * (not is_package)
-        elif is_package and not word.startswith("-"):
-            packages.append(word)
-        else:
-            is_package = False
-            left.append(word)
-    return packages, left
 
 
 REPORTS: Mapping[str, type[pl.Callback]] = {
@@ -180,8 +134,9 @@ class FromCheckpoint:
     """A model, its data and the settings of its reports.
 
     Attributes:
-        model: With its weights.
-        data: Not loaded yet; None if the checkpoint describes none, or the user names others.
+        model: The model with its weights.
+        data: The data, not loaded yet; None if the checkpoint describes none, or the user names
+            others.
         reports: Settings by name, for each of :data:`REPORTS`.
     """
 
@@ -190,7 +145,7 @@ class FromCheckpoint:
     reports: Mapping[str, Mapping[str, Any]]
 
     def settings(self) -> dict[str, Any]:
-        """The model and the data as sections of a configuration."""
+        """Return the model and the data as sections of a configuration."""
         model: Any = dict(self.model.hparams)
         if type(self.model) is not DeepSCM:
             kind = type(self.model)
@@ -202,139 +157,36 @@ class FromCheckpoint:
 def read_described(
     checkpoint: Checkpoint, words: Sequence[str]
 ) -> tuple[FromCheckpoint, list[str]]:
-    """Build what a checkpoint describes, with the changes that the user's options make.
+    """Build what a checkpoint, or an exported model, describes, with the changes in options.
 
     The settings in the file never reach the parser of the command line, which would build what a
     text in them names: they are rebuilt by :mod:`deepscm_pl.configuration`.
 
-    Args:
-        checkpoint: The checkpoint, or an exported model.
-        words: Subcommand and options.
-
     Returns:
-        What was built, and the words that are left for the parser.
+        The model, data and reports, and the words that are left for the parser.
 
     Raises:
         ValueError: If the file is foreign or hostile, or an option does not fit.
     """
-    changes, left = split_overrides(words, "model")
-    kind = trained_class(checkpoint)
+    overrides, left = split_overrides(words, "model")
+    kind = _trained_class(checkpoint)
     arguments: dict[str, Any] = {}
-    if changes:
+    if overrides:
         settings = checkpoint.content["hyper_parameters"]
         arguments = restore_arguments(kind, settings, checkpoint.trust, "model")
-        names = {change.names[0] for change in changes}
-        changed = apply_overrides(kind, arguments, changes)
-        arguments = {name: changed[name] for name in names}
+        changed = apply_overrides(kind, arguments, overrides)
+        arguments = {override.names[0]: changed[override.names[0]] for override in overrides}
     model = checkpoint.build(kind, arguments)
-    data, left = _read_data(checkpoint, left)
+    data: pl.LightningDataModule | None = None
+    if option_value(left, "--data", "--data.class_path") is None:
+        found = checkpoint.described_data()
+        if found is not None:
+            overrides, left = split_overrides(left, "data")
+            data = found[0](**apply_overrides(*found, overrides))
     return FromCheckpoint(model, data, _read_reports(checkpoint)), left
 
 
-def _read_data(
-    checkpoint: Checkpoint, words: list[str]
-) -> tuple[pl.LightningDataModule | None, list[str]]:
-    """The data that a checkpoint describes, unless the user names others."""
-    names_others = any(word.partition("=")[0] in ("--data", "--data.class_path") for word in words)
-    found = None if names_others else checkpoint.described_data()
-    if found is None:
-        return None, words
-    kind, arguments = found
-    changes, left = split_overrides(words, "data")
-    return kind(**apply_overrides(kind, arguments, changes)), left
-
-
-def _read_reports(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """The settings of the reports that travel with a checkpoint."""
-    kept = checkpoint.content.get("reports", {})
-    try:
-        if not isinstance(kept, Mapping):
-            raise ValueError("expected settings by name")
-        return {
-            name: _restored(name, report, kept[name])
-            for name, report in REPORTS.items()
-            if name in kept
-        }
-    except ValueError as error:
-        raise ValueError(
-            f"checkpoint: the settings of reports in {checkpoint.path} do not fit this version of "
-            f"the program: {error}"
-        ) from None
-
-
-def _restored(name: str, report: Any, settings: Any) -> dict[str, Any]:
-    """The settings of a report, which are those that it keeps and no others."""
-    if name == "evaluation" and isinstance(settings, Mapping):  # version 0.1 kept one more
-        settings = {key: value for key, value in settings.items() if key != "enabled"}
-    restored = restore_arguments(report, settings, where=name)
-    others = restored.keys() - set(report.kept_settings)
-    if others:
-        raise ValueError(f"{name}.{min(others)}: a checkpoint does not keep this setting")
-    return restored
-
-
-_OPTION = "--ckpt_path"
-
-
-@contextmanager
-def tell_if_interrupted(
-    trainer: pl.Trainer, command: str, advice: Callable[[], str]
-) -> Iterator[None]:
-    """Print advice where Ctrl-C or SIGTERM interrupts the trainer in the block.
-
-    Args:
-        trainer: The trainer that is at work.
-        command: The subcommand of the program.
-        advice: Makes the text; called on the first process only.
-
-    Raises:
-        SIGTERMException: Where SIGTERM ended a training, with the text, which is not printed.
-    """
-    try:
-        yield
-    except SIGTERMException:
-        raise SIGTERMException(advice() if trainer.is_global_zero else "") from None
-    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
-        if trainer.interrupted and trainer.is_global_zero:
-            print(f"deepscm {command}: interrupted; {advice()}", file=sys.stderr)
-        raise
-
-
-def describe_resumption(folder: str | Path | None, words: Sequence[str]) -> str:
-    """Describe what a folder of checkpoints holds, and the command that resumes the training.
-
-    Args:
-        folder: Where the training saves; None if it does not.
-        words: What the user typed after the name of the program.
-    """
-    found = None if folder is None else furthest_checkpoint(Path(folder))
-    if found is None:
-        return f"nothing was saved yet; begin anew with: {shell_command(*words)}"
-    path, steps = found
-    # A command without a configuration takes it from a checkpoint, which has to be named.
-    is_configured = any(word.split("=")[0] in ("--config", "-c") for word in words)
-    last = "last" if is_configured else str(path)
-    resume = shell_command(*_without_checkpoint(words), _OPTION, last)
-    return f"saved up to step {steps} in {path}; resume with: {resume}"
-
-
-def shell_command(*words: str) -> str:
-    """A command of this program, quoted for a shell."""
-    return shlex.join(["deepscm", *words])
-
-
-def _without_checkpoint(words: Sequence[str]) -> list[str]:
-    pairs = zip(["", *words[:-1]], words, strict=True)
-    kept = [word for before, word in pairs if _OPTION not in (before, word)]
-    return [word for word in kept if not word.startswith(f"{_OPTION}=")]
-
-
-def trained_class(checkpoint: Checkpoint) -> type[Any]:
-    """The class of the module in a checkpoint.
-
-    Raises:
-        ValueError: If the checkpoint names anything but a module of Lightning.
-    """
+def _trained_class(checkpoint: Checkpoint) -> type[Any]:
     name = checkpoint.content.get("model_class")
     if name is None:
         return DeepSCM
@@ -344,3 +196,72 @@ def trained_class(checkpoint: Checkpoint) -> type[Any]:
         raise ValueError(
             f"checkpoint: {checkpoint.path} names no model of this program: {error}"
         ) from None
+
+
+def _read_reports(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
+    """Read the settings of the reports that are saved in a checkpoint."""
+    saved = checkpoint.content.get("reports", {})
+    try:
+        if not isinstance(saved, Mapping):
+            raise ValueError("expected settings by name")
+        return {
+            name: _restore_report(name, report, saved[name])
+            for name, report in REPORTS.items()
+            if name in saved
+        }
+    except ValueError as error:
+        raise ValueError(
+            f"checkpoint: the settings of reports in {checkpoint.path} do not fit this version of "
+            f"the program: {error}"
+        ) from None
+
+
+def _restore_report(name: str, report: Any, settings: Any) -> dict[str, Any]:
+    if name == "evaluation" and isinstance(settings, Mapping):  # saved by version 0.1
+        settings = {key: value for key, value in settings.items() if key != "enabled"}
+    restored = restore_arguments(report, settings, where=name)
+    others = restored.keys() - set(report.kept_settings)
+    if others:
+        raise ValueError(f"{name}.{min(others)}: a checkpoint does not keep this setting")
+    return restored
+
+
+@contextmanager
+def tell_if_interrupted(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
+    """Print advice if Ctrl-C interrupts a training; add it to the exception of SIGTERM.
+
+    Args:
+        trainer: The trainer at work.
+        advice: Makes the text; called on the first process only.
+    """
+    try:
+        yield
+    except SIGTERMException:
+        raise SIGTERMException(advice() if trainer.is_global_zero else "") from None
+    except (KeyboardInterrupt, SystemExit):  # Lightning turns the first into the second
+        if trainer.interrupted and trainer.is_global_zero:
+            print(for_terminal(f"deepscm fit: interrupted; {advice()}"), file=sys.stderr)
+        raise
+
+
+def describe_resumption(folder: str | Path | None, words: Sequence[str]) -> str:
+    """Describe the last checkpoint in a folder, and the command that resumes the training.
+
+    Args:
+        folder: The folder in which the training saves; None if it does not.
+        words: The words that the user typed after the name of the program.
+    """
+    found = None if folder is None else furthest_checkpoint(Path(folder))
+    if found is None:
+        return f"nothing was saved yet; begin anew with: {shell_command(*words)}"
+    path, steps = found
+    # A command without a configuration takes it from a checkpoint, which has to be named.
+    last = str(path) if option_value(words, "--config", "-c") is None else "last"
+    others = take_options(words, "--ckpt_path".__eq__)[1]
+    resume = shell_command(*others, "--ckpt_path", last)
+    return f"saved up to step {steps} in {path}; resume with: {resume}"
+
+
+def shell_command(*words: str) -> str:
+    """Quote a command of this program for a shell."""
+    return shlex.join(["deepscm", *words])

@@ -22,14 +22,25 @@ _CONFIG_HELP = (
 class FriendlyLightningParser(LightningArgumentParser):
     """The parser of Lightning's command line, with short errors and limits of what it reads."""
 
-    def __init__(self, *arguments: Any, parser_mode: str = PARSER_MODE, **settings: Any) -> None:
-        super().__init__(*arguments, parser_mode=parser_mode, **settings)
+    def __init__(
+        self,
+        *arguments: Any,
+        parser_mode: str = PARSER_MODE,
+        allow_abbrev: bool = False,
+        **settings: Any,
+    ) -> None:
+        settings |= {"parser_mode": parser_mode, "allow_abbrev": allow_abbrev}
+        super().__init__(*arguments, **settings)
 
     def add_argument(self, *names: Any, **settings: Any) -> Any:
         """Add an option, and describe how several configurations merge."""
         if "--config" in names:
             settings["help"] = _CONFIG_HELP
         return super().add_argument(*names, **settings)
+
+    def add_argument_group(self, title: str | None = None, *details: Any, **more: Any) -> Any:
+        """Add a group with the first sentence of its title, whose last one may be cut off."""
+        return super().add_argument_group(title and title.partition(". ")[0], *details, **more)
 
     def error(self, message: str, *details: Any, **more: Any) -> NoReturn:
         """Print the message and what may have been meant; leave with status 2."""

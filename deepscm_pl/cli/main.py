@@ -1,18 +1,24 @@
-"""Choose the command, and turn errors into one line for the user."""
+"""Entry point of the program ``deepscm``, which turns errors into one line for the user."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import deepscm_pl
+from deepscm_pl.checks import reason_of
+from deepscm_pl.cli.commands import COMMANDS
+from deepscm_pl.cli.options import parse_command
+from deepscm_pl.cli.parser import nearest, without_dumps
+from deepscm_pl.cli.training_help import TRAINING_COMMANDS, check_training_words, training_help
+from deepscm_pl.escaping import for_terminal
+from deepscm_pl.files import DiskFullError, is_disk_full
 
-__all__ = ["load_command", "main"]
+__all__ = ["main"]
 
 _USAGE = """usage: deepscm COMMAND [OPTIONS]
 
@@ -40,20 +46,6 @@ Set DEEPSCM_TRACEBACK=1 to see where in the program an error arose.
 """  # noqa: E501
 
 
-_COMMANDS = {
-    **dict.fromkeys(
-        ("fit", "validate", "test", "predict"), "deepscm_pl.cli.training.run_training_command"
-    ),
-    **dict.fromkeys(
-        ("sample", "intervene", "counterfactual"), "deepscm_pl.cli.questions.run_question"
-    ),
-    "data": "deepscm_pl.cli.data.run_data_command",
-    "experiments": "deepscm_pl.cli.experiments.run_experiments_command",
-    "export": "deepscm_pl.cli.export.run_export_command",
-    "graph": "deepscm_pl.cli.graph.run_graph_command",
-}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program.
 
@@ -61,11 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of the command line by default.
 
     Returns:
-        0 on success, 1 where the user has something to correct, 2 where the command line itself
-        cannot be read.
+        0 on success, 1 after an error that the user can correct, 2 if the command line is not
+        valid, and 128 and the number of the signal after a signal.
     """
-    # Threads that wait for each other would keep their processors busy, which makes a training
-    # several times slower beside other work. It has no effect once torch is imported.
+    # Threads that spin while they wait make a training several times slower beside other work.
+    # The setting has no effect once torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
@@ -74,42 +66,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"deepscm_pl {deepscm_pl.__version__}")
         return 0
-    if words[0] not in _COMMANDS:
-        from deepscm_pl.cli.parser import nearest
-
-        hint = nearest(words[0], _COMMANDS)
-        print(f"deepscm: unknown command {words[0]!r}{hint}", file=sys.stderr)
-        print(_USAGE, file=sys.stderr)
+    if words[0] not in {*COMMANDS, *TRAINING_COMMANDS}:
+        hint = nearest(words[0], [*COMMANDS, *TRAINING_COMMANDS])
+        print(f"deepscm: unknown command {words[0]!r}{hint}\n{_USAGE}", file=sys.stderr)
         return 2
     return _run(words)
 
 
-def load_command(command: str) -> Callable[..., None]:
-    """Import the function that runs a command."""
-    module, _, function = _COMMANDS[command].rpartition(".")
-    found: Callable[..., None] = getattr(importlib.import_module(module), function)
-    return found
-
-
-def _answer(words: list[str]) -> None:
-    """Run a command; what takes long to import is imported once its options are known."""
-    from deepscm_pl.cli.training_help import TRAINING_COMMANDS, check_training_words, training_help
-
-    if words[0] not in TRAINING_COMMANDS:
-        from deepscm_pl.cli.options import parse_options
-
-        options = parse_options(words)
-        load_command(words[0])(words[0], options)
+def _run_command(words: list[str]) -> None:
+    """Run a command; modules that take long to import are imported once its options are known."""
+    if words[0] in COMMANDS:
+        parse_command(words, COMMANDS)()
     elif words[1:] in (["-h"], ["--help"]):
         print(training_help(words[0]))
         raise SystemExit(0)
     else:
         check_training_words(words)
-        load_command(words[0])(words)
+        from deepscm_pl.cli.training import run_training_command
+
+        run_training_command(words)
 
 
 def _user_errors() -> tuple[type[Exception], ...]:
-    """Exceptions whose message tells the user what to correct."""
+    """Exceptions whose message names an error that the user can correct."""
     return ValueError, OSError, FloatingPointError, *_lightning_error("MisconfigurationException")
 
 
@@ -123,39 +102,34 @@ def _lightning_error(name: str) -> tuple[type[Exception], ...]:
 
 
 def _run(words: list[str]) -> int:
-    from deepscm_pl.checks import reason_of
-    from deepscm_pl.cli.parser import without_dumps
-    from deepscm_pl.escaping import for_terminal
-
+    status = 1
     try:
-        _answer(words)
+        _run_command(words)
+        return 0
     except _lightning_error("SIGTERMException") as error:
-        saved = str(error) or "--ckpt_path last goes on from what was saved"
-        print(f"deepscm {words[0]}: ended by SIGTERM; {saved}", file=sys.stderr)
-        return 128 + signal.SIGTERM
+        resumption = str(error) or "--ckpt_path last resumes from the last checkpoint"
+        message, status = for_terminal(f"ended by SIGTERM; {resumption}"), 128 + signal.SIGTERM
     except _user_errors() as error:
         if isinstance(error, BrokenPipeError) and _is_output_closed():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + getattr(signal, "SIGPIPE", 13)
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        died = _what_died(error)
-        told = f"{died}." if died else for_terminal(without_dumps(_told(error)), lines=True)
-        print(f"deepscm {words[0]}: {told}", file=sys.stderr)
-        return 1
+        cause = _dead_process(error)
+        message = (
+            f"{cause}." if cause else for_terminal(without_dumps(_message_of(error)), lines=True)
+        )
     except (RuntimeError, MemoryError) as error:
         from deepscm_pl.cli.settings import out_of_memory
 
-        died = _what_died(error) or out_of_memory(error)
-        if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
+        cause = _dead_process(error) or out_of_memory(error)
+        if cause is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        told = for_terminal(f"{died} ({reason_of(error)})")
-        print(f"deepscm {words[0]}: {told}", file=sys.stderr)
-        return 1
+        message = for_terminal(f"{cause} ({reason_of(error)})")
     except KeyboardInterrupt:
-        print(f"deepscm {words[0]}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        message, status = "interrupted", 130
+    print(f"deepscm {words[0]}: {message}", file=sys.stderr)
+    return status
 
 
 def _is_output_closed() -> bool:
@@ -168,19 +142,16 @@ def _is_output_closed() -> bool:
     return bool(poll.poll(0))
 
 
-def _told(error: Exception) -> str:
-    """The message of an error, and where only the system has said that the disk is full, more."""
-    from deepscm_pl.files import DiskFullError, is_disk_full
-
-    if not isinstance(error, OSError) or isinstance(error, DiskFullError):
-        return str(error)
-    if not is_disk_full(error) or "could not be written" in str(error):
-        return str(error)
-    return f"the disk is full ({error}); files that were complete before are as they were."
+def _message_of(error: Exception) -> str:
+    """The message of an error, with advice if it is a bare system error of a full disk."""
+    is_bare = isinstance(error, OSError) and not isinstance(error, DiskFullError)
+    if is_bare and is_disk_full(error) and "could not be written" not in str(error):
+        return f"the disk is full ({error}); files that were complete before are unchanged."
+    return str(error)
 
 
-def _what_died(error: BaseException) -> str | None:
-    """Explain that a process on which this one depends has died, wherever the signal arrived."""
+def _dead_process(error: BaseException) -> str | None:
+    """Advice if an error, or a cause of it, reports the death of a process that this one needs."""
     message = ""
     cause: BaseException | None = error
     while cause is not None:
@@ -188,12 +159,12 @@ def _what_died(error: BaseException) -> str | None:
         cause = cause.__cause__ or cause.__context__
     if "DataLoader worker" in message:
         return (
-            "a process that loads data has died, often for want of memory: try a lower "
-            "--data.num_workers; --ckpt_path last goes on from what was saved"
+            "a process that loads data has died, often for lack of memory: try a lower "
+            "--data.num_workers; --ckpt_path last resumes from the last checkpoint"
         )
     if "gloo" in message and "peer" in message:
         return (
-            "another process of this run has died, see its message; --ckpt_path last goes on "
-            "from what was saved"
+            "another process of this run has died, see its message; --ckpt_path last resumes "
+            "from the last checkpoint"
         )
     return None

@@ -1,279 +1,148 @@
-"""The options of the commands that are not trainings; nothing that takes time is imported here."""
+"""Command-line options from the signature and the docstring of a function.
+
+jsonargparse, which reads the options of the training commands, knows neither flags without a value
+(``--npz``), nor several values after one option (``--index 0 1 2``), nor repeated options.
+"""
 
 from __future__ import annotations
 
-import argparse
+import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass, is_dataclass
+from functools import partial
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 
-__all__ = ["DIGIT_WORLD_NAMES", "FORMATS", "parse_options"]
+__all__ = ["Command", "Option", "parse_command"]
 
-FORMATS = ("png", "nifti")
-"""Of files of images."""
+Command = Callable[..., None]
 
-DIGIT_WORLD_NAMES = (
-    "thickness-intensity",
-    "thickness-intensity-falling",
-    "thickness-slant",
-    "thickness-width",
-)
-
-_DESCRIPTIONS = {
-    "sample": "Association: draw observations from a trained model.",
-    "intervene": "Intervention: draw observations under do(...), several if --do is repeated.",
-    "counterfactual": "Counterfactual: what observations would have been, had do(...) been done.",
-}
+_ARGUMENT = re.compile(r"^    (\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
-def parse_options(words: Sequence[str]) -> argparse.Namespace:
+@dataclass(frozen=True)
+class Option:
+    """Details of an option, as metadata of ``Annotated``.
+
+    Attributes:
+        metavar: The placeholder of its value in the help.
+        flags: Its names; ``--`` and the name of the parameter if empty. A name without dashes makes
+            a positional argument.
+        help: Its description, if the docstring of the function has none.
+        exclusive: Whether exactly one of all such options has to be given.
+    """
+
+    metavar: str | None = None
+    flags: tuple[str, ...] = ()
+    help: str = ""
+    exclusive: bool = False
+
+
+def parse_command(
+    words: Sequence[str], commands: Mapping[str, Command | Mapping[str, Command]]
+) -> Callable[[], None]:
     """Parse the options of a command.
+
+    Boolean parameters are flags; a ``list`` gathers the values of a repeated option, and a
+    ``tuple`` holds those of its last occurrence. A parameter whose type is a dataclass stands for
+    the fields of the dataclass.
 
     Args:
         words: The command, then its options.
+        commands: Functions, or functions of subcommands, by name.
+
+    Returns:
+        The function with its arguments.
 
     Raises:
         SystemExit: After the help, or an error in one line.
     """
-    return _PARSERS[words[0]](words[0]).parse_args(words[1:])
-
-
-def _add_trust_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--trust",
-        nargs="+",
-        default=[],
-        metavar="PACKAGE",
-        help="packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
-        "torch.nn and torch.optim; they are imported, and their constructors run",
-    )
-
-
-def _question(question: str) -> FriendlyArgumentParser:
-    parser = FriendlyArgumentParser(
-        prog=f"deepscm {question}",
-        description=_DESCRIPTIONS[question],
-    )
-    add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
-    _add_trust_option(parser)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
-    add("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
-    add(
-        "--format",
-        choices=FORMATS,
-        help="files of the images: png to look at, the middle planes of volumes; nifti (.nii.gz) "
-        "with the place and the header of the scan (default: nifti for volumes, png for others)",
-    )
-    add("--npz", action="store_true", help="write all values as answers.npz, too")
-    if question != "sample":
-        _add_interventions(parser)
-    if question == "counterfactual":
-        _add_counterfactual_options(parser)
+    command = commands[words[0]]
+    parser = FriendlyArgumentParser(prog=f"deepscm {words[0]}")
+    if isinstance(command, Mapping):
+        parser.description = f"{parser.prog} KIND --help describes the options of a kind."
+        parsers = parser.add_subparsers(dest="function", required=True, metavar="KIND")
+        for name, function in command.items():
+            summary = _summary(function)
+            subparser = parsers.add_parser(name, help=summary, description=summary)
+            _add_options(subparser, function)
+            subparser.set_defaults(function=function)
     else:
-        _add_drawing_options(parser)
-    return parser
+        parser.description = _summary(command)
+        _add_options(parser, command)
+        parser.set_defaults(function=command)
+    found = vars(parser.parse_args(words[1:]))
+    function = found.pop("function")
+    return partial(function, **_arguments(function, found))
 
 
-def _add_interventions(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--do",
-        nargs="+",
-        action="extend",
-        required=True,
-        metavar="TEXT",
-        help="intervention: variable=number, variable=class, variable+=number or "
-        "variable*=number; commas join several variables into one intervention, further texts "
-        "are further interventions",
-    )
+def _summary(function: Any) -> str:
+    return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 
 
-def _add_drawing_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--size",
-        type=int,
-        default=8,
-        help="number of observations to draw (default: %(default)s)",
-    )
-    add(
-        "--temperature",
-        type=float,
-        metavar="NUMBER",
-        help="scale of the pixel noise that the image's likelihood draws, 0 for none "
-        "(default: what the model was configured with, mostly 1)",
-    )
+def _parameters(function: Any) -> list[tuple[inspect.Parameter, Any]]:
+    types = get_type_hints(function, include_extras=True)
+    found = inspect.signature(function).parameters.values()
+    return [(parameter, types[parameter.name]) for parameter in found]
 
 
-def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
-        "--index", type=int, nargs="+", metavar="ROW", help="rows of the run's test split, from 0"
-    )
-    which.add_argument(
-        "--observations",
-        type=Path,
-        metavar="FILE.csv",
-        help="table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by path, "
-        "relative to the table",
-    )
-    add(
-        "--prepare",
-        action="store_true",
-        help="the images of --observations are as the run's files were: cut, resize and normalise "
-        "them as its data module did",
-    )
-    add(
-        "--num_particles",
-        type=int,
-        default=1,
-        help="draws of what observations leave open (default: %(default)s)",
-    )
-    add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
+def _add_options(parser: FriendlyArgumentParser, function: Command) -> None:
+    texts = dict(_ARGUMENT.findall(inspect.getdoc(function) or ""))
+    exclusive = None
+    for parameter, annotation in _parameters(function):
+        if _is_group(annotation):
+            _add_options(parser, annotation)
+            continue
+        option, settings = _settings(annotation)
+        default, text = parameter.default, texts.get(parameter.name, option.help)
+        if default not in (parameter.empty, None, ()) and not isinstance(default, bool):
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            text = f"{text.rstrip('.')} (default: {shown})."
+        settings["help"] = " ".join(text.split()).replace("%", "%%")
+        flags = option.flags or (f"--{parameter.name}",)
+        if flags[0].startswith("-"):
+            settings |= {"dest": parameter.name, "required": default is parameter.empty}
+        if default is not parameter.empty:
+            settings["default"] = default
+        if option.exclusive:
+            exclusive = exclusive or parser.add_mutually_exclusive_group(required=True)
+        (exclusive if exclusive and option.exclusive else parser).add_argument(*flags, **settings)
 
 
-def _data(command: str) -> FriendlyArgumentParser:
-    parser = FriendlyArgumentParser(prog="deepscm data", description="Make a data set.")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="DATASET")
-    morphomnist = kinds.add_parser(
-        "morphomnist",
-        help="synthetic Morpho-MNIST: digits of a known world, such as thickness and intensity",
-        description="Render MNIST digits in a known world, by default one where thickness causes "
-        "intensity.",
-    )
-    _add_morphomnist_options(morphomnist)
-    brain = kinds.add_parser(
-        "brain",
-        help="heads of known brain and ventricle volumes, as slices or volumes",
-        description="Draw heads in a world where age and sex cause the volume of the brain and, "
-        "with it, that of the ventricles; as files that BrainMRIDataModule reads.",
-    )
-    _add_brain_options(brain)
-    return parser
+def _settings(annotation: Any) -> tuple[Option, dict[str, Any]]:
+    """The details of an option, and what ``add_argument`` needs for values of its type."""
+    option = Option()
+    while get_origin(annotation) in (Annotated, Union, UnionType):
+        if get_origin(annotation) is Annotated:
+            annotation, option = get_args(annotation)
+        else:
+            (annotation,) = (each for each in get_args(annotation) if each is not NoneType)
+    if annotation is bool:
+        return option, {"action": "store_true"}
+    kind, inner = get_origin(annotation), get_args(annotation)
+    settings: dict[str, Any] = {"type": inner[0] if kind in (list, tuple) else annotation}
+    if kind is Literal:
+        settings = {"choices": inner}
+    elif kind is list:
+        settings |= {"nargs": "+", "action": "extend"}
+    elif kind is tuple:
+        settings["nargs"] = "+" if inner[-1] is Ellipsis else len(inner)
+    if option.flags and not option.flags[0].startswith("-"):
+        settings["nargs"] = "?"
+    return option, settings | ({"metavar": option.metavar} if option.metavar else {})
 
 
-def _add_brain_options(parser: FriendlyArgumentParser) -> None:
-    add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
-    add("--size", type=int, default=1000, help="number of heads (default: %(default)s)")
-    add(
-        "--shape",
-        type=int,
-        nargs="+",
-        default=[64, 64],
-        metavar="SIZE",
-        help="rows and columns of slices, or three sizes of volumes: left to right, back to "
-        "front, bottom to top (default: 64 64)",
-    )
-    add(
-        "--format",
-        choices=FORMATS,
-        help="png, for slices, or nifti (default: png for slices, nifti for volumes)",
-    )
-    add("--seed", type=int, default=0, help="seed of the heads (default: %(default)s)")
-    add(
-        "--fractions",
-        type=float,
-        nargs=3,
-        default=[0.8, 0.1, 0.1],
-        metavar="SHARE",
-        help="shares of training, validation and test (default: 0.8 0.1 0.1)",
-    )
-    add("--workers", type=int, help="number of processes (default: one for each core)")
+def _is_group(annotation: Any) -> bool:
+    return is_dataclass(annotation)
 
 
-def _add_morphomnist_options(parser: FriendlyArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--mnist",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="folder with MNIST, as torchvision keeps it (MNIST/raw inside)",
-    )
-    add(
-        "--world",
-        default="thickness-intensity",
-        metavar="NAME",
-        help=f"one of {', '.join(DIGIT_WORLD_NAMES)} (default: %(default)s)",
-    )
-    add("--out", type=Path, required=True, metavar="DIR", help="folder to make; new or empty")
-    add(
-        "--attributes",
-        type=Path,
-        metavar="DIR",
-        help="folder with train-morpho.csv and t10k-morpho.csv, whose values are imposed "
-        "(default: values are drawn)",
-    )
-    add("--seed", type=int, default=0, help="seed of the drawn values (default: %(default)s)")
-    add("--workers", type=int, help="number of processes (default: one for each core)")
-    add("--limit", type=int, help="render only the first images of each split")
-    add("--download", action="store_true", help="download MNIST into --mnist if it is not there")
-
-
-def _export(command: str) -> FriendlyArgumentParser:
-    parser = FriendlyArgumentParser(
-        prog="deepscm export",
-        description="Write a trained model as one safetensors file, to ask it but not to train on.",
-    )
-    add = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, metavar="FILE", help="checkpoint of a run")
-    _add_trust_option(parser)
-    add(
-        "--out",
-        type=Path,
-        default=Path("model.safetensors"),
-        metavar="FILE",
-        help="file to write, new, ending in .safetensors (default: %(default)s)",
-    )
-    add("--overwrite", action="store_true", help="replace the file if it exists")
-    return parser
-
-
-def _graph(command: str) -> FriendlyArgumentParser:
-    parser = FriendlyArgumentParser(prog="deepscm graph", description="Draw a causal graph.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "-c",
-        "--config",
-        action="append",
-        metavar="FILE",
-        help="configuration of a model, a YAML file; several are merged, and later ones win",
-    )
-    source.add_argument(
-        "--edges", help="the graph as text, such as 'age -> volume; volume -> image'"
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("graph.svg"),
-        help="file to write, ending in .svg, .png or .pdf (default: %(default)s)",
-    )
-    return parser
-
-
-def _experiments(command: str) -> FriendlyArgumentParser:
-    parser = FriendlyArgumentParser(
-        prog="deepscm experiments",
-        description="List the experiments of this package, or copy one to change it.",
-    )
-    add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help="experiment, such as digits/full")
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE.yaml",
-        help="new file for its complete configuration (default: print it)",
-    )
-    return parser
-
-
-_PARSERS: Mapping[str, Callable[[str], FriendlyArgumentParser]] = {
-    **dict.fromkeys(_DESCRIPTIONS, _question),
-    "data": _data,
-    "experiments": _experiments,
-    "export": _export,
-    "graph": _graph,
-}
+def _arguments(function: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        parameter.name: annotation(**_arguments(annotation, found))
+        if _is_group(annotation)
+        else found[parameter.name]
+        for parameter, annotation in _parameters(function)
+    }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from collections.abc import Iterable
-from types import ModuleType
 from typing import Any, NoReturn
 
 from deepscm_pl.escaping import for_terminal
@@ -27,21 +26,19 @@ _UNKNOWN = re.compile(
     r"(?:[Oo]ption|[Kk]ey|attribute) '([\w.]+)'(?: is not (?:accepted|expected))?"
     r"|unrecognized arguments: --?([\w.]+)"
     r"|unknown variable '(\w+)'"
+    r"|invalid choice: '([\w-]+)'"
 )
-_CLASS_PATH = re.compile(r"class_path(?:=|': | )'([\w.]+)'")
+_NAMED_CLASS = re.compile(r"class_path(?:=|': | )'([\w.]+)'")
 
-_TRIED = "Does not validate against any of the Union subtypes"
-_GOT = "Got value:"
-_KEY = re.compile(r'Parser key "([\w.]+)":')
+_UNION = "Does not validate against any of the Union subtypes"
+_PARSER_KEY = re.compile(r'Parser key "([\w.]+)":')
 _REASON = re.compile(r"^\s*- ", re.MULTILINE)
-_PARSER_KEY = 'Parser key "'
 _DUMP = re.compile(r"Subtypes: |Given value type:|\. Got value:")
 _VALUE = re.compile(r"(?:Got|Given) value: (.*?)(?:\. Got value:|\n|$)", re.DOTALL)
 _LONGEST_VALUE = 80
-_NULL = re.compile(r"\bNone\b")
-_WORDS = tuple(
-    (re.compile(pattern), words)
-    for pattern, words in (
+_PLAIN_REASONS = tuple(
+    (re.compile(pattern), plain)
+    for pattern, plain in (
         (
             r"^Expected an? <class '(?:int|jsonargparse.typing.PositiveInt)'>",
             "expected a whole number",
@@ -57,33 +54,31 @@ _WORDS = tuple(
         (r"^Expected a dot import path string:", "expected the path of a class, but got"),
         (r"^'\w+' object has no attribute 'keys'", "expected settings by name"),
         (r"^argument of type 'NoneType' is not .*", "expected a class_path, but got null"),
+        (r"^argument (\S+): invalid int value:", r"\1: expected a whole number, but got"),
+        (r"^argument (\S+): invalid float value:", r"\1: expected a number, but got"),
     )
 )
-_EXPECTING = re.compile(r"Type \S.* expects a function or a callable class:")
-_CLASSES = ("expected the path of a class", "expected a class derived from")
-_NO_REASONS = (
+_CALLABLE = re.compile(r"Type \S.* expects a function or a callable class:")
+_ABOUT_CLASSES = ("expected the path of a class", "expected a class derived from")
+_NOT_INFORMATIVE = (
     "Expected a path but",
-    _TRIED,
+    _UNION,
     "expected null",
     "a class path (str)",
     "a dict with",
 )
-_NO_ATTRIBUTE = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+_MISSING_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _BARE_NAME = re.compile(r'Parser key "(\w+?)s?":[^"]*?Expected a dot import path string: (\w+)')
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` with the known word nearest to ``word``, or nothing."""
+    """Return ``; did you mean 'x'?`` with the known word nearest to ``word``, or nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class UsageError(SystemExit):
-    """The end of the program with status 2, after a message of what cannot be read.
-
-    Args:
-        message: What was printed.
-    """
+    """End the program with status 2, after ``message`` was printed."""
 
     def __init__(self, message: str) -> None:
         super().__init__(2)
@@ -102,7 +97,7 @@ class FriendlyArgumentParser(argparse.ArgumentParser):
 
 
 def without_dumps(message: str) -> str:
-    r"""A message of jsonargparse without the types that it tried and the values that it tried on.
+    r"""Shorten a message of jsonargparse, without the types that it tried and the dumped values.
 
     Example:
         >>> text = "\n".join([
@@ -120,111 +115,100 @@ def without_dumps(message: str) -> str:
         >>> without_dumps('Parser key "max_epochs":\n  Expected a <class \'int\'>. Got value: x')
         'max_epochs: expected a whole number, but got x'
     """
-    if not any(mark in message for mark in (_TRIED, _GOT, _PARSER_KEY)):
-        return message
-    keys = ", ".join(_KEY.findall(message))
-    last = _KEY.split(message)[-1]
-    reasons = _reasons(last)
+    if not any(mark in message for mark in (_UNION, "Got value:", 'Parser key "')):
+        return _plain_reason(message) if message.startswith("argument ") else message
+    keys = ", ".join(_PARSER_KEY.findall(message))
+    last = _PARSER_KEY.split(message)[-1]
+    reasons = _plain_reasons(last)
     is_complete = any("but got" in each or not each.startswith("expected") for each in reasons)
-    value = "" if is_complete else _value_in(last)
+    value = "" if is_complete else _refused_value(last)
     return (f"{keys}: " if keys else "") + "; or: ".join(reasons) + value
 
 
-def _reasons(text: str) -> list[str]:
-    """Why a value was refused, for each type that was tried on it, in words of a user."""
-    first = _in_words(text)
-    if first and not first.startswith((_TRIED, "- ")):
+def _plain_reasons(text: str) -> list[str]:
+    """The reasons for which a value was refused, one for each type that was tried."""
+    first = _plain_reason(text)
+    if first and not first.startswith((_UNION, "- ")):
         return [first]
-    tried = [_in_words(part) for part in _REASON.split(text)[1:]] or [first]
-    kept = [each for each in tried if each and not each.startswith(_NO_REASONS)] or tried
-    no_class = [each for each in kept if not each.startswith(_CLASSES)]
-    return list(dict.fromkeys(no_class or kept))
+    tried = [_plain_reason(part) for part in _REASON.split(text)[1:]] or [first]
+    kept = [each for each in tried if each and not each.startswith(_NOT_INFORMATIVE)] or tried
+    about_values = [each for each in kept if not each.startswith(_ABOUT_CLASSES)]
+    return list(dict.fromkeys(about_values or kept))
 
 
-def _in_words(text: str) -> str:
-    """The first reason in a text of the parser."""
-    reason = _EXPECTING.sub("", _DUMP.split(text)[0]).strip()
+def _plain_reason(text: str) -> str:
+    """The first reason in a text of jsonargparse."""
+    reason = _CALLABLE.sub("", _DUMP.split(text)[0]).strip()
     if not reason.startswith("- "):
         reason = _REASON.split(reason)[0]
     reason = " ".join(reason.split())
-    for pattern, words in _WORDS:
-        reason = pattern.sub(words, reason)
+    for pattern, plain in _PLAIN_REASONS:
+        reason = pattern.sub(plain, reason)
     return reason
 
 
-def _value_in(text: str) -> str:
-    """``, but got x``, where a text of the parser holds the value and it is short."""
+def _refused_value(text: str) -> str:
+    """``, but got x``, if a text of jsonargparse has the value and it is short."""
     found = _VALUE.search(text)
     value = " ".join(found[1].split()) if found else ""
     if not value or len(value) > _LONGEST_VALUE or value.startswith("Namespace("):
         return ""
-    return f", but got {_NULL.sub('null', value)}"
+    return ", but got " + re.sub(r"\bNone\b", "null", value)
 
 
 def fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """Print what is wrong on a command line and what may have been meant.
-
-    Raises:
-        UsageError: Always.
-    """
-    words = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
-    class_paths = _CLASS_PATH.findall(message)
-    missing = [_classes_beside(class_path) for class_path in _missing_class_paths(message)]
-    beside = next((classes for classes in missing if classes), [])
-    known = [path.rpartition(".")[2] for path in beside] or _options(parser) + [
-        name for class_path in class_paths for name in _names_near(class_path)
-    ]
-    hints = [hint for hint in (nearest(word, known) for word in words) if hint]
+    """Print an error of a command line with a hint; raise :class:`UsageError`."""
+    unknown = [next(filter(None, groups)) for groups in _UNKNOWN.findall(message)]
+    # A bare name (likelihood: Laplace) is looked up in the package of its key.
+    missing = [".".join(found) for found in _MISSING_CLASS.findall(message)]
+    missing += [f"deepscm_pl.{key}s.{name}" for key, name in _BARE_NAME.findall(message)]
+    classes = next(filter(None, map(_classes_beside, missing)), [])
+    known = [path.rpartition(".")[2] for path in classes]
+    if not known:
+        known = _options(parser)
+        for class_path in _NAMED_CLASS.findall(message):
+            known += _parameters_of(class_path)
     plain = without_dumps(message)
-    hint = successor_hint(words, plain) or next(iter(hints), "")
-    told = f"{parser.prog}: {plain}{hint}"
-    sys.stderr.write(for_terminal(told, lines=True) + "\n")
-    if beside:
-        sys.stderr.write(f"known classes: {for_terminal(', '.join(beside))}\n")
-    sys.stderr.write(f"{parser.prog} --help lists the options.\n")
+    hints = [nearest(word, known) for word in unknown]
+    hint = successor_hint(unknown, plain) or next(filter(None, hints), "")
+    program = parser.prog.replace(" [options]", "")
+    sys.stderr.write(for_terminal(f"{program}: {plain}{hint}", lines=True) + "\n")
+    if classes:
+        sys.stderr.write(f"known classes: {for_terminal(', '.join(classes))}\n")
+    sys.stderr.write(f"{program} --help lists the options.\n")
     raise UsageError(plain)
 
 
 def _options(parser: argparse.ArgumentParser) -> list[str]:
-    """The options of a parser and of its subcommands, without dashes."""
+    """The options and choices of a parser and of its subcommands, without dashes."""
     known = [option.lstrip("-") for option in parser._option_string_actions]
     for action in parser._actions:
+        known += filter(lambda choice: isinstance(choice, str), action.choices or ())
         if isinstance(action.choices, dict):
             for subparser in action.choices.values():
                 known += _options(subparser)
     return known
 
 
-def _names_near(class_path: str) -> list[str]:
-    """The arguments of a class, where there is one."""
-    module, name = _module_and_name(class_path)
-    found = getattr(module, name, None)
+def _parameters_of(class_path: str) -> list[str]:
+    found = _resolve(class_path)
     return list(inspect.signature(found).parameters) if callable(found) else []
 
 
 def _classes_beside(class_path: str) -> list[str]:
-    """Class paths of all that can be made beside a class that does not exist."""
-    module, _ = _module_and_name(class_path)
-    if module is None:
-        return []
-    beside = [getattr(module, known) for known in getattr(module, "__all__", [])]
+    """Class paths of the public concrete classes in the module of a class that does not exist."""
+    path = class_path.rpartition(".")[0]
+    module = _resolve(path)
+    public = [getattr(module, name) for name in getattr(module, "__all__", [])]
     return [
-        f"{module.__name__}.{known.__name__}"
-        for known in beside
-        if inspect.isclass(known) and not inspect.isabstract(known)
+        f"{path}.{each.__name__}"
+        for each in public
+        if inspect.isclass(each) and not inspect.isabstract(each)
     ]
 
 
-def _missing_class_paths(message: str) -> list[str]:
-    """Classes that are not there, and where a bare name (``likelihood: Laplace``) may be sought."""
-    sought = [f"deepscm_pl.{key}s.{name}" for key, name in _BARE_NAME.findall(message)]
-    return [".".join(words) for words in _NO_ATTRIBUTE.findall(message)] + sought
-
-
-def _module_and_name(class_path: str) -> tuple[ModuleType | None, str]:
-    """The module of a class path, where there is one, and the last word."""
-    module_name, _, name = class_path.rpartition(".")
+def _resolve(path: str) -> Any:
     try:
-        return importlib.import_module(module_name), name
-    except (ImportError, ValueError):
-        return None, name
+        return pkgutil.resolve_name(path)
+    except (AttributeError, ImportError, ValueError):
+        return None

@@ -1,8 +1,8 @@
-"""Settings that are refused before a run starts, each in one line that names the key.
+"""Checks of settings before a run starts; each error is one line that names the key.
 
-What a class refuses in its constructor is named there; here is what only the program can see: the
-form of a configuration, the settings of Lightning's trainer, errors of classes that do not name
-their arguments, and runs that train nothing.
+Classes check their own arguments. This module checks what only the program can see: the form of a
+configuration, the settings of Lightning's trainer, errors of classes that do not name their
+arguments, and runs that train nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
@@ -34,14 +35,14 @@ __all__ = [
 
 _CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 _FACTORIES = ("model", "mechanisms")
-_DEEPEST = 50
-_GROUPS = ("trainer", "checkpoint", "association", "evaluation")
-_SECTIONS = {
+_MAX_DEPTH = 50
+_SECTIONS = ("trainer", "checkpoint", "association", "evaluation")
+_SECTION_OF = {
     AssociationReport: "association",
     EvaluationReport: "evaluation",
     ModelCheckpoint: "checkpoint",
 }
-_FAULTS = (
+_CONSTRUCTOR_ERRORS = (
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -51,38 +52,28 @@ _FAULTS = (
     RuntimeError,
     TypeError,
 )
-_LEAST = {
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": 1,
-    "max_steps": -1,
-}
-_MOST_NODES = 100_000
-_MAY_BE_NULL = ("check_val_every_n_epoch",)
-_MOST_SEED = 2**32 - 1
-_AMOUNTS = ("max_epochs", "max_steps", "limit_train_batches")
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
-_CANNOT_COUNT = ("overflow when", "calculation overflowed", "multiplication overflow")
+_OUT_OF_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "overflow when",
+    "calculation overflowed",
+    "multiplication overflow",
+)
 
 
 def check_configuration(settings: Mapping[str, Any]) -> None:
-    """Raise where a configuration describes a class in a form that cannot be read.
-
-    Raises:
-        ValueError: Naming the whole key.
-    """
-    _check_sections(settings)
-    _check_classes(settings, ())
-
-
-def _check_sections(settings: Mapping[str, Any]) -> None:
-    for name in _GROUPS:
+    """Raise ValueError if the form of a section or a class in a configuration is wrong."""
+    for name in _SECTIONS:
         section = settings.get(name, {})
         if not isinstance(section, Mapping):
             raise ValueError(f"{name}: expected settings by name, but got {shown(section)}.")
+    _check_classes(settings, ())
 
 
 def _check_classes(node: Any, path: tuple[str, ...]) -> None:
-    if len(path) > _DEEPEST:
+    if len(path) > _MAX_DEPTH:
         return
     if isinstance(node, list):
         for number, item in enumerate(node):
@@ -123,29 +114,25 @@ def _check_class(node: Mapping[Any, Any], where: str) -> None:
 
 
 def check_trainer(settings: Mapping[str, Any], command: str) -> None:
-    """Raise where a setting of the trainer is out of range, or would train nothing.
-
-    Args:
-        settings: Of :class:`pytorch_lightning.Trainer`.
-        command: ``fit``, or one that trains nothing anyway.
-
-    Raises:
-        ValueError: Naming the key.
-    """
-    for name, least in _LEAST.items():
-        if name in settings and not (name in _MAY_BE_NULL and settings[name] is None):
+    """Raise ValueError if a setting of the trainer is out of range, or ``fit`` trains nothing."""
+    for name, least in (("accumulate_grad_batches", 1), ("max_steps", -1)):
+        if name in settings:
             whole_number(f"trainer.{name}", settings[name], least=least)
+    if settings.get("check_val_every_n_epoch") is not None:
+        name = "check_val_every_n_epoch"
+        whole_number(f"trainer.{name}", settings[name], least=1)
     if isinstance(settings.get("devices"), int) and settings["devices"] != -1:
         process_count("trainer.devices", settings["devices"])
     if isinstance(settings.get("val_check_interval"), int | float):
         real_number("trainer.val_check_interval", settings["val_check_interval"], above=0)
     if "num_nodes" in settings:
-        whole_number("trainer.num_nodes", settings["num_nodes"], least=1, most=_MOST_NODES)
+        whole_number("trainer.num_nodes", settings["num_nodes"], least=1, most=100_000)
     if settings.get("gradient_clip_val") is not None:
         real_number("trainer.gradient_clip_val", settings["gradient_clip_val"], least=0)
-    for name in _AMOUNTS if command == "fit" else ():
+    amounts = ("max_epochs", "max_steps", "limit_train_batches") if command == "fit" else ()
+    for name in amounts:
         value = settings.get(name)
-        if value is not None and not isinstance(value, str) and not value != 0:
+        if value == 0:
             raise ValueError(
                 f"trainer.{name}: expected more than 0 to train something, but got {shown(value)}."
             )
@@ -154,96 +141,74 @@ def check_trainer(settings: Mapping[str, Any], command: str) -> None:
 
 
 def check_seed(seed: bool | int | None) -> None:
-    """Raise where the seed of a run is none that every generator takes.
-
-    Raises:
-        ValueError: Naming it.
-    """
+    """Raise ValueError if a seed, which may be a truth value or null, is out of range."""
     if seed is not None and not isinstance(seed, bool):
-        whole_number("seed_everything", seed, least=0, most=_MOST_SEED)
+        whole_number("seed_everything", seed, least=0, most=2**32 - 1)
 
 
 @contextmanager
 def named_errors(section: str) -> Iterator[None]:
-    """Turn the errors of classes that are made from settings into one line that names them.
+    """Turn errors of classes that are made from settings into one line that names the settings.
 
     Args:
-        section: Of the configuration, where the traceback tells no other.
+        section: The section of the configuration, if the traceback contains no other.
 
     Raises:
-        ValueError: In place of what a bad argument can raise; memory that is short stays what it
-            is.
+        ValueError: In place of errors that a wrong argument can raise, but not of missing memory.
     """
     try:
         yield
     except ValueError as error:
-        known = _section_of(error.__traceback__)
-        if known is None:
+        found = _section_of(error.__traceback__)
+        if found is None:
             raise
-        raise ValueError(f"{known}.{error}") from error
-    except _FAULTS as error:
+        raise ValueError(f"{found}.{error}") from error
+    except _CONSTRUCTOR_ERRORS as error:
         if out_of_memory(error) is not None:
             raise
         traceback = error.__traceback__
         where = _section_of(traceback) or _component_of(traceback) or section
-        raise ValueError(f"{where}: {_what_was_made(traceback)}{reason_of(error)}") from error
+        raise ValueError(f"{where}: {_failed_class(traceback)}{reason_of(error)}") from error
 
 
 def _constructors(traceback: TracebackType | None) -> Iterator[tuple[type, dict[str, Any]]]:
-    """The classes whose constructors a traceback passes, and the variables in there."""
-    while traceback is not None:
-        frame = traceback.tb_frame
-        made = frame.f_locals.get("self")
-        if frame.f_code.co_name == "__init__" and made is not None:
-            yield type(made), frame.f_locals
-        traceback = traceback.tb_next
+    """The classes whose constructors a traceback passes, each with the local variables."""
+    for frame, _ in walk_tb(traceback):
+        if frame.f_code.co_name == "__init__" and frame.f_locals.get("self") is not None:
+            yield type(frame.f_locals["self"]), frame.f_locals
 
 
 def _section_of(traceback: TracebackType | None) -> str | None:
-    """The section of a configuration that belongs to a class alone, if one could not be made."""
-    found = [_SECTIONS[made] for made, _ in _constructors(traceback) if made in _SECTIONS]
+    """The section whose class could not be made, if the section belongs to one class."""
+    found = [_SECTION_OF[kind] for kind, _ in _constructors(traceback) if kind in _SECTION_OF]
     return found[-1] if found else None
 
 
-def _what_was_made(traceback: TracebackType | None) -> str:
-    """The innermost class that could not be made, and what it was given as null for a number."""
-    public = [
-        (made, given)
-        for made, given in _constructors(traceback)
-        if not made.__name__.startswith("_")
-    ]
+def _failed_class(traceback: TracebackType | None) -> str:
+    """The innermost public class that could not be made, and its numbers that are null."""
+    public = [found for found in _constructors(traceback) if not found[0].__name__.startswith("_")]
     if not public:
         return ""
-    made, given = public[-1]
+    kind, given = public[-1]
     nulls = [
-        name
-        for name, (_, default) in annotations_of(made).items()
+        f"{name}: null"
+        for name, (_, default) in annotations_of(kind).items()
         if isinstance(default, int | float | str) and given.get(name, "") is None
     ]
-    suspects = f" with {', '.join(f'{name}: null' for name in nulls)}" if nulls else ""
-    return f"{made.__name__} cannot be made{suspects}: "
+    return f"{kind.__name__} cannot be made{' with ' if nulls else ''}{', '.join(nulls)}: "
 
 
 def _component_of(traceback: TracebackType | None) -> str | None:
-    """Which part of a configuration Lightning was making: ``model`` or ``data``."""
-    key = None
-    while traceback is not None:
-        maker = traceback.tb_frame.f_locals.get("self")
-        if type(maker).__name__ == "_InstantiatorFn":
-            key = str(getattr(maker, "key", "")) or None
-        traceback = traceback.tb_next
-    return key
+    """The section that Lightning was making, ``model`` or ``data``."""
+    makers = [frame.f_locals.get("self") for frame, _ in walk_tb(traceback)]
+    keys = [getattr(each, "key", "") for each in makers if type(each).__name__ == "_InstantiatorFn"]
+    return str(keys[-1]) or None if keys else None
 
 
 def require_trained(trainer: pl.Trainer) -> None:
-    """Raise where a training has ended without a step.
-
-    Raises:
-        ValueError: Naming what may have left nothing to train on.
-    """
+    """Raise ValueError if a training has made no step."""
     if trainer.global_step == 0:
-        data: Any = getattr(trainer, "datamodule", None)
-        size = getattr(data, "batch_size", None)
+        size = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
         raise ValueError(
             "nothing was trained: no batch was left; raise trainer.max_time, "
             "trainer.limit_train_batches or trainer.overfit_batches, or lower data.batch_size"
@@ -252,13 +217,12 @@ def require_trained(trainer: pl.Trainer) -> None:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What to tell of memory that could not be had; None of other errors."""
-    message = str(error).lower()
-    if not isinstance(error, MemoryError | torch.OutOfMemoryError):
-        if not isinstance(error, RuntimeError):
-            return None
-        if not any(words in message for words in (*_NO_MEMORY, *_CANNOT_COUNT)):
-            return None
+    """Return advice if an error reports a lack of memory, or None."""
+    is_message = isinstance(error, RuntimeError) and any(
+        words in str(error).lower() for words in _OUT_OF_MEMORY
+    )
+    if not is_message and not isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return None
     return (
         "there is not enough memory for this; lower batch sizes (--data.batch_size, --evaluation."
         "batch_size), numbers of particles, or the sizes of images and networks"

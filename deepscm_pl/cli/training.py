@@ -7,7 +7,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,15 @@ import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor, distributed
+from torch import distributed
 
 from deepscm_pl.callbacks import (
-    AssociationReport,
     CounterfactualGrid,
     EvaluationReport,
     SaveOnTermination,
 )
 from deepscm_pl.checkpoints import Checkpoint
-from deepscm_pl.cli.configurations import Configuration, split_configurations
+from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.described import (
     REPORTS,
     FromCheckpoint,
@@ -34,7 +33,6 @@ from deepscm_pl.cli.described import (
     read_described,
     shell_command,
     tell_if_interrupted,
-    trusted_packages,
 )
 from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.runs import (
@@ -45,7 +43,6 @@ from deepscm_pl.cli.runs import (
     checkpoint_folders,
     end_with_parent,
     quiet_log_threads,
-    write_quantities,
 )
 from deepscm_pl.cli.settings import (
     check_configuration,
@@ -54,6 +51,8 @@ from deepscm_pl.cli.settings import (
     named_errors,
     require_trained,
 )
+from deepscm_pl.cli.training_help import TRAINING_COMMANDS
+from deepscm_pl.cli.words import option_value, split_configurations, trusted_packages
 from deepscm_pl.cli.yaml_files import check_yaml
 from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
@@ -81,17 +80,78 @@ ROOMS = tuple(
 )
 """Packages whose classes a configuration may name without their package."""
 
-_NO_FILES = ("last", "best", "hpc")
+_NOT_PATHS = ("last", "best", "hpc")
+_MODEL_OPTIONS = ("--model", "--model.class_path")
+
+
+def run_training_command(words: list[str]) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Without ``--config``, model and data are those of the checkpoint.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If the checkpoint is truncated, foreign or hostile, or a configuration is too
+            long or too deep.
+    """
+    for option, text in pairwise(words):
+        check_yaml(text, option.lstrip("-"))
+    files, others = split_configurations(words)
+    configuration = Configuration.read(files)
+    with configuration.naming_lines():
+        # Options come after all files, because they win over them.
+        merged = [others[0], *configuration.words(), *others[1:]]
+        _run_merged(merged, configuration.settings, typed=words)
+
+
+def _run_merged(words: list[str], settings: Mapping[str, Any], typed: list[str]) -> None:
+    check_configuration(settings)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        end_with_parent()
+    path = option_value(words, "--ckpt_path")
+    if path is None and words[0] != "fit" and not {"-h", "--help"} & set(words):
+        raise ValueError(
+            "expected a trained model, but got no --ckpt_path; give the checkpoint of a training "
+            "(--ckpt_path FILE.ckpt)."
+        )
+    path = None if path in _NOT_PATHS else path
+    if path is not None and words[0] == "fit" and is_exported(path):
+        raise ValueError(
+            f"ckpt_path: {path} is an exported model, without the state of the optimiser; to "
+            "resume the training, give the .ckpt file that it was exported from."
+        )
+    for room in ROOMS:
+        import_all(room)
+    trust, words = trusted_packages(words)
+    described = opened = None
+    if path is not None:
+        opened = Checkpoint.read(path, trust=trust)
+        if option_value(words, "--config", "-c", *_MODEL_OPTIONS) is None:
+            described, words = read_described(opened, words)
+    model = _model_class(words, settings) if described is None else type(described.model)
+    try:
+        with quiet_log_threads(), without_noise():
+            TrainingCommand(words, model, described, trust, typed, opened)
+    finally:
+        # Connections between processes that are left to the end of Python can abort it.
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def _model_class(words: list[str], settings: Mapping[str, Any]) -> type[pl.LightningModule]:
+    """The class of ``model`` in options or settings, :class:`DeepSCM` by default."""
+    model = settings.get("model")
+    name = option_value(words, *_MODEL_OPTIONS)
+    if name is None and isinstance(model, Mapping):
+        name = model.get("class_path")
+    if name is None:
+        return DeepSCM
+    # The user names it, so its module may be imported.
+    return restore_class(str(name), (pl.LightningModule,), [str(name).partition(".")[0]])
 
 
 class _SaveConfiguration(SaveConfigCallback):
-    """Keep ``config.yaml`` with a training run, and with nothing else.
-
-    Args:
-        arguments: As of Lightning's own.
-        described: The model and the data of a checkpoint, which the parser has not seen.
-        settings: As of Lightning's own.
-    """
+    """Save ``config.yaml`` with a training run, including what a checkpoint describes."""
 
     def __init__(
         self, *arguments: Any, described: FromCheckpoint | None = None, **settings: Any
@@ -100,17 +160,17 @@ class _SaveConfiguration(SaveConfigCallback):
         self.described = described
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write it, unless the run goes on and has one."""
-        kept = trainer.log_dir  # asks every process
-        goes_on = kept is not None and (Path(kept) / self.config_filename).exists()
-        # The first process writes: what others see on file systems of their own does not matter.
-        goes_on = trainer.strategy.broadcast(goes_on)
-        if stage != "fit" or goes_on:
+        """Write the file, unless the run is resumed and has one."""
+        folder = trainer.log_dir  # a collective operation
+        exists = folder is not None and (Path(folder) / self.config_filename).exists()
+        # The first process decides, because others may have file systems of their own.
+        exists = trainer.strategy.broadcast(exists)
+        if stage != "fit" or exists:
             return
-        path = Path(kept or ".") / self.config_filename
+        path = Path(folder or ".") / self.config_filename
         with names_full_disk(path, "no step was trained"):
             super().setup(trainer, pl_module, stage)
-            if self.described is not None and kept is not None and trainer.is_global_zero:
+            if self.described is not None and folder is not None and trainer.is_global_zero:
                 settings = yaml.safe_load(path.read_text(encoding="utf-8"))
                 text = yaml.safe_dump({**settings, **self.described.settings()}, sort_keys=False)
                 with new_file(path) as temporary:
@@ -141,18 +201,18 @@ class TrainingCommand(LightningCLI):
         typed: list[str] | None = None,
         opened: Checkpoint | None = None,
     ) -> None:
-        self.causal = model is DeepSCM
+        self.is_causal = model is DeepSCM
         self.words = words
         self.described = described
         self.trust = trust
         self.opened = opened
         self._typed = words if typed is None else typed
-        # A second wall: what a file describes is not handed to the parser in the first place.
+        # In addition, settings of a checkpoint never reach the parser.
         set_parsing_settings(instantiate_subclass_spec_in_any=described is None)
         super().__init__(
             model,
             pl.LightningDataModule,
-            subclass_mode_model=not self.causal,
+            subclass_mode_model=not self.is_causal,
             subclass_mode_data=True,
             trainer_class=PrecisionTrainer,
             save_config_callback=_SaveConfiguration,
@@ -168,23 +228,19 @@ class TrainingCommand(LightningCLI):
                 "description": "Train and evaluate causal models. The options of a data module: "
                 "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule. With "
                 "--trust PACKAGE a checkpoint may name classes of that package, too.",
+                words[0]: {"description": TRAINING_COMMANDS[words[0]]},
             },
             args=words,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The method of the trainer that runs, with its arguments that are not options.
+        """Return the method of the trainer that runs, with its arguments that are not options.
 
         A parser for each of the others would take most of the time until the program starts.
         """
-        common = {"model", "datamodule", "weights_only", "verbose"}
-        not_options = {
-            "fit": common | {"train_dataloaders", "val_dataloaders"},
-            "validate": common | {"dataloaders"},
-            "test": common | {"dataloaders"},
-            "predict": common | {"dataloaders", "return_predictions"},
-        }
-        return {name: names for name, names in not_options.items() if name == self.words[0]}
+        loaders = {"fit": {"train_dataloaders", "val_dataloaders"}}
+        not_options = {"model", "datamodule", "weights_only", "verbose", "return_predictions"}
+        return {self.words[0]: not_options | loaders.get(self.words[0], {"dataloaders"})}
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the trainer, and the model and the data unless a checkpoint describes them."""
@@ -197,10 +253,76 @@ class TrainingCommand(LightningCLI):
                 self._datamodule_class, "data", subclass_mode=True, required=False
             )
 
-    def instantiate_classes(self) -> None:
-        """Make everything but what a checkpoint describes; name the settings that do not fit."""
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add checkpoints on the validation split, and the reports of the test."""
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": f"validation/{'bound' if self.is_causal else 'accuracy'}",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.filename": "epoch={epoch}",
+                "checkpoint.auto_insert_metric_name": False,
+            }
+        )
+        for name, report in REPORTS.items() if self.is_causal else ():
+            parser.add_lightning_class_args(report, name)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse ``args`` only, not those of the surrounding program."""
+        self.config = parser.parse_args(args)
+        check_seed(self.config[self.config.subcommand].get("seed_everything"))
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: a checkpoint's settings come before the words, which may change them."""
+
+    def before_instantiate_classes(self) -> None:
+        """Log a training to a new folder, and a test to the run of its checkpoint."""
         command = self.config.subcommand
-        check_trainer(self.config[command].trainer, command)
+        settings = self.config[command].trainer
+        resumed = self._find_last_checkpoint() if command == "fit" else {}
+        if settings.logger is not None:
+            return
+        run = _run_of_checkpoint(self.config[command].get("ckpt_path"))
+        if command == "fit":
+            folder = str(settings.default_root_dir or ".")
+            settings.logger = Namespace(
+                class_path="deepscm_pl.cli.runs.RunLogger",
+                init_args=Namespace(save_dir=folder, **resumed),
+            )
+        elif command == "test" and run is not None:
+            # Lightning's own choice would list a metric of −1 in HParams.
+            settings.logger = Namespace(
+                class_path="pytorch_lightning.loggers.TensorBoardLogger",
+                init_args=Namespace(
+                    save_dir=str(run.parent), name="", version=run.name, default_hp_metric=False
+                ),
+            )
+        else:
+            settings.logger = False  # and make no folder
+
+    def _find_last_checkpoint(self) -> dict[str, Any]:
+        """Resolve ``--ckpt_path last``; return the settings with which its run is logged on."""
+        settings = self.config[self.config.subcommand]
+        if settings.get("ckpt_path") != "last":
+            return {}
+        root = Path(settings.trainer.default_root_dir or ".")
+        found = read_last_checkpoint(checkpoint_folders(root, settings.checkpoint.dirpath))
+        if found is None:
+            settings.ckpt_path = None
+            message = "there is no checkpoint in %s to resume from: a new training starts"
+            rank_zero_info(message, for_terminal(root))
+            return {}
+        self.opened = Checkpoint(*found)
+        settings.ckpt_path = str(found[0])
+        settings.checkpoint.enable_version_counter = False  # later checkpoints are overwritten
+        run = _run_of_checkpoint(settings.ckpt_path)
+        steps = self.opened.content["global_step"]
+        return {} if run is None else {"version": run.name, "purge_step": steps}
+
+    def instantiate_classes(self) -> None:
+        """Make everything that no checkpoint describes; name the settings that do not fit."""
+        check_trainer(self.config[self.config.subcommand].trainer, self.config.subcommand)
         with named_errors("model"):
             super().instantiate_classes()
         if self.described is not None:
@@ -208,151 +330,91 @@ class TrainingCommand(LightningCLI):
             self.datamodule = self.described.data or self.datamodule
 
     def instantiate_trainer(self, **settings: Any) -> pl.Trainer:
-        """Make the trainer, with the reports as a checkpoint describes them."""
+        """Make the trainer, with the reports that a checkpoint describes."""
         parsed = self.config_init[self.subcommand]
-        reports = {} if self.described is None or not self.causal else self.described.reports
-        for name, kept in reports.items():
+        reports = {} if self.described is None or not self.is_causal else self.described.reports
+        for name, saved in reports.items():
             typed = {word.partition("=")[0].removeprefix(f"--{name}.") for word in self.words}
-            from_file = {setting: kept[setting] for setting in kept if setting not in typed}
-            settings_typed = vars(self.config[self.subcommand][name])
-            parsed[name] = REPORTS[name](**{**settings_typed, **from_file})
+            from_file = {setting: saved[setting] for setting in saved if setting not in typed}
+            parsed[name] = REPORTS[name](**vars(self.config[self.subcommand][name]) | from_file)
         if parsed.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(progress_for(sys.stdout))
         with named_errors("trainer"):
             return super().instantiate_trainer(**settings)
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Checkpoints on the validation split, and the reports of the test."""
-        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.monitor": f"validation/{'bound' if self.causal else 'accuracy'}",
-                "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.filename": "epoch={epoch}",
-                "checkpoint.auto_insert_metric_name": False,
-            }
-        )
-        if self.causal:
-            parser.add_lightning_class_args(AssociationReport, "association")
-            parser.add_lightning_class_args(EvaluationReport, "evaluation")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args`` only, whatever the words of the surrounding program are."""
-        self.config = parser.parse_args(args)
-        check_seed(self.config[self.config.subcommand].get("seed_everything"))
-
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: a checkpoint's settings come before the words, which may change them."""
-
     def after_instantiate_classes(self) -> None:
-        """Load the predictor; stop where a checkpoint does not fit the configuration's model."""
+        """Load the predictor; stop if a checkpoint does not fit the configuration's model."""
+        for callback in self._callbacks(EvaluationReport):
+            if callback.predictor is not None:
+                model = ImageClassifier.load_from_checkpoint(callback.predictor, trust=self.trust)
+                callback.classifier = lambda images, model=model: model.to(images.device)(
+                    images.float()
+                ).argmax(dim=-1)
         path = self.config[self.config.subcommand].get("ckpt_path")
-        content = None if path is None or path in _NO_FILES else self._content_of(path)
-        opened = {} if content is None else {path: content}
-        self.trainer.strategy.checkpoint_io = AtomicCheckpointIO(opened)
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EvaluationReport) and callback.predictor is not None:
-                callback.classifier = _load_classifier(callback.predictor, self.trust)
-        if content is None:
+        if path is None or path in _NOT_PATHS:
+            self.trainer.strategy.checkpoint_io = AtomicCheckpointIO({})
             return
+        opened, self.opened = self.opened, None
+        if opened is None or opened.path != Path(path):
+            opened = Checkpoint.read(path)
+        self.trainer.strategy.checkpoint_io = AtomicCheckpointIO({path: opened.content})
         try:
-            load_weights(self.model, content["state_dict"])
+            load_weights(self.model, opened.content["state_dict"])
         except ValueError as error:
             raise ValueError(
                 f"ckpt_path: {path} does not fit the model of the configuration: {error}"
             ) from None
 
-    def _content_of(self, path: str) -> dict[str, Any]:
-        """The content of a checkpoint, which is read here unless it was read before."""
-        opened, self.opened = self.opened, None
-        if opened is None or opened.path != Path(path):
-            opened = Checkpoint.read(path)
-        return opened.content
+    def _callbacks(self, kind: type[Any]) -> list[Any]:
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, kind)]
 
-    def before_instantiate_classes(self) -> None:
-        """Log a training to a new folder, and a test to the run of its checkpoint."""
-        command = self.config.subcommand
-        settings = self.config[command].trainer
-        goes_on = self._go_on() if command == "fit" else {}
-        if settings.logger is not None:
-            return
-        if command == "fit":
-            settings.logger = Namespace(
-                class_path="deepscm_pl.cli.runs.RunLogger",
-                init_args=Namespace(save_dir=str(settings.default_root_dir or "."), **goes_on),
-            )
-            return
-        run = _run_of(self.config[command].get("ckpt_path"))
-        if command == "test" and run is not None:
-            settings.logger = _tensorboard(save_dir=run.parent, name="", version=run.name)
-            return
-        settings.logger = False  # and make no folder
-
-    def _go_on(self) -> dict[str, Any]:
-        """Find what ``--ckpt_path last`` means, and how its run is logged on."""
-        settings = self.config[self.config.subcommand]
-        if settings.get("ckpt_path") != "last":
-            return {}
-        root = Path(settings.trainer.default_root_dir or ".")
-        found = read_last_checkpoint(checkpoint_folders(root, settings.checkpoint.dirpath))
-        settings.ckpt_path = None if found is None else str(found[0])
-        if found is None:
-            told = "there is no checkpoint in %s to go on from: training starts anew"
-            rank_zero_info(told, for_terminal(root))
-            return {}
-        # What was saved after this checkpoint is written once more.
-        settings.checkpoint.enable_version_counter = False
-        self.opened = Checkpoint(*found)
-        run = _run_of(str(found[0]))
-        steps = self.opened.content["global_step"]
-        return {} if run is None else {"version": run.name, "purge_step": steps}
-
-    def fit(
-        self,
-        model: pl.LightningModule,
-        datamodule: pl.LightningDataModule,
-        ckpt_path: str | None = None,
-    ) -> None:
-        """Train, test the best checkpoint, and say what to do next."""
+    def fit(self, **settings: Any) -> None:
+        """Train, test the best checkpoint, and print what to do next."""
+        model, datamodule, path = settings["model"], settings["datamodule"], settings["ckpt_path"]
         callback: Any = self.trainer.checkpoint_callback
         with (
-            _into_its_own_folder(ckpt_path),
-            self._nothing_left_of_a_refusal(),
-            self._tell_if_interrupted(
-                lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed)
+            # A resumed run may write to its own folder.
+            nullcontext() if path is None else _ignored("Checkpoint directory .* exists and is"),
+            self._discarding_refused_run(),
+            tell_if_interrupted(
+                self.trainer,
+                lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed),
             ),
-            restoring(ckpt_path),
+            restoring(path),
         ):
             try:
-                self.trainer.fit(
-                    model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
-                )
-            finally:
-                self._release_locks()
+                self.trainer.fit(**settings, weights_only=True)
+            finally:  # so that this process, too, can resume the run
+                for lock in self._callbacks(RunLock):
+                    lock.release()
         if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         require_trained(self.trainer)
         best = callback and (callback.best_model_path or callback.last_model_path)
-        if best:
-            test = shell_command("test", "--ckpt_path", best, *_trust_options(model, datamodule))
-            with self._tell_if_interrupted(lambda: f"the training is done; test it with: {test}"):
-                self.test(model, datamodule, best)
-            self._say_what_next(model, datamodule, Path(best))
-        else:
+        if not best:
             print("No checkpoint was written, so there is nothing to test.")
-
-    def _release_locks(self) -> None:
-        """Let the run be resumed in this process, too, where Lightning tears nothing down."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RunLock):
-                callback.release()
-
-    def _tell_if_interrupted(self, advice: Callable[[], str]) -> AbstractContextManager[None]:
-        return tell_if_interrupted(self.trainer, "fit", advice)
+            return
+        trust = _trust_options(model, datamodule)
+        test = shell_command("test", "--ckpt_path", best, *trust)
+        advice = f"the training is done; test it with: {test}"
+        with tell_if_interrupted(self.trainer, lambda: advice):
+            self.test(model=model, datamodule=datamodule, ckpt_path=best)
+        folder = self.trainer.log_dir  # a collective operation
+        if self.trainer.is_global_zero:
+            options = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
+            print(f"\nWatch the run:       tensorboard --logdir {_quoted(folder)}")
+            if isinstance(model, DeepSCM):
+                grids = self._callbacks(CounterfactualGrid)
+                do = grids[0].texts[0] if grids else f"{model.scm.graph.nodes[0]}*=1.1"
+                print(
+                    f"Ask the model:       deepscm counterfactual {options} "
+                    f"--do {_quoted(do)} --index 0 1 2 --out answers"
+                )
+            print(f"Evaluate it again:   deepscm test {options}")
 
     @contextmanager
-    def _nothing_left_of_a_refusal(self) -> Iterator[None]:
+    def _discarding_refused_run(self) -> Iterator[None]:
         """Leave no folder of a training that stops before its first step."""
         try:
             yield
@@ -362,147 +424,41 @@ class TrainingCommand(LightningCLI):
                 self.trainer.logger.discard()
             raise
 
-    def validate(
-        self,
-        model: pl.LightningModule,
-        datamodule: pl.LightningDataModule,
-        ckpt_path: str | None = None,
-    ) -> None:
-        """The quantities on the validation split."""
-        with _from_another_folder(), exit_on_termination(), restoring(ckpt_path):
-            self.trainer.validate(
-                model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
-            )
+    def validate(self, **settings: Any) -> None:
+        """Print the quantities on the validation split."""
+        self._evaluate(self.trainer.validate, settings)
 
-    def test(
-        self,
-        model: pl.LightningModule,
-        datamodule: pl.LightningDataModule,
-        ckpt_path: str | None = None,
-    ) -> None:
-        """The association table and the evaluation on the test split."""
-        # Lightning looks at SIGTERM with the next batch, which a report never asks for.
-        with _from_another_folder(), exit_on_termination(), restoring(ckpt_path):
-            self.trainer.test(
-                model,
-                datamodule=datamodule,
-                ckpt_path=ckpt_path,
-                weights_only=True,
-                verbose=not self.causal,  # the reports of a causal model say more
-            )
+    def test(self, **settings: Any) -> None:
+        """Write the association table and the evaluation on the test split."""
+        # The reports of a causal model contain more than Lightning's table.
+        self._evaluate(self.trainer.test, {**settings, "verbose": not self.is_causal})
         if self.trainer.is_global_zero:
-            _say_written(self.trainer)
+            _print_written_files(self.trainer)
 
-    def predict(
-        self,
-        model: pl.LightningModule,
-        datamodule: pl.LightningDataModule,
-        ckpt_path: str | None = None,
-    ) -> None:
-        """The quantities of every test image, as ``quantities.csv`` in the run's folder."""
+    def predict(self, **settings: Any) -> None:
+        """Write the quantities of every test image as ``quantities.csv`` in the run's folder."""
         predictions = Predictions()
         self.trainer.callbacks.append(predictions)  # type: ignore[attr-defined]
-        with _from_another_folder(), exit_on_termination(), restoring(ckpt_path):
-            self.trainer.predict(
-                model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True
-            )
-        path = run_folder(self.trainer) / "quantities.csv"
-        rows = predictions.of_all_processes(self.trainer)
-        if self.trainer.is_global_zero:
-            write_quantities(path, rows)
-            print(f"written: {for_terminal(path)}")
+        self._evaluate(self.trainer.predict, settings)
+        predictions.write(self.trainer, run_folder(self.trainer) / "quantities.csv")
 
-    def _say_what_next(
-        self, model: pl.LightningModule, datamodule: pl.LightningDataModule, best: Path
-    ) -> None:
-        folder = self.trainer.log_dir  # asks every process
-        if not self.trainer.is_global_zero:
-            return
-        trust = _trust_options(model, datamodule)
-        named = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
-        print(f"\nWatch the run:       {_command('tensorboard --logdir', folder)}")
-        if isinstance(model, DeepSCM):
-            print(
-                f"Ask the model:       deepscm counterfactual {named} "
-                f"{_command('--do', self._intervention(model))} --index 0 1 2 --out answers"
-            )
-        print(f"Evaluate it again:   deepscm test {named}")
-
-    def _intervention(self, model: DeepSCM) -> str:
-        """The first intervention that the run has drawn, or one that fits any model."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, CounterfactualGrid):
-                return callback.texts[0]
-        return f"{model.scm.graph.nodes[0]}*=1.1"
+    def _evaluate(self, method: Callable[..., Any], settings: Mapping[str, Any]) -> None:
+        # Lightning notices SIGTERM with the next batch, but a report may take long without one.
+        # The best checkpoint of a training that is resumed in another folder does not matter.
+        with (
+            _ignored("The dirpath has changed"),
+            exit_on_termination(),
+            restoring(settings["ckpt_path"]),
+        ):
+            method(**settings, weights_only=True)
 
 
-def _command(words: str, last: object) -> str:
-    """Words of a command line for people to copy, the last of which comes from elsewhere."""
-    return f"{words} {for_terminal(shlex.quote(str(last)))}"
-
-
-def run_training_command(words: list[str]) -> None:
-    """Run ``fit``, ``validate``, ``test`` or ``predict``.
-
-    A checkpoint brings its own model and data: without ``--config``, both are taken from it.
-
-    Raises:
-        FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If the checkpoint is truncated, foreign or hostile, or a configuration is longer
-            or deeper than any should be.
-    """
-    for option, text in pairwise(words):
-        check_yaml(text, option.lstrip("-"))
-    configurations, others = split_configurations(words)
-    configuration = Configuration.read(configurations)
-    with configuration.naming_lines():
-        # Options come after all files, because they win over them.
-        merged = [others[0], *configuration.words(), *others[1:]]
-        _run_training_command(merged, configuration, typed=words)
-
-
-def _run_training_command(words: list[str], configuration: Configuration, typed: list[str]) -> None:
-    settings = configuration.settings
-    check_configuration(settings)
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        end_with_parent()
-    path = _option(words, "--ckpt_path")
-    checkpoint = None if path is None or path in _NO_FILES else path
-    if checkpoint is not None and is_exported(checkpoint) and words[0] == "fit":
-        raise ValueError(
-            f"ckpt_path: {checkpoint} is an exported model, without the state of the optimiser; "
-            "to go on training, give the .ckpt file that it was exported from."
-        )
-    for room in ROOMS:
-        import_all(room)
-    trust, words = trusted_packages(words)
-    described = opened = None
-    if checkpoint is None:
-        _require_checkpoint(words, path)
-    elif _has_configuration(words) or _names_model(words):
-        opened = Checkpoint.read(checkpoint, trust=trust)
-    else:
-        opened = Checkpoint.read(checkpoint, trust=trust)
-        described, words = read_described(opened, words)
-    model = _model_class(words, settings) if described is None else type(described.model)
-    try:
-        with quiet_log_threads(), without_noise():
-            TrainingCommand(words, model, described, trust, typed, opened)
-    finally:
-        _leave_processes()
-
-
-def _require_checkpoint(words: list[str], path: str | None) -> None:
-    """Refuse to evaluate a model that was never trained."""
-    if words[0] != "fit" and path is None and not {"-h", "--help"} & set(words[1:]):
-        raise ValueError(
-            "expected a trained model, but got no --ckpt_path; give the checkpoint of a training "
-            "(--ckpt_path FILE.ckpt)."
-        )
+def _quoted(word: object) -> str:
+    return for_terminal(shlex.quote(str(word)))
 
 
 def _trust_options(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> list[str]:
-    """The options by which a command may import what a training has imported."""
+    """The options with which a command may import what a training has imported."""
     described: Any = [dict(model.hparams)]
     if isinstance(datamodule, CausalDataModule):
         described.append(datamodule.configuration())
@@ -510,88 +466,25 @@ def _trust_options(model: pl.LightningModule, datamodule: pl.LightningDataModule
     return ["--trust", *packages] if packages else []
 
 
-def _leave_processes() -> None:
-    """End the connections between processes: left to the end of Python, they can abort it."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
-
-
-def _tensorboard(**arguments: object) -> Namespace:
-    """A logger to TensorBoard; Lightning's own choice would list a metric of −1 in its HParams."""
-    texts = {name: str(value) for name, value in arguments.items()}
-    return Namespace(
-        class_path="pytorch_lightning.loggers.TensorBoardLogger",
-        init_args=Namespace({**texts, "default_hp_metric": False}),
-    )
-
-
-def _run_of(path: str | None) -> Path | None:
-    """The folder of the run that keeps a checkpoint in its folder ``checkpoints``."""
-    if path is None or path in _NO_FILES:
+def _run_of_checkpoint(path: str | None) -> Path | None:
+    """The folder of the run that has a checkpoint in its folder ``checkpoints``."""
+    if path is None or path in _NOT_PATHS:
         return None
     folder = Path(path).resolve().parent
     return folder.parent if folder.name == "checkpoints" else None
 
 
-def _has_configuration(words: list[str]) -> bool:
-    return any(_option(words, name) is not None for name in ("--config", "-c"))
-
-
-def _names_model(words: list[str]) -> bool:
-    """Whether the user names a model of another class than that of the checkpoint."""
-    return any(_option(words, name) is not None for name in ("--model", "--model.class_path"))
-
-
-def _model_class(words: list[str], settings: Mapping[str, Any]) -> type[pl.LightningModule]:
-    """The class of ``model`` in options or settings; DeepSCM where none is named."""
-    model = settings.get("model")
-    found = model.get("class_path") if isinstance(model, Mapping) else None
-    for name in ("--model", "--model.class_path"):
-        found = _option(words, name) or found
-    if found is None:
-        return DeepSCM
-    # The user names it, so its module may be imported.
-    return restore_class(str(found), (pl.LightningModule,), [str(found).partition(".")[0]])
-
-
-def _option(words: list[str], name: str) -> str | None:
-    for word, following in zip(words, [*words[1:], None], strict=True):
-        if word == name:
-            return following
-        if word.startswith(f"{name}="):
-            return word.removeprefix(f"{name}=")
-    return None
-
-
-def _load_classifier(path: str, trust: Sequence[str]) -> Callable[[Tensor], Tensor]:
-    """From images in grey levels to the classes that the classifier in a checkpoint sees."""
-    model = ImageClassifier.load_from_checkpoint(path, trust=trust)
-    return lambda images: model.to(images.device)(images.float()).argmax(dim=-1)
-
-
 @contextmanager
-def _without(warning: str) -> Iterator[None]:
-    """Say nothing that begins with ``warning``."""
+def _ignored(warning: str) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", warning)
         yield
 
 
-def _from_another_folder() -> AbstractContextManager[None]:
-    """Say nothing of the best checkpoint of a training that goes on elsewhere: none does."""
-    return _without("The dirpath has changed")
-
-
-def _into_its_own_folder(ckpt_path: str | None) -> AbstractContextManager[None]:
-    """Say nothing of the checkpoints of a run where it is that run which goes on."""
-    return nullcontext() if ckpt_path is None else _without("Checkpoint directory .* exists and is")
-
-
-def _say_written(trainer: pl.Trainer) -> None:
-    """Name each file, but count the pictures that were drawn on the way."""
-    written: list[Path] = []
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        written += getattr(callback, "written", [])
+def _print_written_files(trainer: pl.Trainer) -> None:
+    """Print each file, but only the number of the pictures of earlier epochs."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    written = [path for callback in callbacks for path in getattr(callback, "written", [])]
     of_epochs = [path for path in written if "-epoch=" in path.stem]
     for path in written:
         if path not in of_epochs:

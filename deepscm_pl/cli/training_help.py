@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 
-from deepscm_pl.cli.configurations import Configuration, split_configurations
+from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.parser import FriendlyArgumentParser, fail
+from deepscm_pl.cli.words import split_configurations
 
 __all__ = ["TRAINING_COMMANDS", "check_training_words", "training_help"]
 
@@ -38,10 +39,10 @@ def training_help(command: str) -> str:
 
 
 def check_training_words(words: Sequence[str]) -> None:
-    """Refuse what is wrong on a command line before Lightning is imported.
+    """Check a command line before Lightning is imported.
 
     Raises:
-        SystemExit: If there is no such option, after one line that names the nearest.
+        SystemExit: If there is no such option, after one line with the nearest one.
         FileNotFoundError: If a configuration does not exist.
         ValueError: If there are no options, or a configuration is not valid YAML.
     """
@@ -53,7 +54,7 @@ def check_training_words(words: Sequence[str]) -> None:
     options = {*_OPTION.findall(_options_text()), "ckpt_path", "trust", "help", "verbose"}
     for word in words[1:]:
         name = word.partition("=")[0].removesuffix("+")
-        if name.startswith("--") and not _is_known(name[2:], options):
+        if name.startswith("--") and not _is_option(name[2:], options):
             parser = FriendlyArgumentParser(prog=f"deepscm {words[0]}", add_help=False)
             for each in sorted(options):
                 parser.add_argument(f"--{each}")
@@ -61,7 +62,7 @@ def check_training_words(words: Sequence[str]) -> None:
     Configuration.read(split_configurations(words)[0])
 
 
-def _is_known(name: str, options: set[str]) -> bool:
+def _is_option(name: str, options: set[str]) -> bool:
     group, _, rest = name.partition(".")
     if group in _COMPLETE_GROUPS and rest and rest != "help":
         return f"{group}.{rest.partition('.')[0]}" in options

@@ -1,4 +1,4 @@
-"""YAML that may come from a stranger: measured before anything is made of it."""
+"""YAML from untrusted sources, whose size is checked before anything is made of it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,13 @@ PARSER_MODE = "yaml within limits"
 """The mode of jsonargparse in which all that it reads is checked first."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-_BYTES = 2**20
-"""Of a configuration at most; those of this package have some thousands."""
-_DEPTH = 64
-"""Levels of lists and mappings at most."""
-_NODES = 50_000
-"""Values at most, those that aliases repeat included."""
-_TOO_DEEP = "nesting depth"
-"""In the message of libyaml, which stops at a thousand by itself."""
+_MAX_BYTES = 2**20
+_MAX_NESTING = 64
+_MAX_VALUES = 50_000  # with those that aliases repeat
 
 
 def experiments() -> dict[str, Path]:
-    """The configurations that are installed with this package, by names such as digits/full."""
+    """Return the configurations of this package, by names such as digits/full."""
     package = Path(__file__).parents[1]
     installed = package / "experiments"
     folder = installed if installed.is_dir() else package.parent / "experiments"
@@ -42,15 +36,7 @@ class YAMLLimitError(yaml.YAMLError, ValueError):
 
 
 def read_text(path: Path, where: str) -> str:
-    """Read a file of YAML.
-
-    Args:
-        path: The file.
-        where: Its name in errors.
-
-    Raises:
-        ValueError: If it is too long, or not UTF-8.
-    """
+    """Read a file of YAML; raise ValueError with ``where`` if it is too long, or not UTF-8."""
     _check_length(path.stat().st_size, where)
     try:
         return path.read_text(encoding="utf-8")
@@ -59,15 +45,7 @@ def read_text(path: Path, where: str) -> str:
 
 
 def load_yaml(text: str, where: str) -> Any:
-    """What a YAML text stands for, once :func:`check_yaml` has let it pass.
-
-    Args:
-        text: The text.
-        where: Where it stands, for errors.
-
-    Raises:
-        ValueError: If it is no YAML, or exceeds a limit.
-    """
+    """Check and load a YAML text; raise ValueError with ``where`` if it is no YAML."""
     check_yaml(text, where)
     try:
         return get_loader("yaml")(text)
@@ -76,14 +54,10 @@ def load_yaml(text: str, where: str) -> Any:
 
 
 def check_yaml(text: str, where: str) -> None:
-    """Raise if a YAML text exceeds a limit; nothing is made of it.
+    """Raise if a YAML text, named ``where`` in errors, exceeds a limit.
 
-    Texts inside of it count as YAML, too, because the parser of options reads them as such. What is
-    no YAML passes: its reader names what is wrong with it.
-
-    Args:
-        text: The text.
-        where: Where it stands, for errors.
+    Texts inside of it count as YAML, too, because the parser of options reads them as such. A text
+    that is no YAML passes: its reader names the fault.
 
     Raises:
         YAMLLimitError: Naming the limit.
@@ -107,69 +81,64 @@ than 64 deep; flatten it.
         except YAMLLimitError:
             raise
         except yaml.YAMLError as error:
-            if _TOO_DEEP in str(error):
+            if "nesting depth" in str(error):  # the limit of libyaml itself
                 raise size.too_deep() from None
 
 
 @dataclass
 class _Size:
-    """What the events of a YAML text have made so far, were aliases written out."""
+    """Number of values in the events of a YAML text so far, with those that aliases repeat."""
 
     where: str
     total: int = 0
     open: list[tuple[str | None, int]] = field(default_factory=list)
     """The anchor, and the total before it, of every collection that has not ended."""
-    anchors: dict[str, int] = field(default_factory=dict)
+    anchors: dict[str | None, int] = field(default_factory=dict)
 
     def add(self, event: yaml.Event) -> None:
         if isinstance(event, CollectionEndEvent):
             anchor, before = self.open.pop()
-            self._keep(anchor, self.total - before)
+            self.anchors[anchor] = self.total - before
         if not isinstance(event, NodeEvent):
             return
-        self.total += self._nodes(event)
-        if self.total > _NODES:
+        self.total += self._values(event)
+        if self.total > _MAX_VALUES:
             raise YAMLLimitError(
-                f"{self.where} has more than {_NODES:,} values, those that aliases repeat "
-                "included; shorten it."
+                f"{self.where} has more than {_MAX_VALUES:,} values, with those that aliases "
+                "repeat; shorten it."
             )
         if isinstance(event, CollectionStartEvent):
             self.open.append((event.anchor, self.total - 1))
-            if len(self.open) > _DEPTH:
+            if len(self.open) > _MAX_NESTING:
                 raise self.too_deep()
         elif isinstance(event, ScalarEvent):
-            self._keep(event.anchor, 1)
+            self.anchors[event.anchor] = 1
 
     def too_deep(self) -> YAMLLimitError:
         return YAMLLimitError(
-            f"{self.where} nests lists or mappings more than {_DEPTH} deep; flatten it."
+            f"{self.where} nests lists or mappings more than {_MAX_NESTING} deep; flatten it."
         )
 
-    def _nodes(self, event: NodeEvent) -> int:
-        """How many values an event stands for."""
+    def _values(self, event: NodeEvent) -> int:
         if not isinstance(event, AliasEvent):
             return 1
         if any(anchor == event.anchor for anchor, _ in self.open):
             raise YAMLLimitError(f"{self.where} contains itself by *{event.anchor}; write it out.")
-        return self.anchors.get(event.anchor or "", 1)
-
-    def _keep(self, anchor: str | None, nodes: int) -> None:
-        if anchor is not None:
-            self.anchors[anchor] = nodes
+        return self.anchors.get(event.anchor, 1)
 
 
 def _texts_within(event: yaml.Event, whole: str) -> Iterator[str]:
-    """The text of an event, where it could be a list, a mapping or an alias itself."""
+    """The text of an event, if it could be a list, a mapping or an alias itself."""
     if isinstance(event, ScalarEvent) and event.value != whole:
         text = event.value.strip()
-        if len(text) > _DEPTH and any(sign in text for sign in "[{&"):
+        if len(text) > _MAX_NESTING and any(sign in text for sign in "[{&"):
             yield text
 
 
 def _check_length(length: int, where: str) -> None:
-    if length > _BYTES:
+    if length > _MAX_BYTES:
         raise YAMLLimitError(
-            f"{where} is longer than {_BYTES:,} bytes; a configuration has some thousands."
+            f"{where} is longer than {_MAX_BYTES:,} bytes; a configuration has some thousands."
         )
 
 

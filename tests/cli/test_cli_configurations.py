@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from deepscm_pl.cli import main
-from deepscm_pl.cli.configurations import Configuration, merge_settings, split_configurations
+from deepscm_pl.cli.configurations import Configuration, merge_settings
+from deepscm_pl.cli.words import split_configurations
 
 from tiny import CONFIGURATION
 

@@ -103,6 +103,6 @@ def test_another_broken_pipe_is_an_error(monkeypatch, capsys):
     def fail(*_):
         raise BrokenPipeError("a worker has died")
 
-    monkeypatch.setattr(sys.modules["deepscm_pl.cli.main"], "_answer", fail)
+    monkeypatch.setattr(sys.modules["deepscm_pl.cli.main"], "_run_command", fail)
     assert main(["experiments"]) == 1
     assert "a worker has died" in capsys.readouterr().err

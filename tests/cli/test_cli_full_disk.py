@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepscm_pl.callbacks import CounterfactualGrid, figure_callback
 from deepscm_pl.cli import main
-from deepscm_pl.cli.main import _told
+from deepscm_pl.cli.main import _message_of
 from deepscm_pl.cli.runs import RunLogger
 from deepscm_pl.data import DigitsDataModule, digits
 from deepscm_pl.figures import save_figure
@@ -160,10 +160,10 @@ def test_other_errors_stay(tmp_path):
 
 def test_what_only_the_system_says_is_told():
     """Wherever else a disk is full."""
-    assert _told(FULL) == (
-        f"the disk is full ({FULL}); files that were complete before are as they were."
+    assert _message_of(FULL) == (
+        f"the disk is full ({FULL}); files that were complete before are unchanged."
     )
-    assert _told(PermissionError("x")) == "x"
+    assert _message_of(PermissionError("x")) == "x"
 
 
 class _SavesCheckpoints(pl.Callback):
@@ -208,7 +208,7 @@ def test_a_logger_names_the_folder_of_the_run(tmp_path, monkeypatch):
     logger = RunLogger(str(tmp_path))
     assert logger.version == 0
     with pytest.raises(
-        DiskFullError, match=r"version_0 could not .*--ckpt_path last goes on from them"
+        DiskFullError, match=r"version_0 could not .*--ckpt_path last resumes from them"
     ):
         logger.log_metrics({"x": 1.0}, 0)
 

@@ -182,8 +182,8 @@ def test_moments_of_parts_are_those_of_all():
 
 def test_pictures_show_the_first(ask, capsys, monkeypatch):
     """And the output says so."""
-    monkeypatch.setattr(answers, "_ROWS", 2)
-    monkeypatch.setattr(answers, "_COLUMNS", 3)
+    monkeypatch.setattr(answers, "_MAX_ROWS", 2)
+    monkeypatch.setattr(answers, "_MAX_COLUMNS", 3)
     interventions = ["thickness=2", "thickness=3", "thickness=4"]
     out = ask("a", "counterfactual", "--index", "1", "2", "3", "--do", *interventions)
     printed = capsys.readouterr().out

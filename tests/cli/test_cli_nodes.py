@@ -100,7 +100,7 @@ def test_machines_that_find_other_checkpoints_do_not_train_as_one(tmp_path):
 
 def test_what_is_gone_on_from_is_compared(tmp_path, monkeypatch):
     compared = []
-    monkeypatch.setattr(runs, "_of_every_process", lambda own: compared.append(own) or [own])
+    monkeypatch.setattr(runs, "_gather", lambda own: compared.append(own) or [own])
     arguments = [*words(tmp_path), "--trainer.max_epochs", "1", "--ckpt_path", "last"]
     assert main(arguments) == 0
     folder = tmp_path / "lightning_logs" / "version_0" / "checkpoints"

@@ -124,7 +124,7 @@ def test_a_scan_that_does_not_fit_is_named(run, tmp_path, capsys, shape, message
 
 def test_rows_of_the_test_split_are_prepared_already(run, tmp_path, capsys):
     assert ask(run[1], tmp_path / "out", "--index", "0", "--prepare") == 1
-    assert "prepare: expected with --observations alone" in capsys.readouterr().err
+    assert "prepare: expected with --observations only" in capsys.readouterr().err
 
 
 def test_data_that_are_not_made_from_files_say_so(tmp_path):

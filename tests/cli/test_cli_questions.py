@@ -273,7 +273,7 @@ def test_slices_as_nifti_come_back_through_the_program(checkpoint, tmp_path, cap
     words = ["counterfactual", "--ckpt_path", str(checkpoint), "--format", "nifti"]
     do = ["--do", "thickness+=0"]
     assert main([*words, *do, "--index", "4", "--out", str(out)]) == 0
-    assert "elements of 1 mm" in capsys.readouterr().out
+    assert "voxels of 1 mm" in capsys.readouterr().out
     rows = read(out)
     image = nibabel.load(out / rows[0]["image"])
     assert image.shape == (8, 8, 1)
@@ -284,7 +284,7 @@ def test_slices_as_nifti_come_back_through_the_program(checkpoint, tmp_path, cap
     table.write_text((out / "answers.csv").read_text())
     again = tmp_path / "b"
     assert main([*words, *do, "--observations", str(table), "--out", str(again)]) == 0
-    assert "elements of 1 mm" not in capsys.readouterr().out
+    assert "voxels of 1 mm" not in capsys.readouterr().out
     for row in read(again):
         found = nibabel.load(again / row["image"])
         assert np.array_equal(np.asarray(found.dataobj)[..., 0], expected)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_cli_interruptions import last, run_of, words
 
 from deepscm_pl.cli import main
-from deepscm_pl.cli.described import describe_resumption
+from deepscm_pl.cli.described import describe_resumption, tell_if_interrupted
 
 PARTIAL = [".samples-epoch=0.png.1234.partial", ".epoch=0.ckpt.77.partial"]
 
@@ -59,3 +60,10 @@ def test_nothing_saved_is_told(tmp_path):
     for folder in (tmp_path, tmp_path / "missing", None):
         found = describe_resumption(folder, ["fit", "--config", "a b.yaml"])
         assert found == "nothing was saved yet; begin anew with: deepscm fit --config 'a b.yaml'"
+
+
+def test_names_of_folders_are_escaped_where_a_training_is_interrupted(capsys):
+    trainer = SimpleNamespace(interrupted=True, is_global_zero=True)
+    with pytest.raises(KeyboardInterrupt), tell_if_interrupted(trainer, lambda: "\x1b[31m"):
+        raise KeyboardInterrupt
+    assert "interrupted; \\x1b[31m" in capsys.readouterr().err

@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import get_args
 
 import pytest
 
+from deepscm_pl.cli.commands import WorldName
 from deepscm_pl.cli.main import main
-from deepscm_pl.cli.options import DIGIT_WORLD_NAMES
 from deepscm_pl.worlds import DIGIT_WORLDS
 
 from write_training_help import PATH, options_of
@@ -115,7 +116,7 @@ def test_a_question_imports_what_it_uses(checkpoint, tmp_path):
 
 
 def test_worlds_are_named_as_they_are():
-    assert [world.name for world in DIGIT_WORLDS] == list(DIGIT_WORLD_NAMES)
+    assert [world.name for world in DIGIT_WORLDS] == list(get_args(WorldName))
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])

@@ -29,7 +29,7 @@ from deepscm_pl.training import DeepSCM, load_data
 from oracle import make
 
 DO = ["--do", "age=80", "sex=1, ventricle_volume*=1.5"]
-UNKNOWN = "image: it is not known where the images lie in a scanner"
+UNKNOWN = "image: the position of the images in a scanner is not known"
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ HOSTILE = {
     "deep mappings": ("{a: " * 5000 + "}" * 5000, "nests lists or mappings more than 64 deep"),
     "deep dashes": ("- " * 5000, "nests lists or mappings more than 64 deep"),
     "a bit too deep": ("[" * 65 + "]" * 65, "nests lists or mappings more than 64 deep"),
-    "aliases": (BOMB, "more than 50,000 values, those that aliases repeat included"),
+    "aliases": (BOMB, "more than 50,000 values, with those that aliases repeat"),
     "itself": ("model: &a {graph: *a}", r"contains itself by *a"),
     "long": ("a: b\n" * 10**6, "longer than 1,048,576 bytes"),
     "many": ("a: [" + "1," * 60_000 + "]", "more than 50,000 values"),
@@ -98,7 +98,7 @@ def test_what_may_be_written_passes():
 
 def test_settings_have_names(tmp_path):
     (tmp_path / "list.yaml").write_text("[1]")
-    with pytest.raises(ValueError, match=r"list\.yaml holds no settings; expected 'name: value'"):
+    with pytest.raises(ValueError, match=r"list\.yaml has no settings; expected 'name: value'"):
         Configuration.read([str(tmp_path / "list.yaml")])
     with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.yaml"):
         Configuration.read([str(tmp_path / "none.yaml")])

@@ -1,0 +1,310 @@
+"""The commands that do not train, as functions whose parameters are their options.
+
+Nothing that takes long to import is imported before a function is called.
+"""
+
+# ruff: noqa: D417 - options of several commands are described once, with their types
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from deepscm_pl.cli.options import Command, Option
+from deepscm_pl.escaping import for_terminal
+
+__all__ = ["COMMANDS", "AnswerOptions", "DrawOptions", "ObservationOptions", "WorldName"]
+
+File = Annotated[Path, Option("FILE")]
+Folder = Annotated[Path, Option("DIR")]
+CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
+NewFolder = Annotated[Path, Option("DIR", help="Folder to make; new or empty.")]
+Trusted = Annotated[
+    tuple[str, ...],
+    Option(
+        "PACKAGE",
+        help="Packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
+        "torch.nn and torch.optim; they are imported, and their constructors run.",
+    ),
+]
+Interventions = Annotated[
+    list[str],
+    Option(
+        "TEXT",
+        help="Intervention: variable=number, variable=class, variable+=number or "
+        "variable*=number. Commas join several variables into one intervention; further texts "
+        "are further interventions.",
+    ),
+]
+Workers = Annotated[
+    int | None, Option("NUMBER", help="Number of processes (default: one for each core).")
+]
+FormatOption = Annotated[Literal["png", "nifti"] | None, Option(flags=("--format",))]
+WorldName = Literal[
+    "thickness-intensity", "thickness-intensity-falling", "thickness-slant", "thickness-width"
+]
+
+
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Options of every question.
+
+    Args:
+        seed: Seed of the noise.
+        image_format: Files of the images: png to look at, with the middle planes of volumes; nifti
+            (.nii.gz) with the position and the header of the scan (default: nifti for volumes, png
+            for others).
+        npz: Write all values as answers.npz, too.
+    """
+
+    ckpt_path: CheckpointPath
+    out: NewFolder
+    trust: Trusted = ()
+    seed: int = 0
+    image_format: FormatOption = None
+    npz: bool = False
+
+
+@dataclass(frozen=True)
+class DrawOptions:
+    """Options of samples.
+
+    Args:
+        size: Number of observations to draw.
+        temperature: Scale of the pixel noise that the image's likelihood draws, 0 for none
+            (default: as the model was configured, mostly 1).
+    """
+
+    size: int = 8
+    temperature: Annotated[float | None, Option("NUMBER")] = None
+
+
+@dataclass(frozen=True)
+class ObservationOptions:
+    """Options that name observations.
+
+    Args:
+        index: Rows of the run's test split, from 0.
+        observations: Table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by
+            path, relative to the table.
+        prepare: The images of --observations are as the run's files were: cut, resize and
+            normalise them as its data module did.
+        root: Present folder of the run's data.
+    """
+
+    index: Annotated[list[int] | None, Option("ROW", exclusive=True)] = None
+    observations: Annotated[Path | None, Option("FILE.csv", exclusive=True)] = None
+    prepare: bool = False
+    root: Annotated[Path | None, Option("DIR", ("--data.root",))] = None
+
+
+def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
+    """Association: draw observations from a trained model."""
+    from deepscm_pl.cli.questions import answer_by_drawing
+
+    answer_by_drawing(answers, drawing)
+
+
+def intervene(answers: AnswerOptions, do: Interventions, drawing: DrawOptions) -> None:
+    """Intervention: draw observations under do(...), several if --do is repeated."""
+    from deepscm_pl.cli.questions import answer_by_drawing
+
+    answer_by_drawing(answers, drawing, do)
+
+
+def counterfactual(
+    answers: AnswerOptions,
+    do: Interventions,
+    observed: ObservationOptions,
+    num_particles: int = 1,
+) -> None:
+    """Counterfactual: what observations would have been, had do(...) been done.
+
+    Args:
+        num_particles: Number of draws of what observations leave open.
+    """
+    from deepscm_pl.cli.questions import answer_counterfactual
+
+    answer_counterfactual(answers, do, observed, num_particles)
+
+
+def make_morphomnist(
+    mnist: Folder,
+    out: NewFolder,
+    world: WorldName = "thickness-intensity",
+    attributes: Folder | None = None,
+    seed: int = 0,
+    workers: Workers = None,
+    limit: int | None = None,
+    download: bool = False,
+) -> None:
+    """Render MNIST digits in a known world, such as one where thickness causes intensity.
+
+    Args:
+        mnist: Folder with MNIST, as torchvision stores it (MNIST/raw inside).
+        world: Known world of the digits.
+        attributes: Folder with train-morpho.csv and t10k-morpho.csv, whose values are imposed
+            (default: values are drawn).
+        seed: Seed of the drawn values.
+        limit: Render only the first images of each split.
+        download: Download MNIST into --mnist if it is not there.
+    """
+    from deepscm_pl.data import generate_morphomnist, known_world
+
+    generate_morphomnist(
+        mnist, out, attributes, seed, workers, download, limit=limit, world=known_world(world)
+    )
+    _print_written(out)
+
+
+def make_brain(
+    out: NewFolder,
+    size: int = 1000,
+    shape: Annotated[tuple[int, ...], Option("SIZE")] = (64, 64),
+    image_format: FormatOption = None,
+    seed: int = 0,
+    fractions: Annotated[tuple[float, float, float], Option("SHARE")] = (0.8, 0.1, 0.1),
+    workers: Workers = None,
+) -> None:
+    """Draw heads whose age and sex cause the volumes of brain and ventricles, as slices or volumes.
+
+    Args:
+        size: Number of heads.
+        shape: Rows and columns of slices, or three sizes of volumes: left to right, back to front,
+            bottom to top.
+        image_format: png, for slices, or nifti (default: png for slices, nifti for volumes).
+        seed: Seed of the heads.
+        fractions: Shares of training, validation and test.
+    """
+    from deepscm_pl.data import generate_brain
+
+    generate_brain(out, size, shape, image_format, seed, fractions, workers)
+    _print_written(out)
+
+
+def export(
+    ckpt_path: CheckpointPath,
+    out: File = Path("model.safetensors"),
+    overwrite: bool = False,
+    trust: Trusted = (),
+) -> None:
+    """Write a trained model as one safetensors file, for questions but not for further training.
+
+    Args:
+        out: File to write, new, ending in .safetensors.
+        overwrite: Replace the file if it exists.
+    """
+    from deepscm_pl.checkpoints.export import write_model
+    from deepscm_pl.numerals import format_number
+
+    model = write_model(ckpt_path, out, overwrite, trust)
+    for name, variable in model["variables"].items():
+        print(for_terminal(f"{name}: {', '.join(_variable_properties(variable))}"))
+    megabytes = format_number(out.stat().st_size / 1e6)
+    print(f"{model['parameters']:,} parameters, {model['weights']} weights, {megabytes} MB")
+    _print_written(out)
+
+
+def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:
+    yield variable["values"]
+    if variable["shape"] != [1]:
+        yield " × ".join(map(str, variable["shape"]))
+    yield from variable["classes"] or ()
+    if variable["unit"]:
+        yield variable["unit"]
+
+
+def graph(
+    config: Annotated[list[str] | None, Option("FILE", ("-c", "--config"), exclusive=True)] = None,
+    edges: Annotated[str | None, Option(exclusive=True)] = None,
+    out: File = Path("graph.svg"),
+) -> None:
+    """Draw a causal graph.
+
+    Args:
+        config: Configuration of a model, a YAML file; several are merged, and later ones win.
+        edges: The graph as text, such as 'age -> volume; volume -> image'.
+        out: File to write, ending in .svg, .png or .pdf.
+    """
+    from deepscm_pl.cli.configurations import Configuration
+    from deepscm_pl.figures import draw_graph, save_figure
+    from deepscm_pl.graph import CausalGraph
+
+    edges_of_graph: Any = edges
+    if config is not None:
+        model = Configuration.read(config).settings.get("model")
+        edges_of_graph = model.get("graph") if isinstance(model, dict) else None
+        if not isinstance(edges_of_graph, str | dict):
+            raise ValueError(f"config: {', '.join(config)} has no entry model.graph; add one.")
+    _print_written(save_figure(draw_graph(CausalGraph(edges_of_graph)), out))
+
+
+def list_experiments(
+    name: Annotated[str | None, Option("NAME", ("name",))] = None,
+    out: Annotated[Path | None, Option("FILE.yaml")] = None,
+) -> None:
+    """List the experiments of this package, or copy one to change it.
+
+    Args:
+        name: Experiment, such as digits/full.
+        out: New file for its complete configuration (default: print it).
+    """
+    import yaml
+
+    import deepscm_pl
+    from deepscm_pl.cli.configurations import Configuration
+    from deepscm_pl.cli.parser import nearest
+    from deepscm_pl.cli.yaml_files import experiments
+    from deepscm_pl.files import new_file
+
+    known = experiments()
+    if name is None:
+        if out is not None:
+            raise ValueError("out: expected the name of an experiment before it; give one.")
+        for experiment, path in known.items():
+            print(f"{experiment:<{max(map(len, known))}}  {_first_comment(path)}")
+        return
+    if name not in known:
+        raise FileNotFoundError(
+            f"there is no experiment {name!r}"
+            f"{nearest(name, known) or '; deepscm experiments lists them.'}"
+        )
+    text = (
+        f"# {_first_comment(known[name])}\n"
+        f"# The experiment {name} of deepscm_pl {deepscm_pl.__version__}, complete.\n"
+        + yaml.safe_dump(
+            Configuration.read([str(known[name])]).settings, sort_keys=False, width=100
+        )
+    )
+    if out is None:
+        print(text, end="")
+        return
+    if out.exists() or out.is_symlink():
+        raise ValueError(f"out: {out} exists; name a new file.")
+    if not out.parent.is_dir():
+        raise ValueError(f"out: there is no folder {out.parent}; make it first.")
+    with new_file(out) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    _print_written(out)
+
+
+def _first_comment(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.readline().lstrip("# ").strip()
+
+
+def _print_written(path: Path) -> None:
+    print(f"written: {for_terminal(path)}")
+
+
+COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
+    "sample": sample,
+    "intervene": intervene,
+    "counterfactual": counterfactual,
+    "data": {"morphomnist": make_morphomnist, "brain": make_brain},
+    "experiments": list_experiments,
+    "export": export,
+    "graph": graph,
+}
