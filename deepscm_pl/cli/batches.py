@@ -28,14 +28,14 @@ _COMPRESSED = 4
 
 @dataclass(frozen=True)
 class Request:
-    """How much is asked for.
+    """The size of a request.
 
     Attributes:
-        observations: How many, at least.
-        interventions: How many.
-        particles: Draws of each observation.
-        factual: Whether the observations themselves are written, too.
-        npz: Whether all values are written as arrays, too.
+        observations: Number of observations, at least.
+        interventions: Number of interventions.
+        particles: Draws for each observation.
+        factual: Whether the observations are written as well.
+        npz: Whether all values are written as arrays as well.
     """
 
     observations: int
@@ -46,23 +46,23 @@ class Request:
 
     @property
     def answers(self) -> int:
-        """How many sets of values are written."""
+        """Number of sets of values that are written."""
         return self.observations * (self.interventions * self.particles + self.factual)
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The division of a request.
+    """The division of a request into batches.
 
-    It follows from the model and the request, not from the machine, because the random numbers of
-    an answer follow from its place: the seed of the first batch is that of the request, those of
-    others are derived from it.
+    It depends on the model and the request, not on the machine, because the random numbers of an
+    answer depend on its batch: the seed of the first batch is that of the request, and others are
+    derived from it.
 
     Attributes:
-        rows: Observations at a time.
-        particles: Particles at a time; of several batches of particles each is of one observation.
+        rows: Observations per batch.
+        particles: Particles per batch; with several batches of particles, each has one observation.
         elements: Numbers in one answer.
-        item: Bytes of a number.
+        item: Bytes per number.
     """
 
     rows: int
@@ -72,7 +72,7 @@ class Batches:
 
     @classmethod
     def of(cls, scm: StructuralCausalModel, request: Request) -> Batches:
-        """Divide a request so that the memory that it takes does not grow with it."""
+        """Divide a request so that its memory is bounded."""
         elements = sum(math.prod(scm[name].domain.shape) for name in scm.graph.nodes)
         each = elements * (request.interventions + 1)
         particles = max(1, min(request.particles, _ELEMENTS // each))
@@ -81,29 +81,26 @@ class Batches:
         return cls(rows, particles, elements, scm.dtype.itemsize)
 
     def seed(self, seed: int, batch: int, chunk: int = 0) -> int:
-        """The seed of some particles of a batch of observations."""
+        """The seed of a batch of observations and a chunk of particles."""
         if batch == chunk == 0:
             return seed
         return int(np.random.SeedSequence([seed, batch, chunk]).generate_state(1, np.uint64)[0])
 
     def chunks(self, particles: int) -> Iterator[tuple[int, int]]:
-        """The first and the number of the particles that are drawn at a time."""
+        """The first particle and the number of particles of each chunk."""
         for first in range(0, particles, self.particles):
             yield first, min(self.particles, particles - first)
 
     def check(
         self, scm: StructuralCausalModel, request: Request, folder: Path, option: str
     ) -> None:
-        """Raise if the answers do not fit the memory or the disk.
+        """Raise ValueError, naming the largest option, if the answers exceed memory or disk.
 
         Args:
             scm: The model.
-            request: What is asked for.
-            folder: Where the answers are to be written.
-            option: The one that says how many observations there are.
-
-        Raises:
-            ValueError: Naming the option that asks for most.
+            request: The request.
+            folder: Folder of the answers.
+            option: Option for the number of observations.
         """
         held = min(self.rows, request.observations) * self.particles * (request.interventions + 1)
         require_memory(

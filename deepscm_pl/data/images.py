@@ -1,4 +1,4 @@
-"""Where the elements of an image lie in the world of the scanner."""
+"""Image files of scans, and the positions of their voxels in the scanner."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _ALIGNED = 2
 
 
 def default_placement(dimensions: int) -> Placement:
-    """A place for images of which none is known: elements of 1 mm, the first at the origin.
+    """The placement of images without one: voxels of 1 mm, the first at the origin.
 
-    Slices lie as axial ones, the first row in front and the first column on the left.
+    Slices are axial, with the first row in front and the first column on the left.
 
     Args:
         dimensions: 2 for slices, 3 for volumes.
@@ -71,16 +71,15 @@ def default_placement(dimensions: int) -> Placement:
 def write_nifti(
     path: Path, image: NDArray[Any], placement: Placement, description: str = ""
 ) -> None:
-    """Write a file that opens in a viewer over the scan that the image comes from.
+    """Write an image so that a viewer shows it in the space of the original scan.
 
-    The header is that of the scan, as far as it fits: the place is that of the image, and what is
-    said of the order in which a scanner took its slices is left out.
+    The header is that of the scan, without the acquisition order of its slices.
 
     Args:
-        path: The file, ``.nii`` or ``.nii.gz``, which appears complete or not at all.
-        image: Of a volume ``(X, Y, Z)``, of a slice ``(rows, columns)``, in the type of the file.
-        placement: Where its elements lie.
-        description: For the header; what is longer than 79 characters is cut off.
+        path: The file, ``.nii`` or ``.nii.gz``; it appears when it is complete.
+        image: Volume ``(X, Y, Z)`` or slice ``(rows, columns)``, in the type of the file.
+        placement: Position of the voxels.
+        description: For the header, up to 79 characters.
 
     Raises:
         ValueError: If the name has another ending, or the image other dimensions.
@@ -121,11 +120,11 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
 
 
 def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
-    """Both forms of a header say the affine, with the codes that they had."""
+    """Write the affine as sform and qform, with the codes of the scan."""
     rotation, general = int(header["qform_code"]), int(header["sform_code"])
     header.set_qform(affine, rotation)
     if not np.allclose(header.get_qform(), affine, atol=1e-3):
-        header["qform_code"] = 0  # a rotation cannot say it
+        header["qform_code"] = 0  # a rotation cannot express it
     # In full precision, which a rotation does not have.
     header.set_sform(affine, general or rotation or _ALIGNED)
 
@@ -144,17 +143,15 @@ _ALIKE = 0.02
 def check_voxel_sizes(
     affines: NDArray[np.float64], sources: Sequence[Source], dimensions: int
 ) -> None:
-    """Refuses images whose elements are of different sizes, as far as the files say.
-
-    A head of 1 mm elements and one of 1.2 mm elements look as if they were of different sizes.
+    """Refuse images with different voxel sizes, which would look differently large.
 
     Args:
-        affines: ``(N K, 4, 4)``, from elements to mm; nan where that is not known.
+        affines: ``(N K, 4, 4)``, from voxel indices to mm; NaN if unknown.
         sources: The N files, K images each.
-        dimensions: Of an image, 2 or 3.
+        dimensions: 2 for slices, 3 for volumes.
 
     Raises:
-        ValueError: If sizes differ by more than 2 %.
+        ValueError: If known sizes differ by more than 2 %.
 
     Example:
         >>> from pathlib import Path
@@ -163,7 +160,7 @@ def check_voxel_sizes(
         >>> check_voxel_sizes(affines, files, 2)
         Traceback (most recent call last):
             ...
-        ValueError: voxel_size: elements of b.nii are of 1.2 × 1 mm, those of a.nii of 1 × 1 mm, ...
+        ValueError: voxel_size: voxels of b.nii are 1.2 × 1 mm, those of a.nii are 1 × 1 mm, ...
     """
     sizes = np.linalg.norm(affines[:, :3, :dimensions], axis=1)
     known = np.flatnonzero(np.isfinite(sizes).all(axis=1))
@@ -175,9 +172,9 @@ def check_voxel_sizes(
         per_source = len(affines) // len(sources)
         odd, usual = (sources[row // per_source].path for row in (other[0], known[0]))
         raise ValueError(
-            f"voxel_size: elements of {odd} are of {_in_mm(sizes[other[0]])}, those of {usual} of "
-            f"{_in_mm(first)}, so that what is equally large would not look it; give the "
-            "voxel_size that all are to have, beside any shape."
+            f"voxel_size: voxels of {odd} are {_in_mm(sizes[other[0]])}, those of {usual} are "
+            f"{_in_mm(first)}, so that equal lengths would look different; set voxel_size to "
+            "resample all images, in addition to shape."
         )
 
 
@@ -198,15 +195,15 @@ _MILLIMETRES = {1: 1000.0, 3: 0.001}
 
 @dataclass(frozen=True)
 class Scan:
-    """An image with three axes and its place.
+    """An image with three axes and its position.
 
     Attributes:
-        array: Of a volume (left to right, back to front, bottom to top), of a slice (rows, columns,
-            1), in the numbers of the file.
+        array: Volume (left to right, back to front, bottom to top) or slice (rows, columns, 1), in
+            the numbers of the file.
         flat: Whether it is a slice.
-        affine: ``(4, 4)``, from an element to mm to the right, forward and up; None where the file
-            does not say.
-        header: The NIfTI header of the file, if it has one; its lengths are in mm.
+        affine: ``(4, 4)``, from a voxel index to mm to the right, anterior and superior; None if
+            unknown.
+        header: The NIfTI header of the file, with lengths in mm; None for other files.
     """
 
     array: NDArray[Any]
@@ -216,19 +213,15 @@ class Scan:
 
 
 def read_scan(path: Path) -> Scan:
-    """Reads a PNG, JPEG, NumPy or NIfTI file.
+    """Read a PNG, JPEG, NumPy or NIfTI file.
 
-    Args:
-        path: The file. A NumPy array is a slice ``(rows, columns)``, a volume (left to right, back
-            to front, bottom to top), or either with a leading channel of size 1. A volume of NIfTI
-            is turned into that order, and is a slice if it has only one.
-
-    Returns:
-        What it holds.
+    NumPy arrays are slices ``(rows, columns)`` or volumes (left to right, back to front, bottom to
+    top), with or without a leading channel of size 1. NIfTI volumes are reoriented to this order; a
+    volume of one slice becomes a slice.
 
     Raises:
-        ValueError: If it cannot be read, is in colour, has other dimensions, or holds anything
-            but finite numbers.
+        ValueError: If the file cannot be read, is in colour, has other dimensions, or contains
+            anything but finite numbers.
     """
     name = path.name.lower()
     reader = next((each for suffix, each in _READERS.items() if name.endswith(suffix)), None)
@@ -253,14 +246,14 @@ def read_scan(path: Path) -> Scan:
 
 
 def read_header(content: bytes) -> Nifti1Header:
-    """A NIfTI header from what :class:`Scan` keeps of it."""
+    """Parse the NIfTI header in :class:`Scan`."""
     from nibabel.nifti1 import Nifti1Header
 
     return Nifti1Header(content)
 
 
 class _RefusedError(ValueError):
-    """A file that can be read but is not what is expected."""
+    """A readable file with unexpected content."""
 
 
 def _read_picture(path: Path) -> Scan:
@@ -319,18 +312,18 @@ def _open_nifti(path: Path) -> Any:
 
 
 def _in_millimetres(image: Any) -> NDArray[np.float64]:
-    """The affine of an image, whose file may count in metres or micrometres."""
+    """The affine of an image in mm; files may use metres or micrometres."""
     scale = np.diag([_millimetres(image.header)] * 3 + [1.0])
     return np.asarray(scale @ image.affine, dtype=np.float64)
 
 
 def _millimetres(header: Any) -> float:
-    """What a file counts in, in mm; some files hold codes of no unit, and most mean mm."""
+    """The length unit of a file in mm; files with an unknown code are in mm."""
     return _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def _set_millimetres(header: Nifti1Header) -> None:
-    """Write the lengths of a header in mm, if they are not."""
+    """Convert the lengths in a header to mm."""
     scale = _millimetres(header)
     if scale == 1.0:
         return
@@ -341,7 +334,6 @@ def _set_millimetres(header: Nifti1Header) -> None:
 
 
 def _flattened(volume: NDArray[Any], affine: NDArray[np.float64], header: bytes) -> Scan:
-    """A scan, turned into a slice if it is no more than that."""
     plane = flat_plane(volume.shape)
     if plane is None:
         return Scan(volume, False, affine, header)

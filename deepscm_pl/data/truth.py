@@ -41,25 +41,24 @@ def render_truth(
     progress: bool = True,
     cache_dir: str | Path | None = None,
 ) -> NDArray[np.uint8]:
-    """Draws many images with given attributes, as :meth:`KnownWorld.render` does.
+    """Render true images in parallel, as :meth:`KnownWorld.render` does.
 
-    The costly part of the drawing, :meth:`Renderer.shape`, is kept in ``cache_dir``: drawing the
-    same originals again, in another intensity or in another run, takes no time. A file there that
-    is broken is drawn again.
+    The expensive part, :meth:`Renderer.shape`, is cached in ``cache_dir``, so that the same
+    originals with another intensity, or in another run, cost no time.
 
     Args:
-        world: Whose mechanism of the image is used.
-        originals: What the world draws from, N of them.
+        world: The world.
+        originals: Input of its renderer, N rows.
         attributes: ``(N,)`` each.
-        workers: Processes; None takes one for each processor.
+        workers: Processes; None for one per processor.
         progress: Whether to show a progress bar.
-        cache_dir: A folder, made if it does not exist; None keeps nothing.
+        cache_dir: Folder, created if necessary; None for no cache.
 
     Returns:
         Grey levels 0 to 255, ``(N, *image)``.
 
     Raises:
-        ValueError: If an original or an attribute is of another shape or outside of its domain, or
+        ValueError: If an original or attribute has another shape or is outside its domain, or
             ``workers`` is below 1.
 
     Example:
@@ -84,19 +83,15 @@ def render_truth(
 def measure_attributes(
     world: KnownWorld, images: ArrayLike, workers: int | None = None, progress: bool = True
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures the attributes of many images, as :meth:`KnownWorld.measure` does.
+    """Measure attributes in images ``(N, *image)`` in parallel, as :meth:`KnownWorld.measure` does.
 
-    Args:
-        world: Whose attributes are measured.
-        images: Grey levels 0 to 255, ``(N, *image)``, whole or not.
-        workers: Processes; None takes one for each processor.
-        progress: Whether to show a progress bar.
+    Grey levels are 0 to 255, whole or not.
 
     Returns:
-        Each attribute that causes the image, as it is found there, ``(N,)``; nan for a black image.
+        Each measurable cause of the image, ``(N,)``; NaN for a black image.
 
     Raises:
-        ValueError: If the images are of another shape or not finite, or ``workers`` is below 1.
+        ValueError: If the images have another shape or are not finite, or ``workers`` is below 1.
     """
     found = map_rows(_Measure(world.renderer), [np.asarray(images)], workers, progress, "measuring")
     return dict(zip(world.image_attributes, found.T, strict=True))
@@ -114,7 +109,7 @@ class _Measure:
 
 
 class _Shape:
-    """Draws shapes ``(M, *image)`` of originals and the columns of its attributes."""
+    """Renders shapes ``(M, *image)`` of originals and the columns of its attributes."""
 
     def __init__(self, renderer: Renderer) -> None:
         self.renderer = renderer
@@ -142,7 +137,7 @@ def _shape_path(
     originals: NDArray[Any],
     attributes: Columns,
 ) -> Path:
-    """The file of shapes, named by a hash of everything that they depend on."""
+    """The file of shapes, named by a hash of all that determines them."""
     names = world.renderer.shape_attributes
     described = [DRAWING_VERSION, world.name, world.parameters(), originals.shape, names]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
@@ -154,7 +149,7 @@ def _shape_path(
 
 
 def _cached_shapes(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """What the file holds, unless it is missing or broken."""
+    """The content of the file; None if it is missing or broken."""
     # Whatever is wrong with a cache, the shapes can be drawn again.
     with suppress(OSError, ValueError):
         if path is not None and (shapes := read_idx(path, len(shape))).shape == shape:
@@ -180,28 +175,15 @@ ORIGINALS_FILE = "originals.npz"
 def write_originals(
     path: Path, identifiers: NDArray[np.str_], originals: NDArray[np.float32]
 ) -> None:
-    """Writes what images were drawn from.
-
-    Args:
-        path: The file.
-        identifiers: Of the subjects, ``(N,)``.
-        originals: ``(N, ...)``.
-    """
+    """Write the originals ``(N, ...)`` of subjects, ``identifiers`` ``(N,)``."""
     np.savez(path, identifiers=identifiers, originals=originals)
 
 
 def read_originals(path: Path, identifiers: NDArray[np.object_]) -> NDArray[np.float32]:
-    """Reads the originals of some subjects.
-
-    Args:
-        path: What :func:`write_originals` wrote.
-        identifiers: Of the subjects, ``(M,)``.
-
-    Returns:
-        ``(M, ...)``, in their order.
+    """Read the originals of subjects, ``(M, ...)`` in the order of ``identifiers``.
 
     Raises:
-        ValueError: If the file is missing or broken, or a subject has none.
+        ValueError: If the file is missing or broken, or does not contain a subject.
     """
     try:
         with np.load(path, allow_pickle=False) as content:

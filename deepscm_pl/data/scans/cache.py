@@ -32,16 +32,11 @@ _PATTERNS = ("scans-*", "shapes-*-ubyte.gz", "digits-*.pt")
 
 
 def holds_caches(folder: Path) -> bool:
-    """Whether this program has kept something in a folder.
-
-    Args:
-        folder: A folder, which need not exist.
+    """Whether a folder, which need not exist, contains caches of this program.
 
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> holds_caches(folder)
-        False
         >>> (folder / "digits-1.pt").touch()
         >>> holds_caches(folder)
         True
@@ -69,12 +64,12 @@ _ENOUGH_WRONG = 10
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """The images of some sources, in their order, K for each.
+    """Preprocessed images, K for each source.
 
     Attributes:
         images: ``(N K, 1, *sizes)`` uint8.
-        affines: ``(N K, 4, 4)``, nan where that is not known.
-        headers: ``(N K, 348)`` uint8, NIfTI headers; zero where there is none.
+        affines: ``(N K, 4, 4)``; NaN if unknown.
+        headers: ``(N K, 348)`` uint8, NIfTI headers; zero if there is none.
         per_source: K.
     """
 
@@ -86,15 +81,14 @@ class PreparedImages:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where prepared images are kept, and how they are prepared.
+    """The cache of preprocessed images.
 
     Args:
-        folder: The folder of caches, made if it does not exist; None for ``~/.cache/deepscm_pl``.
-        workers: Processes that prepare images; None takes one for each processor if there is much
-            to read.
-        memory: How large images may be to be held in memory, in GiB for each process of the
-            training; larger ones are mapped from the file, and only rows that are used are read.
-        progress: Whether preparing shows a progress bar.
+        folder: Folder, created if necessary; None for ``~/.cache/deepscm_pl``.
+        workers: Processes for preprocessing; None for one per processor if there is much to read.
+        memory: Size up to which images are held in memory, in GiB per training process; larger ones
+            are mapped from the file, and only the rows of a batch are read.
+        progress: Whether preprocessing shows a progress bar.
 
     Raises:
         ValueError: If a number is out of range.
@@ -106,7 +100,6 @@ class Cache:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         if self.workers is not None:
             process_count("workers", self.workers)
         real_number("memory", self.memory, least=0, hint="give GiB")
@@ -122,23 +115,20 @@ class Cache:
 def cached_images(
     sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slicing, cache: Cache
 ) -> PreparedImages:
-    """Prepare images, unless that has been done before.
+    """Preprocess images unless the cache contains them.
 
-    The cache is named by a hash of the settings and of the names, sizes and times of the files. It
-    appears when it is complete: of several processes that prepare at once one wins and the others
-    take its images, and what a killed one has left behind is removed by the next.
+    A cache is named by a hash of the settings and of the names, sizes and times of the files, and
+    appears when it is complete. If several processes prepare it, all use the first one to finish.
+    Incomplete caches of killed processes are removed.
 
     Args:
-        sources: The files, N at least one.
-        preprocessing: What is done to them.
-        slicing: How volumes are cut.
-        cache: Where images are kept.
-
-    Returns:
-        The images.
+        sources: The N files.
+        preprocessing: The steps from a file to an image.
+        slicing: The division of volumes into slices.
+        cache: The cache.
 
     Raises:
-        ValueError: If a file cannot be prepared, images are of different shapes, or the folder
+        ValueError: If a file cannot be preprocessed, images have different shapes, or the folder
             cannot be written.
     """
     folder = cache.path / _name(sources, preprocessing, slicing)
@@ -178,7 +168,7 @@ def _name(sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slic
 
 
 def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | None:
-    """What a cache holds, unless it is missing or broken."""
+    """The content of a cache; None if it is missing or broken."""
     # Whatever is wrong with a cache, the images can be prepared again.
     with suppress(OSError, ValueError, EOFError):
         images = np.load(folder / _IMAGES, mmap_mode="r")
@@ -199,7 +189,7 @@ def _tensor(images: NDArray[np.uint8]) -> Tensor:
 
 
 def _make_room(cache_dir: Path) -> None:
-    """Makes the folder of caches, and removes what killed processes have left behind in it."""
+    """Create the folder, and remove incomplete caches of killed processes."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -211,7 +201,7 @@ def _make_room(cache_dir: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock in a folder while it is written, which ends with the process at the latest."""
+    """Hold a lock on a folder until it is written, or the process ends."""
     if sys.platform == "win32":
         yield
         return
@@ -238,7 +228,6 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache: Cache) -> None:
-    """Write all images and where they lie."""
     first = _first_that_is_right(sources, prepare)
     shape = (len(sources) * len(first), *first.shape[1:])
     path = folder / _IMAGES
@@ -270,14 +259,14 @@ def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache
 
 @dataclass(frozen=True)
 class _Wrong:
-    """A file that is not as it should be, and what is wrong with it."""
+    """A file that cannot be preprocessed, and the reason."""
 
     path: str
     message: str
 
 
 def _refuse(wrong: Sequence[_Wrong]) -> None:
-    """Raise if a file is wrong: what the first one's trouble is, and which others have some."""
+    """Raise if files cannot be preprocessed: the reason of the first, and how many others."""
     if not wrong:
         return
     first, *others = wrong
@@ -291,7 +280,7 @@ def _refuse(wrong: Sequence[_Wrong]) -> None:
 
 
 def _first_that_is_right(sources: Sequence[Source], prepare: _Prepare) -> NDArray[np.uint8]:
-    """The images of the first file that has some, which others have to be like."""
+    """The images of the first valid file, whose shape the others must have."""
     wrong = []
     for source in sources[:_ENOUGH_WRONG]:
         try:
@@ -303,7 +292,7 @@ def _first_that_is_right(sources: Sequence[Source], prepare: _Prepare) -> NDArra
 
 
 class _ImageWriter:
-    """Prepares some files and writes their images to their place in one file of all."""
+    """Preprocesses files and writes their images into the common file."""
 
     def __init__(
         self,
@@ -322,7 +311,7 @@ class _ImageWriter:
     def __call__(
         self, rows: NDArray[np.int64], paths: NDArray[np.str_]
     ) -> list[tuple[NDArray[np.float64], bytes | None] | _Wrong]:
-        """The affines and the header of each file, or what is wrong with it."""
+        """The affines and the header of each file, or its error."""
         placed: list[tuple[NDArray[np.float64], bytes | None] | _Wrong] = []
         # Ordinary writing fails cleanly where a disk is full, a memory map does not.
         with self.images.open("r+b") as file:
