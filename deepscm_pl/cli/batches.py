@@ -1,4 +1,4 @@
-"""How many observations and particles are answered at a time, and with which random numbers."""
+"""The division of a request into batches, with their seeds and their memory."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["Batches", "Request"]
 
-_ROWS = 256
+_BATCH_ROWS = 256
 """Observations at a time, at most."""
-_ELEMENTS = 2**24
+_BATCH_NUMBERS = 2**24
 """Numbers in the answers of a batch, at most; one particle of one observation may have more."""
 _COPIES = 6
-"""How often these numbers are in memory while they are computed and written, as measured."""
+"""Copies of these numbers in memory while they are computed and written, as measured."""
 _CELL, _LINE = 8, 24
-"""Bytes of a cell of the table, and of what else stands in its line, at least."""
+"""Bytes of a cell of the table, and of the rest of its line, at least."""
 _COMPRESSED = 4
-"""How much smaller images are in their files, at most."""
+"""The largest compression ratio of images in their files."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ class Batches:
         """Divide a request so that its memory is bounded."""
         elements = sum(math.prod(scm[name].domain.shape) for name in scm.graph.nodes)
         each = elements * (request.interventions + 1)
-        particles = max(1, min(request.particles, _ELEMENTS // each))
-        fitting = max(1, min(_ROWS, _ELEMENTS // (each * particles)))
+        particles = max(1, min(request.particles, _BATCH_NUMBERS // each))
+        fitting = max(1, min(_BATCH_ROWS, _BATCH_NUMBERS // (each * particles)))
         rows = fitting if particles == request.particles else 1
         return cls(rows, particles, elements, scm.dtype.itemsize)
 

@@ -14,18 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.images import (
-    NIFTI_SUFFIXES,
-    ImageFormat,
-    default_placement,
-    read_header,
-    read_scan,
-    write_nifti,
-)
+from deepscm_pl.data.images import ImageFormat, default_placement, read_image, write_nifti
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_file_name, from_spreadsheet
 from deepscm_pl.figures import as_pictures
@@ -33,7 +26,6 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variable
 
 __all__ = [
-    "FORMATS",
     "ImageFiles",
     "ImageFormat",
     "Observations",
@@ -43,8 +35,6 @@ __all__ = [
     "observations_from_test_split",
     "whole_levels",
 ]
-
-FORMATS: tuple[ImageFormat, ...] = ("png", "nifti")
 
 
 def choose_formats(scm: StructuralCausalModel, asked: ImageFormat | None) -> dict[str, ImageFormat]:
@@ -363,13 +353,10 @@ def _reader(
 
     def read(where: str, path: Path, name: str) -> Sequence[_Cell]:
         domain = scm[name].domain
-        if prepare is None:
-            found: Sequence[_Cell] = [_read_image(where, path, domain)]
-        else:
-            try:
-                found = prepare(path)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+        try:
+            found = [read_image(path, domain.shape)] if prepare is None else prepare(path)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         for image, _ in found:
             _check_image(where, path, image, domain, is_prepared=prepare is not None)
         return [(image.to(scm.dtype), place) for image, place in found]
@@ -391,15 +378,6 @@ def _read_number(where: str, cell: str, variable: Variable) -> float:
         raise ValueError(f"{where}: expected a number, but got {cell!r}.") from None
 
 
-def _read_image(where: str, path: Path, domain: Domain) -> tuple[Tensor, Placement | None]:
-    """The image of a file, and its placement if the file has one."""
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
-        return _observed_scan(where, path, len(domain.shape) - 1)
-    if path.suffix.lower() == ".npy":
-        return _read_array(where, path, domain.shape), None
-    return _observed_picture(where, path, domain.shape), None
-
-
 def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepared: bool) -> None:
     """Raise unless an image has the shape and the values of the variable."""
     advice = "ask a model of such images" if is_prepared else (
@@ -415,51 +393,6 @@ def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepa
             f"{where}: expected {domain}, but {path} has from {image.min().item():g} to "
             f"{image.max().item():g}; {advice}."
         )
-
-
-def _observed_scan(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement | None]:
-    try:
-        scan = read_scan(path)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    flat = dimensions == 2
-    if scan.flat != flat:
-        kinds = {True: "a single slice", False: "a volume"}
-        raise ValueError(
-            f"{where}: expected {kinds[flat]}, but {path} is {kinds[scan.flat]} of shape "
-            f"{scan.array.shape}; cut it as the training data, or ask with "
-            "--prepare."
-        )
-    array = scan.array[..., 0] if scan.flat else scan.array
-    image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))[None]
-    if scan.affine is None:
-        return image, None
-    header = None if scan.header is None else read_header(scan.header)
-    return image, Placement(scan.affine, header)
-
-
-def _read_array(where: str, path: Path, shape: Sequence[int]) -> Tensor:
-    try:
-        array = np.load(path, allow_pickle=False)
-        image = torch.from_numpy(np.asarray(array, dtype=np.float64))
-    except (OSError, ValueError, EOFError, TypeError) as error:
-        raise ValueError(f"{where}: {path} is no array of numbers ({error}).") from None
-    return image[None] if image.dim() == len(shape) - 1 and shape[0] == 1 else image
-
-
-def _observed_picture(where: str, path: Path, shape: Sequence[int]) -> Tensor:
-    if len(shape) != 3:
-        raise ValueError(
-            f"{where}: expected a volume as .nii, .nii.gz or .npy, but got {path}; a picture has "
-            "no depth."
-        )
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{where}: {path} is no image ({error}).") from None
-    image = torch.from_numpy(pixels.copy())
-    return image[None] if image.dim() == 2 else image.movedim(-1, 0)
 
 
 def _image_size(shape: Sequence[int], short: bool = False) -> str:

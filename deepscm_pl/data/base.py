@@ -36,14 +36,14 @@ __all__ = [
 Split = Literal["train", "validation", "test"]
 
 Augmentation: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-"""What is made of a batch of training rows, such as random crops of its images."""
+"""A function of a batch of training rows, such as random crops of its images."""
 
 PublishedSplit = Literal["train", "test"]
 """A split in which a data set is published; validation rows are held out of its ``"train"``."""
 
 
 RowIndex: TypeAlias = Tensor | slice
-"""Some rows of a split: their numbers, or from where to where."""
+"""Rows of a split: their numbers, or a range."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class DigitsDataModule(CausalDataModule):
 
     def _drawn_digits(self) -> dict[str, Tensor]:
         path = self.cache_dir / f"digits-{DRAWING_VERSION}.pt"
-        # Whatever is wrong with a cache, the digits can be drawn again.
+        # The digits are rendered again if the cache is broken.
         with suppress(Exception):
             cached: dict[str, Tensor] = torch.load(path, weights_only=True)
             digits = {name: cached[name] for name in _FORMS}

@@ -200,10 +200,10 @@ _FIRST = 1000000
 _HEAD, _DRAWING_BYTES = 600, 30
 """Bytes of memory per head, and per voxel of an image while it is rendered, at least."""
 _LINE, _COMPRESSED = 200, 8
-"""Bytes on the disk for each head, and how much smaller its image is in its file, at most."""
+"""Bytes on disk per head, and the largest compression ratio of its image."""
 
-_DRAWN_ELEMENTS = 2**18
-"""Elements of the images that are drawn at a time."""
+_DRAWN_VOXELS = 2**18
+"""Voxels of the images that are rendered at a time."""
 
 
 def generate_brain(
@@ -267,7 +267,7 @@ def generate_brain(
         names = ("age", "sex", "ventricle_volume", "brain_volume")
         columns = {"eid": identifiers, **{n: attributes[n] for n in names}, "split": splits}
         write_table(folder / "subjects.csv", columns)
-        chunk = max(1, min(64, _DRAWN_ELEMENTS // int(np.prod(shape))))
+        chunk = max(1, min(64, _DRAWN_VOXELS // int(np.prod(shape))))
         parts = [identifiers, originals, *attributes.values()]
         draw = _Draw(world.renderer, world.grid.affine, world.attributes, folder, suffix)
         for _ in stream_rows(draw, parts, workers, progress, "drawing", chunk):

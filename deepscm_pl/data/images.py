@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
+import torch
 from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.cohort import Source
@@ -28,6 +31,7 @@ __all__ = [
     "check_voxel_sizes",
     "default_placement",
     "read_header",
+    "read_image",
     "read_scan",
     "write_nifti",
 ]
@@ -35,17 +39,13 @@ __all__ = [
 ImageFormat = Literal["png", "nifti"]
 """Formats of files of images."""
 
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header
-
-
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 _DESCRIPTION_BYTES = 79
 _ASCII = str.maketrans("−×³²", "-*32")
-"""For characters that interventions are written with, and a header cannot hold."""
+"""Replacements of characters that interventions use and a header cannot hold."""
 _ALIGNED = 2
-"""The NIfTI code of coordinates that are none of a scanner, or not known to be."""
+"""The NIfTI code of coordinates that are not known to be those of a scanner."""
 
 
 def default_placement(dimensions: int) -> Placement:
@@ -110,7 +110,7 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
     header.set_dim_info(None, None, None)
     for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
         header[name] = 0
-    # The range that viewers show: that of grey levels, or whatever there is.
+    # The range that viewers show: grey levels 0 to 255; 0 to 0 leaves it to the viewer.
     header["cal_min"], header["cal_max"] = 0, 255 if volume.dtype == np.uint8 else 0
     if header.get_xyzt_units()[0] == "unknown":
         header.set_xyzt_units("mm", header.get_xyzt_units()[1])
@@ -136,8 +136,8 @@ def _header_text(description: str) -> bytes:
     return text[: _DESCRIPTION_BYTES - 3] + b"..."
 
 
-_ALIKE = 0.02
-"""By what share sizes may differ that are called the same."""
+_TOLERANCE = 0.02
+"""Relative difference up to which sizes count as equal."""
 
 
 def check_voxel_sizes(
@@ -167,23 +167,19 @@ def check_voxel_sizes(
     if not known.size:
         return
     first = sizes[known[0]]
-    other = known[(np.abs(sizes[known] / first - 1) > _ALIKE).any(axis=1)]
+    other = known[(np.abs(sizes[known] / first - 1) > _TOLERANCE).any(axis=1)]
     if other.size:
         per_source = len(affines) // len(sources)
-        odd, usual = (sources[row // per_source].path for row in (other[0], known[0]))
+        different, reference = (sources[row // per_source].path for row in (other[0], known[0]))
         raise ValueError(
-            f"voxel_size: voxels of {odd} are {_in_mm(sizes[other[0]])}, those of {usual} are "
-            f"{_in_mm(first)}, so that equal lengths would look different; set voxel_size to "
+            f"voxel_size: voxels of {different} are {_in_mm(sizes[other[0]])}, those of {reference} "
+            f"are {_in_mm(first)}, so that equal lengths would look different; set voxel_size to "
             "resample all images, in addition to shape."
         )
 
 
 def _in_mm(sizes: NDArray[np.float64]) -> str:
     return " × ".join(f"{size:.4g}" for size in sizes) + " mm"
-
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header
 
 
 HEADER_BYTES = 348
@@ -245,10 +241,67 @@ def read_scan(path: Path) -> Scan:
     return scan
 
 
+def read_image(path: Path, shape: Sequence[int]) -> tuple[Tensor, Placement | None]:
+    """Read an image that is prepared already, with its placement if the file has one.
+
+    In contrast to :func:`read_scan`, pictures are converted to the number of channels of ``shape``,
+    and arrays may have several channels. The caller compares the shape of the result.
+
+    Args:
+        path: PNG, JPEG or another picture, NIfTI, or an array ``.npy``.
+        shape: ``(C, *sizes)``, the expected shape.
+
+    Raises:
+        ValueError: If the file cannot be read, or is a slice instead of a volume or vice versa.
+    """
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return _prepared_scan(path, is_flat=len(shape) == 3)
+    if path.suffix.lower() == ".npy":
+        return _prepared_array(path, shape), None
+    return _prepared_picture(path, shape), None
+
+
+def _prepared_scan(path: Path, is_flat: bool) -> tuple[Tensor, Placement | None]:
+    scan = read_scan(path)
+    if scan.flat != is_flat:
+        kinds = {True: "a single slice", False: "a volume"}
+        raise ValueError(
+            f"expected {kinds[is_flat]}, but {path} is {kinds[scan.flat]} of shape "
+            f"{scan.array.shape}; cut it as the training data, or ask with --prepare."
+        )
+    array = scan.array[..., 0] if scan.flat else scan.array
+    image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))[None]
+    if scan.affine is None:
+        return image, None
+    header = None if scan.header is None else read_header(scan.header)
+    return image, Placement(scan.affine, header)
+
+
+def _prepared_array(path: Path, shape: Sequence[int]) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+        image = torch.from_numpy(np.asarray(array, dtype=np.float64))
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{path} is no array of numbers ({error}).") from None
+    return image[None] if image.dim() == len(shape) - 1 and shape[0] == 1 else image
+
+
+def _prepared_picture(path: Path, shape: Sequence[int]) -> Tensor:
+    if len(shape) != 3:
+        raise ValueError(
+            f"expected a volume as .nii, .nii.gz or .npy, but got {path}; a picture has no depth."
+        )
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is no image ({error}).") from None
+    image = torch.from_numpy(pixels.copy())
+    return image[None] if image.dim() == 2 else image.movedim(-1, 0)
+
+
 def read_header(content: bytes) -> Nifti1Header:
     """Parse the NIfTI header in :class:`Scan`."""
-    from nibabel.nifti1 import Nifti1Header
-
     return Nifti1Header(content)
 
 
@@ -257,8 +310,6 @@ class _RefusedError(ValueError):
 
 
 def _read_picture(path: Path) -> Scan:
-    from PIL import Image
-
     with Image.open(path) as picture:
         # The numbers of a palette are names of colours, not grey levels.
         array = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
@@ -281,8 +332,6 @@ def _read_numpy(path: Path) -> Scan:
 
 
 def _read_nifti(path: Path) -> Scan:
-    import nibabel
-
     image = _open_nifti(path)
     shape = tuple(image.shape)
     if len(shape) not in (2, 3) and any(size != 1 for size in shape[3:]):
@@ -300,8 +349,6 @@ def _read_nifti(path: Path) -> Scan:
 
 
 def _open_nifti(path: Path) -> Any:
-    import nibabel
-
     if path.suffix.lower() != ".gz":
         return nibabel.load(path)
     # All of it, because the checksum comes last, and nibabel stops before.

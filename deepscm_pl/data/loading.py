@@ -147,7 +147,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
             self._handed_out += 1
             self._epoch = getattr(self.sampler, "epoch", -1)
             yield batch
-        # Whoever asks again without a word of epochs gets another order.
+        # Without a call of set_epoch, the next iteration has another order.
         if isinstance(self.sampler, EpochSampler):
             self.sampler.set_epoch(self.sampler.epoch + 1)
         self._handed_out = 0

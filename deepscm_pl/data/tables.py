@@ -1,4 +1,4 @@
-"""Columns of a table as variables: of which kind they are, and their values."""
+"""Tables of subjects: reading, checking and writing, and their columns as variables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float3
 """The range of sizes that single precision represents with all its digits."""
 
 _FEW_LEVELS = 20
-"""A column of more different texts is hardly a category."""
+"""The largest number of different texts in an inferred category."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ def read_attribute(
         levels, values = (), _check_column_numbers(table, column, texts, numbers, found)
     single = values.astype(np.float32)
     if len(set(single[training].tolist())) == 1:
-        alike = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
+        verb = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
         raise ValueError(
-            f"columns: {column} of {table.path} {alike} {texts[training.argmax()]} in every row "
+            f"columns: {column} of {table.path} {verb} {texts[training.argmax()]} in every row "
             f"that is trained on, and a constant carries no information; leave {name} out, or "
             "subtract what all rows have in common."
         )

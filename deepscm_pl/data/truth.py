@@ -1,4 +1,4 @@
-"""The truth over many images: true counterfactuals rendered, and attributes measured back."""
+"""True counterfactuals and measured attributes of many images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,11 +26,8 @@ __all__ = [
     "write_originals",
 ]
 
-Columns: TypeAlias = Mapping[str, NDArray[np.float64]]
-"""Name of an attribute -> values, ``(N,)``."""
-
 DRAWING_VERSION = 2
-"""Counts changes of how images are drawn, so that shapes of another drawing are not reused."""
+"""Version of the rendering; cached shapes of other versions are not reused."""
 
 
 def render_truth(
@@ -122,7 +119,7 @@ class _Shape:
 def _draw_shapes(
     world: KnownWorld,
     originals: NDArray[Any],
-    attributes: Columns,
+    attributes: Mapping[str, NDArray[np.float64]],
     workers: int | None,
     progress: bool,
 ) -> NDArray[np.uint8]:
@@ -135,7 +132,7 @@ def _shape_path(
     folder: Path,
     world: KnownWorld,
     originals: NDArray[Any],
-    attributes: Columns,
+    attributes: Mapping[str, NDArray[np.float64]],
 ) -> Path:
     """The file of shapes, named by a hash of all that determines them."""
     names = world.renderer.shape_attributes
@@ -150,7 +147,7 @@ def _shape_path(
 
 def _cached_shapes(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     """The content of the file; None if it is missing or broken."""
-    # Whatever is wrong with a cache, the shapes can be drawn again.
+    # The shapes are rendered again if the cache is broken.
     with suppress(OSError, ValueError):
         if path is not None and (shapes := read_idx(path, len(shape))).shape == shape:
             return shapes
@@ -158,7 +155,7 @@ def _cached_shapes(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint
 
 
 def _keep_shapes(path: Path | None, shapes: NDArray[np.uint8]) -> None:
-    # A cache that cannot be written costs time, nothing else.
+    # Without a writable cache, the shapes are rendered each time.
     with suppress(OSError):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +166,7 @@ WORLD_FILE = "world.json"
 """The file that describes the world of a data set."""
 
 ORIGINALS_FILE = "originals.npz"
-"""The file of what its images were drawn from."""
+"""The file of the originals from which images of a data set were rendered."""
 
 
 def write_originals(

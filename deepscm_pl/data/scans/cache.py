@@ -1,4 +1,4 @@
-"""Folders in which this program keeps what takes long to make."""
+"""The cache of preprocessed images."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ _CACHE_VERSION = 3
 
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
 
-_MUCH = 64 * 2**20
-"""Bytes of files from which on several processes are quicker than one, starting them included."""
+_PARALLEL_BYTES = 64 * 2**20
+"""Total bytes of files above which several processes are faster than one, start included."""
 
 _SMALL_FILE = 128 * 2**10
 """Bytes of a file below which a worker takes several at a time."""
 
-_ENOUGH_WRONG = 10
-"""Files that are not as they should be, after which no others are looked at."""
+_MOST_INVALID = 10
+"""Number of invalid files after which preprocessing stops."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def cached_images(
             cannot be written.
     """
     folder = cache.path / _name(sources, preprocessing, slicing)
-    stale = folder.exists()  # asked before, for another process may be about to complete it
+    stale = folder.exists()  # checked first, because another process may complete it meanwhile
     found = _open_cache(folder, len(sources), cache.memory)
     if found is not None:
         return found
@@ -143,7 +143,7 @@ def cached_images(
         with new_folder(folder) as temporary, _locked(temporary):
             _write_all(temporary, sources, partial(preprocessing, slicing=slicing), cache)
     except (OSError, ValueError) as error:
-        # Another process may have been quicker.
+        # Another process may have completed the cache first.
         found = _open_cache(folder, len(sources), cache.memory)
         if found is None and isinstance(error, OSError):
             raise _not_writable(cache.path, error) from error
@@ -169,7 +169,7 @@ def _name(sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slic
 
 def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | None:
     """The content of a cache; None if it is missing or broken."""
-    # Whatever is wrong with a cache, the images can be prepared again.
+    # The images are preprocessed again if the cache is broken.
     with suppress(OSError, ValueError, EOFError):
         images = np.load(folder / _IMAGES, mmap_mode="r")
         affines, headers = np.load(folder / _AFFINES), np.load(folder / _HEADERS)
@@ -228,14 +228,14 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache: Cache) -> None:
-    first = _first_that_is_right(sources, prepare)
+    first = _first_valid_images(sources, prepare)
     shape = (len(sources) * len(first), *first.shape[1:])
     path = folder / _IMAGES
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     writer = _ImageWriter(prepare, path, table.offset, first.shape, sources[0].path)
     del table
     total = sum(source.size for source in sources)
-    several = cache.workers if cache.workers is not None else None if total > _MUCH else 1
+    several = cache.workers if cache.workers is not None else None if total > _PARALLEL_BYTES else 1
     chunk = 32 if total / len(sources) < _SMALL_FILE else 1
     paths = np.array([str(source.path) for source in sources])
     columns = [np.arange(len(sources)), paths]
@@ -243,11 +243,11 @@ def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache
     placed, wrong = [], []
     with closing(parts):
         for row in chain.from_iterable(parts):
-            if isinstance(row, _Wrong):
+            if isinstance(row, _InvalidFile):
                 wrong.append(row)
             else:
                 placed.append(row)
-            if len(wrong) == _ENOUGH_WRONG:
+            if len(wrong) == _MOST_INVALID:
                 break
     _refuse(wrong)
     np.save(folder / _AFFINES, np.concatenate([affines for affines, _ in placed]))
@@ -258,35 +258,35 @@ def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache
 
 
 @dataclass(frozen=True)
-class _Wrong:
+class _InvalidFile:
     """A file that cannot be preprocessed, and the reason."""
 
     path: str
     message: str
 
 
-def _refuse(wrong: Sequence[_Wrong]) -> None:
+def _refuse(wrong: Sequence[_InvalidFile]) -> None:
     """Raise if files cannot be preprocessed: the reason of the first, and how many others."""
     if not wrong:
         return
     first, *others = wrong
     more = ""
     if others:
-        least = "At least " if len(wrong) == _ENOUGH_WRONG else ""
+        least = "At least " if len(wrong) == _MOST_INVALID else ""
         names = ", ".join(Path(each.path).name for each in others)
         plural = "file has" if len(others) == 1 else "files have"
         more = f" {least}{len(others)} more {plural} problems: {names}."
     raise ValueError(first.message + more)
 
 
-def _first_that_is_right(sources: Sequence[Source], prepare: _Prepare) -> NDArray[np.uint8]:
+def _first_valid_images(sources: Sequence[Source], prepare: _Prepare) -> NDArray[np.uint8]:
     """The images of the first valid file, whose shape the others must have."""
     wrong = []
-    for source in sources[:_ENOUGH_WRONG]:
+    for source in sources[:_MOST_INVALID]:
         try:
             return prepare(source.path).images
         except ValueError as error:
-            wrong.append(_Wrong(str(source.path), str(error)))
+            wrong.append(_InvalidFile(str(source.path), str(error)))
     _refuse(wrong)
     raise AssertionError("there are sources")
 
@@ -310,16 +310,16 @@ class _ImageWriter:
 
     def __call__(
         self, rows: NDArray[np.int64], paths: NDArray[np.str_]
-    ) -> list[tuple[NDArray[np.float64], bytes | None] | _Wrong]:
+    ) -> list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile]:
         """The affines and the header of each file, or its error."""
-        placed: list[tuple[NDArray[np.float64], bytes | None] | _Wrong] = []
+        placed: list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile] = []
         # Ordinary writing fails cleanly where a disk is full, a memory map does not.
         with self.images.open("r+b") as file:
             for row, path in zip(rows.tolist(), paths.tolist(), strict=True):
                 try:
                     prepared = self._prepare(Path(path))
                 except ValueError as error:
-                    placed.append(_Wrong(path, str(error)))
+                    placed.append(_InvalidFile(path, str(error)))
                     continue
                 file.seek(self.offset + row * prepared.images.nbytes)
                 file.write(prepared.images.tobytes())
@@ -331,8 +331,8 @@ class _ImageWriter:
         if prepared.images.shape != self.shape:
             raise ValueError(
                 f"shape: expected images of one shape, but got {prepared.images.shape[2:]} from "
-                f"{path} and {self.shape[2:]} from {self.example}; give the shape that all of them "
-                "are to have."
+                f"{path} and {self.shape[2:]} from {self.example}; set shape to "
+                "resample all of them."
             )
         return prepared
 

@@ -1,4 +1,4 @@
-"""The image files of a table: found by a pattern over its columns, checked, and stamped."""
+"""The subjects of a table: their image files, their variables and their division into splits."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def _check_none_is_empty(splits: Splits, subject: str) -> None:
 
 
 MissingValues = Literal["refuse", "drop"]
-"""What happens to a row in which a variable has no value."""
+"""The treatment of rows in which a variable has no value."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a file to whole grey levels of one shape."""
+"""Preprocessing of image files to whole grey levels of one shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepscm_pl.data.scans.slices import PLANES, Axis, slice_coordinate
 __all__ = ["Normalisation", "PreparedScan", "Preprocessing", "Slicing"]
 
 Normalisation = Literal["none", "percentiles", "window"]
-"""How numbers become grey levels; see :class:`Preprocessing`."""
+"""The mapping of numbers to grey levels; see :class:`Preprocessing`."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
     factors = np.asarray(wanted) / sizes
     old = np.asarray(scan.array.shape)
     new = np.maximum(1, np.rint(old / factors)).astype(int)
-    # Around the same middle; MONAI's own Spacing moves what it resamples by half an element.
+    # Keep the centre; MONAI's own Spacing shifts the image by half a voxel.
     step = np.diag([*factors, 1.0])
     step[:3, 3] = (old - 1 - (new - 1) * factors) / 2
     resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=False)
@@ -315,7 +315,7 @@ def _to_shape(scan: Scan, shape: Sequence[int]) -> Scan:
 
 def _smoothed(scan: Scan, factors: NDArray[np.float64]) -> Scan:
     """Remove details that are too fine for voxels larger by ``factors``."""
-    # MONAI's own smoothing takes what is beyond the border for zero.
+    # MONAI's own smoothing pads with zeros.
     sigma = np.maximum(0.0, (factors - 1) / 2)
     array = gaussian_filter(scan.array.astype(np.float32), sigma, mode="nearest")
     return replace(scan, array=array)

@@ -1,4 +1,4 @@
-"""Slices of volumes, as they are looked at: forward is up in axial ones, up is up in the others."""
+"""Slices of volumes in viewing orientation: anterior is up in axial slices, superior in others."""
 
 from __future__ import annotations
 
