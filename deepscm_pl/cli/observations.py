@@ -229,17 +229,13 @@ def observations_from_csv(
     def read(size: int) -> Iterator[Observations]:
         observed = (row for line in table.lines() for row in table.read(line, read_images))
         while rows := list(islice(observed, size)):
-            yield _collected(scm, rows)
+            yield Observations(
+                {name: torch.stack([row[name][0] for _, row in rows]) for name in scm.graph.nodes},
+                [title for title, _ in rows],
+                {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
+            )
 
     return ObservedRows(count, is_exact=prepare is None, read=read)
-
-
-def _collected(scm: StructuralCausalModel, rows: Sequence[_Row]) -> Observations:
-    return Observations(
-        {name: torch.stack([row[name][0] for _, row in rows]) for name in scm.graph.nodes},
-        [title for title, _ in rows],
-        {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
-    )
 
 
 @dataclass(frozen=True)

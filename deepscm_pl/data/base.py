@@ -184,7 +184,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return {name: each.classes for name, each in self._own().items() if each.classes}
 
     def _own(self) -> dict[str, Variable]:
-        # Where nothing overrides descriptions, they are made of units and class_names.
+        # Unless descriptions is overridden, it derives from units and class_names.
         is_own = type(self).descriptions is not CausalDataModule.descriptions
         return self.descriptions if is_own else self._of_world()
 
@@ -231,7 +231,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         rows = self.variables(split)["index"].squeeze(-1).numpy()
         source = self.load_originals("test" if split == "test" else "train")
-        size = sum(len(self._dataset(each)) for each in _published(split))
+        published: tuple[Split, ...] = ("test",) if split == "test" else ("train", "validation")
+        size = sum(len(self._dataset(each)) for each in published)
         if len(source) != size:
             raise ValueError(
                 f"there should be an original for each of the {size} images that the {split} split "
@@ -340,7 +341,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         self, dataset: InMemoryDataset, whole_batches: bool = False
     ) -> DataLoader[dict[str, Tensor]]:
         """Batches in order, each row in one process."""
-        # Without a batch a process may sit out a prediction, but not a mean of all processes.
+        # A process without a batch can skip a prediction, but not a mean over all processes.
         self.allow_zero_length_dataloader_with_multiple_devices = whole_batches
         sampler = ShardSampler(dataset, self.batch_size if whole_batches else 1)
         return DataLoader(dataset, sampler=sampler, **self._settings())
@@ -381,10 +382,6 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         order = torch.randperm(size, generator=generator)
         validation, training = order[: self.validation_size], order[self.validation_size :]
         return training.sort().values, validation.sort().values
-
-
-def _published(split: Split) -> tuple[Split, ...]:
-    return ("test",) if split == "test" else ("train", "validation")
 
 
 def _already_a_batch(batch: object) -> object:

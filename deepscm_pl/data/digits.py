@@ -32,7 +32,7 @@ _FORMS = {
     "image": ((_DIGIT_COUNT, 1, 28, 28), torch.uint8),
     "label": ((_DIGIT_COUNT, 1), torch.int64),
 }
-"""Shape and type of every variable, so that a cache of another form is not used."""
+"""Shape and type of every variable; a cache with others is not used."""
 
 _SIDE = 20
 _BORDER = 4
@@ -114,7 +114,7 @@ class DigitsDataModule(CausalDataModule):
             if all(_fits(digits[name], *form) for name, form in _FORMS.items()):
                 return digits
         digits = _draw_digits()
-        # A cache that cannot be written costs time, nothing else.
+        # Without a writable cache, the digits are rendered each time.
         with suppress(OSError, RuntimeError):
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with new_file(path) as temporary:
@@ -128,11 +128,10 @@ def _fits(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
 
 
 def _draw_digits() -> dict[str, Tensor]:
-    """Render all digits of scikit-learn with sampled attributes."""
     labels = _load_digits().target
     world = ThicknessIntensityWorld()
     sample = world.sample(_DIGIT_COUNT, np.random.default_rng(_ATTRIBUTE_SEED))
-    # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+    # Images are rendered with the recorded float32 values, so that these are their truth.
     attributes = {name: column.astype(np.float32) for name, column in sample.items()}
     images = world.render(_originals(), attributes)
     return {

@@ -257,7 +257,7 @@ def generate_brain(
     identifiers = np.array([str(_FIRST + number) for number in range(size)])
     splits = _splits(identifiers, fractions, seed)
     generator = np.random.default_rng(seed)
-    # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+    # Images are rendered with the recorded float32 values, so that these are their truth.
     attributes = {n: c.astype(np.float32) for n, c in world.sample(size, generator).items()}
     originals = world.draw_originals(size, generator)
     world.check_drawing(originals, attributes)

@@ -172,9 +172,9 @@ def check_voxel_sizes(
         per_source = len(affines) // len(sources)
         different, reference = (sources[row // per_source].path for row in (other[0], known[0]))
         raise ValueError(
-            f"voxel_size: voxels of {different} are {_in_mm(sizes[other[0]])}, those of {reference} "
-            f"are {_in_mm(first)}, so that equal lengths would look different; set voxel_size to "
-            "resample all images, in addition to shape."
+            f"voxel_size: voxels of {different} are {_in_mm(sizes[other[0]])}, those of "
+            f"{reference} are {_in_mm(first)}, so that equal lengths would look different; set "
+            "voxel_size to resample all images, in addition to shape."
         )
 
 
@@ -342,7 +342,8 @@ def _read_nifti(path: Path) -> Scan:
     header = nibabel.Nifti1Header.from_header(image.header, check=False)
     array = np.asanyarray(image.dataobj)
     volume = array.reshape((*shape, 1)[:3])
-    place = nibabel.Nifti1Image(volume, _in_millimetres(image), dtype=volume.dtype)
+    affine = np.diag([_millimetres(image.header)] * 3 + [1.0]) @ image.affine
+    place = nibabel.Nifti1Image(volume, affine, dtype=volume.dtype)
     _set_millimetres(header)
     upright: Any = nibabel.as_closest_canonical(place)
     return _flattened(np.asanyarray(upright.dataobj), upright.affine, header.binaryblock)
@@ -356,12 +357,6 @@ def _open_nifti(path: Path) -> Any:
     newer = nibabel.Nifti2Image.header_class.sizeof_hdr.to_bytes(4, sys.byteorder)
     kind = nibabel.Nifti2Image if content[:4] in (newer, newer[::-1]) else nibabel.Nifti1Image
     return kind.from_bytes(content)
-
-
-def _in_millimetres(image: Any) -> NDArray[np.float64]:
-    """The affine of an image in mm; files may use metres or micrometres."""
-    scale = np.diag([_millimetres(image.header)] * 3 + [1.0])
-    return np.asarray(scale @ image.affine, dtype=np.float64)
 
 
 def _millimetres(header: Any) -> float:

@@ -102,7 +102,7 @@ class SyntheticBrainDataModule(CausalDataModule):
         size = self.train_size if split == "train" else self.test_size
         generator = np.random.default_rng([self.seed, int(split == "test")])
         attributes = self.world.sample(size, generator)
-        # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+        # Images are rendered with the recorded float32 values, so that these are their truth.
         recorded = {name: column.astype(np.float32) for name, column in attributes.items()}
         return recorded, self.world.draw_originals(size, generator)
 

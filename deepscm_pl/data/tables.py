@@ -16,7 +16,6 @@ from deepscm_pl.files import new_file
 from deepscm_pl.numerals import format_number
 
 __all__ = [
-    "MISSING",
     "Attribute",
     "AttributeKind",
     "Table",
@@ -191,11 +190,6 @@ def _check_column_numbers(
             f"columns: {table.where(row)}: expected {expected} in {column}, but got "
             f"{texts[row]!r}; correct it, or declare {column} of another kind in kinds."
         )
-    _check_precision(table, column, texts, numbers)
-    return numbers
-
-
-def _check_precision(table: Table, column: str, texts: Text, numbers: Numbers) -> None:
     size = np.abs(numbers)
     fits = ((size >= _SMALLEST) | (size == 0)) & (size <= _LARGEST)
     if not fits.all():
@@ -205,6 +199,7 @@ def _check_precision(table: Table, column: str, texts: Text, numbers: Numbers) -
             f"sizes from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct it, or give the column in "
             "another unit."
         )
+    return numbers
 
 
 def _level_name(level: str | float) -> str:

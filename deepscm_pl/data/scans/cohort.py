@@ -94,7 +94,7 @@ def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
     _check_found(table, root, pattern, matches)
     paths = [found[0] for found in matches]
     _check_distinct(table, paths)
-    return [_stamp(path, root) for path in paths]
+    return [_source(path, root) for path in paths]
 
 
 def _filled_in(pattern: str, table: Table, row: int) -> str:
@@ -140,7 +140,7 @@ def _check_distinct(table: Table, paths: list[Path]) -> None:
             )
 
 
-def _stamp(path: Path, root: Path) -> Source:
+def _source(path: Path, root: Path) -> Source:
     status = path.stat()
     name = path.relative_to(root) if path.is_relative_to(root) else path
     return Source(path, name.as_posix(), status.st_size, status.st_mtime_ns)
