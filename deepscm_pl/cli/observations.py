@@ -319,7 +319,7 @@ class _Table:
 
     def _require_image(self, line: _Line, name: str) -> None:
         path = self._file(line, name)
-        with suppress(OSError):  # such as of a name that is too long
+        with suppress(OSError):  # for example, if the name is too long
             if path.is_file():
                 return
         raise FileNotFoundError(f"{self._where(line, name)}: there is no image {path}.")

@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 ImageFormat = Literal["png", "nifti"]
-"""Formats of files of images."""
+"""Formats of image files."""
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
@@ -97,7 +97,7 @@ def write_nifti(
     header = _header(volume, placement, description)
     content = nibabel.Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
     with new_file(path) as temporary:
-        # No time of writing, so that the same answer is the same file.
+        # Without a timestamp, equal answers give equal files.
         compressed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
         temporary.write_bytes(compressed)
 
@@ -124,8 +124,8 @@ def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
     rotation, general = int(header["qform_code"]), int(header["sform_code"])
     header.set_qform(affine, rotation)
     if not np.allclose(header.get_qform(), affine, atol=1e-3):
-        header["qform_code"] = 0  # a rotation cannot express it
-    # In full precision, which a rotation does not have.
+        header["qform_code"] = 0  # not representable by a rotation
+    # The sform keeps the full precision, which a quaternion loses.
     header.set_sform(affine, general or rotation or _ALIGNED)
 
 
@@ -227,7 +227,7 @@ def read_scan(path: Path) -> Scan:
         scan = reader(path)
     except _RefusedError as error:
         raise ValueError(f"images: {path}: {error}") from None
-    except Exception as error:  # a broken file breaks its reader in many ways
+    except Exception as error:  # broken files cause many types of error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"images: {path} cannot be read ({reason}); it is truncated or of another format. "
@@ -311,7 +311,7 @@ class _RefusedError(ValueError):
 
 def _read_picture(path: Path) -> Scan:
     with Image.open(path) as picture:
-        # The numbers of a palette are names of colours, not grey levels.
+        # The numbers of a palette are indices of colours, not grey levels.
         array = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
     if array.ndim == 3:
         grey = array[..., :1]
@@ -352,7 +352,7 @@ def _read_nifti(path: Path) -> Scan:
 def _open_nifti(path: Path) -> Any:
     if path.suffix.lower() != ".gz":
         return nibabel.load(path)
-    # All of it, because the checksum comes last, and nibabel stops before.
+    # Decompress the whole file, because nibabel does not verify the checksum at its end.
     content = gzip.decompress(path.read_bytes())
     newer = nibabel.Nifti2Image.header_class.sizeof_hdr.to_bytes(4, sys.byteorder)
     kind = nibabel.Nifti2Image if content[:4] in (newer, newer[::-1]) else nibabel.Nifti1Image

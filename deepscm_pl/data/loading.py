@@ -48,7 +48,7 @@ class EpochSampler(DistributedSampler[int]):
         self.start = 0
 
     def __iter__(self) -> Iterator[int]:
-        # A generator: the epoch may still be set between a call of ``iter`` and the first row.
+        # A generator, because the epoch may be set between the call of ``iter`` and the first row.
         end = self.start + self.left * self.num_replicas
         yield from self._order(end)[self.start + self.rank : end : self.num_replicas]
 
@@ -60,7 +60,7 @@ class EpochSampler(DistributedSampler[int]):
 
     def _order(self, length: int) -> list[int]:
         """The rows of all processes, with repeated first rows if necessary."""
-        # Torch adds seed and epoch: then runs of neighbouring seeds would share their orders.
+        # PyTorch adds seed and epoch, so that runs with neighbouring seeds would share their orders.
         entropy = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(entropy[0]))
         order = torch.randperm(len(self.dataset), generator=generator).tolist()  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         return self._counted()
 
     def _counted(self) -> Iterator[dict[str, Tensor]]:
-        # Begun with the first batch: until then the position may still be set.
+        # A generator, because the position may be set until the first batch.
         for batch in super().__iter__():
             self._handed_out += 1
             self._epoch = getattr(self.sampler, "epoch", -1)
@@ -194,7 +194,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         if not isinstance(sampler, EpochSampler):
             return {}
         together = self.batch_size * sampler.num_replicas
-        # Those of before may have been of another size.
+        # Earlier batches may have had another size.
         first = sampler.start - self.batches_done * together if epoch == sampler.epoch else 0
         rows = first + batches * together if batches else 0
         return {"seed": sampler.seed, "epoch": epoch, "rows": rows}

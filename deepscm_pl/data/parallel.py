@@ -107,6 +107,6 @@ def _results(
     if workers == 1:
         yield from (function(*chunk) for chunk in chunks)
         return
-    # Workers that do not import the user's script again, which would start workers in its turn.
+    # Workers of loky do not import the user's script again, which would start further workers.
     parallel = Parallel(workers, backend="loky", return_as="generator", max_nbytes=None)
     yield from parallel(delayed(function)(*chunk) for chunk in chunks)

@@ -168,7 +168,7 @@ def _infer(table: Table, column: str, texts: Text, numbers: Numbers) -> Attribut
     if levels <= 2:
         return "binary"
     share = np.isfinite(numbers).mean()
-    if share > 0.5:  # a text among numbers is a mistake, no category
+    if share > 0.5:  # a text among numbers is a mistake, not a category
         return "positive" if (numbers[np.isfinite(numbers)] > 0).all() else "continuous"
     if levels > _FEW_LEVELS:
         raise ValueError(
@@ -382,7 +382,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
         if suffix == ".parquet":
             return pd.read_parquet(path)
         return _read_text(path, _SEPARATORS[suffix])
-    except Exception as error:  # a broken table breaks its reader in many ways
+    except Exception as error:  # broken tables cause many types of error
         raise ValueError(
             f"table: {path} cannot be read as a table ({str(error).strip()}); expected a first "
             "line with the names of the columns, and no more cells in any other one."
@@ -392,8 +392,8 @@ def _read_frame(path: Path) -> pd.DataFrame:
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
     import pandas as pd
 
-    # Read with its header as a row like others: names that occur twice stay as they are, and a row
-    # that is longer than the header is refused, instead of shifting all the others.
+    # The header is read as a row, so that duplicate names stay unchanged, and a row that is longer
+    # than the header raises an error instead of shifting the columns.
     lines = pd.read_csv(
         path, sep=separator, header=None, dtype=str, na_filter=False, encoding="utf-8-sig"
     )

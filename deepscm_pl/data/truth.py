@@ -185,7 +185,7 @@ def read_originals(path: Path, identifiers: NDArray[np.object_]) -> NDArray[np.f
     try:
         with np.load(path, allow_pickle=False) as content:
             known, originals = content["identifiers"].tolist(), content["originals"]
-    except Exception as error:  # a broken file breaks its reader in many ways
+    except Exception as error:  # broken files cause many types of error
         raise ValueError(
             f"{path}, from which images were drawn, is missing or cannot be read ({error}), and so "
             "there are no true counterfactuals; generate the data set with `deepscm data brain`."

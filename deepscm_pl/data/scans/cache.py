@@ -48,7 +48,7 @@ def holds_caches(folder: Path) -> bool:
 
 
 _CACHE_VERSION = 3
-"""Counts changes of the preprocessing, so that images of another one are not reused."""
+"""Version of the preprocessing; cached images of other versions are not reused."""
 
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
 
@@ -181,8 +181,8 @@ def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | N
 
 
 def _tensor(images: NDArray[np.uint8]) -> Tensor:
-    # A writable private map would count as memory in use, and the system would refuse one that is
-    # larger than its memory.
+    # The map is read-only, because a writable private one counts as used memory, and fails if it
+    # exceeds the memory of the machine.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(images)
@@ -210,7 +210,7 @@ def _locked(folder: Path) -> Iterator[None]:
     unlocked = folder / f".{_LOCK}"
     with unlocked.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        lock = unlocked.rename(folder / _LOCK)  # so that it is never seen without being held
+        lock = unlocked.rename(folder / _LOCK)  # so that no process sees the lock file unlocked
         yield
         lock.unlink()
 
@@ -313,7 +313,7 @@ class _ImageWriter:
     ) -> list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile]:
         """The affines and the header of each file, or its error."""
         placed: list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile] = []
-        # Ordinary writing fails cleanly where a disk is full, a memory map does not.
+        # Ordinary writes raise an error if the disk is full; a memory map crashes.
         with self.images.open("r+b") as file:
             for row, path in zip(rows.tolist(), paths.tolist(), strict=True):
                 try:

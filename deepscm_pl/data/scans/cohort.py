@@ -103,7 +103,7 @@ def _filled_in(pattern: str, table: Table, row: int) -> str:
 
 
 def _matches(root: Path, pattern: str) -> list[Path]:
-    # Most patterns are plain paths, for which looking is quicker than searching.
+    # Most patterns are plain paths, for which this is faster than a search.
     plain = root / re.sub(r"\[([*?[])\]", r"\1", pattern)
     if plain.is_file():
         return [plain]
@@ -150,7 +150,7 @@ SPLITS = ("train", "validation", "test")
 """The names of the splits."""
 
 Splits = NDArray[np.int64]
-"""For each row its split, as a position in :data:`SPLITS`."""
+"""The split of each row, as an index of :data:`SPLITS`."""
 
 
 def recorded_splits(table: Table, column: str) -> Splits:
@@ -209,7 +209,7 @@ def divide_subjects(
     )
     shuffled = np.random.default_rng(seed).permutation(len(first))
     groups = [_groups(table[column][first])[shuffled] for column in stratify]
-    # The last key of lexsort counts first, and rows of equal keys stay in their order.
+    # lexsort sorts by its last key first, and is stable.
     order = shuffled[np.lexsort(groups[::-1])] if groups else shuffled
     splits = np.empty(len(first), dtype=np.int64)
     splits[order] = _deal(len(first), np.asarray(fractions, dtype=np.float64))
