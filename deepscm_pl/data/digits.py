@@ -156,8 +156,8 @@ def _originals() -> NDArray[np.uint8]:
 def _enlarge_digits(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Digits ``(N, 8, 8)`` of any range as ``(N, 28, 28)`` of grey levels 0 to 255."""
     factor = _SIDE / images.shape[-1]
-    # Contrast with the surroundings, because a threshold on grey levels loses pale strokes and fills
-    # the gaps between close ones.
+    # Contrast with the surroundings, because a threshold on grey levels loses pale strokes and
+    # fills the gaps between close ones.
     contrast = images - _SURROUND * gaussian_filter(images, (0, 1, 1), mode="constant")
     enlarged = zoom(contrast, (1, factor, factor), order=3, mode="grid-constant", grid_mode=True)
     brightest = _SATURATION * enlarged.max(axis=(1, 2), keepdims=True)

@@ -60,7 +60,7 @@ class EpochSampler(DistributedSampler[int]):
 
     def _order(self, length: int) -> list[int]:
         """The rows of all processes, with repeated first rows if necessary."""
-        # PyTorch adds seed and epoch, so that runs with neighbouring seeds would share their orders.
+        # PyTorch adds seed and epoch: runs with neighbouring seeds would share their orders.
         entropy = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(entropy[0]))
         order = torch.randperm(len(self.dataset), generator=generator).tolist()  # type: ignore[arg-type]
