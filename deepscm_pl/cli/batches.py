@@ -1,4 +1,4 @@
-"""How many observations and particles are answered at a time, and with which random numbers."""
+"""The division of a request into batches, with their seeds and their memory."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["Batches", "Request"]
 
-_ROWS = 256
+_BATCH_ROWS = 256
 """Observations at a time, at most."""
-_ELEMENTS = 2**24
+_BATCH_NUMBERS = 2**24
 """Numbers in the answers of a batch, at most; one particle of one observation may have more."""
 _COPIES = 6
-"""How often these numbers are in memory while they are computed and written, as measured."""
+"""Copies of these numbers in memory while they are computed and written, as measured."""
 _CELL, _LINE = 8, 24
-"""Bytes of a cell of the table, and of what else stands in its line, at least."""
+"""Bytes of a cell of the table, and of the rest of its line, at least."""
 _COMPRESSED = 4
-"""How much smaller images are in their files, at most."""
+"""The largest compression ratio of images in their files."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """How much is asked for.
+    """The size of a request.
 
     Attributes:
-        observations: How many, at least.
-        interventions: How many.
-        particles: Draws of each observation.
-        factual: Whether the observations themselves are written, too.
-        npz: Whether all values are written as arrays, too.
+        observations: Number of observations, at least.
+        interventions: Number of interventions.
+        particles: Draws for each observation.
+        factual: Whether the observations are written as well.
+        npz: Whether all values are written as arrays as well.
     """
 
     observations: int
@@ -46,23 +46,23 @@ class Request:
 
     @property
     def answers(self) -> int:
-        """How many sets of values are written."""
+        """Number of sets of values that are written."""
         return self.observations * (self.interventions * self.particles + self.factual)
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The division of a request.
+    """The division of a request into batches.
 
-    It follows from the model and the request, not from the machine, because the random numbers of
-    an answer follow from its place: the seed of the first batch is that of the request, those of
-    others are derived from it.
+    It depends on the model and the request, not on the machine, because the random numbers of an
+    answer depend on its batch: the seed of the first batch is that of the request, and others are
+    derived from it.
 
     Attributes:
-        rows: Observations at a time.
-        particles: Particles at a time; of several batches of particles each is of one observation.
+        rows: Observations per batch.
+        particles: Particles per batch; with several batches of particles, each has one observation.
         elements: Numbers in one answer.
-        item: Bytes of a number.
+        item: Bytes per number.
     """
 
     rows: int
@@ -72,38 +72,35 @@ class Batches:
 
     @classmethod
     def of(cls, scm: StructuralCausalModel, request: Request) -> Batches:
-        """Divide a request so that the memory that it takes does not grow with it."""
+        """Divide a request so that its memory is bounded."""
         elements = sum(math.prod(scm[name].domain.shape) for name in scm.graph.nodes)
         each = elements * (request.interventions + 1)
-        particles = max(1, min(request.particles, _ELEMENTS // each))
-        fitting = max(1, min(_ROWS, _ELEMENTS // (each * particles)))
+        particles = max(1, min(request.particles, _BATCH_NUMBERS // each))
+        fitting = max(1, min(_BATCH_ROWS, _BATCH_NUMBERS // (each * particles)))
         rows = fitting if particles == request.particles else 1
         return cls(rows, particles, elements, scm.dtype.itemsize)
 
     def seed(self, seed: int, batch: int, chunk: int = 0) -> int:
-        """The seed of some particles of a batch of observations."""
+        """The seed of a batch of observations and a chunk of particles."""
         if batch == chunk == 0:
             return seed
         return int(np.random.SeedSequence([seed, batch, chunk]).generate_state(1, np.uint64)[0])
 
     def chunks(self, particles: int) -> Iterator[tuple[int, int]]:
-        """The first and the number of the particles that are drawn at a time."""
+        """The first particle and the number of particles of each chunk."""
         for first in range(0, particles, self.particles):
             yield first, min(self.particles, particles - first)
 
     def check(
         self, scm: StructuralCausalModel, request: Request, folder: Path, option: str
     ) -> None:
-        """Raise if the answers do not fit the memory or the disk.
+        """Raise ValueError, naming the largest option, if the answers exceed memory or disk.
 
         Args:
             scm: The model.
-            request: What is asked for.
-            folder: Where the answers are to be written.
-            option: The one that says how many observations there are.
-
-        Raises:
-            ValueError: Naming the option that asks for most.
+            request: The request.
+            folder: Folder of the answers.
+            option: Option for the number of observations.
         """
         held = min(self.rows, request.observations) * self.particles * (request.interventions + 1)
         require_memory(

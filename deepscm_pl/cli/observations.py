@@ -1,4 +1,4 @@
-"""Images of answers as files: pictures to look at, or NIfTI for viewers of scans."""
+"""Observations of a request from the test split or a table, and the image files of answers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.images import (
-    NIFTI_SUFFIXES,
-    ImageFormat,
-    default_placement,
-    read_header,
-    read_scan,
-    write_nifti,
-)
+from deepscm_pl.data.images import ImageFormat, default_placement, read_image, write_nifti
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_file_name, from_spreadsheet
 from deepscm_pl.figures import as_pictures
@@ -33,7 +26,6 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variable
 
 __all__ = [
-    "FORMATS",
     "ImageFiles",
     "ImageFormat",
     "Observations",
@@ -44,18 +36,16 @@ __all__ = [
     "whole_levels",
 ]
 
-FORMATS: tuple[ImageFormat, ...] = ("png", "nifti")
-
 
 def choose_formats(scm: StructuralCausalModel, asked: ImageFormat | None) -> dict[str, ImageFormat]:
-    """The format of each image variable.
+    """The file format of each image variable.
 
     Args:
         scm: The model.
-        asked: The format of all; None takes NIfTI for volumes and PNG for images.
+        asked: One format for all; None for NIfTI if volumes and PNG if images.
 
     Raises:
-        ValueError: If NIfTI is asked for and there is no image, or one of several channels.
+        ValueError: If NIfTI is requested without images, or for images of several channels.
     """
     shapes = {name: scm[name].domain.shape for name in scm.image_variables}
     if asked == "nifti" and not shapes:
@@ -75,11 +65,11 @@ def choose_formats(scm: StructuralCausalModel, asked: ImageFormat | None) -> dic
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Where and how images of answers are written.
+    """Writer of the images of answers.
 
     Attributes:
-        folder: Of the answers.
-        formats: Of each image variable.
+        folder: Folder of the answers.
+        formats: Format of each image variable.
     """
 
     folder: Path
@@ -92,13 +82,13 @@ class ImageFiles:
 
         Args:
             name: The variable.
-            label: What tells the file from others of this variable.
+            label: Distinguishes the file from others of the variable.
             pixels: Whole grey levels ``(C, *sizes)``, see :func:`whole_levels`.
-            about: What it is, in a few words.
-            placement: Where it lies, if that is known.
+            about: Description for the header.
+            placement: Position in the scanner; None if unknown.
 
         Returns:
-            The path of the file, relative to the folder.
+            The path relative to the folder.
         """
         stem = f"images/{for_file_name(name)}-{label}"
         if self.formats[name] == "nifti":
@@ -111,10 +101,7 @@ class ImageFiles:
     def write_difference(
         self, name: str, label: str, difference: Tensor, about: str, placement: Placement | None
     ) -> str:
-        """Write signed differences of grey levels ``(1, *sizes)`` as NIfTI.
-
-        See :meth:`write` for the arguments.
-        """
+        """Write signed differences of grey levels ``(1, *sizes)`` as NIfTI; see :meth:`write`."""
         stem = f"images/{for_file_name(name)}-{label}-difference"
         values = difference[0].cpu().numpy().astype(np.float32)
         return self._write_nifti(stem, values, about, placement)
@@ -138,13 +125,12 @@ _CHECKED = 4096
 
 @dataclass(frozen=True)
 class Observations:
-    """Some of what was observed.
+    """Some observations.
 
     Attributes:
         values: ``(N, *event)`` of every variable.
-        rows: A name for each of the N.
-        placements: For each image variable where each of the N images lies, None where that is not
-            known.
+        rows: A name for each row.
+        placements: For each image variable the position of each image; None if unknown.
     """
 
     values: Mapping[str, Tensor]
@@ -154,12 +140,12 @@ class Observations:
 
 @dataclass(frozen=True)
 class ObservedRows:
-    """All that was observed, read some at a time.
+    """All observations of a request, read in batches.
 
     Attributes:
-        count: How many observations there are, at least.
-        is_exact: Whether there are not more: files may hold several.
-        read: From a number to observations of so many at a time, fewer the last time.
+        count: Number of observations, at least.
+        is_exact: Whether ``count`` is exact; files may contain several images.
+        read: From a batch size to the batches.
     """
 
     count: int
@@ -172,7 +158,7 @@ def observations_from_test_split(
     datamodule: CausalDataModule,
     rows: Sequence[int],
 ) -> ObservedRows:
-    """Rows of the test split that a model was trained beside.
+    """Rows of the test split of the data that a model was trained with.
 
     Args:
         scm: The model.
@@ -221,21 +207,20 @@ def observations_from_csv(
 ) -> ObservedRows:
     """A table with a column for each variable; images by their paths, relative to the table.
 
-    Classes are given by their names, where they have some, or by their indices. Images are PNG or
-    JPEG, or arrays ``.npy`` of the shape of the model's images, with or without channel; or, with
-    their place, NIfTI. Volumes are arrays or NIfTI. All numbers are checked at once, and that there
-    is a file for each image; images are read when it is their turn.
+    Classes are given by their names, or by their indices if they have none. Images are PNG, JPEG,
+    NIfTI, or arrays ``.npy`` with the shape of the model's images, with or without channel; volumes
+    are NIfTI or arrays. All numbers, and the existence of all images, are checked first; images are
+    read in batches.
 
     Args:
         scm: The model.
         path: The table.
-        prepare: Makes the images of a file what the model sees, if they are not yet; each of
-            several is an observation of its own.
+        prepare: Preprocesses the images of a file; each of several is an observation.
 
     Raises:
         FileNotFoundError: If the table or an image does not exist.
-        ValueError: If a column is missing or a cell is no possible value; while they are read, if
-            an image has another shape.
+        ValueError: If a column is missing or a cell is invalid; later, if an image has another
+            shape.
     """
     table = _Table(scm, path)
     count = table.check()
@@ -244,17 +229,13 @@ def observations_from_csv(
     def read(size: int) -> Iterator[Observations]:
         observed = (row for line in table.lines() for row in table.read(line, read_images))
         while rows := list(islice(observed, size)):
-            yield _collected(scm, rows)
+            yield Observations(
+                {name: torch.stack([row[name][0] for _, row in rows]) for name in scm.graph.nodes},
+                [title for title, _ in rows],
+                {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
+            )
 
     return ObservedRows(count, is_exact=prepare is None, read=read)
-
-
-def _collected(scm: StructuralCausalModel, rows: Sequence[_Row]) -> Observations:
-    return Observations(
-        {name: torch.stack([row[name][0] for _, row in rows]) for name in scm.graph.nodes},
-        [title for title, _ in rows],
-        {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
-    )
 
 
 @dataclass(frozen=True)
@@ -267,18 +248,17 @@ class _Line:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of observations, of which no more than a row is in memory."""
+    """A table of observations that is read row by row."""
 
     scm: StructuralCausalModel
     path: Path
 
     @cached_property
     def variables(self) -> dict[str, Variable]:
-        """The variables of the model."""
         return self.scm.variables
 
     def lines(self) -> Iterator[_Line]:
-        """The rows, of a table that has a column for each variable."""
+        """The rows of a table with a column for each variable."""
         if not self.path.is_file():
             raise FileNotFoundError(f"observations: there is no file {self.path}.")
         try:
@@ -292,7 +272,7 @@ class _Table:
             raise ValueError(f"observations: {self.path} is no table of UTF-8 ({error}).") from None
 
     def check(self) -> int:
-        """Raise unless every number is possible and every image has a file; the number of rows."""
+        """Check every number and the existence of every image, and count the rows."""
         count, lines = 0, self.lines()
         while some := list(islice(lines, _CHECKED)):
             count += len(some)
@@ -309,7 +289,7 @@ class _Table:
     def read(
         self, line: _Line, read_images: Callable[[str, Path, str], Sequence[_Cell]]
     ) -> Iterator[_Row]:
-        """The observations of a row: one, or one for each image of its file."""
+        """The observations of a row: one for each image of its file."""
         cells = {
             name: read_images(self._where(line, name), self._file(line, name), name)
             if name in self.scm.image_variables
@@ -339,13 +319,13 @@ class _Table:
 
     def _require_image(self, line: _Line, name: str) -> None:
         path = self._file(line, name)
-        with suppress(OSError):  # such as of a name that is too long
+        with suppress(OSError):  # for example, if the name is too long
             if path.is_file():
                 return
         raise FileNotFoundError(f"{self._where(line, name)}: there is no image {path}.")
 
     def _numbers(self, lines: Sequence[_Line], name: str) -> Tensor:
-        """A number for each row, ``(N, 1)``."""
+        """Numbers ``(N, 1)`` of a column."""
         variable = self.variables[name]
         found = [
             [_read_number(self._where(line, name), line.cells[name], variable)] for line in lines
@@ -365,17 +345,14 @@ class _Table:
 def _reader(
     scm: StructuralCausalModel, prepare: Callable[[Path], Sequence[_Cell]] | None
 ) -> Callable[[str, Path, str], Sequence[_Cell]]:
-    """What reads the images of a file, given where in the table it is named."""
+    """A function that reads the images of a file, given its position in the table."""
 
     def read(where: str, path: Path, name: str) -> Sequence[_Cell]:
         domain = scm[name].domain
-        if prepare is None:
-            found: Sequence[_Cell] = [_read_image(where, path, domain)]
-        else:
-            try:
-                found = prepare(path)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+        try:
+            found = [read_image(path, domain.shape)] if prepare is None else prepare(path)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
         for image, _ in found:
             _check_image(where, path, image, domain, is_prepared=prepare is not None)
         return [(image.to(scm.dtype), place) for image, place in found]
@@ -397,17 +374,8 @@ def _read_number(where: str, cell: str, variable: Variable) -> float:
         raise ValueError(f"{where}: expected a number, but got {cell!r}.") from None
 
 
-def _read_image(where: str, path: Path, domain: Domain) -> tuple[Tensor, Placement | None]:
-    """An image as it is in its file, and where it lies if the file says so."""
-    if path.name.lower().endswith(NIFTI_SUFFIXES):
-        return _observed_scan(where, path, len(domain.shape) - 1)
-    if path.suffix.lower() == ".npy":
-        return _read_array(where, path, domain.shape), None
-    return _observed_picture(where, path, domain.shape), None
-
-
 def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepared: bool) -> None:
-    """Raise unless an image is of the shape, and has the values, that the model knows."""
+    """Raise unless an image has the shape and the values of the variable."""
     advice = "ask a model of such images" if is_prepared else (
         "prepare it as the training data, or ask with --prepare"
     )  # fmt: skip
@@ -421,51 +389,6 @@ def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepa
             f"{where}: expected {domain}, but {path} has from {image.min().item():g} to "
             f"{image.max().item():g}; {advice}."
         )
-
-
-def _observed_scan(where: str, path: Path, dimensions: int) -> tuple[Tensor, Placement | None]:
-    try:
-        scan = read_scan(path)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-    flat = dimensions == 2
-    if scan.flat != flat:
-        kinds = {True: "a single slice", False: "a volume"}
-        raise ValueError(
-            f"{where}: expected {kinds[flat]}, but {path} is {kinds[scan.flat]} of shape "
-            f"{scan.array.shape}; cut it as the training data, or ask with "
-            "--prepare."
-        )
-    array = scan.array[..., 0] if scan.flat else scan.array
-    image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))[None]
-    if scan.affine is None:
-        return image, None
-    header = None if scan.header is None else read_header(scan.header)
-    return image, Placement(scan.affine, header)
-
-
-def _read_array(where: str, path: Path, shape: Sequence[int]) -> Tensor:
-    try:
-        array = np.load(path, allow_pickle=False)
-        image = torch.from_numpy(np.asarray(array, dtype=np.float64))
-    except (OSError, ValueError, EOFError, TypeError) as error:
-        raise ValueError(f"{where}: {path} is no array of numbers ({error}).") from None
-    return image[None] if image.dim() == len(shape) - 1 and shape[0] == 1 else image
-
-
-def _observed_picture(where: str, path: Path, shape: Sequence[int]) -> Tensor:
-    if len(shape) != 3:
-        raise ValueError(
-            f"{where}: expected a volume as .nii, .nii.gz or .npy, but got {path}; a picture has "
-            "no depth."
-        )
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{where}: {path} is no image ({error}).") from None
-    image = torch.from_numpy(pixels.copy())
-    return image[None] if image.dim() == 2 else image.movedim(-1, 0)
 
 
 def _image_size(shape: Sequence[int], short: bool = False) -> str:

@@ -36,23 +36,21 @@ __all__ = [
 Split = Literal["train", "validation", "test"]
 
 Augmentation: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
-"""What is made of a batch of training rows, such as random crops of its images."""
+"""A function of a batch of training rows, such as random crops of its images."""
 
 PublishedSplit = Literal["train", "test"]
 """A split in which a data set is published; validation rows are held out of its ``"train"``."""
 
 
 RowIndex: TypeAlias = Tensor | slice
-"""Some rows of a split: their numbers, or from where to where."""
+"""Rows of a split: their numbers, or a range."""
 
 
 @dataclass(frozen=True)
 class SourceSplits:
-    """The two splits in which a data set is published, as whole tensors.
+    """The two published splits of a data set, name to tensor ``(N, ...)`` each.
 
-    Attributes:
-        train: Name to tensor ``(N, ...)``; split further into training and validation.
-        test: Name to tensor ``(M, ...)``, of the same names.
+    ``train`` is divided further into training and validation.
     """
 
     train: Mapping[str, Tensor]
@@ -60,24 +58,22 @@ class SourceSplits:
 
 
 class InMemoryDataset(Dataset[dict[str, Tensor]]):
-    """Rows of tensors held in memory, gathered a batch at a time.
+    """Rows of tensors in memory, gathered a batch at a time by one indexed copy per variable.
 
-    A batch is one indexed copy per variable instead of a Python loop over items. Bytes (images)
-    become float32 grey levels 0 to 255 when they are gathered; other types stay.
+    Images of bytes become float32 grey levels 0 to 255 in a batch; other types stay. Of a tensor
+    that is mapped from a file, only the rows of the batch are read.
 
     Args:
-        variables: Name to tensor ``(N, ...)``, of equal lengths. Only the rows that are asked for
-            are read of a tensor that is mapped from a file.
-        augmentation: What is made of a batch before it is used; None leaves it as it is.
+        variables: Name to tensor ``(N, ...)``, of equal lengths.
+        augmentation: Function of a batch, such as random crops of its images; None for none.
 
     Raises:
-        ValueError: If there is no variable or their lengths differ.
+        ValueError: If there is no variable, or lengths differ.
 
     Example:
         >>> dataset = InMemoryDataset({"x": torch.tensor([[1.0], [2.0], [3.0]])})
-        >>> dataset.__getitems__([2, 0])["x"]
-        tensor([[3.],
-                [1.]])
+        >>> dataset.__getitems__([2, 0])["x"].flatten()
+        tensor([3., 1.])
     """
 
     def __init__(
@@ -105,28 +101,23 @@ class InMemoryDataset(Dataset[dict[str, Tensor]]):
 
 
 class CausalDataModule(pl.LightningDataModule, ABC):
-    """Variables of a causal model, in training, validation and test splits.
+    """Variables of a causal model in training, validation and test splits.
 
-    A batch is a dictionary from the name of a variable to a tensor: scalars ``(B, 1)`` float32,
-    images ``(B, C, H, W)`` or volumes ``(B, C, X, Y, Z)``, from left to right, back to front and
-    bottom to top, float32 in grey levels 0 to 255, and two that are not part of the
-    model: ``label`` ``(B, 1)`` int64 and ``index`` ``(B, 1)`` int64, the row in the published
-    split that the item comes from.
+    A batch maps names to float32 tensors: scalars ``(B, 1)``, and in grey levels 0 to 255 images
+    ``(B, C, H, W)`` or volumes ``(B, C, X, Y, Z)``, from left to right, back to front and bottom to
+    top. In addition, it has ``label`` and ``index``, ``(B, 1)`` int64, the class and the row in the
+    published split.
 
-    The published training split is divided at random, but always alike for one ``split_seed``,
-    into training and validation; the published test split is never touched until it is tested
-    on. Use :meth:`variables` for statistics of the training split.
-
-    Subclasses implement :meth:`load`, :meth:`divide` if the training split is not to be divided at
-    random, and :meth:`training_dataset` if its rows are to be augmented.
+    The published training split is divided at random, by ``split_seed`` alone, into training and
+    validation. Subclasses implement :meth:`load`; they may override :meth:`divide` and, for
+    augmentation, :meth:`training_dataset`.
 
     Args:
         batch_size: Rows per batch.
-        validation_size: Rows of the published training split that are held out to validate on.
+        validation_size: Rows of the published training split that are held out for validation.
         split_seed: Seed of the division, independent of any global seed.
-        num_workers: Worker processes of each data loader. Gathering a batch is one indexed copy,
-            so 0, the main process, is usually fastest.
-        drop_last: Whether training leaves out a last batch that is smaller than the others.
+        num_workers: Worker processes of each data loader; 0, the main process, is usually fastest.
+        drop_last: Whether training omits a last batch that is smaller than the others.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -150,23 +141,23 @@ class CausalDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def load(self) -> SourceSplits:
-        """Loads the published splits, in their order and with a row per item.
+        """Load the published splits in their order.
 
-        Scalars are ``(N, 1)`` float32, images ``(N, C, H, W)`` uint8 and ``label`` ``(N, 1)``
-        int64. The base class adds ``index``, the row.
+        Scalars are ``(N, 1)`` float32, images ``(N, C, H, W)`` uint8, ``label`` is ``(N, 1)``
+        int64.
         """
 
     @property
     def world(self) -> KnownWorld | None:
-        """The world that the data come from, if it is known."""
+        """The known world that generated the data; None for others."""
         return None
 
     @property
     def descriptions(self) -> dict[str, Variable]:
-        """What is known of each variable: its unit, and the names of its class indices 0, 1, ...
+        """The unit and the class names of each variable, as far as they are known.
 
-        The model that is trained takes it over and is saved with it. Override it in a class of your
-        own; this one knows the units of the world.
+        The model copies them before it is trained. Override this in a class of your own; the
+        default knows the units of the world.
         """
         kind, base = type(self), CausalDataModule
         if kind.units is base.units and kind.class_names is base.class_names:
@@ -184,16 +175,16 @@ class CausalDataModule(pl.LightningDataModule, ABC):
 
     @property
     def units(self) -> dict[str, str]:
-        """The unit of each variable that has one, of :attr:`descriptions`."""
+        """The units in :attr:`descriptions`, of the variables that have one."""
         return {name: each.unit for name, each in self._own().items() if each.unit}
 
     @property
     def class_names(self) -> dict[str, tuple[str, ...]]:
-        """The names of the classes of each variable that has some, of :attr:`descriptions`."""
+        """The class names in :attr:`descriptions`, of the variables that have some."""
         return {name: each.classes for name, each in self._own().items() if each.classes}
 
     def _own(self) -> dict[str, Variable]:
-        # Where nothing overrides descriptions, they are made of units and class_names.
+        # Unless descriptions is overridden, it derives from units and class_names.
         is_own = type(self).descriptions is not CausalDataModule.descriptions
         return self.descriptions if is_own else self._of_world()
 
@@ -202,13 +193,10 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return {name: Variable(name, unit=unit) for name, unit in known.items()}
 
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
-        """Loads the originals from which the images of a published split were drawn.
-
-        Args:
-            split: ``"train"`` or ``"test"``, in the order of :meth:`load`.
+        """Load the originals from which the images of a published split were drawn.
 
         Returns:
-            What the world draws from, N rows: grey levels ``(N, H, W)`` for worlds of digits.
+            The input of the renderer, N rows: grey levels ``(N, H, W)`` for worlds of digits.
 
         Raises:
             ValueError: If there are none.
@@ -219,18 +207,14 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         )
 
     def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
-        """The images of a new file, made what those of the data are before a model sees them.
-
-        Args:
-            path: The file.
+        """Preprocess a new file as the data were preprocessed.
 
         Returns:
-            Each image ``(C, *sizes)`` and where it lies, where that is known: one, or one for each
-            slice that the data have of a file.
+            Images ``(C, *sizes)`` with their placement, if it is known: one for each slice of the
+            file.
 
         Raises:
-            ValueError: If these data are not prepared from files, or the file is not as it should
-                be.
+            ValueError: If these data are not made from files, or the file does not fit.
         """
         raise ValueError(
             f"prepare: {type(self).__name__} does not prepare its images from files; give images "
@@ -238,22 +222,17 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         )
 
     def originals(self, split: Split) -> NDArray[Any]:
-        """The originals from which the images were drawn, row by row those of :meth:`variables`.
+        """The originals of the images, in the order of :meth:`variables`.
 
-        With them ``world.render`` draws true counterfactuals.
-
-        Args:
-            split: ``"train"``, ``"validation"`` or ``"test"``.
-
-        Returns:
-            N rows, as :meth:`load_originals` gives them.
+        ``world.render`` draws true counterfactuals from them.
 
         Raises:
-            ValueError: If there is no such split, there are no originals, or not as many as images.
+            ValueError: If the split does not exist, or there is not one original for each image.
         """
         rows = self.variables(split)["index"].squeeze(-1).numpy()
         source = self.load_originals("test" if split == "test" else "train")
-        size = sum(len(self._dataset(each)) for each in _published(split))
+        published: tuple[Split, ...] = ("test",) if split == "test" else ("train", "validation")
+        size = sum(len(self._dataset(each)) for each in published)
         if len(source) != size:
             raise ValueError(
                 f"there should be an original for each of the {size} images that the {split} split "
@@ -262,44 +241,25 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return source[rows]
 
     def identifiers(self, split: Split) -> list[str] | None:
-        """Whose each row of a split is.
-
-        Args:
-            split: ``"train"``, ``"validation"`` or ``"test"``.
-
-        Returns:
-            A text per row of :meth:`variables`; None where rows have nothing but their number.
-        """
+        """The subject of each row of :meth:`variables`; None without subjects."""
         return None
 
     def row_names(self, split: Split) -> list[str] | None:
-        """What answers and errors call each row: whose it is, and which of theirs.
+        """A name for each row of :meth:`variables` in answers and errors: subject, visit and slice.
 
-        Args:
-            split: ``"train"``, ``"validation"`` or ``"test"``.
-
-        Returns:
-            A text per row of :meth:`variables`; None where rows have nothing but their number.
+        None if rows only have numbers.
         """
         return self.identifiers(split)
 
     def placement(self, split: Split, row: int) -> Placement | None:
-        """Where the elements of an image lie in the scanner, for files that keep it.
-
-        Args:
-            split: ``"train"``, ``"validation"`` or ``"test"``.
-            row: Of :meth:`variables`.
-
-        Returns:
-            None where images have no place, as drawings of digits.
-        """
+        """The position in the scanner of the image in a row of :meth:`variables`, if known."""
         return None
 
     def configuration(self) -> dict[str, Any]:
-        """How this module was made, as plain data for a checkpoint.
+        """The class and arguments of this module as plain data for a checkpoint.
 
-        Every argument of a subclass's constructor is kept in the attribute of its name. Paths are
-        made absolute, so that the checkpoint serves from any folder.
+        Each constructor argument of a subclass must be an attribute of the same name. Paths become
+        absolute, so that the checkpoint works in any folder.
         """
         arguments = {
             name: getattr(self, name)
@@ -315,16 +275,12 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         }
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads and divides the data, once; later calls do nothing.
+        """Load and divide the data, once.
 
-        Every stage loads every split, so that a broken test file fails before training and not
-        after it.
-
-        Args:
-            stage: Lightning's stage; not used.
+        Every stage loads all splits, so that a broken test file fails before the training.
 
         Raises:
-            ValueError: If ``validation_size`` leaves no row to train on.
+            ValueError: If ``validation_size`` leaves no row for training.
         """
         if self._datasets is None:
             source = self.load()
@@ -337,32 +293,24 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             }
 
     def variables(self, split: Split) -> dict[str, Tensor]:
-        """A whole split: for statistics, and for choosing rows.
+        """All rows of a split, for statistics and for the choice of rows; images as uint8.
 
-        Images are ``(N, C, H, W)`` uint8; the other variables are as in a batch. The tensors are
-        those that batches are gathered from: do not change them in place.
-
-        Args:
-            split: ``"train"``, ``"validation"`` or ``"test"``. Take statistics from ``"train"``
-                only.
-
-        Returns:
-            Name to tensor, in the order of the published file.
+        The tensors are those of the batches: do not change them in place. Take statistics only from
+        ``"train"``.
 
         Raises:
-            ValueError: If there is no such split.
+            ValueError: If the split does not exist.
         """
         return dict(self._dataset(split).variables)
 
     def training_dataset(self) -> InMemoryDataset:
-        """The rows that batches of the training split are gathered from; for augmentation."""
+        """The rows of training batches; override it for augmentation."""
         return self._dataset("train")
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches of the training split, shuffled anew in each epoch.
+        """Batches of the training split, in an order given by the seed of the run and the epoch.
 
-        The order follows from the seed of the run and the epoch. Several processes share each
-        epoch, and a training that is interrupted goes on with the next batch.
+        Several processes share each epoch; an interrupted training resumes with the next batch.
         """
         dataset = self.training_dataset()
         order = EpochSampler(dataset, data_seed())
@@ -386,20 +334,19 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return self._loader(self._dataset("test"))
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches of the test split, in order; several processes share the batches of one."""
+        """Batches of the test split, in order; several processes share whole batches."""
         return self._loader(self._dataset("test"), whole_batches=True)
 
     def _loader(
         self, dataset: InMemoryDataset, whole_batches: bool = False
     ) -> DataLoader[dict[str, Tensor]]:
         """Batches in order, each row in one process."""
-        # Without a batch a process may sit out a prediction, but not a mean of all processes.
+        # A process without a batch can skip a prediction, but not a mean over all processes.
         self.allow_zero_length_dataloader_with_multiple_devices = whole_batches
         sampler = ShardSampler(dataset, self.batch_size if whole_batches else 1)
         return DataLoader(dataset, sampler=sampler, **self._settings())
 
     def _settings(self) -> dict[str, Any]:
-        """What all loaders have in common."""
         return {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
@@ -415,17 +362,16 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return datasets[split]
 
     def divide(self, size: int) -> tuple[RowIndex, RowIndex]:
-        """Divides the published training split into training and validation.
+        """Divide the published training split.
 
         Args:
-            size: The rows of the published split.
+            size: Number of rows.
 
         Returns:
-            Rows to train on and rows to validate on, each in ascending order; as slices where they
-            are consecutive, which take nothing out of the tensors that :meth:`load` gives.
+            Rows for training and rows for validation, in ascending order; slices avoid a copy.
 
         Raises:
-            ValueError: If ``validation_size`` leaves no row to train on.
+            ValueError: If ``validation_size`` leaves no row for training.
         """
         if self.validation_size >= size:
             raise ValueError(
@@ -436,11 +382,6 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         order = torch.randperm(size, generator=generator)
         validation, training = order[: self.validation_size], order[self.validation_size :]
         return training.sort().values, validation.sort().values
-
-
-def _published(split: Split) -> tuple[Split, ...]:
-    """The splits that were published as one with the given one."""
-    return ("test",) if split == "test" else ("train", "validation")
 
 
 def _already_a_batch(batch: object) -> object:
@@ -457,5 +398,5 @@ def _with_index(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def take_rows(variables: Mapping[str, Tensor], rows: RowIndex) -> dict[str, Tensor]:
-    """Some rows of every variable."""
+    """Select rows of every variable."""
     return {name: tensor[rows] for name, tensor in variables.items()}

@@ -1,4 +1,4 @@
-"""Small digits that need no download, in the world of thickness and intensity."""
+"""The digits of scikit-learn, which need no download, in the world of thickness and intensity."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FORMS = {
     "image": ((_DIGIT_COUNT, 1, 28, 28), torch.uint8),
     "label": ((_DIGIT_COUNT, 1), torch.int64),
 }
-"""Shape and type of every variable, so that a cache of another form is not used."""
+"""Shape and type of every variable; a cache with others is not used."""
 
 _SIDE = 20
 _BORDER = 4
@@ -43,23 +43,21 @@ _SATURATION = 0.6
 class DigitsDataModule(CausalDataModule):
     """The 1,797 digits of scikit-learn: variables ``thickness``, ``intensity`` and ``image``.
 
-    Digits of 8 × 8 pixels are enlarged to 20 × 20, centred in 28 × 28 as those of MNIST are, and
-    drawn with attributes sampled from a :class:`ThicknessIntensityWorld`, always the same. Test
-    rows are chosen at random, but always alike.
-    Nothing is downloaded: for trials, examples and tests. Drawing takes some seconds, once; the
-    images are kept in ``cache_dir``.
+    Digits of 8 × 8 pixels are enlarged to 20 × 20, centred in 28 × 28 like those of MNIST, and
+    rendered with attributes sampled from a :class:`ThicknessIntensityWorld`. Attributes and test
+    rows are the same in every run. Rendering takes some seconds, once.
 
     Args:
         batch_size: Rows per batch.
-        validation_size: Rows held out to validate on, of those that are not test rows.
+        validation_size: Rows held out for validation, in addition to the test rows.
         split_seed: Seed of the division into training and validation.
         num_workers: Worker processes of each data loader.
-        drop_last: Whether training leaves out a smaller last batch.
-        test_size: Rows held out to test on.
-        cache_dir: Where drawn images are kept; None for ``~/.cache/deepscm_pl``.
+        drop_last: Whether training omits a smaller last batch.
+        test_size: Rows held out for the test.
+        cache_dir: Folder for rendered images; None for ``~/.cache/deepscm_pl``.
 
     Raises:
-        ValueError: If an argument is out of range; on setup, if nothing is left to train on.
+        ValueError: If an argument is out of range, or no row is left for training.
     """
 
     def __init__(
@@ -77,23 +75,23 @@ class DigitsDataModule(CausalDataModule):
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
 
     def prepare_data(self) -> None:
-        """Draws the digits, unless they are in the cache."""
+        """Render the digits unless they are in the cache."""
         self._drawn_digits()
 
     @property
     def world(self) -> ThicknessIntensityWorld:
-        """The world that the digits are drawn in."""
+        """The world of thickness and intensity."""
         return ThicknessIntensityWorld()
 
     def load(self) -> SourceSplits:
-        """Divides the digits into rows to test on and others, always alike."""
+        """Divide the digits into training and test rows."""
         digits = self._drawn_digits()
         return SourceSplits(
             train=take_rows(digits, self._rows("train")), test=take_rows(digits, self._rows("test"))
         )
 
     def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
-        """Enlarges the digits of scikit-learn."""
+        """Enlarge the digits of scikit-learn."""
         return _originals()[self._rows(split).numpy()]
 
     def _rows(self, split: PublishedSplit) -> Tensor:
@@ -108,16 +106,15 @@ class DigitsDataModule(CausalDataModule):
         return rows.sort().values
 
     def _drawn_digits(self) -> dict[str, Tensor]:
-        """All digits, from the cache if they are there."""
         path = self.cache_dir / f"digits-{DRAWING_VERSION}.pt"
-        # Whatever is wrong with a cache, the digits can be drawn again.
+        # The digits are rendered again if the cache is broken.
         with suppress(Exception):
             cached: dict[str, Tensor] = torch.load(path, weights_only=True)
             digits = {name: cached[name] for name in _FORMS}
             if all(_fits(digits[name], *form) for name, form in _FORMS.items()):
                 return digits
         digits = _draw_digits()
-        # A cache that cannot be written costs time, nothing else.
+        # Without a writable cache, the digits are rendered each time.
         with suppress(OSError, RuntimeError):
             self.cache_dir.mkdir(parents=True, exist_ok=True)
             with new_file(path) as temporary:
@@ -126,16 +123,15 @@ class DigitsDataModule(CausalDataModule):
 
 
 def _fits(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> bool:
-    """Whether a tensor has the form of what is drawn, and no value is NaN or infinite."""
+    """Whether a cached tensor is complete and finite."""
     return tensor.shape == shape and tensor.dtype == dtype and bool(tensor.isfinite().all())
 
 
 def _draw_digits() -> dict[str, Tensor]:
-    """All digits of scikit-learn, drawn with sampled attributes, in its order."""
     labels = _load_digits().target
     world = ThicknessIntensityWorld()
     sample = world.sample(_DIGIT_COUNT, np.random.default_rng(_ATTRIBUTE_SEED))
-    # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+    # Images are rendered with the recorded float32 values, so that these are their truth.
     attributes = {name: column.astype(np.float32) for name, column in sample.items()}
     images = world.render(_originals(), attributes)
     return {
@@ -160,8 +156,8 @@ def _originals() -> NDArray[np.uint8]:
 def _enlarge_digits(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Digits ``(N, 8, 8)`` of any range as ``(N, 28, 28)`` of grey levels 0 to 255."""
     factor = _SIDE / images.shape[-1]
-    # Pale strokes would be lost when the digit is binarised, and crowded ones filled: what counts
-    # is how much brighter a pixel is than those around it.
+    # Contrast with the surroundings, because a threshold on grey levels loses pale strokes and
+    # fills the gaps between close ones.
     contrast = images - _SURROUND * gaussian_filter(images, (0, 1, 1), mode="constant")
     enlarged = zoom(contrast, (1, factor, factor), order=3, mode="grid-constant", grid_mode=True)
     brightest = _SATURATION * enlarged.max(axis=(1, 2), keepdims=True)

@@ -40,7 +40,7 @@ _PREFIXES = ("train", "t10k")
 
 @dataclass(frozen=True)
 class _Split:
-    """Digits to draw: originals ``(N, 28, 28)``, labels ``(N,)`` and attributes ``(N,)``."""
+    """Digits to render: originals ``(N, 28, 28)``, labels ``(N,)`` and attributes ``(N,)``."""
 
     prefix: str
     originals: NDArray[np.uint8]
@@ -59,33 +59,30 @@ def generate_morphomnist(
     limit: int | None = None,
     world: KnownWorld | None = None,
 ) -> None:
-    """Draws MNIST with the attributes of a world.
+    """Render MNIST with attributes of a known world.
 
-    ``out`` receives, for ``train`` and ``t10k`` each, ``*-images-idx3-ubyte.gz``,
-    ``*-labels-idx1-ubyte.gz``, ``*-morpho.csv`` with the column index and one for each attribute,
-    and ``*-originals-idx3-ubyte.gz``, from which the images were drawn: row k is the k-th digit of
-    MNIST. ``world.json`` describes the world. The folder appears when it is complete; a run that
-    fails or is interrupted leaves nothing. Equal arguments give equal bytes, whatever the number of
-    workers.
+    For ``train`` and ``t10k`` each, ``out`` contains ``*-images-idx3-ubyte.gz``,
+    ``*-labels-idx1-ubyte.gz``, ``*-morpho.csv`` with the columns index and attributes, and
+    ``*-originals-idx3-ubyte.gz``, the digits of MNIST in the same order; ``world.json`` describes
+    the world. The folder appears when it is complete; failed and interrupted runs leave nothing.
+    The result does not depend on the number of workers.
 
     Args:
-        mnist: A folder with MNIST as torchvision stores it (in its subfolder ``MNIST/raw``), that
-            subfolder ``MNIST``, or with ``download`` where to store it.
-        out: The folder to make; it may exist if it is empty.
-        attributes: A folder with ``train-morpho.csv`` and ``t10k-morpho.csv`` to impose; None
-            samples attributes from the world.
-        seed: Of the sampled attributes.
-        workers: Processes; None takes one for each processor.
-        download: Whether to download MNIST if it is not there.
+        mnist: Folder of MNIST as torchvision stores it (with ``MNIST/raw``).
+        out: New or empty folder.
+        attributes: Folder with ``train-morpho.csv`` and ``t10k-morpho.csv``, whose values are
+            imposed; None samples them from the world.
+        seed: Seed of the samples.
+        workers: Processes; None for one per processor.
+        download: Whether to download MNIST if it is missing.
         progress: Whether to show a progress bar.
-        limit: Draw only so many digits of each split, the first; None draws all.
-        world: How attributes cause each other and the image; None takes
-            :class:`ThicknessIntensityWorld`.
+        limit: Render only the first digits of each split, so many; None for all.
+        world: The world; None for :class:`ThicknessIntensityWorld`.
 
     Raises:
         FileNotFoundError: If MNIST or a table of attributes is missing.
-        ValueError: If ``out`` cannot be made, a number is out of range, or the imposed attributes
-            are broken or not as many as the digits.
+        ValueError: If ``out`` cannot be created, a number is out of range, or the imposed
+            attributes are invalid or not as many as the digits.
     """
     seed_number("seed", seed)
     if workers is not None:
@@ -112,7 +109,6 @@ def generate_morphomnist(
 
 
 def _find_mnist(folder: Path, download: bool) -> Path:
-    """The root folder of MNIST, as torchvision takes it."""
     # Imported here, because a torchvision that does not match torch fails on import, and only
     # the generator needs it.
     from torchvision.datasets import MNIST
@@ -145,7 +141,6 @@ def _load_split(
     seed: int,
     limit: int,
 ) -> _Split:
-    """The first digits of a split of MNIST, with their attributes."""
     from torchvision.datasets import MNIST
 
     try:
@@ -203,12 +198,12 @@ _FIRST = 1000000
 """The first identifier."""
 
 _HEAD, _DRAWING_BYTES = 600, 30
-"""Bytes of memory for each head, and for each element of an image while it is drawn, at least."""
+"""Bytes of memory per head, and per voxel of an image while it is rendered, at least."""
 _LINE, _COMPRESSED = 200, 8
-"""Bytes on the disk for each head, and how much smaller its image is in its file, at most."""
+"""Bytes on disk per head, and the largest compression ratio of its image."""
 
-_DRAWN_ELEMENTS = 2**18
-"""Elements of the images that are drawn at a time."""
+_DRAWN_VOXELS = 2**18
+"""Voxels of the images that are rendered at a time."""
 
 
 def generate_brain(
@@ -221,30 +216,30 @@ def generate_brain(
     workers: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Draws heads in the world of brains.
+    """Render heads of the world of brains.
 
-    ``out`` receives ``subjects.csv`` with the columns eid, age (years), sex (1 is male),
-    ventricle_volume and brain_volume (mm³) and split, and for each row an image
-    ``{eid}_T1_unbiased_brain_rigid_to_mni.png`` or ``.nii.gz``. ``world.json`` describes the world,
-    and ``originals.npz`` holds what makes heads themselves, so that every counterfactual has a
-    truth. The folder appears when it is complete; a run that fails or is interrupted leaves
-    nothing. Equal arguments give equal bytes, whatever the number of workers.
+    ``out`` contains ``subjects.csv`` with the columns eid, age (years), sex (1 is male),
+    ventricle_volume and brain_volume (mm³) and split; for each row an image
+    ``{eid}_T1_unbiased_brain_rigid_to_mni.png`` or ``.nii.gz``; ``world.json``; and
+    ``originals.npz``, from which true counterfactuals are rendered. The folder appears when it is
+    complete; failed and interrupted runs leave nothing. The result does not depend on the number of
+    workers.
 
     Args:
-        out: The folder to make; it may exist if it is empty.
-        size: How many heads.
-        shape: Of their images: (rows, columns) of axial slices, or (left to right, back to front,
-            bottom to top) of volumes.
-        image_format: ``"png"``, for slices only, or ``"nifti"``, which says where elements lie;
-            None takes PNG for slices and NIfTI for volumes.
-        seed: Of the heads and of their splits.
+        out: New or empty folder.
+        size: Number of heads.
+        shape: (rows, columns) of axial slices, or (left to right, back to front, bottom to top) of
+            volumes, in voxels.
+        image_format: ``"png"`` for slices, or ``"nifti"``, with an affine; None for PNG if slices
+            and NIfTI if volumes.
+        seed: Seed of the heads and of their splits.
         fractions: Shares of training, validation and test.
-        workers: Processes; None takes one for each processor.
+        workers: Processes; None for one per processor.
         progress: Whether to show a progress bar.
 
     Raises:
-        ValueError: If an argument is out of range, the heads do not fit the memory or the disk, or
-            ``out`` cannot be made.
+        ValueError: If an argument is out of range, memory or disk are too small, or ``out`` cannot
+            be created.
 
     Example:
         >>> import tempfile
@@ -262,7 +257,7 @@ def generate_brain(
     identifiers = np.array([str(_FIRST + number) for number in range(size)])
     splits = _splits(identifiers, fractions, seed)
     generator = np.random.default_rng(seed)
-    # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+    # Images are rendered with the recorded float32 values, so that these are their truth.
     attributes = {n: c.astype(np.float32) for n, c in world.sample(size, generator).items()}
     originals = world.draw_originals(size, generator)
     world.check_drawing(originals, attributes)
@@ -272,24 +267,24 @@ def generate_brain(
         names = ("age", "sex", "ventricle_volume", "brain_volume")
         columns = {"eid": identifiers, **{n: attributes[n] for n in names}, "split": splits}
         write_table(folder / "subjects.csv", columns)
-        chunk = max(1, min(64, _DRAWN_ELEMENTS // int(np.prod(shape))))
+        chunk = max(1, min(64, _DRAWN_VOXELS // int(np.prod(shape))))
         parts = [identifiers, originals, *attributes.values()]
         draw = _Draw(world.renderer, world.grid.affine, world.attributes, folder, suffix)
         for _ in stream_rows(draw, parts, workers, progress, "drawing", chunk):
             pass
 
 
-def _require_room(out: Path, size: int, elements: int) -> None:
-    """Raise unless the heads, and one of their images, fit the memory and the disk."""
-    require_memory("shape", _DRAWING_BYTES * elements, "choose a smaller one")
+def _require_room(out: Path, size: int, voxels: int) -> None:
+    """Raise unless the heads and one image fit into memory and disk."""
+    require_memory("shape", _DRAWING_BYTES * voxels, "choose a smaller one")
     require_memory("size", _HEAD * size, "draw fewer heads (--size)")
-    needed = size * (_LINE + elements // _COMPRESSED)
+    needed = size * (_LINE + voxels // _COMPRESSED)
     require_disk("size", out, needed, size, "draw fewer heads (--size)")
 
 
 @dataclass(frozen=True)
 class _Draw:
-    """Draws the images of some subjects and writes them."""
+    """Renders images of subjects and writes them."""
 
     renderer: Renderer
     affine: NDArray[np.float64]

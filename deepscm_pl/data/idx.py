@@ -24,21 +24,19 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: str | Path, dimensions: int | None = None) -> NDArray[np.uint8]:
-    """Reads an IDX file of unsigned bytes, plain or gzip as its content says.
+    """Read an IDX file of unsigned bytes, plain or compressed by gzip.
+
+    torchvision's reader accepts truncated files and fails on others with bare assertions.
 
     Args:
         path: The file.
-        dimensions: The number of dimensions expected: 1 for labels ``(N,)``, 3 for images
-            ``(N, H, W)``. None accepts any.
-
-    Returns:
-        The array, writable, in the shape that the file declares.
+        dimensions: Expected number of dimensions: 1 for labels ``(N,)``, 3 for images ``(N, H,
+            W)``; None for any.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is empty, is neither gzip nor IDX, is corrupt gzip, holds another
-            type than unsigned bytes or another number of dimensions, or is shorter or longer than
-            its header says.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is empty, corrupt, of another type or number of dimensions, or
+            shorter or longer than its header declares.
 
     Example:
         >>> import tempfile
@@ -54,26 +52,23 @@ def read_idx(path: str | Path, dimensions: int | None = None) -> NDArray[np.uint
     found, expected = len(content) - offset, prod(shape)
     if found < expected:
         raise ValueError(
-            f"{path} is truncated: its header says {expected} bytes of shape {shape}, "
+            f"{path} is truncated: its header declares {expected} bytes of shape {shape}, "
             f"but {found} follow; fetch or generate the file again."
         )
     if found > expected:
         raise ValueError(
             f"{path} has {found - expected} trailing bytes after the {expected} of shape {shape} "
-            "that its header says; fetch or generate the file again."
+            "that its header declares; fetch or generate the file again."
         )
     array: NDArray[np.uint8] = np.frombuffer(content, np.uint8, offset=offset).copy()
     return array.reshape(shape)
 
 
 def write_idx(path: str | Path, array: NDArray[np.uint8]) -> None:
-    """Writes an IDX file of unsigned bytes, compressed by gzip if the name ends in ``.gz``.
-
-    Equal arrays give equal bytes: the gzip header carries neither time nor name. The file appears
-    under its name only when it is complete.
+    """Write an IDX file, compressed if the name ends in ``.gz``; equal arrays give equal files.
 
     Args:
-        path: The file to write; its folder must exist.
+        path: The file, in an existing folder; it appears when it is complete.
         array: Unsigned bytes in 1 to 255 dimensions.
 
     Raises:
@@ -94,7 +89,6 @@ def write_idx(path: str | Path, array: NDArray[np.uint8]) -> None:
 
 
 def _decompressed(path: Path) -> bytes:
-    """The content of the file, decompressed if it is gzip."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing, or not a file.")
     content = path.read_bytes()
@@ -111,7 +105,6 @@ def _decompressed(path: Path) -> bytes:
 
 
 def _read_shape(path: Path, content: bytes, dimensions: int | None) -> tuple[int, ...]:
-    """The shape that the header declares, checked."""
     if len(content) < 4:
         raise ValueError(f"{path} is truncated: {len(content)} bytes, no room for an IDX header.")
     if content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or content[3] == 0:
@@ -122,7 +115,7 @@ def _read_shape(path: Path, content: bytes, dimensions: int | None) -> tuple[int
     found = content[3]
     if dimensions is not None and found != dimensions:
         raise ValueError(
-            f"{path} should have {dimensions} dimensions, but its header says {found}; "
+            f"{path} should have {dimensions} dimensions, but its header declares {found}; "
             "are images and labels exchanged?"
         )
     if len(content) < 4 + 4 * found:

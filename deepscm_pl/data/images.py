@@ -1,4 +1,4 @@
-"""Where the elements of an image lie in the world of the scanner."""
+"""Image files of scans, and the positions of their voxels in the scanner."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
+import torch
 from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.cohort import Source
@@ -28,30 +31,27 @@ __all__ = [
     "check_voxel_sizes",
     "default_placement",
     "read_header",
+    "read_image",
     "read_scan",
     "write_nifti",
 ]
 
 ImageFormat = Literal["png", "nifti"]
-"""Formats of files of images."""
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header
-
+"""Formats of image files."""
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 
 _DESCRIPTION_BYTES = 79
 _ASCII = str.maketrans("−×³²", "-*32")
-"""For characters that interventions are written with, and a header cannot hold."""
+"""Replacements of characters that interventions use and a header cannot hold."""
 _ALIGNED = 2
-"""The NIfTI code of coordinates that are none of a scanner, or not known to be."""
+"""The NIfTI code of coordinates that are not known to be those of a scanner."""
 
 
 def default_placement(dimensions: int) -> Placement:
-    """A place for images of which none is known: elements of 1 mm, the first at the origin.
+    """The placement of images without one: voxels of 1 mm, the first at the origin.
 
-    Slices lie as axial ones, the first row in front and the first column on the left.
+    Slices are axial, with the first row in front and the first column on the left.
 
     Args:
         dimensions: 2 for slices, 3 for volumes.
@@ -71,16 +71,15 @@ def default_placement(dimensions: int) -> Placement:
 def write_nifti(
     path: Path, image: NDArray[Any], placement: Placement, description: str = ""
 ) -> None:
-    """Write a file that opens in a viewer over the scan that the image comes from.
+    """Write an image so that a viewer shows it in the space of the original scan.
 
-    The header is that of the scan, as far as it fits: the place is that of the image, and what is
-    said of the order in which a scanner took its slices is left out.
+    The header is that of the scan, without the acquisition order of its slices.
 
     Args:
-        path: The file, ``.nii`` or ``.nii.gz``, which appears complete or not at all.
-        image: Of a volume ``(X, Y, Z)``, of a slice ``(rows, columns)``, in the type of the file.
-        placement: Where its elements lie.
-        description: For the header; what is longer than 79 characters is cut off.
+        path: The file, ``.nii`` or ``.nii.gz``; it appears when it is complete.
+        image: Volume ``(X, Y, Z)`` or slice ``(rows, columns)``, in the type of the file.
+        placement: Position of the voxels.
+        description: For the header, up to 79 characters.
 
     Raises:
         ValueError: If the name has another ending, or the image other dimensions.
@@ -98,7 +97,7 @@ def write_nifti(
     header = _header(volume, placement, description)
     content = nibabel.Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
     with new_file(path) as temporary:
-        # No time of writing, so that the same answer is the same file.
+        # Without a timestamp, equal answers give equal files.
         compressed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
         temporary.write_bytes(compressed)
 
@@ -111,7 +110,7 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
     header.set_dim_info(None, None, None)
     for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
         header[name] = 0
-    # The range that viewers show: that of grey levels, or whatever there is.
+    # The range that viewers show: grey levels 0 to 255; 0 to 0 leaves it to the viewer.
     header["cal_min"], header["cal_max"] = 0, 255 if volume.dtype == np.uint8 else 0
     if header.get_xyzt_units()[0] == "unknown":
         header.set_xyzt_units("mm", header.get_xyzt_units()[1])
@@ -121,12 +120,12 @@ def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nif
 
 
 def _place(header: Nifti1Header, affine: NDArray[np.float64]) -> None:
-    """Both forms of a header say the affine, with the codes that they had."""
+    """Write the affine as sform and qform, with the codes of the scan."""
     rotation, general = int(header["qform_code"]), int(header["sform_code"])
     header.set_qform(affine, rotation)
     if not np.allclose(header.get_qform(), affine, atol=1e-3):
-        header["qform_code"] = 0  # a rotation cannot say it
-    # In full precision, which a rotation does not have.
+        header["qform_code"] = 0  # not representable by a rotation
+    # The sform keeps the full precision, which a quaternion loses.
     header.set_sform(affine, general or rotation or _ALIGNED)
 
 
@@ -137,24 +136,22 @@ def _header_text(description: str) -> bytes:
     return text[: _DESCRIPTION_BYTES - 3] + b"..."
 
 
-_ALIKE = 0.02
-"""By what share sizes may differ that are called the same."""
+_TOLERANCE = 0.02
+"""Relative difference up to which sizes count as equal."""
 
 
 def check_voxel_sizes(
     affines: NDArray[np.float64], sources: Sequence[Source], dimensions: int
 ) -> None:
-    """Refuses images whose elements are of different sizes, as far as the files say.
-
-    A head of 1 mm elements and one of 1.2 mm elements look as if they were of different sizes.
+    """Refuse images with different voxel sizes, which would look differently large.
 
     Args:
-        affines: ``(N K, 4, 4)``, from elements to mm; nan where that is not known.
+        affines: ``(N K, 4, 4)``, from voxel indices to mm; NaN if unknown.
         sources: The N files, K images each.
-        dimensions: Of an image, 2 or 3.
+        dimensions: 2 for slices, 3 for volumes.
 
     Raises:
-        ValueError: If sizes differ by more than 2 %.
+        ValueError: If known sizes differ by more than 2 %.
 
     Example:
         >>> from pathlib import Path
@@ -163,30 +160,26 @@ def check_voxel_sizes(
         >>> check_voxel_sizes(affines, files, 2)
         Traceback (most recent call last):
             ...
-        ValueError: voxel_size: elements of b.nii are of 1.2 × 1 mm, those of a.nii of 1 × 1 mm, ...
+        ValueError: voxel_size: voxels of b.nii are 1.2 × 1 mm, those of a.nii are 1 × 1 mm, ...
     """
     sizes = np.linalg.norm(affines[:, :3, :dimensions], axis=1)
     known = np.flatnonzero(np.isfinite(sizes).all(axis=1))
     if not known.size:
         return
     first = sizes[known[0]]
-    other = known[(np.abs(sizes[known] / first - 1) > _ALIKE).any(axis=1)]
+    other = known[(np.abs(sizes[known] / first - 1) > _TOLERANCE).any(axis=1)]
     if other.size:
         per_source = len(affines) // len(sources)
-        odd, usual = (sources[row // per_source].path for row in (other[0], known[0]))
+        different, reference = (sources[row // per_source].path for row in (other[0], known[0]))
         raise ValueError(
-            f"voxel_size: elements of {odd} are of {_in_mm(sizes[other[0]])}, those of {usual} of "
-            f"{_in_mm(first)}, so that what is equally large would not look it; give the "
-            "voxel_size that all are to have, beside any shape."
+            f"voxel_size: voxels of {different} are {_in_mm(sizes[other[0]])}, those of "
+            f"{reference} are {_in_mm(first)}, so that equal lengths would look different; set "
+            "voxel_size to resample all images, in addition to shape."
         )
 
 
 def _in_mm(sizes: NDArray[np.float64]) -> str:
     return " × ".join(f"{size:.4g}" for size in sizes) + " mm"
-
-
-if TYPE_CHECKING:
-    from nibabel.nifti1 import Nifti1Header
 
 
 HEADER_BYTES = 348
@@ -198,15 +191,15 @@ _MILLIMETRES = {1: 1000.0, 3: 0.001}
 
 @dataclass(frozen=True)
 class Scan:
-    """An image with three axes and its place.
+    """An image with three axes and its position.
 
     Attributes:
-        array: Of a volume (left to right, back to front, bottom to top), of a slice (rows, columns,
-            1), in the numbers of the file.
+        array: Volume (left to right, back to front, bottom to top) or slice (rows, columns, 1), in
+            the numbers of the file.
         flat: Whether it is a slice.
-        affine: ``(4, 4)``, from an element to mm to the right, forward and up; None where the file
-            does not say.
-        header: The NIfTI header of the file, if it has one; its lengths are in mm.
+        affine: ``(4, 4)``, from a voxel index to mm to the right, anterior and superior; None if
+            unknown.
+        header: The NIfTI header of the file, with lengths in mm; None for other files.
     """
 
     array: NDArray[Any]
@@ -216,19 +209,15 @@ class Scan:
 
 
 def read_scan(path: Path) -> Scan:
-    """Reads a PNG, JPEG, NumPy or NIfTI file.
+    """Read a PNG, JPEG, NumPy or NIfTI file.
 
-    Args:
-        path: The file. A NumPy array is a slice ``(rows, columns)``, a volume (left to right, back
-            to front, bottom to top), or either with a leading channel of size 1. A volume of NIfTI
-            is turned into that order, and is a slice if it has only one.
-
-    Returns:
-        What it holds.
+    NumPy arrays are slices ``(rows, columns)`` or volumes (left to right, back to front, bottom to
+    top), with or without a leading channel of size 1. NIfTI volumes are reoriented to this order; a
+    volume of one slice becomes a slice.
 
     Raises:
-        ValueError: If it cannot be read, is in colour, has other dimensions, or holds anything
-            but finite numbers.
+        ValueError: If the file cannot be read, is in colour, has other dimensions, or contains
+            anything but finite numbers.
     """
     name = path.name.lower()
     reader = next((each for suffix, each in _READERS.items() if name.endswith(suffix)), None)
@@ -238,7 +227,7 @@ def read_scan(path: Path) -> Scan:
         scan = reader(path)
     except _RefusedError as error:
         raise ValueError(f"images: {path}: {error}") from None
-    except Exception as error:  # a broken file breaks its reader in many ways
+    except Exception as error:  # broken files cause many types of error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"images: {path} cannot be read ({reason}); it is truncated or of another format. "
@@ -252,22 +241,77 @@ def read_scan(path: Path) -> Scan:
     return scan
 
 
-def read_header(content: bytes) -> Nifti1Header:
-    """A NIfTI header from what :class:`Scan` keeps of it."""
-    from nibabel.nifti1 import Nifti1Header
+def read_image(path: Path, shape: Sequence[int]) -> tuple[Tensor, Placement | None]:
+    """Read an image that is prepared already, with its placement if the file has one.
 
+    In contrast to :func:`read_scan`, pictures are converted to the number of channels of ``shape``,
+    and arrays may have several channels. The caller compares the shape of the result.
+
+    Args:
+        path: PNG, JPEG or another picture, NIfTI, or an array ``.npy``.
+        shape: ``(C, *sizes)``, the expected shape.
+
+    Raises:
+        ValueError: If the file cannot be read, or is a slice instead of a volume or vice versa.
+    """
+    if path.name.lower().endswith(NIFTI_SUFFIXES):
+        return _prepared_scan(path, is_flat=len(shape) == 3)
+    if path.suffix.lower() == ".npy":
+        return _prepared_array(path, shape), None
+    return _prepared_picture(path, shape), None
+
+
+def _prepared_scan(path: Path, is_flat: bool) -> tuple[Tensor, Placement | None]:
+    scan = read_scan(path)
+    if scan.flat != is_flat:
+        kinds = {True: "a single slice", False: "a volume"}
+        raise ValueError(
+            f"expected {kinds[is_flat]}, but {path} is {kinds[scan.flat]} of shape "
+            f"{scan.array.shape}; cut it as the training data, or ask with --prepare."
+        )
+    array = scan.array[..., 0] if scan.flat else scan.array
+    image = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))[None]
+    if scan.affine is None:
+        return image, None
+    header = None if scan.header is None else read_header(scan.header)
+    return image, Placement(scan.affine, header)
+
+
+def _prepared_array(path: Path, shape: Sequence[int]) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+        image = torch.from_numpy(np.asarray(array, dtype=np.float64))
+    except (OSError, ValueError, EOFError, TypeError) as error:
+        raise ValueError(f"{path} is no array of numbers ({error}).") from None
+    return image[None] if image.dim() == len(shape) - 1 and shape[0] == 1 else image
+
+
+def _prepared_picture(path: Path, shape: Sequence[int]) -> Tensor:
+    if len(shape) != 3:
+        raise ValueError(
+            f"expected a volume as .nii, .nii.gz or .npy, but got {path}; a picture has no depth."
+        )
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("L" if shape[0] == 1 else "RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is no image ({error}).") from None
+    image = torch.from_numpy(pixels.copy())
+    return image[None] if image.dim() == 2 else image.movedim(-1, 0)
+
+
+def read_header(content: bytes) -> Nifti1Header:
+    """Parse the NIfTI header in :class:`Scan`."""
     return Nifti1Header(content)
 
 
 class _RefusedError(ValueError):
-    """A file that can be read but is not what is expected."""
+    """A readable file with unexpected content."""
 
 
 def _read_picture(path: Path) -> Scan:
-    from PIL import Image
-
     with Image.open(path) as picture:
-        # The numbers of a palette are names of colours, not grey levels.
+        # The numbers of a palette are indices of colours, not grey levels.
         array = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
     if array.ndim == 3:
         grey = array[..., :1]
@@ -288,8 +332,6 @@ def _read_numpy(path: Path) -> Scan:
 
 
 def _read_nifti(path: Path) -> Scan:
-    import nibabel
-
     image = _open_nifti(path)
     shape = tuple(image.shape)
     if len(shape) not in (2, 3) and any(size != 1 for size in shape[3:]):
@@ -300,37 +342,30 @@ def _read_nifti(path: Path) -> Scan:
     header = nibabel.Nifti1Header.from_header(image.header, check=False)
     array = np.asanyarray(image.dataobj)
     volume = array.reshape((*shape, 1)[:3])
-    place = nibabel.Nifti1Image(volume, _in_millimetres(image), dtype=volume.dtype)
+    affine = np.diag([_millimetres(image.header)] * 3 + [1.0]) @ image.affine
+    place = nibabel.Nifti1Image(volume, affine, dtype=volume.dtype)
     _set_millimetres(header)
     upright: Any = nibabel.as_closest_canonical(place)
     return _flattened(np.asanyarray(upright.dataobj), upright.affine, header.binaryblock)
 
 
 def _open_nifti(path: Path) -> Any:
-    import nibabel
-
     if path.suffix.lower() != ".gz":
         return nibabel.load(path)
-    # All of it, because the checksum comes last, and nibabel stops before.
+    # Decompress the whole file, because nibabel does not verify the checksum at its end.
     content = gzip.decompress(path.read_bytes())
     newer = nibabel.Nifti2Image.header_class.sizeof_hdr.to_bytes(4, sys.byteorder)
     kind = nibabel.Nifti2Image if content[:4] in (newer, newer[::-1]) else nibabel.Nifti1Image
     return kind.from_bytes(content)
 
 
-def _in_millimetres(image: Any) -> NDArray[np.float64]:
-    """The affine of an image, whose file may count in metres or micrometres."""
-    scale = np.diag([_millimetres(image.header)] * 3 + [1.0])
-    return np.asarray(scale @ image.affine, dtype=np.float64)
-
-
 def _millimetres(header: Any) -> float:
-    """What a file counts in, in mm; some files hold codes of no unit, and most mean mm."""
+    """The length unit of a file in mm; files with an unknown code are in mm."""
     return _MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 def _set_millimetres(header: Nifti1Header) -> None:
-    """Write the lengths of a header in mm, if they are not."""
+    """Convert the lengths in a header to mm."""
     scale = _millimetres(header)
     if scale == 1.0:
         return
@@ -341,7 +376,6 @@ def _set_millimetres(header: Nifti1Header) -> None:
 
 
 def _flattened(volume: NDArray[Any], affine: NDArray[np.float64], header: bytes) -> Scan:
-    """A scan, turned into a slice if it is no more than that."""
     plane = flat_plane(volume.shape)
     if plane is None:
         return Scan(volume, False, affine, header)

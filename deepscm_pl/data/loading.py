@@ -1,4 +1,4 @@
-"""Loaders that share rows among processes exactly, and go on where they were interrupted."""
+"""Data loaders that share rows among processes exactly and resume within an epoch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ __all__ = ["EpochSampler", "ResumableLoader", "ShardSampler", "data_seed"]
 
 
 def data_seed() -> int:
-    """The seed of the run, by Lightning's ``seed_everything``; 0 without one."""
+    """The seed of the run, from Lightning's ``seed_everything``; 0 without one."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 class EpochSampler(DistributedSampler[int]):
-    """Rows in an order that follows from the seed and the epoch, shared among the processes.
+    """Rows in an order given by the seed and the epoch, shared among the processes.
 
-    Process r of R takes every R-th row, from the r-th. So the k-th batches of size B of all
-    processes are together the k-th batch of size R·B of one process. Where R does not divide the
-    rows, the first ones of the order are taken once more at the end, so that all processes have as
-    many.
+    Process r of R takes every R-th row from the r-th on, so that the k-th batches of size B of all
+    processes form the k-th batch of size R·B of one process. If R does not divide the number of
+    rows, the first rows of the order are repeated at the end.
 
     Args:
-        dataset: What the rows are of.
-        seed: Of the order.
+        dataset: Only its length is used.
+        seed: Seed of the order.
 
     Attributes:
-        start: How many rows of the order are left out when the epoch is begun; the processes share
-            those that follow, however many processes shared those before.
+        start: Number of rows of the order that are skipped when the epoch begins; the processes
+            share the remaining rows.
 
     Example:
         >>> sampler = EpochSampler([10, 11, 12, 13])
@@ -41,9 +40,6 @@ class EpochSampler(DistributedSampler[int]):
         >>> sampler.start = 3
         >>> list(sampler) == first[3:]
         True
-        >>> sampler.set_epoch(1)  # a new one, from its beginning
-        >>> len(list(sampler))
-        4
     """
 
     def __init__(self, dataset: Dataset[Any] | list[Any], seed: int = 0) -> None:
@@ -52,42 +48,39 @@ class EpochSampler(DistributedSampler[int]):
         self.start = 0
 
     def __iter__(self) -> Iterator[int]:
-        """The rows that are left of the epoch."""
-        # A generator: the epoch may still be set between a call of ``iter`` and the first row.
+        # A generator, because the epoch may be set between the call of ``iter`` and the first row.
         end = self.start + self.left * self.num_replicas
         yield from self._order(end)[self.start + self.rank : end : self.num_replicas]
 
     @property
     def left(self) -> int:
-        """How many rows each process has left of the epoch when it is begun."""
+        """Number of remaining rows of the epoch for each process."""
         rows = len(self.dataset) - self.start  # type: ignore[arg-type]
         return max(0, -(-rows // self.num_replicas))
 
     def _order(self, length: int) -> list[int]:
-        """The rows of all processes, with the first ones once more where they are too few."""
-        # Torch adds seed and epoch: then runs of neighbouring seeds would share their orders.
+        """The rows of all processes, with repeated first rows if necessary."""
+        # PyTorch adds seed and epoch: runs with neighbouring seeds would share their orders.
         entropy = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(entropy[0]))
         order = torch.randperm(len(self.dataset), generator=generator).tolist()  # type: ignore[arg-type]
         return order * -(-length // max(len(order), 1))
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin another epoch; the present one goes on."""
+        """Start another epoch; the current one continues."""
         if epoch != self.epoch:
             self.start = 0
         super().set_epoch(epoch)
 
 
 class ShardSampler(DistributedSampler[int]):
-    """The rows of one process among several, in order, none of them twice.
+    """Rows of one process among several, in order, without repetitions; for evaluation.
 
-    Process r of R takes every R-th block of rows, from the r-th; some processes may have more rows
-    than others. For evaluation, where a row that counts twice would change a mean.
+    Process r of R takes every R-th block of rows from the r-th on.
 
     Args:
-        dataset: What the rows are of.
-        block: Rows that stay together. By default the rows are shared as evenly as can be; blocks
-            of the size of a batch make the batches of all processes those of one.
+        dataset: Only its length is used.
+        block: Rows that stay together; the batch size gives the batches of a single process.
 
     Example:
         >>> list(ShardSampler([10, 11, 12]))
@@ -102,25 +95,22 @@ class ShardSampler(DistributedSampler[int]):
         self.rows = [row for start in starts for row in range(start, min(start + block, size))]
 
     def __iter__(self) -> Iterator[int]:
-        """The rows of this process."""
         return iter(self.rows)
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self.rows)
 
 
 class ResumableLoader(DataLoader[dict[str, Tensor]]):
-    """Batches of an :class:`EpochSampler`, which know how far they have come.
+    """Batches of an :class:`EpochSampler` whose position in the epoch is saved.
 
-    Lightning keeps :meth:`state_dict` in every checkpoint and gives it back when a training goes
-    on, so that an epoch that was interrupted goes on with the row after the last one, whatever the
-    size of batches and the number of processes are now.
+    Lightning saves :meth:`state_dict` in every checkpoint; a resumed training continues with the
+    next row, with any batch size and number of processes.
 
     Args:
         dataset: Gathers a batch at a time.
-        sampler: The order of the rows; another kind (Lightning's ``overfit_batches`` gives one,
-            by this name) begins anew each time.
+        sampler: Order of the rows; other kinds, such as that of Lightning's ``overfit_batches``,
+            restart in each epoch.
         settings: Further arguments of :class:`torch.utils.data.DataLoader`.
 
     Example:
@@ -148,40 +138,38 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         super().__init__(dataset, sampler=sampler, **settings)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:  # type: ignore[override]
-        """The batches that are left of the epoch."""
         self._handed_out = 0
         return self._counted()
 
     def _counted(self) -> Iterator[dict[str, Tensor]]:
-        # Begun with the first batch: until then the position may still be set.
+        # A generator, because the position may be set until the first batch.
         for batch in super().__iter__():
             self._handed_out += 1
             self._epoch = getattr(self.sampler, "epoch", -1)
             yield batch
-        # Whoever asks again without a word of epochs gets another order.
+        # Without a call of set_epoch, the next iteration has another order.
         if isinstance(self.sampler, EpochSampler):
             self.sampler.set_epoch(self.sampler.epoch + 1)
         self._handed_out = 0
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it goes on within an epoch: not with another kind of sampler."""
+        """Whether the sampler has a position within an epoch."""
         return isinstance(self.sampler, EpochSampler)
 
     @property
     def batches_done(self) -> int:
-        """How many batches of the epoch lie before the next call of ``iter``, as large as now."""
+        """Number of batches of the current size before the next call of ``iter``."""
         return len(self) - self._batches_left()
 
     def _batches_left(self) -> int:
-        """How many batches the next call of ``iter`` gives."""
         if not isinstance(self.sampler, EpochSampler):
             return len(self)
         rows = self.sampler.left
         return rows // self.batch_size if self.drop_last else -(-rows // self.batch_size)
 
     def state_dict(self) -> dict[str, int]:
-        """The seed, the epoch and the number of its rows that were handed out, by all processes."""
+        """The seed, the epoch, and the number of its rows that all processes have received."""
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):
             return {}
@@ -196,28 +184,26 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
         }
 
     def state_after(self, epoch: int, batches: int) -> dict[str, int]:
-        """The state after some batches of an epoch, as large as now, whatever was handed out.
+        """The state after a number of batches of the current size.
 
         Args:
             epoch: Index of the epoch; the next one if all batches of an epoch are done.
-            batches: How many of its batches are done on each process, those before an
-                interruption included.
+            batches: Batches of the epoch on each process, including those before an interruption.
         """
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):
             return {}
         together = self.batch_size * sampler.num_replicas
-        # Those of before may have been of another size.
+        # Earlier batches may have had another size.
         first = sampler.start - self.batches_done * together if epoch == sampler.epoch else 0
         rows = first + batches * together if batches else 0
         return {"seed": sampler.seed, "epoch": epoch, "rows": rows}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on after the rows of a state; the next call of ``iter`` does.
+        """Continue after the rows of a state at the next call of ``iter``.
 
-        Args:
-            state: What :meth:`state_dict` gave. States of checkpoints of format 1 count batches of
-                each process, of which the size is taken to be the present one.
+        States of checkpoints of format 1 count batches of each process, which are assumed to be of
+        the current size.
         """
         sampler = self.sampler
         if state and isinstance(sampler, EpochSampler):
@@ -228,7 +214,7 @@ class ResumableLoader(DataLoader[dict[str, Tensor]]):
 
 
 def _processes() -> tuple[int, int]:
-    """How many there are, and which one this is."""
+    """Number of processes and the rank of this one."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_world_size(), distributed.get_rank()
     return 1, 0

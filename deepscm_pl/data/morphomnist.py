@@ -33,7 +33,7 @@ _REMEDY = "generate the data set with `deepscm data morphomnist`."
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """Where the files of a split are.
+    """The file names of a split.
 
     Args:
         root: The folder.
@@ -45,45 +45,43 @@ class SplitFiles:
 
     @property
     def images(self) -> Path:
-        """The images, ``(N, 28, 28)``."""
+        """Images ``(N, 28, 28)``."""
         return self.root / f"{self.prefix}-images-idx3-ubyte.gz"
 
     @property
     def labels(self) -> Path:
-        """The labels, ``(N,)``."""
+        """Labels ``(N,)``."""
         return self.root / f"{self.prefix}-labels-idx1-ubyte.gz"
 
     @property
     def attributes(self) -> Path:
-        """The table of attributes."""
+        """Table of attributes."""
         return self.root / f"{self.prefix}-morpho.csv"
 
     @property
     def originals(self) -> Path:
-        """The digits from which the images were drawn, ``(N, 28, 28)``."""
+        """Digits from which the images were rendered, ``(N, 28, 28)``."""
         return self.root / f"{self.prefix}-originals-idx3-ubyte.gz"
 
 
 class MorphoMNISTDataModule(CausalDataModule):
-    """Synthetic Morpho-MNIST: the attributes of its world as variables, and ``image``.
+    """Synthetic Morpho-MNIST: the attributes of its world, and ``image``.
 
-    The folder holds, for ``train`` and ``t10k`` each, ``*-images-idx3-ubyte.gz``,
-    ``*-labels-idx1-ubyte.gz`` and ``*-morpho.csv`` with the column index and one for each
-    attribute, and for the truth ``*-originals-idx3-ubyte.gz`` and ``world.json``.
-    ``deepscm data morphomnist`` generates it. A folder without ``world.json`` is read as one of
-    :class:`ThicknessIntensityWorld`, with thickness (pixels) and intensity (grey levels).
+    ``deepscm data morphomnist`` generates the folder; see
+    :func:`~deepscm_pl.data.generate_morphomnist` for its files. Without ``world.json``, it belongs
+    to :class:`ThicknessIntensityWorld`, with thickness (pixels) and intensity (grey levels).
 
     Args:
         root: The folder.
         batch_size: Rows per batch.
-        validation_size: Rows of the 60,000 training digits held out to validate on.
+        validation_size: Rows of the 60,000 training digits held out for validation.
         split_seed: Seed of that division.
         num_workers: Worker processes of each data loader.
-        drop_last: Whether training leaves out a smaller last batch.
+        drop_last: Whether training omits a smaller last batch.
 
     Raises:
-        ValueError: If an argument is out of range; on setup, if a file is broken, or if images,
-            labels and attributes do not belong together.
+        ValueError: If an argument is out of range; on setup, if a file is broken, or images, labels
+            and attributes do not match.
         FileNotFoundError: On setup, if the folder or a file is missing.
     """
 
@@ -101,7 +99,7 @@ class MorphoMNISTDataModule(CausalDataModule):
 
     @property
     def world(self) -> KnownWorld:
-        """The world that the digits are drawn in.
+        """The world of the digits.
 
         Raises:
             ValueError: If ``world.json`` is broken.
@@ -110,7 +108,7 @@ class MorphoMNISTDataModule(CausalDataModule):
         return read_world(path) if path.exists() else ThicknessIntensityWorld()
 
     def load(self) -> SourceSplits:
-        """Reads and checks the six files that training needs."""
+        """Read and check the six files of images, labels and attributes."""
         _check_complete(self.root)
         world = self.world
         return SourceSplits(
@@ -119,7 +117,7 @@ class MorphoMNISTDataModule(CausalDataModule):
         )
 
     def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
-        """Reads the digits from which the images were drawn."""
+        """Read the digits from which the images were rendered."""
         path = SplitFiles(self.root, "train" if split == "train" else "t10k").originals
         if not path.is_file():
             raise ValueError(
@@ -130,19 +128,19 @@ class MorphoMNISTDataModule(CausalDataModule):
 
 
 def read_attributes(path: str | Path, world: KnownWorld) -> dict[str, NDArray[np.float32]]:
-    """Reads and checks a table of attributes.
+    """Read and check a table of attributes.
 
     Args:
-        path: A CSV file with a header that names the column index and the attributes.
-        world: Whose attributes they are; other columns are ignored.
+        path: CSV file with the columns index and attributes.
+        world: The world of the attributes; other columns are ignored.
 
     Returns:
-        Each attribute of the world, ``(N,)`` in the order of the file.
+        Each attribute of the world, ``(N,)``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, a value is not a number, the index is not 0, 1, 2, …,
-            or an attribute is outside of its domain.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a column is missing, a value is not a number, the index is not 0, 1, 2, …, or
+            an attribute is outside its domain.
     """
     path = Path(path)
     if not path.is_file():
@@ -157,17 +155,11 @@ def read_attributes(path: str | Path, world: KnownWorld) -> dict[str, NDArray[np
 
 
 def write_attributes(path: str | Path, attributes: Mapping[str, NDArray[np.float32]]) -> None:
-    """Writes a table of attributes with as many digits as float32 has.
-
-    Args:
-        path: The CSV file to write; its folder must exist.
-        attributes: What to write, ``(N,)`` each.
-    """
+    """Write attributes ``(N,)`` as a CSV file, with all digits of float32."""
     write_table(Path(path), attributes, trim="0", index="index")
 
 
 def _check_complete(root: Path) -> None:
-    """Raises unless the six files that training needs are there."""
     if not root.is_dir():
         raise FileNotFoundError(f"root {root} is missing, or not a folder; {_REMEDY}")
     splits = [SplitFiles(root, prefix) for prefix in ("train", "t10k")]
@@ -178,7 +170,6 @@ def _check_complete(root: Path) -> None:
 
 
 def _read_split(files: SplitFiles, world: KnownWorld) -> dict[str, Tensor]:
-    """The variables of a published split, checked to be of one length."""
     images = read_idx(files.images, dimensions=3)
     labels = read_idx(files.labels, dimensions=1)
     attributes = read_attributes(files.attributes, world)
@@ -202,7 +193,6 @@ def _read_split(files: SplitFiles, world: KnownWorld) -> dict[str, Tensor]:
 
 
 def _read_table(path: Path, world: KnownWorld) -> dict[str, NDArray[np.float64]]:
-    """The index and the attributes of a CSV file, ``(N,)`` each."""
     names = ("index", *world.attributes)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -228,7 +218,7 @@ def _read_table(path: Path, world: KnownWorld) -> dict[str, NDArray[np.float64]]
 def _require(
     path: Path, column: str, values: NDArray[np.float64], valid: NDArray[np.bool_], expected: str
 ) -> None:
-    """Raises, naming the first row at fault, unless all values are valid."""
+    """Raise, naming the first invalid row, unless all values are valid."""
     if not valid.all():
         row = int(np.argmin(valid))
         raise ValueError(

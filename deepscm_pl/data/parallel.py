@@ -35,19 +35,19 @@ def map_rows(
     progress: bool = True,
     description: str | None = None,
 ) -> NDArray[Scalar]:
-    """Applies a function of rows to many rows, some at a time.
+    """Apply a function to rows of arrays, in parallel.
 
     Args:
-        function: Takes arrays ``(M, ...)``, one for each of ``columns``, and returns one of M
-            rows. Each row of its result must depend on the same row of its arguments alone. With
-            several workers it must be importable by its name, as pickle demands.
-        columns: Arrays of one length N, at least one of them.
-        workers: Processes; None takes one for each processor.
+        function: From arrays ``(M, ...)``, one for each of ``columns``, to an array of M rows. Each
+            row of the result must depend only on the same row of the arguments. With several
+            workers, it must be importable by name, as pickle requires.
+        columns: Arrays of one length N.
+        workers: Processes; None for one per processor.
         progress: Whether to show a progress bar.
-        description: What the bar says.
+        description: Text of the bar.
 
     Returns:
-        N rows. They do not depend on the number of workers.
+        N rows, independent of the number of workers.
 
     Raises:
         ValueError: If ``workers`` is below 1 or there is no row.
@@ -67,21 +67,13 @@ def stream_rows(
     description: str | None = None,
     chunk: int = _ROWS_AT_A_TIME,
 ) -> Generator[Rows, None, None]:
-    """Applies a function of rows to many rows and yields what it returns, some rows at a time.
+    """Apply a function to rows of arrays and yield its results in order.
 
-    Args:
-        function: As for :func:`map_rows`; it may return anything with the length of its rows.
-        columns: As for :func:`map_rows`.
-        workers: As for :func:`map_rows`.
-        progress: As for :func:`map_rows`.
-        description: As for :func:`map_rows`.
-        chunk: How many rows the function takes at a time, fewer for large ones.
-
-    Yields:
-        What the function returns, in order.
+    The arguments are those of :func:`map_rows`; the function may return any sized object, and takes
+    ``chunk`` rows at a time, fewer if they are large.
 
     Raises:
-        ValueError: As for :func:`map_rows`, or if so many workers do not fit the memory.
+        ValueError: As :func:`map_rows`, or if so many workers do not fit into memory.
     """
     workers = _processors() if workers is None else process_count("workers", workers)
     total = len(columns[0])
@@ -104,7 +96,6 @@ def stream_rows(
 
 
 def _processors() -> int:
-    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -113,10 +104,9 @@ def _processors() -> int:
 def _results(
     function: Callable[..., Rows], chunks: list[Arrays], workers: int
 ) -> Generator[Rows, None, None]:
-    """The results chunk by chunk, in order."""
     if workers == 1:
         yield from (function(*chunk) for chunk in chunks)
         return
-    # Workers that do not import the user's script again, which would start workers in its turn.
+    # Workers of loky do not import the user's script again, which would start further workers.
     parallel = Parallel(workers, backend="loky", return_as="generator", max_nbytes=None)
     yield from parallel(delayed(function)(*chunk) for chunk in chunks)

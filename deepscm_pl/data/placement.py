@@ -1,4 +1,4 @@
-"""Where the elements of an image lie in the world of the scanner."""
+"""The position of an image in the scanner."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Placement"]
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the elements of one image or volume lie, as NIfTI says it.
+    """The position of an image or volume in the scanner, as in NIfTI.
 
     Attributes:
-        affine: ``(4, 4)``, from an element to mm to the right, forward and up: of a volume
-            ``(C, *sizes)`` from (i, j, k, 1), of a slice ``(C, rows, columns)`` from
-            (row, column, 0, 1).
-        header: Of the scan that the image was taken from; None where there is none.
+        affine: ``(4, 4)``, from a voxel index to mm to the right, anterior and superior: of a
+            volume ``(C, *sizes)`` from (i, j, k, 1), of a slice ``(C, rows, columns)`` from (row,
+            column, 0, 1).
+        header: The NIfTI header of the scan; None if there is none.
     """
 
     affine: NDArray[np.float64]

@@ -26,24 +26,23 @@ __all__ = ["SyntheticBrainDataModule"]
 
 
 class SyntheticBrainDataModule(CausalDataModule):
-    """Heads of a :class:`BrainWorld`: age, sex, brain and ventricle volume, and ``image``.
+    """Synthetic heads of a :class:`BrainWorld`: age, sex, two volumes, and ``image``.
 
-    Age is in years, sex 0 or 1, volumes are in mm³, images slices ``(1, rows, columns)`` or volumes
-    ``(1, left to right, back to front, bottom to top)``, always the same for one ``seed``. Drawing
-    takes about a second for a thousand slices of 64 × 64 and two processors, once; the images are
-    kept in ``cache_dir``.
+    Age is in years, sex 0 or 1, brain and ventricle volume in mm³; images are slices ``(1, rows,
+    columns)`` or volumes ``(1, left to right, back to front, bottom to top)``. Rendering takes
+    about a second for a thousand slices of 64 × 64 on two processors, once.
 
     Args:
         batch_size: Rows per batch.
-        validation_size: Heads held out to validate on, of the training heads.
+        validation_size: Training heads held out for validation.
         split_seed: Seed of that division.
         num_workers: Worker processes of each data loader.
-        drop_last: Whether training leaves out a smaller last batch.
-        train_size: Training heads.
-        test_size: Other heads, to test on.
-        shape: Of an image: two sizes for slices, three for volumes.
-        seed: Of the heads.
-        cache_dir: Where drawn images are kept; None for ``~/.cache/deepscm_pl``.
+        drop_last: Whether training omits a smaller last batch.
+        train_size: Number of training heads.
+        test_size: Number of test heads.
+        shape: Two sizes for slices, three for volumes.
+        seed: Seed of the heads.
+        cache_dir: Folder for rendered images; None for ``~/.cache/deepscm_pl``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -78,33 +77,32 @@ class SyntheticBrainDataModule(CausalDataModule):
 
     @property
     def world(self) -> BrainWorld:
-        """The world that the heads live in."""
+        """The world of the heads."""
         return BrainWorld(*self.shape)
 
     def prepare_data(self) -> None:
-        """Draws the heads, unless they are in the cache."""
+        """Render the heads unless they are in the cache."""
         self.load()
 
     def load(self) -> SourceSplits:
-        """Draws the heads of both splits."""
+        """Render the heads of both splits."""
         return SourceSplits(train=self._draw("train"), test=self._draw("test"))
 
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
-        """What makes the heads of a split themselves, ``(N, TRAITS)``."""
+        """The traits of the heads of a split, ``(N, TRAITS)``."""
         return self._sample(split)[1]
 
     def placement(self, split: Split, row: int) -> Placement:
-        """Where the elements of every image lie, in mm from the middle of the head."""
+        """The position of every image, in mm from the centre of the head."""
         return Placement(self.world.grid.affine)
 
     def _sample(
         self, split: PublishedSplit
     ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.float32]]:
-        """Attributes ``(N,)`` each and originals."""
         size = self.train_size if split == "train" else self.test_size
         generator = np.random.default_rng([self.seed, int(split == "test")])
         attributes = self.world.sample(size, generator)
-        # Drawn as recorded, so that the truth of what is recorded is what was drawn.
+        # Images are rendered with the recorded float32 values, so that these are their truth.
         recorded = {name: column.astype(np.float32) for name, column in attributes.items()}
         return recorded, self.world.draw_originals(size, generator)
 

@@ -1,4 +1,4 @@
-"""Columns of a table as variables: of which kind they are, and their values."""
+"""Tables of subjects: reading, checking and writing, and their columns as variables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from deepscm_pl.files import new_file
 from deepscm_pl.numerals import format_number
 
 __all__ = [
-    "MISSING",
     "Attribute",
     "AttributeKind",
     "Table",
@@ -27,30 +26,29 @@ __all__ = [
 ]
 
 AttributeKind = Literal["continuous", "positive", "binary", "categorical"]
-"""What the values of an attribute may be: numbers, positive numbers, one of two or of more."""
+"""Kinds of attributes: numbers, positive numbers, two classes, or more."""
 
 Numbers = NDArray[np.float64]
 
 _RESERVED = ("image", "label", "index")
 _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-"""Between which a size is a number in single precision, with all its digits."""
+"""The range of sizes that single precision represents with all its digits."""
 
 _FEW_LEVELS = 20
-"""A column of more different texts is hardly a category."""
+"""The largest number of different texts in an inferred category."""
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """A variable that comes from a column of a table.
+    """A variable from a column of a table.
 
     Attributes:
-        name: Of the variable.
-        column: Of the table.
-        kind: What its values may be.
+        name: Name of the variable.
+        column: Name of the column.
+        kind: Kind of its values.
         declared: Whether the kind was declared, not inferred.
-        levels: What the class indices 0, 1, … stand for; empty for numbers.
-        values: ``(N,)`` float32, a row for each of the table: in the column's own units, or class
-            indices.
+        levels: Names of the class indices 0, 1, …; empty for numbers.
+        values: ``(N,)`` float32, in the unit of the column, or class indices.
     """
 
     name: str
@@ -61,7 +59,7 @@ class Attribute:
     values: NDArray[np.float32]
 
     def reordered(self, rows: NDArray[np.int64]) -> Attribute:
-        """The same with its values in another order."""
+        """Reorder the values."""
         return replace(self, values=self.values[rows])
 
     def __str__(self) -> str:
@@ -80,20 +78,16 @@ def select_columns(
     kinds: Mapping[str, str],
     others: Sequence[str],
 ) -> dict[str, str]:
-    """Which variable comes from which column.
+    """Select the column of each variable.
 
     Args:
         table: The table.
-        columns: Variable to column, or columns that keep their name; None takes every column but
-            ``others``.
-        kinds: Variable to kind, checked to be of these variables.
-        others: Columns that are no variables: identifiers, splits, parts of file names.
-
-    Returns:
-        Variable to column.
+        columns: Variable to column, or columns that keep their name; None for all but ``others``.
+        kinds: Variable to kind.
+        others: Columns that are not variables: identifiers, splits, parts of file names.
 
     Raises:
-        ValueError: If a column or a variable is unknown or reserved, a kind is unknown, or there is
+        ValueError: If a column or variable is unknown or reserved, a kind is unknown, or there is
             no variable.
     """
     if columns is None:
@@ -122,23 +116,20 @@ def select_columns(
 def read_attribute(
     table: Table, name: str, column: str, kind: AttributeKind | None, training: NDArray[np.bool_]
 ) -> Attribute:
-    """Reads a column, and checks it.
+    """Read and check a column.
 
     Args:
         table: The table.
-        name: The variable.
-        column: Its column.
-        kind: What its values may be; None infers it.
-        training: ``(N,)``, which rows are trained on. Class indices count the levels that are seen
-            there, in the order of numbers or of the alphabet.
-
-    Returns:
-        The attribute.
+        name: Name of the variable.
+        column: Name of the column.
+        kind: Kind of its values; None to infer it.
+        training: ``(N,)``, which rows are for training. Class indices count the levels in these
+            rows, in numerical or alphabetical order.
 
     Raises:
-        ValueError: If a cell is empty, no number where the kind demands one, beyond what single
-            precision holds, or outside of its kind; if a level does not occur in training, or all
-            values there are equal.
+        ValueError: If a cell is empty, is not a number where one is required, exceeds single
+            precision, or does not fit the kind; if a level does not occur in training rows, or all
+            their values are equal.
     """
     texts = table[column]
     for row, text in enumerate(texts):
@@ -155,17 +146,17 @@ def read_attribute(
         levels, values = (), _check_column_numbers(table, column, texts, numbers, found)
     single = values.astype(np.float32)
     if len(set(single[training].tolist())) == 1:
-        alike = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
+        verb = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
         raise ValueError(
-            f"columns: {column} of {table.path} {alike} {texts[training.argmax()]} in every row "
-            f"that is trained on, and a constant tells nothing; leave {name} out, or subtract what "
-            "all rows have in common."
+            f"columns: {column} of {table.path} {verb} {texts[training.argmax()]} in every row "
+            f"that is trained on, and a constant carries no information; leave {name} out, or "
+            "subtract what all rows have in common."
         )
     return Attribute(name, column, found, kind is not None, levels, single)
 
 
 def _as_numbers(texts: Text) -> Numbers:
-    """Each text as a number, nan where it is none, ``(N,)``."""
+    """Texts as numbers ``(N,)``, NaN where they are none."""
     # Imported here, because it is slow to import.
     import pandas as pd
 
@@ -177,7 +168,7 @@ def _infer(table: Table, column: str, texts: Text, numbers: Numbers) -> Attribut
     if levels <= 2:
         return "binary"
     share = np.isfinite(numbers).mean()
-    if share > 0.5:  # a text among numbers is a mistake, no category
+    if share > 0.5:  # a text among numbers is a mistake, not a category
         return "positive" if (numbers[np.isfinite(numbers)] > 0).all() else "continuous"
     if levels > _FEW_LEVELS:
         raise ValueError(
@@ -199,11 +190,6 @@ def _check_column_numbers(
             f"columns: {table.where(row)}: expected {expected} in {column}, but got "
             f"{texts[row]!r}; correct it, or declare {column} of another kind in kinds."
         )
-    _check_precision(table, column, texts, numbers)
-    return numbers
-
-
-def _check_precision(table: Table, column: str, texts: Text, numbers: Numbers) -> None:
     size = np.abs(numbers)
     fits = ((size >= _SMALLEST) | (size == 0)) & (size <= _LARGEST)
     if not fits.all():
@@ -213,10 +199,11 @@ def _check_precision(table: Table, column: str, texts: Text, numbers: Numbers) -
             f"sizes from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct it, or give the column in "
             "another unit."
         )
+    return numbers
 
 
 def _level_name(level: str | float) -> str:
-    """A class as it is called: as the table says, whole numbers without a point."""
+    """The name of a class: the text of the table, whole numbers without a point."""
     if isinstance(level, str):
         return level
     return str(int(level)) if level.is_integer() else repr(level)
@@ -230,7 +217,7 @@ def _classes(
     training: NDArray[np.bool_],
     kind: AttributeKind,
 ) -> tuple[tuple[str, ...], Numbers]:
-    """The levels and, for each row, the position of its level."""
+    """The levels, and the index of the level of each row."""
     cells = texts.astype(str) if np.isnan(numbers).any() else numbers
     levels = np.unique(cells[training])
     if kind == "binary" and len(levels) > 2:
@@ -259,23 +246,23 @@ Text = NDArray[np.object_]
 """A column of texts, ``(N,)``."""
 
 MISSING = ("", "na", "nan", "n/a", "null", "none")
-"""What a cell without a value says, in small letters."""
+"""Texts of cells without a value, in lower case."""
 
 _NAMELESS = re.compile(r"(Unnamed: \d+)?")
-"""What a column is called that has no name, by pandas too once it was read and written again."""
+"""Names of columns without a name, also after pandas has rewritten them."""
 
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of subjects: every cell a text, empty where there is none.
+    """A table of subjects, with texts as cells; empty cells are empty texts.
 
     Attributes:
         path: The file.
         columns: Name to texts ``(N,)``, in the order of the file.
-        identifier: The column that names the subjects.
-        kept: Which rows of the file these are, counted from 0; None where all are.
+        identifier: The column with the identifiers of the subjects.
+        kept: Row numbers in the file, from 0; None for all rows.
     """
 
     path: Path
@@ -284,7 +271,7 @@ class Table:
     kept: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        """N, the rows."""
+        """N, the number of rows."""
         return len(self.columns[self.identifier])
 
     def __getitem__(self, column: str) -> Text:
@@ -297,17 +284,11 @@ class Table:
         return f"row {self.number(row)} of {self.path.name} ({self.identifier} {subject})"
 
     def number(self, row: int) -> int:
-        """Which row of the file a row is; the first one below the header is row 1."""
+        """The row number in the file, from 1 below the header."""
         return 1 + (row if self.kept is None else int(self.kept[row]))
 
     def complete(self, columns: Sequence[str]) -> Table:
-        """The rows that have a value in each of the given columns.
-
-        Args:
-            columns: Their names.
-
-        Returns:
-            The table without the other rows.
+        """Keep the rows that have a value in each of the given columns.
 
         Raises:
             ValueError: If a column is missing, or no row is complete.
@@ -332,15 +313,7 @@ class Table:
         return replace(self, columns=kept, kept=rows if self.kept is None else self.kept[rows])
 
     def require(self, argument: str, columns: Sequence[str]) -> None:
-        """Raises unless the table has the given columns.
-
-        Args:
-            argument: What names them, for the message.
-            columns: Their names.
-
-        Raises:
-            ValueError: If one is missing.
-        """
+        """Raise ValueError, naming ``argument``, unless the table has the given columns."""
         for column in columns:
             if column not in self.columns:
                 close = difflib.get_close_matches(column, list(self.columns), n=1)
@@ -351,7 +324,7 @@ class Table:
                 )
 
     def first_twice(self, columns: Sequence[str]) -> tuple[int, int] | None:
-        """The first row that says the same in some columns as an earlier one, and that one."""
+        """The first row that equals an earlier one in the given columns: (earlier, later)."""
         seen: dict[tuple[str, ...], int] = {}
         keys = zip(*(self.columns[column] for column in columns), strict=True)
         for row, key in enumerate(keys):
@@ -362,23 +335,21 @@ class Table:
 
 
 def read_table(path: str | Path, identifier: str, visits: Sequence[str] = ()) -> Table:
-    """Reads a table and checks who its rows are of.
+    """Read a table and check the identifiers of its rows.
+
+    Columns without a name, such as row numbers written by pandas, are ignored.
 
     Args:
-        path: A CSV, TSV or Parquet file with a row per subject, or per visit of a subject.
-        identifier: The column that names the subjects. Leading zeros count.
-        visits: Columns that tell several rows of one subject apart.
-
-    Columns without a name, such as the row numbers that pandas writes, are left out.
-
-    Returns:
-        The table, of at least one row.
+        path: CSV, TSV or Parquet file with a row per subject, or per visit of a subject.
+        identifier: The column with the identifiers of the subjects, read as text with leading
+            zeros.
+        visits: Columns that distinguish the rows of a subject.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no such table or has no row, a column is missing, an identifier is
-            missing or a floating-point number, two columns have one name, or two rows are of the
-            same visit.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is not such a table or has no row, a column or an identifier is
+            missing, identifiers are floating-point numbers, two columns have the same name, or two
+            rows belong to the same visit.
     """
     path = Path(path)
     if not path.is_file():
@@ -411,7 +382,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
         if suffix == ".parquet":
             return pd.read_parquet(path)
         return _read_text(path, _SEPARATORS[suffix])
-    except Exception as error:  # a broken table breaks its reader in many ways
+    except Exception as error:  # broken tables cause many types of error
         raise ValueError(
             f"table: {path} cannot be read as a table ({str(error).strip()}); expected a first "
             "line with the names of the columns, and no more cells in any other one."
@@ -421,8 +392,8 @@ def _read_frame(path: Path) -> pd.DataFrame:
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
     import pandas as pd
 
-    # Read with its header as a row like others: names that occur twice stay as they are, and a row
-    # that is longer than the header is refused, instead of shifting all the others.
+    # The header is read as a row, so that duplicate names stay unchanged, and a row that is longer
+    # than the header raises an error instead of shifting the columns.
     lines = pd.read_csv(
         path, sep=separator, header=None, dtype=str, na_filter=False, encoding="utf-8-sig"
     )
@@ -470,7 +441,7 @@ def write_table(
     """Write a CSV file, in which float32 numbers have their shortest decimals.
 
     Args:
-        path: The file, which appears complete or not at all; its folder must exist.
+        path: The file, in an existing folder; it appears when it is complete.
         columns: ``(N,)`` each.
         trim: ``"0"`` writes whole numbers with a decimal point and a zero.
         index: Name of a first column of row numbers; None for none.

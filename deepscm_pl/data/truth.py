@@ -1,4 +1,4 @@
-"""The truth over many images: true counterfactuals rendered, and attributes measured back."""
+"""True counterfactuals and measured attributes of many images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,11 +26,8 @@ __all__ = [
     "write_originals",
 ]
 
-Columns: TypeAlias = Mapping[str, NDArray[np.float64]]
-"""Name of an attribute -> values, ``(N,)``."""
-
 DRAWING_VERSION = 2
-"""Counts changes of how images are drawn, so that shapes of another drawing are not reused."""
+"""Version of the rendering; cached shapes of other versions are not reused."""
 
 
 def render_truth(
@@ -41,25 +38,24 @@ def render_truth(
     progress: bool = True,
     cache_dir: str | Path | None = None,
 ) -> NDArray[np.uint8]:
-    """Draws many images with given attributes, as :meth:`KnownWorld.render` does.
+    """Render true images in parallel, as :meth:`KnownWorld.render` does.
 
-    The costly part of the drawing, :meth:`Renderer.shape`, is kept in ``cache_dir``: drawing the
-    same originals again, in another intensity or in another run, takes no time. A file there that
-    is broken is drawn again.
+    The expensive part, :meth:`Renderer.shape`, is cached in ``cache_dir``, so that the same
+    originals with another intensity, or in another run, cost no time.
 
     Args:
-        world: Whose mechanism of the image is used.
-        originals: What the world draws from, N of them.
+        world: The world.
+        originals: Input of its renderer, N rows.
         attributes: ``(N,)`` each.
-        workers: Processes; None takes one for each processor.
+        workers: Processes; None for one per processor.
         progress: Whether to show a progress bar.
-        cache_dir: A folder, made if it does not exist; None keeps nothing.
+        cache_dir: Folder, created if necessary; None for no cache.
 
     Returns:
         Grey levels 0 to 255, ``(N, *image)``.
 
     Raises:
-        ValueError: If an original or an attribute is of another shape or outside of its domain, or
+        ValueError: If an original or attribute has another shape or is outside its domain, or
             ``workers`` is below 1.
 
     Example:
@@ -84,19 +80,15 @@ def render_truth(
 def measure_attributes(
     world: KnownWorld, images: ArrayLike, workers: int | None = None, progress: bool = True
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures the attributes of many images, as :meth:`KnownWorld.measure` does.
+    """Measure attributes in images ``(N, *image)`` in parallel, as :meth:`KnownWorld.measure` does.
 
-    Args:
-        world: Whose attributes are measured.
-        images: Grey levels 0 to 255, ``(N, *image)``, whole or not.
-        workers: Processes; None takes one for each processor.
-        progress: Whether to show a progress bar.
+    Grey levels are 0 to 255, whole or not.
 
     Returns:
-        Each attribute that causes the image, as it is found there, ``(N,)``; nan for a black image.
+        Each measurable cause of the image, ``(N,)``; NaN for a black image.
 
     Raises:
-        ValueError: If the images are of another shape or not finite, or ``workers`` is below 1.
+        ValueError: If the images have another shape or are not finite, or ``workers`` is below 1.
     """
     found = map_rows(_Measure(world.renderer), [np.asarray(images)], workers, progress, "measuring")
     return dict(zip(world.image_attributes, found.T, strict=True))
@@ -114,7 +106,7 @@ class _Measure:
 
 
 class _Shape:
-    """Draws shapes ``(M, *image)`` of originals and the columns of its attributes."""
+    """Renders shapes ``(M, *image)`` of originals and the columns of its attributes."""
 
     def __init__(self, renderer: Renderer) -> None:
         self.renderer = renderer
@@ -127,7 +119,7 @@ class _Shape:
 def _draw_shapes(
     world: KnownWorld,
     originals: NDArray[Any],
-    attributes: Columns,
+    attributes: Mapping[str, NDArray[np.float64]],
     workers: int | None,
     progress: bool,
 ) -> NDArray[np.uint8]:
@@ -140,9 +132,9 @@ def _shape_path(
     folder: Path,
     world: KnownWorld,
     originals: NDArray[Any],
-    attributes: Columns,
+    attributes: Mapping[str, NDArray[np.float64]],
 ) -> Path:
-    """The file of shapes, named by a hash of everything that they depend on."""
+    """The file of shapes, named by a hash of all that determines them."""
     names = world.renderer.shape_attributes
     described = [DRAWING_VERSION, world.name, world.parameters(), originals.shape, names]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
@@ -154,8 +146,8 @@ def _shape_path(
 
 
 def _cached_shapes(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """What the file holds, unless it is missing or broken."""
-    # Whatever is wrong with a cache, the shapes can be drawn again.
+    """The content of the file; None if it is missing or broken."""
+    # The shapes are rendered again if the cache is broken.
     with suppress(OSError, ValueError):
         if path is not None and (shapes := read_idx(path, len(shape))).shape == shape:
             return shapes
@@ -163,7 +155,7 @@ def _cached_shapes(path: Path | None, shape: tuple[int, ...]) -> NDArray[np.uint
 
 
 def _keep_shapes(path: Path | None, shapes: NDArray[np.uint8]) -> None:
-    # A cache that cannot be written costs time, nothing else.
+    # Without a writable cache, the shapes are rendered each time.
     with suppress(OSError):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,39 +166,26 @@ WORLD_FILE = "world.json"
 """The file that describes the world of a data set."""
 
 ORIGINALS_FILE = "originals.npz"
-"""The file of what its images were drawn from."""
+"""The file of the originals from which images of a data set were rendered."""
 
 
 def write_originals(
     path: Path, identifiers: NDArray[np.str_], originals: NDArray[np.float32]
 ) -> None:
-    """Writes what images were drawn from.
-
-    Args:
-        path: The file.
-        identifiers: Of the subjects, ``(N,)``.
-        originals: ``(N, ...)``.
-    """
+    """Write the originals ``(N, ...)`` of subjects, ``identifiers`` ``(N,)``."""
     np.savez(path, identifiers=identifiers, originals=originals)
 
 
 def read_originals(path: Path, identifiers: NDArray[np.object_]) -> NDArray[np.float32]:
-    """Reads the originals of some subjects.
-
-    Args:
-        path: What :func:`write_originals` wrote.
-        identifiers: Of the subjects, ``(M,)``.
-
-    Returns:
-        ``(M, ...)``, in their order.
+    """Read the originals of subjects, ``(M, ...)`` in the order of ``identifiers``.
 
     Raises:
-        ValueError: If the file is missing or broken, or a subject has none.
+        ValueError: If the file is missing or broken, or does not contain a subject.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
             known, originals = content["identifiers"].tolist(), content["originals"]
-    except Exception as error:  # a broken file breaks its reader in many ways
+    except Exception as error:  # broken files cause many types of error
         raise ValueError(
             f"{path}, from which images were drawn, is missing or cannot be read ({error}), and so "
             "there are no true counterfactuals; generate the data set with `deepscm data brain`."

@@ -36,7 +36,7 @@ def numbers(rows: list[dict[str, str]]) -> list[tuple[str, ...]]:
 
 @pytest.fixture
 def four_at_a_time(monkeypatch):
-    monkeypatch.setattr(batches, "_ROWS", 4)
+    monkeypatch.setattr(batches, "_BATCH_ROWS", 4)
 
 
 @pytest.fixture
@@ -83,14 +83,14 @@ def spied(monkeypatch):
 def test_one_batch_is_in_memory(ask, tmp_path, spied, four_at_a_time, monkeypatch):
     """Images of observations are read when it is their turn, and answers let go once written."""
     opened, sizes_when_opened = [], []
-    read_image = observations._read_image
+    read_image = observations.read_image
 
-    def spy(where, path, domain):
+    def spy(path, shape):
         opened.append(path)
         sizes_when_opened.append(len(spied[0]))
-        return read_image(where, path, domain)
+        return read_image(path, shape)
 
-    monkeypatch.setattr(observations, "_read_image", spy)
+    monkeypatch.setattr(observations, "read_image", spy)
     out = ask(
         "a", "counterfactual", "--observations", str(write_table(tmp_path, 18)), "--do",
         "thickness=3", "intensity=100",
@@ -155,7 +155,7 @@ def test_a_draw_does_not_depend_on_how_many_follow(ask, four_at_a_time):
 
 def test_particles_are_drawn_some_at_a_time(ask, monkeypatch, spied):
     """Those of one observation; numbers, arrays and pictures are as if drawn at once."""
-    monkeypatch.setattr(batches, "_ELEMENTS", 66 * 2 * 2)
+    monkeypatch.setattr(batches, "_BATCH_NUMBERS", 66 * 2 * 2)
     out = ask(
         "a", "counterfactual", "--index", "3", "5", "--do", "thickness=3", "--npz",
         "--num_particles", "5",

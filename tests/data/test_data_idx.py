@@ -84,7 +84,9 @@ def test_missing_file(tmp_path: Path) -> None:
 
 def test_other_dimensions(tmp_path: Path) -> None:
     write_idx(tmp_path / "labels", IMAGES)
-    with pytest.raises(ValueError, match="labels should have 1 dimensions, but its header says 3"):
+    with pytest.raises(
+        ValueError, match="labels should have 1 dimensions, but its header declares 3"
+    ):
         read_idx(tmp_path / "labels", dimensions=1)
 
 

@@ -423,8 +423,8 @@ def test_files_that_are_not_what_is_expected(tmp_path):
 @pytest.mark.parametrize(
     ("array", "settings", "message"),
     [
-        (np.zeros((8, 9), np.uint8), {}, "every element is 0"),
-        (np.full((8, 9), 7, np.uint8), {}, "every element is 7"),
+        (np.zeros((8, 9), np.uint8), {}, "every voxel is 0"),
+        (np.full((8, 9), 7, np.uint8), {}, "every voxel is 7"),
         (volume(), {"axis": "axial", "slices": (20,)}, "slices: .* from 0 to 19 .* but got 20"),
         (volume(), {"axis": "axial", "slices": (-1,)}, "slices: .* from 0 to 19 .* but got -1"),
         (volume(), {"axis": "sagittal", "slices": (1.5,)}, "slices: .* from 0 to 15 .* 1.5"),
@@ -441,19 +441,23 @@ def test_files_that_are_not_what_is_expected(tmp_path):
             "window: nearly all .* above 255, .* between 16 and 4080; choose another",
         ),
         (picture(), {"axis": "axial", "slices": (0,)}, "axis: expected a volume to cut"),
-        (picture(), {"voxel_size": (1.0, 1.0)}, "voxel_size: the file does not say how large"),
+        (
+            picture(),
+            {"voxel_size": (1.0, 1.0)},
+            "voxel_size: the file does not contain its voxel size",
+        ),
         (picture(), {"shape": (8, 8, 8)}, "shape: expected 2 numbers for an image of 2"),
         (volume(), {"shape": (8, 8)}, "shape: expected 3 numbers for an image of 3"),
         (picture() / 1.0, {}, "normalisation: none takes 8-bit images .* float64 from 0 to 255"),
         (
             picture(),
             {"crop_foreground": True, "foreground_above": 255},
-            "crop_foreground: no element is above 255",
+            "crop_foreground: no voxel is above 255",
         ),
         (
             picture(),
             {"normalisation": "percentiles", "foreground_above": 255},
-            "percentiles: those of the elements above 255",
+            "percentiles: those of the voxels above 255",
         ),
     ],
 )
@@ -519,7 +523,7 @@ def test_slices_of_mixed_thickness_show_the_same_place(tmp_path, fraction):
 )
 def test_elements_of_mixed_sizes_are_refused(tmp_path, settings, sizes):
     odd, usual = sizes
-    match = f"voxel_size: elements of .*0003.nii are of {odd} mm, those of .*0000.nii of {usual} mm"
+    match = f"voxel_size: voxels of .*0003.nii are {odd} mm, those of .*0000.nii are {usual} mm"
     with pytest.raises(ValueError, match=match):
         of_mixed_sizes(tmp_path, **settings).prepare_data()
 

@@ -1,4 +1,4 @@
-"""Folders in which this program keeps what takes long to make."""
+"""The cache of preprocessed images."""
 
 from __future__ import annotations
 
@@ -32,16 +32,11 @@ _PATTERNS = ("scans-*", "shapes-*-ubyte.gz", "digits-*.pt")
 
 
 def holds_caches(folder: Path) -> bool:
-    """Whether this program has kept something in a folder.
-
-    Args:
-        folder: A folder, which need not exist.
+    """Whether a folder, which need not exist, contains caches of this program.
 
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> holds_caches(folder)
-        False
         >>> (folder / "digits-1.pt").touch()
         >>> holds_caches(folder)
         True
@@ -53,28 +48,28 @@ def holds_caches(folder: Path) -> bool:
 
 
 _CACHE_VERSION = 3
-"""Counts changes of the preprocessing, so that images of another one are not reused."""
+"""Version of the preprocessing; cached images of other versions are not reused."""
 
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
 
-_MUCH = 64 * 2**20
-"""Bytes of files from which on several processes are quicker than one, starting them included."""
+_PARALLEL_BYTES = 64 * 2**20
+"""Total bytes of files above which several processes are faster than one, start included."""
 
 _SMALL_FILE = 128 * 2**10
 """Bytes of a file below which a worker takes several at a time."""
 
-_ENOUGH_WRONG = 10
-"""Files that are not as they should be, after which no others are looked at."""
+_MOST_INVALID = 10
+"""Number of invalid files after which preprocessing stops."""
 
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """The images of some sources, in their order, K for each.
+    """Preprocessed images, K for each source.
 
     Attributes:
         images: ``(N K, 1, *sizes)`` uint8.
-        affines: ``(N K, 4, 4)``, nan where that is not known.
-        headers: ``(N K, 348)`` uint8, NIfTI headers; zero where there is none.
+        affines: ``(N K, 4, 4)``; NaN if unknown.
+        headers: ``(N K, 348)`` uint8, NIfTI headers; zero if there is none.
         per_source: K.
     """
 
@@ -86,15 +81,14 @@ class PreparedImages:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where prepared images are kept, and how they are prepared.
+    """The cache of preprocessed images.
 
     Args:
-        folder: The folder of caches, made if it does not exist; None for ``~/.cache/deepscm_pl``.
-        workers: Processes that prepare images; None takes one for each processor if there is much
-            to read.
-        memory: How large images may be to be held in memory, in GiB for each process of the
-            training; larger ones are mapped from the file, and only rows that are used are read.
-        progress: Whether preparing shows a progress bar.
+        folder: Folder, created if necessary; None for ``~/.cache/deepscm_pl``.
+        workers: Processes for preprocessing; None for one per processor if there is much to read.
+        memory: Size up to which images are held in memory, in GiB per training process; larger ones
+            are mapped from the file, and only the rows of a batch are read.
+        progress: Whether preprocessing shows a progress bar.
 
     Raises:
         ValueError: If a number is out of range.
@@ -106,7 +100,6 @@ class Cache:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
         if self.workers is not None:
             process_count("workers", self.workers)
         real_number("memory", self.memory, least=0, hint="give GiB")
@@ -122,27 +115,24 @@ class Cache:
 def cached_images(
     sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slicing, cache: Cache
 ) -> PreparedImages:
-    """Prepare images, unless that has been done before.
+    """Preprocess images unless the cache contains them.
 
-    The cache is named by a hash of the settings and of the names, sizes and times of the files. It
-    appears when it is complete: of several processes that prepare at once one wins and the others
-    take its images, and what a killed one has left behind is removed by the next.
+    A cache is named by a hash of the settings and of the names, sizes and times of the files, and
+    appears when it is complete. If several processes prepare it, all use the first one to finish.
+    Incomplete caches of killed processes are removed.
 
     Args:
-        sources: The files, N at least one.
-        preprocessing: What is done to them.
-        slicing: How volumes are cut.
-        cache: Where images are kept.
-
-    Returns:
-        The images.
+        sources: The N files.
+        preprocessing: The steps from a file to an image.
+        slicing: The division of volumes into slices.
+        cache: The cache.
 
     Raises:
-        ValueError: If a file cannot be prepared, images are of different shapes, or the folder
+        ValueError: If a file cannot be preprocessed, images have different shapes, or the folder
             cannot be written.
     """
     folder = cache.path / _name(sources, preprocessing, slicing)
-    stale = folder.exists()  # asked before, for another process may be about to complete it
+    stale = folder.exists()  # checked first, because another process may complete it meanwhile
     found = _open_cache(folder, len(sources), cache.memory)
     if found is not None:
         return found
@@ -153,7 +143,7 @@ def cached_images(
         with new_folder(folder) as temporary, _locked(temporary):
             _write_all(temporary, sources, partial(preprocessing, slicing=slicing), cache)
     except (OSError, ValueError) as error:
-        # Another process may have been quicker.
+        # Another process may have completed the cache first.
         found = _open_cache(folder, len(sources), cache.memory)
         if found is None and isinstance(error, OSError):
             raise _not_writable(cache.path, error) from error
@@ -178,8 +168,8 @@ def _name(sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slic
 
 
 def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | None:
-    """What a cache holds, unless it is missing or broken."""
-    # Whatever is wrong with a cache, the images can be prepared again.
+    """The content of a cache; None if it is missing or broken."""
+    # The images are preprocessed again if the cache is broken.
     with suppress(OSError, ValueError, EOFError):
         images = np.load(folder / _IMAGES, mmap_mode="r")
         affines, headers = np.load(folder / _AFFINES), np.load(folder / _HEADERS)
@@ -191,15 +181,15 @@ def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | N
 
 
 def _tensor(images: NDArray[np.uint8]) -> Tensor:
-    # A writable private map would count as memory in use, and the system would refuse one that is
-    # larger than its memory.
+    # The map is read-only, because a writable private one counts as used memory, and fails if it
+    # exceeds the memory of the machine.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(images)
 
 
 def _make_room(cache_dir: Path) -> None:
-    """Makes the folder of caches, and removes what killed processes have left behind in it."""
+    """Create the folder, and remove incomplete caches of killed processes."""
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -211,7 +201,7 @@ def _make_room(cache_dir: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Holds a lock in a folder while it is written, which ends with the process at the latest."""
+    """Hold a lock on a folder until it is written, or the process ends."""
     if sys.platform == "win32":
         yield
         return
@@ -220,7 +210,7 @@ def _locked(folder: Path) -> Iterator[None]:
     unlocked = folder / f".{_LOCK}"
     with unlocked.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        lock = unlocked.rename(folder / _LOCK)  # so that it is never seen without being held
+        lock = unlocked.rename(folder / _LOCK)  # so that no process sees the lock file unlocked
         yield
         lock.unlink()
 
@@ -238,15 +228,14 @@ def _is_abandoned(folder: Path) -> bool:
 
 
 def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache: Cache) -> None:
-    """Write all images and where they lie."""
-    first = _first_that_is_right(sources, prepare)
+    first = _first_valid_images(sources, prepare)
     shape = (len(sources) * len(first), *first.shape[1:])
     path = folder / _IMAGES
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     writer = _ImageWriter(prepare, path, table.offset, first.shape, sources[0].path)
     del table
     total = sum(source.size for source in sources)
-    several = cache.workers if cache.workers is not None else None if total > _MUCH else 1
+    several = cache.workers if cache.workers is not None else None if total > _PARALLEL_BYTES else 1
     chunk = 32 if total / len(sources) < _SMALL_FILE else 1
     paths = np.array([str(source.path) for source in sources])
     columns = [np.arange(len(sources)), paths]
@@ -254,11 +243,11 @@ def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache
     placed, wrong = [], []
     with closing(parts):
         for row in chain.from_iterable(parts):
-            if isinstance(row, _Wrong):
+            if isinstance(row, _InvalidFile):
                 wrong.append(row)
             else:
                 placed.append(row)
-            if len(wrong) == _ENOUGH_WRONG:
+            if len(wrong) == _MOST_INVALID:
                 break
     _refuse(wrong)
     np.save(folder / _AFFINES, np.concatenate([affines for affines, _ in placed]))
@@ -269,41 +258,41 @@ def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache
 
 
 @dataclass(frozen=True)
-class _Wrong:
-    """A file that is not as it should be, and what is wrong with it."""
+class _InvalidFile:
+    """A file that cannot be preprocessed, and the reason."""
 
     path: str
     message: str
 
 
-def _refuse(wrong: Sequence[_Wrong]) -> None:
-    """Raise if a file is wrong: what the first one's trouble is, and which others have some."""
+def _refuse(wrong: Sequence[_InvalidFile]) -> None:
+    """Raise if files cannot be preprocessed: the reason of the first, and how many others."""
     if not wrong:
         return
     first, *others = wrong
     more = ""
     if others:
-        least = "At least " if len(wrong) == _ENOUGH_WRONG else ""
+        least = "At least " if len(wrong) == _MOST_INVALID else ""
         names = ", ".join(Path(each.path).name for each in others)
         plural = "file has" if len(others) == 1 else "files have"
         more = f" {least}{len(others)} more {plural} problems: {names}."
     raise ValueError(first.message + more)
 
 
-def _first_that_is_right(sources: Sequence[Source], prepare: _Prepare) -> NDArray[np.uint8]:
-    """The images of the first file that has some, which others have to be like."""
+def _first_valid_images(sources: Sequence[Source], prepare: _Prepare) -> NDArray[np.uint8]:
+    """The images of the first valid file, whose shape the others must have."""
     wrong = []
-    for source in sources[:_ENOUGH_WRONG]:
+    for source in sources[:_MOST_INVALID]:
         try:
             return prepare(source.path).images
         except ValueError as error:
-            wrong.append(_Wrong(str(source.path), str(error)))
+            wrong.append(_InvalidFile(str(source.path), str(error)))
     _refuse(wrong)
     raise AssertionError("there are sources")
 
 
 class _ImageWriter:
-    """Prepares some files and writes their images to their place in one file of all."""
+    """Preprocesses files and writes their images into the common file."""
 
     def __init__(
         self,
@@ -321,16 +310,16 @@ class _ImageWriter:
 
     def __call__(
         self, rows: NDArray[np.int64], paths: NDArray[np.str_]
-    ) -> list[tuple[NDArray[np.float64], bytes | None] | _Wrong]:
-        """The affines and the header of each file, or what is wrong with it."""
-        placed: list[tuple[NDArray[np.float64], bytes | None] | _Wrong] = []
-        # Ordinary writing fails cleanly where a disk is full, a memory map does not.
+    ) -> list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile]:
+        """The affines and the header of each file, or its error."""
+        placed: list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile] = []
+        # Ordinary writes raise an error if the disk is full; a memory map crashes.
         with self.images.open("r+b") as file:
             for row, path in zip(rows.tolist(), paths.tolist(), strict=True):
                 try:
                     prepared = self._prepare(Path(path))
                 except ValueError as error:
-                    placed.append(_Wrong(path, str(error)))
+                    placed.append(_InvalidFile(path, str(error)))
                     continue
                 file.seek(self.offset + row * prepared.images.nbytes)
                 file.write(prepared.images.tobytes())
@@ -342,8 +331,8 @@ class _ImageWriter:
         if prepared.images.shape != self.shape:
             raise ValueError(
                 f"shape: expected images of one shape, but got {prepared.images.shape[2:]} from "
-                f"{path} and {self.shape[2:]} from {self.example}; give the shape that all of them "
-                "are to have."
+                f"{path} and {self.shape[2:]} from {self.example}; set shape to "
+                "resample all of them."
             )
         return prepared
 

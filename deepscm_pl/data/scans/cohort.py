@@ -1,4 +1,4 @@
-"""The image files of a table: found by a pattern over its columns, checked, and stamped."""
+"""The subjects of a table: their image files, their variables and their division into splits."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True)
 class Source:
-    """An image file, and by what a change of it is noticed.
+    """An image file, with the properties that reveal a change.
 
     Attributes:
         path: The file.
         name: Relative to the root folder.
         size: In bytes.
-        modified: When it was last written, in nanoseconds.
+        modified: Time of modification, in nanoseconds.
     """
 
     path: Path
@@ -58,7 +58,7 @@ class Source:
 
 
 def pattern_columns(pattern: str) -> list[str]:
-    """The columns that a pattern names.
+    """The columns in a pattern.
 
     Example:
         >>> pattern_columns("sub-{id}/{visit}/anat/*.nii.gz")
@@ -68,21 +68,18 @@ def pattern_columns(pattern: str) -> list[str]:
 
 
 def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
-    """The image file of every row.
+    """Find the image file of each row.
 
     Args:
         table: The table.
-        root: The folder that the pattern is relative to.
-        pattern: A path in which ``{column}`` stands for the row's text in a column; it may be a
-            glob, which must match one file for each row.
-
-    Returns:
-        A source per row.
+        root: Folder of the pattern.
+        pattern: Path in which ``{column}`` stands for the cell of the row; a glob must match one
+            file.
 
     Raises:
         FileNotFoundError: If the root or an image is missing.
-        ValueError: If the pattern names no column or an unknown one, several files match it for
-            one row, or two rows have the same file.
+        ValueError: If the pattern contains no column or an unknown one, several files match it for
+            a row, or two rows have the same file.
     """
     names = pattern_columns(pattern)
     if not names:
@@ -97,16 +94,16 @@ def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
     _check_found(table, root, pattern, matches)
     paths = [found[0] for found in matches]
     _check_distinct(table, paths)
-    return [_stamp(path, root) for path in paths]
+    return [_source(path, root) for path in paths]
 
 
 def _filled_in(pattern: str, table: Table, row: int) -> str:
-    """The pattern of a row, in which what the table says stands for itself."""
+    """The pattern of a row, in which cells are matched literally."""
     return _FIELD.sub(lambda field: glob.escape(table[field[1]][row]), pattern)
 
 
 def _matches(root: Path, pattern: str) -> list[Path]:
-    # Most patterns are plain paths, for which looking is quicker than searching.
+    # Most patterns are plain paths, for which this is faster than a search.
     plain = root / re.sub(r"\[([*?[])\]", r"\1", pattern)
     if plain.is_file():
         return [plain]
@@ -139,11 +136,11 @@ def _check_distinct(table: Table, paths: list[Path]) -> None:
         if earlier != row:
             raise ValueError(
                 f"images: {table.where(row)} has the same file {path} as row "
-                f"{table.number(earlier)}; name a column in the pattern that tells them apart."
+                f"{table.number(earlier)}; name a column in the pattern that distinguishes them."
             )
 
 
-def _stamp(path: Path, root: Path) -> Source:
+def _source(path: Path, root: Path) -> Source:
     status = path.stat()
     name = path.relative_to(root) if path.is_relative_to(root) else path
     return Source(path, name.as_posix(), status.st_size, status.st_mtime_ns)
@@ -153,22 +150,15 @@ SPLITS = ("train", "validation", "test")
 """The names of the splits."""
 
 Splits = NDArray[np.int64]
-"""For each row its split, as a position in :data:`SPLITS`."""
+"""The split of each row, as an index of :data:`SPLITS`."""
 
 
 def recorded_splits(table: Table, column: str) -> Splits:
-    """The splits that a column of a table names.
-
-    Args:
-        table: The table.
-        column: A column of ``train``, ``validation`` and ``test``.
-
-    Returns:
-        ``(N,)``.
+    """The split of each row, ``(N,)``, from a column of ``train``, ``validation`` and ``test``.
 
     Raises:
-        ValueError: If there is no such column, it says anything else, a subject is in two splits,
-            or a split has no subject.
+        ValueError: If the column is missing or contains anything else, a subject is in two splits,
+            or a split is empty.
     """
     table.require("splits.column", [column])
     for row, name in enumerate(table[column]):
@@ -186,20 +176,20 @@ def recorded_splits(table: Table, column: str) -> Splits:
 def divide_subjects(
     table: Table, fractions: Sequence[float], seed: int, stratify: Sequence[str] = ()
 ) -> Splits:
-    """Divides subjects at random, always alike for one seed and one set of subjects.
+    """Divide subjects at random; the division depends on the seed and the subjects only.
 
-    Subjects are shuffled within strata, and dealt out stratum after stratum to the split that lacks
-    most of its share; so shares are right overall and in each stratum, but for a subject or two.
+    Subjects are shuffled within strata and dealt, stratum by stratum, to the split that is furthest
+    below its share: shares are right overall and in each stratum, up to a subject or two.
 
     Args:
-        table: The table; all rows of a subject go into one split.
+        table: The table; all rows of a subject belong to one split.
         fractions: Shares of training, validation and test.
-        seed: Of the shuffling.
-        stratify: Columns that should be distributed alike in all splits, as the first row of a
-            subject has them. Columns of many numbers are taken by their quarters.
+        seed: Seed of the shuffle.
+        stratify: Columns to distribute equally, by the first row of each subject; columns with many
+            numbers are divided into quarters.
 
     Returns:
-        ``(N,)``.
+        The split of each row, ``(N,)``.
 
     Raises:
         ValueError: If a column is missing, the fractions are not three that sum to one, or there
@@ -219,7 +209,7 @@ def divide_subjects(
     )
     shuffled = np.random.default_rng(seed).permutation(len(first))
     groups = [_groups(table[column][first])[shuffled] for column in stratify]
-    # The last key of lexsort counts first, and rows of equal keys stay in their order.
+    # lexsort sorts by its last key first, and is stable.
     order = shuffled[np.lexsort(groups[::-1])] if groups else shuffled
     splits = np.empty(len(first), dtype=np.int64)
     splits[order] = _deal(len(first), np.asarray(fractions, dtype=np.float64))
@@ -228,11 +218,7 @@ def divide_subjects(
 
 
 def check_fractions(fractions: Sequence[float]) -> None:
-    """Raises unless there are three positive fractions that sum to one.
-
-    Raises:
-        ValueError: If not.
-    """
+    """Raise ValueError unless there are three positive fractions that sum to one."""
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(
             "fractions: expected three positive shares of training, validation and test that sum "
@@ -241,7 +227,7 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def _groups(texts: NDArray[np.object_]) -> NDArray[np.int64]:
-    """For each text a number, equal for those that are to be distributed alike."""
+    """The stratum of each text, as a number."""
     levels, groups = np.unique(texts.astype(str), return_inverse=True)
     try:
         numbers = levels.astype(np.float64)
@@ -254,7 +240,7 @@ def _groups(texts: NDArray[np.object_]) -> NDArray[np.int64]:
 
 
 def _deal(size: int, fractions: NDArray[np.float64]) -> Splits:
-    """A split for each of ``size`` subjects: at each step the one that lacks most of its share."""
+    """A split for each of ``size`` subjects: always the one furthest below its share."""
     splits = np.empty(size, dtype=np.int64)
     lacking = np.zeros(len(fractions))
     for position in range(size):
@@ -286,20 +272,20 @@ def _check_none_is_empty(splits: Splits, subject: str) -> None:
 
 
 MissingValues = Literal["refuse", "drop"]
-"""What happens to a row in which a variable has no value."""
+"""The treatment of rows in which a variable has no value."""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The rows of a table in the order training, validation, test, and as in the table in each.
+    """The rows of a table in the order training, validation, test.
 
     Attributes:
-        identifiers: ``(N,)``, texts.
-        visits: What each row is called: the subject, and which visit of theirs, ``(N,)``, texts.
+        identifiers: Subjects, ``(N,)``.
+        visits: Subjects with their visits, ``(N,)``.
         attributes: The variables, N values each.
         sources: The N image files.
-        counts: How many rows each of the three splits has.
-        dropped: How many rows of the table were left out, because a value is missing.
+        counts: Number of rows of each split.
+        dropped: Number of rows that were left out because of a missing value.
     """
 
     identifiers: NDArray[np.object_]
@@ -310,7 +296,7 @@ class Cohort:
     dropped: int = 0
 
     def summary(self) -> str:
-        """How many rows there are, and the kind of each variable, a line each."""
+        """The number of rows, and the kind of each variable, a line each."""
         counts = ", ".join(f"{n} {name}" for name, n in zip(SPLITS, self.counts, strict=True))
         subjects = len(set(self.identifiers))
         head = f"{subjects} subjects in {len(self.identifiers)} rows: {counts}"
@@ -322,23 +308,23 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Subjects:
-    """The table of subjects, and what is taken from it.
+    """The table of subjects, and the use of its columns.
 
     Args:
-        table: A CSV, TSV or Parquet file, relative to ``root``.
-        images: A pattern for the image file of a row, relative to ``root``: ``{column}`` stands for
-            the text of the row in that column, as in ``sub-{id}/anat/*T1w.nii.gz``. A glob must
-            match one file.
-        identifier: The column that names the subjects, read as text.
-        visits: Columns that distinguish several rows of one subject.
-        columns: Variable to column, or a list of columns that keep their name. None takes all
-            columns that no other setting names.
-        kinds: Variable to ``continuous``, ``positive``, ``binary`` or ``categorical``, where that
-            is not to be inferred.
-        units: Variable to its unit, such as ``mm³``, for captions and tables. None takes those of
-            the known world, if there is one.
+        table: CSV, TSV or Parquet file, relative to ``root``.
+        images: Pattern of the image file of a row, relative to ``root``: ``{column}`` stands for
+            the cell in that column, as in ``sub-{id}/anat/*T1w.nii.gz``. A glob must match one
+            file.
+        identifier: Column with the identifiers of the subjects, read as text.
+        visits: Columns that distinguish the rows of a subject.
+        columns: Variable to column, or a list of columns that keep their name. None for all columns
+            that no other setting names.
+        kinds: Variable to ``continuous``, ``positive``, ``binary`` or ``categorical``; inferred for
+            others.
+        units: Variable to unit, such as ``mm³``. None for those of the known world, if there is
+            one.
         missing: ``refuse`` stops at a row without a value in one of ``columns``; ``drop`` leaves
-            such rows out, and logs how many.
+            such rows out and logs how many.
 
     Raises:
         ValueError: If ``missing`` is neither.
@@ -354,7 +340,6 @@ class Subjects:
     missing: MissingValues = "refuse"
 
     def __post_init__(self) -> None:
-        """Check the choice, and copy what the caller may change."""
         if self.missing not in get_args(MissingValues):
             raise ValueError(f"missing: expected refuse or drop, but got {self.missing!r}.")
         object.__setattr__(self, "visits", tuple(self.visits))
@@ -364,17 +349,16 @@ class Subjects:
 
 @dataclass(frozen=True)
 class Division:
-    """How subjects are divided into training, validation and test.
+    """The division of subjects into training, validation and test.
 
     Args:
-        column: A column of ``train``, ``validation`` and ``test``; None divides the subjects at
-            random.
-        fractions: Shares of training, validation and test where subjects are divided at random.
-        stratify: Columns that are to be distributed alike in all splits.
-        seed: Seed of that division.
+        column: Column of ``train``, ``validation`` and ``test``; None for a random division.
+        fractions: Shares of the splits in a random division.
+        stratify: Columns that a random division distributes equally.
+        seed: Seed of a random division.
 
     Raises:
-        ValueError: If an argument is out of range, or there are strata beside a column.
+        ValueError: If an argument is out of range, or there are strata in addition to a column.
     """
 
     column: str | None = None
@@ -383,7 +367,6 @@ class Division:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         for name in ("fractions", "stratify"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.column is not None and self.stratify:
@@ -395,23 +378,18 @@ class Division:
         check_fractions(self.fractions)
 
     def of(self, table: Table) -> Splits:
-        """The split of each row, ``(N,)``."""
+        """The split of each row of a table, ``(N,)``."""
         if self.column is not None:
             return recorded_splits(table, self.column)
         return divide_subjects(table, self.fractions, self.seed, self.stratify)
 
 
 def read_cohort(root: Path, subjects: Subjects, division: Division) -> Cohort:
-    """Read and check a table, divide it, and find the images.
-
-    Args:
-        root: The folder that paths are relative to.
-        subjects: The table.
-        division: How it is divided.
+    """Read and check a table, divide its subjects, and find the images.
 
     Raises:
         FileNotFoundError: If the table or an image is missing.
-        ValueError: If anything about them is wrong.
+        ValueError: If anything about them is invalid.
     """
     table = read_table(root / subjects.table, subjects.identifier, subjects.visits)
     rows = len(table)

@@ -1,4 +1,4 @@
-"""From a file to whole grey levels of one shape."""
+"""Preprocessing of image files to whole grey levels of one shape."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepscm_pl.data.scans.slices import PLANES, Axis, slice_coordinate
 __all__ = ["Normalisation", "PreparedScan", "Preprocessing", "Slicing"]
 
 Normalisation = Literal["none", "percentiles", "window"]
-"""How numbers become grey levels; see :class:`Preprocessing`."""
+"""The mapping of numbers to grey levels; see :class:`Preprocessing`."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class PreparedScan:
 
     Attributes:
         images: ``(K, 1, *sizes)``, grey levels.
-        affines: ``(K, 4, 4)``, where their elements lie; nan where that is not known.
-        header: The NIfTI header of the file, if it has one.
+        affines: ``(K, 4, 4)``; NaN if unknown.
+        header: The NIfTI header of the file; None for other files.
     """
 
     images: NDArray[np.uint8]
@@ -40,12 +40,12 @@ class PreparedScan:
 
 @dataclass(frozen=True)
 class Slicing:
-    """How volumes are cut into slices.
+    """The division of volumes into slices.
 
     Args:
-        axis: The direction in which they are cut; None leaves volumes whole.
-        slices: Which slices: indices, or fractions of the extent from 0.0 to 1.0, interpolated
-            where they lie between two. Each becomes a row, in the split of its subject.
+        axis: Direction in which volumes are cut; None for whole volumes.
+        slices: Indices, or fractions of the extent from 0.0 to 1.0, which are interpolated between
+            slices. Each slice becomes a row, in the split of its subject.
 
     Raises:
         ValueError: If there is an axis without slices, or slices without an axis.
@@ -55,7 +55,6 @@ class Slicing:
     slices: Sequence[int | float] = ()
 
     def __post_init__(self) -> None:
-        """Check that both go together."""
         object.__setattr__(self, "slices", tuple(self.slices))
         if self.axis is not None:
             _check_choice("axis", self.axis, tuple(PLANES))
@@ -70,25 +69,25 @@ class Slicing:
 class Preprocessing:
     """The steps from a file to an image, in the order of the arguments.
 
-    Slices are cut after the foreground.
+    Slices are cut after the crop to the foreground.
 
     Args:
-        normalisation: ``"none"`` takes 8-bit images as they are. ``"percentiles"`` makes the first
-            of two percentiles of the foreground black and the second white, ``"window"`` does so
-            with two given numbers.
-        percentiles: For ``"percentiles"``, of 0 to 100.
+        normalisation: ``"none"`` for 8-bit images as they are. ``"percentiles"`` maps the first of
+            two percentiles of the foreground to black and the second to white, ``"window"`` two
+            given numbers.
+        percentiles: For ``"percentiles"``, from 0 to 100.
         window: For ``"window"``, in the numbers of the file.
-        foreground_above: Elements above it are foreground, in the numbers of the file.
-        crop_foreground: Whether to cut away what is around the foreground of the scan.
-        margin: Elements that are left around the foreground.
-        field_of_view: What the images are cut and padded to around their middle, in elements of the
-            file: sizes of an image.
-        voxel_size: What the images are resampled to, in mm: for each axis of an image.
-        shape: What the images are resized to: sizes of an image. With ``voxel_size``, they are cut
-            and padded to it instead.
+        foreground_above: Voxels above it are foreground, in the numbers of the file.
+        crop_foreground: Whether to crop the scan to its foreground.
+        margin: Voxels around the foreground that are kept.
+        field_of_view: Sizes to which images are cropped and padded around their centre, in voxels
+            of the file.
+        voxel_size: Voxel size to which images are resampled, in mm, for each axis.
+        shape: Sizes to which images are resized; with ``voxel_size``, they are cropped and padded
+            instead.
 
     Raises:
-        ValueError: If an argument is out of range, or two do not go together.
+        ValueError: If an argument is out of range, or two do not fit together.
     """
 
     normalisation: Normalisation = "none"
@@ -102,7 +101,6 @@ class Preprocessing:
     shape: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         for name in ("percentiles", "window", "field_of_view", "voxel_size", "shape"):
             values = getattr(self, name)
             if values is not None:
@@ -112,7 +110,6 @@ class Preprocessing:
         self._check_sizes()
 
     def _check_grey_levels(self) -> None:
-        """Of numbers in files."""
         real_number("foreground_above", self.foreground_above)
         _check_choice("normalisation", self.normalisation, get_args(Normalisation))
         low, high = _pair("percentiles", self.percentiles)
@@ -131,7 +128,6 @@ class Preprocessing:
                 raise ValueError(f"window: expected ascending numbers, but got {[low, high]}.")
 
     def _check_sizes(self) -> None:
-        """Of images."""
         for name, sizes in self._sizes.items():
             if len(sizes) not in (2, 3) or not all(0 < size < math.inf for size in sizes):
                 raise ValueError(
@@ -143,7 +139,6 @@ class Preprocessing:
 
     @property
     def _sizes(self) -> dict[str, Sequence[float]]:
-        """Those of the sizes that are given."""
         sizes = {
             "field_of_view": self.field_of_view,
             "voxel_size": self.voxel_size,
@@ -159,21 +154,17 @@ class Preprocessing:
 
     @property
     def makes_heads_one_size(self) -> bool:
-        """Whether images are stretched, from border to border of what they show."""
+        """Whether images are stretched from border to border of the foreground."""
         return self.crop_foreground and self.shape is not None and self.field_of_view is None
 
     def __call__(self, path: Path, slicing: Slicing = Slicing()) -> PreparedScan:
-        """Read and prepare a file.
-
-        Args:
-            path: The file.
-            slicing: How it is cut if it is a volume.
+        """Read and preprocess a file.
 
         Returns:
             An image for each slice, or one volume.
 
         Raises:
-            ValueError: If the file cannot be read, or does not fit what is to be done to it.
+            ValueError: If the file cannot be read, or does not fit the settings.
         """
         scan = read_scan(path)
         try:
@@ -195,7 +186,7 @@ class Preprocessing:
         """The numbers that become black and white."""
         array = scan.array
         if array.min() == array.max():
-            raise ValueError(f"every element is {array.min()}; get it again, or remove its row.")
+            raise ValueError(f"every voxel is {array.min()}; get it again, or remove its row.")
         if self.normalisation == "none":
             if array.dtype != np.uint8:
                 raise ValueError(
@@ -214,13 +205,13 @@ class Preprocessing:
         )
         if low >= high:
             raise ValueError(
-                f"percentiles: those of the elements above {self.foreground_above:g} are {low:g} "
+                f"percentiles: those of the voxels above {self.foreground_above:g} are {low:g} "
                 f"and {high:g}; choose a lower foreground_above or other percentiles."
             )
         return float(low), float(high)
 
     def _crop(self, scan: Scan, slicing: Slicing) -> Scan:
-        """The scan without what is around its foreground, except across slices."""
+        """Crop the scan to its foreground, except across slices."""
         if not self.crop_foreground:
             return scan
         from monai.transforms import CropForeground, SpatialCrop
@@ -229,7 +220,7 @@ class Preprocessing:
         start, end = finder.compute_bounding_box(scan.array[None])
         if not (end > start).all():
             raise ValueError(
-                f"crop_foreground: no element is above {self.foreground_above:g}; choose a lower "
+                f"crop_foreground: no voxel is above {self.foreground_above:g}; choose a lower "
                 "foreground_above."
             )
         kept = PLANES[slicing.axis].normal if slicing.axis else 2 if scan.flat else None
@@ -241,7 +232,7 @@ class Preprocessing:
         return array > self.foreground_above
 
     def _image(self, scan: Scan, levels: tuple[float, float]) -> Scan:
-        """An image in its size, of grey levels in floating point."""
+        """An image in its final size, with grey levels in floating point."""
         low, high = levels
         scan = self._resample(scan, low)
         if self.normalisation == "none":
@@ -252,7 +243,7 @@ class Preprocessing:
         return replace(scan, array=np.asarray(scale(scan.array.astype(np.float32))))
 
     def _resample(self, scan: Scan, black: float) -> Scan:
-        """In its size; what is added around it is black."""
+        """Resample to the final size, with black padding."""
         dimensions = 2 if scan.flat else 3
         for name, sizes in self._sizes.items():
             if len(sizes) != dimensions:
@@ -269,7 +260,7 @@ class Preprocessing:
 
 
 def _cut(scan: Scan, slicing: Slicing) -> list[Scan]:
-    """The slices of a volume, or what is to be left whole."""
+    """The slices of a volume, or the scan itself."""
     if slicing.axis is None:
         return [scan]
     if scan.flat:
@@ -288,7 +279,7 @@ def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
 
     if scan.affine is None:
         raise ValueError(
-            "voxel_size: the file does not say how large its elements are; use NIfTI, or shape "
+            "voxel_size: the file does not contain its voxel size; use NIfTI, or shape "
             "instead of voxel_size."
         )
     sizes = np.linalg.norm(scan.affine[:3, :3], axis=0)
@@ -296,7 +287,7 @@ def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
     factors = np.asarray(wanted) / sizes
     old = np.asarray(scan.array.shape)
     new = np.maximum(1, np.rint(old / factors)).astype(int)
-    # Around the same middle; MONAI's own Spacing moves what it resamples by half an element.
+    # Keep the centre; MONAI's own Spacing shifts the image by half a voxel.
     step = np.diag([*factors, 1.0])
     step[:3, 3] = (old - 1 - (new - 1) * factors) / 2
     resample = SpatialResample(mode="bilinear", padding_mode="border", align_corners=False)
@@ -305,7 +296,7 @@ def _to_voxel_size(scan: Scan, voxel_size: Sequence[float]) -> Scan:
 
 
 def _to_field_of_view(scan: Scan, shape: Sequence[int], black: float) -> Scan:
-    """Cut or padded around its middle."""
+    """Crop or pad around the centre."""
     from monai.transforms import ResizeWithPadOrCrop
 
     transform = ResizeWithPadOrCrop((*shape, 1)[:3], constant_values=black)
@@ -323,15 +314,15 @@ def _to_shape(scan: Scan, shape: Sequence[int]) -> Scan:
 
 
 def _smoothed(scan: Scan, factors: NDArray[np.float64]) -> Scan:
-    """Without what is too fine for elements that are larger by some factors."""
-    # MONAI's own smoothing takes what is beyond the border for zero.
+    """Remove details that are too fine for voxels larger by ``factors``."""
+    # MONAI's own smoothing pads with zeros.
     sigma = np.maximum(0.0, (factors - 1) / 2)
     array = gaussian_filter(scan.array.astype(np.float32), sigma, mode="nearest")
     return replace(scan, array=array)
 
 
 def _transformed(scan: Scan, transform: Callable[[Any], Any]) -> Scan:
-    """What a transform of MONAI makes of a scan, and of its place."""
+    """Apply a transform of MONAI to a scan and its affine."""
     import torch
     from monai.data import MetaTensor
 
@@ -343,7 +334,7 @@ def _transformed(scan: Scan, transform: Callable[[Any], Any]) -> Scan:
 
 
 def _grey_levels(scan: Scan) -> NDArray[np.uint8]:
-    """Whole grey levels, without the axis that a slice does not have."""
+    """Whole grey levels, without the third axis of a slice."""
     levels = np.clip(np.rint(scan.array), 0, 255).astype(np.uint8)
     levels = levels[..., 0] if scan.flat else levels
     if levels.min() == levels.max():
@@ -355,7 +346,7 @@ def _grey_levels(scan: Scan) -> NDArray[np.uint8]:
 
 
 def _check_window(foreground: NDArray[Any], high: float) -> None:
-    """Refuses a window that is not one of these numbers, such as one of 8 bits for 16."""
+    """Refuse a window that does not fit the numbers, such as one of 8 bits for 16."""
     if foreground.size and (foreground > high).mean() > 0.9:
         raise ValueError(
             f"window: nearly all of the foreground is above {high:g}, and would be white: its "

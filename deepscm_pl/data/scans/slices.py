@@ -1,4 +1,4 @@
-"""Slices of volumes, as they are looked at: forward is up in axial ones, up is up in the others."""
+"""Slices of volumes in viewing orientation: anterior is up in axial slices, superior in others."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Affine = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Plane:
-    """How slices lie in a volume (left to right, back to front, bottom to top).
+    """The orientation of slices in a volume (left to right, back to front, bottom to top).
 
     Attributes:
-        rows: The axis of the volume that rows go along, against its direction.
-        columns: The axis that columns go along.
-        normal: The axis that slices follow each other along.
+        rows: Axis of the volume along the rows, in reverse direction.
+        columns: Axis along the columns.
+        normal: Axis across the slices.
     """
 
     rows: int
@@ -46,17 +46,16 @@ class Plane:
     def cut(
         self, volume: NDArray[Any], affine: Affine | None, index: float
     ) -> tuple[NDArray[Any], Affine | None]:
-        """A slice of a volume.
+        """Cut a slice out of a volume.
 
         Args:
             volume: ``(X, Y, Z)``.
-            affine: ``(4, 4)``, where its elements lie.
-            index: Along :attr:`normal`, from 0 to the last slice. Between two slices it is
-                interpolated linearly, so that slices of volumes whose slices lie otherwise show
-                the same place.
+            affine: ``(4, 4)``; None if unknown.
+            index: Along :attr:`normal`, from 0 to the last slice; interpolated linearly between
+                slices.
 
         Returns:
-            ``(rows, columns, 1)``, and where its elements lie.
+            ``(rows, columns, 1)``, and its affine.
 
         Example:
             >>> volume = np.arange(24).reshape(2, 3, 4)
@@ -96,7 +95,7 @@ to front."""
 
 
 def flat_plane(shape: tuple[int, ...]) -> Plane | None:
-    """The plane of a volume that is one slice only; None for other volumes.
+    """The plane of a volume of a single slice; None for other volumes.
 
     Example:
         >>> flat_plane((5, 6, 1)) == PLANES["axial"], flat_plane((5, 6, 7))
@@ -107,16 +106,13 @@ def flat_plane(shape: tuple[int, ...]) -> Plane | None:
 
 
 def slice_coordinate(position: float, size: int) -> float:
-    """Where a slice lies among others, 0 for the first one.
+    """The coordinate of a slice among ``size``, from 0 to the last index.
 
     Args:
-        position: A whole number, which is the index itself, or a fraction of the extent, from the
-            outer border of the first slice, 0.0, to that of the last one, 1.0. The same fraction
-            is the same place, however thick slices are, up to the middles of the outermost.
-        size: How many slices there are.
-
-    Returns:
-        From 0 to the last index.
+        position: A whole number is the index itself. A fraction of the extent lies between the
+            outer border of the first slice, 0.0, and that of the last, 1.0, whatever the slice
+            thickness, up to the centres of the outermost slices.
+        size: Number of slices.
 
     Raises:
         ValueError: If it lies outside.
@@ -137,15 +133,14 @@ def slice_coordinate(position: float, size: int) -> float:
 
 
 class RandomCrop:
-    """Cuts the images of a batch out at random, each for itself.
+    """Crops each image of a batch at a random position.
 
-    Where follows from the seed and from which rows the batch has, in which order, by their
-    ``index``: epochs differ, and a training that was interrupted goes on as it would have, with any
-    number of worker processes.
+    The position depends on the seed and on the ``index`` of the rows in the batch: epochs differ,
+    and a resumed training continues as if uninterrupted, with any number of worker processes.
 
     Args:
-        sizes: Of the crops, one for each axis of an image.
-        seed: Of the places.
+        sizes: Sizes of the crops.
+        seed: Seed of the positions.
 
     Example:
         >>> batch = {"index": torch.tensor([[3], [7]]), "image": torch.rand(2, 1, 20, 24)}
@@ -158,7 +153,7 @@ class RandomCrop:
         self.seed = seed
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch with crops ``(B, C, *sizes)`` of its ``image``."""
+        """Crop ``image`` to ``(B, C, *sizes)``."""
         # Imported here, because it is slow to import.
         from monai.transforms import RandSpatialCrop
 
@@ -170,14 +165,11 @@ class RandomCrop:
 
 
 def centre_offset(shape: Sequence[int], sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Where the middle of given sizes begins.
-
-    Args:
-        shape: Sizes of the whole image.
-        sizes: Sizes of its middle, as many.
+    """The first index of the centre crop of given sizes, along each axis.
 
     Raises:
-        ValueError: If they are not as many, or one is less than 1 or larger than the image.
+        ValueError: If there are not as many sizes as axes, or one is below 1 or above that of the
+            image.
 
     Example:
         >>> centre_offset((20, 24), (16, 17))
@@ -194,14 +186,7 @@ def centre_offset(shape: Sequence[int], sizes: Sequence[int]) -> NDArray[np.int6
 
 
 def centre_crop(images: Tensor, sizes: Sequence[int]) -> Tensor:
-    """The middle of images, as a view.
-
-    Args:
-        images: ``(N, C, *shape)``.
-        sizes: Of the middle.
-
-    Returns:
-        ``(N, C, *sizes)``.
+    """Crop images ``(N, C, *shape)`` to their centre ``(N, C, *sizes)``, as a view.
 
     Raises:
         ValueError: If the sizes do not fit.
