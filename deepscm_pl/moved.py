@@ -22,6 +22,7 @@ _MODULES = {
     "phantom": "worlds.heads",
     "data.worlds": "worlds",
     "evaluation.pictures": "reports",
+    "figures.matrix": "figures.grid",
     "training.checkpoint": "checkpoints.loading",
     "training.export": "checkpoints.export",
 }

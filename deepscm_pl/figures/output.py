@@ -106,36 +106,41 @@ def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
 
 _POINTS_PER_INCH = 72
 _LINE = 1.25
-"""Distance of two lines of text, in font sizes."""
+"""Line height, in font sizes."""
+_MEASURED = 5
+"""Number of longest lines whose width is measured."""
 
 
 def wrapped(text: str, width: int) -> str:
-    """Lines of at most ``width`` characters, as far as they can be broken after commas.
+    """Break each line of a text into lines of at most ``width`` characters, after commas first.
 
-    A part between commas that is longer is broken at spaces; a word never is, nor ``1.2 million``.
+    A part between commas that is longer is broken at spaces; words and ``1.2 million`` stay whole.
 
     Example:
         >>> print(wrapped("do(thickness = 1.5, intensity = 224)", width=20))
         do(thickness = 1.5,
         intensity = 224)
     """
-    parts = for_picture(text).replace(" million", "\u00a0million").split(", ")
-    # The length with its comma.
-    tied = [each.replace(" ", "\u00a0") if len(each) < width else each for each in parts]
-    lines = fill(", ".join(tied), width, break_long_words=False, break_on_hyphens=False)
-    return lines.replace("\u00a0", " ")
+    lines = []
+    for line in for_picture(text).replace(" million", "\u00a0million").split("\n"):
+        # Spaces within a part that fits, its comma included, do not break.
+        parts = [p.replace(" ", "\u00a0") if len(p) < width else p for p in line.split(", ")]
+        lines.append(fill(", ".join(parts), width, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def width_of(texts: Iterable[str], size: float) -> float:
     """The width in inches of the widest line of some texts in a font of ``size`` points."""
-    lines = [line for text in texts for line in for_picture(text).split("\n") if line.strip()]
+    lines = {line for text in texts for line in for_picture(text).split("\n") if line.strip()}
     font = FontProperties(size=size)
-    widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
+    # Measuring is slow, and the widest line is one of those with most characters.
+    longest = sorted(lines, key=lambda line: (len(line), line))[-_MEASURED:]
+    widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in longest]
     return float(max(widths, default=0.0)) / _POINTS_PER_INCH
 
 
 def height_of(texts: Iterable[str], size: float) -> float:
-    """The height in inches of the text of most lines in a font of ``size`` points."""
+    """The height in inches of the text with most lines in a font of ``size`` points."""
     lines = max((for_picture(text).count("\n") + 1 for text in texts), default=0)
     return lines * _LINE * size / _POINTS_PER_INCH
 
