@@ -139,13 +139,14 @@ def _run(words: list[str]) -> int:
             return 128 + getattr(signal, "SIGPIPE", 13)
         if os.environ.get("DEEPSCM_TRACEBACK"):
             raise
-        told = for_terminal(without_dumps(_told(error)), lines=True)
+        died = _what_died(error)
+        told = f"{died}." if died else for_terminal(without_dumps(_told(error)), lines=True)
         print(f"deepscm {words[0]}: {told}", file=sys.stderr)
         return 1
     except (RuntimeError, MemoryError) as error:
         from deepscm_pl.cli.settings import out_of_memory
 
-        died = _what_died(str(error)) or out_of_memory(error)
+        died = _what_died(error) or out_of_memory(error)
         if died is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise
         told = for_terminal(f"{died} ({reason_of(error)})")
@@ -178,8 +179,13 @@ def _told(error: Exception) -> str:
     return f"the disk is full ({error}); files that were complete before are as they were."
 
 
-def _what_died(message: str) -> str | None:
-    """What to tell where a process on which this one depends has gone."""
+def _what_died(error: BaseException) -> str | None:
+    """Explain that a process on which this one depends has died, wherever the signal arrived."""
+    message = ""
+    cause: BaseException | None = error
+    while cause is not None:
+        message += str(cause)
+        cause = cause.__cause__ or cause.__context__
     if "DataLoader worker" in message:
         return (
             "a process that loads data has died, often for want of memory: try a lower "

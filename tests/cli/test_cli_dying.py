@@ -20,7 +20,7 @@ IN_TEST = [*TWO, "--trainer.max_epochs", "1"]
         ("kill_the_first", TWO, -9, ""),
         ("terminate", TWO, 143, "told to end: saved"),
         ("terminate_the_second", TWO, 143, "told to end: saved"),
-        ("terminate_the_first_in_test", IN_TEST, 143, "`max_epochs=1` reached"),
+        ("terminate_the_first_in_test", IN_TEST, 143, "the training is done; test it with"),
         ("terminate_the_second_in_test", IN_TEST, 1, "another process of this run has died"),
         ("fail_in_the_second", TWO, 1, "deepscm fit: the second process is out of luck."),
         (

@@ -9,6 +9,7 @@ import torch
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.figures import DensityPanel, draw_marginal_densities, kernel_density
 from deepscm_pl.reports import draw_densities
+from deepscm_pl.variables import Domain, Variable
 
 BOUNDS = (0.0, 1.0)
 
@@ -20,7 +21,8 @@ def sample_of(values, weights=None):
 
 def reported(values, weights=None, bounds=BOUNDS):
     sample = sample_of(values, weights)
-    result = DensityResult("a", {"b": 1.0}, True, "", sample, sample, bounds=bounds)
+    variable = Variable("a", Domain((1,), *bounds))
+    result = DensityResult("a", {"b": 1.0}, True, sample, sample, variables={"a": variable})
     return draw_densities([result]).axes[0].lines
 
 
