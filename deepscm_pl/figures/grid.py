@@ -200,14 +200,14 @@ def _draw_grid(axes: Axes, grid: ImageGrid, layout: _Layout, levels: int, limit:
         for i, name in enumerate(grid.image_names[: layout.images]):
             middle = layout.box(n, 0, i)[3] + layout.cell_height / 2
             axes.text(first[0] - _PAD / 2, middle, name, ha="right", va="center", fontsize=_FONT)
-    style = {"ha": "center", "va": "bottom"}
+    style: dict[str, Any] = {"ha": "center", "va": "bottom"}
     for k, title in enumerate(grid.column_titles):
         text = wrapped(title, layout.title_width)
         axes.text(layout.centre(k), -0.05, text, fontsize=_FONT, **style)
     centres = [layout.centre(k) for k in range(len(grid.rows[0]))]
     if grid.title:
         above = layout.title_height - layout.top
-        axes.text(np.mean(centres), above, grid.title, fontsize=_LABEL_FONT, **style)
+        axes.text(float(np.mean(centres)), above, grid.title, fontsize=_LABEL_FONT, **style)
     for n, mark in enumerate(grid.marks):
         below = layout.box(n, 0, layout.images - 1)[2] + _GAP / 2
         axes.plot(layout.centre(mark), below, "^", markersize=4, color=_MARK, clip_on=False)
@@ -236,7 +236,12 @@ def _draw_cell(
     bottom = layout.box(*place, layout.images - 1)[2]
     text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _FONT}
     if not cell.images:
-        style = {"facecolor": "0.95", "edgecolor": "0.8", "hatch": "///", "linewidth": 0}
+        style: dict[str, Any] = {
+            "facecolor": "0.95",
+            "edgecolor": "0.8",
+            "hatch": "///",
+            "linewidth": 0,
+        }
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
         text["bbox"] = {"facecolor": "0.95", "linewidth": 0, "pad": 1.5}
         axes.text((left + right) / 2, (top + bottom) / 2, "impossible", **text)
