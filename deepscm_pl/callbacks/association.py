@@ -192,7 +192,7 @@ class AssociationReport(pl.Callback):
                 self.num_importance_samples,
                 seed=self.seed,
                 progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
-            )
+            ).quantities
 
     def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
         """The rows of the importance-weighted bound, if it is asked for and there is one."""

@@ -1,4 +1,4 @@
-"""Is a model right? Its answers on all three rungs, against a world that is known."""
+"""Evaluation of a model on all three rungs of causation, against a known world if there is one."""
 
 from typing import TYPE_CHECKING
 
@@ -7,13 +7,14 @@ from deepscm_pl.lazy import first_use
 if TYPE_CHECKING:
     from deepscm_pl.evaluation.association import (
         AssociationRow,
+        ImportanceWeightedResult,
         association_rows,
         evaluate_importance_weighted_bound,
     )
-    from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
     from deepscm_pl.evaluation.densities import DensityResult, evaluate_densities
     from deepscm_pl.evaluation.estimate import Estimate
     from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
+    from deepscm_pl.evaluation.results import CounterfactualResult
     from deepscm_pl.evaluation.run import (
         Evaluation,
         EvaluationSettings,
@@ -31,6 +32,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "EvaluationSettings",
+    "ImportanceWeightedResult",
     "NoiseResult",
     "Subject",
     "association_rows",

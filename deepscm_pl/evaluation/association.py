@@ -1,33 +1,43 @@
-"""Rung 1: how well a model explains the test split, as a table."""
+"""Rung 1: likelihood of the test split, as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.evaluation.estimate import Estimate, alone, over_rows
+from deepscm_pl.evaluation.estimate import (
+    Estimate,
+    Quantities,
+    by_key,
+    estimates_of,
+    on_one_process,
+)
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.metrics.functional import bits_per_dimension
 
-__all__ = ["AssociationRow", "association_rows", "evaluate_importance_weighted_bound"]
+__all__ = [
+    "AssociationRow",
+    "ImportanceWeightedResult",
+    "association_rows",
+    "evaluate_importance_weighted_bound",
+]
 
 
 @dataclass(frozen=True)
 class AssociationRow:
-    """One line of the association table.
+    """A row of the association table.
 
     Attributes:
-        key: Name of the quantity, as in a configuration and in JSON.
-        label: What it is, for people.
+        key: Name of the quantity in configurations and JSON.
+        label: Name of the quantity in the table.
         unit: Its unit.
-        estimate: What was found.
-        reference: A number to compare with, if there is one.
+        estimate: Its value.
+        reference: A published value for comparison, if any.
     """
 
     key: str
@@ -37,36 +47,56 @@ class AssociationRow:
     reference: float | None = None
 
 
+@dataclass(frozen=True)
+class ImportanceWeightedResult(Quantities):
+    """The importance-weighted bound over the rows of a test split.
+
+    Attributes:
+        bounds: Bound of each variable, in nats.
+        bound: Their sum.
+        gaps: Difference to the evidence lower bound from the same draws, of each image.
+        bits_per_dimension: Upper bound of the bits per dimension of each image.
+    """
+
+    bounds: Mapping[str, Estimate] = field(metadata={"key": "importance_weighted_bound"})
+    bound: Estimate = field(metadata={"key": "importance_weighted_bound"})
+    gaps: Mapping[str, Estimate] = field(metadata={"key": "importance_weighted_gap"})
+    bits_per_dimension: Mapping[str, Estimate] = field(
+        metadata={"key": "importance_weighted_bits_per_dimension"}
+    )
+
+    @property
+    def quantities(self) -> dict[str, Estimate]:
+        """All estimates by their keys in JSON, such as ``importance_weighted_gap/image``."""
+        return by_key(self, Estimate)
+
+
 def evaluate_importance_weighted_bound(
     subject: Subject,
     num_samples: int = 100,
     batch_size: int = 256,
     seed: int = 0,
     progress: bool = True,
-) -> dict[str, Estimate]:
-    """The importance-weighted bound, by variable and in sum, and its bits per dimension.
+) -> ImportanceWeightedResult:
+    """Estimate the importance-weighted bound, which is tighter than the evidence lower bound.
 
-    Tighter than the evidence lower bound (Burda et al. 2016, arXiv:1509.00519). By how much is
-    ``importance_weighted_gap/<image>``, in nats, both bounds from the same draws for the same rows.
-    Memory does not grow with the number of samples.
+    See Burda et al. 2016, arXiv:1509.00519. Memory does not grow with the number of samples.
 
     Args:
         subject: The model and the rows.
         num_samples: K, draws of the latents.
-        batch_size: Rows at a time.
-        seed: Of all randomness; the generators of the program are left as they were.
+        batch_size: Rows in each batch.
+        seed: Random seed; the state of torch's generators is restored.
         progress: Whether to show a progress bar.
 
     Raises:
         ValueError: If ``num_samples`` is less than 1.
     """
-    scm = subject.scm
+    scm, images = subject.scm, subject.scm.image_variables
     device = scm.fitted.device
-    names = [f"importance_weighted_bound/{name}" for name in scm.graph.nodes]
-    names += ["importance_weighted_bound"]
-    names += [f"importance_weighted_gap/{name}" for name in scm.image_variables]
-    names += [f"importance_weighted_bits_per_dimension/{name}" for name in scm.image_variables]
-    statistics = alone(PerImageStatistics(names), device)
+    kinds = {"bound": scm.graph.nodes, "gap": images, "bits": images}
+    names = [f"{kind}/{name}" for kind, variables in kinds.items() for name in variables]
+    statistics = on_one_process(PerImageStatistics([*names, "bound"]), device)
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.inference_mode(),
@@ -76,22 +106,21 @@ def evaluate_importance_weighted_bound(
         torch.manual_seed(seed)
         for _, values in subject.batches(0, len(subject), batch_size):
             found = scm.importance_weighted_bound(values, num_samples)
-            quantities = {
-                f"importance_weighted_bound/{name}": value for name, value in found.bounds.items()
-            }
-            quantities["importance_weighted_bound"] = found.bound
-            for name in scm.image_variables:
-                quantities[f"importance_weighted_gap/{name}"] = found.gaps[name]
-                quantities[f"importance_weighted_bits_per_dimension/{name}"] = bits_per_dimension(
-                    found.bounds[name], scm[name].domain.features
-                )
-            statistics.update(_over_rows_of_batch(quantities, len(found.bound)))
-            bar.update(len(found.bound))
-    return over_rows(statistics.compute(), len(subject))
-
-
-def _over_rows_of_batch(quantities: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
-    return {name: value.expand(size) for name, value in quantities.items()}
+            size = len(found.bound)
+            batch = {f"bound/{name}": value for name, value in found.bounds.items()}
+            batch["bound"] = found.bound
+            for name in images:
+                batch[f"gap/{name}"] = found.gaps[name]
+                features = scm[name].domain.features
+                batch[f"bits/{name}"] = bits_per_dimension(found.bounds[name], features)
+            statistics.update({name: value.expand(size) for name, value in batch.items()})
+            bar.update(size)
+    estimates = estimates_of(statistics.compute(), len(subject))
+    bounds, gaps, bits = (
+        {name: estimates[f"{kind}/{name}"] for name in variables}
+        for kind, variables in kinds.items()
+    )
+    return ImportanceWeightedResult(bounds, estimates["bound"], gaps, bits)
 
 
 def association_rows(
@@ -102,18 +131,18 @@ def association_rows(
     num_samples: int = 100,
     num_particles: int = 1,
 ) -> list[AssociationRow]:
-    """The lines of the association table, as far as there are quantities for them.
+    """Return the rows of the association table for the quantities that are known.
 
     Args:
-        graph: Of the model.
-        images: Its image variables.
-        quantities: What was found, by key.
-        reference: Numbers to compare with, by key.
+        graph: Graph of the model.
+        images: Image variables of the model.
+        quantities: Estimates by key.
+        reference: Published values by key.
         num_samples: K of the importance-weighted bound.
         num_particles: Draws of the latents for the evidence lower bound.
 
     Raises:
-        ValueError: If a reference is of no quantity.
+        ValueError: If the key of a reference is unknown.
     """
     labels = list(_labels(graph, images, num_samples, num_particles))
     unknown = [key for key in reference or {} if key not in {key for key, _, _ in labels}]

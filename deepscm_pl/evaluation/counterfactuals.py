@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,8 +15,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.data import measure_attributes, render_truth
-from deepscm_pl.evaluation.estimate import Estimate, alone, over_rows
+from deepscm_pl.evaluation.estimate import Estimate, estimates_of, on_one_process
 from deepscm_pl.evaluation.questions import Answer, Question, answer, true_attributes
+from deepscm_pl.evaluation.results import (
+    ChangeEstimates,
+    CounterfactualResult,
+    CoverageEstimates,
+    EffectivenessEstimates,
+    ErrorEstimates,
+    IdentityEstimates,
+    ImageErrors,
+    MeasurementErrors,
+)
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import (
     Effectiveness,
@@ -28,7 +39,6 @@ from deepscm_pl.metrics import (
 from deepscm_pl.metrics.functional import widest_level
 
 __all__ = [
-    "COVERAGE_LEVELS",
     "Classifier",
     "CounterfactualResult",
     "Truth",
@@ -39,47 +49,29 @@ __all__ = [
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
 """From images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``."""
 
-COVERAGE_LEVELS = tuple(k / 10 for k in range(1, 10))
-"""The levels of intervals at which coverage is measured, as far as the particles can tell."""
+_COVERAGE_LEVELS = tuple(k / 10 for k in range(1, 10))
 
-_MISMATCH = 12.0
-"""Grey levels that images and originals that belong together never differ by, on average."""
+_MAX_MISMATCH = 12.0
+"""Upper bound of the mean difference of images and their rendered originals, in grey levels."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The true counterfactuals of all rows under one intervention.
+    """True counterfactuals of all rows under one intervention.
 
     Attributes:
-        attributes: Of the world, ``(N,)`` each.
-        images: Rendered, ``(N, 1, *sizes)`` bytes, two sizes of images or three of volumes.
-        strangers: The true images of other originals with the same attributes, of the same shape.
-        measured: The attributes measured in the first rows of ``images``, ``(D,)`` each.
-        inside: The rows for which the intervention is possible in the world, ``(N,)``.
+        attributes: Attributes of the world, ``(N,)`` each.
+        images: Rendered images ``(N, 1, H, W)`` or volumes ``(N, 1, X, Y, Z)``, in bytes.
+        strangers: True images of other originals with the same attributes, of the same shape.
+        measured: Attributes measured in the first rows of ``images``, ``(D,)`` each.
+        possible: Rows for which the intervention is possible in the world, ``(N,)``.
     """
 
     attributes: Mapping[str, NDArray[np.float64]]
     images: Tensor
     strangers: Tensor
     measured: Mapping[str, NDArray[np.float64]]
-    inside: Tensor
-
-
-@dataclass(frozen=True)
-class CounterfactualResult:
-    """How well a model answered one intervention.
-
-    Attributes:
-        question: The intervention.
-        rows: Rows for which what was asked for is possible.
-        left_out: Rows for which it is not, of which nothing was computed.
-        quantities: What was found, by name.
-    """
-
-    question: Question
-    rows: int
-    left_out: int
-    quantities: dict[str, Estimate] = field(default_factory=dict)
+    possible: Tensor
 
 
 def true_counterfactuals(
@@ -90,55 +82,47 @@ def true_counterfactuals(
     progress: bool = True,
     cache_dir: Path | None = None,
 ) -> list[Truth]:
-    """The truth under each intervention, rendered and measured.
+    """Render and measure the truth under each intervention.
 
     Args:
         subject: With a world and originals.
         questions: The interventions.
-        detail_rows: D, for how many of the first rows the costlier quantities are computed.
-        workers: Processes to render and measure with; None takes one for each processor.
+        detail_rows: D, number of the first rows for the expensive quantities.
+        workers: Processes to render and measure with; None for one per processor.
         progress: Whether to show progress bars.
-        cache_dir: Where what was rendered is kept; None keeps nothing.
+        cache_dir: Cache of rendered images; None for no cache.
 
     Raises:
-        ValueError: If the world or the originals are missing, or the originals are not those of
-            the images.
+        ValueError: If the world or the originals are missing, or the originals do not belong to the
+            images.
     """
     world, originals = subject.world, subject.originals
     if world is None or originals is None:
         raise ValueError("subject: expected a world and originals, but there are none.")
     check_originals(subject)
-    found = []
+    truths = []
     for question in questions:
-        attributes, inside = true_attributes(subject, question)
+        attributes, possible = true_attributes(subject, question)
         images = render_truth(world, originals, attributes, workers, progress, cache_dir)
-        # Each original with the attributes of the row before it, not each row with the original
-        # after it: where all have the same attributes, the shapes are those of the truth.
-        before = {name: np.roll(column, 1) for name, column in attributes.items()}
-        strangers = render_truth(world, originals, before, workers, progress, cache_dir)
+        # Originals with the attributes of the previous row: if all rows have equal attributes,
+        # shapes (which depend on attributes) equal those of the truth.
+        previous = {name: np.roll(column, 1) for name, column in attributes.items()}
+        strangers = render_truth(world, originals, previous, workers, progress, cache_dir)
         measured = measure_attributes(world, images[:detail_rows], workers, progress)
-        found.append(
+        truths.append(
             Truth(
                 attributes,
                 torch.from_numpy(images)[:, None],
                 torch.from_numpy(np.roll(strangers, -1, axis=0))[:, None],
                 measured,
-                torch.from_numpy(inside),
+                torch.from_numpy(possible),
             )
         )
-    return found
+    return truths
 
 
 def check_originals(subject: Subject, rows: int = 32) -> None:
-    """Raise unless the originals, drawn with the factual attributes, are the factual images.
-
-    Args:
-        subject: With a world and originals.
-        rows: How many of the first rows are looked at.
-
-    Raises:
-        ValueError: If they differ by much.
-    """
+    """Raise ValueError unless the first ``rows`` originals, once rendered, resemble the images."""
     world, originals = subject.world, subject.originals
     if world is None or originals is None:
         return
@@ -146,7 +130,7 @@ def check_originals(subject: Subject, rows: int = 32) -> None:
     drawn = torch.from_numpy(world.render(originals[:rows], columns)).double()
     images = subject.variables[subject.scm.image_variables[0]][:rows, 0].double()
     error = (drawn - images).abs().mean().item()
-    if error > _MISMATCH:
+    if error > _MAX_MISMATCH:
         raise ValueError(
             f"originals: drawn with the attributes of the test split by the world {world.name}, "
             f"they differ from its images by {error:.1f} grey levels on average; the originals are "
@@ -165,50 +149,47 @@ def evaluate_counterfactuals(
     workers: int | None = None,
     progress: bool = True,
 ) -> list[CounterfactualResult]:
-    """How well a model answers interventions on the rows of a test split.
+    """Evaluate interventions on the rows of a test split.
 
-    One draw of the noise answers for every row, ``num_particles`` for the first ``detail_rows``.
-    Each row is encoded once, whatever the number of interventions.
+    Each row gets one draw of the noise, the first ``detail_rows`` get ``num_particles``. Each row
+    is encoded once, whatever the number of interventions.
 
     Args:
         subject: The model and the rows.
         questions: The interventions.
-        truths: The truth under each; None where it is not known.
-        num_particles: P, draws of the noise of the detail rows.
-        detail_rows: Rows that are looked at with particles.
-        batch_size: Rows at a time.
-        classifier: Of the identity of an image, if there is one.
-        workers: Processes to measure with; None takes one for each processor.
+        truths: The truth under each; None if unknown.
+        num_particles: P, draws of the noise for each detail row.
+        detail_rows: Number of the first rows with particles.
+        batch_size: Rows in each batch.
+        classifier: Classifier of the identity of an image, if any.
+        workers: Processes to measure with; None for one per processor.
         progress: Whether to show progress bars.
 
     Returns:
         A result for each intervention, in order.
     """
-    levels = [level for level in COVERAGE_LEVELS if level <= widest_level(num_particles)]
+    levels = [level for level in _COVERAGE_LEVELS if level <= widest_level(num_particles)]
     meters = [
         _Meter(subject, question, None if truths is None else truths[k], classifier, levels)
         for k, question in enumerate(questions)
     ]
+    parts = ((num_particles, 0, detail_rows), (1, detail_rows, len(subject)))
     with tqdm(
         total=len(subject), unit="image", desc="counterfactuals", disable=not progress
     ) as bar:
-        for detail, (start, stop) in (
-            (True, (0, detail_rows)),
-            (False, (detail_rows, len(subject))),
-        ):
+        for part, (particles, start, stop) in enumerate(parts):
             for first, factual in subject.batches(start, stop, batch_size):
-                particles = num_particles if detail else 1
                 answers = answer(subject.scm, factual, questions, particles)
                 image = factual[subject.scm.image_variables[0]]
                 classes = None if classifier is None else classifier(image)
                 for meter, each in zip(meters, answers, strict=True):
-                    meter.update(first, factual, each, detail, classes)
-                bar.update(len(next(iter(factual.values()))))
+                    meter.update(first, factual, each, part == 0, classes)
+                bar.update(len(image))
     return [meter.result(workers, progress) for meter in meters]
 
 
 class _Meter:
-    """All that is measured of one intervention, batch by batch."""
+    """All metrics of one intervention, updated batch by batch."""
 
     def __init__(
         self,
@@ -222,17 +203,17 @@ class _Meter:
         self.classifier = classifier
         self.image = subject.scm.image_variables[0]
         device = subject.scm.fitted.device
-        self.error = alone(GroundTruthError(), device)
-        self.detailed_error = alone(GroundTruthError(strangers=False), device)
-        self.minimality = alone(Minimality(), device)
-        self.coverage = alone(IntervalCoverage(levels), device) if levels else None
-        self.identity = alone(IdentityPreservation(), device)
-        self.true_identity = alone(IdentityPreservation(), device)
+        self.error = on_one_process(GroundTruthError(), device)
+        self.detailed_error = on_one_process(GroundTruthError(strangers=False), device)
+        self.minimality = on_one_process(Minimality(), device)
+        self.coverage = on_one_process(IntervalCoverage(levels), device) if levels else None
+        self.identity = on_one_process(IdentityPreservation(), device)
+        self.true_identity = on_one_process(IdentityPreservation(), device)
         self.followers = _followers(subject, question)
         self.attribute_error = (
-            alone(PerImageStatistics(self.followers), device) if self.followers else None
+            on_one_process(PerImageStatistics(self.followers), device) if self.followers else None
         )
-        self.inside: list[Tensor] = []
+        self.possible: list[Tensor] = []
         self.images: list[Tensor] = []
         self.attributes: dict[str, list[Tensor]] = {name: [] for name in subject.measured}
         self.detail_rows = 0
@@ -243,133 +224,142 @@ class _Meter:
         factual: Mapping[str, Tensor],
         answered: Answer,
         detail: bool,
-        classes: Tensor | None = None,
+        classes: Tensor | None,
     ) -> None:
         """Add a batch of rows that begins with the row ``first``, with the factual classes."""
-        rows = slice(first, first + len(answered.inside))
-        inside = answered.inside
+        possible = answered.possible
+        rows = slice(first, first + len(possible))
         if self.truth is not None:
-            inside = inside & self.truth.inside[rows].to(inside.device)
-        self.inside.append(inside.cpu())
-        if not bool(inside.any()):
+            possible = possible & self.truth.possible[rows].to(possible.device)
+        self.possible.append(possible.cpu())
+        if not bool(possible.any()):
             return
-        images = answered.values[self.image][:, inside]
-        observed = factual[self.image][inside]
+        images = answered.values[self.image][:, possible]
+        observed = factual[self.image][possible]
         self.images.append(images[0].round().clamp(0, 255).byte().cpu())
         for name, parts in self.attributes.items():
-            parts.append(answered.values[name][0, inside].cpu())
+            parts.append(answered.values[name][0, possible].cpu())
         self.detail_rows += len(observed) if detail else 0
         if self.truth is not None:
-            self._compare(self.truth, rows, inside, images, observed, answered, detail)
-        if classes is not None:
-            self._identify(rows, inside, images, classes[inside])
-
-    def _compare(
-        self,
-        truth: Truth,
-        rows: slice,
-        inside: Tensor,
-        images: Tensor,
-        observed: Tensor,
-        answered: Answer,
-        detail: bool,
-    ) -> None:
-        true_images = truth.images[rows].to(images)[inside]
-        strangers = truth.strangers[rows].to(images)[inside]
-        self.error.update(images[:1], true_images, observed, strangers)
-        self.minimality.update(images[:1], observed, true_images)
-        if self.attribute_error is not None:
-            self.attribute_error.update(
-                {
-                    name: (
-                        answered.values[name][0, inside, 0]
-                        - torch.from_numpy(truth.attributes[name][rows]).to(images)[inside]
-                    ).abs()
-                    for name in self.followers
-                }
-            )
-        if detail:
-            self.detailed_error.update(images, true_images, observed)
-            if self.coverage is not None:
-                self.coverage.update(images, true_images)
-
-    def _identify(self, rows: slice, inside: Tensor, images: Tensor, classes: Tensor) -> None:
-        if self.classifier is None:
-            return
-        before = classes[:, None]
-        after = self.classifier(images[0])[None, :, None]
-        self.identity.update(after, before, before)
-        if self.truth is not None:
-            true_images = self.truth.images[rows].to(images)[inside]
-            self.true_identity.update(self.classifier(true_images)[None, :, None], before, before)
+            true_images = self.truth.images[rows].to(images)[possible]
+            strangers = self.truth.strangers[rows].to(images)[possible]
+            self.error.update(images[:1], true_images, observed, strangers)
+            self.minimality.update(images[:1], observed, true_images)
+            if detail:
+                self.detailed_error.update(images, true_images, observed)
+                if self.coverage is not None:
+                    self.coverage.update(images, true_images)
+        if self.truth is not None and self.attribute_error is not None:
+            errors = {}
+            for name in self.followers:
+                true = torch.from_numpy(self.truth.attributes[name][rows]).to(images)[possible]
+                errors[name] = (answered.values[name][0, possible, 0] - true).abs()
+            self.attribute_error.update(errors)
+        if self.classifier is not None and classes is not None:
+            before = classes[possible][:, None]
+            after = self.classifier(images[0])[None, :, None]
+            self.identity.update(after, before, before)
+            if self.truth is not None:
+                after = self.classifier(true_images)[None, :, None]
+                self.true_identity.update(after, before, before)
 
     def result(self, workers: int | None, progress: bool) -> CounterfactualResult:
-        """What was found over all rows."""
-        inside = torch.cat(self.inside)
-        rows = int(inside.sum())
-        result = CounterfactualResult(self.question, rows, len(inside) - rows)
+        """Compute the result over all rows."""
+        possible = torch.cat(self.possible)
+        rows = int(possible.sum())
+        left_out = len(possible) - rows
         if rows == 0:
-            return result
-        if self.truth is not None:
-            result.quantities.update(self._errors(rows))
-            result.quantities.update(self._effectiveness(self.truth, inside, workers, progress))
+            return CounterfactualResult(self.question, rows, left_out)
+        identity = IdentityEstimates()
         if self.classifier is not None:
-            found = self.identity.compute()
-            result.quantities.update(over_rows({"identity/kept": found["kept"]}, rows))
+            kept = estimates_of(self.identity.compute(), rows)["kept"]
+            truth = None
             if self.truth is not None:
-                found = self.true_identity.compute()
-                result.quantities.update(over_rows({"identity/truth": found["kept"]}, rows))
-        return result
-
-    def _errors(self, rows: int) -> dict[str, Estimate]:
-        found = over_rows(self.error.compute(), rows, "error/")
-        # One draw is all there is beyond the detail rows; its mean is itself.
-        found = {name: value for name, value in found.items() if "particle_mean" not in name}
-        found.update(over_rows(self.minimality.compute(), rows, "minimality/"))
+                truth = estimates_of(self.true_identity.compute(), rows)["kept"]
+            identity = IdentityEstimates(kept, truth)
+        if self.truth is None:
+            return CounterfactualResult(self.question, rows, left_out, identity=identity)
+        # A row beyond the detail rows has a single draw, which is its own mean.
+        error = {
+            key: value
+            for key, value in estimates_of(self.error.compute(), rows).items()
+            if not key.endswith("/particle_mean")
+        }
+        attribute_error: dict[str, Estimate] = {}
         if self.attribute_error is not None:
-            found.update(over_rows(self.attribute_error.compute(), rows, "attribute_error/"))
+            attribute_error = estimates_of(self.attribute_error.compute(), rows)
+        particles, coverage = ImageErrors(), CoverageEstimates()
         if self.detail_rows:
-            detailed = self.detailed_error.compute()
-            kept = {n: v for n, v in detailed.items() if "particle" in n}
-            found.update(over_rows(kept, self.detail_rows, "particles/"))
+            detailed = estimates_of(self.detailed_error.compute(), self.detail_rows)
+            particles = _image_errors(
+                {key: value for key, value in detailed.items() if not key.endswith("/factual")}
+            )
             if self.coverage is not None:
-                found.update(over_rows(self.coverage.compute(), self.detail_rows, "coverage/"))
-        return found
+                coverage = _coverage(self.coverage, self.detail_rows)
+        return CounterfactualResult(
+            self.question,
+            rows,
+            left_out,
+            _image_errors(error),
+            ChangeEstimates(**estimates_of(self.minimality.compute(), rows)),
+            attribute_error,
+            particles,
+            coverage,
+            self._effectiveness(self.truth, possible, workers, progress),
+            identity,
+        )
 
     def _effectiveness(
-        self, truth: Truth, inside: Tensor, workers: int | None, progress: bool
-    ) -> dict[str, Estimate]:
+        self, truth: Truth, possible: Tensor, workers: int | None, progress: bool
+    ) -> dict[str, EffectivenessEstimates]:
         world = self.subject.world
         if world is None:
             return {}
         images = torch.cat(self.images)[:, 0].numpy()
         measured = measure_attributes(world, images, workers, progress)
-        detail = inside[: len(next(iter(truth.measured.values())))]
-        found: dict[str, Estimate] = {}
+        detail = possible[: len(next(iter(truth.measured.values())))]
+        results = {}
         for name, parts in self.attributes.items():
             values = torch.from_numpy(measured[name])
-            intended = torch.cat(parts).double().squeeze(-1)
             true = torch.from_numpy(truth.attributes[name])
-            prefix = f"effectiveness/{name}"
-            found.update(_effectiveness(f"{prefix}/intended/", values, intended))
-            if name in self.followers:
-                found.update(_effectiveness(f"{prefix}/true/", values, true[inside]))
+            follows, floor = name in self.followers, None
             if bool(detail.any()):
-                floor = torch.from_numpy(truth.measured[name])[detail]
-                wanted = true[: len(detail)][detail]
-                found.update(_effectiveness(f"{prefix}/noise_floor/", floor, wanted))
-        return found
+                measured_truth = torch.from_numpy(truth.measured[name])[detail]
+                floor = _measurement_errors(measured_truth, true[: len(detail)][detail])
+            results[name] = EffectivenessEstimates(
+                _measurement_errors(values, torch.cat(parts).double().squeeze(-1)),
+                _measurement_errors(values, true[possible]) if follows else None,
+                floor,
+            )
+        return results
 
 
 def _followers(subject: Subject, question: Question) -> list[str]:
-    """The attributes that change with what is done, by the model's graph or by the world's."""
+    """Attributes that follow the intervention in the graph of the model or of the world."""
     changed = subject.scm.graph.descendants(*question.do)
     if subject.world is not None:
         changed = changed | subject.world.graph.descendants(*question.do)
     return [n for n in subject.attributes if n in changed - question.do.keys()]
 
 
-def _effectiveness(prefix: str, measured: Tensor, intended: Tensor) -> dict[str, Estimate]:
-    metric = alone(Effectiveness(), measured.device)
+def _image_errors(estimates: Mapping[str, Estimate]) -> ImageErrors:
+    measures: dict[str, dict[str, Estimate]] = defaultdict(dict)
+    for key, value in estimates.items():
+        measure, kind = key.split("/")
+        measures[measure][kind] = value
+    return ImageErrors(**{name: ErrorEstimates(**found) for name, found in measures.items()})
+
+
+def _coverage(metric: IntervalCoverage, rows: int) -> CoverageEstimates:
+    found = estimates_of(metric.compute(), rows)
+    return CoverageEstimates(
+        {level: found[f"all/{level:g}"] for level in metric.levels},
+        {level: found[f"varying/{level:g}"] for level in metric.levels},
+        found["varying"],
+    )
+
+
+def _measurement_errors(measured: Tensor, intended: Tensor) -> MeasurementErrors:
+    metric = on_one_process(Effectiveness(), measured.device)
     metric.update(measured[None, :, None], intended[:, None])
-    return over_rows(metric.compute(), len(measured), prefix)
+    return MeasurementErrors(**estimates_of(metric.compute(), len(measured)))

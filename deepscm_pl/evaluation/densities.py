@@ -1,4 +1,4 @@
-"""Rung 2: densities under interventions and conditions, against a world where one is known."""
+"""Rung 2: densities under interventions and conditions, of the model and of a known world."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ __all__ = ["DensityResult", "Sample", "evaluate_densities"]
 
 _QUANTILES = (0.1, 0.5, 0.9)
 
-_MOST_TOGETHER = 12
-"""Combinations of values of first causes, beyond which nobody would look at their densities."""
+_MAX_COMBINATIONS = 12
+"""Limit of the densities given all root causes of an effect."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draws of one variable.
+    """Weighted draws of one variable.
 
     Attributes:
         values: ``(M,)``.
-        weights: ``(M,)``, of sum 1.
+        weights: ``(M,)``, with sum 1.
 
     Example:
         >>> sample = Sample(torch.tensor([3.0, 1.0, 2.0]), torch.tensor([0.5, 0.25, 0.25]))
@@ -50,42 +50,50 @@ class Sample:
 
     @property
     def effective_size(self) -> float:
-        """How many draws of equal weights would say as much, 1/Σw²."""
+        """Number of draws of equal weights with the same precision, 1/Σw²."""
         return 1 / float(self.weights @ self.weights)
 
     @property
     def mean(self) -> float:
-        """Of the draws by their weights."""
-        counted = self.weights > 0
-        return float(self.weights[counted] @ self.values[counted])
+        """Weighted mean."""
+        values, weights = self._weighted()
+        return float(weights @ values)
 
     @property
     def deviation(self) -> float:
-        """The standard deviation."""
-        counted = self.weights > 0
-        return float(self.weights[counted] @ (self.values[counted] - self.mean) ** 2) ** 0.5
+        """Weighted standard deviation."""
+        values, weights = self._weighted()
+        return float(weights @ (values - self.mean) ** 2) ** 0.5
 
-    def quantile(self, share: float) -> float:
-        """The draw up to which a share of all weight lies."""
-        counted = self.weights > 0
-        values, weights = (each[counted].numpy() for each in (self.values, self.weights))
-        return float(np.quantile(values, share, weights=weights, method="inverted_cdf"))
+    def quantile(self, probability: float) -> float:
+        """Return the smallest draw with at least this cumulative weight."""
+        values, weights = (each.numpy() for each in self._weighted())
+        return float(np.quantile(values, probability, weights=weights, method="inverted_cdf"))
+
+    def distance_to(self, other: Sample) -> float:
+        """Return the Wasserstein distance to another sample."""
+        return wasserstein_distance(self.values, other.values, self.weights, other.weights)
+
+    def _weighted(self) -> tuple[Tensor, Tensor]:
+        """Draws of positive weight: others may be infinite."""
+        positive = self.weights > 0
+        return self.values[positive], self.weights[positive]
 
 
 @dataclass(frozen=True)
 class DensityResult:
-    """One density of the model, and of the world if that is known.
+    """A density of one variable in the model, and in the known world if there is one.
 
     Attributes:
-        variable: What is distributed.
-        given: What is given, and its value.
-        done: Whether that is set by an intervention, not observed.
+        variable: The variable.
+        given: Values that are given, by variable.
+        done: Whether they are set by an intervention instead of observed.
         model: Draws of the model.
-        world: Draws of the world; None without one.
-        distance: Wasserstein distance of both; None without a world.
-        floor: The distance of two samples of the world, which no model can be blamed for; None
-            without one.
-        variables: Of the model; what is not there has no unit and is continuous.
+        world: Draws of the world, if known.
+        distance: Wasserstein distance of model and world, if known.
+        floor: Wasserstein distance of two samples of the world, a lower bound of what a perfect
+            model achieves.
+        variables: Variables of the model; others are continuous and have no unit.
     """
 
     variable: str
@@ -99,12 +107,12 @@ class DensityResult:
 
     @property
     def title(self) -> str:
-        """p(intensity | do(thickness = 3 pixels))."""
+        """Title with units, such as ``p(intensity | do(thickness = 3 pixels))``."""
         return self._named(self.condition)
 
     @property
     def key(self) -> str:
-        """p(intensity | do(thickness = 3)): what other runs call it, too, whatever the units."""
+        """Title without units, such as ``p(intensity | do(thickness = 3))``."""
         return self._named(
             ", ".join(f"{name} = {format_number(value, 4)}" for name, value in self.given.items())
         )
@@ -114,40 +122,40 @@ class DensityResult:
 
     @property
     def condition(self) -> str:
-        """What is given, such as ``age = 60 years, sex = female``."""
+        """The given values, such as ``age = 60 years, sex = female``."""
         return ", ".join(
-            f"{name} = {self._as_text(name, value)}" for name, value in self.given.items()
+            f"{name} = {self._variable(name).format(value, 4)}"
+            for name, value in self.given.items()
         )
 
     @property
     def unit(self) -> str:
         """The unit of ``variable`` and of the distance."""
-        return self._known(self.variable).unit
+        return self._variable(self.variable).unit
 
     @property
     def categories(self) -> int | None:
-        """How many classes ``variable`` has; None if it is continuous."""
-        return self._known(self.variable).domain.categories
+        """Number of classes of ``variable``; None if it is continuous."""
+        return self._variable(self.variable).domain.categories
 
     @property
     def bounds(self) -> tuple[float, float]:
         """The smallest and the largest possible value of ``variable``."""
-        domain = self._known(self.variable).domain
+        domain = self._variable(self.variable).domain
         return domain.lower, domain.upper
 
     @property
     def classes(self) -> list[str]:
-        """The classes of ``variable``, by their names or numbers; none if it is continuous."""
-        return [self._as_text(self.variable, float(k)) for k in range(self.categories or 0)]
+        """Names or numbers of the classes of ``variable``; empty if it is continuous."""
+        return [
+            self._variable(self.variable).format(float(k), 4) for k in range(self.categories or 0)
+        ]
 
-    def probability(self, of: int) -> float:
-        """Of a class of ``variable`` in the model."""
-        return float(self.model.weights[self.model.values == of].sum())
+    def probability(self, index: int) -> float:
+        """Return the probability of a class in the model."""
+        return float(self.model.weights[self.model.values == index].sum())
 
-    def _as_text(self, name: str, value: float) -> str:
-        return self._known(name).format(value, 4)
-
-    def _known(self, name: str) -> Variable:
+    def _variable(self, name: str) -> Variable:
         return self.variables.get(name, Variable(name))
 
 
@@ -158,22 +166,20 @@ def evaluate_densities(
     seed: int = 0,
     progress: bool = True,
 ) -> list[DensityResult]:
-    """For each cause t and effect i of the graph: p(i | do(t)), p(t | do(i)), p(t | i).
+    """Sample p(i | do(t)), p(t | do(i)) and p(t | i) for each cause t and effect i in the graph.
 
-    The last is by importance: the cause is drawn without regard to the effect and weighted with the
-    density of the effect given its parents. Where an effect has several first causes, which have no
-    causes themselves, also its density given all of them that are single numbers, such as
-    p(brain volume | age, sex), unless there are more than twelve combinations of their values.
+    p(t | i) is sampled by importance: draws of the cause are weighted with the density of the
+    effect given its parents. If an effect has several scalar root causes, its density given all of
+    them is included, such as p(brain volume | age, sex), up to twelve combinations of values.
 
-    With a known world the graph is the world's, and the model is compared with it. Without one it
-    is the model's, in which p(t | do(i)) is p(t) whatever was learned, and is left out.
+    With a known world, its graph is used and the model is compared with it. Otherwise the graph of
+    the model is used, where p(t | do(i)) equals p(t) by construction and is omitted.
 
     Args:
-        subject: The model, and the world if it is known.
-        values: For each variable the values that it is set to, or observed at; where there are
-            none, quantiles of the test split.
+        subject: The model, and the world if known.
+        values: Values to set or observe for each variable; quantiles of the test split by default.
         size: M, draws for each density.
-        seed: Of the world's draws; the model's come from torch.
+        seed: Seed of the world's draws; the model uses torch's generator.
         progress: Whether to show a progress bar.
 
     Raises:
@@ -182,125 +188,101 @@ def evaluate_densities(
     world = subject.world
     graph = subject.scm.graph if world is None else world.graph
     chosen = {name: _values(subject, name, values or {}) for name in subject.distributed}
-    asked = list(_asked(graph, chosen))
+    queries = list(_queries(graph, chosen))
     if world is None:
-        asked = [each for each in asked if not (each.done and _cannot_move(each, graph))]
-    if not asked:
+        queries = [
+            each
+            for each in queries
+            if not each.done or graph.ancestors(each.variable) & set(each.given)
+        ]
+    if not queries:
         return []
     generator = np.random.default_rng(seed)
-    model = _Model(subject.scm.restrict(subject.distributed), size)
+    model = _Sampler(subject.scm.restrict(subject.distributed), size)
     worlds = [] if world is None else [_world(world, size, generator) for _ in range(2)]
     return [
         _compare(subject, each, model, worlds)
-        for each in tqdm(asked, unit="density", desc="densities", disable=not progress)
+        for each in tqdm(queries, unit="density", desc="densities", disable=not progress)
     ]
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Query:
     variable: str
     given: Mapping[str, float]
     done: bool
 
 
-def _asked(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_Asked]:
+def _queries(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[_Query]:
     for effect in values:
-        for cause in values:
-            if cause not in graph.ancestors(effect):
-                continue
-            yield from (_Asked(effect, {cause: value}, True) for value in values[cause])
-            yield from (_Asked(cause, {effect: value}, True) for value in values[effect])
-            yield from (_Asked(cause, {effect: value}, False) for value in values[effect])
-        first = [name for name in values if name in graph.ancestors(effect)]
-        first = [name for name in first if not graph.parents[name]]
-        together = [values[name] for name in first]
-        if len(first) > 1 and math.prod(map(len, together)) <= _MOST_TOGETHER:
-            for chosen in product(*together):
-                yield _Asked(effect, dict(zip(first, chosen, strict=True)), False)
-
-
-def _cannot_move(asked: _Asked, graph: CausalGraph) -> bool:
-    """Whether what is distributed does not follow what is given."""
-    return not graph.ancestors(asked.variable) & set(asked.given)
+        causes = [name for name in values if name in graph.ancestors(effect)]
+        for cause in causes:
+            yield from (_Query(effect, {cause: value}, True) for value in values[cause])
+            yield from (_Query(cause, {effect: value}, True) for value in values[effect])
+            yield from (_Query(cause, {effect: value}, False) for value in values[effect])
+        roots = [name for name in causes if not graph.parents[name]]
+        combined = [values[name] for name in roots]
+        if len(roots) > 1 and math.prod(map(len, combined)) <= _MAX_COMBINATIONS:
+            for chosen in product(*combined):
+                yield _Query(effect, dict(zip(roots, chosen, strict=True)), False)
 
 
 def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> list[float]:
     if values.get(name):
         return list(values[name])
-    # Quantiles of a column with many equal values are equal.
+    # A column with many equal values has equal quantiles.
     return list(dict.fromkeys(typical_values(subject, name, _QUANTILES)))
 
 
-class _Model:
-    """Draws of a model, or of a world from the same attributes for every density."""
+class _Sampler:
+    """Draws of a model, or of a world with the same attributes for every density."""
 
     def __init__(
         self, scm: StructuralCausalModel, size: int, attributes: Variables | None = None
     ) -> None:
         self.scm, self.size, self.attributes = scm, size, attributes
 
-    def draw(self, asked: _Asked) -> Sample:
-        """Draws of what is asked."""
+    def draw(self, query: _Query) -> Sample:
+        """Sample a density."""
         if self.attributes is None:
-            drawn = self.scm.intervene(asked.given, self.size)
+            drawn = self.scm.intervene(query.given, self.size)
         else:
-            particles = self.scm.counterfactual(self.attributes, asked.given)
+            particles = self.scm.counterfactual(self.attributes, query.given)
             drawn = {name: value[0] for name, value in particles.items()}
-        weights = torch.zeros(self.size, dtype=torch.float64)
-        for name in _weighing(asked, self.scm.graph):
-            parents = {parent: drawn[parent] for parent in self.scm.graph.parents[name]}
-            weights += self.scm[name].log_prob(drawn[name], parents).double().cpu()
-        return _sample(drawn[asked.variable].squeeze(-1), weights)
+        log_weights = torch.zeros(self.size, dtype=torch.float64)
+        for name in () if query.done else query.given:
+            # Observing a variable without causes is the same as setting it.
+            if self.scm.graph.parents[name]:
+                parents = {parent: drawn[parent] for parent in self.scm.graph.parents[name]}
+                log_weights += self.scm[name].log_prob(drawn[name], parents).double().cpu()
+        values = drawn[query.variable].squeeze(-1).double().cpu()
+        return Sample(values, torch.softmax(log_weights, dim=0))
 
 
-def _world(world: KnownWorld, size: int, generator: np.random.Generator) -> _Model:
+def _world(world: KnownWorld, size: int, generator: np.random.Generator) -> _Sampler:
     drawn = world.sample(size, generator)
     columns = {name: torch.from_numpy(column)[:, None] for name, column in drawn.items()}
-    return _Model(world.scm, size, columns)
-
-
-def _weighing(asked: _Asked, graph: CausalGraph) -> list[str]:
-    """What is observed, and so tells of its causes: without causes, it is as if it were set."""
-    return [] if asked.done else [name for name in asked.given if graph.parents[name]]
-
-
-def _sample(values: Tensor, log_weights: Tensor) -> Sample:
-    weights = torch.softmax(log_weights.double().cpu(), dim=0)
-    return Sample(values.double().cpu(), weights)
+    return _Sampler(world.scm, size, columns)
 
 
 def _compare(
-    subject: Subject, asked: _Asked, model: _Model, worlds: Sequence[_Model]
+    subject: Subject, query: _Query, model: _Sampler, worlds: Sequence[_Sampler]
 ) -> DensityResult:
-    own = model.draw(asked)
-    _check_explained(asked, own, "model")
-    alone = DensityResult(
-        asked.variable,
-        asked.given,
-        asked.done,
-        own,
-        variables=subject.scm.variables,
-    )
+    drawn = _possible_draws(query, model, "model")
+    variables = subject.scm.variables
+    result = DensityResult(query.variable, query.given, query.done, drawn, variables=variables)
     if not worlds:
-        return alone
-    world, other = (each.draw(asked) for each in worlds)
-    _check_explained(asked, world, "world")
-    return replace(
-        alone, world=world, distance=_distance(own, world), floor=_distance(world, other)
-    )
+        return result
+    first, second = (_possible_draws(query, each, "world") for each in worlds)
+    distance, floor = drawn.distance_to(first), first.distance_to(second)
+    return replace(result, world=first, distance=distance, floor=floor)
 
 
-def _check_explained(asked: _Asked, sample: Sample, who: str) -> None:
+def _possible_draws(query: _Query, sampler: _Sampler, origin: str) -> Sample:
+    sample = sampler.draw(query)
     if bool(sample.weights.isnan().any()):
+        given = ", ".join(f"{name} = {value:g}" for name, value in query.given.items())
         raise ValueError(
-            f"density_values: {_as_text(asked.given)} is impossible in the {who}; choose values "
-            "that occur."
+            f"density_values: {given} is impossible in the {origin}; choose values that occur."
         )
-
-
-def _as_text(given: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} = {value:g}" for name, value in given.items())
-
-
-def _distance(first: Sample, second: Sample) -> float:
-    return wasserstein_distance(first.values, second.values, first.weights, second.weights)
+    return sample

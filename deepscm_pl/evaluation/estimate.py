@@ -1,26 +1,30 @@
-"""Numbers of an evaluation, each with its standard error and the rows that it is over."""
+"""Estimates with standard errors, and their keys in JSON and TensorBoard."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias, TypeVar
+from dataclasses import fields
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torchmetrics import Metric
 
 from deepscm_pl.metrics import Statistic
 
-__all__ = ["Estimate", "Quantities", "alone", "over_rows"]
+__all__ = ["Estimate", "Quantities", "by_key", "estimates_of", "on_one_process"]
+
+Leaf = TypeVar("Leaf")
+AnyMetric = TypeVar("AnyMetric", bound=Metric)
 
 
 class Estimate(NamedTuple):
-    """A mean over rows of the test split, or another number that describes them.
+    """Mean over rows of the test split.
 
     Attributes:
-        mean: The number.
-        standard_error: Its standard error; NaN where there is none to tell.
-        rows: How many rows it is over.
+        mean: The mean, or a statistic such as a ratio of means.
+        standard_error: Its standard error; NaN if unknown.
+        rows: Number of rows.
     """
 
     mean: float
@@ -28,7 +32,7 @@ class Estimate(NamedTuple):
     rows: int
 
     def as_plain_data(self) -> dict[str, float | int | None]:
-        """For JSON, which has neither NaN nor infinity.
+        """Return plain data for JSON, with None instead of NaN and infinity.
 
         Example:
             >>> Estimate(2.0, math.nan, 1).as_plain_data()
@@ -39,43 +43,48 @@ class Estimate(NamedTuple):
         }
 
 
-Quantities: TypeAlias = Mapping[str, Estimate]
-"""Name of a quantity, parts joined by slashes -> its estimate."""
+class Quantities:
+    """Base of dataclasses whose fields are estimates, mappings of them, or further quantities.
+
+    The key of a field is its name, unless ``metadata["key"]`` names another.
+    """
 
 
-def over_rows(
-    statistics: Mapping[str, Statistic], rows: int, prefix: str = ""
-) -> dict[str, Estimate]:
-    """What a metric computed, with the rows that it is over.
+def by_key(value: object, leaf: type[Leaf], key: str = "") -> dict[str, Leaf]:
+    """Return all values of a type in a result, by keys of fields and mappings joined by slashes.
 
     Example:
-        >>> over_rows({"error": Statistic(1.0, 0.5)}, rows=4, prefix="image/")
-        {'image/error': Estimate(mean=1.0, standard_error=0.5, rows=4)}
+        >>> by_key({"error": {0.5: Estimate(1.0, 0.1, 9), 0.9: None}}, Estimate)
+        {'error/0.5': Estimate(mean=1.0, standard_error=0.1, rows=9)}
     """
-    return {
-        prefix + name: Estimate(value.mean, value.standard_error, rows)
-        for name, value in statistics.items()
-    }
+    if isinstance(value, leaf):
+        return {key: value}
+    parts: list[tuple[Any, Any]] = []
+    if isinstance(value, Mapping):
+        parts = [(f"{k:g}" if isinstance(k, float) else k, part) for k, part in value.items()]
+    elif isinstance(value, Quantities):
+        named: Any = value
+        parts = [(f.metadata.get("key", f.name), getattr(named, f.name)) for f in fields(named)]
+    found: dict[str, Leaf] = {}
+    for name, part in parts:
+        found |= by_key(part, leaf, f"{key}/{name}" if key else str(name))
+    return found
 
 
-AnyMetric = TypeVar("AnyMetric", bound=Metric)
+def estimates_of(statistics: Mapping[str, Statistic], rows: int) -> dict[str, Estimate]:
+    """Add the number of rows to the statistics of a metric."""
+    return {name: Estimate(*value, rows) for name, value in statistics.items()}
 
 
-def alone(metric: AnyMetric, device: torch.device) -> AnyMetric:
-    """``metric`` on ``device``, over the rows of this process only.
+def on_one_process(metric: AnyMetric, device: torch.device) -> AnyMetric:
+    """Move a metric to a device, and restrict it to the rows of this process.
 
-    By default a metric gathers from every process when it is computed. An evaluation runs in the
-    first process, and would wait for the others forever.
-
-    Example:
-        >>> from deepscm_pl.metrics import PerImageStatistics
-        >>> metric = alone(PerImageStatistics(["bound"]), torch.device("cpu"))
-        >>> metric.distributed_available_fn()
-        False
+    By default, a metric gathers rows from every process when it is computed. The evaluation runs in
+    the first process only, which would wait for the others forever.
     """
-    metric.distributed_available_fn = _never
+    metric.distributed_available_fn = _not_distributed
     return metric.to(device)
 
 
-def _never() -> bool:
+def _not_distributed() -> bool:
     return False

@@ -1,4 +1,4 @@
-"""A few rows to look at, under every intervention."""
+"""Example images under every intervention."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ class Example:
     """Some rows under one intervention.
 
     Attributes:
-        title: What was done.
-        images: What the model says, ``(R, C, H, W)`` or volumes ``(R, C, X, Y, Z)`` in grey
-            levels; the factual if nothing was done, and black where what was asked for is not
-            possible.
-        truth: The true images, likewise; None where they are not known.
-        possible: The rows in which what was asked for is possible, ``(R,)``.
+        title: The intervention, or ``factual``.
+        images: Images of the model, ``(R, C, H, W)`` or volumes ``(R, C, X, Y, Z)``, in grey
+            levels; black where the intervention is impossible.
+        truth: The true images, of the same shape; None if unknown.
+        possible: Rows in which the intervention is possible, ``(R,)``.
     """
 
     title: str
@@ -36,7 +35,7 @@ class Example:
 
 
 def describe_rows(subject: Subject, rows: int) -> list[str]:
-    """What the first ``rows`` rows are, in lines: which they are, and their scalar variables."""
+    """Describe each of the first ``rows`` rows by its index and scalar variables, line by line."""
     values = {name: subject.variables[name][:rows] for name in subject.scalars}
     described = captions(subject.scm, values) or [""] * rows
     return [f"test {row}\n{text}".rstrip() for row, text in enumerate(described)]
@@ -45,19 +44,18 @@ def describe_rows(subject: Subject, rows: int) -> list[str]:
 def take_examples(
     subject: Subject, questions: Sequence[Question], truths: Sequence[Truth] | None, rows: int
 ) -> list[Example]:
-    """The first ``rows`` rows: the factual, then a single draw of every counterfactual."""
+    """Return the first ``rows`` factual images, then a single draw of every counterfactual."""
     image = subject.scm.image_variables[0]
     factual = subject.rows(0, rows)
-    everywhere = torch.ones(rows, dtype=torch.bool)
-    examples = [Example("factual", factual[image].cpu(), None, everywhere)]
+    examples = [Example("factual", factual[image].cpu(), None, torch.ones(rows, dtype=torch.bool))]
     for k, answered in enumerate(answer(subject.scm, factual, questions, 1)):
-        inside = answered.inside.cpu()
+        possible = answered.possible.cpu()
         if truths is not None:
-            inside = inside & truths[k].inside[:rows]
-        shown = inside.view(-1, *[1] * (factual[image].dim() - 1))
+            possible = possible & truths[k].possible[:rows]
+        shown = possible.view(-1, *[1] * (factual[image].dim() - 1))
         drawn = torch.where(shown, answered.values[image][0].cpu(), 0)
         truth = None
         if truths is not None:
             truth = torch.where(shown, truths[k].images[:rows].to(drawn), 0)
-        examples.append(Example(questions[k].title, drawn, truth, inside))
+        examples.append(Example(questions[k].title, drawn, truth, possible))
     return examples

@@ -1,35 +1,49 @@
-"""Calibration: is abducted noise what the model says noise is?"""
+"""Calibration of abducted noise against its prior."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.evaluation.estimate import alone
+from deepscm_pl.evaluation.estimate import Quantities, by_key, on_one_process
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import NoiseCalibration
 
-__all__ = ["NoiseResult", "evaluate_noise"]
+__all__ = ["NoiseResult", "NoiseStatistics", "evaluate_noise"]
 
-_SHOWN = 20_000
-"""Values of noise that a histogram is made of."""
+_SAMPLE_SIZE = 20_000
+
+
+@dataclass(frozen=True)
+class NoiseStatistics(Quantities):
+    """Statistics of noise, see :class:`~deepscm_pl.metrics.NoiseCalibration`."""
+
+    kolmogorov_smirnov: float | None = None
+    p_value: float | None = None
+    mean: float | None = None
+    standard_deviation: float | None = None
+    largest_mean: float | None = field(default=None, metadata={"key": "mean/largest"})
+    furthest_deviation: float | None = field(
+        default=None, metadata={"key": "standard_deviation/furthest"}
+    )
+    correlations: Mapping[str, float] = field(default_factory=dict, metadata={"key": "correlation"})
 
 
 @dataclass(frozen=True)
 class NoiseResult:
-    """The abducted noise of one variable.
+    """Abducted noise of one variable.
 
     Attributes:
-        variable: Its name.
-        part: Which noise of it, such as ``u`` or ``z``.
-        rows: Rows that it was inferred from.
-        left_out: Rows of which some noise is infinite: values that the model holds impossible.
-        entries: Numbers in the noise of one row.
-        quantities: What :class:`~deepscm_pl.metrics.NoiseCalibration` found.
+        variable: The variable.
+        part: Name of the noise within the variable, such as ``u`` or ``z``.
+        rows: Rows from which it was inferred.
+        left_out: Rows with infinite noise: their values are impossible in the model.
+        entries: Number of components of the noise of one row.
+        statistics: Empty for fewer than two rows.
         sample: Some of the values, for a histogram.
     """
 
@@ -38,42 +52,37 @@ class NoiseResult:
     rows: int
     left_out: int
     entries: int
-    quantities: Mapping[str, float]
+    statistics: NoiseStatistics
     sample: Tensor
+
+    @property
+    def quantities(self) -> dict[str, float]:
+        """All statistics by their keys in JSON, such as ``correlation/age``."""
+        return by_key(self.statistics, float)
 
 
 def evaluate_noise(
     subject: Subject, detail_rows: int, batch_size: int = 256, progress: bool = True
 ) -> list[NoiseResult]:
-    """One draw of the abducted noise of every variable against its prior N(0, 1).
+    """Compare one draw of the abducted noise of every variable with its prior N(0, 1).
 
-    Noise of scalars is inferred from all rows; that of images from the first ``detail_rows``.
-    Of several rows of one person only the first counts, for the noise of the others is not
-    independent of it. Correlations are with the parents in the model's graph and, if it is known,
-    in the world's: a model that lacks an edge shows there.
-
-    Args:
-        subject: The model and the rows.
-        detail_rows: Rows for noise of more than one number.
-        batch_size: Rows at a time.
-        progress: Whether to show a progress bar.
+    Noise of scalars is inferred from all rows, other noise from the first ``detail_rows``. Only the
+    first row of each person is used, as the others are not independent of it. Correlations are with
+    the parents in the graphs of the model and of the known world, so that an edge missing in the
+    model shows.
     """
-    scalars = _collect(subject, subject.scalars, len(subject), batch_size, progress)
-    others = tuple(name for name in subject.scm.graph.nodes if name not in subject.scalars)
-    return [
-        _result(subject, name, part, noise)
-        for (name, part), noise in {
-            **scalars,
-            **_collect(subject, others, detail_rows, batch_size, progress),
-        }.items()
-    ]
+    scalars = subject.scalars
+    others = tuple(name for name in subject.scm.graph.nodes if name not in scalars)
+    noise = _collect(subject, scalars, len(subject), batch_size, progress)
+    noise |= _collect(subject, others, detail_rows, batch_size, progress)
+    return [_result(subject, name, part, value) for (name, part), value in noise.items()]
 
 
 def _collect(
     subject: Subject, names: tuple[str, ...], rows: int, batch_size: int, progress: bool
 ) -> dict[tuple[str, str], Tensor]:
-    """The noise of some variables, ``(rows, *event)``, by variable and part."""
-    found: dict[tuple[str, str], list[Tensor]] = {}
+    """Noise ``(rows, *event)`` of some variables, by variable and part."""
+    collected: dict[tuple[str, str], list[Tensor]] = {}
     scm = subject.scm
     with tqdm(total=rows, unit="image", desc="noise", disable=not progress or not names) as bar:
         for _, factual in subject.batches(0, rows if names else 0, batch_size):
@@ -81,9 +90,9 @@ def _collect(
                 parents = {parent: factual[parent] for parent in scm.graph.parents[name]}
                 noise = scm[name].abduct(scm[name].dequantise(factual[name]), parents)
                 for part, value in noise.items():
-                    found.setdefault((name, part), []).append(value.cpu())
+                    collected.setdefault((name, part), []).append(value.cpu())
             bar.update(len(next(iter(factual.values()))))
-    return {key: torch.cat(parts) for key, parts in found.items()}
+    return {key: torch.cat(parts) for key, parts in collected.items()}
 
 
 def _result(subject: Subject, name: str, part: str, noise: Tensor) -> NoiseResult:
@@ -93,14 +102,22 @@ def _result(subject: Subject, name: str, part: str, noise: Tensor) -> NoiseResul
     parents = tuple(cause for cause in subject.scalars if cause in causes)
     independent = subject.independent_rows(len(noise))
     flat = noise.flatten(1)[independent]
-    known = torch.isfinite(flat).all(dim=1)
-    values = {cause: subject.variables[cause].cpu()[independent][known] for cause in parents}
-    metric = alone(NoiseCalibration(parents), flat.device)
-    quantities: Mapping[str, float] = {}
-    if int(known.sum()) > 1:
-        metric.update(flat[known], values)
-        quantities = metric.compute()
-    every = max(1, flat.numel() // _SHOWN)
-    sample = flat[known].flatten()[::every]
-    rows = int(known.sum())
-    return NoiseResult(name, part, rows, len(known) - rows, flat.shape[1], quantities, sample)
+    finite = torch.isfinite(flat).all(dim=1)
+    rows, statistics = int(finite.sum()), NoiseStatistics()
+    if rows > 1:
+        metric = on_one_process(NoiseCalibration(parents), flat.device)
+        values = {cause: subject.variables[cause].cpu()[independent][finite] for cause in parents}
+        metric.update(flat[finite], values)
+        found = metric.compute()
+        statistics = NoiseStatistics(
+            found["kolmogorov_smirnov"],
+            found["p_value"],
+            found["mean"],
+            found["standard_deviation"],
+            found["mean/largest"],
+            found["standard_deviation/furthest"],
+            {cause: found[f"correlation/{cause}"] for cause in parents},
+        )
+    sample = flat[finite].flatten()[:: max(1, flat.numel() // _SAMPLE_SIZE)]
+    left_out = len(finite) - rows
+    return NoiseResult(name, part, rows, left_out, flat.shape[1], statistics, sample)

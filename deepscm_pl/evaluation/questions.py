@@ -1,4 +1,4 @@
-"""The interventions that a model is asked about."""
+"""Interventions of an evaluation, and their answers by model and world."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _DEFAULT_QUANTILES = (0.1, 0.9)
 
 @dataclass(frozen=True)
 class Question:
-    """An intervention, as it was written.
+    """An intervention and its text.
 
     Args:
         text: Such as ``thickness=3`` or ``thickness+=1, intensity=100``.
-        variables: Of the model; None for any variable, with numbers only.
+        variables: Variables of the model; None for any names, with numbers only.
 
     Attributes:
         do: The intervention.
 
     Raises:
-        ValueError: If the text cannot be read, or names a variable or class that is not there.
+        ValueError: If the text cannot be read, or contains an unknown variable or class.
 
     Example:
-        >>> asked = Question("thickness=3", {"thickness": Variable("thickness", unit="pixels")})
-        >>> asked.do, asked.title
+        >>> question = Question("thickness=3", {"thickness": Variable("thickness", unit="pixels")})
+        >>> question.do, question.title
         ({'thickness': 3.0}, 'do(thickness = 3 pixels)')
     """
 
@@ -59,15 +59,11 @@ class Question:
 
     @property
     def title(self) -> str:
-        """As tables and pictures call it, such as ``do(thickness + 1)``."""
+        """Title in tables and figures, such as ``do(thickness + 1)``."""
         return format_do(self.do, self.variables)
 
     def check(self, subject: Subject) -> None:
-        """Raise unless the model, and the world if it is known, can be asked.
-
-        Raises:
-            ValueError: Naming the variable, what was expected and what came.
-        """
+        """Raise ValueError unless the intervention is possible in the model and the world."""
         subject.scm.act(self.do)
         for name in self.do:
             if name in subject.scm.image_variables:
@@ -82,40 +78,35 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one intervention.
+    """Counterfactuals under one intervention.
 
     Attributes:
         values: Every variable, ``(P, B, *event)``.
-        inside: The rows in which what was asked for is possible, ``(B,)``; in the others nothing
-            was done.
+        possible: Rows in which the intervention is possible, ``(B,)``; the others are unchanged.
     """
 
     values: Mapping[str, Tensor]
-    inside: Tensor
+    possible: Tensor
 
 
 def default_questions(subject: Subject) -> list[Question]:
-    """do(...) at a low and a high quantile of every cause of an image, and every category.
+    """Set every cause of an image to a low and a high quantile, or to each category.
 
-    A cause is one by the graph of the model or, where it is known, in the world.
+    Causes in the known world count, whether or not they are causes in the model.
     """
     causes = subject.scm.graph.ancestors(*subject.scm.image_variables) & set(subject.scalars)
     known = causes if subject.world is None else set(subject.attributes)
-    return [
-        Question(f"{name}={_as_text(subject, name, value)}", subject.scm.variables)
-        for name in subject.scalars
-        if name in known
-        for value in typical_values(subject, name, _DEFAULT_QUANTILES)
-    ]
-
-
-def _as_text(subject: Subject, name: str, value: float) -> str:
-    names = subject.scm.variables[name].classes
-    return names[int(value)] if names else np.format_float_positional(value, trim="-")
+    questions = []
+    for name in (name for name in subject.scalars if name in known):
+        classes = subject.scm.variables[name].classes
+        for value in typical_values(subject, name, _DEFAULT_QUANTILES):
+            text = classes[int(value)] if classes else np.format_float_positional(value, trim="-")
+            questions.append(Question(f"{name}={text}", subject.scm.variables))
+    return questions
 
 
 def typical_values(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:
-    """Every category of a variable, or quantiles as :func:`short_quantiles` gives them."""
+    """Return every category of a variable, or its :func:`short_quantiles`."""
     categories = subject.scm[name].domain.categories
     if categories is not None:
         return [float(k) for k in range(categories)]
@@ -123,43 +114,39 @@ def typical_values(subject: Subject, name: str, levels: Sequence[float]) -> list
 
 
 def short_quantiles(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:
-    """Quantiles of a variable in few digits: at least three, and as many as keep them apart.
+    """Return quantiles of a variable with few digits, at least three.
 
-    What is left out is at most a hundredth of the range between the lowest and the highest, and
-    leads to no value that the model or the world holds impossible.
+    The rounding error is at most 1 % of the range of these quantiles, and rounded values are
+    possible in the model and the world.
 
     Args:
         subject: The rows.
-        name: Of the variable.
-        levels: From 0 to 1, ascending.
+        name: The variable.
+        levels: From 0 to 1, in ascending order.
     """
     values = subject.variables[name].double().flatten().cpu()
     exact = torch.quantile(values, torch.tensor(levels, dtype=torch.float64)).tolist()
     tolerance = 0.01 * (exact[-1] - exact[0])
 
-    def short(value: float) -> float:
+    def shorten(value: float) -> float:
         for digits in range(3, 17):
             rounded = float(f"{value:.{digits}g}")
             if abs(rounded - value) <= tolerance and _is_possible(subject, name, rounded):
                 return rounded
         return value
 
-    return [short(value) for value in exact]
+    return [shorten(value) for value in exact]
 
 
 def check_possible(subject: Subject, name: str, value: Any) -> None:
-    """Raise where the world, if it is known, holds a constant value of an attribute impossible.
-
-    Raises:
-        ValueError: Naming the attribute, what the world's values are and what came.
-    """
+    """Raise ValueError if a constant is not a possible value of an attribute in the world."""
     if subject.world is None or callable(value) or name not in subject.world.domains:
         return
     domain = subject.world.domains[name]
     if not bool(domain.contains(torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1)).all()):
         raise ValueError(
-            f"do({name}): expected {domain}, as the world {subject.world.name} has it, "
-            f"but got {value:g}; there is no truth to compare with."
+            f"do({name}): expected {domain}, as in the world {subject.world.name}, but got "
+            f"{value:g}, for which there is no truth to compare with."
         )
 
 
@@ -178,33 +165,38 @@ def answer(
     questions: Sequence[Question],
     num_particles: int,
 ) -> list[Answer]:
-    """The counterfactuals of some rows under every intervention, from the same noise."""
+    """Compute the counterfactuals of rows under every intervention, from the same noise."""
+    size = len(next(iter(factual.values())))
     guarded = [
-        {name: _guard(each, scm[name].domain) for name, each in question.do.items()}
+        {
+            name: _Guarded(each, scm[name].domain) if callable(each) else each
+            for name, each in question.do.items()
+        }
         for question in questions
     ]
     values = scm.counterfactual(factual, guarded, num_particles)
-    size = len(next(iter(factual.values())))
-    return [
-        Answer(
-            {name: value[:, k] for name, value in values.items()},
-            _inside(do, size).to(scm.fitted.device),
-        )
-        for k, do in enumerate(guarded)
-    ]
+    answers = []
+    for k, do in enumerate(guarded):
+        possible = torch.ones(size, dtype=torch.bool)
+        for each in do.values():
+            if isinstance(each, _Guarded):
+                possible = possible & each.possible
+        drawn = {name: value[:, k] for name, value in values.items()}
+        answers.append(Answer(drawn, possible.to(scm.fitted.device)))
+    return answers
 
 
 def true_attributes(
     subject: Subject, question: Question
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
-    """The counterfactual attributes of all rows in the world, and the rows where they exist.
+    """Compute the counterfactual attributes of all rows in the world, and where they are possible.
 
     Raises:
-        ValueError: If the world is not known, or does not produce an attribute of a row.
+        ValueError: If there is no known world, or it cannot produce an attribute of a row.
     """
     world = subject.world
     if world is None:
-        raise ValueError("world: expected a world that is known, but the data set has none.")
+        raise ValueError("world: expected a known world, but the data set has none.")
     factual = {
         name: torch.from_numpy(column)[:, None]
         for name, column in subject.columns().items()
@@ -212,31 +204,19 @@ def true_attributes(
     }
     (true,) = answer(world.scm, factual, [question], 1)
     values = {name: value[0, :, 0].numpy() for name, value in true.values.items()}
-    return values, true.inside.numpy()
+    return values, true.possible.numpy()
 
 
 class _Guarded:
-    """h where it stays within a domain; elsewhere the value stays and the row is remembered."""
+    """A function that keeps values unchanged where it would leave a domain, and records where."""
 
     def __init__(self, function: Callable[[Any], Any], domain: Domain) -> None:
         self.function, self.domain = function, domain
-        self.inside = torch.ones(1, dtype=torch.bool)
+        self.possible = torch.ones(1, dtype=torch.bool)
 
     def __call__(self, value: Tensor) -> Tensor:
         changed = self.function(value)
-        inside = self.domain.contains(changed)
-        rows = inside.reshape(-1, inside.shape[-2] if inside.dim() > 1 else len(inside))
-        self.inside = rows.all(dim=0).cpu()
-        return torch.where(inside, changed, value)
-
-
-def _guard(intervention: Any, domain: Domain) -> Any:
-    return _Guarded(intervention, domain) if callable(intervention) else intervention
-
-
-def _inside(do: Mapping[str, Any], size: int) -> Tensor:
-    inside = torch.ones(size, dtype=torch.bool)
-    for each in do.values():
-        if isinstance(each, _Guarded):
-            inside = inside & each.inside
-    return inside
+        possible = self.domain.contains(changed)
+        rows = possible.reshape(-1, possible.shape[-2] if possible.dim() > 1 else len(possible))
+        self.possible = rows.all(dim=0).cpu()
+        return torch.where(possible, changed, value)

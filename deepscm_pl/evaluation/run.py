@@ -1,4 +1,4 @@
-"""The whole evaluation of a model that answers questions of all three kinds."""
+"""Evaluation of a model on the second and third rung of causation, and of its noise."""
 
 from __future__ import annotations
 
@@ -29,37 +29,35 @@ from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = [
-    "DETAIL_ROWS",
     "Evaluation",
     "EvaluationSettings",
+    "check_density_values",
     "check_questions",
     "check_settings",
     "evaluate",
 ]
 
-DETAIL_ROWS = 500
-"""Rows for the costlier quantities, unless another number is asked for."""
-
-_EXAMPLES = 4
+_DETAIL_ROWS = 500
+_EXAMPLE_ROWS = 4
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a model is evaluated, in Python, in YAML and on the command line.
+    """Settings of an evaluation in Python, in YAML and on the command line.
 
     Args:
-        interventions: As text, such as ``thickness=3``; None takes a low and a high value of every
+        interventions: As text, such as ``thickness=3``; None for a low and a high value of every
             cause of the image.
-        num_particles: P, draws of the noise of each of the detail rows; the others get one. They
-            tell intervals up to the level (P − 1)/(P + 1) apart, 19 up to 90 %.
-        detail_rows: How many of the first rows particles, repetitions and pixel noise are
-            evaluated on; None for 500, or all if there are fewer.
-        batch_size: Rows at a time.
-        density_values: For each attribute, the values that densities are given; None takes
+        num_particles: P, draws of the noise of each detail row; other rows get one. Intervals are
+            evaluated up to the level (P − 1)/(P + 1): 19 particles for levels up to 90 %.
+        detail_rows: Number of the first rows with particles, repetitions and pixel noise; None for
+            500, or all if there are fewer.
+        batch_size: Rows in each batch.
+        density_values: Values to set or observe in densities, for each attribute; None for
             quantiles of the test split.
         density_size: Draws for each density.
-        seed: Of all randomness; the generators of the program are left as they were.
-        workers: Processes to render and measure with; None takes one for each processor.
+        seed: Random seed; the state of torch's generators is restored.
+        workers: Processes to render and measure with; None for one per processor.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -75,7 +73,7 @@ class EvaluationSettings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Check each number by itself."""
+        """Check the range of each number."""
         whole_number("num_particles", self.num_particles, least=1)
         if self.detail_rows is not None:
             whole_number("detail_rows", self.detail_rows, least=2)
@@ -89,24 +87,24 @@ class EvaluationSettings:
             process_count("workers", self.workers)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evaluation:
-    """What was found of a model.
+    """Results of an evaluation.
 
     Attributes:
-        rows: Rows of the test split that it was evaluated on.
-        detail_rows: The first of them, on which the costlier quantities were computed.
+        rows: Number of rows of the test split in the evaluation.
+        detail_rows: Number of the first rows with the expensive quantities.
         particles: Draws of the noise of each detail row.
-        world: Name of the known world; None without one.
-        available: How many rows the test split has; None where that is not known.
-        individuals: How many different ones the rows are of, where several may be of one.
+        world: Name of the known world, if any.
+        available: Number of rows of the test split, if known.
+        individuals: Number of different persons in the rows, if known.
         densities: Rung 2.
         counterfactuals: Rung 3, for each intervention.
-        composition: After null interventions.
+        composition: Error after k null interventions, in grey levels, by k.
         noise: Abducted noise of each variable.
-        examples: The first rows, to look at.
-        left_out: What could not be evaluated, and why.
-        seconds: How long each part took.
+        examples: Images of the first rows.
+        left_out: Parts that were not evaluated, each with the reason.
+        seconds: Duration of each part.
     """
 
     rows: int
@@ -115,32 +113,43 @@ class Evaluation:
     world: str | None
     available: int | None = None
     individuals: int | None = None
-    densities: list[DensityResult] = field(default_factory=list)
-    counterfactuals: list[CounterfactualResult] = field(default_factory=list)
-    composition: Mapping[str, Estimate] = field(default_factory=dict)
-    noise: list[NoiseResult] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
+    densities: Sequence[DensityResult] = ()
+    counterfactuals: Sequence[CounterfactualResult] = ()
+    composition: Mapping[int, Estimate] = field(default_factory=dict)
+    noise: Sequence[NoiseResult] = ()
+    examples: Sequence[Example] = ()
+    left_out: Sequence[str] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_settings(subject: Subject, settings: EvaluationSettings) -> list[Question]:
-    """The questions to ask of a model, if the settings fit it and its rows.
+    """Return the interventions to evaluate, if the settings fit the model and its rows.
 
     Raises:
-        ValueError: If a number is out of range, or an intervention or a value of a density cannot
-            be asked of the model and the world.
+        ValueError: If there are too few rows or too little memory, or an intervention or a value of
+            a density is impossible in the model or the world.
     """
-    check_numbers(subject, settings)
+    scm, detail_rows, particles = subject.scm, settings.detail_rows, settings.num_particles
+    features = sum(scm[name].domain.features for name in scm.image_variables)
+    rows = min(settings.batch_size, detail_rows or _DETAIL_ROWS, len(subject))
+    require_memory_for("num_particles", particles, 4 * particles * rows * features)
+    size = settings.density_size
+    require_memory_for("density_size", size, 8 * size * len(subject.scalars))
+    if detail_rows is not None and detail_rows > len(subject):
+        raise ValueError(
+            f"detail_rows: expected from 2 to {len(subject)}, the rows of the test split, but got "
+            f"{detail_rows}; leave it out to take as many as there are."
+        )
     check_density_values(subject, settings.density_values)
     return check_questions(subject, settings.interventions)
 
 
 def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Question]:
-    """The interventions to ask about; low and high values of every cause if none are given.
+    """Read and check interventions, by default low and high values of every cause.
 
     Raises:
-        ValueError: If an intervention cannot be read or asked of the model and the world.
+        ValueError: If an intervention cannot be read, is impossible in the model or the world, or
+            occurs twice.
     """
     if texts is None:
         questions = default_questions(subject)
@@ -157,38 +166,14 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
     return questions
 
 
-def check_numbers(subject: Subject, settings: EvaluationSettings) -> None:
-    """Raise unless there are enough rows, and enough memory, for an evaluation.
-
-    Raises:
-        ValueError: Naming the number, what was expected and what came.
-    """
-    scm, detail_rows, particles = subject.scm, settings.detail_rows, settings.num_particles
-    features = sum(scm[name].domain.features for name in scm.image_variables)
-    rows = min(settings.batch_size, detail_rows or DETAIL_ROWS, len(subject))
-    require_memory_for("num_particles", particles, 4 * particles * rows * features)
-    size = settings.density_size
-    require_memory_for("density_size", size, 8 * size * len(subject.scalars))
-    if detail_rows is not None and detail_rows > len(subject):
-        raise ValueError(
-            f"detail_rows: expected from 2 to {len(subject)}, the rows of the test split, but got "
-            f"{detail_rows}; leave it out to take as many as there are."
-        )
-
-
 def check_density_values(
     subject: Subject, density_values: Mapping[str, Sequence[float]] | None
 ) -> None:
-    """Raise unless densities can be computed at the given values.
-
-    Raises:
-        ValueError: If a variable is no scalar of the model, or the world, if it is known, lacks it;
-            or if a value is impossible.
-    """
+    """Raise ValueError if a variable has no density, or one of its values is impossible."""
     where = "model" if subject.world is None else "model and world"
     for name, values in (density_values or {}).items():
         if name not in subject.distributed:
-            known = ", ".join(subject.distributed) or "none, for there is nothing to ask about"
+            known = ", ".join(subject.distributed) or "none, as there are no such variables"
             raise ValueError(
                 f"density_values: there is no attribute {name!r} in {where}; expected {known}."
             )
@@ -206,115 +191,110 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on the second and the third rung, and its noise.
 
-    Comparisons with the truth, of densities and of counterfactuals, need a known world; what else
-    there is to say of them does not.
+    Comparisons with the truth of densities and counterfactuals need a known world.
 
     Args:
-        subject: The model, the rows, and the world if it is known.
+        subject: The model, the rows, and the world if known.
         settings: Interventions, values and sizes; None for the defaults.
         classifier: From images to class indices, for the identity.
         progress: Whether to show progress bars.
-        cache_dir: Where rendered truth is kept; None keeps nothing.
+        cache_dir: Cache of the rendered truth; None for no cache.
 
     Raises:
-        ValueError: If a number is out of range, an intervention cannot be asked, or originals and
-            images do not belong together.
+        ValueError: If a number is out of range, an intervention is impossible, or originals and
+            images do not match.
     """
     settings = EvaluationSettings() if settings is None else settings
     questions = check_settings(subject, settings)
-    detail = settings.detail_rows or min(DETAIL_ROWS, len(subject))
+    detail = settings.detail_rows or min(_DETAIL_ROWS, len(subject))
     size, seed, workers = settings.batch_size, settings.seed, settings.workers
-    result = Evaluation(
-        len(subject),
-        detail,
-        settings.num_particles,
-        None if subject.world is None else subject.world.name,
-        subject.available,
-        subject.individuals,
-        left_out=_left_out(subject, questions),
-    )
     scm, truths = subject.scm, None
     is_single = len(scm.image_variables) == 1
-    with _reproducibly(scm):
-        with _timed(result, "densities", seed):
-            result.densities = evaluate_densities(
+    counterfactuals: list[CounterfactualResult] = []
+    examples: list[Example] = []
+    composition: dict[int, Estimate] = {}
+    seconds: dict[str, float] = {}
+    with _preserved_state(scm):
+        with _timed(seconds, "densities", seed):
+            densities = evaluate_densities(
                 subject, settings.density_values, settings.density_size, seed, progress
             )
-        with _timed(result, "truth", seed):
+        with _timed(seconds, "truth", seed):
             if is_single and questions and subject.originals is not None:
                 truths = true_counterfactuals(
                     subject, questions, detail, workers, progress, cache_dir
                 )
         if is_single and questions:
-            with _timed(result, "counterfactuals", seed):
-                result.counterfactuals = evaluate_counterfactuals(
+            with _timed(seconds, "counterfactuals", seed):
+                answered = evaluate_counterfactuals(
                     subject, questions, truths, settings.num_particles, detail, size, classifier,
                     workers, progress,
                 )  # fmt: skip
-            with _timed(result, "reversibility", seed):
-                cycles = evaluate_reversibility(
-                    subject, questions, detail, batch_size=size, progress=progress
-                )
-                result.counterfactuals = [
-                    replace(answered, quantities=answered.quantities | found)
-                    for answered, found in zip(result.counterfactuals, cycles, strict=True)
+            with _timed(seconds, "reversibility", seed):
+                cycles = evaluate_reversibility(subject, questions, detail, size, progress)
+                counterfactuals = [
+                    replace(each, reversibility=errors)
+                    for each, errors in zip(answered, cycles, strict=True)
                 ]
-            with _timed(result, "examples", seed):
-                rows = min(_EXAMPLES, len(subject))
-                result.examples = take_examples(subject, questions, truths, rows)
+            with _timed(seconds, "examples", seed):
+                rows = min(_EXAMPLE_ROWS, len(subject))
+                examples = take_examples(subject, questions, truths, rows)
         if is_single:
-            with _timed(result, "composition", seed):
-                result.composition = evaluate_composition(
-                    subject, detail, batch_size=size, progress=progress
-                )
-        with _timed(result, "noise", seed):
-            result.noise = evaluate_noise(subject, detail, size, progress)
-    return result
+            with _timed(seconds, "composition", seed):
+                composition = evaluate_composition(subject, detail, size, progress)
+        with _timed(seconds, "noise", seed):
+            noise = evaluate_noise(subject, detail, size, progress)
+    return Evaluation(
+        rows=len(subject),
+        detail_rows=detail,
+        particles=settings.num_particles,
+        world=None if subject.world is None else subject.world.name,
+        available=subject.available,
+        individuals=subject.individuals,
+        densities=densities,
+        counterfactuals=counterfactuals,
+        composition=composition,
+        noise=noise,
+        examples=examples,
+        left_out=_left_out(subject, questions),
+        seconds=seconds,
+    )
 
 
 def _left_out(subject: Subject, questions: Sequence[Question]) -> list[str]:
-    """What cannot be evaluated, and why."""
     reasons = []
     images = len(subject.scm.image_variables)
     if subject.world is None:
-        reasons.append("The truth of rungs 2 and 3: the data set is of no world that is known.")
+        reasons.append("The truth of rungs 2 and 3: the data set has no known world.")
         if effects := [n for n in subject.scalars if n not in subject.distributed]:
-            reasons.append(f"Rung 2 of {', '.join(effects)}: what an image causes.")
+            reasons.append(f"Rung 2 of {', '.join(effects)}: effects of an image.")
     if images != 1:
-        reasons.append(f"Rung 3: it is about one image variable, but the model has {images}.")
+        reasons.append(f"Rung 3: expected one image variable, but the model has {images}.")
     elif not questions:
-        reasons.append(
-            "Rung 3: there is no intervention to ask about; name some as `interventions`."
-        )
+        reasons.append("Rung 3: there is no intervention to ask about; set `interventions`.")
     elif subject.world is not None and subject.originals is None:
         reasons.append(f"The truth of rung 3: {subject.why_no_originals}")
     return reasons
 
 
 @contextmanager
-def _reproducibly(scm: StructuralCausalModel) -> Iterator[None]:
-    """Leave the program's random numbers and the modes of all modules as they were."""
+def _preserved_state(scm: StructuralCausalModel) -> Iterator[None]:
+    """Evaluation without dropout; random states and modes of modules are restored afterwards."""
     devices = [scm.fitted.device] if scm.fitted.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode(), _evaluation_mode(scm):
-        yield
-
-
-@contextmanager
-def _timed(result: Evaluation, part: str, seed: int) -> Iterator[None]:
-    """One part, timed, with randomness that does not depend on the parts before it."""
-    torch.manual_seed(seed)
-    start = time.perf_counter()
-    yield
-    result.seconds[part] = time.perf_counter() - start
-
-
-@contextmanager
-def _evaluation_mode(scm: StructuralCausalModel) -> Iterator[None]:
-    """Without dropout and the like; every module is left in the mode that it was in."""
     modes = [(module, module.training) for module in scm.modules()]
     scm.eval()
     try:
-        yield
+        with torch.random.fork_rng(devices), torch.inference_mode():
+            yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], part: str, seed: int) -> Iterator[None]:
+    """Time a part, with random numbers that do not depend on the parts before it."""
+    torch.manual_seed(seed)
+    start = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""What is evaluated: a model, the rows of a test split, and the truth where it is known."""
+"""A model and the rows of a test split on which it is evaluated."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["Subject"]
 
-_ENOUGH = 3
-"""The rows that a correlation, or a true image of another row, needs at least."""
+_MIN_ROWS = 3
+"""Needed for a correlation, and for the true image of another row."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and the rows that it is evaluated on.
+    """A model, rows of a test split, and their known world if there is one.
 
-    Make it with :meth:`of`, which checks that they belong together.
+    Create it with :meth:`of`, which checks that model and data match.
 
     Attributes:
         scm: The model.
-        variables: Recorded values of every variable of the model, ``(N, *event)``, images as bytes.
-        world: The world that the rows come from, if it is known.
-        originals: What the world draws the images from, N rows, if there is any.
-        why_no_originals: The reason where there is none.
-        other_attributes: Attributes of the world that the model lacks, ``(N,)`` each: the truth
-            depends on them, too.
-        available: How many rows the test split has; None where that is not known.
-        identifiers: Whose each of the N rows is; None where every row is another's.
+        variables: Recorded values of the model's variables, ``(N, *event)``, images as bytes.
+        world: The known world that generated the rows, if any.
+        originals: Inputs from which the world draws the images, one for each row, if available.
+        why_no_originals: The reason if they are missing.
+        other_attributes: Attributes of the world that are not in the model, ``(N,)`` each; the
+            truth depends on them, too.
+        available: Number of rows of the test split, if known.
+        identifiers: The person of each row; None if every row belongs to another person.
     """
 
     scm: StructuralCausalModel
@@ -53,77 +53,68 @@ class Subject:
         scm: StructuralCausalModel,
         data: CausalDataModule,
         rows: int | None = None,
-        least: int = _ENOUGH,
+        least: int = _MIN_ROWS,
     ) -> Subject:
-        """The first ``rows`` rows of the test split of ``data``, or all.
-
-        The model takes over the units and class names of the data.
+        """Take the first ``rows`` rows of the test split, or all; set units and classes in ``scm``.
 
         Args:
             scm: The model.
             data: The data.
-            rows: How many; None for all.
-            least: How many there have to be.
+            rows: Number of rows; None for all.
+            least: Minimal number of rows.
 
         Raises:
-            ValueError: If the model has variables that the data lacks, or of another shape or other
-                classes; if the split is smaller than ``rows``, or has fewer than ``least``.
+            ValueError: If the data lacks a variable of the model or has it in another shape or with
+                other classes, or the split has fewer than ``rows`` or ``least`` rows.
         """
         split = data.variables("test")
         _check_variables(scm, split)
         scm.describe(data.descriptions)
         available = len(next(iter(split.values())))
-        size = _size(rows, least, available)
-        variables = {name: split[name][:size] for name in scm.graph.nodes}
-        identifiers = data.identifiers("test")
-        known = cls(
+        size = _checked_size(rows, least, available)
+        identifiers, world = data.identifiers("test"), data.world
+        subject = cls(
             scm,
-            variables,
-            data.world,
+            {name: split[name][:size] for name in scm.graph.nodes},
+            world,
             None,
             available=available,
             identifiers=None if identifiers is None else identifiers[:size],
         )
-        return known if data.world is None else known._with_truth(data, data.world, split)
-
-    def _with_truth(
-        self, data: CausalDataModule, world: KnownWorld, split: Mapping[str, Tensor]
-    ) -> Subject:
-        """With what the world draws the rows' images from, or why there is nothing."""
-        others = [name for name in world.attributes if name not in self.variables]
-        lacking = [name for name in others if name not in split]
-        if lacking:
-            reason = (
-                f"the test split lacks {', '.join(lacking)}, which the world draws images with."
-            )
-            return replace(self, why_no_originals=reason)
-        columns = {name: _column(split[name][: len(self)]) for name in others}
+        if world is None:
+            return subject
+        others = [name for name in world.attributes if name not in subject.variables]
+        if missing := [name for name in others if name not in split]:
+            reason = f"the test split lacks {', '.join(missing)}, which affects the images."
+            return replace(subject, why_no_originals=reason)
+        columns = {name: _column(split[name][:size]) for name in others}
         try:
-            originals = data.originals("test")[: len(self)]
+            originals = data.originals("test")[:size]
         except ValueError as error:
-            return replace(self, why_no_originals=str(error), other_attributes=columns)
-        return replace(self, originals=originals, other_attributes=columns)
+            return replace(subject, why_no_originals=str(error), other_attributes=columns)
+        return replace(subject, originals=originals, other_attributes=columns)
 
     def __len__(self) -> int:
-        """N, the rows."""
+        """Return the number of rows."""
         return len(self.variables[self.scm.graph.nodes[0]])
 
     @property
     def scalars(self) -> tuple[str, ...]:
-        """The variables of the model that are single numbers."""
+        """Names of the scalar variables of the model."""
         return self.scm.scalar_variables
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """The attributes of the world that the model has, too; none without a world."""
+        """Names of the scalars that are attributes of the world, too; empty without a world."""
         known = () if self.world is None else self.world.attributes
         return tuple(name for name in known if name in self.scalars)
 
     @property
     def distributed(self) -> tuple[str, ...]:
-        """What has densities of rung 2: :attr:`attributes`; without a world all scalars.
+        """Names of the variables with densities of rung 2.
 
-        But those that an image causes: each of their draws would need one to be drawn.
+        These are :attr:`attributes`, or without a world all scalars that no image causes: sampling
+        the effects of an image would require sampling the image.
         """
         if self.world is not None:
             return self.attributes
@@ -132,64 +123,60 @@ class Subject:
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """Those of :attr:`attributes` that images show, and that can be measured in them."""
-        shown = () if self.world is None else self.world.image_attributes
-        return tuple(name for name in self.attributes if name in shown)
+        """Names of the attributes that can be measured in images."""
+        measurable = () if self.world is None else self.world.image_attributes
+        return tuple(name for name in self.attributes if name in measurable)
 
     @property
     def individuals(self) -> int:
-        """How many there are of those whose rows these are."""
+        """Number of different persons."""
         return len(self) if self.identifiers is None else len(set(self.identifiers))
 
     def independent_rows(self, stop: int) -> Tensor:
-        """The first row of everyone among the rows before ``stop``, ascending.
+        """Return the first row of each person among the rows before ``stop``, in ascending order.
 
-        Slices and visits of one person are alike, and tell less than as many people would.
+        Further slices and visits of a person are not independent of the first.
         """
         names = list(range(stop)) if self.identifiers is None else self.identifiers[:stop]
         _, first = np.unique(np.asarray(names), return_index=True)
         return torch.from_numpy(np.sort(first))
 
     def columns(self) -> dict[str, NDArray[np.float64]]:
-        """The scalar variables and other attributes of the world as arrays, ``(N,)`` each."""
+        """Return scalar variables and other attributes of the world as arrays ``(N,)``."""
         scalars = {name: _column(self.variables[name]) for name in self.scalars}
         return scalars | dict(self.other_attributes)
 
     def unit(self, name: str) -> str:
-        """What a variable is measured in, as far as is known."""
-        if name not in self.scalars:
-            return "grey levels"
-        return self.scm.variables[name].unit
+        """Return the unit of a variable, empty if unknown."""
+        return self.scm.variables[name].unit if name in self.scalars else "grey levels"
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Some rows as the model takes them: in floating point, on its device."""
+        """Return rows in the floating-point type and on the device of the model."""
         device, dtype = self.scm.fitted.device, self.scm.dtype
         return {name: value[start:stop].to(device, dtype) for name, value in self.variables.items()}
 
     def batches(self, start: int, stop: int, size: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """Rows from ``start`` to ``stop`` in batches, each with its first row."""
+        """Yield batches of the rows from ``start`` to ``stop``, each with its first index."""
         for first in range(start, stop, size):
             yield first, self.rows(first, min(first + size, stop))
 
 
-def _size(rows: int | None, least: int, available: int) -> int:
-    """How many rows to take."""
+def _checked_size(rows: int | None, least: int, available: int) -> int:
     if available < least:
         raise ValueError(
             f"rows: expected a test split of at least {least} rows, but it has {available}; "
-            "test on more, or leave the evaluation out with --evaluation.enabled false."
+            "test on more, or skip the evaluation with --evaluation.enabled false."
         )
     size = available if rows is None else rows
     if not least <= size <= available:
         raise ValueError(
             f"rows: expected from {least} to {available}, the rows of the test split, but "
-            f"got {size}; ask for other rows."
+            f"got {size}; choose another number of rows."
         )
     return size
 
 
 def _column(values: Tensor) -> NDArray[np.float64]:
-    """Values ``(N, 1)`` as an array ``(N,)``."""
     column: NDArray[np.float64] = values.squeeze(-1).double().cpu().numpy()
     return column
 
@@ -206,7 +193,6 @@ def _check_variables(scm: StructuralCausalModel, split: Mapping[str, Tensor]) ->
         expected, found = tuple(scm[name].domain.shape), tuple(split[name].shape[1:])
         if expected != found:
             raise ValueError(
-                f"{name}: the model expects values of shape {expected}, but those of the data set "
-                f"are of shape {found}; give the mechanism of {name} this shape, or the "
-                "other to the data."
+                f"{name}: the model expects values of shape {expected}, but the data set has shape "
+                f"{found}; change the shape in the mechanism of {name} or in the data."
             )

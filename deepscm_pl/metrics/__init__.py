@@ -1,8 +1,8 @@
-"""Metrics: pure functions in :mod:`~deepscm_pl.metrics.functional`, and torchmetrics over them.
+"""Metrics of causal models: pure functions, and torchmetrics classes that use them.
 
-What is measured of a causal model, its counterfactuals above all; every metric takes tensors and
-serves models made elsewhere too. Particles (draws of what an observation does not determine) come
-first, ``(P, B, *event)``; images are in grey levels, 0 to 255.
+Every metric takes tensors, so that other models can be measured, too. Particles (draws of the noise
+that an observation does not determine) come first, ``(P, B, *event)``. Images are in grey levels, 0
+to 255.
 """
 
 from typing import TYPE_CHECKING

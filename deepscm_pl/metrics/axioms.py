@@ -1,4 +1,4 @@
-"""What counterfactuals have to satisfy whatever the world: composition and reversibility."""
+"""Axioms of counterfactuals: composition, reversibility, identity and minimality."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Composition", "IdentityPreservation", "Minimality", "Reversibility"]
 
 
 class _Repeated(PerImageMetric):
-    """Distance between an image and what came back after k repetitions of something."""
+    """Distance between an image and the result of k repetitions of an operation."""
 
     def __init__(self, repetitions: Sequence[int] = (1, 10)) -> None:
         if not repetitions or min(repetitions) < 1 or len(set(repetitions)) < len(repetitions):
@@ -34,7 +34,7 @@ class _Repeated(PerImageMetric):
 
         Args:
             image: ``(B, C, H, W)``, or volumes ``(B, C, D, H, W)``.
-            after: For each number of repetitions the images after as many, ``(P, *image.shape)``.
+            after: The images after each number of repetitions, ``(P, *image.shape)``.
 
         Raises:
             ValueError: If a number of repetitions is missing, or shapes or devices do not match.
@@ -48,7 +48,7 @@ class _Repeated(PerImageMetric):
         quantities = {}
         for count in self.repetitions:
             require_particles(**{f"after[{count}]": after[count], "image": image})
-            dims = spatial_dims_of(image=image)
+            dims = spatial_dims_of("image", image)
             error = mean_absolute_error(after[count], image.expand_as(after[count]), dims)
             quantities[f"mean_absolute_error/{count}"] = error.mean(dim=0)
         self._add(quantities)
@@ -57,10 +57,10 @@ class _Repeated(PerImageMetric):
 class Composition(_Repeated):
     """Error of an image after k null interventions, in grey levels.
 
-    Setting a variable to the value that it has anyway changes nothing: with f the counterfactual
-    under the null intervention, x = f(x) = f(f(x)) = …, and the metric is the mean of
-    d(x, f^k(x)), d the mean absolute error (Monteiro et al. 2023, "Measuring axiomatic soundness
-    of counterfactual image models", arXiv:2303.01274).
+    Setting a variable to its own value changes nothing: with f the counterfactual under the null
+    intervention, x = f(x) = f(f(x)) = …. The metric is the mean of d(x, f^k(x)), with d the mean
+    absolute error (Monteiro et al. 2023, "Measuring axiomatic soundness of counterfactual image
+    models", arXiv:2303.01274).
 
     Args:
         repetitions: The numbers k.
@@ -79,31 +79,23 @@ class Reversibility(_Repeated):
     """Error of an image after k cycles of an intervention and its reversal, in grey levels.
 
     With f the counterfactual under an intervention and g the one that sets the variable back to its
-    factual value, g(f(x)) = x; the metric is the mean of d(x, (g ∘ f)^k(x)), d the mean absolute
-    error (Monteiro et al. 2023, "Measuring axiomatic soundness of counterfactual image models",
-    arXiv:2303.01274).
+    factual value, g(f(x)) = x. The metric is the mean of d(x, (g ∘ f)^k(x)), with d as in
+    :class:`Composition`.
 
     Args:
         repetitions: The numbers k.
-
-    Example:
-        >>> import torch
-        >>> image = torch.zeros(2, 1, 8, 8)
-        >>> metric = Reversibility(repetitions=[1])
-        >>> metric.update(image, {1: image[None] + 2})
-        >>> metric.compute()["mean_absolute_error/1"].mean
-        2.0
     """
 
 
 class IdentityPreservation(PerImageMetric):
-    """How often a classifier still sees the same class in the counterfactual.
+    """Agreement of a classifier's classes of the counterfactual and of the factual image.
 
-    Where the class is no effect of what is intervened on, a counterfactual keeps it:
+    If the intervention does not affect the class, a counterfactual preserves it:
 
-    - ``kept``: the share of particles whose predicted class is that of the factual image;
-    - ``correct``: the share of particles whose predicted class is the true label;
-    - ``correct/factual``: the same of the factual image, which is the classifier's own accuracy.
+    - ``kept``: fraction of particles whose predicted class is that of the factual image;
+    - ``correct``: fraction of particles whose predicted class is the true label;
+    - ``correct/factual``: fraction of factual images whose predicted class is the true label, which
+      is the accuracy of the classifier.
 
     Example:
         >>> import torch
@@ -126,18 +118,14 @@ class IdentityPreservation(PerImageMetric):
             label: True class of the factual image, ``(B, 1)``.
 
         Raises:
-            ValueError: If shapes or devices do not match, or something else than class indices
-                came.
+            ValueError: If shapes or devices do not match, or values are not whole numbers.
         """
         require_particles(counterfactual=counterfactual, factual=factual)
         require_same_shape(label=label, factual=factual)
         if factual.dim() != 2 or factual.shape[1] != 1:
             raise ValueError(f"factual: expected shape (batch, 1), but got {tuple(factual.shape)}.")
-        for name, classes in (
-            ("counterfactual", counterfactual),
-            ("factual", factual),
-            ("label", label),
-        ):
+        named = {"counterfactual": counterfactual, "factual": factual, "label": label}
+        for name, classes in named.items():
             if classes.is_floating_point():
                 raise ValueError(
                     f"{name}: expected class indices, whole numbers, but got {classes.dtype}; "
@@ -154,26 +142,26 @@ class IdentityPreservation(PerImageMetric):
 
 
 class Minimality(PerImageMetric):
-    """Distance of the counterfactual to the factual, against that of the truth to the factual.
+    """Change of the counterfactual from the factual image, relative to the true change.
 
     With d the mean absolute error in grey levels:
 
     - ``counterfactual``: d(counterfactual, factual), averaged over particles;
-    - ``truth``: d(truth, factual), what had to change;
-    - ``ratio``: the first mean over the second. One if as much changed as had to, above one if more
-      did. The ratio of means does not suffer from single images where little had to change.
+    - ``truth``: d(truth, factual), the necessary change;
+    - ``ratio``: ratio of the two means, above one if more changes than necessary. Unlike a mean of
+      ratios, it is not dominated by images with a small necessary change.
 
     A counterfactual should stay as close to its factual as the intervention allows (minimality:
     Sanchez and Tsaftaris 2022, "Diffusion causal models for counterfactual estimation",
     arXiv:2202.10166; Melistas et al. 2024, "Benchmarking counterfactual image generation",
-    arXiv:2403.20287). Those measure it in a latent space, for want of a true counterfactual; a
-    known world has one.
+    arXiv:2403.20287). These papers measure it in a latent space, as they have no true
+    counterfactual; here, a known world provides one.
 
     Example:
         >>> import torch
-        >>> black = torch.zeros(2, 1, 8, 8)
+        >>> factual = torch.zeros(2, 1, 8, 8)
         >>> metric = Minimality()
-        >>> metric.update(black[None] + 30, factual=black, truth=black + 20)
+        >>> metric.update(factual[None] + 30, factual, truth=factual + 20)
         >>> metric.compute()["ratio"].mean
         1.5
     """
@@ -186,7 +174,7 @@ class Minimality(PerImageMetric):
 
         Args:
             counterfactual: ``(P, B, C, H, W)``, or volumes ``(P, B, C, D, H, W)``.
-            factual: ``(B, C, H, W)``, or volumes likewise.
+            factual: ``(B, C, H, W)``, or volumes ``(B, C, D, H, W)``.
             truth: The true counterfactual images, of the shape of ``factual``.
 
         Raises:
@@ -194,15 +182,11 @@ class Minimality(PerImageMetric):
         """
         require_particles(counterfactual=counterfactual, factual=factual)
         require_same_shape(truth=truth, factual=factual)
-        dims = spatial_dims_of(factual=factual)
+        dims = spatial_dims_of("factual", factual)
         change = mean_absolute_error(counterfactual, factual.expand_as(counterfactual), dims)
         needed = mean_absolute_error(truth, factual, dims)
         self._add({"counterfactual": change.mean(dim=0), "truth": needed})
 
     def compute(self) -> dict[str, Statistic]:
-        """The two distances in grey levels, and their ratio.
-
-        Raises:
-            RuntimeError: If there was no image so far.
-        """
-        return self._statistics() | {"ratio": self._ratio("counterfactual", "truth")}
+        """Return the two distances in grey levels, and their ratio."""
+        return super().compute() | {"ratio": self._ratio("counterfactual", "truth")}

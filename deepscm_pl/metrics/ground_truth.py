@@ -1,4 +1,4 @@
-"""Counterfactual images against the true ones, and their attributes against the intended."""
+"""Errors of counterfactual images and of the attributes measured in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepscm_pl.metrics.functional import (
 )
 from deepscm_pl.metrics.functional.checks import (
     at_least_single,
-    require_finite,
+    require_finite_values,
     require_particles,
     require_same_shape,
     spatial_dims_of,
@@ -31,23 +31,23 @@ _MEASURES: dict[str, Callable[..., Tensor]] = {
 
 
 class GroundTruthError(PerImageMetric):
-    r"""How far counterfactual images are from the true ones, which a synthetic world can render.
+    """Errors of counterfactual images against the true ones, which a known world can render.
 
-    For P counterfactual particles :math:`x_p` of an observation with true counterfactual
-    :math:`x^*`, and each measure d of mean absolute error (grey levels), peak signal-to-noise ratio
-    (decibels) and structural similarity:
+    For P counterfactual particles x_p of an observation with the true counterfactual x*, and each
+    measure d of mean absolute error (grey levels), peak signal-to-noise ratio (decibels) and
+    structural similarity:
 
-    - ``d/particle_mean``: :math:`d(\tfrac1P \sum_p x_p, x^*)`, the answer as one image;
-    - ``d/particle``: :math:`\tfrac1P \sum_p d(x_p, x^*)`, what a single draw is worth;
-    - ``d/factual``: d of the factual image left unchanged;
-    - ``d/stranger``: d of the true image of *another* observation with the attributes asked for:
-      the intervention done perfectly and the identity lost;
+    - ``d/particle_mean``: d(Σ x_p / P, x*), the error of the mean of the particles;
+    - ``d/particle``: Σ d(x_p, x*) / P, the mean error of a single draw;
+    - ``d/factual``: error of the unchanged factual image;
+    - ``d/stranger``: error of the true image of *another* observation with the intended attributes,
+      which has the perfect effect but the wrong identity;
 
     and ``ratio/particle_mean`` and ``ratio/particle``: the mean absolute error over images, divided
     by that of the unchanged factual. Below one, the counterfactual is better than no answer.
 
     Args:
-        strangers: Whether the second baseline is measured.
+        strangers: Whether to measure the second baseline.
 
     Example:
         >>> import torch
@@ -76,24 +76,23 @@ class GroundTruthError(PerImageMetric):
 
         Args:
             counterfactual: ``(P, B, C, H, W)``, or volumes ``(P, B, C, D, H, W)``.
-            truth: The true counterfactual images, ``(B, C, H, W)``, or volumes likewise.
+            truth: The true counterfactual images, ``(B, C, H, W)`` or ``(B, C, D, H, W)``.
             factual: The observed images, of the shape of ``truth``.
-            stranger: True images of other observations with the attributes of ``truth``, of its
-                shape.
+            stranger: True images of other observations with the attributes of ``truth``.
 
         Raises:
             ValueError: If shapes or devices do not match, or ``stranger`` is missing.
         """
         require_particles(counterfactual=counterfactual, truth=truth)
         require_same_shape(factual=factual, truth=truth)
-        dims = spatial_dims_of(truth=truth)
+        dims = spatial_dims_of("truth", truth)
         particles = at_least_single(counterfactual)
         answers = {"particle_mean": particles.mean(dim=0), "factual": factual}
         if self.strangers:
             if stranger is None:
                 raise ValueError(
-                    "stranger: expected an image for each of truth, but got none; give them, or "
-                    "make the metric with strangers=False."
+                    "stranger: expected an image for each of truth, but got none; pass them, or "
+                    "create the metric with strangers=False."
                 )
             require_same_shape(stranger=stranger, truth=truth)
             answers["stranger"] = stranger
@@ -106,38 +105,34 @@ class GroundTruthError(PerImageMetric):
         self._add(quantities)
 
     def compute(self) -> dict[str, Statistic]:
-        """For each quantity above its mean over images and standard error.
-
-        Raises:
-            RuntimeError: If there was no image so far.
-        """
+        """Return the mean over images and the standard error of each quantity above."""
         baseline = "mean_absolute_error/factual"
-        return self._statistics() | {
+        return super().compute() | {
             f"ratio/{answer}": self._ratio(f"mean_absolute_error/{answer}", baseline)
             for answer in ("particle_mean", "particle")
         }
 
 
 class Effectiveness(PerImageMetric):
-    """Measured against intended attribute of counterfactual images, in the attribute's units.
+    """Error of an attribute measured in counterfactual images, in units of the attribute.
 
     After do(a = a*), the attribute measured in the counterfactual image should be a* (Monteiro et
     al. 2023, "Measuring axiomatic soundness of counterfactual image models", arXiv:2303.01274):
 
     - ``absolute_error``: the mean of |measured − intended|;
     - ``bias``: the mean of measured − intended;
-    - ``unmeasurable``: the share of particles in which nothing could be measured, such as the
-      thickness of a black image, given as NaN or infinity. The other two are means over all other
-      particles, so read them together; where nothing at all could be measured they are NaN.
+    - ``unmeasurable``: the fraction of particles that could not be measured, such as the thickness
+      of a black image, which are NaN or infinite. The other two are means over the other particles,
+      and NaN if there are none.
 
-    The measurement itself has an error: give the measured attributes of true images to know it.
+    The measurement itself has an error, which measured attributes of true images show.
 
     Example:
         >>> metric = Effectiveness()
         >>> measured = torch.tensor([[2.5], [4.0], [1.0], [torch.nan]])
         >>> metric.update(measured[None], intended=torch.tensor([[2.0], [3.0], [1.0], [1.0]]))
-        >>> found = metric.compute()
-        >>> found["absolute_error"].mean, found["unmeasurable"].mean
+        >>> result = metric.compute()
+        >>> result["absolute_error"].mean, result["unmeasurable"].mean
         (0.5, 0.25)
     """
 
@@ -148,9 +143,8 @@ class Effectiveness(PerImageMetric):
         """Add a batch.
 
         Args:
-            measured: The attribute as measured in each counterfactual image, ``(P, B, 1)``; NaN or
-                infinite where that is not possible.
-            intended: What it should be, ``(B, 1)``.
+            measured: ``(P, B, 1)``; NaN or infinite where a measurement was impossible.
+            intended: ``(B, 1)``.
 
         Raises:
             ValueError: If shapes or devices do not match, or an intended value is not finite.
@@ -160,29 +154,25 @@ class Effectiveness(PerImageMetric):
             raise ValueError(
                 f"intended: expected shape (batch, 1), but got {tuple(intended.shape)}."
             )
-        require_finite(intended=intended)
+        require_finite_values(intended=intended)
         error = (at_least_single(measured) - at_least_single(intended)).squeeze(-1)
         measurable = torch.isfinite(error)
         error = error.where(measurable, 0)
-        share = measurable.to(error).mean(dim=0)
+        fraction = measurable.to(error).mean(dim=0)
         self._add(
             {
                 "absolute_error": error.abs().mean(dim=0),
                 "bias": error.mean(dim=0),
-                "measurable": share,
-                "unmeasurable": 1 - share,
+                "measurable": fraction,
+                "unmeasurable": 1 - fraction,
             }
         )
 
     def compute(self) -> dict[str, Statistic]:
-        """The three quantities above.
-
-        Raises:
-            RuntimeError: If there was no image so far.
-        """
-        found = self._statistics()
+        """Return the three quantities above."""
+        unmeasurable = super().compute()["unmeasurable"]
         return {
             "absolute_error": self._ratio("absolute_error", "measurable"),
             "bias": self._ratio("bias", "measurable"),
-            "unmeasurable": found["unmeasurable"],
+            "unmeasurable": unmeasurable,
         }

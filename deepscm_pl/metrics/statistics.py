@@ -1,4 +1,4 @@
-"""The state of metrics: what all check about it, and rows that are kept."""
+"""Base classes of metrics, which merge means and collected rows over processes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ __all__ = [
     "PerImageMetric",
     "PerImageStatistics",
     "Statistic",
-    "joined",
+    "concatenate",
     "merge_moments",
     "moments_of",
-    "no_moments",
-    "nothing_to_compute",
     "require_metric_device",
 ]
 
 
 class CollectingMetric(Metric):
-    """Base of metrics that keep rows: every state is a list of ``(N, K)`` in double precision.
+    """Base of metrics that collect rows: every state is a list of ``(N, K)`` in double precision.
 
-    A process without rows gathers none, whatever K is in the others.
+    Some processes may have no rows.
     """
 
     full_state_update = False
@@ -39,8 +37,8 @@ class CollectingMetric(Metric):
         dist_sync_fn: Callable[..., list[Tensor]] = gather_all_tensors,
         process_group: Any | None = None,
     ) -> None:
-        # The placeholder of torchmetrics has one dimension and single precision, and processes that
-        # gather tensors of another form than the others stop all of them.
+        # The placeholder of torchmetrics is one-dimensional and in single precision; gathering
+        # tensors of different dimensions or types blocks all processes.
         for name, rows in self.metric_state.items():
             if isinstance(rows, list) and not rows:
                 setattr(self, name, [torch.empty(0, 0, dtype=torch.float64, device=self.device)])
@@ -53,12 +51,8 @@ class CollectingMetric(Metric):
 
 
 def require_metric_device(metric: Metric, values: Tensor) -> None:
-    """Raise unless what a metric is updated with is on the metric's device.
-
-    Raises:
-        ValueError: Naming both devices.
-    """
-    # A tensor knows the number of its device, which the metric may not.
+    """Raise ValueError unless the values are on the device of the metric."""
+    # The device of a metric may lack its number, that of a tensor never does.
     device = torch.empty(0, device=metric.device).device
     if values.device != device:
         raise ValueError(
@@ -67,36 +61,26 @@ def require_metric_device(metric: Metric, values: Tensor) -> None:
         )
 
 
-def joined(metric: Metric, parts: Tensor | list[Tensor]) -> Tensor:
-    """All rows that a metric has collected; processes hand over one tensor instead of several.
-
-    Raises:
-        RuntimeError: If there are none.
-    """
+def concatenate(metric: Metric, parts: Tensor | list[Tensor]) -> Tensor:
+    """Concatenate all rows that a metric has collected; raise RuntimeError if there are none."""
+    # After synchronisation, torchmetrics replaces the list by one tensor.
     rows = torch.cat(parts) if isinstance(parts, list) and parts else parts
     if isinstance(rows, list) or len(rows) == 0:
-        raise nothing_to_compute(metric)
+        raise _nothing_to_compute(metric)
     return rows
 
 
-def nothing_to_compute(metric: Metric) -> RuntimeError:
-    """The error of a metric that is computed before any update."""
+def _nothing_to_compute(metric: Metric) -> RuntimeError:
     return RuntimeError(
         f"{type(metric).__name__}: there is nothing to compute yet; call update with at least one "
         "image or value first."
     )
 
 
-def no_moments(size: int) -> Tensor:
-    """The moments of no observation of ``size`` quantities."""
-    return torch.zeros(size + 2, size, dtype=torch.float64)
-
-
 def moments_of(values: Tensor) -> Tensor:
-    """Count, mean and sums of products of deviations of N observations of K quantities.
+    """Compute counts, means and sums of products of deviations of N observations of K quantities.
 
-    Sums of squares lose all digits where the spread is small beside the mean; deviations from the
-    mean do not.
+    Deviations from the mean keep their digits where the spread is small relative to the mean.
 
     Args:
         values: ``(N, K)``.
@@ -106,26 +90,25 @@ def moments_of(values: Tensor) -> Tensor:
         Σ (x − m)(x − m)ᵀ.
     """
     count, size = values.shape
-    if count == 0:
-        return no_moments(size).to(values.device)
     values = values.double()
-    # Relative to the first, so that the mean of equal values is exactly that value.
+    if count == 0:
+        return values.new_zeros(size + 2, size)
+    # Relative to the first row, so that the mean of equal values is exactly that value.
     mean = values[0] + (values - values[0]).mean(dim=0)
     deviations = values - mean
-    return torch.cat([_row(count, mean), mean[None], deviations.T @ deviations])
+    return torch.cat([torch.full_like(mean, count)[None], mean[None], deviations.T @ deviations])
 
 
 def merge_moments(parts: Tensor) -> Tensor:
-    """The moments of all observations, of those of R parts of them, ``(R, K + 2, K)``.
+    """Merge the moments of R disjoint sets of observations, ``(R, K + 2, K)``.
 
-    The parallel algorithm of Chan, Golub and LeVeque (1983), "Algorithms for computing the sample
-    variance".
+    This is the parallel algorithm of Chan, Golub and LeVeque (1983), "Algorithms for computing the
+    sample variance".
     """
     counts, means, products = parts[:, 0, :1], parts[:, 1], parts[:, 2:]
     total = counts.sum(dim=0)
-    # Relative to the largest part; one without observations has no mean to speak of.
     reference = means[counts.argmax()]
-    # Parts without observations must not spread a NaN of another, nor their own zero mean.
+    # Parts without observations contribute neither a NaN of another part nor their zero mean.
     shift = torch.where(counts > 0, means - reference, 0)
     mean = reference + (counts * shift).sum(dim=0) / total.clamp(min=1)
     deviations = torch.where(counts > 0, means - mean, 0)
@@ -133,29 +116,25 @@ def merge_moments(parts: Tensor) -> Tensor:
     return torch.cat([parts.sum(dim=0)[:1], mean[None], products.sum(dim=0) + between])
 
 
-def _row(count: int, like: Tensor) -> Tensor:
-    return torch.full_like(like, count)[None]
-
-
 class Statistic(NamedTuple):
-    """A mean over images and its standard error (the deviation over √N)."""
+    """Mean over N images and its standard error, the standard deviation over √N."""
 
     mean: float
     standard_error: float
 
 
 class PerImageMetric(Metric):
-    """Base of metrics that are means over images of several named quantities.
+    """Base of metrics that average several named quantities over images.
 
-    A subclass computes the quantities of a batch in ``update`` and hands them to :meth:`_add`.
-    Averages are over images, not over batches: they do not depend on the batch size or on how the
-    images are spread over processes. Nothing is differentiated.
+    A subclass computes the quantities of a batch in ``update`` and passes them to :meth:`_add`.
+    Averages depend neither on the batch size nor on the distribution of images over processes. No
+    gradient is kept.
 
     Args:
         names: The quantities.
 
     Raises:
-        ValueError: If there is no name, or one is there twice.
+        ValueError: If there is no name, or a name occurs twice.
     """
 
     full_state_update = False
@@ -169,30 +148,25 @@ class PerImageMetric(Metric):
                 "quantity once."
             )
         self.names = tuple(names)
-        self.add_state("moments", no_moments(len(self.names)), dist_reduce_fx=merge_moments)
+        moments = moments_of(torch.empty(0, len(self.names)))
+        self.add_state("moments", moments, dist_reduce_fx=merge_moments)
 
     def compute(self) -> dict[str, Statistic]:
-        """For each quantity its :class:`Statistic`.
-
-        Raises:
-            RuntimeError: If there was no image so far.
-        """
-        return self._statistics()
+        """Return the :class:`Statistic` of each quantity; raise RuntimeError without images."""
+        if not bool(self.moments[0, 0] > 0):
+            raise _nothing_to_compute(self)
+        return {name: self._statistic({name: 1.0}) for name in self.names}
 
     def _add(self, quantities: Mapping[str, Tensor]) -> None:
         """Add a batch: for each quantity one value per image, ``(batch,)``."""
-        # Each in double precision first: in the one that they share, numbers may be infinite.
+        # Convert before stacking: a common lower precision may overflow.
         values = torch.stack([quantities[name].detach().double() for name in self.names], dim=1)
         require_metric_device(self, values)
-        # Not in place: a state made in inference mode could not be changed outside of it.
+        # Not in place: inference tensors cannot be changed outside of inference mode.
         self.moments = merge_moments(torch.stack([self.moments, moments_of(values)]))
 
-    def _statistics(self) -> dict[str, Statistic]:
-        self._require_images()
-        return {name: self._statistic({name: 1.0}) for name in self.names}
-
     def _ratio(self, numerator: str, denominator: str) -> Statistic:
-        """The ratio of two means; its standard error is that of the linearised ratio."""
+        """Ratio of two means, with the standard error of the linearised ratio."""
         means = dict(zip(self.names, self.moments[1].tolist(), strict=True))
         if means[denominator] == 0:
             mean = float("nan") if means[numerator] == 0 else float("inf")
@@ -202,25 +176,18 @@ class PerImageMetric(Metric):
         return Statistic(ratio, residual.standard_error / abs(means[denominator]))
 
     def _statistic(self, weights: Mapping[str, float]) -> Statistic:
-        """Of a weighted sum of quantities."""
+        """Statistic of a weighted sum of quantities."""
         rows = [self.names.index(name) for name in weights]
         weight = self.moments.new_tensor(list(weights.values()))
         count, means = self.moments[0, 0], self.moments[1, rows]
         products = self.moments[2:][rows][:, rows]
-        # Unbiased; a single image has no error to tell.
+        # Unbiased; NaN for a single image.
         variance = (weight @ products @ weight).clamp(min=0) / (count - 1)
         return Statistic((weight @ means).item(), (variance / count).sqrt().item())
-
-    def _require_images(self) -> None:
-        if not bool(self.moments[0, 0] > 0):
-            raise nothing_to_compute(self)
 
 
 class PerImageStatistics(PerImageMetric):
     """Mean and standard error over images of several named quantities.
-
-    Averages over images, not over batches, and so does not depend on the batch size or on how the
-    images are spread over processes.
 
     Args:
         names: The quantities.
@@ -237,8 +204,8 @@ class PerImageStatistics(PerImageMetric):
         """Add a batch: for each quantity one value per image, ``(batch,)``.
 
         Raises:
-            ValueError: If a quantity is missing, has more than one dimension or another length or
-                device than the others.
+            ValueError: If a quantity is missing or not one-dimensional, or lengths or devices of
+                quantities differ.
         """
         missing = [name for name in self.names if name not in quantities]
         if missing:

@@ -15,9 +15,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from deepscm_pl.escaping import for_picture
-from deepscm_pl.evaluation.counterfactuals import COVERAGE_LEVELS, CounterfactualResult
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.results import CounterfactualResult
 from deepscm_pl.figures.noise import draw_noise as draw_noise_histograms
 from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
 
@@ -69,10 +69,8 @@ def _known(result: CounterfactualResult) -> tuple[list[float], list[float]]:
 
     A few particles do not tell intervals of a high level apart.
     """
-    found = {
-        level: result.quantities.get(f"coverage/varying/{level:g}") for level in COVERAGE_LEVELS
-    }
-    known = {level: each.mean for level, each in found.items() if each and isfinite(each.mean)}
+    covered = result.coverage.varying
+    known = {level: each.mean for level, each in covered.items() if isfinite(each.mean)}
     return [100 * level for level in known], [100 * share for share in known.values()]
 
 
@@ -125,9 +123,8 @@ def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") ->
 
 
 def _series(results: Sequence[CounterfactualResult], particles: str) -> list[_Series]:
-    found = [result.quantities for result in results]
-    means = [each.get("particles/ratio/particle_mean") for each in found]
-    draws = [each.get("error/ratio/particle") for each in found]
+    means = [result.particles.ratio.particle_mean for result in results]
+    draws = [result.error.ratio.particle for result in results]
     others = [_another_original(result) for result in results]
     images = max(result.rows + result.left_out for result in results)
     series = [
@@ -139,8 +136,8 @@ def _series(results: Sequence[CounterfactualResult], particles: str) -> list[_Se
 
 
 def _another_original(result: CounterfactualResult) -> Estimate | None:
-    other = result.quantities.get("error/mean_absolute_error/stranger")
-    factual = result.quantities.get("error/mean_absolute_error/factual")
+    error = result.error.mean_absolute_error
+    other, factual = error.stranger, error.factual
     if other is None or factual is None or not factual.mean > 0:
         return None
     return Estimate(other.mean / factual.mean, float("nan"), other.rows)

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from deepscm_pl.escaping import as_json, for_markdown, for_tag, markdown_code
 from deepscm_pl.evaluation.association import AssociationRow
-from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.examples import describe_rows
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.results import CounterfactualResult
 from deepscm_pl.evaluation.run import Evaluation
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.figures import save_figure
@@ -74,7 +74,7 @@ class Report:
             self.tables["association"] = association_table(association, reference_name)
         if evaluation.densities:
             self.tables["densities"] = density_table(evaluation.densities)
-        if any("error/ratio/particle" in each.quantities for each in answered):
+        if any(each.error.ratio.particle for each in answered):
             self.tables["errors"] = error_table(answered)
             self.tables["similarity"] = similarity_table(answered)
             self.tables["effectiveness"] = effectiveness_table(
@@ -128,7 +128,9 @@ class Report:
                 each.question.text: _plain_counterfactual(each)
                 for each in evaluation.counterfactuals
             },
-            "composition": {k: v.as_plain_data() for k, v in evaluation.composition.items()},
+            "composition": {
+                f"{_COMPOSITION}/{k}": v.as_plain_data() for k, v in evaluation.composition.items()
+            },
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
@@ -182,9 +184,12 @@ class Report:
             if row.key.startswith(("bits_per_dimension/", "mean_absolute_error/"))
         }
         for each in evaluation.counterfactuals:
-            for key in _MAIN:
-                if key in each.quantities:
-                    found[f"{each.question.text}/{key}"] = each.quantities[key].mean
+            quantities = each.quantities
+            found |= {
+                f"{each.question.text}/{key}": quantities[key].mean
+                for key in _MAIN
+                if key in quantities
+            }
         return _tagged(found)
 
     def scalars(self) -> dict[str, float]:
@@ -198,7 +203,7 @@ class Report:
         for each in evaluation.counterfactuals:
             for key, value in each.quantities.items():
                 found[f"{each.question.text}/{key}"] = value.mean
-        found |= {key: value.mean for key, value in evaluation.composition.items()}
+        found |= {f"{_COMPOSITION}/{k}": v.mean for k, v in evaluation.composition.items()}
         for result in evaluation.noise:
             for key, number in result.quantities.items():
                 found[f"noise/{result.variable}/{result.part}/{key}"] = number
@@ -248,8 +253,8 @@ class Report:
 
     def _composition(self) -> str:
         found = [
-            f"{value.mean:.3f} grey levels after {key.rsplit('/', 1)[1]}"
-            for key, value in self.evaluation.composition.items()
+            f"{value.mean:.3f} grey levels after {count}"
+            for count, value in self.evaluation.composition.items()
         ]
         return f"Composition, error of null interventions (0 is perfect): {', '.join(found)}."
 
@@ -272,7 +277,7 @@ class Report:
                     "impossible."
                 )
         answered = [each for each in self.evaluation.counterfactuals if each.rows]
-        if answered and not any("identity/kept" in each.quantities for each in answered):
+        if answered and not any(each.identity.kept for each in answered):
             reasons.append("Identity: no predictor was given.")
         return reasons
 
@@ -281,6 +286,8 @@ _REPEATED = (
     " Standard errors take images of one subject for independent, and are too small where they are "
     "alike; noise is that of the first image of each subject."
 )
+
+_COMPOSITION = "composition/mean_absolute_error"
 
 _SIGNS = {"+": "_plus_", "-": "_minus_", "*": "_times_"}
 
@@ -306,7 +313,7 @@ _COMPARED = ", below each the truth, and the difference (red: the model is brigh
 
 
 def _draw_pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
-    true = [e for e in evaluation.counterfactuals if "error/ratio/particle" in e.quantities]
+    true = [each for each in evaluation.counterfactuals if each.error.ratio.particle]
     covered = [e for e in true if has_coverage(e)]
     particles = _particles(evaluation) if evaluation.particles > 1 else ""
     if evaluation.densities:

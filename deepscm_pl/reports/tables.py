@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from textwrap import wrap
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -16,10 +16,10 @@ from rich.text import Text
 
 from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation.association import AssociationRow
-from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.results import CounterfactualResult
 from deepscm_pl.numerals import format_number
 
 __all__ = [
@@ -182,22 +182,13 @@ def _as_percent(share: float | None, digits: int) -> str:
     return percent if percent == _EMPTY else f"{percent} %"
 
 
-class _Column(NamedTuple):
-    """Which quantity a column shows, and how."""
-
-    key: str
-    digits: int = 2
-    percent: bool = False
-
-    def text(self, quantities: Mapping[str, Estimate], prefix: str = "") -> str:
-        """The cell of a row with these quantities."""
-        found = quantities.get(prefix + self.key)
-        value = None if found is None else found.mean
-        if self.percent:
-            return _as_percent(value, self.digits)
-        if value is not None and _LARGE <= abs(value) < math.inf:
-            return f"{value:,.0f}"
-        return _fixed(value, self.digits)
+def _estimated(estimate: Estimate | None, digits: int = 2, percent: bool = False) -> str:
+    value = None if estimate is None else estimate.mean
+    if percent:
+        return _as_percent(value, digits)
+    if value is not None and _LARGE <= abs(value) < math.inf:
+        return f"{value:,.0f}"
+    return _fixed(value, digits)
 
 
 def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Table:
@@ -264,46 +255,44 @@ def error_table(results: Sequence[CounterfactualResult]) -> Table:
 
     Particles are of fewer rows than single draws, which their headings say.
     """
-    mae, of_first = "mean_absolute_error", _of_first(results)
-    columns = {
-        "error of a draw": _Column(f"error/{mae}/particle"),
-        "factual unchanged": _Column(f"error/{mae}/factual"),
-        "another original": _Column(f"error/{mae}/stranger"),
-        "ratio to unchanged": _Column("error/ratio/particle", 3),
-        f"error, mean of particles{of_first}": _Column(f"particles/{mae}/particle_mean"),
-        f"ratio, mean of particles{of_first}": _Column("particles/ratio/particle_mean", 3),
-    }
+    of_first = _of_first(results)
+
+    def cells(each: CounterfactualResult) -> dict[str, str]:
+        error, particles = each.error.mean_absolute_error, each.particles.mean_absolute_error
+        ratio = each.particles.ratio.particle_mean
+        return {
+            "error of a draw": _estimated(error.particle),
+            "factual unchanged": _estimated(error.factual),
+            "another original": _estimated(error.stranger),
+            "ratio to unchanged": _estimated(each.error.ratio.particle, 3),
+            f"error, mean of particles{of_first}": _estimated(particles.particle_mean),
+            f"ratio, mean of particles{of_first}": _estimated(ratio, 3),
+        }
+
     return _by_intervention(
         "Counterfactual: error against the truth (mean absolute, in grey levels), and its ratio to "
         "that of the factual unchanged",
         results,
-        columns,
+        cells,
     )
 
 
 def similarity_table(results: Sequence[CounterfactualResult]) -> Table:
     """Each intervention with two more measures, of the answer and of both baselines."""
-    rows = [
-        [
-            each.question.title,
-            name,
-            str(each.rows),
-            *(
-                _Column(f"{of}/{measure}/{answer}", digits).text(each.quantities)
-                for of, answer in (
-                    ("error", "particle"),
-                    ("error", "factual"),
-                    ("error", "stranger"),
-                    ("particles", "particle_mean"),
-                )
+    rows = []
+    for each in results:
+        for name, digits, error, particles in (
+            (
+                "PSNR (dB)",
+                2,
+                each.error.peak_signal_to_noise_ratio,
+                each.particles.peak_signal_to_noise_ratio,
             ),
-        ]
-        for each in results
-        for measure, name, digits in (
-            ("peak_signal_to_noise_ratio", "PSNR (dB)", 2),
-            ("structural_similarity", "SSIM", 3),
-        )
-    ]
+            ("SSIM", 3, each.error.structural_similarity, each.particles.structural_similarity),
+        ):
+            found = (error.particle, error.factual, error.stranger, particles.particle_mean)
+            texts = (_estimated(estimate, digits) for estimate in found)
+            rows.append([each.question.title, name, str(each.rows), *texts])
     headings = ["intervention", "measure", "images", "a draw", "factual unchanged"]
     headings += ["another original", f"mean of particles{_of_first(results)}"]
     title = "Counterfactual: similarity to the truth, by signal-to-noise ratio and by structure"
@@ -312,8 +301,8 @@ def similarity_table(results: Sequence[CounterfactualResult]) -> Table:
 
 def _of_first(results: Sequence[CounterfactualResult]) -> str:
     """`` (first 500)``, where particles are of fewer rows than single draws."""
-    key = "particles/ratio/particle_mean"
-    detail = max((e.quantities[key].rows for e in results if key in e.quantities), default=0)
+    found = [each.particles.ratio.particle_mean for each in results]
+    detail = max((each.rows for each in found if each is not None), default=0)
     return f" (first {detail})" if 0 < detail < max(each.rows for each in results) else ""
 
 
@@ -321,19 +310,19 @@ def effectiveness_table(
     results: Sequence[CounterfactualResult], attributes: Sequence[str], unit: Callable[[str], str]
 ) -> Table:
     """Measured attributes against what they should be."""
-    columns = {
-        "error": _Column("intended/absolute_error", 3),
-        "bias": _Column("intended/bias", 3),
-        "error against the truth": _Column("true/absolute_error", 3),
-        "noise floor": _Column("noise_floor/absolute_error", 3),
-        "unmeasurable": _Column("intended/unmeasurable", 2, percent=True),
-    }
+    columns = ["error", "bias", "error against the truth", "noise floor", "unmeasurable"]
     rows = []
     for each in results:
         for name in attributes:
-            prefix = f"effectiveness/{name}/"
-            if f"{prefix}intended/absolute_error" in each.quantities:
-                texts = (column.text(each.quantities, prefix) for column in columns.values())
+            if name in each.effectiveness:
+                found = each.effectiveness[name]
+                texts = (
+                    _estimated(found.intended.absolute_error, 3),
+                    _estimated(found.intended.bias, 3),
+                    _estimated(found.true.absolute_error if found.true else None, 3),
+                    _estimated(found.noise_floor.absolute_error if found.noise_floor else None, 3),
+                    _estimated(found.intended.unmeasurable, 2, percent=True),
+                )
                 rows.append([each.question.title, name, unit(name) or _EMPTY, *texts])
     return Table(
         "Effectiveness: attributes measured in counterfactual images",
@@ -345,37 +334,38 @@ def effectiveness_table(
 
 def soundness_table(results: Sequence[CounterfactualResult]) -> Table:
     """Reversibility, identity, minimality, coverage."""
-    columns = {
-        "there and back": _Column("reversibility/mean_absolute_error/1"),
-        "10 times": _Column("reversibility/mean_absolute_error/10"),
-        "identity kept": _Column("identity/kept", 1, percent=True),
-        "by the truth": _Column("identity/truth", 1, percent=True),
-        "change": _Column("minimality/counterfactual"),
-        "true change": _Column("minimality/truth"),
-        "change ÷ true change": _Column("minimality/ratio", 3),
-        "coverage of 50 %": _Column("coverage/varying/0.5", 1, percent=True),
-        "of 90 %": _Column("coverage/varying/0.9", 1, percent=True),
-    }
+
+    def cells(each: CounterfactualResult) -> dict[str, str]:
+        change, covered = each.minimality, each.coverage.varying
+        return {
+            "there and back": _estimated(each.reversibility.get(1)),
+            "10 times": _estimated(each.reversibility.get(10)),
+            "identity kept": _estimated(each.identity.kept, 1, percent=True),
+            "by the truth": _estimated(each.identity.truth, 1, percent=True),
+            "change": _estimated(change.counterfactual),
+            "true change": _estimated(change.truth),
+            "change ÷ true change": _estimated(change.ratio, 3),
+            "coverage of 50 %": _estimated(covered.get(0.5), 1, percent=True),
+            "of 90 %": _estimated(covered.get(0.9), 1, percent=True),
+        }
+
     return _by_intervention(
         "Soundness: reversibility and change in grey levels, identity and coverage in percent",
         results,
-        columns,
+        cells,
     )
 
 
 def _by_intervention(
-    title: str, results: Sequence[CounterfactualResult], columns: Mapping[str, _Column]
+    title: str,
+    results: Sequence[CounterfactualResult],
+    cells: Callable[[CounterfactualResult], dict[str, str]],
 ) -> Table:
-    """A line for each intervention; columns are quantities with their digits."""
-    rows = [
-        [
-            each.question.title,
-            str(each.rows),
-            *(column.text(each.quantities) for column in columns.values()),
-        ]
-        for each in results
-    ]
-    return Table(title, ["intervention", "images", *columns], rows).without_empty_columns()
+    """A line for each intervention; cells by their headings."""
+    rows = [[each.question.title, str(each.rows), *cells(each).values()] for each in results]
+    return Table(
+        title, ["intervention", "images", *cells(results[0])], rows
+    ).without_empty_columns()
 
 
 def noise_table(results: Sequence[NoiseResult]) -> Table:
@@ -396,15 +386,15 @@ def noise_table(results: Sequence[NoiseResult]) -> Table:
         [
             [
                 f"{each.part} of {each.variable}",
-                _correlations(each.quantities),
+                _correlations(each.statistics.correlations),
                 _fixed(_by_chance(each), 3),
                 str(each.rows),
                 str(each.entries),
-                _fixed(each.quantities.get("kolmogorov_smirnov"), 4),
+                _fixed(each.statistics.kolmogorov_smirnov, 4),
                 # Entries of one image depend on each other, so that p would say nothing.
-                _fixed(each.quantities.get("p_value") if each.entries == 1 else None, 3),
-                _fixed(each.quantities.get("mean"), 3),
-                _fixed(each.quantities.get("standard_deviation"), 3),
+                _fixed(each.statistics.p_value if each.entries == 1 else None, 3),
+                _fixed(each.statistics.mean, 3),
+                _fixed(each.statistics.standard_deviation, 3),
             ]
             for each in results
         ],
@@ -414,20 +404,15 @@ def noise_table(results: Sequence[NoiseResult]) -> Table:
 
 def _by_chance(result: NoiseResult) -> float | None:
     """What the largest correlation with an independent parent stays below in 95 % of samples."""
-    if result.rows < 2 or not any(key.startswith("correlation/") for key in result.quantities):
+    if result.rows < 2 or not result.statistics.correlations:
         return None
     # A correlation of n independent pairs is about N(0, 1/n), the largest of m the m-th power.
     single = 0.95 ** (1 / result.entries)
     return min(1.0, NormalDist().inv_cdf((1 + single) / 2) / math.sqrt(result.rows))
 
 
-def _correlations(quantities: Mapping[str, float]) -> str:
-    found = [
-        f"{name.removeprefix('correlation/')} {value:+.3f}"
-        for name, value in quantities.items()
-        if name.startswith("correlation/")
-    ]
-    return ", ".join(found) or _EMPTY
+def _correlations(correlations: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:+.3f}" for name, value in correlations.items()) or _EMPTY
 
 
 _SENTENCES: Mapping[str, Sequence[tuple[str, str]]] = {

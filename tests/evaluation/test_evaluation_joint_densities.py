@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deepscm_pl.data import SyntheticBrainDataModule
-from deepscm_pl.evaluation.densities import _Asked, _asked, _Model, evaluate_densities
+from deepscm_pl.evaluation.densities import _queries, _Query, _Sampler, evaluate_densities
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli
@@ -99,7 +99,7 @@ def test_what_is_observed_together_weighs_together():
         for parameter in scm.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
     given = {"age": 0.5, "height": -0.3}
-    sample = _Model(scm, 20_000).draw(_Asked("sex", given, done=False))
+    sample = _Sampler(scm, 20_000).draw(_Query("sex", given, done=False))
     sex = torch.tensor([[0.0], [1.0]])
     observed = {name: torch.full((2, 1), value) for name, value in given.items()}
     logs = scm.log_prob({"sex": sex, **observed})
@@ -112,4 +112,4 @@ def test_too_many_combinations_are_left_out():
     graph = CausalGraph("a, b, c -> d")
     for values, expected in (([1.0, 2.0], 8), ([1.0, 2.0, 3.0], 0)):
         chosen = dict.fromkeys("abcd", values)
-        assert sum(len(each.given) == 3 for each in _asked(graph, chosen)) == expected
+        assert sum(len(each.given) == 3 for each in _queries(graph, chosen)) == expected

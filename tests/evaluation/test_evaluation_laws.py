@@ -11,7 +11,6 @@ from world_columns import log_prob
 
 from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
 from deepscm_pl.evaluation.counterfactuals import (
-    COVERAGE_LEVELS,
     check_originals,
     evaluate_counterfactuals,
     true_counterfactuals,
@@ -127,18 +126,14 @@ def test_the_truth_is_as_effective_as_the_measurement_allows(oracle):
 
 def test_the_truth_is_covered_as_often_as_it_should():
     found = run(make(), ["thickness=7.5"], test_size=200, num_particles=7, detail_rows=200)[1]
-    quantities = found["thickness=7.5"].quantities
-    told_apart = [level for level in COVERAGE_LEVELS if f"coverage/varying/{level:g}" in quantities]
-    assert told_apart == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # 7 particles span 6/8
-    for level in told_apart:
-        covered = quantities[f"coverage/varying/{level:g}"]
+    result = found["thickness=7.5"]
+    assert list(result.coverage.varying) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]  # 7 span 6/8
+    for level, covered in result.coverage.varying.items():
         assert covered.mean == pytest.approx(level, abs=4 * covered.standard_error)
         assert covered.standard_error < 0.02
     # The mean of particles is a better guess of what is hidden than one of them.
-    assert (
-        quantities["particles/ratio/particle_mean"].mean
-        < 0.9 * quantities["particles/ratio/particle"].mean
-    )
+    ratio = result.particles.ratio
+    assert ratio.particle_mean.mean < 0.9 * ratio.particle.mean
 
 
 def test_particles_that_agree_are_too_sure():
@@ -152,10 +147,9 @@ def test_a_truth_beyond_all_particles_is_never_covered():
     """At no level that is reported, whatever the number of particles."""
     for particles in (2, 4, 19):
         found = run(make(Photograph), ["thickness=7.5"], num_particles=particles)[1]
-        quantities = found["thickness=7.5"].quantities
-        covered = {n: q.mean for n, q in quantities.items() if n.startswith("coverage/varying/")}
+        covered = found["thickness=7.5"].coverage.varying
         assert len(covered) == {2: 3, 4: 6, 19: 9}[particles]
-        assert set(covered.values()) == {0.0}
+        assert {each.mean for each in covered.values()} == {0.0}
 
 
 def test_a_model_that_ignores_the_intervention_is_worth_the_factual():
@@ -282,7 +276,7 @@ def test_several_rows_of_one_person_count_once_as_noise():
 def test_null_interventions_and_cycles_return(oracle):
     found, answers = oracle
     for count in (1, 10):
-        assert found.composition[f"composition/mean_absolute_error/{count}"].mean == 0
+        assert found.composition[count].mean == 0
     for text in ("intensity=224", "intensity+=1"):
         for count in (1, 10):
             key = f"reversibility/mean_absolute_error/{count}"
@@ -298,10 +292,10 @@ def test_drift_adds_up():
     share = (KnownTinyDataModule(test_size=40).variables("test")["image"][:, :, 1:] > 0).double()
     shown = share.mean().item() * 7 / 8
     composition = found.composition
-    once = composition["composition/mean_absolute_error/1"].mean
+    once = composition[1].mean
     assert once == pytest.approx(shown, rel=0.02)
     # A bright pixel stops at 255.
-    ten = composition["composition/mean_absolute_error/10"].mean
+    ten = composition[10].mean
     assert 9 * once < ten <= 10 * once
     cycles = answers["intensity=224"].quantities
     assert cycles["reversibility/mean_absolute_error/1"].mean == pytest.approx(2 * shown, rel=0.02)
@@ -555,7 +549,7 @@ def test_examples_show_no_truth_where_there_is_none():
 def test_without_interventions_the_rest_is_evaluated():
     found, answers = run(make(), [])
     assert answers == {}
-    assert found.composition["composition/mean_absolute_error/10"].mean == 0
+    assert found.composition[10].mean == 0
     assert len(found.noise) == 3
     assert any("no intervention to ask about" in reason for reason in found.left_out)
 
@@ -572,7 +566,7 @@ def test_a_model_in_training_is_evaluated_as_if_it_were_not():
     scm.train()
     scm["thickness"].eval()
     found, _ = run(scm, ["thickness=7"])
-    assert found.composition["composition/mean_absolute_error/1"].mean == 0
+    assert found.composition[1].mean == 0
     assert scm["image"].training
     assert not scm["thickness"].training
 

@@ -14,12 +14,20 @@ from matplotlib.patches import StepPatch
 from rich.console import Console
 
 from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
-from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example
-from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.noise import NoiseResult, NoiseStatistics
 from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.evaluation.results import (
+    CounterfactualResult,
+    CoverageEstimates,
+    EffectivenessEstimates,
+    ErrorEstimates,
+    IdentityEstimates,
+    ImageErrors,
+    MeasurementErrors,
+)
 from deepscm_pl.figures import DensityPanel
 from deepscm_pl.figures import draw_marginal_densities as watched_densities
 from deepscm_pl.figures.output import wrapped
@@ -88,15 +96,17 @@ def check_legible(figure):
 
 def answered(text, particles=0.01, draw=0.02, other=6.0, coverage=None):
     """An intervention with ratios to the error of the factual unchanged."""
-    quantities = {
-        "particles/ratio/particle_mean": Estimate(particles, 0.001, 60),
-        "error/ratio/particle": Estimate(draw, 0.001, 300),
-        "error/mean_absolute_error/stranger": Estimate(3 * other, 0.1, 300),
-        "error/mean_absolute_error/factual": Estimate(3.0, 0.1, 300),
-    }
-    for level, share in (coverage or {}).items():
-        quantities[f"coverage/varying/{level:g}"] = Estimate(share, 0.01, 60)
-    return CounterfactualResult(Question(text), 290, 10, quantities)
+    errors = ErrorEstimates(factual=Estimate(3.0, 0.1, 300), stranger=Estimate(3 * other, 0.1, 300))
+    return CounterfactualResult(
+        Question(text),
+        290,
+        10,
+        error=ImageErrors(errors, ratio=ErrorEstimates(particle=Estimate(draw, 0.001, 300))),
+        particles=ImageErrors(ratio=ErrorEstimates(Estimate(particles, 0.001, 60))),
+        coverage=CoverageEstimates(
+            varying={level: Estimate(share, 0.01, 60) for level, share in (coverage or {}).items()}
+        ),
+    )
 
 
 def labels_of(figure):
@@ -158,8 +168,8 @@ def test_no_error_at_all_is_an_arrow_at_the_end_of_the_axis():
 def test_what_is_not_known_is_not_drawn():
     """One particle has no mean worth a dot; without a baseline there is no ratio to it."""
     result = answered("thickness=1.5")
-    del result.quantities["error/mean_absolute_error/stranger"]
-    figure = draw_errors([result])
+    known = replace(result.error, mean_absolute_error=ErrorEstimates())
+    figure = draw_errors([replace(result, error=known)])
     assert dots(figure.axes[0]) == {("o", False): [0.02]}
     assert not any("mean of" in label for label in labels_of(figure))
 
@@ -434,11 +444,10 @@ def test_tables_are_explained_as_far_as_there_is_something_to_explain():
 
 
 def test_explanations_name_columns_that_there_are():
-    quantities = {
-        "identity/kept": Estimate(0.9, 0.1, 9),
-        "coverage/varying/0.5": Estimate(0.5, 0, 9),
-    }
-    table = soundness_table([CounterfactualResult(Question("a=1"), 9, 0, quantities)])
+    identity = IdentityEstimates(kept=Estimate(0.9, 0.1, 9))
+    coverage = CoverageEstimates(varying={0.5: Estimate(0.5, 0, 9)})
+    result = CounterfactualResult(Question("a=1"), 9, 0, coverage=coverage, identity=identity)
+    table = soundness_table([result])
     said = how_to_read("soundness", table)
     assert "*Identity kept*" in said
     assert "*Coverage*" in said
@@ -455,7 +464,8 @@ def test_independent_noise_stays_below_what_chance_gives(entries, about):
     centred = [each - each.mean(dim=1, keepdim=True) for each in (noises, parents)]
     scaled = [each / each.norm(dim=1, keepdim=True) for each in centred]
     largest = (scaled[0] * scaled[1]).sum(dim=1).abs().amax(dim=1)
-    result = replace(noise(torch.zeros(3), entries), rows=100, quantities={"correlation/b": 0.1})
+    statistics = NoiseStatistics(correlations={"b": 0.1})
+    result = replace(noise(torch.zeros(3), entries), rows=100, statistics=statistics)
     table = noise_table([result])
     limit = float(table.rows[0][list(table.columns).index("by chance up to")])
     assert (largest < limit).double().mean() == pytest.approx(0.95, abs=0.02)
@@ -538,12 +548,10 @@ def test_a_number_stays_with_its_million():
 
 
 def test_large_effects_have_no_decimals_that_hide_their_size():
-    quantities = {
-        f"effectiveness/brain_volume/{key}/{what}": Estimate(value, 1.0, 10)
-        for key in ("intended", "noise_floor")
-        for what, value in (("absolute_error", 53_412.123), ("bias", -12.5), ("unmeasurable", 0.0))
-    }
-    result = CounterfactualResult(Question("brain_volume=1e6"), 10, 0, quantities)
+    measured = MeasurementErrors(*(Estimate(value, 1.0, 10) for value in (53_412.123, -12.5, 0.0)))
+    effectiveness = {"brain_volume": EffectivenessEstimates(measured, noise_floor=measured)}
+    question = Question("brain_volume=1e6")
+    result = CounterfactualResult(question, 10, 0, effectiveness=effectiveness)
     table = effectiveness_table([result], ["brain_volume"], lambda name: "mm³")
     shown = dict(zip(table.columns, table.rows[0], strict=True))
     assert shown["intervention"] == "do(brain_volume = 1 million)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 
@@ -10,11 +11,20 @@ import torch
 
 from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
 from deepscm_pl.evaluation.association import AssociationRow
-from deepscm_pl.evaluation.counterfactuals import CounterfactualResult
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
-from deepscm_pl.evaluation.noise import NoiseResult
+from deepscm_pl.evaluation.noise import NoiseResult, NoiseStatistics
 from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.evaluation.results import (
+    ChangeEstimates,
+    CounterfactualResult,
+    CoverageEstimates,
+    EffectivenessEstimates,
+    ErrorEstimates,
+    IdentityEstimates,
+    ImageErrors,
+    MeasurementErrors,
+)
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.tables import (
     density_table,
@@ -33,19 +43,32 @@ from tiny import KnownTinyDataModule
 MEASURES = ("mean_absolute_error", "peak_signal_to_noise_ratio", "structural_similarity")
 
 
-class Numbers(dict):
-    """A quantity for every name, each another number."""
+def numbered(question, *attributes):
+    """A result in which every estimate is another number."""
+    count = itertools.count(1)
 
-    def __missing__(self, name):
-        rows = 500 if name.startswith(("particles", "reversibility", "coverage")) else 10_000
-        self[name] = Estimate(float(len(self) + 1), 0.1, rows)
-        return self[name]
+    def estimate(rows=10_000):
+        return Estimate(float(next(count)), 0.1, rows)
 
-    def __contains__(self, name):
-        return True
+    def errors(rows):
+        return ImageErrors(*(ErrorEstimates(*(estimate(rows) for _ in range(4))) for _ in range(4)))
 
-    def get(self, name, otherwise=None):
-        return self[name]
+    def measured():
+        return MeasurementErrors(estimate(), estimate(), estimate())
+
+    return CounterfactualResult(
+        Question(question),
+        10_000,
+        0,
+        errors(10_000),
+        ChangeEstimates(estimate(), estimate(), estimate()),
+        {},
+        errors(500),
+        CoverageEstimates(varying={level: estimate(500) for level in (0.5, 0.9)}),
+        {name: EffectivenessEstimates(measured(), measured(), measured()) for name in attributes},
+        IdentityEstimates(estimate(), estimate()),
+        {count: estimate(500) for count in (1, 10)},
+    )
 
 
 def cells(table):
@@ -55,7 +78,7 @@ def cells(table):
 
 @pytest.fixture
 def result():
-    return CounterfactualResult(Question("thickness=3"), 10_000, 0, Numbers())
+    return numbered("thickness=3", "thickness")
 
 
 def test_errors_are_under_their_headings(result):
@@ -73,7 +96,7 @@ def test_errors_are_under_their_headings(result):
 
 
 def test_no_column_is_cut_off_where_the_terminal_is_narrow(capsys):
-    both = CounterfactualResult(Question("thickness=1.5, intensity=224"), 10_000, 0, Numbers())
+    both = numbered("thickness=1.5, intensity=224")
     for table in (error_table([both]), soundness_table([both])):
         print_table(table)
         lines = capsys.readouterr().out.splitlines()
@@ -146,8 +169,9 @@ def test_soundness_is_under_its_headings(result):
 
 
 def test_percentages_and_interventions_are_written_as_everywhere():
-    quantities = {"identity/kept": Estimate(0.98765, 0.01, 50)}
-    result = CounterfactualResult(Question("intensity-=30, thickness*=2"), 50, 0, quantities)
+    identity = IdentityEstimates(kept=Estimate(0.98765, 0.01, 50))
+    question = Question("intensity-=30, thickness*=2")
+    result = CounterfactualResult(question, 50, 0, identity=identity)
     shown = cells(soundness_table([result]))
     assert shown == {
         "intervention": "do(intensity − 30, thickness × 2)",
@@ -168,14 +192,8 @@ def test_densities_and_noise_are_under_their_headings():
         "distance": "2.5",
         "two samples of the world": "1.5",
     }
-    quantities = {
-        "kolmogorov_smirnov": 0.1,
-        "p_value": 0.2,
-        "mean": 0.3,
-        "standard_deviation": 0.4,
-        "correlation/b": 0.5,
-    }
-    shown = cells(noise_table([NoiseResult("a", "u", 30, 0, 1, quantities, sample)]))
+    statistics = NoiseStatistics(0.1, 0.2, 0.3, 0.4, correlations={"b": 0.5})
+    shown = cells(noise_table([NoiseResult("a", "u", 30, 0, 1, statistics, sample)]))
     assert shown == {
         "noise": "u of a",
         "correlation with parents": "b +0.500",

@@ -1,15 +1,11 @@
-"""Metrics as pure functions: one value per image, or one per sample."""
+"""Metrics as pure functions, with one value per image or per sample."""
 
 from typing import TYPE_CHECKING
 
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.metrics.functional.coverage import (
-        RankInterval,
-        rank_interval,
-        widest_level,
-    )
+    from deepscm_pl.metrics.functional.coverage import RankInterval, rank_interval, widest_level
     from deepscm_pl.metrics.functional.distances import (
         KolmogorovSmirnov,
         kolmogorov_smirnov,

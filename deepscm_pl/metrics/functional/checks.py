@@ -1,4 +1,4 @@
-"""Checks of what metrics are given: shapes and devices must agree, nothing is broadcast."""
+"""Checks of the arguments of metrics: shapes and devices must agree, nothing is broadcast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 __all__ = [
     "at_least_single",
-    "require_finite",
+    "require_finite_values",
     "require_images",
     "require_particles",
     "require_same_device",
@@ -19,11 +19,7 @@ _AXES = {2: "H, W", 3: "D, H, W"}
 
 
 def require_same_device(**tensors: Tensor) -> None:
-    """Raise unless all tensors are on one device.
-
-    Raises:
-        ValueError: Naming two arguments and their devices.
-    """
+    """Raise ValueError unless all tensors are on one device."""
     (first, reference), *others = tensors.items()
     for name, tensor in others:
         if tensor.device != reference.device:
@@ -34,11 +30,7 @@ def require_same_device(**tensors: Tensor) -> None:
 
 
 def require_same_shape(**tensors: Tensor) -> None:
-    """Raise unless all tensors are on one device and of the shape of the last.
-
-    Raises:
-        ValueError: Naming two arguments and their shapes, or their devices.
-    """
+    """Raise ValueError unless all tensors have the device and the shape of the last one."""
     require_same_device(**tensors)
     *others, (last, reference) = tensors.items()
     for name, tensor in others:
@@ -50,14 +42,11 @@ def require_same_shape(**tensors: Tensor) -> None:
 
 
 def require_images(spatial_dims: int, **tensors: Tensor) -> None:
-    """Raise unless all tensors are batches of images of one shape, on one device.
+    """Raise ValueError unless all tensors are batches of images of one shape, on one device.
 
     Args:
         spatial_dims: 2 for images ``(*batch, C, H, W)``, 3 for volumes ``(*batch, C, D, H, W)``.
         **tensors: By the names of their arguments.
-
-    Raises:
-        ValueError: If ``spatial_dims`` is another number, or naming the argument and what came.
     """
     if spatial_dims not in _AXES:
         raise ValueError(
@@ -72,34 +61,23 @@ def require_images(spatial_dims: int, **tensors: Tensor) -> None:
         )
 
 
-def spatial_dims_of(**tensors: Tensor) -> int:
-    """2 for a batch of images ``(B, C, H, W)``, 3 for one of volumes ``(B, C, D, H, W)``.
-
-    Args:
-        **tensors: One tensor, by the name of its argument.
-
-    Raises:
-        ValueError: If it is neither.
+def spatial_dims_of(name: str, images: Tensor) -> int:
+    """Return 2 for images ``(B, C, H, W)``, 3 for volumes ``(B, C, D, H, W)``, or raise ValueError.
 
     Example:
-        >>> spatial_dims_of(truth=torch.zeros(5, 1, 28, 28))
+        >>> spatial_dims_of("truth", torch.zeros(5, 1, 28, 28))
         2
     """
-    ((name, tensor),) = tensors.items()
-    if tensor.dim() - 2 not in _AXES:
+    if images.dim() - 2 not in _AXES:
         raise ValueError(
             f"{name}: expected images (B, C, H, W) or volumes (B, C, D, H, W), but got "
-            f"{tuple(tensor.shape)}; reshape them."
+            f"{tuple(images.shape)}; reshape them."
         )
-    return tensor.dim() - 2
+    return images.dim() - 2
 
 
 def require_particles(**tensors: Tensor) -> None:
-    """Raise unless the first tensor is the second with a leading dimension of particles.
-
-    Raises:
-        ValueError: Naming both arguments and their shapes, or their devices.
-    """
+    """Raise ValueError unless the first tensor is shaped like the second, with particles first."""
     require_same_device(**tensors)
     (name, particles), (other, reference) = tensors.items()
     if particles.dim() == 0 or particles.shape[1:] != reference.shape or len(particles) == 0:
@@ -110,21 +88,16 @@ def require_particles(**tensors: Tensor) -> None:
         )
 
 
-def require_finite(**tensors: Tensor) -> None:
-    """Raise if a tensor holds NaN or infinity.
-
-    Raises:
-        ValueError: Naming the argument and how many of its values are at fault.
-    """
+def require_finite_values(**tensors: Tensor) -> None:
+    """Raise ValueError if a tensor contains NaN or infinity."""
     for name, tensor in tensors.items():
-        broken = int((~torch.isfinite(tensor)).sum())
-        if broken:
+        if invalid := int((~torch.isfinite(tensor)).sum()):
             raise ValueError(
-                f"{name}: expected finite numbers, but {broken} of {tensor.numel()} are NaN or "
+                f"{name}: expected finite numbers, but {invalid} of {tensor.numel()} are NaN or "
                 "infinite; remove them first."
             )
 
 
 def at_least_single(tensor: Tensor) -> Tensor:
-    """``tensor`` in floating point of at least single precision, in which bytes do not wrap."""
+    """Convert bytes and half precision to single precision, in which differences do not wrap."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()

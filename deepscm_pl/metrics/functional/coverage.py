@@ -1,4 +1,4 @@
-"""Does the truth fall within predicted intervals as often as it should?"""
+"""Coverage of the truth by predicted intervals."""
 
 from __future__ import annotations
 
@@ -6,34 +6,30 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from deepscm_pl.metrics.functional.checks import require_finite, require_particles
+from deepscm_pl.metrics.functional.checks import require_finite_values, require_particles
 
-__all__ = [
-    "RankInterval",
-    "rank_interval",
-    "widest_level",
-]
+__all__ = ["RankInterval", "rank_interval", "widest_level"]
 
 
 class RankInterval(NamedTuple):
-    """Where the truth lies among particles, as a share of them: an interval within [0, 1].
+    """Rank of the truth among P particles, as an interval within [0, 1].
 
     Attributes:
         lower: (number of particles below the truth) / (P + 1).
-        upper: (number of particles not above it, plus one) / (P + 1).
+        upper: (number of particles not above the truth, plus one) / (P + 1).
     """
 
     lower: Tensor
     upper: Tensor
 
     def coverage(self, level: float) -> Tensor:
-        """The probability that the central interval at ``level`` covers the truth, for each value.
+        """Return the probability that the central interval at ``level`` covers each value.
 
         The interval covers the truth if its randomised transform (see :func:`rank_interval`) lies
-        within (1 − level)/2 and (1 + level)/2. Instead of drawing the transform, this is the share
-        of its interval that lies within: nothing is random, and for an exact predictive
-        distribution the mean is ``level``, also where values tie and for few particles. A pixel
-        in which all particles and the truth agree counts as ``level``.
+        between (1 − level)/2 and (1 + level)/2. Instead of drawing the transform, this returns the
+        fraction of its interval between these bounds. The result is deterministic, and its mean
+        under an exact predictive distribution is ``level``, even with ties and few particles. A
+        pixel in which all particles and the truth are equal counts as ``level``.
 
         Raises:
             ValueError: If ``level`` is not between 0 and 1.
@@ -45,13 +41,13 @@ class RankInterval(NamedTuple):
 
 
 def rank_interval(particles: Tensor, truth: Tensor) -> RankInterval:
-    """The rank of the truth among P particles, as the interval over which it may be drawn.
+    """Compute the interval from which the rank of the truth among P particles is drawn.
 
-    If the particles are draws from the distribution that the truth comes from, all P + 1 are
-    exchangeable. The rank of the truth, ties broken at random, is then uniform on 0, …, P, and
-    (rank + U) / (P + 1) with U ~ Uniform(0, 1) is uniform on (0, 1): the randomised probability
-    integral transform (Czado, Gneiting and Held 2009, "Predictive model assessment for count
-    data"). Given the values, it is uniform on the interval that this function returns.
+    If the particles come from the distribution of the truth, all P + 1 values are exchangeable. The
+    rank of the truth, ties broken at random, is then uniform on 0, …, P, and (rank + U) / (P + 1)
+    with U ~ Uniform(0, 1) is uniform on (0, 1): the randomised probability integral transform
+    (Czado, Gneiting and Held 2009, "Predictive model assessment for count data"). Given the values,
+    it is uniform on the returned interval.
 
     Args:
         particles: ``(P, *shape)``.
@@ -61,22 +57,20 @@ def rank_interval(particles: Tensor, truth: Tensor) -> RankInterval:
         Two tensors ``(*shape,)`` in double precision.
 
     Raises:
-        ValueError: If shapes or devices do not match, there is no particle, or a value is not
-            finite.
+        ValueError: If shapes or devices differ, there is no particle, or a value is not finite.
     """
     require_particles(particles=particles, truth=truth)
-    require_finite(particles=particles, truth=truth)
+    require_finite_values(particles=particles, truth=truth)
     count = len(particles) + 1
     below, not_above = (particles < truth).sum(dim=0), (particles <= truth).sum(dim=0)
     return RankInterval(below.double() / count, (not_above + 1).double() / count)
 
 
 def widest_level(num_particles: int) -> float:
-    """(P − 1)/(P + 1), the level of the interval from the least to the greatest of P particles.
+    """Return (P − 1)/(P + 1), the level of the interval between the extremes of P particles.
 
-    Exchangeable with P particles, the truth lies beyond all of them with probability 2/(P + 1). A
-    wider interval reaches beyond the particles: part of it counts as covered wherever the truth is,
-    so that coverage would look better than it is.
+    A truth that is exchangeable with the particles lies outside with probability 2/(P + 1). A wider
+    interval counts as partly covered wherever the truth is, which would overestimate coverage.
 
     Example:
         >>> widest_level(19)

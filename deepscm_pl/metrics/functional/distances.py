@@ -1,4 +1,4 @@
-"""Distances of distributions, and correlations."""
+"""Distances between distributions, and correlations."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ from scipy import stats
 from torch import Tensor
 
 from deepscm_pl.metrics.functional.checks import (
-    require_finite,
+    require_finite_values,
     require_same_device,
     require_same_shape,
 )
 
-__all__ = [
-    "KolmogorovSmirnov",
-    "kolmogorov_smirnov",
-    "pearson_correlation",
-    "wasserstein_distance",
-]
+__all__ = ["KolmogorovSmirnov", "kolmogorov_smirnov", "pearson_correlation", "wasserstein_distance"]
 
 
 class KolmogorovSmirnov(NamedTuple):
-    """The result of a Kolmogorov–Smirnov test.
+    """Result of a Kolmogorov–Smirnov test.
 
     Attributes:
         statistic: The largest distance between the two distribution functions, 0 to 1.
-        p_value: The probability of at least this statistic, were the N values independent draws
+        p_value: Probability of at least this statistic if the N values are independent draws
             from N(0, 1).
     """
 
@@ -36,7 +31,7 @@ class KolmogorovSmirnov(NamedTuple):
 
 
 def kolmogorov_smirnov(sample: Tensor) -> KolmogorovSmirnov:
-    """sup |F_N(x) − Φ(x)|, F_N the distribution function of a sample and Φ that of N(0, 1).
+    """Compute sup |F_N(x) − Φ(x)| between the distribution functions of a sample and of N(0, 1).
 
     Args:
         sample: ``(N,)``.
@@ -49,8 +44,8 @@ def kolmogorov_smirnov(sample: Tensor) -> KolmogorovSmirnov:
         0.5
     """
     _require_sample("sample", sample)
-    found = stats.kstest(sample.detach().double().cpu().numpy(), "norm")
-    return KolmogorovSmirnov(float(found.statistic), float(found.pvalue))
+    result = stats.kstest(sample.detach().double().cpu().numpy(), "norm")
+    return KolmogorovSmirnov(float(result.statistic), float(result.pvalue))
 
 
 def wasserstein_distance(
@@ -59,17 +54,16 @@ def wasserstein_distance(
     first_weight: Tensor | None = None,
     second_weight: Tensor | None = None,
 ) -> float:
-    """∫ |F(x) − G(x)| dx between the distribution functions of two samples, exactly.
+    """Compute ∫ |F(x) − G(x)| dx between the distribution functions of two samples, exactly.
 
-    The least mean distance over which probability has to be moved to turn one distribution into the
-    other (Wasserstein-1), in the units of the samples.
+    This is Wasserstein-1, the least mean distance over which probability has to be moved to turn
+    one distribution into the other, in the units of the samples.
 
     Args:
         first: ``(N,)``.
         second: ``(M,)``.
-        first_weight: Weights of the first sample, ``(N,)``, at least zero and not all zero; their
-            scale does not matter. Equal weights if left out.
-        second_weight: Weights of the second sample, ``(M,)``.
+        first_weight: ``(N,)``, nonnegative and not all zero, on any scale; None for equal weights.
+        second_weight: ``(M,)``, likewise.
 
     Raises:
         ValueError: If a sample is not one-dimensional, empty or not finite, weights are negative,
@@ -80,8 +74,10 @@ def wasserstein_distance(
         2.0
     """
     require_same_device(first=first, second=second)
-    samples = (("first", first, first_weight), ("second", second, second_weight))
-    weights = [_checked_weight(*each) for each in samples]
+    weights = [
+        _checked_weight("first", first, first_weight),
+        _checked_weight("second", second, second_weight),
+    ]
     arrays = [each.detach().double().cpu().numpy() for each in (first, second, *weights)]
     return float(stats.wasserstein_distance(*arrays))
 
@@ -92,25 +88,24 @@ def _require_sample(name: str, sample: Tensor) -> None:
             f"{name}: expected a sample of shape (N,), N of at least 1, but got "
             f"{tuple(sample.shape)}; flatten it."
         )
-    require_finite(**{name: sample})
+    require_finite_values(**{name: sample})
 
 
 def _checked_weight(name: str, sample: Tensor, weight: Tensor | None) -> Tensor:
-    """The weights of a sample, equal ones if there are none."""
     _require_sample(name, sample)
     weight = torch.ones_like(sample) if weight is None else weight
     require_same_shape(**{f"{name}_weight": weight, name: sample})
-    require_finite(**{f"{name}_weight": weight})
+    require_finite_values(**{f"{name}_weight": weight})
     if bool((weight < 0).any()) or not bool((weight > 0).any()):
         raise ValueError(
-            f"{name}_weight: expected weights of at least zero, not all zero, but got a "
-            f"smallest of {weight.min().item():g} and a largest of {weight.max().item():g}."
+            f"{name}_weight: expected weights of at least zero, not all zero, but got a minimum of "
+            f"{weight.min().item():g} and a maximum of {weight.max().item():g}."
         )
     return weight
 
 
 def pearson_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """The linear correlation of each column of one sample with each column of another.
+    """Compute the linear correlation of each column of one sample with each column of another.
 
     Args:
         first: ``(N, A)``.
@@ -120,20 +115,14 @@ def pearson_correlation(first: Tensor, second: Tensor) -> Tensor:
         ``(A, B)`` in double precision, −1 to 1; NaN where a column is constant.
 
     Raises:
-        ValueError: If the samples are not two-dimensional, of different length or device, shorter
-            than 2 or not finite.
+        ValueError: If the samples are not two-dimensional, differ in length or device, have fewer
+            than 2 rows or are not finite.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [2.0]])
         >>> pearson_correlation(x, torch.cat([3 * x, -x], dim=1)).round(decimals=6)
         tensor([[ 1., -1.]], dtype=torch.float64)
     """
-    first, second = _paired(first, second)
-    x, y = (_standardised(values) for values in (first, second))
-    return (x.T @ y).clamp(-1, 1)
-
-
-def _paired(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     require_same_device(first=first, second=second)
     for name, sample in (("first", first), ("second", second)):
         if sample.dim() != 2 or len(sample) < 2:
@@ -145,13 +134,14 @@ def _paired(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"first: expected as many rows as second, {len(second)}, but got {len(first)}."
         )
-    require_finite(first=first, second=second)
-    return first.double(), second.double()
+    require_finite_values(first=first, second=second)
+    x, y = (_standardised(values.double()) for values in (first, second))
+    return (x.T @ y).clamp(-1, 1)
 
 
 def _standardised(values: Tensor) -> Tensor:
     """Columns of mean zero and length one; NaN where constant."""
     centred = values - values.mean(dim=0)
-    # The mean of equal numbers may be off by rounding; they are constant all the same.
+    # Rounding can move the mean of equal numbers, so that their deviations are not exactly zero.
     constant = (values == values[0]).all(dim=0)
     return (centred / centred.norm(dim=0)).masked_fill(constant, torch.nan)

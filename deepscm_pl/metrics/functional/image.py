@@ -1,4 +1,4 @@
-"""How good an image, or its likelihood, is."""
+"""Errors of images, and bits per dimension of their likelihood."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ __all__ = [
     "structural_similarity",
 ]
 
+_WINDOW_RADIUS = 5
+_WINDOW_DEVIATION = 1.5
+
 
 def bits_per_dimension(log_prob: Tensor, dimensions: int) -> Tensor:
-    """−log p(x) / (D log 2): bits needed for each of the D pixels and channels.
+    """Compute −log p(x) / (D log 2), the bits needed for each of D values (pixels × channels).
 
     Args:
-        log_prob: log p(x) or a lower bound of it, in nats, ``(*batch,)``.
+        log_prob: log p(x), or a lower bound of it, in nats, ``(*batch,)``.
         dimensions: D.
 
     Example:
@@ -35,7 +38,7 @@ def bits_per_dimension(log_prob: Tensor, dimensions: int) -> Tensor:
 
 
 def mean_absolute_error(image: Tensor, target: Tensor, spatial_dims: int = 2) -> Tensor:
-    """Mean of |image − target| over channels and pixels, for each image, in grey levels.
+    """Compute the mean of |image − target| over channels and pixels, in grey levels.
 
     Args:
         image: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``.
@@ -46,8 +49,7 @@ def mean_absolute_error(image: Tensor, target: Tensor, spatial_dims: int = 2) ->
         ``(*batch,)``.
 
     Raises:
-        ValueError: If the shapes differ, which are not broadcast, or the devices, or
-            ``spatial_dims`` is neither.
+        ValueError: If shapes or devices differ, or ``spatial_dims`` is neither 2 nor 3.
 
     Example:
         >>> import torch
@@ -64,30 +66,30 @@ def peak_signal_to_noise_ratio(
     ceiling: float = 100.0,
     spatial_dims: int = 2,
 ) -> Tensor:
-    """10 log₁₀(L² / MSE) for each image, in decibels, MSE the mean of (image − target)².
+    """Compute 10 log₁₀(L² / MSE) of each image, in decibels.
 
-    The ratio of identical images is infinite; so that means over images stay finite, it counts as
-    ``ceiling``. The default lies above the ratio of images that differ by one grey level in one of
-    150,000 pixels.
+    The ratio of identical images, which is infinite, counts as ``ceiling``, so that means over
+    images stay finite. Images that differ by one grey level in one of 150,000 pixels are below the
+    default.
 
     Args:
         image: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``.
         target: The same shape.
         data_range: L, in grey levels.
-        ceiling: The largest ratio that is returned, in decibels; ``math.inf`` for none.
+        ceiling: The largest returned ratio, in decibels; ``math.inf`` for no limit.
         spatial_dims: 2 for images, 3 for volumes.
 
     Returns:
         ``(*batch,)``.
 
     Raises:
-        ValueError: If the shapes or the devices differ, ``data_range`` is not positive, or
-            ``spatial_dims`` is neither.
+        ValueError: If shapes or devices differ, ``data_range`` is not positive, or
+            ``spatial_dims`` is neither 2 nor 3.
 
     Example:
         >>> import torch
-        >>> black, white = torch.zeros(1, 8, 8), torch.full((1, 8, 8), 255.0)
-        >>> peak_signal_to_noise_ratio(white, black), peak_signal_to_noise_ratio(white, white)
+        >>> dark, bright = torch.zeros(1, 8, 8), torch.full((1, 8, 8), 255.0)
+        >>> peak_signal_to_noise_ratio(bright, dark), peak_signal_to_noise_ratio(bright, bright)
         (tensor(0.), tensor(100.))
     """
     if not data_range > 0:
@@ -102,25 +104,21 @@ def _error(image: Tensor, target: Tensor, spatial_dims: int) -> Tensor:
     return at_least_single(image) - at_least_single(target)
 
 
-_WINDOW_REACH = 5
-_WINDOW_DEVIATION = 1.5
-
-
 def structural_similarity(
     image: Tensor, target: Tensor, data_range: float = 255.0, spatial_dims: int = 2
 ) -> Tensor:
-    r"""Mean over windows of how alike two images are, 1 for identical ones, for each image.
+    r"""Compute the structural similarity (SSIM) of each image, 1 for identical images.
 
     .. math::
         \frac{(2 \mu_x \mu_y + c_1)(2 \sigma_{xy} + c_2)}
              {(\mu_x^2 + \mu_y^2 + c_1)(\sigma_x^2 + \sigma_y^2 + c_2)},
         \qquad c_1 = (0.01 L)^2, \; c_2 = (0.03 L)^2
 
-    with means, variances and covariance under a Gaussian window of 11 × 11 pixels and standard
-    deviation 1.5 around every pixel, averaged over pixels and channels (Wang et al. 2004, "Image
-    quality assessment: from error visibility to structural similarity"). Of volumes the window has
-    11 × 11 × 11 voxels. Beyond its border an image goes on as its reflection, as in torchmetrics;
-    images may be smaller than the window.
+    Means, variances and the covariance are weighted by a Gaussian window of 11 × 11 pixels (11 ×
+    11 × 11 voxels) and standard deviation 1.5 around every pixel, and the result is averaged over
+    pixels and channels (Wang et al. 2004, "Image quality assessment: from error visibility to
+    structural similarity"). Images are reflected at their borders, as in torchmetrics, and may be
+    smaller than the window.
 
     Args:
         image: ``(*batch, C, H, W)``, or volumes ``(*batch, C, D, H, W)``.
@@ -132,8 +130,8 @@ def structural_similarity(
         ``(*batch,)``.
 
     Raises:
-        ValueError: If the shapes or the devices differ, ``data_range`` is not positive, or
-            ``spatial_dims`` is neither.
+        ValueError: If shapes or devices differ, ``data_range`` is not positive, or
+            ``spatial_dims`` is neither 2 nor 3.
 
     Example:
         >>> image = 255 * torch.rand(2, 1, 28, 28)
@@ -155,11 +153,13 @@ def structural_similarity(
 
 
 def _smooth(images: Tensor, spatial_dims: int) -> Tensor:
-    """Weighted means around every element, of the same shape; the window is separable."""
+    """Weighted means around every pixel, of the same shape; the window is separable."""
     *slices, rows, columns = (
         _averages(length).to(images) for length in images.shape[-spatial_dims:]
     )
-    with torch.autocast(images.device.type, enabled=False):  # differences of large squares follow
+    with torch.autocast(
+        images.device.type, enabled=False
+    ):  # float32, as large squares are subtracted
         smooth: Tensor = rows @ (images @ columns.T)
         for averages in slices:
             smooth = (averages @ smooth.flatten(-2)).unflatten(-1, images.shape[-2:])
@@ -167,11 +167,11 @@ def _smooth(images: Tensor, spatial_dims: int) -> Tensor:
 
 
 def _averages(length: int) -> Tensor:
-    """The matrix of Gaussian averages over the neighbours of each place, ``(length, length)``."""
-    offsets = torch.arange(-_WINDOW_REACH, _WINDOW_REACH + 1)
+    """Matrix that averages the neighbours of each position, ``(length, length)``."""
+    offsets = torch.arange(-_WINDOW_RADIUS, _WINDOW_RADIUS + 1)
     weights = torch.exp(-0.5 * (offsets.double() / _WINDOW_DEVIATION) ** 2)
     period = max(2 * (length - 1), 1)
-    places = (torch.arange(length)[:, None] + offsets) % period
-    reflected = torch.where(places < length, places, period - places)
+    positions = (torch.arange(length)[:, None] + offsets) % period
+    reflected = torch.where(positions < length, positions, period - positions)
     averages = torch.zeros(length, length, dtype=torch.float64)
     return averages.scatter_add_(1, reflected, (weights / weights.sum()).expand(length, -1))
