@@ -1,4 +1,4 @@
-"""Figures whose texts are texts, whatever characters they have."""
+"""Figures with plain texts, their files, and helpers for texts and axes."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ __all__ = [
 class PlainFigure(Figure):
     """A figure that draws dollar signs and backslashes as they are, not as mathematics.
 
-    Names of classes and units come from files: as mathematics, ``$x^{$`` would end the program, and
-    TeX could read files. Whoever draws the figure, a file, a notebook or TensorBoard, its texts are
-    plain, without characters that have no picture, and not longer than a picture can be.
+    Names of classes and units come from files: as mathematics, ``$x^{$`` would raise an error, and
+    TeX could read files. Texts are also escaped and shortened by
+    :func:`~deepscm_pl.escaping.for_picture`.
     """
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw the figure, its texts as they are."""
+        """Draw the figure with plain texts."""
         for text in self.findobj(Text):
             _make_plain(text)
         for axis in self.findobj(Axis):
@@ -59,7 +59,7 @@ class PlainFigure(Figure):
             if isinstance(formatter, ScalarFormatter):
                 formatter.set_usetex(False)
                 formatter.set_useMathText(False)
-        # For the ticks that are made on the way.
+        # Ticks are created while the figure is drawn.
         with rc_context({"text.parse_math": False, "text.usetex": False}):
             super().draw(renderer)
 
@@ -98,7 +98,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
-    """The pixels of a figure, ``(height, width, 3)``, red, green and blue from 0 to 255."""
+    """Return the pixels of a figure, ``(height, width, 3)``, red, green and blue from 0 to 255."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -148,13 +148,13 @@ def height_of(texts: Iterable[str], size: float) -> float:
 def figure_of_panels(
     count: int, width: float, height: float, below: float = 0.5
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with axes for each of several panels, at most three beside each other.
+    """Create a figure with axes for each panel, at most three beside each other.
 
     Args:
         count: Number of panels.
-        width: Of a panel, in inches.
-        height: Of a panel, in inches.
-        below: Room for a legend, in inches.
+        width: Width of a panel, in inches.
+        height: Height of a panel, in inches.
+        below: Height of the legend, in inches.
 
     Raises:
         ValueError: If there is no panel.
@@ -169,7 +169,7 @@ def figure_of_panels(
 
 
 def finish_axes(axes: Axes) -> None:
-    """Small readable ticks, and no frame above and on the right; call it when all is drawn."""
+    """Format ticks, and remove the frame above and on the right; call it after drawing."""
     axes.tick_params(labelsize=8)
     axes.yaxis.get_offset_text().set_fontsize(8)
     make_ticks_readable(axes)
@@ -177,14 +177,14 @@ def finish_axes(axes: Axes) -> None:
 
 
 def as_array(values: Tensor) -> NDArray[np.float64]:
-    """The values of a tensor in double precision."""
+    """Return the values of a tensor in double precision."""
     array: NDArray[np.float64] = values.detach().cpu().double().numpy()
     return array
 
 
 _LARGE, _MILLION, _SMALL_NUMBERS = 1e4, 1e6, 1e-4
 _MOST = 5
-"""Intervals between large numbers, which are long."""
+"""Largest number of intervals between large numbers."""
 _STEPS = (1, 2, 5, 10)
 _MOST_DIGITS = 6
 _EXPONENT = re.compile(r"^1e([-−]?\d+)")
@@ -192,10 +192,9 @@ _RAISED = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def make_ticks_readable(axes: Axes) -> None:
-    """Write large numbers along both axes in full, or in millions as the label then says.
+    """Write large numbers on both axes in full, or in millions with a label to match.
 
-    Small ones are multiples of a power of ten; axes of everyday numbers stay as they are. Call it
-    when everything is drawn and labelled.
+    Very small ones are multiples of a power of ten. Call it after drawing.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -207,44 +206,37 @@ def make_ticks_readable(axes: Axes) -> None:
         'volume (million mm³)'
     """
     for axis in (axes.xaxis, axes.yaxis):
-        _make_readable(axis)
+        largest = max(abs(end) for end in axis.get_view_interval())
+        scale = _MILLION if largest >= _MILLION else 1.0
+        if largest >= _LARGE:
+            axis.set_major_locator(MaxNLocator(_MOST, steps=_STEPS))
+            axis.set_major_formatter(
+                FuncFormatter(lambda value, _, s=scale: format_number(value / s, _MOST_DIGITS))
+            )
+        elif largest < _SMALL_NUMBERS:
+            axis.set_major_formatter(_PowersOfTen())
+        if scale > 1:
+            before, bracket, unit = axis.get_label_text().partition("(")
+            axis.set_label_text(
+                f"{before}{bracket}million {unit}" if bracket else f"{before} (millions)"
+            )
 
 
 class _PowersOfTen(ScalarFormatter):
-    """Numbers, and at the end of the axis the power of ten that they are multiples of."""
+    """Format numbers as multiples of a power of ten, which is written at the end of the axis."""
 
     def __init__(self) -> None:
         super().__init__(useMathText=False)
 
     def get_offset(self) -> str:
-        """Such as ``×10⁻⁶``, for figures do without mathematics."""
+        """Return such as ``×10⁻⁶`` without mathematics."""
         return _EXPONENT.sub(
             lambda found: f"×10{found[1].translate(_RAISED)}", super().get_offset()
         )
 
 
-def _make_readable(axis: Axis) -> None:
-    largest = max(abs(end) for end in axis.get_view_interval())
-    scale = _MILLION if largest >= _MILLION else 1.0
-    if largest >= _LARGE:
-        axis.set_major_locator(MaxNLocator(_MOST, steps=_STEPS))
-        axis.set_major_formatter(
-            FuncFormatter(lambda value, _: format_number(value / scale, _MOST_DIGITS))
-        )
-    elif largest < _SMALL_NUMBERS:
-        axis.set_major_formatter(_PowersOfTen())
-    if scale > 1:
-        axis.set_label_text(_in_millions(axis.get_label_text()))
-
-
-def _in_millions(label: str) -> str:
-    """The label of an axis whose numbers are millions."""
-    before, bracket, unit = label.partition("(")
-    return f"{before}{bracket}million {unit}" if bracket else f"{label} (millions)"
-
-
 def captions(scm: StructuralCausalModel, values: Variables) -> list[str]:
-    """For each row of values its scalars, a line each.
+    """Return a caption for each row, with a line for each scalar variable.
 
     Args:
         scm: The model.
