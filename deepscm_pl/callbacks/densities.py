@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
+    Figures,
     check_scalars,
     given_units,
 )
@@ -109,9 +109,7 @@ class AttributeDensities(FigureCallback):
         chosen = self.chosen(scm)
         return [edge for edge in scm.graph.edges if edge[0] in chosen and edge[1] in chosen]
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw the figures ``marginal`` and ``joint``."""
         if not self.chosen(scm):
             return
@@ -119,9 +117,13 @@ class AttributeDensities(FigureCallback):
         factual = {name: observations[name] for name in part.graph.nodes}
         samples = part.sample(self.num_observations)
         yield "marginal", draw_marginal_densities(self.marginal_panels(part, factual, samples))
-        panels = [
-            self._joint_panel(part, pair, factual, samples) for pair in self.chosen_pairs(scm)
-        ]
+        labels = {name: each.label for name, each in self.described(scm).items()}
+        panels = []
+        for pair in self.chosen_pairs(scm):
+            x, y = (_evenly(torch.cat([factual[name], samples[name]])) for name in pair)
+            observed = torch.cat([factual[name].flatten(1) for name in pair], dim=-1)
+            density = joint_density(part, pair, (x, y), samples)
+            panels.append(JointPanel(labels[pair[0]], labels[pair[1]], observed, x, y, density))
         if panels:
             yield "joint", draw_joint_densities(panels)
 
@@ -143,25 +145,6 @@ class AttributeDensities(FigureCallback):
             )
             for name in self.chosen(scm)
         ]
-
-    def _joint_panel(
-        self,
-        scm: StructuralCausalModel,
-        pair: tuple[str, ...],
-        factual: Variables,
-        samples: Variables,
-    ) -> JointPanel:
-        observed = torch.cat([factual[name].flatten(1) for name in pair], dim=-1)
-        described = self.described(scm)
-        x, y = (_evenly(torch.cat([factual[name], samples[name]])) for name in pair)
-        return JointPanel(
-            described[pair[0]].label,
-            described[pair[1]].label,
-            observed,
-            x,
-            y,
-            joint_density(scm, pair, (x, y), samples),
-        )
 
     def _part(self, scm: StructuralCausalModel) -> StructuralCausalModel:
         pairs = [name for pair in self.chosen_pairs(scm) for name in pair]
@@ -226,9 +209,7 @@ class NoiseHistograms(FigureCallback):
             return "all variables of the model are categories."
         return None
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw the figure ``inferred`` of all noise."""
         histograms: dict[str, Tensor] = {}
         latents: dict[str, Tensor] = {}

@@ -29,13 +29,18 @@ from deepscm_pl.variables import Variable, Variables
 
 __all__ = [
     "FigureCallback",
+    "Figures",
     "check_scalars",
     "given_units",
-    "grey_levels",
     "image_count",
+    "level_count",
     "observation_labels",
     "pictures",
 ]
+
+
+Figures = Iterator[tuple[str, Figure]]
+"""Figures with their names."""
 
 
 def pictures(scm: StructuralCausalModel) -> tuple[str, ...]:
@@ -55,7 +60,7 @@ def check_scalars(scm: StructuralCausalModel, argument: str, names: Iterable[str
             )
 
 
-def grey_levels(scm: StructuralCausalModel, name: str) -> int:
+def level_count(scm: StructuralCausalModel, name: str) -> int:
     """Return the number of grey levels of an image variable."""
     return round(scm[name].domain.upper) + 1
 
@@ -128,9 +133,7 @@ class FigureCallback(pl.Callback, ABC):
         """
 
     @abstractmethod
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Yield figures with their names.
 
         Args:
@@ -169,11 +172,7 @@ class FigureCallback(pl.Callback, ABC):
             rank_zero_info("%s draws nothing: %s", type(self).__name__, for_terminal(nothing))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Discard the observations of an earlier epoch."""
-        self._kept = []
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Discard the observations of the validation split."""
+        """Discard earlier observations."""
         self._kept = []
 
     def on_validation_batch_end(
@@ -185,44 +184,31 @@ class FigureCallback(pl.Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first observations of chosen epochs."""
-        if self._is_chosen(trainer) and dataloader_idx == 0:
-            self._keep(batch, _scm(pl_module))
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Variables,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first observations."""
-        if dataloader_idx == 0:
-            self._keep(batch, _scm(pl_module))
+        """Keep the first observations if figures are drawn after the epoch."""
+        missing = self.num_observations - sum(len(next(iter(k.values()))) for k in self._kept)
+        if dataloader_idx == 0 and missing > 0 and self._is_chosen(trainer):
+            names = {*self.needed(_scm(pl_module)), "index"} & batch.keys()
+            # Copies, so that a few rows do not hold the memory of a whole batch.
+            rows = {name: batch[name][:missing].detach().clone() for name in names}
+            self._kept.append(rows)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw after chosen epochs."""
+        """Draw after the test and after chosen epochs."""
         if self._is_chosen(trainer):
-            self._write_all(trainer, pl_module, "validation", f"epoch={trainer.current_epoch}")
+            is_test = trainer.state.fn == "test"
+            split = "test" if is_test else "validation"
+            when = "test" if is_test else f"epoch={trainer.current_epoch}"
+            self._write_all(trainer, pl_module, split, when)
 
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the observations of the test split."""
-        self._write_all(trainer, pl_module, "test", "test")
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
 
     def _is_chosen(self, trainer: pl.Trainer) -> bool:
         epoch = trainer.current_epoch + 1
         chosen = epoch == trainer.max_epochs or epoch % self.every_n_epochs == 0
-        return chosen and trainer.state.fn == "fit" and not trainer.sanity_checking
-
-    def _keep(self, batch: Variables, scm: StructuralCausalModel) -> None:
-        missing = self.num_observations - sum(len(next(iter(kept.values()))) for kept in self._kept)
-        if missing > 0:
-            names = {*self.needed(scm), "index"} & batch.keys()
-            # Copies, so that a few rows do not hold the memory of a whole batch.
-            rows = {name: batch[name][:missing].detach().clone() for name in names}
-            self._kept.append(rows)
+        is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
+        return trainer.state.fn == "test" or (is_training and chosen)
 
     def _write_all(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, when: str

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
+    Figures,
     given_units,
-    grey_levels,
     image_count,
+    level_count,
     observation_labels,
     pictures,
 )
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.figures import (
+    GridCell,
     ImageColumn,
+    ImageGrid,
     ImagePanel,
     MatrixAxis,
     captions,
     draw_comparison,
     draw_grid,
+    draw_grids,
     draw_image_matrix,
 )
 from deepscm_pl.interventions import check_do, format_do, parse_do
@@ -104,9 +107,10 @@ class _DoGrid(_ImageCallback):
         """Parse the interventions for the variables of a model."""
         return [parse_do(text, scm.variables) for text in self.texts]
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def _titles(self, scm: StructuralCausalModel) -> list[str]:
+        return [format_do(do, scm.variables) for do in self.interventions(scm)]
+
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw a grid of each image variable."""
         titles, columns = self.columns(scm, observations)
         labels = self.row_labels(observations, split)
@@ -115,7 +119,7 @@ class _DoGrid(_ImageCallback):
                 ImageColumn(title, column[name], captions(scm, column))
                 for title, column in zip(titles, columns, strict=True)
             ]
-            levels = grey_levels(scm, name)
+            levels = level_count(scm, name)
             yield name, draw_grid(shown, labels, differences=self.differences, levels=levels)
 
 
@@ -137,7 +141,7 @@ class CounterfactualGrid(_DoGrid):
             {name: summarise(value[:, k])[0] for name, value in answers.items()}
             for k in range(len(self.texts))
         ]
-        return ["factual", *(format_do(do, scm.variables) for do in self.interventions(scm))], [
+        return ["factual", *self._titles(scm)], [
             factual,
             *columns,
         ]
@@ -165,10 +169,7 @@ class InterventionGrid(_DoGrid):
         # Particles, interventions, images.
         means = {n: summarise(torch.stack([each[n] for each in draws]))[0] for n in draws[0]}
         columns = [{n: mean[k] for n, mean in means.items()} for k in range(len(questions))]
-        return [
-            "sample",
-            *(format_do(do, scm.variables) for do in self.interventions(scm)),
-        ], columns
+        return ["sample", *self._titles(scm)], columns
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
         """Return the number of each draw."""
@@ -185,8 +186,6 @@ class SampleGrid(_ImageCallback):
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of samples.
         seed: Seed of the noise.
-
-
     """
 
     name = "sample"
@@ -195,23 +194,20 @@ class SampleGrid(_ImageCallback):
         self.num_images = image_count(num_images)
         super().__init__(every_n_epochs, num_observations=1, seed=seed)
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw a grid of each image variable."""
         values = scm.sample(self.num_images)
         texts = captions(scm, values)
         for name in pictures(scm):
-            # A volume is shown as three planes.
+            # A volume is drawn as three planes.
             most = _SAMPLES_IN_ROW if values[name].dim() == 4 else _SAMPLES_IN_ROW // 2
-            rows = math.ceil(self.num_images / most)
-            columns = math.ceil(self.num_images / rows)
-            levels = grey_levels(scm, name)
-            # White where the last row has no more samples.
-            padded = values[name].new_full((rows * columns, *values[name].shape[1:]), levels - 1)
-            padded[: self.num_images] = values[name]
-            shown = [ImageColumn("", padded[k::columns], texts[k::columns]) for k in range(columns)]
-            yield name, draw_grid(shown, [""] * rows, differences=False, levels=levels)
+            columns = math.ceil(self.num_images / math.ceil(self.num_images / most))
+            cells = [
+                GridCell([image], caption=texts[n] if texts else "")
+                for n, image in enumerate(values[name])
+            ]
+            rows = [cells[k : k + columns] for k in range(0, self.num_images, columns)]
+            yield name, draw_grids([ImageGrid(rows)], level_count(scm, name))
 
 
 class ReconstructionGrid(_ImageCallback):
@@ -224,8 +220,6 @@ class ReconstructionGrid(_ImageCallback):
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of observations.
         seed: Seed of the random numbers.
-
-
     """
 
     name = "reconstruction"
@@ -234,16 +228,14 @@ class ReconstructionGrid(_ImageCallback):
         self.num_images = image_count(num_images)
         super().__init__(every_n_epochs, num_images, seed)
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw a comparison of each image variable."""
         for name in pictures(scm):
             observed = observations[name]
             parents = {parent: observations[parent] for parent in scm.graph.parents[name]}
             labels = observation_labels(observations, split, len(observed))
             reconstructed = scm[name].reconstruct(observed, parents)
-            yield name, draw_comparison(observed, reconstructed, labels, grey_levels(scm, name))
+            yield name, draw_comparison(observed, reconstructed, labels, level_count(scm, name))
 
 
 class ConditionalSampleGrid(FigureCallback):
@@ -349,9 +341,7 @@ class ConditionalSampleGrid(FigureCallback):
                 found[name] = observations[name].flatten().quantile(levels)
         return found
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw a panel for each noise of each image."""
         noise = {name: scm[name].sample_noise((self.num_images,)) for name in scm.graph.nodes}
         for image in pictures(scm):
@@ -368,7 +358,7 @@ class ConditionalSampleGrid(FigureCallback):
             # As in any plot, values rise from bottom to top.
             upward = [MatrixAxis(axis.label, axis.ticks[::-1]) for axis in rows]
             down = upward[0] if upward else MatrixAxis("", [""])
-            yield image, draw_image_matrix(panels, columns, down, grey_levels(scm, image))
+            yield image, draw_image_matrix(panels, columns, down, level_count(scm, image))
 
 
 def images_over_grid(

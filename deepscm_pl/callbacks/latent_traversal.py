@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
-    grey_levels,
+    Figures,
     image_count,
+    level_count,
     observation_labels,
     pictures,
 )
@@ -66,9 +66,7 @@ class LatentTraversal(FigureCallback):
         """Check that an image has a latent."""
         return None if _images_with_latent(scm) else "no image of the model has a latent z."
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw a panel for each observation of each image with a latent."""
         names = _images_with_latent(scm)
         factual = {name: observations[name] for name in scm.graph.nodes}
@@ -92,7 +90,7 @@ class LatentTraversal(FigureCallback):
             )
             ticks = [f"z{d}\n{information[d].item():.1f} nats" for d in order]
             rows = MatrixAxis("latent dimension", ticks)
-            yield name, draw_image_matrix(panels, columns, rows, grey_levels(scm, name))
+            yield name, draw_image_matrix(panels, columns, rows, level_count(scm, name))
 
     def _marks(self, own: Tensor) -> list[float]:
         """Return positions of values in columns, interpolated and clamped."""

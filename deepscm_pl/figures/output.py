@@ -53,7 +53,11 @@ class PlainFigure(Figure):
     def draw(self, renderer: RendererBase) -> None:
         """Draw the figure with plain texts."""
         for text in self.findobj(Text):
-            _make_plain(text)
+            text.set_usetex(False)
+            text.set_parse_math(False)
+            shown = for_picture(text.get_text())
+            if shown != text.get_text():
+                text.set_text(shown)
         for axis in self.findobj(Axis):
             formatter = axis.get_major_formatter()
             if isinstance(formatter, ScalarFormatter):
@@ -64,19 +68,8 @@ class PlainFigure(Figure):
             super().draw(renderer)
 
 
-def _make_plain(text: Text) -> None:
-    text.set_usetex(False)
-    text.set_parse_math(False)
-    shown = for_picture(text.get_text())
-    if shown != text.get_text():
-        text.set_text(shown)
-
-
-_FORMATS = (".png", ".svg", ".pdf")
-
-
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure in the format that the name ends in, complete or not at all.
+    """Write a figure atomically, in the format of the ending of its name.
 
     Raises:
         ValueError: If the name does not end in ``.png``, ``.svg`` or ``.pdf``, or the folder cannot
@@ -84,8 +77,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         DiskFullError: If the disk is full.
     """
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"path: expected a name ending in {', '.join(_FORMATS)}, but got {path}.")
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"path: expected a name ending in .png, .svg, .pdf, but got {path}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
