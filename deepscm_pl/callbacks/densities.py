@@ -10,8 +10,6 @@ from torch import Tensor
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
     Figures,
-    check_scalars,
-    given_units,
 )
 from deepscm_pl.figures import (
     DensityPanel,
@@ -72,22 +70,28 @@ class AttributeDensities(FigureCallback):
         num_observations: int = 2000,
         seed: int = 0,
     ) -> None:
-        super().__init__(every_n_epochs, num_observations, seed)
+        super().__init__(every_n_epochs, num_observations, seed, units)
         self.texts = list(interventions or ())
         for text in self.texts:
             check_do(text)
         self.variables = None if variables is None else tuple(variables)
         self.pairs = None if pairs is None else [tuple(pair) for pair in pairs]
-        self.units = given_units(units)
         for pair in self.pairs or []:
             if len(set(pair)) != 2 or len(pair) != 2:
                 raise ValueError(f"pairs: expected two different variables, but got {list(pair)}.")
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Check that variables are continuous scalars, and that interventions fit."""
-        check_scalars(scm, "variables", self.variables or ())
-        check_scalars(scm, "pairs", (name for pair in self.pairs or () for name in pair))
-        self.check_units(scm)
+        continuous = [name for name in scm.scalar_variables if scm[name].domain.categories is None]
+        pairs = [name for pair in self.pairs or () for name in pair]
+        for argument, names in (("variables", self.variables or ()), ("pairs", pairs)):
+            for name in names:
+                if name not in continuous:
+                    kind = "no continuous scalar" if name in scm.graph else "unknown"
+                    expected = ", ".join(continuous) or "none, because the model has none"
+                    raise ValueError(
+                        f"{argument}: the variable {name!r} is {kind}; expected some of {expected}."
+                    )
         for text in self.texts:
             scm.act(parse_do(text, scm.variables))
         return None if self.chosen(scm) else "the model has no continuous scalar variable."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,13 +53,7 @@ class EvaluationReport(pl.Callback):
     keyword_arguments_of: ClassVar = EvaluationSettings
     kept_settings: ClassVar = (
         "rows",
-        "interventions",
-        "num_particles",
-        "detail_rows",
-        "batch_size",
-        "density_values",
-        "density_size",
-        "seed",
+        *(each.name for each in fields(EvaluationSettings) if each.name != "workers"),
     )
     """Settings to save in checkpoints: no paths, and none that depend on the machine."""
 

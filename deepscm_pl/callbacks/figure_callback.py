@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +30,6 @@ from deepscm_pl.variables import Variable, Variables
 __all__ = [
     "FigureCallback",
     "Figures",
-    "check_scalars",
-    "given_units",
     "image_count",
     "level_count",
     "observation_labels",
@@ -46,18 +44,6 @@ Figures = Iterator[tuple[str, Figure]]
 def pictures(scm: StructuralCausalModel) -> tuple[str, ...]:
     """Return the variables with pictures: images and volumes of 1 or 3 channels."""
     return tuple(name for name in scm.image_variables if scm[name].domain.shape[0] in (1, 3))
-
-
-def check_scalars(scm: StructuralCausalModel, argument: str, names: Iterable[str]) -> None:
-    """Raise a ValueError unless all ``names`` are continuous scalars of the model."""
-    continuous = [name for name in scm.scalar_variables if scm[name].domain.categories is None]
-    for name in names:
-        if name not in continuous:
-            kind = "no continuous scalar" if name in scm.graph else "unknown"
-            raise ValueError(
-                f"{argument}: the variable {name!r} is {kind}; expected some of "
-                f"{', '.join(continuous) or 'none, because the model has no such variable'}."
-            )
 
 
 def level_count(scm: StructuralCausalModel, name: str) -> int:
@@ -80,14 +66,6 @@ def image_count(num_images: int) -> int:
     return whole_number("num_images", num_images, least=1, most=1000)
 
 
-def given_units(units: Mapping[str, str] | None) -> dict[str, str]:
-    """Return the deprecated argument ``units`` of a callback, with a warning unless it is empty."""
-    if units:
-        message = "units: deprecated; leave them out, because the data give variables their units."
-        warnings.warn(message, DeprecationWarning, stacklevel=3)
-    return dict(units or {})
-
-
 class FigureCallback(pl.Callback, ABC):
     """Draw figures of a causal model after chosen validation epochs, and after the test.
 
@@ -104,6 +82,7 @@ class FigureCallback(pl.Callback, ABC):
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_observations: How many observations to keep for drawing; all, if the split has fewer.
         seed: Seed of the random numbers.
+        units: Deprecated; the data give variables their units.
 
     Attributes:
         written: The PNG files written so far.
@@ -114,11 +93,20 @@ class FigureCallback(pl.Callback, ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, every_n_epochs: int, num_observations: int, seed: int) -> None:
+    def __init__(
+        self,
+        every_n_epochs: int,
+        num_observations: int,
+        seed: int,
+        units: Mapping[str, str] | None = None,
+    ) -> None:
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, least=1)
         self.num_observations = whole_number("num_observations", num_observations, least=1)
         self.seed = seed_number("seed", seed)
-        self.units: dict[str, str] = {}
+        self.units = dict(units or {})
+        if units:
+            message = "units: deprecated; leave them out, because the data give their units."
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
         self.written: list[Path] = []
         self._kept: list[dict[str, Tensor]] = []
         self._reported: set[str] = set()
@@ -147,12 +135,6 @@ class FigureCallback(pl.Callback, ABC):
         """Return the variables whose observations are kept."""
         return scm.graph.nodes
 
-    def check_units(self, scm: StructuralCausalModel) -> None:
-        """Raise if a unit was given to a variable that the model lacks."""
-        for name in self.units:
-            if name not in scm.graph:
-                raise ValueError(f"units: unknown variable {name!r}.")
-
     def described(self, scm: StructuralCausalModel) -> dict[str, Variable]:
         """Return the variables of the model, with deprecated ``units`` in place of their own."""
         return {
@@ -166,6 +148,9 @@ class FigureCallback(pl.Callback, ABC):
         scm = _scm(pl_module)
         if isinstance(data, CausalDataModule):  # Lightning sets up the module after its callbacks
             scm.describe(data.descriptions)
+        for name in self.units:
+            if name not in scm.graph:
+                raise ValueError(f"units: unknown variable {name!r}.")
         nothing = self.check(scm)
         if nothing is not None and nothing not in self._reported:
             self._reported.add(nothing)

@@ -12,7 +12,6 @@ from torch import Tensor
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
     Figures,
-    given_units,
     image_count,
     level_count,
     observation_labels,
@@ -277,15 +276,11 @@ class ConditionalSampleGrid(FigureCallback):
         num_observations: int = 2000,
         seed: int = 0,
     ) -> None:
-        super().__init__(every_n_epochs, num_observations, seed)
+        super().__init__(every_n_epochs, num_observations, seed, units)
         self.num_images = image_count(num_images)
         self.parents = tuple(parents or ())
         self.values = {name: list(numbers) for name, numbers in (values or {}).items()}
         self.quantiles = list(quantiles) if quantiles is not None else [0.02, 0.25, 0.5, 0.75, 0.98]
-        self.units = given_units(units)
-        self._check_arguments()
-
-    def _check_arguments(self) -> None:
         if len(self.parents) > 2 or len(set(self.parents)) < len(self.parents):
             raise ValueError(
                 f"parents: expected one or two different variables, but got {self.parents}."
@@ -311,7 +306,6 @@ class ConditionalSampleGrid(FigureCallback):
                         f"{argument}: {name!r} is no scalar parent of an image that is drawn; "
                         f"expected some of {', '.join(sorted(possible)) or 'none'}."
                     )
-        self.check_units(scm)
         for name, numbers in self.values.items():
             scm.act({name: _as_column(scm, numbers)})
         return None if axes else "no image of the model has a scalar parent."
