@@ -30,6 +30,9 @@ _MODULES = {
 
 _NAMES = {
     "evaluation.Report": "reports.Report",
+    "evaluation.pictures.draw_noise": "reports.draw_noise_results",
+    "reports.draw_noise": "reports.draw_noise_results",
+    "reports.tables.Table": "reports.tables.TextTable",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
 }
 """Names that moved out of a module that still exists, or not along with the rest of it."""

@@ -106,7 +106,9 @@ def draw_grids(
         2
     """
     cells = [cell for grid in grids for row in grid.rows for cell in row]
-    changes = [_difference(*cell.difference) for cell in cells if cell.difference is not None]
+    changes = [
+        _signed_difference(*cell.difference) for cell in cells if cell.difference is not None
+    ]
     limit = difference_limit(np.stack(changes), levels) if changes else 0.0
     layout = _Layout(grids)
     down = math.ceil(len(grids) / panels_per_row)
@@ -131,7 +133,7 @@ def draw_grids(
     return figure
 
 
-def _difference(minuend: Tensor, subtrahend: Tensor) -> NDArray[np.float64]:
+def _signed_difference(minuend: Tensor, subtrahend: Tensor) -> NDArray[np.float64]:
     """The difference of two images, averaged over channels, ``(H, W)``."""
     # In floating point first: differences of bytes would wrap.
     change = _as_picture(minuend).double() - _as_picture(subtrahend).double()
@@ -247,7 +249,7 @@ def _draw_cell(
         axes.text((left + right) / 2, (top + bottom) / 2, "impossible", **text)
     pictures = [to_rgb(_as_picture(image), levels) for image in cell.images]
     if cell.difference is not None:
-        pictures.append(_difference(*cell.difference))
+        pictures.append(_signed_difference(*cell.difference))
     for i, picture in enumerate(pictures):
         # Limits and colours apply to differences only.
         axes.imshow(picture, cmap=_DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest",

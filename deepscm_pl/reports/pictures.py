@@ -21,7 +21,7 @@ from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.results import CounterfactualResult
 from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
 
-__all__ = ["draw_coverage", "draw_errors", "draw_noise", "draw_noise_results", "has_coverage"]
+__all__ = ["draw_coverage", "draw_errors", "draw_noise_results", "has_coverage"]
 
 _MARKERS = "osD^v<>Ph*Xd"
 _LINE_STYLES: tuple[str, ...] = ("-", "--", "-.", ":")
@@ -191,9 +191,6 @@ def _three_digits(value: float) -> str:
 def draw_noise_results(results: Sequence[NoiseResult]) -> Figure:
     """Draw histograms of abducted noise, and the prior N(0, 1)."""
     return figures.draw_noise({_noise_title(result): result.sample for result in results})
-
-
-draw_noise = draw_noise_results  # the earlier name
 
 
 def _noise_title(result: NoiseResult) -> str:

@@ -19,10 +19,10 @@ from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.results import CounterfactualResult
+from deepscm_pl.lazy import first_use
 from deepscm_pl.numerals import format_number
 
 __all__ = [
-    "Table",
     "TextTable",
     "association_table",
     "density_table",
@@ -34,6 +34,8 @@ __all__ = [
     "similarity_table",
     "soundness_table",
 ]
+
+__getattr__ = first_use(__name__)
 
 _EMPTY = "–"
 
@@ -113,9 +115,6 @@ class TextTable:
         for row in texts[1:]:
             table.add_row(*map(Text, row))
         return table
-
-
-Table = TextTable  # the earlier name
 
 
 def _longest(texts: Iterable[str]) -> int:

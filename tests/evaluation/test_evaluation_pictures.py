@@ -38,11 +38,11 @@ from deepscm_pl.reports import (
     draw_densities,
     draw_errors,
     draw_examples,
-    draw_noise,
+    draw_noise_results,
     has_coverage,
 )
 from deepscm_pl.reports.tables import (
-    Table,
+    TextTable,
     density_table,
     effectiveness_table,
     how_to_read,
@@ -334,7 +334,9 @@ def noise(sample, entries=1, variable="image"):
 
 def test_noise_far_out_is_said_and_not_drawn_at_the_ends():
     inside = torch.linspace(-1, 1, 300)
-    figure = draw_noise([noise(torch.cat([inside, torch.full((100,), 9.0)]), 8), noise(inside)])
+    figure = draw_noise_results(
+        [noise(torch.cat([inside, torch.full((100,), 9.0)]), 8), noise(inside)]
+    )
     outer, inner = figure.axes
     assert outer.get_xlabel() == "noise (standard deviations; 25 % beyond ±4.5)"
     assert inner.get_xlabel() == "noise (standard deviations)"
@@ -354,7 +356,7 @@ def test_noise_far_out_is_said_and_not_drawn_at_the_ends():
 
 
 def test_noise_that_is_all_infinite_is_an_empty_panel():
-    figure = draw_noise([replace(noise(torch.zeros(0)), rows=0)])
+    figure = draw_noise_results([replace(noise(torch.zeros(0)), rows=0)])
     assert figure.axes[0].get_title() == "u of image\nn = 0 images\nno finite value"
     check_legible(figure)
 
@@ -403,7 +405,7 @@ def test_long_names_fit():
         draw_examples([Example("factual", image, None, everywhere), asked, asked],
                       [f"test 0\n{LONG} 120 millilitres"]),
         draw_densities([*samples, density(3.0, "age", LONG)]),
-        draw_noise([noise(torch.zeros(9), variable=LONG)] * 4),
+        draw_noise_results([noise(torch.zeros(9), variable=LONG)] * 4),
     ):  # fmt: skip
         check_legible(figure)
 
@@ -561,7 +563,7 @@ def test_large_effects_have_no_decimals_that_hide_their_size():
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_tables_cut_no_number_off(width):
     """However long the names are, as long as the longest words fit."""
-    table = Table(
+    table = TextTable(
         "Noise",
         ["noise", "correlation with parents", "numbers", "standard deviation"],
         [["u of ventricle_volume", "age +0.170, brain_volume +0.399", "5120", "-29.123"]] * 2,
