@@ -31,6 +31,7 @@ _MODULES = {
 _NAMES = {
     "evaluation.Report": "reports.Report",
     "evaluation.pictures.draw_noise": "reports.draw_noise_results",
+    "figures.draw_densities": "figures.draw_marginal_densities",
     "reports.draw_noise": "reports.draw_noise_results",
     "reports.tables.Table": "reports.tables.TextTable",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
