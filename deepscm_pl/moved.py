@@ -29,6 +29,7 @@ _MODULES = {
 """Earlier modules, whose submodules moved along, to their successors."""
 
 _NAMES = {
+    "transforms.Composition": "transforms.ComposedBijection",
     "evaluation.Report": "reports.Report",
     "evaluation.pictures.draw_noise": "reports.draw_noise_results",
     "figures.draw_densities": "figures.draw_marginal_densities",

@@ -75,6 +75,7 @@ def test_earlier_names_still_work(module):
         ("deepscm_pl.reports.draw_noise", "deepscm_pl.reports.draw_noise_results"),
         ("deepscm_pl.reports.tables.Table", "deepscm_pl.reports.tables.TextTable"),
         ("deepscm_pl.training.checkpoint.load_data", "deepscm_pl.checkpoints.loading"),
+        ("deepscm_pl.transforms.Composition", "deepscm_pl.transforms.ComposedBijection"),
         ("deepscm_pl.training.checkpoint.read_checkpoint", "deepscm_pl.runs.reading"),
     ],
 )
