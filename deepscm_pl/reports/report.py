@@ -24,7 +24,7 @@ from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
 from deepscm_pl.reports.tables import (
     QUANTILES,
-    Table,
+    TextTable,
     association_table,
     density_table,
     effectiveness_table,
@@ -68,7 +68,7 @@ class Report:
         self.association = list(association)
         self.origin = dict(origin or {})
         answered = [each for each in evaluation.counterfactuals if each.rows]
-        self.tables: dict[str, Table] = {}
+        self.tables: dict[str, TextTable] = {}
         if association:
             self.tables["association"] = association_table(association, reference_name)
         if evaluation.densities:
