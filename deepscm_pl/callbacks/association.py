@@ -85,7 +85,7 @@ class AssociationReport(pl.Callback):
             for name, value in (reference or {}).items()
         }
         if not isinstance(reference_name, str):
-            raise ValueError(f"reference_name: expected a string, but got {shown(reference_name)}.")
+            raise ValueError(f"reference_name: expected a text, but got {shown(reference_name)}.")
         self.reference_name = reference_name
         self.seed = seed_number("seed", seed)
         self.importance_enabled = True
