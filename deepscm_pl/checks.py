@@ -1,8 +1,7 @@
 """Validation of settings: type and range, with one-line errors that name the setting.
 
-A setting may come from Python, a YAML file or a checkpoint, so a number may turn out to be null,
-NaN, a boolean or a text. Each function returns the value, so that a constructor reads
-``self.latent = whole_number("latent", latent, least=1)``.
+Settings from Python, YAML files or checkpoints may be null, NaN, a boolean or a text in place of a
+number. Each function returns the checked value.
 """
 
 from __future__ import annotations
@@ -24,34 +23,23 @@ __all__ = [
     "whole_numbers",
 ]
 
-_MOST_SEED = 2**63 - 1
+_LARGEST_SEED = 2**63 - 1
 _MOST_PROCESSES = 64
-
-_LONGEST = 60
+_SHOWN_CHARACTERS = 60
 
 
 def shown(value: Any) -> str:
-    """Format a value as a user writes it in YAML: None as ``null``, shortened to one line.
-
-    Example:
-        >>> shown(None), shown(True), shown("eight"), shown(0.5)
-        ('null', 'true', "'eight'", '0.5')
-    """
+    """Format a value as a user writes it in YAML: None as ``null``, shortened to one line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of an error message, with ``null`` in place of None.
-
-    Example:
-        >>> reason_of(TypeError("'<' not supported between instances of 'int' and 'NoneType'"))
-        "'<' not supported between instances of 'int' and null"
-    """
+    """The first line of an error message, with ``null`` in place of None."""
     first = str(error).strip().partition("\n")[0] or type(error).__name__
     return first.replace("'NoneType'", "null").replace("NoneType", "null")
 
@@ -59,18 +47,17 @@ def reason_of(error: BaseException) -> str:
 def whole_number(
     name: str, value: Any, least: int | None = None, most: int | None = None, hint: str = ""
 ) -> int:
-    """Check an integer within bounds.
+    """Check an integer within bounds, None for no bound.
 
     Args:
         name: The setting, for the message.
         value: Its value.
-        least: The least that is allowed; None for no bound.
-        most: The most that is allowed; None for no bound.
-        hint: What to do instead, appended to the message.
+        least: The smallest allowed value.
+        most: The largest allowed value.
+        hint: Advice that is appended to the message.
 
     Raises:
-        ValueError: If the value is no whole number, such as a truth value or null, or is out of
-            bounds.
+        ValueError: If the value is no integer, such as a boolean or null, or is out of bounds.
 
     Example:
         >>> whole_number("latent", 16, least=1)
@@ -80,8 +67,7 @@ def whole_number(
             ...
         ValueError: latent: expected a whole number of at least 1, but got null.
     """
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_whole or not _within(value, least, most):
+    if not _is_whole(value, least, most):
         raise _refusal(name, f"a whole number{_bounds(least, most)}", value, hint)
     return int(value)
 
@@ -95,38 +81,25 @@ def whole_numbers(
     fewest: int = 0,
     hint: str = "",
 ) -> tuple[int, ...]:
-    """Check a list of integers within bounds.
+    """Check a list of integers within bounds, None for no bound.
 
-    Args:
-        name: The setting, for the message.
-        values: Its value.
-        least: The least that each may be; None for no bound.
-        most: The most that each may be; None for no bound.
-        lengths: How many numbers there may be; None for any number of them.
-        fewest: The least number of them.
-        hint: What to do instead, appended to the message.
+    The arguments are those of :func:`whole_number`. The length of the list must be one of
+    ``lengths`` or, if that is None, at least ``fewest``.
 
     Raises:
-        ValueError: If it is no list, a member is no whole number or out of bounds, or there are
-            more or fewer than allowed.
-
-    Example:
-        >>> whole_numbers("channels", [16, 0], least=1)
-        Traceback (most recent call last):
-            ...
-        ValueError: channels: expected whole numbers of at least 1, but got [16, 0].
+        ValueError: If it is no list, a member is no integer or out of bounds, or the length is not
+            allowed.
     """
-    wanted = f"{_count(lengths, fewest)}whole numbers{_bounds(least, most)}"
+    count = f"at least {fewest} " if fewest else ""
+    if lengths is not None:
+        count = f"{' or '.join(map(str, sorted(lengths)))} "
+    wanted = f"{count}whole numbers{_bounds(least, most)}"
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         raise _refusal(name, f"a list of {wanted}", values, hint)
     fits = len(values) >= fewest if lengths is None else len(values) in lengths
-    try:
-        numbers = tuple(whole_number(name, value, least, most) for value in values) if fits else ()
-    except ValueError:
-        fits = False
-    if not fits:
+    if not fits or not all(_is_whole(value, least, most) for value in values):
         raise _refusal(name, wanted, list(values), hint)
-    return numbers
+    return tuple(int(value) for value in values)
 
 
 def real_number(
@@ -138,19 +111,12 @@ def real_number(
     below: float = math.inf,
     hint: str = "",
 ) -> float:
-    """Check a number within bounds; NaN is refused.
+    """Check a number within bounds; NaN is refused, and infinity unless ``below`` allows it.
 
-    Args:
-        name: The setting, for the message.
-        value: Its value.
-        least: The least that is allowed.
-        most: The most that is allowed.
-        above: It has to be larger than this.
-        below: It has to be less than this; with the default, infinity is refused.
-        hint: What to do instead, appended to the message.
+    The other arguments are those of :func:`whole_number`; ``above`` and ``below`` are exclusive.
 
     Raises:
-        ValueError: If the value is no finite number, such as a truth value or null, or is out of
+        ValueError: If the value is no finite number, such as a boolean or null, or is out of
             bounds.
 
     Example:
@@ -163,54 +129,36 @@ def real_number(
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not (least <= value <= most and above < value < below):
-        words = [
-            f"{word} {bound:g}"
-            for word, bound in (
-                ("of at least", least),
-                ("above", above),
-                ("of at most", most),
-                ("below", below),
-            )
-            if math.isfinite(bound)
-        ]
+        bounds = {"of at least": least, "above": above, "of at most": most, "below": below}
+        words = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
         wanted = f"number {' and '.join(words)}" if words else "finite number"
         raise _refusal(name, f"a {wanted}", value, hint)
     return value
 
 
 def seed_number(name: str, value: Any) -> int:
-    """Check a seed for the generators of torch and NumPy.
-
-    Raises:
-        ValueError: If it is no whole number, or negative or too large.
-    """
-    return whole_number(name, value, least=0, most=_MOST_SEED)
+    """Check a seed for the generators of torch and NumPy, from 0 to 2⁶³ − 1."""
+    return whole_number(name, value, least=0, most=_LARGEST_SEED)
 
 
 def process_count(name: str, value: Any, least: int = 1) -> int:
-    """Check a number of worker processes.
-
-    Raises:
-        ValueError: If it is no whole number, less than ``least``, or more than 64 and more than
-            four for each processor.
-    """
+    """Check a number of worker processes: at most 64 or, if more, four for each processor."""
     most = max(_MOST_PROCESSES, 4 * (os.cpu_count() or 1))
     return whole_number(name, value, least, most)
 
 
 def class_factory(name: str, value: Any) -> Callable[..., Any]:
-    """Check a factory: a class, or anything else that can be called.
-
-    Raises:
-        ValueError: If it cannot be called, such as null.
-    """
+    """Check that a factory can be called: a class, or ``functools.partial`` of one."""
     if not callable(value):
         raise _refusal(name, "a class with its arguments", value, "")
     return value
 
 
-def _within(value: float, least: int | None, most: int | None) -> bool:
-    return (least is None or value >= least) and (most is None or value <= most)
+def _is_whole(value: Any, least: int | None, most: int | None) -> bool:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        return False
+    number = int(value)
+    return (least is None or number >= least) and (most is None or number <= most)
 
 
 def _bounds(least: int | None, most: int | None) -> str:
@@ -219,12 +167,6 @@ def _bounds(least: int | None, most: int | None) -> str:
     if least is not None:
         return f" of at least {least}"
     return "" if most is None else f" of at most {most}"
-
-
-def _count(lengths: Collection[int] | None, fewest: int) -> str:
-    if lengths is not None:
-        return f"{' or '.join(map(str, sorted(lengths)))} "
-    return f"at least {fewest} " if fewest else ""
 
 
 def _refusal(name: str, wanted: str, value: Any, hint: str) -> ValueError:

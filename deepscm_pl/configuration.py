@@ -1,14 +1,14 @@
-"""How a model was built, as plain data that a checkpoint can carry and a safe loader can read.
+"""Descriptions of models as plain data, which checkpoints contain and a safe loader reads.
 
-Whatever owns parameters is built by its owner from a *factory*: a class, or a
-:func:`functools.partial` of one. :func:`describe` turns factories into the ``class_path`` and
-``init_args`` of YAML files; :func:`restore` turns them back.
+Networks and mechanisms are built from a *factory*: a class, or a :func:`functools.partial` of one.
+:func:`describe` converts factories to the ``class_path`` and ``init_args`` of YAML files, and
+:func:`restore` converts them back.
 
 A description may come from a file of unknown origin, so :func:`restore` is the only way from a file
-to an object. It holds each value against the annotation of the place that it is for: a text stays a
-text, and a class must be derived from the one that belongs there. It imports only modules of this
-package, of ``torch.nn`` and ``torch.optim``, and of packages that the user trusts; any other
-module must have been imported by the user's own program.
+to an object. It checks each value against the annotation of its argument: a text stays a text, and
+a class must be derived from the annotated one. It imports only modules of this package, of
+``torch.nn`` and ``torch.optim``, and of packages that the user trusts; other modules must have been
+imported by the user's program.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import itertools
 import re
 import reprlib
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -46,10 +47,10 @@ _BUILDING_BLOCKS: tuple[type, ...] = (
     torch.optim.Optimizer,
     torch.optim.lr_scheduler.LRScheduler,
 )
-"""What may be built where a place has no annotation."""
+"""Bases of the classes that are accepted for an argument without an annotation."""
 
-_OWN = __name__.partition(".")[0]
-_KNOWN = (_OWN, "torch.nn", "torch.optim")
+_PACKAGE = __name__.partition(".")[0]
+_KNOWN = (_PACKAGE, "torch.nn", "torch.optim")
 """Packages whose modules a file may name."""
 
 _DEPENDENCIES = (
@@ -63,14 +64,14 @@ _DEPENDENCIES = (
 )
 """Imported packages with modules of torch, whose classes may download files."""
 
-_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-_LONGEST_PATH = 300
-_LONGEST_TEXT = 100_000
+_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+_PATH_LIMIT = 300
+_TEXT_CHARACTERS = 100_000
 _LARGEST_INTEGER = 2**63 - 1
 
 _UNTYPED = (Any, object, list, tuple, dict)
 
-_WORDS = {
+_KINDS = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -87,7 +88,7 @@ def describe(value: Any) -> Any:
         value: Plain data, a class, a ``functools.partial`` of a class, or containers of these.
 
     Raises:
-        ValueError: If something in it cannot be described, such as a module already built.
+        ValueError: If a part of it cannot be described, such as a module that is already built.
 
     Example:
         >>> describe({"net": functools.partial(torch.nn.Linear, bias=False)})
@@ -116,7 +117,7 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
     if isinstance(factory, type):
         target, arguments = factory, {}
     else:
-        # A partial from the parser of the command line wraps the class in functions of its own.
+        # The parser of the command line wraps the class in functions.
         classes = [part for part in (factory.func, *factory.args) if isinstance(part, type)]
         if not classes:
             raise ValueError(f"cannot describe {factory!r}: expected functools.partial of a class.")
@@ -128,9 +129,9 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
 
 
 def _class_path(target: type) -> str:
-    """The path of a class: for one of this program that of the package that offers it."""
+    """The import path of a class, through its package if that exports the class."""
     package = ".".join(target.__module__.split(".")[:2])
-    if _is_within(package, _OWN) and _class_in(sys.modules[package], target.__name__) is target:
+    if _is_within(package, _PACKAGE) and _class_in(sys.modules[package], target.__name__) is target:
         return f"{package}.{target.__qualname__}"
     return f"{target.__module__}.{target.__qualname__}"
 
@@ -140,21 +141,17 @@ def restore(description: Any, expected: Any = Any, trust: Sequence[str] = ()) ->
 
     Args:
         description: What :func:`describe` returned, possibly from a file of unknown origin.
-        expected: The annotation that the result has to satisfy. ``Any`` accepts plain data, and
-            modules, optimisers and schedules of torch.
-        trust: Further packages whose modules may be imported.
+        expected: The annotation of the result. ``Any`` accepts plain data, and modules, optimisers
+            and schedules of torch.
+        trust: Additional packages whose modules may be imported.
 
     Raises:
-        ValueError: If a value is not as ``expected``, or a ``class_path`` names a class that is
-            missing, not trusted or of another kind. The message names the setting.
+        ValueError: If a value does not match ``expected``, or a ``class_path`` names a class that
+            is missing, not trusted or of another kind. The message names the setting.
 
     Example:
         >>> restore({"class_path": "torch.nn.Linear", "init_args": {"bias": False}})(2, 3)
         Linear(in_features=2, out_features=3, bias=False)
-        >>> restore({"class_path": "subprocess.Popen"})
-        Traceback (most recent call last):
-            ...
-        ValueError: 'subprocess.Popen' is refused: expected a class derived from Module or ...
         >>> restore("3", int)
         Traceback (most recent call last):
             ...
@@ -168,41 +165,25 @@ def restore_arguments(
 ) -> dict[str, Any]:
     """Rebuild the arguments of a class according to the annotations of its constructor.
 
-    Args:
-        target: The class.
-        description: Name to described value.
-        trust: As in :func:`restore`.
-        where: The dotted path of the arguments, for messages.
+    ``where`` is the dotted path of the arguments, for messages.
 
     Raises:
-        ValueError: As in :func:`restore`; also for an argument that the class does not have.
-
-    Example:
-        >>> restore_arguments(torch.nn.Linear, {"in_features": "2"})
-        Traceback (most recent call last):
-            ...
-        ValueError: in_features: expected a whole number, but got '2'.
+        ValueError: As in :func:`restore`; also for an unknown argument.
     """
     return _Restorer(tuple(trust)).arguments(target, description, where)
 
 
 def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str] = ()) -> type:
-    """Find a class by its path; its module is imported only if it is known or trusted.
-
-    Args:
-        class_path: Module and name, separated by points.
-        bases: The class must be derived from one of these.
-        trust: As in :func:`restore`.
+    """Find a class by its path, and import its module if that is known or trusted.
 
     Raises:
         ValueError: If there is no such class, or it is refused.
     """
     text = class_path if isinstance(class_path, str) else ""
     module_name, _, name = text.rpartition(".")
-    is_path = len(text) <= _LONGEST_PATH and _CLASS_PATH.fullmatch(text)
-    if not is_path or ".__main__" in module_name:
+    if len(text) > _PATH_LIMIT or not _PATH.fullmatch(text) or ".__main__" in module_name:
         raise ValueError(
-            f"expected the path of a class, such as torch.nn.Linear, but got {_shown(class_path)}."
+            f"expected the path of a class, such as torch.nn.Linear, but got {_brief(class_path)}."
         )
     target = _class_in(_module(module_name, text, bases, trust), name)
     if target is None:
@@ -211,14 +192,14 @@ def restore_class(class_path: Any, bases: tuple[type, ...], trust: Sequence[str]
             "package that it comes from."
         )
     if not (isinstance(target, type) and issubclass(target, bases)):
-        raise _refused(text, bases)
+        raise _refusal_of(text, bases)
     return target
 
 
 def _class_in(module: ModuleType, name: str) -> Any:
-    """What a module calls ``name``; None if there is nothing."""
-    # Not getattr in general: a foreign module may import others in its __getattr__.
-    if _is_within(module.__name__, _OWN) and name in getattr(module, "__all__", ()):
+    """The attribute ``name`` of a module, or None."""
+    # Not getattr for other packages: their modules may import others in __getattr__.
+    if _is_within(module.__name__, _PACKAGE) and name in getattr(module, "__all__", ()):
         return getattr(module, name)
     return vars(module).get(name)
 
@@ -226,26 +207,24 @@ def _class_in(module: ModuleType, name: str) -> Any:
 def _module(
     name: str, class_path: str, bases: tuple[type, ...], trust: Sequence[str]
 ) -> ModuleType:
-    """Import a module if a file may name it."""
+    """Import a module if a file is allowed to name it."""
     root = name.partition(".")[0]
     if any(_is_within(name, package) for package in (*_KNOWN, *trust)):
         try:
             return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            # Modules of this program move between versions, and their packages offer their classes.
-            if _is_within(name, _OWN) and _is_within(name, str(error.name)) and name != _OWN:
+        except ImportError as error:
+            is_missing = isinstance(error, ModuleNotFoundError) and _is_within(
+                name, str(error.name)
+            )
+            if is_missing and _is_within(name, _PACKAGE) and name != _PACKAGE:
+                # The package exports the classes of modules that moved between versions.
                 return _module(name.rpartition(".")[0], class_path, bases, trust)
             raise ValueError(
                 f"cannot import {class_path!r} ({error}); install the package that it comes from, "
                 "or put its folder on PYTHONPATH."
             ) from None
-        except ImportError as error:
-            raise ValueError(
-                f"cannot import {class_path!r} ({error}); install the package that it comes from, "
-                "or put its folder on PYTHONPATH."
-            ) from None
     if root in sys.stdlib_module_names and root != "__main__":
-        raise _refused(class_path, bases)
+        raise _refusal_of(class_path, bases)
     if root in _DEPENDENCIES or name not in sys.modules:
         raise ValueError(
             f"{class_path!r} is refused: its module is not a part of deepscm_pl, torch.nn or "
@@ -259,23 +238,18 @@ def _is_within(module: str, package: str) -> bool:
     return module == package or module.startswith(f"{package}.")
 
 
-def _refused(class_path: str, bases: tuple[type, ...]) -> ValueError:
+def _refusal_of(class_path: str, bases: tuple[type, ...]) -> ValueError:
     names = " or ".join(base.__name__ for base in bases)
     return ValueError(f"{class_path!r} is refused: expected a class derived from {names}.")
 
 
 class _Restorer:
-    """Rebuilds described values according to annotations.
-
-    Args:
-        trust: As in :func:`restore`.
-    """
+    """Rebuilds described values according to annotations."""
 
     def __init__(self, trust: tuple[str, ...]) -> None:
         self.trust = trust
 
     def value(self, found: Any, kind: Any, where: str) -> Any:
-        """Rebuild one value."""
         origin, parts = get_origin(kind), get_args(kind)
         if origin is Annotated:
             return self.value(found, parts[0], where)
@@ -284,9 +258,9 @@ class _Restorer:
         if origin is Literal:
             if isinstance(found, str | int | bool | None) and found in parts:
                 return found
-            raise _unexpected(where, f"one of {', '.join(map(repr, parts))}", found)
-        if kind in _WORDS or kind is None:
-            return _plain(found, NoneType if kind is None else kind, where)
+            raise _mismatch(where, f"one of {', '.join(map(repr, parts))}", found)
+        if kind in _KINDS or kind is None:
+            return _check_plain(found, NoneType if kind is None else kind, where)
         if is_dataclass(kind) and isinstance(kind, type):
             return self._settings(found, kind, where)
         bases = _bases(kind)
@@ -297,21 +271,20 @@ class _Restorer:
         if isinstance(origin, type) and issubclass(origin, Iterable):
             return self._sequence(found, origin, parts, where)
         if isinstance(kind, type) and kind not in _UNTYPED:
-            raise _unexpected(where, f"{kind.__name__}, which no file can hold", found)
+            raise _mismatch(where, f"{kind.__name__}, which no file can contain", found)
         return self._untyped(found, where)
 
     def arguments(self, target: type, found: Any, where: str) -> dict[str, Any]:
-        """Rebuild the arguments of a class."""
         if not isinstance(found, Mapping):
-            raise _unexpected(where, "arguments by name", found)
+            raise _mismatch(where, "arguments by name", found)
         known = annotations_of(target)
         restored = {}
         for name, value in found.items():
-            place = _joined(where, name)
+            place = _dotted(where, name)
             if name not in known:
                 raise ValueError(f"{place}: {target.__name__} has no such argument.")
             if name == "device" and value is not None:
-                raise _unexpected(place, "null, for a file does not choose the device", value)
+                raise _mismatch(place, "null, because a file must not set the device", value)
             kind, default = known[name]
             is_default = type(value) is type(default) and value == default
             restored[name] = value if is_default else self.value(value, kind, place)
@@ -320,19 +293,18 @@ class _Restorer:
     def _factory(self, found: Any, bases: tuple[type, ...], where: str) -> Any:
         is_class = isinstance(found, Mapping) and "class_path" in found
         if not is_class or not found.keys() <= {"class_path", "init_args"}:
-            raise _unexpected(where, "a class with its arguments", found)
+            raise _mismatch(where, "a class with its arguments", found)
         try:
             target = restore_class(found["class_path"], bases, self.trust)
         except ValueError as error:
             raise ValueError(f"{where}: {error}" if where else str(error)) from None
         described = found.get("init_args") or {}
-        if isinstance(described, Mapping) and _is_within(target.__module__, _OWN):
+        if isinstance(described, Mapping) and _is_within(target.__module__, _PACKAGE):
             described = translated(target.__name__, described)
         arguments = self.arguments(target, described, where)
         return functools.partial(target, **arguments)
 
     def _settings(self, found: Any, kind: type, where: str) -> Any:
-        """Rebuild a group of settings."""
         if isinstance(found, kind):
             return found
         arguments = self.arguments(kind, found, where)
@@ -343,31 +315,30 @@ class _Restorer:
 
     def _one_of(self, found: Any, kinds: tuple[Any, ...], where: str) -> Any:
         errors = []
-        for kind in sorted(
-            kinds, key=lambda kind: kind is float
-        ):  # float last, so that 3 stays an integer
+        # float last, so that 3 stays an integer
+        for kind in sorted(kinds, key=lambda kind: kind is float):
             try:
                 return self.value(found, kind, where)
             except ValueError as error:
                 errors.append(error)
-        # The longest message is about the inside of a class, and more specific than a wrong type.
+        # The longest message is about an argument of a class, so it is the most specific.
         raise max(errors, key=lambda error: len(str(error)))
 
     def _mapping(self, found: Any, parts: tuple[Any, ...], where: str) -> dict[Any, Any]:
         if not isinstance(found, Mapping):
-            raise _unexpected(where, "values by name", found)
+            raise _mismatch(where, "values by name", found)
         keys, values = parts or (Any, Any)
         return {
-            self.value(key, keys, where): self.value(value, values, _joined(where, key))
+            self.value(key, keys, where): self.value(value, values, _dotted(where, key))
             for key, value in found.items()
         }
 
     def _sequence(self, found: Any, origin: type, parts: tuple[Any, ...], where: str) -> Any:
         if not isinstance(found, list | tuple):
-            raise _unexpected(where, "a list", found)
+            raise _mismatch(where, "a list", found)
         is_fixed = origin is tuple and parts and parts[-1] is not Ellipsis
         if is_fixed and len(parts) != len(found):
-            raise _unexpected(where, f"a list of {len(parts)}", found)
+            raise _mismatch(where, f"a list of {len(parts)}", found)
         kinds = parts if is_fixed else (parts or (Any,))[:1] * len(found)
         each = [
             self.value(value, kind, f"{where}[{number}]")
@@ -376,32 +347,31 @@ class _Restorer:
         return tuple(each) if origin is tuple else each
 
     def _untyped(self, found: Any, where: str) -> Any:
-        """Plain data at a place without an annotation."""
+        """Rebuild the value of an argument without an annotation."""
         if isinstance(found, Mapping) and "class_path" in found:
             return self._factory(found, _BUILDING_BLOCKS, where)
         if isinstance(found, Mapping):
             return self._mapping(found, (str | int, Any), where)
         if isinstance(found, list | tuple):
             return self._sequence(found, list, (), where)
-        return _plain(found, type(found), where)
+        return _check_plain(found, type(found), where)
 
 
-def _plain(found: Any, kind: Any, where: str) -> Any:
-    """Check a number, text, path or null against its kind."""
-    if kind not in _WORDS:
-        raise _unexpected(where, "plain data", found)
+def _check_plain(found: Any, kind: Any, where: str) -> Any:
+    if kind not in _KINDS:
+        raise _mismatch(where, "plain data", found)
     kinds = (int, float) if kind is float else (str,) if kind is Path else (kind,)
     if type(found) not in kinds:
-        raise _unexpected(where, _WORDS[kind], found)
+        raise _mismatch(where, _KINDS[kind], found)
     if type(found) is int and abs(found) > _LARGEST_INTEGER:
-        raise _unexpected(where, "a number of at most 64 bits", found)
-    if type(found) is str and len(found) > _LONGEST_TEXT:
-        raise _unexpected(where, f"a text of at most {_LONGEST_TEXT:,} characters", found)
+        raise _mismatch(where, "a number of at most 64 bits", found)
+    if type(found) is str and len(found) > _TEXT_CHARACTERS:
+        raise _mismatch(where, f"a text of at most {_TEXT_CHARACTERS:,} characters", found)
     return Path(found) if kind is Path else found
 
 
 def _bases(kind: Any) -> tuple[type, ...] | None:
-    """The bases that an annotation demands of a class; None if it is not for a class."""
+    """The classes from which an annotation requires a class to derive; None for other values."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Callable:
         result = parts[1] if len(parts) == 2 else Any
@@ -416,8 +386,8 @@ def _bases(kind: Any) -> tuple[type, ...] | None:
 def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
     """The annotation and the default of each constructor argument of a class, by name.
 
-    A constructor with ``**`` arguments passes them on to its bases, or to the class that is named
-    by the class attribute ``keyword_arguments_of``.
+    Arguments of the bases, or of the class that the class attribute ``keyword_arguments_of`` names,
+    are included if the constructor has ``**`` arguments.
     """
     found: dict[str, tuple[Any, Any]] = {}
     settings: Any = getattr(target, "keyword_arguments_of", None)
@@ -425,7 +395,9 @@ def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
         constructor = vars(each).get("__init__")
         if not inspect.isfunction(constructor):
             continue
-        hints = _hints(constructor)
+        hints: dict[str, Any] = {}
+        with suppress(NameError, TypeError, AttributeError):  # imported for type checkers only
+            hints = typing.get_type_hints(constructor)
         parameters = list(inspect.signature(constructor).parameters.values())[1:]
         for parameter in parameters:
             if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
@@ -436,68 +408,52 @@ def annotations_of(target: type) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def _hints(constructor: Callable[..., Any]) -> dict[str, Any]:
-    with suppress(NameError, TypeError, AttributeError):  # names imported for type checkers only
-        return typing.get_type_hints(constructor)
-    return {}
-
-
 def count_values(description: Any, most: int) -> int:
-    """Count the values in plain data; those in shared parts count each time.
-
-    Args:
-        description: Plain data, possibly from an untrusted file.
-        most: Counting stops above this number, so that nested sharing takes no time.
-    """
-    count, waiting = 0, [description]
-    while waiting and count <= most:
-        value = waiting.pop()
-        count += 1
-        if isinstance(value, Mapping):
-            waiting.extend(value.values())
-        elif isinstance(value, list | tuple):
-            waiting.extend(value)
-    return count
+    """Count the values in plain data, up to ``most`` + 1; shared parts count each time."""
+    return sum(1 for _ in itertools.islice(_nested_values(description), most + 1))
 
 
 def untrusted_packages(description: Any) -> list[str]:
-    """Names of the packages that a user has to trust before a description is restored.
+    """Names of the packages that a user has to trust before a description is restored."""
+    paths = [
+        each.get("class_path") for each in _nested_values(description) if isinstance(each, Mapping)
+    ]
+    return sorted(
+        {
+            path.partition(".")[0]
+            for path in paths
+            if path and not any(_is_within(path, package) for package in _KNOWN)
+        }
+    )
 
-    Example:
-        >>> untrusted_packages({"net": {"class_path": "mine.Net"}, "likelihood": None})
-        ['mine']
-        >>> untrusted_packages([{"class_path": "torch.nn.Linear", "init_args": {"bias": False}}])
-        []
-    """
-    found, waiting = set[str](), [description]
+
+def _nested_values(description: Any) -> Iterator[Any]:
+    """All values in plain data, containers included."""
+    waiting = [description]
     while waiting:
         value = waiting.pop()
+        yield value
         if isinstance(value, Mapping):
-            path = value.get("class_path", "")
-            if path and not any(_is_within(path, package) for package in _KNOWN):
-                found.add(path.partition(".")[0])
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)
-    return sorted(found)
 
 
-def _joined(where: str, name: object) -> str:
-    shown = name if isinstance(name, str) and name.isidentifier() else _shown(name)
+def _dotted(where: str, name: object) -> str:
+    shown = name if isinstance(name, str) and name.isidentifier() else _brief(name)
     return f"{where}.{shown}" if where else str(shown)
 
 
-def _shown(value: object) -> str:
-    """Format a value for a message: short, and escaped."""
+def _brief(value: object) -> str:
     if value is None:
         return "null"
     if isinstance(value, Mapping) and "class_path" in value:
-        return f"the class {_shown(value['class_path'])}"
+        return f"the class {_brief(value['class_path'])}"
     if isinstance(value, bool | int | float | str):
         return reprlib.repr(value)
     return f"a value of type {type(value).__name__}"
 
 
-def _unexpected(where: str, expected: str, found: object) -> ValueError:
+def _mismatch(where: str, expected: str, found: object) -> ValueError:
     place = f"{where}: " if where else ""
-    return ValueError(f"{place}expected {expected}, but got {_shown(found)}.")
+    return ValueError(f"{place}expected {expected}, but got {_brief(found)}.")

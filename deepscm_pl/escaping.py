@@ -47,21 +47,17 @@ _MARKUP = re.compile(
     r"|(?<![^\W_])_|_(?![^\W_])"  # Markdown ignores an underscore inside a word
     r"|:(?=//)|(?<=\bwww)\."  # addresses become links without any markup
 )
-_BLOCK = re.compile(r"^(?:[#+=-]|\d+[.)])(?=[\s#=-]|$)")
+_BLOCK_START = re.compile(r"^(?:[#+=-]|\d+[.)])(?=[\s#=-]|$)")
 """The start of a list item or a heading."""
 
-_BACKTICKS = re.compile(r"`+")
-
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|nan)", re.ASCII)
+_NUMERAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?(?:inf|nan)", re.ASCII)
 _BEFORE_FORMULA = re.compile(r"(?<![\s;'])[\s;']*(?=[=+\-@＝＋－＠])")
 """Spaces, separators and apostrophes before a character that begins a formula."""
 _SEPARATOR = re.compile(r"[;\t\r\n]")
-"""Characters that some programs take for the end of a cell, even between quotes."""
+"""Characters that some programs read as the end of a cell, even between quotes."""
 
-_LONGEST_LINE, _MOST_LINES = 120, 100
-_LONGEST_NAME = 100
-"""Bytes of the part of a file name."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_LINE_CHARACTERS, _MOST_LINES = 120, 100
+_FILE_NAME_BYTES = 100
 
 
 def for_terminal(text: object, lines: bool = False) -> str:
@@ -71,79 +67,59 @@ def for_terminal(text: object, lines: bool = False) -> str:
 
     Args:
         text: A text, or an object that is converted to one.
-        lines: Whether to keep line breaks and tabs, for messages of several lines.
+        lines: Whether to keep line breaks and tabs.
 
     Example:
         >>> print(for_terminal("\x1b[31mred\nmm³"))
         \x1b[31mred\nmm³
     """
     kept = "\n\t" if lines else ""
-    return "".join(each if _is_seen(each) or each in kept else _escape(each) for each in str(text))
+    return "".join(
+        each if _is_visible(each) or each in kept else _escape(each) for each in str(text)
+    )
 
 
 def for_markdown(text: object) -> str:
-    r"""Escape a text for one line or table cell of Markdown: no links, images or HTML.
-
-    Example:
-        >>> print(for_markdown("brain_volume [mm] | <b>"))
-        brain_volume \[mm\] \| \<b\>
-    """
+    r"""Escape a text for one line or table cell of Markdown: no links, images or HTML."""
     marked = _MARKUP.sub(lambda found: f"\\{found[0]}", for_terminal(text).strip())
-    return _BLOCK.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", marked)
+    return _BLOCK_START.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", marked)
 
 
 def markdown_code(text: object) -> str:
-    """Format a text as inline code of Markdown, for paragraphs and not for table cells.
-
-    Args:
-        text: A text that is not empty, or an object that is converted to one.
-
-    Example:
-        >>> print(markdown_code("a -> b"), markdown_code("a`b"))
-        `a -> b` ``a`b``
-    """
+    """Format a text that is not empty as inline code of Markdown, but not for table cells."""
     shown = for_terminal(text)
-    longest = max(map(len, _BACKTICKS.findall(shown)), default=0)
-    fence = "`" * (longest + 1)
+    fence = "`" * (max(map(len, re.findall("`+", shown)), default=0) + 1)
     pad = " " if shown[:1] in "` " or shown[-1:] in "` " else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
 
 
 def for_picture(text: object) -> str:
-    r"""Escape a text of several lines for a figure, and shorten long lines.
-
-    Example:
-        >>> print(for_picture("test 1\nsex \x1b[31mred"))
-        test 1
-        sex \x1b[31mred
-    """
-    lines = [_shortened(for_terminal(line)) for line in str(text).split("\n")]
+    r"""Escape a text of several lines for a figure, and shorten long lines."""
+    lines = [for_terminal(line) for line in str(text).split("\n")]
+    most = _LINE_CHARACTERS
+    lines = [line if len(line) <= most else f"{line[: most - 1]}…" for line in lines]
     return "\n".join(lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], "…"])
 
 
 def for_spreadsheet(cell: str) -> str:
     """Escape a text for a cell of CSV: an apostrophe precedes the start of a formula.
 
-    This includes a start after a semicolon or tab, which some programs take for the end of a cell.
-    Numbers stay numbers. :func:`from_spreadsheet` is the inverse, except for lone surrogates, which
-    UTF-8 cannot encode: they become Python escapes.
+    This includes a start after a semicolon or tab, which some programs read as the end of a cell.
+    Numbers are not changed. :func:`from_spreadsheet` is the inverse, except for lone surrogates,
+    which UTF-8 cannot encode: they become Python escapes.
 
     Example:
         >>> for_spreadsheet("=1+1"), for_spreadsheet("-5"), for_spreadsheet("a;=1")
         ("'=1+1", '-5', "a;'=1")
     """
-    if _NUMBER.fullmatch(cell):
+    if _NUMERAL.fullmatch(cell):
         return cell
-    return _BEFORE_FORMULA.sub(_with_apostrophes, _without_halves(cell))
+    encodable = re.sub("[\ud800-\udfff]", lambda found: _escape(found[0]), cell)
+    return _BEFORE_FORMULA.sub(_with_apostrophes, encodable)
 
 
 def from_spreadsheet(cell: str) -> str:
-    """Invert :func:`for_spreadsheet`; other texts stay unchanged.
-
-    Example:
-        >>> from_spreadsheet("'=1+1"), from_spreadsheet("'tis")
-        ('=1+1', "'tis")
-    """
+    """Invert :func:`for_spreadsheet`, without changing other texts."""
     return _BEFORE_FORMULA.sub(_without_apostrophes, cell)
 
 
@@ -152,13 +128,6 @@ class TableWriter:
 
     Args:
         file: A text file, opened with ``newline=""``.
-
-    Example:
-        >>> import io
-        >>> file = io.StringIO()
-        >>> TableWriter(file).writerows([["sex", "change"], ["=male", -0.5]])
-        >>> file.getvalue()
-        "sex,change\r\n'=male,-0.5\r\n"
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -166,30 +135,22 @@ class TableWriter:
 
     def writerow(self, cells: Iterable[object]) -> None:
         """Write a row of texts and numbers."""
-        self._writer.writerow(
-            [for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in cells]
-        )
+        self.writerows([cells])
 
     def writerows(self, rows: Iterable[Iterable[object]]) -> None:
         """Write several rows."""
-        for row in rows:
-            self.writerow(row)
+        self._writer.writerows(
+            [for_spreadsheet(cell) if isinstance(cell, str) else cell for cell in row]
+            for row in rows
+        )
 
 
 def as_json(document: Mapping[str, Any]) -> str:
-    r"""Serialise plain data as JSON in UTF-8, with null for NaN and infinity.
-
-    Example:
-        >>> print(as_json({"unit": "mm³", "mean": math.nan}), end="")
-        {
-          "unit": "mm³",
-          "mean": null
-        }
-    """
-    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    r"""Serialise plain data as JSON in UTF-8, with null for NaN and infinity."""
+    text = json.dumps(_without_nan(document), indent=2, ensure_ascii=False, allow_nan=False)
     # Lone surrogates cannot be encoded, and invisible characters could act on a terminal.
     lines = (
-        "".join(each if _is_seen(each) else json.dumps(each)[1:-1] for each in line)
+        "".join(each if _is_visible(each) else json.dumps(each)[1:-1] for each in line)
         for line in text.split("\n")  # strings have no line breaks, so these separate entries
     )
     return "\n".join(lines) + "\n"
@@ -208,38 +169,37 @@ def for_file_name(text: object) -> str:
     name = str(text)
     plain = re.sub(r"[^\w.=-]", "_", name)
     plain = re.sub(r"^[.-]+|\.\.+", "_", plain)
-    if plain == name and len(name.encode()) <= _LONGEST_NAME:
+    if plain == name and len(name.encode()) <= _FILE_NAME_BYTES:
         return plain
     code = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:6]
-    short = plain.encode()[: _LONGEST_NAME - 7].decode(errors="ignore")
+    short = plain.encode()[: _FILE_NAME_BYTES - 7].decode(errors="ignore")
     return f"{short}-{code}"
 
 
 def for_tag(text: object) -> str:
-    """Convert a text to the characters that TensorBoard allows in a tag.
-
-    Example:
-        >>> for_tag("p(age | sex = male)/mean")
-        'p_age_sex_male_/mean'
-    """
+    """Convert a text to the characters that TensorBoard allows in a tag."""
     return re.sub(r"[^-/\w.]+", "_", str(text))
 
 
-def _is_seen(character: str) -> bool:
+def one_line(message: object, longest: int = 500) -> str:
+    r"""Take the first line of a message, escaped for a terminal.
+
+    Args:
+        message: An exception, or an object that is converted to a text.
+        longest: Most characters to keep.
+    """
+    lines = str(message).strip().splitlines() or [type(message).__name__]
+    text = for_terminal(lines[0])
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def _is_visible(character: str) -> bool:
     # For Python, all spaces but U+0020 are unprintable.
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
-
-
-def _without_halves(text: str) -> str:
-    return _SURROGATE.sub(lambda found: _escape(found[0]), text)
-
-
-def _shortened(line: str) -> str:
-    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 1]}…"
 
 
 def _with_apostrophes(found: re.Match[str]) -> str:
@@ -252,29 +212,9 @@ def _without_apostrophes(found: re.Match[str]) -> str:
     return re.sub(rf"({_SEPARATOR.pattern})'", r"\1", marked)
 
 
-def _finite(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _finite(each) for name, each in value.items()}
+        return {name: _without_nan(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_without_nan(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def one_line(message: object, longest: int = 500) -> str:
-    r"""Take the first line of a message, escaped for a terminal.
-
-    Args:
-        message: An exception, or an object that is converted to a text.
-        longest: The most characters to keep.
-
-    Example:
-        >>> one_line(RuntimeError("no room\nfor the second line"))
-        'no room'
-        >>> one_line(ValueError("a bell \a"))
-        'a bell \\x07'
-        >>> one_line(KeyError())
-        'KeyError'
-    """
-    lines = str(message).strip().splitlines() or [type(message).__name__]
-    text = for_terminal(lines[0])
-    return text if len(text) <= longest else f"{text[:longest]}…"

@@ -42,12 +42,7 @@ class DiskFullError(OSError):
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one of its causes, means that the disk or a quota is full.
-
-    Example:
-        >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device")), is_disk_full(OSError())
-        (True, False)
-    """
+    """Whether an error, or one of its causes, means that the disk or a quota is full."""
     return _full_number(error) is not None
 
 
@@ -57,7 +52,7 @@ def _full_number(error: BaseException | None) -> int | None:
         return None
     if isinstance(error, OSError) and error.errno in _FULL:
         return error.errno
-    # NumPy counts what it could not write, and torch wraps what the disk returns.
+    # NumPy reports only the number of written bytes, and torch wraps the error of the disk.
     if isinstance(error, OSError) and error.errno is None and "requested and" in str(error):
         return errno.ENOSPC
     return _full_number(error.__cause__ or error.__context__)
@@ -68,8 +63,8 @@ def names_full_disk(path: Path, kept: str) -> Iterator[None]:
     """Turn the error of a full disk into one line that names the file.
 
     Args:
-        path: What the block writes.
-        kept: A clause that says what is intact if that fails.
+        path: The file or folder that the block writes.
+        kept: A clause about the data that are still intact, for the message.
 
     Raises:
         DiskFullError: If the disk is full.
@@ -101,20 +96,17 @@ def exit_on_termination() -> Iterator[None]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until the content of a file is on the disk.
-
-    Otherwise a power failure may leave the new name without its content.
-    """
-    with path.open("r+b") as file:  # some systems flush only what can be written
+    """Wait until the content of a file is on the disk, and so survives a power failure."""
+    with path.open("r+b") as file:  # some systems flush only writable files
         os.fsync(file.fileno())
 
 
 def clear_leftovers(folder: Path) -> None:
     """Remove the incomplete files of killed processes from a folder.
 
-    Only names that this module gives to temporary files are removed. A folder that was moved aside
-    for its replacement is moved back if the replacement is missing. Symbolic links are neither
-    removed nor followed, and subfolders are not searched.
+    Only temporary files and folders of this module are removed. An interrupted replacement of a
+    folder is undone. Symbolic links are neither removed nor followed, and subfolders are not
+    searched.
 
     Args:
         folder: A folder to which no other process writes. A missing folder or a symbolic link is
@@ -138,13 +130,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
     A reader of ``path`` sees the previous content or the new one, never a part, even after a power
     failure. If the block raises, ``path`` is unchanged and the temporary file is removed. The
-    permissions are 0666 less the umask, whatever the block sets.
-
-    Args:
-        path: The file to write; its folder must exist.
-
-    Yields:
-        The temporary file, which is empty.
+    permissions are 0666 less the umask, even if the block changes them. The folder must exist.
 
     Raises:
         DiskFullError: If the disk is full.
@@ -152,28 +138,16 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with names_full_disk(path, "the previous content is intact"):
-            permissions = _make_empty(temporary)
+            temporary.unlink(missing_ok=True)  # of a killed process with the same number
+            temporary.touch(exist_ok=False)
+            permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
-            if _permissions(temporary.stat()) != permissions:
+            if stat.S_IMODE(temporary.stat().st_mode) != permissions:
                 temporary.chmod(permissions)
             flush_to_disk(temporary)
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _make_empty(path: Path) -> int:
-    """Make an empty file and return its permissions."""
-    path.unlink(missing_ok=True)  # left by a killed process with the same process number
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        return _permissions(os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
-
-
-def _permissions(status: os.stat_result) -> int:
-    return stat.S_IMODE(status.st_mode)
 
 
 @contextmanager
@@ -186,14 +160,18 @@ def new_folder(path: Path) -> Iterator[Path]:
     Args:
         path: The folder to make. It may exist if it is empty, and its parents need not exist.
 
-    Yields:
-        The folder to write to.
-
     Raises:
         ValueError: If ``path`` is a file, a folder that is not empty, or cannot be written.
         DiskFullError: If the disk is full.
     """
-    temporary = _temporary_folder(path)
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise ValueError(
+                f"{path} exists and is not an empty folder; remove it or name another folder."
+            )
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = _make_temporary_folder(path)
     try:
         with names_full_disk(path, "nothing was written there"):
             yield temporary
@@ -212,9 +190,6 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
     Args:
         path: The folder to make or to replace; its parents need not exist.
-
-    Yields:
-        The folder to write to.
 
     Raises:
         ValueError: If ``path`` is a file or cannot be written.
@@ -239,26 +214,13 @@ def replaced_folder(path: Path) -> Iterator[Path]:
 
 
 def _restore(path: Path, previous: Path) -> None:
-    """Complete an interrupted replacement: move the previous folder back if the new is missing."""
+    """Undo an interrupted replacement: move the previous folder back if the new one is missing."""
     if previous.exists() and not path.exists():
         os.replace(previous, path)
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _temporary_folder(path: Path) -> Path:
-    """Make an empty folder beside ``path``, after checking that ``path`` may be made."""
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise ValueError(
-                f"{path} exists and is not an empty folder; remove it or name another folder."
-            )
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    return _make_temporary_folder(path)
-
-
 def _make_temporary_folder(path: Path) -> Path:
-    """Make an empty folder beside ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() and not os.access(path, os.W_OK):
@@ -267,8 +229,8 @@ def _make_temporary_folder(path: Path) -> Path:
         temporary.mkdir()  # with the permissions of any new folder
         return temporary
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _cannot_write(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> ValueError:
+def _cannot_write(path: Path, error: OSError) -> ValueError:
     return ValueError(f"{path} cannot be written ({error}); name a folder that you may write.")

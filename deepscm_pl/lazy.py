@@ -18,7 +18,7 @@ def first_use(package: str) -> Callable[[str], Any]:
     """Make the ``__getattr__`` of a package that imports a name when it is first used.
 
     The names are those that the package imports below ``if TYPE_CHECKING:``, where type checkers
-    and documentation tools see them as well.
+    and documentation tools see them as well. They are also its ``__all__``, if it has no other.
 
     Args:
         package: Name of the package, ``__name__`` in its ``__init__.py``.
@@ -33,18 +33,20 @@ def first_use(package: str) -> Callable[[str], Any]:
     def load(name: str) -> Any:
         if not modules:
             modules.update(_names_for_type_checkers(str(module.__file__)))
+        if name == "__all__":
+            return sorted(modules)
         if name not in modules:
             return moved.find_name(package, name)
         value = getattr(import_module(modules[name]), name)
         setattr(module, name, value)
         return value
 
-    vars(module)["__dir__"] = lambda: sorted({*vars(module), *vars(module).get("__all__", ())})
+    vars(module)["__dir__"] = lambda: sorted({*vars(module), *module.__all__})
     return load
 
 
 def import_all(package: str) -> None:
-    """Import everything that a package offers, so that its classes are found by name alone."""
+    """Import all names of a package, so that its classes are found by their short names."""
     module = import_module(package)
     for name in module.__all__:
         getattr(module, name)
@@ -52,14 +54,10 @@ def import_all(package: str) -> None:
 
 def _names_for_type_checkers(path: str) -> dict[str, str]:
     """Map each name that a file imports below ``if TYPE_CHECKING:`` to its module."""
-    blocks = [
-        block
-        for block in ast.parse(Path(path).read_text(encoding="utf-8")).body
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-    ]
     return {
         alias.name: str(each.module)
-        for block in blocks
+        for block in ast.parse(Path(path).read_text(encoding="utf-8")).body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
         for each in block.body
         if isinstance(each, ast.ImportFrom)
         for alias in each.names

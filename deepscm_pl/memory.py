@@ -17,66 +17,36 @@ __all__ = [
     "total_memory",
 ]
 
-_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")
-"""Files of a container's limit, in both versions of control groups."""
-
 
 def total_memory() -> int | None:
-    """Total memory of the machine or the limit of its container, in bytes.
-
-    Returns:
-        None if the operating system does not report it.
-    """
-    return min(_limits(), default=None)
+    """Total memory of the machine or the limit of its container, in bytes, or None if unknown."""
+    return min(_totals(), default=None)
 
 
 def available_memory() -> int | None:
-    """Memory that can be allocated without swapping, in bytes.
-
-    Returns:
-        None if the operating system does not report it.
-    """
-    return min((*_limits(), *_free()), default=None)
+    """Memory that can be allocated without swapping, in bytes, or None if unknown."""
+    return min((*_totals(), *_free()), default=None)
 
 
-def require_memory(what: str, needed: int, advice: str) -> None:
-    """Raise if more memory is needed than is available.
-
-    Args:
-        what: The setting that needs it.
-        needed: A lower bound in bytes.
-        advice: What the user can change.
-
-    Raises:
-        ValueError: Naming the setting, both sizes and the advice.
-
-    Example:
-        >>> require_memory("batch_size", 10**18, "lower it")
-        Traceback (most recent call last):
-            ...
-        ValueError: batch_size: this needs at least 1 EB of memory, but the machine \
-has ... left; lower it.
-    """
+def require_memory(setting: str, needed: int, advice: str) -> None:
+    """Raise ValueError if a setting needs more bytes of memory than are available."""
     available = available_memory()
     if available is not None and needed > available:
         raise ValueError(
-            f"{what}: this needs at least {format_bytes(needed)} of memory, but the machine has "
+            f"{setting}: this needs at least {format_bytes(needed)} of memory, but the machine has "
             f"{format_bytes(available)} left; {advice}."
         )
 
 
-def require_disk(what: str, folder: Path, needed: int, files: int, advice: str) -> None:
-    """Raise if files do not fit on the disk.
+def require_disk(setting: str, folder: Path, needed: int, files: int, advice: str) -> None:
+    """Raise ValueError if files do not fit on the disk.
 
     Args:
-        what: The setting that needs it.
+        setting: The setting that needs them, for the message.
         folder: Destination; it need not exist.
         needed: A lower bound of the total size in bytes.
         files: Number of files; each takes at least one block of the disk.
-        advice: What the user can change.
-
-    Raises:
-        ValueError: Naming the setting, both sizes and the advice.
+        advice: Change that the user can make, for the message.
     """
     folder = folder.absolute()
     existing = next(each for each in (folder, *folder.parents) if each.exists())
@@ -84,23 +54,18 @@ def require_disk(what: str, folder: Path, needed: int, files: int, advice: str) 
     needed = max(needed, files * block)
     if needed > available:
         raise ValueError(
-            f"{what}: this needs at least {format_bytes(needed)} on the disk of {existing}, but "
+            f"{setting}: this needs at least {format_bytes(needed)} on the disk of {existing}, but "
             f"{format_bytes(available)} are free; {advice}."
         )
     if free_files is not None and files > free_files:
         raise ValueError(
-            f"{what}: this needs {files:,} files on the disk of {existing}, which has room for "
+            f"{setting}: this needs {files:,} files on the disk of {existing}, which has room for "
             f"{free_files:,}; {advice}."
         )
 
 
 def format_bytes(size: float) -> str:
-    """Format a number of bytes with a decimal unit.
-
-    Example:
-        >>> format_bytes(7_400_000_000), format_bytes(25_000_000), format_bytes(1500)
-        ('7.4 GB', '25 MB', '1.5 kB')
-    """
+    """Format a number of bytes with a decimal unit."""
     if not math.isfinite(size):
         return "more bytes than can be counted"
     units = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
@@ -123,8 +88,8 @@ def _free() -> Iterator[int]:
         yield int(line.split()[1]) * 1024
 
 
-def _limits() -> Iterator[int]:
-    for name in _LIMITS:
+def _totals() -> Iterator[int]:
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):  # both versions of control groups
         with suppress(OSError, ValueError):  # "max" where there is no limit
             yield int(Path("/sys/fs/cgroup", name).read_text(encoding="ascii"))
     if hasattr(os, "sysconf"):

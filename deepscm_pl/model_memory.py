@@ -7,7 +7,7 @@ estimated first. The estimates are lower bounds: a model that fits is never refu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -22,14 +22,7 @@ __all__ = ["bytes_of", "memory_of", "require_buildable", "require_memory_for"]
 
 
 def memory_of(device: torch.device | None = None) -> int | None:
-    """Total memory of a GPU, or of the machine or its container, in bytes.
-
-    Args:
-        device: A GPU; None for the machine.
-
-    Returns:
-        None if it is not known.
-    """
+    """Total memory of a GPU, or of the machine or its container, in bytes; None if unknown."""
     if device is not None and device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     if device is not None and device.type != "cpu":
@@ -46,22 +39,13 @@ def bytes_of(module: nn.Module) -> int:
 def require_memory_for(
     name: str, value: Any, wanted: float, device: torch.device | None = None
 ) -> None:
-    """Raise if a setting needs more memory than exists.
+    """Raise ValueError if a setting needs more memory than exists.
 
     Args:
         name: The setting, for the message.
         value: Its value.
         wanted: A lower bound of its memory, in bytes.
         device: A GPU; None for the machine.
-
-    Raises:
-        ValueError: Naming the setting and both sizes.
-
-    Example:
-        >>> require_memory_for("density_size", 10**15, 4e15)
-        Traceback (most recent call last):
-            ...
-        ValueError: density_size: 1000000000000000 takes at least 4 PB of memory, but there are ...
     """
     available = memory_of(device)
     if available is not None and wanted > available:
@@ -90,23 +74,19 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
             ...
         ValueError: network.out_features: 10000000000000 takes at least 200 TB of memory, but ...
     """
-    wanted = _estimate(make, arguments)
-    available = memory_of()
-    if available is None or wanted <= available:
-        return
-    setting, value = max(_whole_numbers_in(make), key=_second, default=("", "it"))
-    require_memory_for(".".join(filter(None, (name, setting))), value, wanted)
-
-
-def _estimate(make: Callable[..., nn.Module], arguments: Sequence[Any]) -> float:
-    """Size of the module in bytes; 0 if unknown."""
     try:
         with torch.device("meta"):
             made = make(*arguments)
+        wanted: float = bytes_of(made) if isinstance(made, nn.Module) else 0
     except Exception as error:
         # An overflow is a size that torch cannot represent; the build raises other errors again.
-        return math.inf if "overflow" in str(error).lower() else 0
-    return bytes_of(made) if isinstance(made, nn.Module) else 0
+        wanted = math.inf if "overflow" in str(error).lower() else 0
+    available = memory_of()
+    if available is None or wanted <= available:
+        return
+    numbers = _whole_numbers_in(make)
+    setting, value = max(numbers, key=lambda pair: pair[1], default=("", "it"))
+    require_memory_for(".".join(filter(None, (name, setting))), value, wanted)
 
 
 def _whole_numbers_in(make: Callable[..., nn.Module]) -> Iterator[tuple[str, int]]:
@@ -124,7 +104,3 @@ def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
             yield from _leaves(value, path)
     elif isinstance(node, int) and not isinstance(node, bool):
         yield ".".join(path), node
-
-
-def _second(pair: tuple[str, int]) -> int:
-    return pair[1]

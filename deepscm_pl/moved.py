@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["find_name", "install"]
 
-_OWN = __name__.rpartition(".")[0]
+_ROOT = __name__.rpartition(".")[0]
 
 _MODULES = {
     "types": "variables",
@@ -26,7 +26,7 @@ _MODULES = {
     "training.checkpoint": "checkpoints.loading",
     "training.export": "checkpoints.export",
 }
-"""Earlier modules, whose submodules moved along, to their successors."""
+"""Successors of earlier modules and of their submodules."""
 
 _NAMES = {
     "transforms.Composition": "transforms.ComposedBijection",
@@ -37,42 +37,41 @@ _NAMES = {
     "reports.tables.Table": "reports.tables.TextTable",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
 }
-"""Names that moved out of a module that still exists, or not along with the rest of it."""
+"""Successors of names whose module still exists or has another successor."""
 
 
 def find_name(module: str, name: str) -> Any:
-    """Return what a module offered under a name in earlier versions.
+    """Return the object that a module had under a name in earlier versions.
 
     Raises:
-        AttributeError: If it never did.
+        AttributeError: If there was none.
     """
-    successor = _NAMES.get(f"{module}.{name}".removeprefix(f"{_OWN}."))
+    successor = _NAMES.get(f"{module}.{name}".removeprefix(f"{_ROOT}."))
     if successor is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
-    _warn(f"{module}.{name}", f"{_OWN}.{successor}", 4)
+    _warn(f"{module}.{name}", f"{_ROOT}.{successor}", 4)
     parent, _, last = successor.rpartition(".")
-    return getattr(importlib.import_module(f"{_OWN}.{parent}"), last)
+    return getattr(importlib.import_module(f"{_ROOT}.{parent}"), last)
 
 
 def install() -> None:
-    """Let earlier modules be imported."""
+    """Make earlier modules importable."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
 
 
 class _Finder:
-    """Finds earlier modules where there is no module of that name."""
+    """Finds earlier modules that do not exist any more."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        successor = _successor(name)
-        if successor is None:
+        if _successor(name) is None:
             return None
         return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Let Python make the module."""
+        """Use the default module."""
 
     def exec_module(self, module: ModuleType) -> None:
         name, successor = module.__name__, str(_successor(module.__name__))
@@ -88,9 +87,9 @@ class _Finder:
 
 
 def _successor(name: str) -> str | None:
-    """The module that took the place of an earlier one, or the package that offers its names."""
+    """The successor of a module, or the package that exports the names of the module."""
     for old, new in _MODULES.items():
-        earlier, later = f"{_OWN}.{old}", f"{_OWN}.{new}"
+        earlier, later = f"{_ROOT}.{old}", f"{_ROOT}.{new}"
         if name == earlier:
             return later
         if name.startswith(f"{earlier}."):

@@ -9,17 +9,13 @@ __all__ = ["format_number"]
 
 _MILLION, _TRILLION = 1e6, 1e12
 _GROUPED = 1e4
-"""Digits are grouped from this size on."""
+"""Smallest number whose digits are grouped."""
 
 
 def format_number(value: float, digits: int = 3) -> str:
     """Format a number with some significant digits, large ones grouped or in millions.
 
-    Numbers below 0.0001 and from 10¹² on have an exponent.
-
-    Args:
-        value: The number.
-        digits: Significant digits, at least 1; trailing zeros are omitted.
+    Numbers below 0.0001 and from 10¹² on have an exponent. Trailing zeros are omitted.
 
     Example:
         >>> [format_number(value) for value in (0.5, 203.4, 1234, 31_234, 1_031_234)]

@@ -1,4 +1,4 @@
-"""Arguments of version 0.1 that have moved: translated in checkpoints, named in errors."""
+"""Arguments of version 0.1 that have successors: translated in checkpoints, named in errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["SUCCESSORS", "names_successors", "successor_hint", "translated"]
 
 _Class = TypeVar("_Class", bound=type)
 
-_GROUPS = {
+_SCAN_SETTINGS = {
     "subjects": ("table", "images", "identifier", "visits", "columns", "kinds", "units", "missing"),
     "slicing": ("axis", "slices"),
     "preprocessing": (
@@ -34,7 +34,7 @@ SUCCESSORS: dict[str, dict[str, str]] = {
         "overlaid_by": "decoder.init_args.overlay",
     },
     "BrainMRIDataModule": {
-        **{name: f"{group}.{name}" for group, names in _GROUPS.items() for name in names},
+        **{name: f"{group}.{name}" for group, names in _SCAN_SETTINGS.items() for name in names},
         "split_column": "splits.column",
         "fractions": "splits.fractions",
         "stratify": "splits.stratify",
@@ -42,33 +42,30 @@ SUCCESSORS: dict[str, dict[str, str]] = {
         "cache_dir": "cache.folder",
     },
 }
-"""For each class the arguments that it had in version 0.1, and where their values belong now."""
-
-
-_OVERLAY = "overlay: expected a list"
+"""For each class its arguments of version 0.1 and their successors."""
 
 
 def successor_hint(words: Iterable[str], message: str) -> str:
-    """``; x of Class is now y``, if a word is an argument of version 0.1, or nothing.
+    """Name the successor of an argument of version 0.1, as ``; x of Class is now y``, or nothing.
 
     Args:
         words: Arguments that were not accepted.
-        message: Why.
+        message: The error message.
     """
-    # Names of settings of scans, such as shape, are also those of other classes.
+    # Other classes also have settings with names such as shape.
     owners = [each for each in SUCCESSORS if each in message or each == "ConditionalVAE"]
     owners += ["BrainMRIDataModule"] if "--data." in message else []
     for name in (part for word in words for part in word.split(".")):
         for owner in owners:
             if name in SUCCESSORS[owner]:
                 return f"; {name} of {owner} is now {SUCCESSORS[owner][name]}"
-    if _OVERLAY in message:
+    if "overlay: expected a list" in message:
         return "; name the parents there, and give the class of the layer as layer"
     return ""
 
 
 def names_successors(owner: _Class) -> _Class:
-    """Decorate a class of :data:`SUCCESSORS`: its constructor names them where one is used."""
+    """Decorate a class of :data:`SUCCESSORS`, so that errors of its constructor name them."""
     construct: Callable[..., None] = owner.__init__  # type: ignore[misc]
     successors = SUCCESSORS[owner.__name__]
 
@@ -83,11 +80,7 @@ def names_successors(owner: _Class) -> _Class:
 
 
 def translated(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Described arguments of a class as this version takes them.
-
-    Args:
-        name: The class.
-        arguments: Of version 0.1, or of this one, which stay as they are.
+    """Translate described arguments of a class from version 0.1; current ones are not changed.
 
     Example:
         >>> translated("BrainMRIDataModule", {"root": "scans", "axis": "axial", "slices": [3]})
@@ -95,40 +88,29 @@ def translated(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(arguments)
     if name == "ConditionalVAE":
-        return _of_an_image(found)
+        likelihood = {"brightness": found.pop("brightness", None)}
+        place, overlay = found.pop("placed_by", None), found.pop("overlaid_by", None)
+        _set(found, "likelihood", {key: value for key, value in likelihood.items() if value})
+        decoder = {"place": place} if place or place == [] else {}
+        _set(found, "decoder", decoder | ({"overlay": overlay} if overlay else {}))
+        return found
     if name == "TemplateDecoder":
-        return _of_a_template(found)
+        if not isinstance(found.get("overlay", ()), list | tuple):
+            layer = found.pop("overlay")
+            found.setdefault("layer", layer)
+        return found
     for old in [old for old in found if old in SUCCESSORS.get(name, {})]:
         group, _, new = SUCCESSORS[name][old].partition(".")
         found[group] = {**found.get(group, {}), new: found.pop(old)}
     return found
 
 
-def _of_an_image(arguments: dict[str, Any]) -> dict[str, Any]:
-    brightness = arguments.pop("brightness", None)
-    if brightness:
-        _set(arguments, "likelihood", brightness=brightness)
-    structure = {"place": arguments.pop("placed_by", None)}
-    structure["overlay"] = arguments.pop("overlaid_by", None)
-    given = {name: value for name, value in structure.items() if value or value == []}
-    if given.get("overlay") == []:
-        del given["overlay"]
-    if given:
-        _set(arguments, "decoder", **given)
-    return arguments
-
-
-def _of_a_template(arguments: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(arguments.get("overlay", ()), list | tuple):
-        layer = arguments.pop("overlay")
-        arguments.setdefault("layer", layer)
-    return arguments
-
-
-def _set(arguments: dict[str, Any], owner: str, **values: Any) -> None:
-    """Put values into the arguments of a described class, if it is described."""
+def _set(arguments: dict[str, Any], owner: str, values: Mapping[str, Any]) -> None:
+    """Set values in the arguments of a described class, if it is described."""
     described = arguments.get(owner)
-    if isinstance(described, Mapping) and isinstance(described.get("init_args", {}), Mapping):
+    if not values or not isinstance(described, Mapping):
+        return
+    init_args = described.get("init_args") or {}
+    if isinstance(init_args, Mapping):
         name = str(described.get("class_path")).rpartition(".")[2]
-        init_args = translated(name, described.get("init_args") or {})
-        arguments[owner] = {**described, "init_args": {**init_args, **values}}
+        arguments[owner] = {**described, "init_args": {**translated(name, init_args), **values}}

@@ -12,7 +12,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.checks import class_factory
+from deepscm_pl.checks import class_factory, whole_number
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
 from deepscm_pl.model_memory import require_buildable
@@ -26,35 +26,27 @@ __all__ = [
 ]
 
 MechanismFactory: TypeAlias = Callable[[Context], Mechanism]
-"""A mechanism class, or a ``functools.partial`` of one: makes the mechanism for given parents."""
+"""A mechanism class, or a ``functools.partial`` of one, called with the context of its parents."""
 
 
 @dataclass(frozen=True)
 class EvidenceLowerBound:
-    """The evidence lower bound of a batch, variable by variable, in nats.
-
-    Attributes:
-        evidence: For each variable its log-probability and divergence, ``(*batch,)`` each.
-    """
+    """The log-probability and divergence of each variable of a batch, in nats."""
 
     evidence: Mapping[str, Evidence]
 
     @property
     def bound(self) -> Tensor:
         """The sum over variables: a lower bound of the joint log-probability, ``(*batch,)``."""
-        terms = [evidence.bound for evidence in self.evidence.values()]
-        return torch.stack(torch.broadcast_tensors(*terms)).sum(dim=0)
+        return _sum([evidence.bound for evidence in self.evidence.values()])
 
 
 @dataclass(frozen=True)
 class ImportanceWeightedBound:
     """The importance-weighted bound of a batch, variable by variable, in nats.
 
-    Attributes:
-        bounds: For each variable log p(x | pa) where it is exact, or its lower bound, ``(*batch,)``
-            each.
-        evidence_lower_bounds: For each variable the mean over the same draws of the log-weights,
-            whose expectation is the evidence lower bound, ``(*batch,)`` each.
+    ``bounds`` has log p(x | pa) of each variable where it is exact, or its lower bound, and
+    ``evidence_lower_bounds`` the mean of the log-weights over the same draws, ``(*batch,)`` each.
     """
 
     bounds: Mapping[str, Tensor]
@@ -62,9 +54,9 @@ class ImportanceWeightedBound:
 
     @property
     def gaps(self) -> dict[str, Tensor]:
-        """How far each bound is above the evidence lower bound, never below 0, ``(*batch,)``.
+        """The excess of each bound over the evidence lower bound, at least 0, ``(*batch,)``.
 
-        Zero where the likelihood is exact, where the guide is the posterior, and for one draw.
+        It is zero if the likelihood is exact, if the guide is the posterior, and for one draw.
         """
         return {
             name: (bound - self.evidence_lower_bounds[name]).clamp(min=0)
@@ -74,7 +66,7 @@ class ImportanceWeightedBound:
     @property
     def bound(self) -> Tensor:
         """The sum over variables: a lower bound of the joint log-probability, ``(*batch,)``."""
-        return torch.stack(torch.broadcast_tensors(*self.bounds.values())).sum(dim=0)
+        return _sum(self.bounds.values())
 
 
 class StructuralCausalModel(nn.Module):
@@ -82,18 +74,16 @@ class StructuralCausalModel(nn.Module):
 
     One trained model answers questions of three kinds (Pearl; Pawlowski et al. 2020, section 2):
     association (:meth:`sample`, :meth:`log_prob`, :meth:`elbo`), intervention (:meth:`intervene`)
-    and counterfactual (:meth:`counterfactual`, that is :meth:`abduct`, :meth:`act`,
+    and counterfactual (:meth:`counterfactual`, which is :meth:`abduct`, :meth:`act` and
     :meth:`predict`).
 
     Args:
-        graph: The causal graph, or what :class:`~deepscm_pl.graph.CausalGraph` is made from.
-        mechanisms: For each variable a factory of its mechanism, called with the context that the
-            graph gives it: a mechanism class, or ``functools.partial`` of one. Mechanisms already
-            made are taken as they are.
+        graph: The causal graph, or an argument of :class:`~deepscm_pl.graph.CausalGraph`.
+        mechanisms: The mechanism of each variable, or its factory.
 
     Raises:
-        ValueError: If a variable has no mechanism, a mechanism no variable, or a made mechanism
-            other parents than the graph says.
+        ValueError: If a variable has no mechanism, a mechanism no variable, or the parents of a
+            mechanism differ from those in the graph.
 
     Example:
         >>> from deepscm_pl.mechanisms import AffineFlow
@@ -115,7 +105,7 @@ class StructuralCausalModel(nn.Module):
         self.graph = graph if isinstance(graph, CausalGraph) else CausalGraph(graph)
         _check_mechanism_names(self.graph, mechanisms)
         self.mechanisms = nn.ModuleDict()
-        for name in self.graph.nodes:
+        for name in self.graph:
             self.mechanisms[name] = self._make(name, mechanisms[name])
         self.register_buffer("fitted", torch.tensor(False))
         self._described: dict[str, Variable] = {}
@@ -136,7 +126,7 @@ class StructuralCausalModel(nn.Module):
         if not isinstance(mechanism, Constant) and set(mechanism.context.parents) != set(parents):
             raise ValueError(
                 f"mechanisms: {name!r} was made for the parents {mechanism.context.parents}, but "
-                f"the graph gives it {parents}; make it for these."
+                f"its parents in the graph are {parents}; make it for these."
             )
         return mechanism
 
@@ -149,70 +139,50 @@ class StructuralCausalModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type of the parameters; without any, that of the mechanisms."""
+        """The floating-point type of the parameters, or of the mechanisms if there are none."""
         if (parameter := next(self.parameters(), None)) is not None:
             return parameter.dtype
-        return reduce(torch.promote_types, (self[name].dtype for name in self.graph.nodes))
+        return reduce(torch.promote_types, (self[name].dtype for name in self.graph))
 
     @property
     def scalar_variables(self) -> tuple[str, ...]:
         """The variables whose values are single numbers, categories included."""
-        return tuple(name for name in self.graph.nodes if self[name].domain.shape == (1,))
+        return tuple(name for name in self.graph if self[name].domain.shape == (1,))
 
     @property
     def variables(self) -> dict[str, Variable]:
-        """The variables in the order of the graph, with units and class names once they are known.
-
-        Example:
-            >>> from deepscm_pl.mechanisms import AffineFlow
-            >>> scm = StructuralCausalModel("age", {"age": AffineFlow})
-            >>> scm.describe({"age": Variable("age", unit="years")})
-            >>> scm.variables["age"].format(61.34)
-            '61.3 years'
-        """
+        """The variables in the order of the graph, with units and class names if known."""
         return {
             name: replace(self._described.get(name, Variable(name)), domain=self[name].domain)
-            for name in self.graph.nodes
+            for name in self.graph
         }
 
     def describe(self, variables: Mapping[str, Variable]) -> None:
-        """Take the units and class names of the data; those known before stay where data have none.
-
-        Args:
-            variables: Of the data; what is not in the graph is ignored.
+        """Take over the units and class names of the data, where the data have them.
 
         Raises:
-            ValueError: If the data have classes, and the mechanism is not one of as many.
+            ValueError: If the data have classes, and the mechanism has not as many categories.
         """
-        known = self.variables
-        filled = {
-            name: known[name].filled(variables[name], type(self[name]).__name__)
-            for name in self.graph.nodes
-            if name in variables
+        self._described = {
+            name: known.filled(variables.get(name, known), type(self[name]).__name__)
+            for name, known in self.variables.items()
         }
-        self._described = {**known, **filled}
 
     @property
     def image_variables(self) -> tuple[str, ...]:
         """The variables whose values are images or volumes."""
-        return tuple(name for name in self.graph.nodes if len(self[name].domain.shape) >= 3)
+        return tuple(name for name in self.graph if len(self[name].domain.shape) >= 3)
 
     def restrict(self, names: Iterable[str]) -> StructuralCausalModel:
         """The model of some variables and their ancestors, which shares the mechanisms.
 
-        Questions about attributes then cost nothing for the images that follow from them.
+        Questions about attributes are then answered without computing the images.
 
         Raises:
-            ValueError: If a name is none of a variable.
-
-        Example:
-            >>> from deepscm_pl.mechanisms import AffineFlow
-            >>> scm = StructuralCausalModel("age -> size", {"age": AffineFlow, "size": AffineFlow})
-            >>> scm.restrict(["age"]).graph.nodes
-            ('age',)
+            ValueError: If a name is not that of a variable.
         """
         wanted = tuple(names)
-        kept = {*wanted, *self.graph.ancestors(*wanted)}
+        kept = self.graph.ancestors(*wanted).union(wanted)
         parents = {name: causes for name, causes in self.graph.parents.items() if name in kept}
         return self._sharing(CausalGraph(parents), {name: self[name] for name in parents})
 
@@ -228,16 +198,13 @@ class StructuralCausalModel(nn.Module):
         return made
 
     def fit(self, variables: Variables) -> None:
-        """Take from the training split all statistics that mechanisms standardise with.
-
-        Args:
-            variables: The whole training split, ``(N, *event)`` for each variable.
+        """Compute the statistics with which mechanisms standardise from the whole training split.
 
         Raises:
             ValueError: If a variable is missing or a value is outside of its domain.
         """
         self.check(variables)
-        for name in self.graph.nodes:
+        for name in self.graph:
             try:
                 self[name].fit(variables[name], self._parents(name, variables))
             except ValueError as error:
@@ -245,19 +212,15 @@ class StructuralCausalModel(nn.Module):
         self.fitted.fill_(True)
 
     def check(self, variables: Variables) -> None:
-        """Raise unless ``variables`` holds a possible value of every variable.
-
-        Raises:
-            ValueError: Naming the variable, what was expected and what came.
-        """
+        """Raise ValueError unless ``variables`` has possible values of every variable."""
         self._check_complete(variables)
-        for name in self.graph.nodes:
+        for name in self.graph:
             self[name].domain.check(name, variables[name])
         if 0 in self._batch_shape(variables):
             raise ValueError("variables: expected at least one observation, but got none.")
 
     def _check_complete(self, variables: Variables) -> None:
-        missing = [name for name in self.graph.nodes if name not in variables]
+        missing = [name for name in self.graph if name not in variables]
         if missing:
             raise ValueError(
                 f"variables: expected {', '.join(self.graph.nodes)}, but {', '.join(missing)} is "
@@ -267,14 +230,14 @@ class StructuralCausalModel(nn.Module):
     # Pyro
 
     def model(self, size: int) -> dict[str, Tensor]:
-        """Pyro model of ``size`` observations: a site for each variable, continuous values.
+        """Pyro model of ``size`` observations, with a site of continuous values for each variable.
 
-        ``pyro.condition``, ``pyro.do`` and ``poutine.trace`` apply to it. Recorded values are
-        passed through :meth:`dequantise` first.
+        It can be used with ``pyro.condition``, ``pyro.do`` and ``poutine.trace``; apply
+        :meth:`dequantise` to recorded values first.
         """
         values: dict[str, Tensor] = {}
         with pyro.plate("observations", size, dim=-1):
-            for name in self.graph.nodes:
+            for name in self.graph:
                 values[name] = self[name].model(name, self._recorded_parents(name, values))
         return values
 
@@ -282,19 +245,19 @@ class StructuralCausalModel(nn.Module):
         """Pyro guide for observed, dequantised ``values``: a site for each latent."""
         size = next(iter(values.values())).shape[0]
         with pyro.plate("observations", size, dim=-1):
-            for name in self.graph.nodes:
+            for name in self.graph:
                 self[name].guide(name, values[name], self._recorded_parents(name, values))
 
     def dequantise(self, values: Variables) -> dict[str, Tensor]:
-        """A draw of the continuous values behind recorded ones, for each variable of the graph."""
-        return {name: self[name].dequantise(values[name]) for name in self.graph.nodes}
+        """Draw continuous values of which recorded ones are the quantised values."""
+        return {name: self[name].dequantise(values[name]) for name in self.graph}
 
     # Association
 
     def sample(self, size: int | tuple[int, ...]) -> dict[str, Tensor]:
         """Draw ``size`` observations, ``(*size, *event)`` for each variable.
 
-        Under an intervention by a tensor with further leading dimensions, these come first.
+        Additional leading dimensions of an intervention with tensors come first.
         """
         shape = _sizes(size)
         return self._expand(self.predict(self._sample_noise(shape)), shape)
@@ -307,34 +270,24 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a variable is missing or outside of its domain.
         """
         self.check(values)
-        terms = [
-            self[name].log_prob(values[name], self._parents(name, values))
-            for name in self.graph.nodes
-        ]
-        return torch.stack(torch.broadcast_tensors(*terms)).sum(dim=0)
+        return _sum(
+            self[name].log_prob(values[name], self._parents(name, values)) for name in self.graph
+        )
 
     def elbo(self, values: Variables, num_particles: int = 1) -> EvidenceLowerBound:
         """The evidence lower bound of recorded values, by variable.
 
-        The same number as Pyro's ``TraceMeanField_ELBO`` of :meth:`model` and :meth:`guide` gives,
-        computed from the mechanisms without tracing: encoders run once, decoders on one flat batch
-        of all particles.
-
-        Args:
-            values: Recorded values ``(*batch, *event)``; dequantisation noise is drawn here.
-            num_particles: Draws of the latents.
+        It equals Pyro's ``TraceMeanField_ELBO`` of :meth:`model` and :meth:`guide`, but is computed
+        without tracing: encoders run once, decoders on one flat batch of all particles.
         """
-        _check_particles(num_particles)
+        whole_number("num_particles", num_particles, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
-        return EvidenceLowerBound(
-            {
-                name: self[name].evidence(
-                    continuous[name], self._parents(name, values), num_particles
-                )
-                for name in self.graph.nodes
-            }
-        )
+        evidence = {
+            name: self[name].evidence(value, self._parents(name, values), num_particles)
+            for name, value in continuous.items()
+        }
+        return EvidenceLowerBound(evidence)
 
     def importance_weighted_bound(
         self, values: Variables, num_particles: int = 100, chunk: int = 10
@@ -343,34 +296,27 @@ class StructuralCausalModel(nn.Module):
 
         With K draws z_k ~ q(z | x, pa), log (1/K) Σ_k p(x, z_k | pa) / q(z_k | x, pa) for each
         variable (Burda et al. 2016, arXiv:1509.00519, equation 8). Its expectation is the evidence
-        lower bound for K = 1, never falls with K, and tends to log p(x | pa); exact mechanisms give
-        log p(x | pa) for any K. Use it under ``torch.no_grad()``, or the memory for gradients grows
-        with K whatever the chunk.
+        lower bound for K = 1, never falls with K, and tends to log p(x | pa); for exact mechanisms
+        it is log p(x | pa) for any K. Without ``torch.no_grad()``, the memory for gradients grows
+        with K for any chunk.
 
         Args:
             values: Recorded values ``(*batch, *event)``; dequantisation noise is drawn here, once.
             num_particles: K, draws of the latents.
-            chunk: How many draws are held in memory at a time.
+            chunk: Number of draws in memory at a time.
 
         Raises:
             ValueError: If a variable is missing, or a number is less than 1.
-
-        Example:
-            >>> from deepscm_pl.mechanisms import AffineFlow
-            >>> scm = StructuralCausalModel("age", {"age": AffineFlow})
-            >>> scm.importance_weighted_bound({"age": torch.zeros(2, 1)}).bounds["age"].shape
-            torch.Size([2])
         """
-        _check_particles(num_particles)
-        if chunk < 1:
-            raise ValueError(f"chunk: expected at least 1, but got {chunk}.")
+        whole_number("num_particles", num_particles, least=1)
+        whole_number("chunk", chunk, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
         found = {
             name: _mean_weights(
-                self[name], continuous[name], self._parents(name, values), num_particles, chunk
+                self[name], value, self._parents(name, values), num_particles, chunk
             )
-            for name in self.graph.nodes
+            for name, value in continuous.items()
         }
         return ImportanceWeightedBound(
             {name: bound for name, (bound, _) in found.items()},
@@ -382,14 +328,14 @@ class StructuralCausalModel(nn.Module):
     def act(self, do: Do) -> StructuralCausalModel:
         """The model under an intervention; all other mechanisms are shared with this one.
 
-        A number or tensor puts a :class:`~deepscm_pl.mechanisms.Constant` in the mechanism's place
-        and cuts the edges into the variable; a function h puts h(f(u; pa)) there.
+        A number or tensor replaces the mechanism by a :class:`~deepscm_pl.mechanisms.Constant` and
+        cuts the edges into the variable; a function h replaces f(u; pa) by h(f(u; pa)).
 
         Raises:
             ValueError: If a variable is unknown, or a value has the wrong shape, is NaN or outside
                 of the variable's domain.
         """
-        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph.nodes}
+        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
         constants = []
         for name, intervention in self._interventions(do).items():
             if isinstance(intervention, Tensor):
@@ -404,7 +350,7 @@ class StructuralCausalModel(nn.Module):
 
         Args:
             do: One intervention, or a sequence of K that share their noise.
-            size: Of the batch; with several dimensions, its shape.
+            size: The size or the shape of the batch.
 
         Returns:
             For each variable ``(*size, *event)``, or ``(K, *size, *event)`` for a sequence.
@@ -418,50 +364,48 @@ class StructuralCausalModel(nn.Module):
             self._leading_dimensions(self._interventions(do), shape)
             return self.act(do).sample(shape)
         acted = []
-        for each in _several(do):
+        for each in _check_several(do):
             if self._leading_dimensions(self._interventions(each), shape):
                 raise ValueError(_LEADING)
             acted.append(self.act(each))
         noise = self._sample_noise(shape)
-        answers = [each._expand(each.predict(noise), shape) for each in acted]
-        return _stack(answers, dim=0)
+        return _stack([each._expand(each.predict(noise), shape) for each in acted], dim=0)
 
     def _sample_noise(self, shape: torch.Size) -> dict[str, dict[str, Tensor]]:
-        return {name: self[name].sample_noise(shape) for name in self.graph.nodes}
+        return {name: self[name].sample_noise(shape) for name in self.graph}
 
     # Counterfactual
 
     def abduct(self, factual: Variables, num_particles: int = 1) -> dict[str, dict[str, Tensor]]:
-        """The noise behind ``factual``, with a leading dimension of particles.
+        """Infer the noise from ``factual``, with a leading dimension of particles.
+
+        Noise that the values determine is repeated over particles; the rest is drawn from its
+        posterior, such as the noise of an image within a grey level.
 
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``.
-            num_particles: Draws of what is not determined by the values; what is, is repeated.
-                An image's grey levels do not determine its noise within a level, which is drawn.
+            num_particles: Number of draws.
 
         Raises:
             ValueError: If a variable is missing or outside of its domain.
         """
-        _check_particles(num_particles)
+        whole_number("num_particles", num_particles, least=1)
         self.check(factual)
+        shape = (num_particles,)
         return {
-            name: self[name].abduct_recorded(
-                factual[name], self._parents(name, factual), (num_particles,)
-            )
-            for name in self.graph.nodes
+            name: self[name].abduct_recorded(factual[name], self._parents(name, factual), shape)
+            for name in self.graph
         }
 
     def predict(
         self, noise: Mapping[str, Noise], kept: Variables | None = None
     ) -> dict[str, Tensor]:
-        """The values that follow from ``noise``, as recorded, over the common batch dimensions.
+        """Compute recorded values from noise, over the common batch dimensions.
 
-        Args:
-            noise: For each variable its noise.
-            kept: Values already known, that are returned as they are and not computed.
+        Values in ``kept`` are returned unchanged in place of computed ones.
         """
         values: dict[str, Tensor] = {}
-        for name in self.graph.nodes:
+        for name in self.graph:
             if kept is not None and name in kept:
                 values[name] = kept[name]
                 continue
@@ -473,21 +417,20 @@ class StructuralCausalModel(nn.Module):
     def counterfactual(
         self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
     ) -> dict[str, Tensor]:
-        """What the observations would have been, had ``do`` been done.
+        """Counterfactual values of observations under ``do``: abduction, action, prediction.
 
-        Abduction, action, prediction (Pawlowski et al. 2020, section 2). The same noise answers
-        every intervention. Variables that are no descendants of what is intervened on keep their
-        factual values, bit for bit.
+        All interventions share the same noise (Pawlowski et al. 2020, section 2). Variables that do
+        not descend from an intervened variable keep exactly their factual values.
 
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``.
             do: One intervention, or a sequence of K. A tensor with dimensions before those of the
-                batch, such as ``(K, 1, 1)``, means as many interventions at once.
-            num_particles: P, draws of what is not determined by the values.
+                batch, such as ``(K, 1, 1)``, stands for K interventions.
+            num_particles: P, draws of the noise that the values do not determine.
 
         Returns:
             For each variable ``(P, *batch, *event)``, or ``(P, K, *batch, *event)`` for several
-            interventions; nothing is averaged, see :func:`summarise` for that.
+            interventions. Use :func:`summarise` to average over particles.
 
         Raises:
             ValueError: If a variable is missing, unknown or outside of its domain, or ``do`` is an
@@ -497,8 +440,8 @@ class StructuralCausalModel(nn.Module):
         batch = torch.Size((num_particles,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
             return self._answer(factual, noise, do, *batch)
-        answers = [self._answer(factual, noise, each, *batch) for each in _several(do)]
-        if len({answer[name].shape for answer in answers for name in self.graph.nodes[:1]}) > 1:
+        answers = [self._answer(factual, noise, each, *batch) for each in _check_several(do)]
+        if len({answer[self.graph.nodes[0]].shape for answer in answers}) > 1:
             raise ValueError(_LEADING)
         return _stack(answers, dim=1)
 
@@ -512,23 +455,23 @@ class StructuralCausalModel(nn.Module):
     ) -> dict[str, Tensor]:
         interventions = self._interventions(do)
         for name, intervention in interventions.items():
-            # Where nothing above is changed, the value that a function replaces is the factual.
-            if not isinstance(intervention, Tensor) and not (
-                self.graph.ancestors(name) & interventions.keys()
-            ):
-                natural = Modified(self[name], intervention, name)
-                interventions[name] = natural.apply_function(factual[name])
+            # Without an intervention on an ancestor, a function applies to the factual value.
+            is_natural = not self.graph.ancestors(name) & interventions.keys()
+            if is_natural and not isinstance(intervention, Tensor):
+                modified = Modified(self[name], intervention, name)
+                interventions[name] = modified.apply_function(factual[name])
         extra = self._leading_dimensions(interventions, batch)
         changed = self.graph.descendants(*interventions) | interventions.keys()
-        kept = {name: factual[name] for name in self.graph.nodes if name not in changed}
+        kept = {name: factual[name] for name in self.graph if name not in changed}
         for name in changed:
             if not isinstance(interventions.get(name), Tensor):
                 self[name].check_explained(name, factual[name], noise[name])
-        spread = {
-            name: {key: _insert_dimensions(value, len(extra)) for key, value in parts.items()}
+        spread = (slice(None), *[None] * len(extra))  # after the particles
+        spread_noise = {
+            name: {key: value[spread] for key, value in parts.items()}
             for name, parts in noise.items()
         }
-        answer = self.act(interventions).predict(spread, kept)
+        answer = self.act(interventions).predict(spread_noise, kept)
         return self._expand(answer, torch.Size((*particles, *extra, *batch)))
 
     def _leading_dimensions(
@@ -555,7 +498,7 @@ class StructuralCausalModel(nn.Module):
         return common[: len(common) - len(batch)]
 
     def _batch_shape(self, values: Variables) -> torch.Size:
-        shapes = {name: self[name].domain.batch_shape(values[name]) for name in self.graph.nodes}
+        shapes = {name: self[name].domain.batch_shape(values[name]) for name in self.graph}
         try:
             return torch.broadcast_shapes(*shapes.values())
         except RuntimeError:
@@ -575,7 +518,7 @@ class StructuralCausalModel(nn.Module):
         return {parent: values[parent] for parent in self.graph.parents[name]}
 
     def _recorded_parents(self, name: str, values: Variables) -> dict[str, Tensor]:
-        """Parents as they are recorded, of continuous ``values``: what every mechanism sees."""
+        """The parents of a variable, quantised from continuous ``values``."""
         return {
             parent: self[parent].quantise(values[parent]) for parent in self.graph.parents[name]
         }
@@ -588,7 +531,7 @@ class StructuralCausalModel(nn.Module):
                 raise ValueError(
                     f"do: unknown variable {name!r}; expected one of {', '.join(self.graph.nodes)}."
                 )
-        return {name: self._intervention(name, do[name]) for name in self.graph.nodes if name in do}
+        return {name: self._intervention(name, do[name]) for name in self.graph if name in do}
 
     def _intervention(
         self, name: str, intervention: Intervention
@@ -610,22 +553,11 @@ class StructuralCausalModel(nn.Module):
 
 
 def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over particles, the leading dimension.
+    """Mean and standard deviation of ``values`` over particles, the leading dimension.
 
-    For categorical variables neither means anything; look at the particles.
-
-    Args:
-        values: ``(P, *batch, *event)``.
-
-    Returns:
-        Mean and standard deviation (zero for a single particle), ``(*batch, *event)`` each.
-
-    Example:
-        >>> mean, deviation = summarise(torch.tensor([[1.0], [3.0]]))
-        >>> mean, deviation
-        (tensor([2.]), tensor([1.]))
+    They are not meaningful for categorical variables. The deviation of a single particle is zero.
     """
-    # Relative to the first particle, so that particles that agree have exactly their value as mean.
+    # Relative to the first particle, so that the mean of equal particles is exactly their value.
     first = values[:1]
     return (values - first).mean(dim=0) + first[0], (values - first).std(dim=0, correction=0)
 
@@ -636,7 +568,11 @@ _LEADING = (
 )
 
 
-def _several(do: Sequence[Do]) -> Sequence[Do]:
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*terms)).sum(dim=0)
+
+
+def _check_several(do: Sequence[Do]) -> Sequence[Do]:
     if len(do) == 0:
         raise ValueError("do: expected at least one intervention, but got an empty sequence.")
     return do
@@ -653,11 +589,6 @@ def _sizes(size: int | tuple[int, ...]) -> torch.Size:
     return shape
 
 
-def _insert_dimensions(value: Tensor, count: int) -> Tensor:
-    """Put ``count`` dimensions of size 1 after the leading one."""
-    return value[(slice(None), *[None] * max(count, 0))]
-
-
 def _mean_weights(
     mechanism: Mechanism, value: Tensor, parents: Variables, num_particles: int, chunk: int
 ) -> tuple[Tensor, Tensor]:
@@ -666,7 +597,7 @@ def _mean_weights(
     for start in range(0, num_particles, chunk):
         size = min(chunk, num_particles - start)
         weights = mechanism.log_weights(value, parents, size)
-        if len(weights) < size:  # exact: nothing is drawn, and one weight says it all
+        if len(weights) < size:  # an exact log-probability, without draws
             return weights[0], weights[0]
         totals.append(weights.logsumexp(dim=0))
         sums.append(weights.sum(dim=0))
@@ -674,29 +605,17 @@ def _mean_weights(
     return bound, torch.stack(sums).sum(dim=0) / num_particles
 
 
-def _check_particles(num_particles: int) -> None:
-    if num_particles < 1:
-        raise ValueError(f"num_particles: expected at least 1, but got {num_particles}.")
-
-
 def _check_mechanism_names(graph: CausalGraph, mechanisms: Mapping[str, object]) -> None:
-    without = [name for name in graph.nodes if name not in mechanisms]
+    without = [name for name in graph if name not in mechanisms]
     unknown = [name for name in mechanisms if name not in graph]
-    if without and unknown:
-        raise ValueError(
-            f"mechanisms: expected one for each variable of the graph {graph}, but "
-            f"{', '.join(without)} has none, and {', '.join(unknown)} is no variable; correct the "
-            "name."
-        )
-    if without:
-        raise ValueError(f"mechanisms: {', '.join(without)} has no mechanism; add one.")
-    if unknown:
-        raise ValueError(
-            f"mechanisms: {', '.join(unknown)} is not in the graph {graph}; add it there or remove "
-            "the mechanism."
-        )
-    reserved = [name for name in graph.nodes if hasattr(nn.ModuleDict(), name)]
+    problems = [f"{', '.join(without)} has no mechanism"] if without else []
+    problems += [f"{', '.join(unknown)} is not in the graph {graph}"] if unknown else []
+    if problems:
+        advice = "add one" if without else "add it there or remove the mechanism"
+        advice = "correct the name" if without and unknown else advice
+        raise ValueError(f"mechanisms: {', and '.join(problems)}; {advice}.")
+    reserved = [name for name in graph if hasattr(nn.ModuleDict(), name)]
     if reserved:
         raise ValueError(
-            f"graph: the name {reserved[0]!r} is used by PyTorch; call the variable otherwise."
+            f"graph: the name {reserved[0]!r} is used by PyTorch; rename the variable."
         )

@@ -1,6 +1,6 @@
 """Variables and their values: names, shapes, domains, units, classes, noise and interventions.
 
-Everything that travels between modules is a mapping from the name of a variable to a tensor.
+Values are passed between modules as a mapping from the name of a variable to a tensor.
 Leading dimensions are batch dimensions, and they broadcast; the trailing ones are the *event*, the
 shape of one value of the variable:
 
@@ -37,20 +37,24 @@ Noise: TypeAlias = Mapping[str, Tensor]
 """The exogenous noise of one variable: ``{"u"}`` for a flow, ``{"z", "u"}`` for a VAE."""
 
 Intervention: TypeAlias = float | Tensor | Callable[[Tensor], Tensor]
-"""What takes the place of a value: a number, a tensor, or a function of the value it replaces."""
+"""A replacement of a value: a number, a tensor, or a function of the value that it replaces."""
 
 Do: TypeAlias = Mapping[str, Intervention]
 """Name of a variable -> intervention, as in do(thickness = 3)."""
 
 
+_TEXT_LIMIT = 1000
+"""Most characters of a unit or of the name of a class in a file."""
+
+
 @dataclass(frozen=True)
 class Domain:
-    """Where a variable lives: the shape of one value and the values that it may take.
+    """The domain of a variable: the shape of one value and the possible values.
 
     Args:
         shape: The event shape, ``(1,)`` for a scalar, ``(C, H, W)`` for an image.
-        lower: Smallest possible value (the bound itself is outside when ``open``).
-        upper: Largest possible value, likewise.
+        lower: Smallest possible value.
+        upper: Largest possible value.
         open: Whether the bounds themselves are excluded.
         whole: Whether only whole numbers are possible, such as grey levels.
         categories: Number of classes of a categorical variable, whose values are 0, 1, ...
@@ -72,7 +76,7 @@ class Domain:
 
     @property
     def features(self) -> int:
-        """Number of features of a value once encoded: its elements, or one per category."""
+        """Number of features of an encoded value: one per number of the event, or per category."""
         return self.categories if self.categories is not None else math.prod(self.shape)
 
     def batch_shape(self, value: Tensor) -> torch.Size:
@@ -80,7 +84,7 @@ class Domain:
         return value.shape[: value.dim() - len(self.shape)]
 
     def check(self, name: str, value: Tensor) -> None:
-        """Raise unless ``value`` may be a batch of values of this variable.
+        """Check that ``value`` is a batch of possible values of the variable ``name``.
 
         Raises:
             ValueError: If the trailing shape is not the event shape, or a value is NaN, outside the
@@ -91,7 +95,7 @@ class Domain:
                 f"{name}: expected a tensor of shape (*batch, {', '.join(map(str, self.shape))}), "
                 f"but got {tuple(value.shape)}; reshape it."
             )
-        if self._holds_all_of(value.dtype):
+        if self._contains_type(value.dtype):
             return
         if value.is_floating_point() and bool(value.isnan().any()):
             raise ValueError(f"{name}: expected numbers, but got NaN; remove the missing values.")
@@ -102,8 +106,8 @@ class Domain:
                 "give a value inside."
             )
 
-    def _holds_all_of(self, dtype: torch.dtype) -> bool:
-        """Whether no number of a type is outside, so that none of many has to be looked at."""
+    def _contains_type(self, dtype: torch.dtype) -> bool:
+        """Whether every number of an integer type is inside, so that values need no check."""
         is_integer = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
         if not is_integer or self.categories is not None:
             return False
@@ -113,23 +117,15 @@ class Domain:
         return self.lower <= least and most <= self.upper
 
     def contains(self, value: Tensor) -> Tensor:
-        """Where ``value`` is possible, elementwise; NaN is not.
-
-        Example:
-            >>> Domain(lower=0.0, open=True).contains(torch.tensor([-1.0, 0.0, 1.0, torch.nan]))
-            tensor([False, False,  True, False])
-        """
-        return ~(self._outside(value) | value.isnan())
-
-    def _outside(self, value: Tensor) -> Tensor:
+        """Whether each number of ``value`` is possible; NaN is not."""
         if self.categories is not None:
-            return (value < 0) | (value >= self.categories) | (value != value.floor())
-        impossible = value.abs() == math.inf
+            return (value >= 0) & (value < self.categories) & (value == value.floor())
+        inside = value.abs() != math.inf
         if self.whole:
-            impossible = impossible | (value != value.floor())
+            inside = inside & (value == value.floor())
         if self.open:
-            return impossible | (value <= self.lower) | (value >= self.upper)
-        return impossible | (value < self.lower) | (value > self.upper)
+            return inside & (value > self.lower) & (value < self.upper)
+        return inside & (value >= self.lower) & (value <= self.upper)
 
     def __str__(self) -> str:
         if self.categories is not None:
@@ -149,9 +145,9 @@ class Variable:
     Args:
         name: The name in the graph.
         domain: The shape and the possible values.
-        unit: What it is measured in, such as ``mm³``; empty where there is none.
-        classes: The names of the class indices 0, 1, ... of a categorical variable, as the data
-            call them; empty where they have none.
+        unit: The unit of measurement, such as ``mm³``; empty where there is none.
+        classes: The names in the data of the class indices 0, 1, ... of a categorical variable;
+            empty where they have none.
 
     Example:
         >>> sex = Variable("sex", Domain(categories=2), classes=("female", "male"))
@@ -168,7 +164,7 @@ class Variable:
 
     @classmethod
     def read(cls, name: str, described: Mapping[str, Any]) -> Variable:
-        """A variable as :meth:`describe` writes it; further entries are ignored.
+        """Create a variable from plain data as :meth:`describe` returns it.
 
         Raises:
             TypeError: If an entry is of another type.
@@ -178,9 +174,9 @@ class Variable:
         for text in (unit, *classes):
             if not isinstance(text, str):
                 raise TypeError(f"{name}: expected a text, but got {type(text).__name__}.")
-            if len(text) > _LONGEST_TEXT:
+            if len(text) > _TEXT_LIMIT:
                 raise ValueError(
-                    f"{name}: expected at most {_LONGEST_TEXT} characters, but got {len(text)}."
+                    f"{name}: expected at most {_TEXT_LIMIT} characters, but got {len(text)}."
                 )
         return cls(name, unit=unit, classes=classes)
 
@@ -199,19 +195,18 @@ class Variable:
         return f"{self.spoken} ({self.unit})" if self.unit else self.spoken
 
     def format(self, value: float, digits: int = 3) -> str:
-        """A value as text: the name of its class, or a number with its unit.
+        """Format a value as the name of its class, or as a number with its unit.
 
-        Means over particles may lie between classes; they are numbers.
+        A mean over particles that lies between classes is formatted as a number.
         """
         if value in range(len(self.classes)):
             return self.classes[int(value)]
         return f"{format_number(value, digits)} {self.unit}".rstrip()
 
     def class_index(self, text: str) -> int | None:
-        """The index of the class that a text names, or else of which it is the index.
+        """The index of the class whose name is ``text``, or else whose index is.
 
-        Data may have numbers as names, as where 1 and 2 stand for the sexes; then a number is a
-        name.
+        If names are numbers, such as 1 and 2 for the sexes, ``text`` is compared with names only.
 
         Returns:
             None if there is no such class.
@@ -223,24 +218,24 @@ class Variable:
         """
         if text in self.classes:
             return self.classes.index(text)
-        number = _number(text)
+        number = _to_float(text)
         if number is None:
             return None
-        numbers = [_number(name) for name in self.classes]
+        numbers = [_to_float(name) for name in self.classes]
         if number in numbers:
             return numbers.index(number)
         is_index = None in numbers and number in range(len(self.classes))
         return int(number) if is_index else None
 
     def filled(self, data: Variable, mechanism: str = "its mechanism") -> Variable:
-        """This variable with the unit and the names of the classes that data have for it.
+        """Return this variable with the unit and the names of the classes in the data.
 
         Args:
-            data: What the data know of the variable.
-            mechanism: Whose domain this is, for the message.
+            data: The variable as the data describe it.
+            mechanism: The owner of this domain, for the message.
 
         Raises:
-            ValueError: If the data have classes, and this domain is not one of as many.
+            ValueError: If the data have classes, and this domain has not as many categories.
         """
         count = len(data.classes)
         if count and self.domain.categories != count:
@@ -253,11 +248,7 @@ class Variable:
         return replace(self, unit=data.unit or self.unit, classes=data.classes or self.classes)
 
 
-_LONGEST_TEXT = 1000
-"""Characters of a unit or the name of a class in a file."""
-
-
-def _number(text: str) -> float | None:
+def _to_float(text: str) -> float | None:
     try:
         return float(text)
     except ValueError:

@@ -57,8 +57,7 @@ from deepscm_pl.figures import (
 )
 from deepscm_pl.figures.output import width_of
 from deepscm_pl.mechanisms import Categorical
-from deepscm_pl.reports import draw_densities as draw_density_results
-from deepscm_pl.reports import draw_examples
+from deepscm_pl.reports import draw_densities as draw_density_results, draw_examples
 from deepscm_pl.reports.tables import TextTable, density_table, print_table
 from deepscm_pl.variables import Domain, Variable
 

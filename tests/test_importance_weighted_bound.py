@@ -182,7 +182,7 @@ def test_gradients_pass_through_the_weights():
 )
 def test_numbers_below_one_are_refused(settings, message):
     scm = StructuralCausalModel("x", {"x": AffineFlow})
-    with pytest.raises(ValueError, match=f"{message}: expected at least 1"):
+    with pytest.raises(ValueError, match=f"{message}: expected a whole number of at least 1"):
         scm.importance_weighted_bound({"x": torch.zeros(1, 1)}, **settings)
     with pytest.raises(ValueError, match="x is missing"):
         scm.importance_weighted_bound({})

@@ -189,7 +189,7 @@ def test_a_value_comes_back_from_its_text(variable):
         ("height=1", r"unknown variable 'height'; expected one of"),
         ("sex=mail", r"do\(sex\): expected one of female, male, but got 'mail'"),
         ("site=0", r"do\(site\): expected one of 2, 10, 1, but got '0'"),
-        ("code=first", r"do\(code\): expected a number, for it has no named classes"),
+        ("code=first", r"do\(code\): expected a number, because it has no named classes"),
         ("age=old", r"do\(age\): expected a number"),
     ],
 )

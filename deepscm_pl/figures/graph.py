@@ -21,17 +21,19 @@ def draw_graph(graph: CausalGraph) -> Figure:
         >>> len(figure.axes)
         1
     """
-    network: networkx.DiGraph[str] = networkx.DiGraph()
-    levels: dict[str, int] = {}
-    for node, causes in graph.parents.items():
-        levels[node] = 1 + max((levels[cause] for cause in causes), default=-1)
-        network.add_node(node, level=levels[node])
-    network.add_edges_from(graph.edges)
-    positions = networkx.multipartite_layout(network, subset_key="level", align="horizontal")
-    placed = {node: _bend(float(x), float(y), levels[node]) for node, (x, y) in positions.items()}
+    network = graph.to_networkx()
+    # Lists, since the order of the sets that networkx makes of attributes depends on hashes.
+    levels = list(networkx.topological_generations(network))
+    layers = dict(enumerate(levels))
+    positions = networkx.multipartite_layout(network, subset_key=layers, align="horizontal")
+    placed = {
+        node: _bend(float(positions[node][0]), float(positions[node][1]), level)
+        for level, nodes in layers.items()
+        for node in nodes
+    }
     longest = max(len(node) for node in graph.nodes)
-    width = max(3.0, 0.16 * longest * max(list(levels.values()).count(k) for k in levels.values()))
-    figure = PlainFigure(figsize=(width + 1.5, 1.2 * (1 + max(levels.values())) + 0.6), dpi=150)
+    width = max(3.0, 0.16 * longest * max(map(len, levels)))
+    figure = PlainFigure(figsize=(width + 1.5, 1.2 * len(levels) + 0.6), dpi=150)
     axes = figure.add_subplot()
     networkx.draw_networkx(
         network,

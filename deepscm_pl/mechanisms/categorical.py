@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import pyro
 import torch
-from pyro.distributions import Bernoulli as BernoulliDistribution
-from pyro.distributions import Categorical as CategoricalDistribution
-from pyro.distributions import TorchDistribution
+from pyro.distributions import (
+    Bernoulli as BernoulliDistribution,
+    Categorical as CategoricalDistribution,
+    TorchDistribution,
+)
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 

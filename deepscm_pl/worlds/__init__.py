@@ -5,37 +5,21 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.worlds.base import KnownWorld, Renderer
-    from deepscm_pl.worlds.brain import BrainWorld
+    from deepscm_pl.worlds.base import KnownWorld as KnownWorld, Renderer as Renderer
+    from deepscm_pl.worlds.brain import BrainWorld as BrainWorld
     from deepscm_pl.worlds.catalogue import (
-        DIGIT_WORLDS,
-        WORLDS,
-        known_world,
-        read_world,
-        write_world,
+        DIGIT_WORLDS as DIGIT_WORLDS,
+        WORLDS as WORLDS,
+        known_world as known_world,
+        read_world as read_world,
+        write_world as write_world,
     )
     from deepscm_pl.worlds.digits import (
-        DigitWorld,
-        ThicknessIntensityFallingWorld,
-        ThicknessIntensityWorld,
-        ThicknessSlantWorld,
-        ThicknessWidthWorld,
+        DigitWorld as DigitWorld,
+        ThicknessIntensityFallingWorld as ThicknessIntensityFallingWorld,
+        ThicknessIntensityWorld as ThicknessIntensityWorld,
+        ThicknessSlantWorld as ThicknessSlantWorld,
+        ThicknessWidthWorld as ThicknessWidthWorld,
     )
-
-__all__ = [
-    "DIGIT_WORLDS",
-    "WORLDS",
-    "BrainWorld",
-    "DigitWorld",
-    "KnownWorld",
-    "Renderer",
-    "ThicknessIntensityFallingWorld",
-    "ThicknessIntensityWorld",
-    "ThicknessSlantWorld",
-    "ThicknessWidthWorld",
-    "known_world",
-    "read_world",
-    "write_world",
-]
 
 __getattr__ = first_use(__name__)

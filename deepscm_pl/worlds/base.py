@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,15 +14,18 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
 
-__all__ = ["KnownWorld", "Renderer"]
+__all__ = ["Attributes", "KnownWorld", "Renderer"]
+
+Attributes: TypeAlias = Mapping[str, NDArray[np.float64]]
+"""Name of an attribute -> its values, ``(N,)``."""
 
 
 class Renderer(ABC):
     """Draws images from originals and attributes, and measures attributes in images.
 
-    An original is what makes an image itself, such as a digit to be redrawn: the noise of the
-    image. A renderer is pickled to draw in several processes. Where a part of the drawing is cheap,
-    it implements :meth:`shape` and :meth:`shade` in place of :meth:`render`; shapes are cached.
+    An original is the noise of an image, such as a digit to be redrawn. Renderers are pickled to
+    draw in several processes. A renderer of which a part is cheap draws the rest in :meth:`shape`,
+    whose results are cached, and the cheap part in :meth:`shade`.
 
     Attributes:
         attributes: The names of the attributes that cause the image.
@@ -36,11 +39,7 @@ class Renderer(ABC):
         return self.attributes
 
     def check_originals(self, originals: ArrayLike) -> NDArray[Any]:
-        """The originals as an array of N rows.
-
-        Raises:
-            ValueError: If they are no originals of this renderer.
-        """
+        """Return the originals as an array of N rows; raise ValueError if they cannot be drawn."""
         return np.asarray(originals)
 
     def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
@@ -48,50 +47,37 @@ class Renderer(ABC):
         return originals.shape
 
     @abstractmethod
-    def shape(
-        self, originals: NDArray[Any], attributes: Mapping[str, NDArray[np.float64]]
-    ) -> NDArray[np.uint8]:
-        """Draw grey levels ``(N, *image)``: the costly step.
+    def shape(self, originals: NDArray[Any], attributes: Attributes) -> NDArray[np.uint8]:
+        """Draw grey levels ``(N, *image)`` of N originals: the costly step.
 
-        Args:
-            originals: N of them.
-            attributes: At least :attr:`shape_attributes`, ``(N,)`` each.
+        ``attributes`` has at least the :attr:`shape_attributes`.
         """
 
-    def shade(
-        self, shapes: NDArray[np.uint8], attributes: Mapping[str, NDArray[np.float64]]
-    ) -> NDArray[np.uint8]:
-        """Finish what :meth:`shape` returned: the cheap step, which depends on all attributes."""
+    def shade(self, shapes: NDArray[np.uint8], attributes: Attributes) -> NDArray[np.uint8]:
+        """Finish the result of :meth:`shape`: the cheap step, which depends on all attributes."""
         return shapes
 
-    def render(
-        self, originals: NDArray[Any], attributes: Mapping[str, NDArray[np.float64]]
-    ) -> NDArray[np.uint8]:
-        """Draw grey levels ``(N, *image)`` of originals and attributes ``(N,)``, all checked."""
+    def render(self, originals: NDArray[Any], attributes: Attributes) -> NDArray[np.uint8]:
+        """Draw grey levels ``(N, *image)`` of checked originals and attributes."""
         return self.shade(self.shape(originals, attributes), attributes)
 
     @abstractmethod
     def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
-        """Measure each attribute in grey levels ``(N, *image)``: ``(N,)``, NaN where none is seen.
-
-        Raises:
-            ValueError: If the images are of another shape or not finite.
-        """
+        """Measure each attribute in grey levels ``(N, *image)``: ``(N,)``, NaN where impossible."""
 
 
 class KnownWorld:
     """A structural causal model that is known: the truth to compare a learned model with.
 
-    Its mechanisms are given (:class:`~deepscm_pl.mechanisms.Known`), and its image is drawn by a
-    renderer. It answers through the same methods as any model:
-    ``world.scm.counterfactual(factual, do)``, in double precision.
+    Its mechanisms are given (:class:`~deepscm_pl.mechanisms.Known`), and a renderer draws its
+    image. ``world.scm`` has the same methods as any model, in double precision.
 
     Args:
-        name: Of the world, as on the command line.
-        scm: The attributes, without the image. The domain of an attribute holds the values that
-            can be drawn; the values that it produces can be fewer.
+        name: The name on the command line.
+        scm: The model of the attributes, without the image. The domain of an attribute contains the
+            values that can be drawn; its mechanism may produce only some of them.
         renderer: Draws and measures the image; None for a world of attributes only.
-        units: Of the attributes that have one.
+        units: Units of the attributes that have one.
         parameters: The numbers of the equations. Worlds of one class and equal numbers are equal.
 
     Example:
@@ -143,11 +129,7 @@ class KnownWorld:
 
     @property
     def renderer(self) -> Renderer:
-        """Draws and measures the image.
-
-        Raises:
-            ValueError: If the world has none.
-        """
+        """The renderer, which draws and measures the image; ValueError if there is none."""
         if self._renderer is None:
             raise ValueError(
                 f"the world {self.name} has no renderer, and so no images; give it one with "
@@ -183,8 +165,8 @@ class KnownWorld:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, KnownWorld) or self is other:
             return self is other
-        same = (type(self), self.name, self._parameters)
-        return bool(self._parameters) and same == (type(other), other.name, other._parameters)
+        content = (type(self), self.name, self._parameters)
+        return bool(self._parameters) and content == (type(other), other.name, other._parameters)
 
     def __hash__(self) -> int:
         return hash((type(self), self.name))
@@ -192,12 +174,12 @@ class KnownWorld:
     def sample(self, size: int, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
         """Draw attributes, ``(N,)`` each, with random numbers of NumPy.
 
-        Generated data sets are drawn with it: the same generator gives the same bytes.
+        The same generator gives the same data set on every machine.
         """
         values: dict[str, torch.Tensor] = {}
         for name, parents in self.scm.graph.parents.items():
-            drawn = self._draw(name, size, {each: values[each] for each in parents}, generator)
-            values[name] = drawn
+            causes = {parent: values[parent] for parent in parents}
+            values[name] = self._draw(name, size, causes, generator)
         return {name: value.squeeze(-1).numpy() for name, value in values.items()}
 
     def _draw(
@@ -213,40 +195,26 @@ class KnownWorld:
     def render(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
     ) -> NDArray[np.uint8]:
-        """Draw images with given attributes: the true mechanism of the image.
+        """Draw images ``(N, *image)`` with given attributes: the true mechanism of the image.
 
         Args:
-            originals: N of them.
-            attributes: ``(N,)`` each; names that are no attributes of the world are ignored.
-
-        Returns:
-            Grey levels 0 to 255, ``(N, *image)``.
+            originals: N originals of the renderer.
+            attributes: ``(N,)`` each; other names than those of attributes are ignored.
 
         Raises:
-            ValueError: If the world has no renderer, or an original or an attribute is of another
-                shape or outside of its domain.
+            ValueError: If the world has no renderer, or an original or an attribute has another
+                shape or is outside of its domain.
         """
         return self.renderer.render(*self.check_drawing(originals, attributes))
 
     def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
-        """Measure the attributes that cause the image, as :meth:`Renderer.measure` does.
-
-        Raises:
-            ValueError: If the world has no renderer, or images are of another shape.
-        """
+        """Measure the attributes that cause the image, as :meth:`Renderer.measure` does."""
         return self.renderer.measure(images)
 
     def check_drawing(
         self, originals: ArrayLike, attributes: Mapping[str, ArrayLike]
     ) -> tuple[NDArray[Any], dict[str, NDArray[np.float64]]]:
-        """Check what is to be drawn.
-
-        Returns:
-            The originals, and the attributes of this world, ``(N,)`` each.
-
-        Raises:
-            ValueError: As for :meth:`render`.
-        """
+        """Check the arguments of :meth:`render`, and return them as arrays."""
         rows = self.renderer.check_originals(originals)
         missing = [name for name in self.attributes if name not in attributes]
         if missing:
@@ -254,9 +222,8 @@ class KnownWorld:
                 f"expected values of {', '.join(self.attributes)}, but {', '.join(missing)} is "
                 "missing."
             )
-        return rows, {
-            name: self._column(name, attributes[name], len(rows)) for name in self.attributes
-        }
+        size = len(rows)
+        return rows, {name: self._column(name, attributes[name], size) for name in self.attributes}
 
     def _column(self, name: str, values: ArrayLike, size: int) -> NDArray[np.float64]:
         """Values of an attribute that can be drawn, ``(N,)``."""

@@ -1,4 +1,4 @@
-"""The world of brains: age and sex cause the brain's volume, age and it the ventricles'."""
+"""The world of brains, whose volumes depend on age and sex."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from torch.distributions import AffineTransform, ExpTransform, Transform
 from deepscm_pl.mechanisms.known import Known, KnownCoin, Logistic
 from deepscm_pl.scm import MechanismFactory, StructuralCausalModel
 from deepscm_pl.variables import Domain, Variables
-from deepscm_pl.worlds.base import KnownWorld, Renderer
-from deepscm_pl.worlds.digits import Columns
+from deepscm_pl.worlds.base import Attributes, KnownWorld, Renderer
 from deepscm_pl.worlds.heads import TRAITS, HeadGrid, draw_heads, measure_heads
 
 __all__ = ["BrainWorld"]
@@ -27,22 +26,14 @@ _BRAIN, _VENTRICLES = 1.16e6, 31e3
 
 @dataclass(frozen=True)
 class HeadRenderer(Renderer):
-    """Heads with given volumes of brain and ventricles; an original is 40 traits.
-
-    Args:
-        grid: Where the pixels or voxels of an image lie.
-    """
+    """Heads with given volumes of brain and ventricles; an original is 40 traits."""
 
     grid: HeadGrid
 
     attributes = ("brain_volume", "ventricle_volume")
 
     def check_originals(self, originals: ArrayLike) -> NDArray[np.float32]:
-        """Traits of heads, ``(N, TRAITS)``.
-
-        Raises:
-            ValueError: If they are of another shape or not finite.
-        """
+        """Check that the originals are finite traits of heads, ``(N, TRAITS)``."""
         traits = np.asarray(originals, dtype=np.float32)
         if traits.ndim != 2 or traits.shape[1] != TRAITS or not np.isfinite(traits).all():
             raise ValueError(
@@ -52,10 +43,10 @@ class HeadRenderer(Renderer):
         return traits
 
     def drawn_shape(self, originals: NDArray[Any]) -> tuple[int, ...]:
-        """A slice or a volume for each."""
+        """The shape of one slice or volume for each original."""
         return (len(originals), *self.grid.shape)
 
-    def shape(self, originals: NDArray[Any], attributes: Columns) -> NDArray[np.uint8]:
+    def shape(self, originals: NDArray[Any], attributes: Attributes) -> NDArray[np.uint8]:
         """Draw heads with the given volumes."""
         brain, ventricles = (attributes[name] for name in self.attributes)
         return draw_heads(originals, brain, ventricles, self.grid)
@@ -104,15 +95,15 @@ class BrainWorld(KnownWorld):
         \log v &= \log 31 \cdot 10^3 + 0.035\,(a - 60) + 0.9 \log (b / 1.16 \cdot 10^6)
             + 0.4\,\epsilon_v
 
-    with volumes in mm³; the image is a phantom of a head in which the brain, ventricles included,
-    has the volume b, and the ventricles v, exactly. What makes a head itself, from the folds of its
-    cortex to the noise of its image, is the noise of the image: 40 standard normal numbers, its
-    original.
+    with volumes in mm³. The image is a phantom of a head whose brain, ventricles included, has
+    exactly the volume b and whose ventricles have the volume v. All other features of a head, from
+    the folds of its cortex to the noise of its image, depend on the noise of the image: 40 standard
+    normal numbers, its original.
 
     Args:
-        height: Elements of the image: rows of a slice, or left to right of a volume.
-        width: Columns of a slice, or back to front of a volume.
-        depth: Bottom to top of a volume; 0 for a slice.
+        height: Rows of a slice, or voxels of a volume from left to right.
+        width: Columns of a slice, or voxels of a volume from back to front.
+        depth: Voxels of a volume from bottom to top; 0 for a slice.
 
     Raises:
         ValueError: If a size is too small.
@@ -143,5 +134,5 @@ class BrainWorld(KnownWorld):
         )
 
     def draw_originals(self, size: int, generator: np.random.Generator) -> NDArray[np.float32]:
-        """Draw what makes heads themselves, ``(N, TRAITS)``."""
+        """Draw the traits of heads, ``(N, TRAITS)``."""
         return generator.standard_normal((size, TRAITS)).astype(np.float32)

@@ -24,21 +24,16 @@ DIGIT_WORLDS: tuple[type[KnownWorld], ...] = (
     ThicknessSlantWorld,
     ThicknessWidthWorld,
 )
-"""Those that digits of MNIST are drawn in."""
+"""Worlds in which digits of MNIST are drawn."""
 
 WORLDS: tuple[type[KnownWorld], ...] = (*DIGIT_WORLDS, BrainWorld)
 """All known worlds."""
 
 
 def known_world(name: str, parameters: Mapping[str, float] | None = None) -> KnownWorld:
-    """A world by its name.
+    """Make the world of a name.
 
-    Args:
-        name: As on the command line.
-        parameters: Numbers of its equations that differ from the published ones.
-
-    Returns:
-        The world.
+    ``parameters`` are numbers of its equations that differ from the published ones.
 
     Raises:
         ValueError: If there is no such world, or a parameter is unknown, no number, or out of
@@ -51,36 +46,24 @@ def known_world(name: str, parameters: Mapping[str, float] | None = None) -> Kno
     classes: dict[str, Callable[..., KnownWorld]] = {each.name: each for each in WORLDS}
     if name not in classes:
         raise ValueError(f"world must be one of {', '.join(classes)}, got {name!r}.")
-    make: Callable[..., KnownWorld] = classes[name]
-    known = make().parameters()
+    known = classes[name]().parameters()
     for key, value in (parameters or {}).items():
         if key not in known:
-            raise ValueError(f"the world {name} has no parameter {key!r}; {', '.join(known)} are.")
+            raise ValueError(f"the world {name} has no parameter {key!r}; use {', '.join(known)}.")
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"the parameter {key} of a world must be a number, got {value!r}.")
-    return make(**(parameters or {}))
+    return classes[name](**(parameters or {}))
 
 
 def write_world(path: str | Path, world: KnownWorld) -> None:
-    """Writes the name and the parameters of a world as JSON.
-
-    Args:
-        path: The file to write; its folder must exist.
-        world: What to write.
-    """
+    """Write the name and the parameters of a world as JSON; the folder must exist."""
     content = {"world": world.name, "parameters": world.parameters()}
     with new_file(Path(path)) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="ascii")
 
 
 def read_world(path: str | Path) -> KnownWorld:
-    """Reads what :func:`write_world` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The world.
+    """Read a world that :func:`write_world` has written.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -95,6 +78,6 @@ def read_world(path: str | Path) -> KnownWorld:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path} should describe a world as JSON, {{"world": name, "parameters": '
-            f"{{name: number}}}}, but it does not ({type(error).__name__}: {error}); generate the "
-            "data set again with `deepscm data`."
+            f"{{name: number}}}}, but got {type(error).__name__}: {error}; generate the data set "
+            "again with `deepscm data`."
         ) from None

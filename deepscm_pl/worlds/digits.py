@@ -15,7 +15,7 @@ from torch.distributions import AffineTransform, Transform
 from deepscm_pl.mechanisms.known import GammaScore, Known, Logistic
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variables
-from deepscm_pl.worlds.base import KnownWorld, Renderer
+from deepscm_pl.worlds.base import Attributes, KnownWorld, Renderer
 from deepscm_pl.worlds.strokes import measure, set_intensity, set_slant, set_thickness, set_width
 
 __all__ = [
@@ -27,24 +27,17 @@ __all__ = [
 ]
 
 _SHAPE, _RATE = 10.0, 5.0
-"""Of the Gamma distribution of thickness."""
+"""Parameters of the gamma distribution of thickness."""
 
 _STEEPEST = 1.4
-"""The largest slant that is drawn, in radians: less of a digit stays within its image the further
-it leans, and nothing at a right angle."""
-
-Columns = Mapping[str, NDArray[np.float64]]
+"""Largest slant that is drawn, in radians; a digit that leans further leaves its image."""
 
 
 class DigitRenderer(Renderer):
-    """Redraws digits with given attributes."""
+    """Redraws digits with given attributes of their strokes."""
 
     def check_originals(self, originals: ArrayLike) -> NDArray[np.uint8]:
-        """Digits, grey levels ``(N, H, W)``.
-
-        Raises:
-            ValueError: If they are of another type or shape.
-        """
+        """Check that the originals are grey levels ``(N, H, W)`` of type uint8."""
         images = np.asarray(originals)
         if images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError(
@@ -54,11 +47,7 @@ class DigitRenderer(Renderer):
         return images
 
     def measure(self, images: ArrayLike) -> dict[str, NDArray[np.float64]]:
-        """Measure the attributes of digits ``(N, H, W)``; NaN for a black image.
-
-        Raises:
-            ValueError: If the images are of another shape or not finite.
-        """
+        """Measure the attributes of digits ``(N, H, W)``; NaN for a black image."""
         found = measure(images)
         return {name: getattr(found, name) for name in self.attributes}
 
@@ -67,17 +56,13 @@ class IntensityRenderer(DigitRenderer):
     """Digits of given thickness and intensity."""
 
     attributes = ("thickness", "intensity")
+    shape_attributes = ("thickness",)
 
-    @property
-    def shape_attributes(self) -> tuple[str, ...]:
-        """Thickness."""
-        return ("thickness",)
-
-    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+    def shape(self, originals: NDArray[np.uint8], attributes: Attributes) -> NDArray[np.uint8]:
         """Draw digits of the given thickness, in full intensity."""
         return set_thickness(originals, attributes["thickness"])
 
-    def shade(self, shapes: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+    def shade(self, shapes: NDArray[np.uint8], attributes: Attributes) -> NDArray[np.uint8]:
         """Scale digits to the given intensity."""
         return set_intensity(shapes, attributes["intensity"])
 
@@ -87,7 +72,7 @@ class SlantRenderer(DigitRenderer):
 
     attributes = ("thickness", "slant")
 
-    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+    def shape(self, originals: NDArray[np.uint8], attributes: Attributes) -> NDArray[np.uint8]:
         """Draw digits of the given thickness and slant."""
         slant = np.clip(attributes["slant"], -_STEEPEST, _STEEPEST)
         # Slant last: a stroke made thicker leans less, while a shear hardly changes its thickness.
@@ -99,7 +84,7 @@ class WidthRenderer(DigitRenderer):
 
     attributes = ("thickness", "width")
 
-    def shape(self, originals: NDArray[np.uint8], attributes: Columns) -> NDArray[np.uint8]:
+    def shape(self, originals: NDArray[np.uint8], attributes: Attributes) -> NDArray[np.uint8]:
         """Draw digits of the given thickness and width."""
         width = attributes["width"]
         scaled = set_width(originals, width)
@@ -109,12 +94,16 @@ class WidthRenderer(DigitRenderer):
 class DigitWorld(KnownWorld):
     """Digits whose thickness, gamma-distributed, causes one other attribute of their strokes.
 
+    Each world of this kind has the parameters ``slope`` (change of the effect or of its logit per
+    pixel of thickness), ``centre`` (the thickness in pixels at which the effect is half-way, or
+    zero) and ``spread`` (the standard deviation of the effect or of its logit).
+
     Args:
         renderer: Draws the digits; the last of its attributes is the effect.
         effect: The mechanism of the effect, given its context.
-        unit: Of the effect.
+        unit: Unit of the effect.
         least: The least thickness, in pixels.
-        parameters: ``slope``, ``centre`` and ``spread`` of the effect.
+        parameters: Values of ``slope``, ``centre`` and ``spread``.
 
     Raises:
         ValueError: If ``spread`` is not positive, or a parameter is not finite.
@@ -134,14 +123,12 @@ class DigitWorld(KnownWorld):
         if not parameters["spread"] > 0:
             raise ValueError(f"spread must be positive, got {parameters['spread']}.")
         name = renderer.attributes[-1]
-        thickness = partial(
-            Known, layers=partial(_thickness, least), domain=Domain(lower=0.0, open=True)
-        )
+        layers = partial(_thickness_layers, least)
+        thickness = partial(Known, layers=layers, domain=Domain(lower=0.0, open=True))
         scm = StructuralCausalModel(
             {"thickness": (), name: ("thickness",)}, {"thickness": thickness, name: effect}
         )
-        units = {"thickness": "pixels", name: unit}
-        super().__init__(self.name, scm, renderer, units, parameters)
+        super().__init__(self.name, scm, renderer, {"thickness": "pixels", name: unit}, parameters)
         self._least = least
 
     def _draw(
@@ -149,12 +136,11 @@ class DigitWorld(KnownWorld):
     ) -> Tensor:
         if name != "thickness":
             return super()._draw(name, size, parents, generator)
-        # Not by noise: data sets that were generated before keep their bytes.
-        drawn = self._least + generator.gamma(_SHAPE, 1 / _RATE, (size, 1))
-        return torch.from_numpy(drawn)
+        # NumPy's gamma in place of transformed noise, so that data sets are generated as before.
+        return torch.from_numpy(self._least + generator.gamma(_SHAPE, 1 / _RATE, (size, 1)))
 
 
-def _thickness(least: float, parents: Variables) -> list[Transform]:
+def _thickness_layers(least: float, parents: Variables) -> list[Transform]:
     return [GammaScore(_SHAPE, _RATE), AffineTransform(least, 1.0)]
 
 
@@ -174,14 +160,6 @@ class ThicknessIntensityWorld(DigitWorld):
         t &= 0.5 + g, & g &\sim \Gamma(10, 5) \\
         i &= 64 + 191 \, \sigma(2 (t - 2.5) + 0.5 \, \epsilon), & \epsilon &\sim N(0, 1) \\
         x &= \text{a digit drawn with thickness } t \text{ and intensity } i.
-
-    Args:
-        slope: Of the logit of intensity over thickness, per pixel; 2 above.
-        centre: Thickness in pixels at which intensity is half-way; 2.5 above.
-        spread: Standard deviation of the logit of intensity; 0.5 above.
-
-    Raises:
-        ValueError: If ``spread`` is not positive, or a parameter is not finite.
 
     Example:
         >>> world = ThicknessIntensityWorld()
@@ -209,21 +187,6 @@ class ThicknessIntensityFallingWorld(ThicknessIntensityWorld):
         t &= 0.5 + g, & g &\sim \Gamma(10, 5) \\
         i &= 64 + 191 \, \sigma(-2 (t - 2) + 0.5 \, \epsilon), & \epsilon &\sim N(0, 1) \\
         x &= \text{a digit drawn with thickness } t \text{ and intensity } i.
-
-    Args:
-        slope: Of the logit of intensity over thickness, per pixel; -2 above.
-        centre: Thickness in pixels at which intensity is half-way; 2 above.
-        spread: Standard deviation of the logit of intensity; 0.5 above.
-
-    Raises:
-        ValueError: If ``spread`` is not positive.
-
-    Example:
-        >>> world = ThicknessIntensityFallingWorld()
-        >>> factual = {"thickness": torch.tensor([[2.5]]), "intensity": torch.tensor([[159.5]])}
-        >>> thicker = world.scm.counterfactual(factual, {"thickness": 3.5})
-        >>> round(thicker["intensity"].item(), 2)
-        86.77
     """
 
     name = "thickness-intensity-falling"
@@ -245,22 +208,8 @@ class ThicknessSlantWorld(DigitWorld):
 
     On every tenth test digit of MNIST, with attributes of this world, the measured slant is off by
     0.003 radians on average, and the measured thickness by 0.22 pixels (0.13 without the shear).
-    Drawn are slants up to 1.4 radians either way; further ones are drawn as that.
-
-    Args:
-        slope: Of slant over thickness, in degrees per pixel; 20 above.
-        centre: Thickness in pixels at which digits stand upright on average; 2.5 above.
-        spread: Standard deviation of slant given thickness, in degrees; 1 above.
-
-    Raises:
-        ValueError: If ``spread`` is not positive, or a parameter is not finite.
-
-    Example:
-        >>> world = ThicknessSlantWorld()
-        >>> factual = {"thickness": torch.tensor([[2.5]]), "slant": torch.tensor([[0.1]])}
-        >>> thicker = world.scm.counterfactual(factual, {"thickness": 3.5})
-        >>> round(thicker["slant"].item(), 2)
-        0.45
+    Larger slants than 1.4 radians, to either side, are drawn as 1.4 radians. The parameters
+    ``slope`` and ``spread`` are in degrees.
     """
 
     name = "thickness-slant"
@@ -287,21 +236,6 @@ class ThicknessWidthWorld(DigitWorld):
     digit of MNIST but ones, with attributes of this world, the measured width is off by 0.24 pixels
     on average, and the measured thickness by 0.23. A one is an upright stroke and cannot be both
     wide and thin: it is drawn wide, and so thicker than asked, by some pixels.
-
-    Args:
-        slope: Of the logit of width over thickness, per pixel; 2 above.
-        centre: Thickness in pixels at which width is half-way; 2.5 above.
-        spread: Standard deviation of the logit of width; 2 above.
-
-    Raises:
-        ValueError: If ``spread`` is not positive, or a parameter is not finite.
-
-    Example:
-        >>> world = ThicknessWidthWorld()
-        >>> factual = {"thickness": torch.tensor([[2.5]]), "width": torch.tensor([[17.5]])}
-        >>> thicker = world.scm.counterfactual(factual, {"thickness": 3.5})
-        >>> round(thicker["width"].item(), 2)
-        23.21
     """
 
     name = "thickness-width"

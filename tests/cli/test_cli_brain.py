@@ -203,7 +203,7 @@ def test_a_class_that_is_not_there_is_refused(folder, tmp_path, capsys):
     assert main(["counterfactual", *words, "--do", "sex=mail"]) == 1
     assert "do(sex): expected one of female, male, but got 'mail'" in capsys.readouterr().err
     assert main(["counterfactual", *words, "--do", "age=old"]) == 1
-    assert "do(age): expected a number, for it has no named" in capsys.readouterr().err
+    assert "do(age): expected a number, because it has no named" in capsys.readouterr().err
     (tmp_path / "mine.csv").write_text("age,sex,brain_volume,ventricle_volume,image\n60,x,1,1,a\n")
     words = ["--ckpt_path", str(checkpoint), "--observations", str(tmp_path / "mine.csv")]
     words += ["--out", str(tmp_path / "answers")]
@@ -336,7 +336,7 @@ def test_a_mechanism_of_a_misspelt_name_is_named(folder, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 1
     error = capsys.readouterr().err
-    assert "but brain_volume has none, and brain_volumes is no variable" in error
+    assert "brain_volume has no mechanism, and brain_volumes is not in the graph" in error
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

@@ -99,7 +99,7 @@ def test_what_the_machine_has(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_disk", lambda folder: (10**12, 4096, 100))
     with pytest.raises(ValueError, match=r"200 files on the disk of .* room for 100; lower it"):
         require_disk("size", tmp_path, 10, 200, "lower it")
-    monkeypatch.setattr(memory, "_limits", lambda: iter(()))
+    monkeypatch.setattr(memory, "_totals", lambda: iter(()))
     monkeypatch.setattr(memory, "_free", lambda: iter(()))
     require_memory("size", 10**18, "lower it")
     assert format_bytes(1_500_000) == "1.5 MB"

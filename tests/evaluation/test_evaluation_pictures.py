@@ -28,8 +28,7 @@ from deepscm_pl.evaluation.results import (
     ImageErrors,
     MeasurementErrors,
 )
-from deepscm_pl.figures import DensityPanel
-from deepscm_pl.figures import draw_marginal_densities as watched_densities
+from deepscm_pl.figures import DensityPanel, draw_marginal_densities as watched_densities
 from deepscm_pl.figures.output import wrapped
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.reports import (

@@ -77,7 +77,7 @@ def test_plain_data_are_unchanged(expected, value):
         (Literal["a", "b"], "c", "one of 'a', 'b', but got 'c'"),
         (Mapping[str, int], [1], "values by name"),
         (dict[str, int], {"x": "1"}, "x: expected a whole number"),
-        (torch.Tensor, [1.0], "Tensor, which no file can hold"),
+        (torch.Tensor, [1.0], "Tensor, which no file can contain"),
         (Any, torch.zeros(2), "plain data, but got a value of type Tensor"),
         (Callable[[int], torch.nn.Module], "torch.nn.Linear", "a class with its arguments"),
         (Callable[[], torch.nn.Module], {"class_path": "torch.optim.Adam"}, "derived from Module"),

@@ -406,7 +406,7 @@ def test_parameters_that_are_no_numbers_are_named(name: str) -> None:
 def test_unknown_world() -> None:
     with pytest.raises(ValueError, match=r"thickness-intensity, thickness-.*, got 'colour'"):
         known_world("colour")
-    with pytest.raises(ValueError, match="no parameter 'scale'; slope, centre, spread are"):
+    with pytest.raises(ValueError, match="no parameter 'scale'; use slope, centre, spread"):
         known_world("thickness-intensity", {"scale": 1.0})
     with pytest.raises(ValueError, match="spread must be positive"):
         known_world("thickness-intensity", {"spread": -1.0})

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from deepscm_pl.worlds.heads.grid import Floats
 
 __all__ = ["TRAITS", "Anatomy"]
-
-_Array = NDArray[np.float32]
 
 _FOLDS = 3
 """Number of waves over the surface of the brain; their zeros are the sulci."""
@@ -23,59 +22,37 @@ TRAITS = 23 + 4 * _FOLDS + _BIAS
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Traits of N heads, ``(N, 1)`` each unless said otherwise; lengths in mm.
+    """Traits of N heads, ``(N, 1)`` each unless another shape is given; lengths in mm."""
 
-    Attributes:
-        half_axes: Half-axes of the brain to the right, forward and up, before the brain is scaled
-            to its volume, ``(N, 3, 1)``.
-        squareness: Exponent of the superellipse; 2 is an ellipse.
-        taper: Relative narrowing of the front.
-        dent: Amplitudes of slow waves of the outline, ``(N, 2, 1)``.
-        turn: In-plane rotation, in radians.
-        shift: Offset of the centre to the right and forward, ``(N, 2, 1)``.
-        fold_directions: Wave vectors of the surface, ``(N, 3, folds, 1)``.
-        fold_phases: Phases of these waves, in radians, ``(N, folds, 1)``.
-        fold_depth: Depth of the sulci, as a share of the radius.
-        ribbon: Thickness of the cortex.
-        spread: Factor of the distance between the horns of the ventricles.
-        asymmetry: Relative widening of the left ventricle.
-        gap: Thickness of the fluid between brain and skull, as a share of the radius.
-        skull: Thickness of the skull, as a share of the radius.
-        scalp: Thickness of the scalp, as a share of the radius.
-        levels: Grey levels of fluid, grey matter, white matter, skull and scalp, ``(N, 5, 1)``.
-        bias: Coefficients of the bias field, ``(N, 5, 1)``.
-        noise: Standard deviation of the noise, in grey levels.
-    """
-
-    half_axes: _Array
-    squareness: _Array
-    taper: _Array
-    dent: _Array
-    turn: _Array
-    shift: _Array
-    fold_directions: _Array
-    fold_phases: _Array
-    fold_depth: _Array
-    ribbon: _Array
-    spread: _Array
-    asymmetry: _Array
-    gap: _Array
-    skull: _Array
-    scalp: _Array
-    levels: _Array
-    bias: _Array
-    noise: _Array
+    half_axes: Floats  # to the right, forward and up, for a standard volume, (N, 3, 1)
+    squareness: Floats  # exponent of the superellipse; 2 is an ellipse
+    taper: Floats  # relative narrowing of the front
+    dent: Floats  # amplitudes of slow waves of the outline, (N, 2, 1)
+    turn: Floats  # in-plane rotation, in radians
+    shift: Floats  # offset of the centre to the right and forward, (N, 2, 1)
+    fold_directions: Floats  # wave vectors of the surface, (N, 3, folds, 1)
+    fold_phases: Floats  # phases of these waves, in radians, (N, folds, 1)
+    fold_depth: Floats  # depth of the sulci, relative to the radius
+    ribbon: Floats  # thickness of the cortex
+    spread: Floats  # factor of the distance between the horns of the ventricles
+    asymmetry: Floats  # relative widening of the left ventricle
+    gap: Floats  # thickness of the fluid between brain and skull, relative to the radius
+    skull: Floats  # thickness of the skull, relative to the radius
+    scalp: Floats  # thickness of the scalp, relative to the radius
+    levels: Floats  # grey levels of fluid, grey and white matter, skull, scalp, (N, 5, 1)
+    bias: Floats  # coefficients of the bias field, (N, 5, 1)
+    noise: Floats  # standard deviation of the noise, in grey levels
 
     @classmethod
-    def of(cls, traits: _Array) -> Anatomy:
+    def of(cls, traits: Floats) -> Anatomy:
         """Anatomies of heads with standard normal traits, ``(N, TRAITS)``."""
         soft = np.tanh(traits.astype(np.float32) / 2) * 2  # limits extreme anatomies
         columns = iter(np.split(soft, TRAITS, axis=1))
 
-        def one(mean: float, deviation: float) -> _Array:
+        def one(mean: float, deviation: float) -> Floats:
             return (mean + deviation * next(columns)).astype(np.float32)
 
-        def several(*means: float, deviation: float) -> _Array:
+        def several(*means: float, deviation: float) -> Floats:
             return np.stack([one(mean, deviation) for mean in means], axis=1)
 
         half_axes = np.stack([one(66, 2), one(84, 2.5), one(62, 2)], axis=1)

@@ -6,18 +6,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.worlds.heads.anatomy import Anatomy
-from deepscm_pl.worlds.heads.grid import HeadGrid
+from deepscm_pl.worlds.heads.grid import Floats, HeadGrid
 from deepscm_pl.worlds.heads.tissue import draw_tissues
 
 __all__ = ["draw_heads", "draw_labels"]
 
 
-_Array = NDArray[np.float32]
-
-
 def draw_labels(
     traits: ArrayLike, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
-) -> _Array:
+) -> Floats:
     """Fraction of each of the :data:`~deepscm_pl.worlds.heads.TISSUES` in every pixel or voxel.
 
     Args:
@@ -29,7 +26,8 @@ def draw_labels(
     Returns:
         Fractions ``(N, tissues, *grid.shape)`` with the sum 1 over tissues.
     """
-    tissues = _tissues(Anatomy.of(_table(traits)), brain_volume, ventricle_volume, grid)
+    anatomy = Anatomy.of(np.asarray(traits, dtype=np.float32))
+    tissues = draw_tissues(anatomy, brain_volume, ventricle_volume, grid)
     return tissues.reshape(*tissues.shape[:2], *grid.shape)
 
 
@@ -43,9 +41,9 @@ def draw_heads(
     Returns:
         Grey levels, ``(N, *grid.shape)``.
     """
-    table = _table(traits)
+    table = np.asarray(traits, dtype=np.float32)
     anatomy = Anatomy.of(table)
-    tissues = _tissues(anatomy, brain_volume, ventricle_volume, grid)
+    tissues = draw_tissues(anatomy, brain_volume, ventricle_volume, grid)
     fluid, grey, white, skull, scalp = (anatomy.levels[:, k] for k in range(5))
     levels = [np.zeros_like(fluid), scalp, skull, fluid, grey, white, fluid * 0.85]
     clean = sum(level * tissues[:, k] for k, level in enumerate(levels))
@@ -56,28 +54,15 @@ def draw_heads(
     return np.clip(np.rint(magnitude), 0, 255).astype(np.uint8).reshape(-1, *grid.shape)
 
 
-def _table(traits: ArrayLike) -> _Array:
-    return np.asarray(traits, dtype=np.float32)
-
-
-def _tissues(
-    anatomy: Anatomy, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
-) -> _Array:
-    """Fraction of each tissue, ``(N, tissues, E)``."""
-    brain = np.asarray(brain_volume, dtype=np.float64)[:, None]
-    ventricles = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
-    return draw_tissues(anatomy, brain, ventricles, grid)
-
-
-def _bias(anatomy: Anatomy, grid: HeadGrid) -> _Array:
+def _bias(anatomy: Anatomy, grid: HeadGrid) -> Floats:
     """Logarithm of the bias field, a quadratic function of position, ``(N, E)``."""
     right, forward, *_ = 2 * grid.coordinates() / grid.extent
     terms = (right, forward, right * forward, right**2 - 0.3, forward**2 - 0.3)
-    field: _Array = sum(anatomy.bias[:, k] * term for k, term in enumerate(terms))
+    field: Floats = sum(anatomy.bias[:, k] * term for k, term in enumerate(terms))
     return field
 
 
-def _noise(traits: _Array, count: int) -> _Array:
+def _noise(traits: Floats, count: int) -> Floats:
     """Standard normal numbers that depend on the traits only, ``(N, count)``.
 
     A counter is hashed with a key made of each head's traits (splitmix64, Steele et al. 2014), so

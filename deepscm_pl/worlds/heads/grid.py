@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HeadGrid"]
+__all__ = ["Floats", "HeadGrid"]
+
+Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,6 @@ class HeadGrid:
     Raises:
         ValueError: If ``shape`` is not two or three sizes of at least 16, or a length is not
             positive and finite.
-
-    Example:
-        >>> HeadGrid((64, 64)).spacing
-        3.75
     """
 
     shape: tuple[int, ...] = (64, 64)
@@ -41,7 +40,6 @@ class HeadGrid:
     ventricle_height: float = 40.0
 
     def __post_init__(self) -> None:
-        """Check the arguments."""
         if len(self.shape) not in (2, 3) or min(self.shape) < 16:
             raise ValueError(
                 f"shape: expected two or three sizes of at least 16, but got {self.shape}."
@@ -60,31 +58,24 @@ class HeadGrid:
     @property
     def spacing(self) -> float:
         """Distance between neighbouring pixels or voxels, in mm."""
-        longest = max(self.shape) if self.dimensions == 2 else self.shape[1]
-        return self.extent / longest
+        return self.extent / (max(self.shape) if self.dimensions == 2 else self.shape[1])
 
     @property
     def brain_per_voxel(self) -> float:
         """Volume of brain that one pixel or voxel represents, in mm³."""
-        return self._cell(self.brain_height)
+        return self.spacing**self.dimensions * (self.brain_height if self.dimensions == 2 else 1.0)
 
     @property
     def ventricle_per_voxel(self) -> float:
         """Volume of the ventricles that one pixel or voxel represents, in mm³."""
-        return self._cell(self.ventricle_height)
-
-    def _cell(self, height: float) -> float:
-        return self.spacing**self.dimensions * (height if self.dimensions == 2 else 1.0)
+        height = self.ventricle_height if self.dimensions == 2 else 1.0
+        return self.spacing**self.dimensions * height
 
     @property
     def affine(self) -> NDArray[np.float64]:
         """Map from indices to mm to the right, forward and up from the centre, ``(4, 4)``.
 
         Indices are (i, j, k, 1) in a volume and (row, column, 0, 1) in a slice.
-
-        Example:
-            >>> HeadGrid((64, 64)).affine @ [0, 0, 0, 1]  # the first pixel is anterior left
-            array([-118.125,  118.125,    0.   ,    1.   ])
         """
         middle = [(size - 1) / 2 * self.spacing for size in self.shape]
         affine = np.diag([self.spacing] * 3 + [1.0])
@@ -95,7 +86,7 @@ class HeadGrid:
             affine[:3, 3] = np.negative(middle)
         return affine
 
-    def coordinates(self) -> NDArray[np.float32]:
+    def coordinates(self) -> Floats:
         """Positions of all E pixels or voxels, in mm from the centre, ``(dimensions, E)``.
 
         Axes point right, forward and, in volumes, up. The order is that of a flattened image.
@@ -105,5 +96,5 @@ class HeadGrid:
             forward, right = np.meshgrid(-middle[0], middle[1], indexing="ij")
             axes = [right, forward]
         else:
-            axes = list(np.meshgrid(*middle, indexing="ij"))
+            axes = [*np.meshgrid(*middle, indexing="ij")]
         return np.stack([axis.ravel() for axis in axes]).astype(np.float32)

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
-from deepscm_pl.worlds.heads.grid import HeadGrid
+from deepscm_pl.worlds.heads.grid import Floats, HeadGrid
 
 __all__ = ["HeadMeasurements", "measure_heads"]
-
-_Array = NDArray[np.float32]
 
 _FLUID, _GREY, _VENTRICLE = 0.245, 0.605, 0.208
 """Grey levels of tissues, relative to white matter."""
@@ -54,7 +52,7 @@ def measure_heads(images: ArrayLike, grid: HeadGrid) -> HeadMeasurements:
     return HeadMeasurements(found[:, 0], found[:, 1])
 
 
-def _measure(head: _Array, grid: HeadGrid) -> tuple[float, float]:
+def _measure(head: Floats, grid: HeadGrid) -> tuple[float, float]:
     places = grid.coordinates().reshape(grid.dimensions, *grid.shape)
     right, forward, *up = np.abs(places)
     middle = (right < 45) & (forward < 55) & (up[0] < 40 if up else True)
@@ -71,17 +69,16 @@ def _measure(head: _Array, grid: HeadGrid) -> tuple[float, float]:
     return float(brain), _ventricles(head, whole, white, grid) * grid.ventricle_per_voxel
 
 
-def _brain(head: _Array, middle: NDArray[np.bool_], white: float) -> NDArray[np.bool_] | None:
+def _brain(head: Floats, middle: NDArray[np.bool_], white: float) -> NDArray[np.bool_] | None:
     """Tissue connected to the bright centre, with holes filled; None if there is none."""
     tissue, _ = ndimage.label(head > (_FLUID + _GREY) / 2 * white)
     names, counts = np.unique(tissue[middle & (tissue > 0)], return_counts=True)
     if not len(names):
         return None
-    whole: NDArray[np.bool_] = ndimage.binary_fill_holes(tissue == names[np.argmax(counts)])
-    return whole
+    return ndimage.binary_fill_holes(tissue == names[np.argmax(counts)])
 
 
-def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: HeadGrid) -> float:
+def _ventricles(head: Floats, whole: NDArray[np.bool_], white: float, grid: HeadGrid) -> float:
     """Number of pixels or voxels of the dark holes deep in the brain, with borders in part."""
     inner = ndimage.binary_erosion(whole, iterations=max(1, round(18 / grid.spacing)))
     contrast = 1 - _VENTRICLE
@@ -97,12 +94,12 @@ def _ventricles(head: _Array, whole: NDArray[np.bool_], white: float, grid: Head
 
 
 def _white_matter(
-    head: _Array,
+    head: Floats,
     white_matter: NDArray[np.bool_],
     wanted: NDArray[np.bool_],
     white: float,
     grid: HeadGrid,
-) -> _Array:
+) -> Floats:
     """Grey level of white matter at the wanted positions, by a quadratic fit to the known ones.
 
     The bias field changes it by a few percent over the head; without the correction, the error at
@@ -115,5 +112,4 @@ def _white_matter(
     if known.sum() < 2 * terms.shape[1]:
         return np.full(len(known), white, dtype=np.float32)
     coefficients, *_ = np.linalg.lstsq(terms[known], head[white_matter], rcond=None)
-    fitted: _Array = np.clip(terms @ coefficients, 0.8 * white, 1.2 * white)
-    return fitted
+    return np.clip(terms @ coefficients, 0.8 * white, 1.2 * white)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.worlds.heads.anatomy import Anatomy
-from deepscm_pl.worlds.heads.grid import HeadGrid
+from deepscm_pl.worlds.heads.grid import Floats, HeadGrid
 
 __all__ = ["TISSUES", "draw_tissues"]
 
-_Array = NDArray[np.float32]
-_Exact = NDArray[np.float64]
 
 TISSUES = ("background", "scalp", "skull", "fluid", "grey matter", "white matter", "ventricles")
 """Tissues in the order of their fractions."""
@@ -35,23 +33,16 @@ _IN_PLANE = 3
 
 
 def draw_tissues(
-    anatomy: Anatomy, brain_volume: _Exact, ventricle_volume: _Exact, grid: HeadGrid
-) -> _Array:
-    """Fraction of each tissue in every pixel or voxel of heads with the given volumes.
+    anatomy: Anatomy, brain_volume: ArrayLike, ventricle_volume: ArrayLike, grid: HeadGrid
+) -> Floats:
+    """Fraction of each tissue in every pixel or voxel, ``(N, len(TISSUES), E)``, with the sum 1.
 
     The brain is the interior of its folded surface, ventricles included. The surfaces of brain and
-    ventricles are level sets of fields; their levels are chosen to give the requested volumes. All
-    other structures scale with the brain.
-
-    Args:
-        anatomy: Traits of N heads.
-        brain_volume: In mm³, ``(N, 1)``.
-        ventricle_volume: In mm³, ``(N, 1)``, less than a quarter of the brain.
-        grid: Positions of the E pixels or voxels.
-
-    Returns:
-        Fractions ``(N, len(TISSUES), E)`` with the sum 1 over tissues.
+    ventricles are level sets of fields; their levels are chosen to give the requested volumes, in
+    mm³, ``(N,)``. All other structures scale with the brain.
     """
+    brain_volume = np.asarray(brain_volume, dtype=np.float64)[:, None]
+    ventricle_volume = np.asarray(ventricle_volume, dtype=np.float64)[:, None]
     scale = ((brain_volume / _STANDARD_VOLUME) ** (1 / grid.dimensions)).astype(np.float32)
     place = _Place.of(anatomy, scale, grid)
     level = _level(
@@ -62,13 +53,20 @@ def draw_tissues(
     white = _cover(level, place.white + cortex, place.steepness, grid.spacing)
     millimetres = np.ones((1, 1), dtype=np.float32)
     reach = _level(
-        place.ventricle, millimetres, ventricle_volume / grid.ventricle_per_voxel, grid.spacing,
-        start=6.0, inside=brain,
-    )  # fmt: skip
+        place.ventricle,
+        millimetres,
+        ventricle_volume / grid.ventricle_per_voxel,
+        grid.spacing,
+        start=6.0,
+        inside=brain,
+    )
     ventricle = brain * _cover(reach, place.ventricle, millimetres, grid.spacing)
+    # Radii of the surfaces of fluid, skull and scalp, relative to the brain.
+    fluid = 1 + anatomy.gap
+    bone = fluid + anatomy.skull
     shells = [
-        np.maximum(_cover(level * share, place.smooth, place.steepness, grid.spacing), brain)
-        for share in _shares(anatomy)
+        np.maximum(_cover(level * radius, place.smooth, place.steepness, grid.spacing), brain)
+        for radius in (fluid, bone, bone + anatomy.scalp)
     ]
     inner, outer, skin = np.maximum.accumulate(np.stack(shells), axis=0)
     white = np.minimum(white, brain)
@@ -86,33 +84,18 @@ def draw_tissues(
     )
 
 
-def _shares(anatomy: Anatomy) -> tuple[_Array, _Array, _Array]:
-    """Radii of the surfaces of fluid, skull and scalp, relative to the brain."""
-    fluid = 1 + anatomy.gap
-    bone = fluid + anatomy.skull
-    return fluid, bone, bone + anatomy.scalp
-
-
 @dataclass(frozen=True)
 class _Place:
-    """Fields over N heads, ``(N, E)``, whose level sets are the surfaces of tissues.
+    """Fields over N heads, ``(N, E)``, whose level sets are the surfaces of tissues."""
 
-    Attributes:
-        smooth: 1 on the surface of a standard brain without folds, increasing outwards.
-        steepness: Increase of ``smooth`` per millimetre.
-        brain: ``smooth`` with sulci.
-        white: ``smooth`` with deeper sulci.
-        ventricle: Distance from the centre lines of the ventricles, in mm.
-    """
-
-    smooth: _Array
-    steepness: _Array
-    brain: _Array
-    white: _Array
-    ventricle: _Array
+    smooth: Floats  # 1 on the surface of a standard brain without folds, increasing outwards
+    steepness: Floats  # increase of `smooth` per millimetre
+    brain: Floats  # `smooth` with sulci
+    white: Floats  # `smooth` with deeper sulci
+    ventricle: Floats  # distance from the centre lines of the ventricles, in mm
 
     @classmethod
-    def of(cls, anatomy: Anatomy, scale: _Array, grid: HeadGrid) -> _Place:
+    def of(cls, anatomy: Anatomy, scale: Floats, grid: HeadGrid) -> _Place:
         """Fields of heads of ``scale`` times the standard size, ``(N, 1)``."""
         right, forward, up = _placed(anatomy, grid)
         radius = np.sqrt(right**2 + forward**2 + up**2) + np.float32(1e-3)
@@ -127,7 +110,7 @@ class _Place:
         )
 
 
-def _placed(anatomy: Anatomy, grid: HeadGrid) -> tuple[_Array, _Array, _Array]:
+def _placed(anatomy: Anatomy, grid: HeadGrid) -> tuple[Floats, Floats, Floats]:
     """Positions (right, forward, up) in the coordinate system of each head, ``(N, E)``."""
     coordinates = grid.coordinates()
     right = coordinates[0] - anatomy.shift[:, 0]
@@ -138,7 +121,7 @@ def _placed(anatomy: Anatomy, grid: HeadGrid) -> tuple[_Array, _Array, _Array]:
     return *turned, np.broadcast_to(up, turned[0].shape)
 
 
-def _outline(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array) -> _Array:
+def _outline(anatomy: Anatomy, right: Floats, forward: Floats, up: Floats) -> Floats:
     """Radius relative to a superellipsoid that is narrower in front and has two slow waves."""
     across, along, height = (anatomy.half_axes[:, k] for k in range(3))
     narrow = 1 - anatomy.taper * np.tanh(forward / along)
@@ -150,11 +133,10 @@ def _outline(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array) -> _A
     )
     angle = np.arctan2(right, forward)
     wave = anatomy.dent[:, 0] * np.cos(2 * angle) + anatomy.dent[:, 1] * np.sin(3 * angle)
-    smooth: _Array = (total + np.float32(1e-9)) ** (1 / power) * (1 + wave)
-    return smooth
+    return (total + np.float32(1e-9)) ** (1 / power) * (1 + wave)
 
 
-def _grooves(anatomy: Anatomy, direction: tuple[_Array, _Array, _Array], smooth: _Array) -> _Array:
+def _grooves(anatomy: Anatomy, direction: tuple[Floats, Floats, Floats], smooth: Floats) -> Floats:
     """Depth of sulci (1) and of the fissure between the hemispheres; 0 elsewhere."""
     waves = sum(
         component[:, None] * anatomy.fold_directions[:, k] for k, component in enumerate(direction)
@@ -162,58 +144,52 @@ def _grooves(anatomy: Anatomy, direction: tuple[_Array, _Array, _Array], smooth:
     crossing = np.cos(waves + anatomy.fold_phases).mean(axis=1)
     sulci = np.exp(-((crossing / np.float32(0.13)) ** 2))
     fissure = 2.2 * np.exp(-((direction[0] / np.float32(0.05)) ** 2))
-    grooves: _Array = np.maximum(sulci, fissure) * np.clip((smooth - 0.55) / 0.2, 0, 1)
-    return grooves
+    return np.maximum(sulci, fissure) * np.clip((smooth - 0.55) / 0.2, 0, 1)
 
 
-def _horns(anatomy: Anatomy, right: _Array, forward: _Array, up: _Array, grid: HeadGrid) -> _Array:
+def _horns(anatomy: Anatomy, right: Floats, forward: Floats, up: Floats, grid: HeadGrid) -> Floats:
     """Distance from the centre lines of both lateral ventricles, plus their thinning, in mm."""
     left = right < 0
     width = anatomy.spread * np.where(left, 1 + anatomy.asymmetry, 1 - anatomy.asymmetry)
     outward = (np.abs(right) / width).astype(np.float32)
     horns = _HORNS if grid.dimensions == 3 else _HORNS[:_IN_PLANE]
-    distances = [_distance((outward, forward, up), *horn, flat=grid.dimensions == 2)
-                 for horn in horns]  # fmt: skip
-    nearest: _Array = np.minimum.reduce(distances)
-    return nearest
+    place = (outward, forward, up)
+    return np.minimum.reduce([_line_distance(place, *horn, grid.dimensions) for horn in horns])
 
 
-def _distance(
-    place: tuple[_Array, _Array, _Array],
+def _line_distance(
+    place: tuple[Floats, Floats, Floats],
     start: tuple[float, float, float],
     end: tuple[float, float, float],
     thinner: float,
-    flat: bool,
-) -> _Array:
+    axes: int,
+) -> Floats:
     """Distance from a line between two points, plus the thinning of the horn, in mm."""
-    axes = 2 if flat else 3
     length = sum((end[k] - start[k]) ** 2 for k in range(axes))
     along = sum((place[k] - start[k]) * (end[k] - start[k]) for k in range(axes)) / length
     along = np.clip(along, 0, 1)
     squares = sum((place[k] - start[k] - along * (end[k] - start[k])) ** 2 for k in range(axes))
-    distance: _Array = np.sqrt(squares) + np.float32(thinner) * along
-    return distance
+    return np.sqrt(squares) + np.float32(thinner) * along
 
 
-def _cover(level: _Array, field: _Array, steepness: _Array, spacing: float) -> _Array:
+def _cover(level: Floats, field: Floats, steepness: Floats, spacing: float) -> Floats:
     """Share of each pixel or voxel that lies below a level of a field, ``(N, E)``."""
-    covered: _Array = np.clip(0.5 + (level - field) / (steepness * np.float32(spacing)), 0, 1)
-    return covered
+    return np.clip(0.5 + (level - field) / (steepness * np.float32(spacing)), 0, 1)
 
 
 def _level(
-    field: _Array,
-    steepness: _Array,
-    size: _Exact,
+    field: Floats,
+    steepness: Floats,
+    size: NDArray[np.float64],
     spacing: float,
     start: float,
-    inside: _Array | None = None,
+    inside: Floats | None = None,
     rounds: int = 40,
-) -> _Array:
+) -> Floats:
     """Level below which ``size`` pixels or voxels lie, ``(N, 1)``, by bisection."""
     weight = np.float32(1) if inside is None else inside
 
-    def holds_enough(level: _Array) -> NDArray[np.bool_]:
+    def holds_enough(level: Floats) -> NDArray[np.bool_]:
         covered = (weight * _cover(level, field, steepness, spacing)).sum(axis=1, keepdims=True)
         return covered.astype(np.float64) >= size
 

@@ -12,12 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepscm_pl.worlds.strokes.morphometrics import (
+    CHUNK,
     binarise,
-    grey_levels,
+    check_images,
     measure_intensity,
     thickness_of_masks,
 )
 from deepscm_pl.worlds.strokes.raster import (
+    Images,
+    Masks,
+    Measures,
     dilate,
     enlarge,
     erode,
@@ -26,16 +30,13 @@ from deepscm_pl.worlds.strokes.raster import (
     reduced_disk,
 )
 
-__all__ = ["as_batch", "as_targets", "draw_in_chunks", "set_intensity", "set_thickness"]
+__all__ = ["redraw", "set_intensity", "set_thickness"]
 
 _MEASURING_SCALE = 4
 _DRAWING_SCALE = 16
 
 _FAINTEST = 128
 """Least grey level of the brightest pixel after erosion."""
-
-_CHUNK = 64
-"""Number of images drawn together; small enough for the processor's cache."""
 
 
 def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
@@ -48,14 +49,7 @@ def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
 
     Args:
         image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``; batches are faster.
-        thickness: In pixels; a number or ``(N,)``.
-
-    Returns:
-        Grey levels 0 to 255, of the same shape.
-
-    Raises:
-        ValueError: If a shape does not fit, a grey level is not finite, or a thickness is not
-            positive and finite.
+        thickness: In pixels, positive; a number or ``(N,)``.
 
     Example:
         >>> from deepscm_pl.worlds.strokes import measure
@@ -64,82 +58,69 @@ def set_thickness(image: ArrayLike, thickness: ArrayLike) -> NDArray[np.uint8]:
         >>> [round(float(measure(set_thickness(bar, t)[None]).thickness[0])) for t in (2, 4, 6)]
         [2, 4, 6]
     """
-    batch, shape = as_batch(image)
-    targets = as_targets("thickness", thickness, len(batch))
-    if not ((targets > 0) & np.isfinite(targets)).all():
-        raise ValueError(f"thickness must be positive and finite, in pixels, got {targets}.")
-    return draw_in_chunks(_redraw, batch, targets).reshape(shape)
+    expected = "positive and finite, in pixels"
+    return redraw(
+        image, "thickness", thickness, expected, lambda t: (t > 0) & np.isfinite(t), _change_strokes
+    )
 
 
 def set_intensity(image: ArrayLike, intensity: ArrayLike) -> NDArray[np.uint8]:
     """Scale the grey levels of digits such that :func:`measure_intensity` gives the intensity.
 
-    Grey levels are clipped at 255 and truncated to whole numbers.
+    Grey levels are clipped at 255 and truncated to whole numbers. A black image stays black.
+    """
+    expected = "within 0 to 255 grey levels"
+    return redraw(
+        image, "intensity", intensity, expected, lambda i: (i >= 0) & (i <= 255), _change_intensity
+    )
+
+
+def redraw(
+    image: ArrayLike,
+    name: str,
+    values: ArrayLike,
+    expected: str,
+    is_valid: Callable[[Measures], Masks],
+    draw: Callable[[Images, Measures], NDArray[np.uint8]],
+) -> NDArray[np.uint8]:
+    """Draw digits ``(H, W)`` or ``(N, H, W)`` again with given values of an attribute.
 
     Args:
-        image: Grey levels 0 to 255, ``(H, W)`` or ``(N, H, W)``.
-        intensity: In grey levels, 0 to 255; a number or ``(N,)``.
-
-    Returns:
-        An image of the same shape. A black image stays black.
-
-    Raises:
-        ValueError: If a shape does not fit, a grey level is not finite, or an intensity is out of
-            range.
-
-    Example:
-        >>> set_intensity([[0, 50, 100], [0, 100, 200]], 64)
-        array([[  0,  32,  64],
-               [  0,  64, 128]], dtype=uint8)
-    """
-    batch, shape = as_batch(image)
-    targets = as_targets("intensity", intensity, len(batch))
-    if not ((targets >= 0) & (targets <= 255)).all():
-        raise ValueError(f"intensity must be within 0 to 255 grey levels, got {targets}.")
-    found = measure_intensity(batch)
-    factors = targets / np.where(found > 0, found, 1.0)
-    return np.clip(batch * factors[:, None, None], 0, 255).astype(np.uint8).reshape(shape)
-
-
-def as_batch(image: ArrayLike) -> tuple[NDArray[np.float32], tuple[int, ...]]:
-    """One image ``(H, W)`` or several as a checked batch ``(N, H, W)``, and the original shape.
+        image: Grey levels 0 to 255.
+        name: The attribute, for messages.
+        values: A number or ``(N,)``.
+        expected: The range of the attribute in words, for messages.
+        is_valid: Whether each of the values ``(N,)`` is in the range.
+        draw: Function of a few images ``(N, H, W)`` and values ``(N,)``.
 
     Raises:
-        ValueError: If the shape does not fit or a grey level is not finite.
+        ValueError: If a shape does not fit, a grey level is not finite, or a value is not valid.
     """
-    array = np.asarray(image)
+    array, targets = np.asarray(image), np.asarray(values, dtype=np.float64)
     if array.ndim not in (2, 3):
         raise ValueError(f"image must be of shape (H, W) or (N, H, W), got {array.shape}.")
-    return grey_levels(array if array.ndim == 3 else array[None]), array.shape
+    batch = check_images(array if array.ndim == 3 else array[None])
+    if targets.shape not in ((), (len(batch),)):
+        raise ValueError(
+            f"{name} must be a number or of shape ({len(batch)},), got {targets.shape}."
+        )
+    targets = np.broadcast_to(targets, (len(batch),))
+    if not is_valid(targets).all():
+        raise ValueError(f"{name} must be {expected}, got {targets}.")
+    drawn = np.empty(batch.shape, dtype=np.uint8)
+    for start in range(0, len(batch), CHUNK):
+        part = slice(start, start + CHUNK)
+        drawn[part] = draw(batch[part], targets[part])
+    return drawn.reshape(array.shape)
 
 
-def as_targets(name: str, values: ArrayLike, count: int) -> NDArray[np.float64]:
-    """One value per image, ``(count,)``, from a number or an array.
-
-    Raises:
-        ValueError: If the number of values differs; the message names them ``name``.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape not in ((), (count,)):
-        raise ValueError(f"{name} must be a number or of shape ({count},), got {array.shape}.")
-    return np.broadcast_to(array, (count,))
+def _change_intensity(images: Images, targets: Measures) -> NDArray[np.uint8]:
+    found = measure_intensity(images)
+    factors = targets / np.where(found > 0, found, 1.0)
+    return np.clip(images * factors[:, None, None], 0, 255).astype(np.uint8)
 
 
-def draw_in_chunks(
-    draw: Callable[[NDArray[np.float32], NDArray[np.float64]], NDArray[np.uint8]],
-    images: NDArray[np.float32],
-    targets: NDArray[np.float64],
-) -> NDArray[np.uint8]:
-    """Apply a function to images ``(N, H, W)`` and targets ``(N,)``, a few at a time."""
-    drawn = np.empty(images.shape, dtype=np.uint8)
-    for start in range(0, len(images), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        drawn[part] = draw(images[part], targets[part])
-    return drawn
-
-
-def _redraw(images: NDArray[np.float32], targets: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Redraw images ``(N, H, W)`` with strokes of the given thickness."""
+def _change_strokes(images: Images, targets: Measures) -> NDArray[np.uint8]:
     enlarged = enlarge(images, _MEASURING_SCALE)
     found = thickness_of_masks(binarise(enlarged)) / _MEASURING_SCALE
     changes = np.nan_to_num(_DRAWING_SCALE * (targets - found) / 2)
@@ -150,19 +131,18 @@ def _redraw(images: NDArray[np.float32], targets: NDArray[np.float64]) -> NDArra
     return drawn
 
 
-def _grow(mask: NDArray[np.bool_], change: int) -> NDArray[np.uint8]:
+def _grow(mask: Masks, change: int) -> NDArray[np.uint8]:
     """Draw a mask that is dilated by ``change`` pixels, or eroded if it is negative."""
     if change >= 0:
-        return _draw(dilate(mask, reduced_disk(change)))
+        return _shrunk(dilate(mask, reduced_disk(change)))
     for radius in range(-change, 0, -1):
-        eroded = _draw(erode(mask, reduced_disk(radius)))
+        eroded = _shrunk(erode(mask, reduced_disk(radius)))
         if eroded.max() >= _FAINTEST:
             return eroded
-    return _draw(mask)
+    return _shrunk(mask)
 
 
-def _draw(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _shrunk(mask: Masks) -> NDArray[np.uint8]:
     """Draw a mask at the size of the original image."""
     reduced = reduce(mask[None].astype(np.float32), _DRAWING_SCALE)
-    drawn: NDArray[np.uint8] = np.clip(255 * reduced[0], 0, 255).astype(np.uint8)
-    return drawn
+    return np.clip(255 * reduced[0], 0, 255).astype(np.uint8)

@@ -8,28 +8,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
+from deepscm_pl.worlds.strokes.raster import Masks, Measures
+
 __all__ = ["distance_to_background", "medial_axis"]
 
 _NEIGHBOURS = ((0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1))
 
 
-def distance_to_background(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def distance_to_background(masks: Masks) -> Measures:
     """Euclidean distance from each pixel of masks ``(N, H, W)`` to the nearest background pixel.
 
     Distances are from centre to centre. The surroundings of a mask are background.
-
-    Example:
-        >>> distance_to_background(np.ones((1, 1, 3), dtype=bool))
-        array([[[1., 1., 1.]]])
     """
     count, height, width = masks.shape
     # A background row separates the masks, so that one transform is enough for all.
     mosaic = np.pad(masks, ((0, 0), (1, 0), (1, 1))).reshape(count * (height + 1), width + 2)
-    distances: NDArray[np.float64] = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
+    distances: Measures = distance_transform_edt(np.pad(mosaic, ((0, 1), (0, 0))))
     return distances[:-1].reshape(count, height + 1, width + 2)[:, 1:, 1:-1]
 
 
-def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDArray[np.bool_]:
+def medial_axis(masks: Masks, distances: Measures) -> Masks:
     """Thin shapes ``(N, H, W)`` to their medial axis, one pixel wide and equally connected.
 
     Foreground pixels are visited in order of their distance to the background, and among equal
@@ -37,13 +35,6 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
     would disconnect its neighbours or shorten the end of a line. Pixels of equal rank that do not
     touch are removed together, in all images at once. ``distances`` are those of
     :func:`distance_to_background`.
-
-    Example:
-        >>> bar = np.ones((1, 3, 7), dtype=bool)
-        >>> medial_axis(bar, distance_to_background(bar)).astype(int)
-        array([[[1, 0, 0, 0, 0, 0, 1],
-                [0, 1, 1, 1, 1, 1, 0],
-                [1, 0, 0, 0, 0, 0, 1]]])
     """
     # In C order, so that the flattened array is a view.
     remaining = np.pad(masks, ((0, 0), (1, 1), (1, 1))).astype(np.uint8, order="C")
@@ -52,12 +43,13 @@ def medial_axis(masks: NDArray[np.bool_], distances: NDArray[np.float64]) -> NDA
     flat = remaining.reshape(-1)
     removable = _removable()
     for pixels in _ranks(remaining, offsets, distances[masks]):
-        flat[pixels[removable[_neighbourhoods(flat, pixels, offsets)]]] = 0
+        neighbours = np.packbits(flat[pixels[:, None] + offsets], axis=1, bitorder="little")[:, 0]
+        flat[pixels[removable[neighbours]]] = 0
     return remaining[:, 1:-1, 1:-1].astype(bool)
 
 
 def _ranks(
-    remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: NDArray[np.float64]
+    remaining: NDArray[np.uint8], offsets: NDArray[np.intp], distances: Measures
 ) -> list[NDArray[np.intp]]:
     """Groups of foreground pixels of equal rank, in order; no two pixels of a group touch."""
     flat = remaining.reshape(-1)
@@ -73,24 +65,18 @@ def _ranks(
     return np.split(pixels[order], np.flatnonzero(np.diff(rank[order])) + 1)
 
 
-def _neighbourhoods(
-    flat: NDArray[np.uint8], pixels: NDArray[np.intp], offsets: NDArray[np.intp]
-) -> NDArray[np.uint8]:
-    """Foreground neighbours of each pixel, one bit each."""
-    return np.packbits(flat[pixels[:, None] + offsets], axis=1, bitorder="little")[:, 0]
-
-
 @cache
-def _removable() -> NDArray[np.bool_]:
-    """Whether the centre of each of the 256 neighbourhoods can be removed."""
-    return np.array([_is_removable(code) for code in range(256)])
+def _removable() -> Masks:
+    """Whether the centre of each of the 256 neighbourhoods can be removed.
 
-
-def _is_removable(code: int) -> bool:
-    """Whether the centre has two or more connected neighbours and a background pixel beside it."""
-    neighbours = np.zeros((3, 3), dtype=int)
-    for bit, (row, column) in enumerate(_NEIGHBOURS):
-        neighbours[1 + row, 1 + column] = code >> bit & 1
-    parts = label(neighbours, structure=np.ones((3, 3)))[1]
-    enclosed = neighbours[[0, 1, 1, 2], [1, 0, 2, 1]].all()
-    return bool(parts == 1 and neighbours.sum() >= 2 and not enclosed)
+    It can if it has two or more connected neighbours and a background pixel beside it.
+    """
+    removable = np.zeros(256, dtype=bool)
+    for code in range(256):
+        neighbours = np.zeros((3, 3), dtype=int)
+        for bit, (row, column) in enumerate(_NEIGHBOURS):
+            neighbours[1 + row, 1 + column] = code >> bit & 1
+        parts = label(neighbours, structure=np.ones((3, 3)))[1]
+        enclosed = neighbours[[0, 1, 1, 2], [1, 0, 2, 1]].all()
+        removable[code] = parts == 1 and neighbours.sum() >= 2 and not enclosed
+    return removable
