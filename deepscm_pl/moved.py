@@ -22,6 +22,7 @@ _MODULES = {
     "phantom": "worlds.heads",
     "data.worlds": "worlds",
     "evaluation.pictures": "reports",
+    "figures.matrix": "figures.grid",
     "training.checkpoint": "checkpoints.loading",
     "training.export": "checkpoints.export",
 }
@@ -30,6 +31,10 @@ _MODULES = {
 _NAMES = {
     "transforms.Composition": "transforms.ComposedBijection",
     "evaluation.Report": "reports.Report",
+    "evaluation.pictures.draw_noise": "reports.draw_noise_results",
+    "figures.draw_densities": "figures.draw_marginal_densities",
+    "reports.draw_noise": "reports.draw_noise_results",
+    "reports.tables.Table": "reports.tables.TextTable",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
     "evaluation.check_numbers": "evaluation.check_settings",
 }

@@ -58,7 +58,7 @@ from deepscm_pl.figures import (
 from deepscm_pl.figures.output import width_of
 from deepscm_pl.mechanisms import Categorical
 from deepscm_pl.reports import draw_densities as draw_density_results, draw_examples
-from deepscm_pl.reports.tables import Table, density_table, print_table
+from deepscm_pl.reports.tables import TextTable, density_table, print_table
 from deepscm_pl.variables import Domain, Variable
 
 from tiny import CONFIGURATION, TinyDataModule
@@ -117,7 +117,7 @@ def written_in(document):
 @pytest.mark.parametrize("text", NASTY, ids=ascii)
 def test_markdown_renders_the_text(text):
     expected = for_terminal(text).strip()
-    table = Table(text, [text, "x"], [[text, "1"], ["2", text]])
+    table = TextTable(text, [text, "x"], [[text, "1"], ["2", text]])
     texts, kinds = written_in(table.as_markdown())
     assert texts == [expected, "x", expected, "1", "2", expected]
     assert not kinds & {"link_open", "image", "html_inline", "html_block", "code_inline", "em_open"}
@@ -148,7 +148,7 @@ def test_ordinary_text_stays_readable_in_markdown():
 @pytest.mark.parametrize("text", NASTY, ids=ascii)
 def test_a_printed_table_shows_the_text(text):
     shown = io.StringIO()
-    table = Table(text, [text, "x"], [[text, "1"], ["2", text]])
+    table = TextTable(text, [text, "x"], [[text, "1"], ["2", text]])
     Console(file=shown, width=20_000, force_terminal=True, color_system=None).print(
         table.as_rich(20_000)
     )
@@ -159,7 +159,7 @@ def test_a_printed_table_shows_the_text(text):
 
 def test_a_narrow_table_shows_the_text(capsys):
     for text in NASTY:
-        print_table(Table("", ["name", "much"], [[f"{text}, {text}", "1"]] * 2))
+        print_table(TextTable("", ["name", "much"], [[f"{text}, {text}", "1"]] * 2))
         assert is_harmless(capsys.readouterr().out, lines="\n")
 
 

@@ -1,4 +1,4 @@
-"""What a person watches: images, densities and noise in TensorBoard, and the table at the end."""
+"""Callbacks: images, densities and noise in TensorBoard, and tables after a test."""
 
 from typing import TYPE_CHECKING
 

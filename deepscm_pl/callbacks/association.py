@@ -1,9 +1,8 @@
-"""The association table: how well a model explains the test split."""
+"""A callback for the association table of the test split."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,30 +32,29 @@ _MOST_SAMPLES = 1_000_000
 
 
 class AssociationReport(pl.Callback):
-    """After a test, print the association table and write it as JSON and Markdown.
+    """Print the association table after a test, and write it as JSON and Markdown.
 
     Every row is a mean over the images of the test split with its standard error: log p of each
-    variable (a lower bound where it is one), their sum, the divergence of the latents, bits per
-    dimension, and the error of reconstructions. The files ``association.json`` and
-    ``association.md`` lie in the run's folder. The settings travel with the checkpoints of a
-    training.
+    variable (or a lower bound), their sum, the divergence of the latents, bits per dimension, and
+    the error of reconstructions. The files are ``association.json`` and ``association.md`` in the
+    folder of the run. Checkpoints of a training keep the settings.
 
     Args:
-        num_importance_samples: K, draws of the latents for the importance-weighted bound; 0 for no
-            such bound.
-        importance_rows: On how many of the first test images it is computed, for it takes K times
-            as long as the others; None for 500, or all if there are fewer.
+        num_importance_samples: K, draws of the latents for the importance-weighted bound; 0 omits
+            it.
+        importance_rows: Number of test images for this bound, which takes K times as long as the
+            other quantities; None for 500, or all if there are fewer.
         reference: Numbers to compare with, by the name of the quantity in ``association.json``.
-        reference_name: Where they are from, the heading of their column.
-        seed: Of the draws.
+        reference_name: Heading of their column.
+        seed: Seed of the draws.
 
     Attributes:
-        importance_enabled: Whether the importance-weighted bound is computed in this run.
-        rows: The lines of the table, once the test has ended.
+        importance_enabled: Whether to compute the importance-weighted bound in this run.
+        rows: The lines of the table, after the test.
         written: The files written so far.
 
     Raises:
-        ValueError: If a number is less than it can be.
+        ValueError: If a number is out of range.
     """
 
     kept_settings: ClassVar = (
@@ -66,7 +64,7 @@ class AssociationReport(pl.Callback):
         "reference_name",
         "seed",
     )
-    """Settings that travel with a checkpoint."""
+    """Settings to save in checkpoints."""
 
     def __init__(
         self,
@@ -97,7 +95,7 @@ class AssociationReport(pl.Callback):
         self._texts: dict[Path, str] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop before the work where the settings do not fit the model or the data."""
+        """Check that the settings fit the model and the data."""
         if stage not in ("fit", "test"):
             return
         scm: Any = pl_module.scm
@@ -107,13 +105,13 @@ class AssociationReport(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the settings with the model."""
+        """Save the settings."""
         checkpoint.setdefault("reports", {})["association"] = {
             name: getattr(self, name) for name in self.kept_settings
         }
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to count images."""
+        """Start to count images."""
         self._images = 0
 
     def on_test_batch_end(
@@ -129,12 +127,12 @@ class AssociationReport(pl.Callback):
         self._images += len(next(iter(batch.values())))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count those of all processes."""
+        """Sum the counts of all processes."""
         counted = torch.tensor(self._images, device=pl_module.device)
         self._images = int(trainer.strategy.reduce(counted, reduce_op="sum"))
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the table, unless it is of a few batches only."""
+        """Print the table, except after a trial run of a few batches."""
         self._texts = {}
         if _is_quick(trainer):
             return
@@ -160,10 +158,14 @@ class AssociationReport(pl.Callback):
         )
         table = association_table(self.rows, self.reference_name)
         print_table(table)
+        quantities = {name: value.as_plain_data() for name, value in found.items()}
+        for name, value in self.reference.items():
+            if name in quantities:
+                quantities[name]["reference"] = value
         document = {
             "graph": str(model.scm.graph),
             **describe_origin(trainer),
-            "quantities": _plain_quantities(found, self.reference),
+            "quantities": quantities,
         }
         self._texts = {
             folder / "association.json": as_json(document),
@@ -171,13 +173,12 @@ class AssociationReport(pl.Callback):
         }
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write the table, once the whole test has ended.
-
-        A test that is interrupted later, in its evaluation, leaves the former table beside the
-        former evaluation.
-        """
+        """Write the table, unless the evaluation after the test was interrupted."""
         for path, text in self._texts.items():
-            self._write(path, text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+            self.written.append(path)
         self._texts = {}
 
     def _importance_weighted(
@@ -195,11 +196,11 @@ class AssociationReport(pl.Callback):
             ).quantities
 
     def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
-        """The rows of the importance-weighted bound, if it is asked for and there is one."""
+        """Return the rows for the importance-weighted bound, or None if it is omitted."""
         data: Any = getattr(trainer, "datamodule", None)
         scm: Any = pl_module.scm
-        is_asked = self.importance_enabled and self.num_importance_samples
-        if not is_asked or not scm.image_variables or _is_quick(trainer):
+        is_enabled = self.importance_enabled and self.num_importance_samples
+        if not is_enabled or not scm.image_variables or _is_quick(trainer):
             return None
         if not isinstance(data, CausalDataModule):
             return None
@@ -208,26 +209,7 @@ class AssociationReport(pl.Callback):
         chosen = min(_IMPORTANCE_ROWS, available) if rows is None else rows
         return Subject.of(scm, data, chosen, least=1)
 
-    def _write(self, path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-        self.written.append(path)
-
 
 def _is_quick(trainer: pl.Trainer) -> bool:
-    """Whether this is a trial run of a few batches, which must not replace results."""
     quick: Any = getattr(trainer, "fast_dev_run", False)
     return bool(quick)
-
-
-def _plain_quantities(
-    found: Mapping[str, Estimate], reference: Mapping[str, float]
-) -> dict[str, dict[str, float | int | None]]:
-    return {
-        name: {
-            **value.as_plain_data(),
-            **({"reference": reference[name]} if name in reference else {}),
-        }
-        for name, value in found.items()
-    }

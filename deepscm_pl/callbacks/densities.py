@@ -1,17 +1,15 @@
-"""Densities of attributes: of the data, of the model, and under interventions."""
+"""Callbacks that draw densities of attributes and histograms of noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
-    check_scalars,
-    given_units,
+    Figures,
 )
 from deepscm_pl.figures import (
     DensityPanel,
@@ -35,26 +33,24 @@ class AttributeDensities(FigureCallback):
 
     The figure ``marginal`` has a panel for each variable: the data, samples of the model, and the
     counterfactuals of the data under each intervention. The figure ``joint`` has a panel for each
-    pair: the data as dots and contours of the model's density, exact where the two variables have
-    no other causes (as in Pawlowski et al. 2020, figure 3), otherwise a kernel estimate from
-    samples. Images are not computed.
+    pair: the data as dots and contours of the model's density, which is exact for two variables
+    without other causes (as in Pawlowski et al. 2020, figure 3), and otherwise a kernel estimate
+    from samples. Images are not computed.
 
     Args:
         interventions: A curve each, as text: ``thickness=3``, ``thickness+=1, intensity=100``.
-        variables: Which variables to draw; without, all continuous scalars.
+        variables: Which variables to draw; by default, all continuous scalars.
         pairs: Which pairs to draw, each the variable of the horizontal axis and that of the
-            vertical one; without, each cause with its effect among ``variables``.
-        units: Deprecated: units in place of those of the data. Give the data theirs instead, by
-            ``units`` of scans or :attr:`CausalDataModule.descriptions
-            <deepscm_pl.data.CausalDataModule.descriptions>`.
+            vertical one; by default, each cause with its effect among ``variables``.
+        units: Deprecated; the data give variables their units.
         every_n_epochs: Draw after every so many epochs, and after the last.
-        num_observations: Observations, and as many samples of the model.
+        num_observations: Number of observations, and of samples of the model.
         seed: Seed of the samples.
 
     Raises:
-        ValueError: If an intervention cannot be read, a pair is none, or a number is less than 1;
-            when the run starts, if a variable is unknown or no continuous scalar, or an
-            intervention does not fit the model.
+        ValueError: If an intervention cannot be parsed, a pair is not of two variables, or a number
+            is less than 1; when the run starts, if a variable is not a continuous scalar of the
+            model, or an intervention does not fit it.
 
     Example:
         >>> densities = AttributeDensities(["thickness+=1"])
@@ -74,63 +70,71 @@ class AttributeDensities(FigureCallback):
         num_observations: int = 2000,
         seed: int = 0,
     ) -> None:
-        super().__init__(every_n_epochs, num_observations, seed)
+        super().__init__(every_n_epochs, num_observations, seed, units)
         self.texts = list(interventions or ())
         for text in self.texts:
             check_do(text)
         self.variables = None if variables is None else tuple(variables)
         self.pairs = None if pairs is None else [tuple(pair) for pair in pairs]
-        self.units = given_units(units)
         for pair in self.pairs or []:
             if len(set(pair)) != 2 or len(pair) != 2:
                 raise ValueError(f"pairs: expected two different variables, but got {list(pair)}.")
 
     def check(self, scm: StructuralCausalModel) -> str | None:
-        """Whether the variables are scalars and the interventions fit."""
-        check_scalars(scm, "variables", self.variables or ())
-        check_scalars(scm, "pairs", (name for pair in self.pairs or () for name in pair))
-        self.check_units(scm)
+        """Check that variables are continuous scalars, and that interventions fit."""
+        continuous = [name for name in scm.scalar_variables if scm[name].domain.categories is None]
+        pairs = [name for pair in self.pairs or () for name in pair]
+        for argument, names in (("variables", self.variables or ()), ("pairs", pairs)):
+            for name in names:
+                if name not in continuous:
+                    kind = "no continuous scalar" if name in scm.graph else "unknown"
+                    expected = ", ".join(continuous) or "none, because the model has none"
+                    raise ValueError(
+                        f"{argument}: the variable {name!r} is {kind}; expected some of {expected}."
+                    )
         for text in self.texts:
             scm.act(parse_do(text, scm.variables))
         return None if self.chosen(scm) else "the model has no continuous scalar variable."
 
     def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
-        """The chosen variables with their causes; images only where they are causes."""
+        """Return the chosen variables with their causes; images only if they are causes."""
         return self._part(scm).graph.nodes if self.chosen(scm) else ()
 
     def chosen(self, scm: StructuralCausalModel) -> tuple[str, ...]:
-        """The variables that are drawn."""
+        """Return the variables to draw."""
         if self.variables is not None:
             return self.variables
         return tuple(name for name in scm.scalar_variables if scm[name].domain.categories is None)
 
     def chosen_pairs(self, scm: StructuralCausalModel) -> list[tuple[str, ...]]:
-        """The pairs that are drawn."""
+        """Return the pairs to draw."""
         if self.pairs is not None:
             return self.pairs
         chosen = self.chosen(scm)
         return [edge for edge in scm.graph.edges if edge[0] in chosen and edge[1] in chosen]
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """The figures ``marginal`` and ``joint``."""
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Draw the figures ``marginal`` and ``joint``."""
         if not self.chosen(scm):
             return
         part = self._part(scm)
         factual = {name: observations[name] for name in part.graph.nodes}
         samples = part.sample(self.num_observations)
         yield "marginal", draw_marginal_densities(self.marginal_panels(part, factual, samples))
-        panels = [
-            self._joint_panel(part, pair, factual, samples) for pair in self.chosen_pairs(scm)
-        ]
+        labels = {name: each.label for name, each in self.described(scm).items()}
+        panels = []
+        for pair in self.chosen_pairs(scm):
+            x, y = (_evenly(torch.cat([factual[name], samples[name]])) for name in pair)
+            observed = torch.cat([factual[name].flatten(1) for name in pair], dim=-1)
+            density = joint_density(part, pair, (x, y), samples)
+            panels.append(JointPanel(labels[pair[0]], labels[pair[1]], observed, x, y, density))
         if panels:
             yield "joint", draw_joint_densities(panels)
 
     def marginal_panels(
         self, scm: StructuralCausalModel, factual: Variables, samples: Variables
     ) -> list[DensityPanel]:
-        """A panel for each chosen variable, with a curve for the model and each intervention."""
+        """Return a panel for each variable, with a curve for the model and each intervention."""
         curves, described = {"model": samples}, self.described(scm)
         for text in self.texts:
             do = parse_do(text, described)
@@ -146,25 +150,6 @@ class AttributeDensities(FigureCallback):
             for name in self.chosen(scm)
         ]
 
-    def _joint_panel(
-        self,
-        scm: StructuralCausalModel,
-        pair: tuple[str, ...],
-        factual: Variables,
-        samples: Variables,
-    ) -> JointPanel:
-        observed = torch.cat([factual[name].flatten(1) for name in pair], dim=-1)
-        described = self.described(scm)
-        x, y = (_evenly(torch.cat([factual[name], samples[name]])) for name in pair)
-        return JointPanel(
-            described[pair[0]].label,
-            described[pair[1]].label,
-            observed,
-            x,
-            y,
-            joint_density(scm, pair, (x, y), samples),
-        )
-
     def _part(self, scm: StructuralCausalModel) -> StructuralCausalModel:
         pairs = [name for pair in self.chosen_pairs(scm) for name in pair]
         changed = [name for text in self.texts for name in parse_do(text, scm.variables)]
@@ -176,7 +161,7 @@ def joint_density(
 ) -> Tensor:
     """The model's density of two scalars on a grid, ``(Y, X)``.
 
-    Exact where the two have no causes but each other, otherwise a kernel estimate from ``samples``.
+    Exact if the two have no other causes, otherwise a kernel estimate from ``samples``.
 
     Args:
         scm: The model.
@@ -185,42 +170,34 @@ def joint_density(
         samples: Values of both, ``(N, 1)`` each.
     """
     x, y = torch.meshgrid(axes[0], axes[1], indexing="xy")
-    alone = scm.restrict(pair)
-    if set(alone.graph.nodes) == set(pair):
-        return alone.log_prob({pair[0]: x[..., None], pair[1]: y[..., None]}).exp()
+    pair_model = scm.restrict(pair)
+    if set(pair_model.graph.nodes) == set(pair):
+        return pair_model.log_prob({pair[0]: x[..., None], pair[1]: y[..., None]}).exp()
     points = torch.stack([x.flatten(), y.flatten()]).cpu().double().numpy()
     values = torch.cat([samples[name].flatten(1) for name in pair], dim=-1).T
     return torch.from_numpy(kernel_density(values, points)).view(x.shape)
 
 
 def _evenly(values: Tensor) -> Tensor:
-    """Even steps over the range of ``values``."""
     low, high = values.min().item(), values.max().item()
     return torch.linspace(low, high, _GRID, dtype=values.dtype, device=values.device)
 
 
-_AT_ONCE = 250
+_BATCH_SIZE = 250
 
 
 class NoiseHistograms(FigureCallback):
-    """The noise inferred from observations, beside the N(0, 1) that it should have over the data.
+    """The noise inferred from observations, beside its prior N(0, 1).
 
-    A histogram for each scalar's u and for the u of all pixels of an image together; for an
-    image's z, mean and standard deviation of each dimension over the observations. Noise that is
-    no standard normal, or depends on the parents, says that a mechanism does not fit its data.
-    Categories, whose noise is not normal, are left out.
+    The figure has a histogram for u of each scalar and for u of all pixels of an image, and mean
+    and standard deviation of each dimension of z over the observations. Categories are omitted.
+    Deviations from a standard normal distribution, and correlation with the parents, show that a
+    mechanism does not fit its data.
 
     Args:
         every_n_epochs: Draw after every so many epochs, and after the last.
-        num_observations: Observations to infer the noise of.
+        num_observations: Number of observations to infer the noise of.
         seed: Seed of the draws of z.
-
-    Raises:
-        ValueError: If a number is less than 1.
-
-    Example:
-        >>> NoiseHistograms(num_observations=500).num_observations
-        500
     """
 
     name = "noise"
@@ -231,15 +208,13 @@ class NoiseHistograms(FigureCallback):
         super().__init__(every_n_epochs, num_observations, seed)
 
     def check(self, scm: StructuralCausalModel) -> str | None:
-        """Whether there is noise to infer."""
+        """Check that a variable is no category."""
         if all(scm[name].domain.categories is not None for name in scm.graph.nodes):
             return "all variables of the model are categories."
         return None
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """One figure, ``inferred``, of all noise."""
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Draw the figure ``inferred`` of all noise."""
         histograms: dict[str, Tensor] = {}
         latents: dict[str, Tensor] = {}
         for name, parts in infer_noise(scm, observations).items():
@@ -258,13 +233,10 @@ class NoiseHistograms(FigureCallback):
 def infer_noise(
     scm: StructuralCausalModel, observations: Variables
 ) -> Mapping[str, Mapping[str, Tensor]]:
-    """For each variable its noise, one draw for each observation, ``(N, ...)``.
-
-    Observations go through the networks a few hundred at a time, so that memory stays small.
-    """
-    rows = range(0, len(observations[scm.graph.nodes[0]]), _AT_ONCE)
+    """Infer one draw of the noise of each variable, ``(N, ...)``, in batches to save memory."""
+    rows = range(0, len(observations[scm.graph.nodes[0]]), _BATCH_SIZE)
     parts = [
-        scm.abduct({name: observations[name][k : k + _AT_ONCE] for name in scm.graph.nodes})
+        scm.abduct({name: observations[name][k : k + _BATCH_SIZE] for name in scm.graph.nodes})
         for k in rows
     ]
     return {

@@ -1,8 +1,9 @@
-"""The evaluation at the end of a test: are the answers of a model right?"""
+"""A callback for the evaluation at the end of a test."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,47 +25,37 @@ __all__ = ["EvaluationReport"]
 
 
 class EvaluationReport(pl.Callback):
-    """After a test, evaluate the answers of the model on all three rungs of Pearl's ladder.
+    """Evaluate the answers of the model on all three rungs of Pearl's ladder after a test.
 
-    The model runs in the precision of the trainer, as in the test itself.
+    The model runs in the precision of the trainer. The callback writes ``evaluation.json``,
+    ``evaluation.md`` and pictures into the folder ``evaluation`` of the run, prints the tables, and
+    logs to TensorBoard, its HParams included. An interrupted evaluation leaves the previous folder
+    unchanged. Checkpoints of a training keep the settings.
 
-    Writes ``evaluation.json`` and ``evaluation.md`` with pictures into the folder ``evaluation`` of
-    the run, prints the tables, and logs to TensorBoard, its HParams included. The folder is
-    replaced as a whole when everything is there: an evaluation that is interrupted leaves the
-    previous one intact, and starts from the beginning when it is run again. The settings are
-    saved in the checkpoints of a training.
-
-    What can be evaluated depends on the data: see :func:`deepscm_pl.evaluation.evaluate`.
+    The data determine the quantities: see :func:`deepscm_pl.evaluation.evaluate`.
 
     Args:
-        enabled: Whether to do anything, the importance-weighted bound of
-            :class:`~deepscm_pl.callbacks.AssociationReport` included. This applies to one run: the
+        enabled: Whether to evaluate, and to compute the importance-weighted bound of
+            :class:`~deepscm_pl.callbacks.AssociationReport`. This applies to one run: the
             setting is not saved in checkpoints.
         rows: How many of the first test images to evaluate on; None for all.
-        predictor: Checkpoint of a classifier that judges the identity of images; None for no such
-            judgement. The program loads it; in Python, set ``classifier`` instead.
-        cache_dir: Where rendered truth is kept; None for ``~/.cache/deepscm_pl``.
+        predictor: Checkpoint of a classifier of images, which measures the identity; None omits
+            it. The program loads it; in Python, set ``classifier`` instead.
+        cache_dir: Folder for rendered true images; None for ``~/.cache/deepscm_pl``.
         **settings: See :class:`~deepscm_pl.evaluation.EvaluationSettings`.
 
     Attributes:
-        settings: How the model is evaluated.
         classifier: From images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``.
-        report: What was found, once the test has ended.
+        report: The result, after the test.
         written: The files written so far.
     """
 
     keyword_arguments_of: ClassVar = EvaluationSettings
     kept_settings: ClassVar = (
         "rows",
-        "interventions",
-        "num_particles",
-        "detail_rows",
-        "batch_size",
-        "density_values",
-        "density_size",
-        "seed",
+        *(each.name for each in fields(EvaluationSettings) if each.name != "workers"),
     )
-    """Settings that travel with a checkpoint: no paths, and nothing that depends on the machine."""
+    """Settings to save in checkpoints: no paths, and none that depend on the machine."""
 
     def __init__(
         self,
@@ -84,11 +75,11 @@ class EvaluationReport(pl.Callback):
         self.written: list[Path] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop before the work where the settings do not fit the model or the data.
+        """Check that the settings fit the model and the data.
 
         Raises:
-            ValueError: If model and data have other variables, the test split is too small, an
-                intervention cannot be asked, or the predictor is not loaded.
+            ValueError: If model and data have different variables, the test split is too small, an
+                intervention does not fit, or the predictor is not loaded.
         """
         if stage not in ("fit", "test"):
             return
@@ -108,7 +99,7 @@ class EvaluationReport(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the settings with the model."""
+        """Save the settings."""
         found = {**vars(self), **vars(self.settings)}
         checkpoint.setdefault("reports", {})["evaluation"] = {
             name: found[name] for name in self.kept_settings
@@ -127,16 +118,18 @@ class EvaluationReport(pl.Callback):
     def _report(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, subject: Subject, folder: Path
     ) -> None:
-        self.report = self._evaluate(trainer, subject)
-        self.written += [
-            path for path in self.report.write(folder) if path.suffix in (".json", ".md")
-        ]
-        _print(self.report)
+        report = self.report = self._evaluate(trainer, subject)
+        self.written += [path for path in report.write(folder) if path.suffix in (".json", ".md")]
+        print(f"Evaluated: {report.rows}.")
+        for name, table in report.tables.items():
+            if name != "association":
+                print_table(table)
+        for reason in report.left_out:
+            print(f"Left out: {for_terminal(reason)}")
+        step = trained_steps(trainer, pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                _log(
-                    self.report, logger, dict(pl_module.hparams), trained_steps(trainer, pl_module)
-                )
+                _log(report, logger, dict(pl_module.hparams), step)
 
     def _evaluate(self, trainer: pl.Trainer, subject: Subject) -> Report:
         with trainer.precision_plugin.forward_context():
@@ -165,15 +158,6 @@ class EvaluationReport(pl.Callback):
 def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     found: Any = trainer.callbacks  # type: ignore[attr-defined]
     return list(found)
-
-
-def _print(report: Report) -> None:
-    print(f"Evaluated: {report.rows}.")
-    for name, table in report.tables.items():
-        if name != "association":
-            print_table(table)
-    for reason in report.left_out:
-        print(f"Left out. {for_terminal(reason)}")
 
 
 def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:

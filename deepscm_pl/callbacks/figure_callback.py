@@ -1,10 +1,10 @@
-"""Which variables of a model can be drawn, and how they are called in a picture."""
+"""The base class of callbacks that draw figures of a causal model."""
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,45 +29,30 @@ from deepscm_pl.variables import Variable, Variables
 
 __all__ = [
     "FigureCallback",
-    "check_scalars",
-    "given_units",
-    "grey_levels",
+    "Figures",
     "image_count",
+    "level_count",
     "observation_labels",
     "pictures",
 ]
 
-NO_PICTURES = "the model has no image of 1 or 3 channels."
+
+Figures = Iterator[tuple[str, Figure]]
+"""Figures with their names."""
 
 
 def pictures(scm: StructuralCausalModel) -> tuple[str, ...]:
-    """The variables that can be shown as pictures: images and volumes of 1 or 3 channels."""
+    """Return the variables with pictures: images and volumes of 1 or 3 channels."""
     return tuple(name for name in scm.image_variables if scm[name].domain.shape[0] in (1, 3))
 
 
-def check_scalars(scm: StructuralCausalModel, argument: str, names: Iterable[str]) -> None:
-    """Raise unless every one of ``names`` is a continuous scalar of the model.
-
-    Raises:
-        ValueError: Naming the argument, the variable, and those to choose from.
-    """
-    continuous = [name for name in scm.scalar_variables if scm[name].domain.categories is None]
-    for name in names:
-        if name not in continuous:
-            kind = "no continuous scalar" if name in scm.graph else "unknown"
-            raise ValueError(
-                f"{argument}: the variable {name!r} is {kind}; expected some of "
-                f"{', '.join(continuous) or 'none, for there is no such variable'}."
-            )
-
-
-def grey_levels(scm: StructuralCausalModel, name: str) -> int:
-    """Number of grey levels of an image variable."""
+def level_count(scm: StructuralCausalModel, name: str) -> int:
+    """Return the number of grey levels of an image variable."""
     return round(scm[name].domain.upper) + 1
 
 
 def observation_labels(observations: Variables, split: str, count: int) -> list[str]:
-    """The published split and row of each of the first ``count`` observations, ``test 7``."""
+    """Label each of the first ``count`` observations by published split and row, ``test 7``."""
     numbers: Sequence[int] = range(count)
     if "index" in observations:
         numbers = observations["index"][:count].flatten().tolist()
@@ -76,46 +61,30 @@ def observation_labels(observations: Variables, split: str, count: int) -> list[
     return [f"{source} {number}" for number in numbers]
 
 
-_MOST_IMAGES = 1000
-
-
 def image_count(num_images: int) -> int:
-    """The number of images of a picture, of which a page can show a thousand.
-
-    Raises:
-        ValueError: If it is no whole number from 1 to 1000.
-    """
-    return whole_number("num_images", num_images, least=1, most=_MOST_IMAGES)
-
-
-def given_units(units: Mapping[str, str] | None) -> dict[str, str]:
-    """The deprecated argument ``units`` of a callback."""
-    if units:
-        message = "units: the data describe their variables (units of scans, or descriptions)."
-        warnings.warn(message, DeprecationWarning, stacklevel=3)
-    return dict(units or {})
+    """Return the number of images of a picture, or raise a ValueError beyond 1 to 1000."""
+    return whole_number("num_images", num_images, least=1, most=1000)
 
 
 class FigureCallback(pl.Callback, ABC):
     """Draw figures of a causal model after chosen validation epochs, and after the test.
 
-    The contract: :meth:`check` stops before any training what could not be drawn after it, and
-    :meth:`draw` yields figures from the first observations of a split. This class keeps these
-    observations, calls :meth:`draw`, and writes each figure as
-    ``<name>-<what>-<epoch=N | test>.png`` beside the checkpoints and under the tag
-    ``<name>/<what>/<split>`` to every TensorBoard logger, on the first process only.
+    Subclasses implement :meth:`check`, which runs before the training, and :meth:`draw`, which
+    yields figures from the first observations of a split. The first process writes each figure to
+    ``<name>-<figure>-<epoch=N | test>.png`` beside the checkpoints and logs it to TensorBoard as
+    ``<name>/<figure>/<split>``.
 
-    Random numbers are the same whenever it draws, and those of the training stay untouched. On
-    several processes the observations are those that the first of them sees. A training goes on
-    without a picture that cannot be written, with a warning; a test does not.
+    The random numbers are the same for every drawing, and the random state of the training is
+    preserved. With several processes, the observations are those of the first. If a picture cannot
+    be written, a training continues with a warning, and a test fails.
 
     Args:
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_observations: How many observations to keep for drawing; all, if the split has fewer.
         seed: Seed of the random numbers.
+        units: Deprecated; the data give variables their units.
 
     Attributes:
-        units: Units that a subclass was given (deprecated), in place of those of the variables.
         written: The PNG files written so far.
 
     Raises:
@@ -124,29 +93,36 @@ class FigureCallback(pl.Callback, ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, every_n_epochs: int, num_observations: int, seed: int) -> None:
+    def __init__(
+        self,
+        every_n_epochs: int,
+        num_observations: int,
+        seed: int,
+        units: Mapping[str, str] | None = None,
+    ) -> None:
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs, least=1)
         self.num_observations = whole_number("num_observations", num_observations, least=1)
         self.seed = seed_number("seed", seed)
-        self.units: dict[str, str] = {}
+        self.units = dict(units or {})
+        if units:
+            message = "units: deprecated; leave them out, because the data give their units."
+            warnings.warn(message, DeprecationWarning, stacklevel=3)
         self.written: list[Path] = []
         self._kept: list[dict[str, Tensor]] = []
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._is_warned = False
 
     @abstractmethod
     def check(self, scm: StructuralCausalModel) -> str | None:
-        """Why there is nothing to draw for ``scm``, in a sentence that is said once; else None.
+        """Return why there is nothing to draw for ``scm``, as a sentence, or None.
 
         Raises:
-            ValueError: If what is asked for does not fit the model.
+            ValueError: If the settings do not fit the model.
         """
 
     @abstractmethod
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """What each figure shows, as a word for its tag, and the figure.
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Yield figures with their names.
 
         Args:
             scm: The model, in evaluation mode.
@@ -156,39 +132,32 @@ class FigureCallback(pl.Callback, ABC):
         """
 
     def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
-        """The variables of which observations are kept."""
+        """Return the variables whose observations are kept."""
         return scm.graph.nodes
 
-    def check_units(self, scm: StructuralCausalModel) -> None:
-        """Raise if a unit was given to a variable that the model lacks."""
-        for name in self.units:
-            if name not in scm.graph:
-                raise ValueError(f"units: unknown variable {name!r}.")
-
     def described(self, scm: StructuralCausalModel) -> dict[str, Variable]:
-        """The variables of the model, with the units that were given in place of their own."""
+        """Return the variables of the model, with deprecated ``units`` in place of their own."""
         return {
             name: replace(each, unit=self.units.get(name, each.unit))
             for name, each in scm.variables.items()
         }
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Stop before any training if what is asked for does not fit the model."""
+        """Check before the training that the settings fit the model."""
         data: Any = getattr(trainer, "datamodule", None)
         scm = _scm(pl_module)
-        if isinstance(data, CausalDataModule):  # which sets up the module after its callbacks
+        if isinstance(data, CausalDataModule):  # Lightning sets up the module after its callbacks
             scm.describe(data.descriptions)
+        for name in self.units:
+            if name not in scm.graph:
+                raise ValueError(f"units: unknown variable {name!r}.")
         nothing = self.check(scm)
-        if nothing is not None and nothing not in self._said:
-            self._said.add(nothing)
+        if nothing is not None and nothing not in self._reported:
+            self._reported.add(nothing)
             rank_zero_info("%s draws nothing: %s", type(self).__name__, for_terminal(nothing))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the observations of an earlier epoch."""
-        self._kept = []
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the observations of the validation split."""
+        """Discard earlier observations."""
         self._kept = []
 
     def on_validation_batch_end(
@@ -200,49 +169,36 @@ class FigureCallback(pl.Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first observations, if the epoch is one of those chosen."""
-        if self._is_chosen(trainer) and dataloader_idx == 0:
-            self._keep(batch, _scm(pl_module))
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Variables,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the first observations."""
-        if dataloader_idx == 0:
-            self._keep(batch, _scm(pl_module))
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw, if the epoch is one of those chosen."""
-        if self._is_chosen(trainer):
-            self._write_all(trainer, pl_module, "validation", f"epoch={trainer.current_epoch}")
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the observations of the test split."""
-        self._write_all(trainer, pl_module, "test", "test")
-
-    def _is_chosen(self, trainer: pl.Trainer) -> bool:
-        epoch = trainer.current_epoch + 1
-        chosen = epoch == trainer.max_epochs or epoch % self.every_n_epochs == 0
-        return chosen and trainer.state.fn == "fit" and not trainer.sanity_checking
-
-    def _keep(self, batch: Variables, scm: StructuralCausalModel) -> None:
-        missing = self.num_observations - sum(len(_any_value(kept)) for kept in self._kept)
-        if missing > 0:
-            names = {*self.needed(scm), "index"} & batch.keys()
+        """Keep the first observations if figures are drawn after the epoch."""
+        missing = self.num_observations - sum(len(next(iter(k.values()))) for k in self._kept)
+        if dataloader_idx == 0 and missing > 0 and self._is_chosen(trainer):
+            names = {*self.needed(_scm(pl_module)), "index"} & batch.keys()
             # Copies, so that a few rows do not hold the memory of a whole batch.
             rows = {name: batch[name][:missing].detach().clone() for name in names}
             self._kept.append(rows)
 
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw after the test and after chosen epochs."""
+        if self._is_chosen(trainer):
+            is_test = trainer.state.fn == "test"
+            split = "test" if is_test else "validation"
+            when = "test" if is_test else f"epoch={trainer.current_epoch}"
+            self._write_all(trainer, pl_module, split, when)
+
+    on_test_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _is_chosen(self, trainer: pl.Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        chosen = epoch == trainer.max_epochs or epoch % self.every_n_epochs == 0
+        is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
+        return trainer.state.fn == "test" or (is_training and chosen)
+
     def _write_all(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, when: str
     ) -> None:
-        folder = checkpoint_folder(trainer)  # asks every process
+        folder = checkpoint_folder(trainer)  # on every process
         kept, self._kept = self._kept, []
         if not trainer.is_global_zero or not kept:
             return
@@ -252,19 +208,19 @@ class FigureCallback(pl.Callback, ABC):
         accelerator = "cuda" if device.type == "cpu" else device.type
         with torch.random.fork_rng(devices, device_type=accelerator), torch.no_grad():
             torch.manual_seed(self.seed)
-            for what, figure in self.draw(_scm(pl_module), observations, split):
-                stem = for_file_name(f"{self.name}-{what}")
+            for name, figure in self.draw(_scm(pl_module), observations, split):
+                stem = for_file_name(f"{self.name}-{name}")
                 path = folder / f"{stem}-{when}.png"
-                tag = for_tag(f"{self.name}/{what}/{split}")
-                with self._goes_on_without(path, trainer):
+                tag = for_tag(f"{self.name}/{name}/{split}")
+                with self._continue_without(path, trainer):
                     save_figure(figure, path)
                     self.written.append(path)
                     _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
                 figure.clear()
 
     @contextmanager
-    def _goes_on_without(self, path: Path, trainer: pl.Trainer) -> Iterator[None]:
-        """Warn once, where a training would end for want of a picture."""
+    def _continue_without(self, path: Path, trainer: pl.Trainer) -> Iterator[None]:
+        """Warn once instead of ending a training."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -273,13 +229,9 @@ class FigureCallback(pl.Callback, ABC):
             if not self._is_warned:
                 self._is_warned = True
                 rank_zero_warn(
-                    f"the training goes on without the picture {for_terminal(path.name)}, and "
+                    f"the training continues without the picture {for_terminal(path.name)} and "
                     f"others that cannot be written: {for_terminal(error)}"
                 )
-
-
-def _any_value(variables: Variables) -> Tensor:
-    return next(iter(variables.values()))
 
 
 def _log_picture(trainer: pl.Trainer, tag: str, path: Path, step: int) -> None:

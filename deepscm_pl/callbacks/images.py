@@ -1,32 +1,33 @@
-"""Grids of counterfactual and interventional images."""
+"""Callbacks that draw grids of images."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepscm_pl.callbacks.figure_callback import (
-    NO_PICTURES,
     FigureCallback,
-    given_units,
-    grey_levels,
+    Figures,
     image_count,
+    level_count,
     observation_labels,
     pictures,
 )
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.figures import (
+    GridCell,
     ImageColumn,
+    ImageGrid,
     ImagePanel,
     MatrixAxis,
     captions,
     draw_comparison,
     draw_grid,
+    draw_grids,
     draw_image_matrix,
 )
 from deepscm_pl.interventions import check_do, format_do, parse_do
@@ -43,7 +44,15 @@ __all__ = [
 ]
 
 
-class _DoGrid(FigureCallback):
+class _ImageCallback(FigureCallback):
+    """Figures of every image variable."""
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Check that there is an image."""
+        return None if pictures(scm) else "the model has no image of 1 or 3 channels."
+
+
+class _DoGrid(_ImageCallback):
     """A grid of every image variable, with a column for each intervention.
 
     Args:
@@ -52,14 +61,10 @@ class _DoGrid(FigureCallback):
         num_images: Number of rows.
         num_particles: Particles that an image is averaged over.
         seed: Seed of the noise.
-        differences: Whether to draw, under each image, its signed difference to the first column.
-
-    Attributes:
-        texts: The interventions as they were given.
-        written: The PNG files written so far.
+        differences: Whether to draw, under each image, its signed difference from the first column.
 
     Raises:
-        ValueError: If an intervention cannot be read, or a number is less than 1; when the run
+        ValueError: If an intervention cannot be parsed, or a number is less than 1; when the run
             starts, if an intervention does not fit the model.
     """
 
@@ -85,49 +90,42 @@ class _DoGrid(FigureCallback):
     def columns(
         self, scm: StructuralCausalModel, observations: Variables
     ) -> tuple[list[str], list[dict[str, Tensor]]]:
-        """Titles and variables ``(num_images, *event)`` of the columns."""
+        """Return titles and variables ``(num_images, *event)`` of the columns."""
 
     @abstractmethod
     def row_labels(self, observations: Variables, split: str) -> list[str]:
-        """A label for each row."""
+        """Return a label for each row."""
 
     def check(self, scm: StructuralCausalModel) -> str | None:
-        """Whether every intervention fits the model."""
+        """Check that every intervention fits the model."""
         for do in self.interventions(scm):
             scm.act(do)
-        return None if pictures(scm) else NO_PICTURES
+        return super().check(scm)
 
     def interventions(self, scm: StructuralCausalModel) -> list[Do]:
-        """The interventions on the variables of a model."""
+        """Parse the interventions for the variables of a model."""
         return [parse_do(text, scm.variables) for text in self.texts]
 
     def _titles(self, scm: StructuralCausalModel) -> list[str]:
-        """The titles of the columns of interventions."""
         return [format_do(do, scm.variables) for do in self.interventions(scm)]
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """A grid for each image variable."""
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Draw a grid of each image variable."""
         titles, columns = self.columns(scm, observations)
         labels = self.row_labels(observations, split)
         for name in pictures(scm):
             shown = [
-                ImageColumn(
-                    title,
-                    column[name],
-                    captions(scm, column),
-                )
+                ImageColumn(title, column[name], captions(scm, column))
                 for title, column in zip(titles, columns, strict=True)
             ]
-            levels = grey_levels(scm, name)
+            levels = level_count(scm, name)
             yield name, draw_grid(shown, labels, differences=self.differences, levels=levels)
 
 
 class CounterfactualGrid(_DoGrid):
     """Rows are observations, columns are counterfactuals, with signed difference maps below.
 
-    The first column is the factual. See the base class for the arguments.
+    The first column is the factual.
     """
 
     name = "counterfactual"
@@ -135,26 +133,28 @@ class CounterfactualGrid(_DoGrid):
     def columns(
         self, scm: StructuralCausalModel, observations: Variables
     ) -> tuple[list[str], list[dict[str, Tensor]]]:
-        """The factual, then every counterfactual, averaged over particles."""
+        """Return the factual, and every counterfactual averaged over particles."""
         factual = {name: observations[name] for name in scm.graph.nodes}
         answers = scm.counterfactual(factual, self.interventions(scm), self.num_particles)
         columns = [
             {name: summarise(value[:, k])[0] for name, value in answers.items()}
             for k in range(len(self.texts))
         ]
-        return ["factual", *self._titles(scm)], [factual, *columns]
+        return ["factual", *self._titles(scm)], [
+            factual,
+            *columns,
+        ]
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
-        """The row of the data that the observation is."""
+        """Return the split and row of each observation."""
         count = len(next(iter(observations.values())))
         return observation_labels(observations, split, count)
 
 
 class InterventionGrid(_DoGrid):
-    """Rows are draws of the noise, columns are interventions that all see the same noise.
+    """Rows are draws of the noise, columns are interventions with the same noise.
 
-    The first column is without intervention; the difference maps below show what each
-    intervention changes of it. See the base class for the arguments.
+    The first column is without intervention; the maps below are signed differences from it.
     """
 
     name = "intervention"
@@ -162,7 +162,7 @@ class InterventionGrid(_DoGrid):
     def columns(
         self, scm: StructuralCausalModel, observations: Variables
     ) -> tuple[list[str], list[dict[str, Tensor]]]:
-        """A sample, then the same noise under every intervention."""
+        """Return a sample, and the same noise under every intervention."""
         questions = [{}, *self.interventions(scm)]
         draws = [scm.intervene(questions, self.num_images) for _ in range(self.num_particles)]
         # Particles, interventions, images.
@@ -171,27 +171,20 @@ class InterventionGrid(_DoGrid):
         return ["sample", *self._titles(scm)], columns
 
     def row_labels(self, observations: Variables, split: str) -> list[str]:
-        """The number of the draw."""
+        """Return the number of each draw."""
         return [f"noise {k}" for k in range(self.num_images)]
 
 
 _SAMPLES_IN_ROW = 8
 
 
-class SampleGrid(FigureCallback):
-    """Samples of the model, each with its attributes as caption: the same noise in every epoch.
+class SampleGrid(_ImageCallback):
+    """Samples of the model from the same noise in every epoch, with their attributes as captions.
 
     Args:
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of samples.
         seed: Seed of the noise.
-
-    Raises:
-        ValueError: If a number is less than 1.
-
-    Example:
-        >>> SampleGrid(num_images=24, seed=3).seed
-        3
     """
 
     name = "sample"
@@ -200,46 +193,32 @@ class SampleGrid(FigureCallback):
         self.num_images = image_count(num_images)
         super().__init__(every_n_epochs, num_observations=1, seed=seed)
 
-    def check(self, scm: StructuralCausalModel) -> str | None:
-        """Whether there is an image."""
-        return None if pictures(scm) else NO_PICTURES
-
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """A grid for each image variable."""
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Draw a grid of each image variable."""
         values = scm.sample(self.num_images)
         texts = captions(scm, values)
         for name in pictures(scm):
-            # A volume is shown as three planes.
+            # A volume is drawn as three planes.
             most = _SAMPLES_IN_ROW if values[name].dim() == 4 else _SAMPLES_IN_ROW // 2
-            rows = math.ceil(self.num_images / most)
-            columns = math.ceil(self.num_images / rows)
-            levels = grey_levels(scm, name)
-            # White where the last row has no more samples.
-            padded = values[name].new_full((rows * columns, *values[name].shape[1:]), levels - 1)
-            padded[: self.num_images] = values[name]
-            shown = [ImageColumn("", padded[k::columns], texts[k::columns]) for k in range(columns)]
-            yield name, draw_grid(shown, [""] * rows, differences=False, levels=levels)
+            columns = math.ceil(self.num_images / math.ceil(self.num_images / most))
+            cells = [
+                GridCell([image], caption=texts[n] if texts else "")
+                for n, image in enumerate(values[name])
+            ]
+            rows = [cells[k : k + columns] for k in range(0, self.num_images, columns)]
+            yield name, draw_grids([ImageGrid(rows)], level_count(scm, name))
 
 
-class ReconstructionGrid(FigureCallback):
-    """Observations, their reconstructions, and the signed difference, one below the other.
+class ReconstructionGrid(_ImageCallback):
+    """Observations, their reconstructions, and signed differences below each other.
 
-    A reconstruction is the image that the most likely noise gives: for a VAE, the decoder at the
-    posterior mean of z, without pixel noise.
+    A reconstruction is the image of the most likely noise: for a VAE, that of the posterior mean
+    of z without pixel noise.
 
     Args:
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of observations.
         seed: Seed of the random numbers.
-
-    Raises:
-        ValueError: If a number is less than 1.
-
-    Example:
-        >>> ReconstructionGrid(num_images=12).num_images
-        12
     """
 
     name = "reconstruction"
@@ -248,40 +227,30 @@ class ReconstructionGrid(FigureCallback):
         self.num_images = image_count(num_images)
         super().__init__(every_n_epochs, num_images, seed)
 
-    def check(self, scm: StructuralCausalModel) -> str | None:
-        """Whether there is an image."""
-        return None if pictures(scm) else NO_PICTURES
-
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """A comparison for each image variable."""
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Draw a comparison of each image variable."""
         for name in pictures(scm):
             observed = observations[name]
             parents = {parent: observations[parent] for parent in scm.graph.parents[name]}
             labels = observation_labels(observations, split, len(observed))
             reconstructed = scm[name].reconstruct(observed, parents)
-            yield name, draw_comparison(observed, reconstructed, labels, grey_levels(scm, name))
+            yield name, draw_comparison(observed, reconstructed, labels, level_count(scm, name))
 
 
 class ConditionalSampleGrid(FigureCallback):
     """Images under do(a, b), a from left to right and b from bottom to top.
 
-    All cells of a panel see the same noise, so what differs is what the parents cause. Every panel
-    has noise of its own.
+    All cells of a panel have the same noise, so that they differ only in effects of the parents.
 
     Args:
         parents: One or two scalar parents of the image, the first from left to right. Without,
             each image's first two.
-        values: Values of these; a parent that is not named takes its ``quantiles``, or all of its
-            categories.
-        quantiles: Which quantiles of the observations to take, between 0 and 1.
-        units: Deprecated: units in place of those of the data. Give the data theirs instead, by
-            ``units`` of scans or :attr:`CausalDataModule.descriptions
-            <deepscm_pl.data.CausalDataModule.descriptions>`.
+        values: Values of each parent; by default its ``quantiles``, or all of its categories.
+        quantiles: Quantiles of the observations, between 0 and 1.
+        units: Deprecated; the data give variables their units.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of panels.
-        num_observations: Observations that quantiles are taken from.
+        num_observations: Number of observations to compute quantiles from.
         seed: Seed of the noise.
 
     Raises:
@@ -307,15 +276,11 @@ class ConditionalSampleGrid(FigureCallback):
         num_observations: int = 2000,
         seed: int = 0,
     ) -> None:
-        super().__init__(every_n_epochs, num_observations, seed)
+        super().__init__(every_n_epochs, num_observations, seed, units)
         self.num_images = image_count(num_images)
         self.parents = tuple(parents or ())
         self.values = {name: list(numbers) for name, numbers in (values or {}).items()}
         self.quantiles = list(quantiles) if quantiles is not None else [0.02, 0.25, 0.5, 0.75, 0.98]
-        self.units = given_units(units)
-        self._check_arguments()
-
-    def _check_arguments(self) -> None:
         if len(self.parents) > 2 or len(set(self.parents)) < len(self.parents):
             raise ValueError(
                 f"parents: expected one or two different variables, but got {self.parents}."
@@ -331,7 +296,7 @@ class ConditionalSampleGrid(FigureCallback):
                 real_number(f"values.{name}", number)
 
     def check(self, scm: StructuralCausalModel) -> str | None:
-        """Whether there are images with such parents, that may take such values."""
+        """Check that images have these parents, and values are in their domains."""
         axes = {parent for name in pictures(scm) for parent in self.axes(scm, name)}
         possible = {name for image in pictures(scm) for name in _scalar_parents(scm, image)}
         for argument, names in (("parents", self.parents), ("values", self.values)):
@@ -341,24 +306,23 @@ class ConditionalSampleGrid(FigureCallback):
                         f"{argument}: {name!r} is no scalar parent of an image that is drawn; "
                         f"expected some of {', '.join(sorted(possible)) or 'none'}."
                     )
-        self.check_units(scm)
         for name, numbers in self.values.items():
             scm.act({name: _as_column(scm, numbers)})
         return None if axes else "no image of the model has a scalar parent."
 
     def axes(self, scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
-        """The parents of ``image`` that vary: from left to right, then from bottom to top."""
+        """Return the varying parents of ``image``: from left to right, and from bottom to top."""
         possible = _scalar_parents(scm, image)
         return tuple(name for name in self.parents or possible[:2] if name in possible)
 
     def needed(self, scm: StructuralCausalModel) -> Sequence[str]:
-        """The parents."""
+        """Return the scalar variables."""
         return scm.scalar_variables
 
     def grid(
         self, scm: StructuralCausalModel, image: str, observations: Variables
     ) -> dict[str, Tensor]:
-        """For each varying parent of ``image`` its values, ``(K,)``."""
+        """Return the values ``(K,)`` of each varying parent of ``image``."""
         found = {}
         for name in self.axes(scm, image):
             categories = scm[name].domain.categories
@@ -371,10 +335,8 @@ class ConditionalSampleGrid(FigureCallback):
                 found[name] = observations[name].flatten().quantile(levels)
         return found
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """For each image a panel for each noise."""
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Draw a panel for each noise of each image."""
         noise = {name: scm[name].sample_noise((self.num_images,)) for name in scm.graph.nodes}
         for image in pictures(scm):
             grid = self.grid(scm, image, observations)
@@ -384,28 +346,25 @@ class ConditionalSampleGrid(FigureCallback):
             panels = [ImagePanel(f"noise {k}", cells[:, :, k]) for k in range(self.num_images)]
             described = self.described(scm)
             columns, *rows = [
-                MatrixAxis(
-                    described[name].label,
-                    [format_number(value) for value in values.tolist()],
-                )
+                MatrixAxis(described[name].label, list(map(format_number, values.tolist())))
                 for name, values in grid.items()
             ]
             # As in any plot, values rise from bottom to top.
             upward = [MatrixAxis(axis.label, axis.ticks[::-1]) for axis in rows]
             down = upward[0] if upward else MatrixAxis("", [""])
-            yield image, draw_image_matrix(panels, columns, down, grey_levels(scm, image))
+            yield image, draw_image_matrix(panels, columns, down, level_count(scm, image))
 
 
 def images_over_grid(
     scm: StructuralCausalModel, image: str, grid: Mapping[str, Tensor], noise: Mapping[str, Noise]
 ) -> Tensor:
-    """The images that ``noise`` gives under do(a = a_k, b = b_j), for all k and j at once.
+    """Predict images of the same noise under do(a = a_k, b = b_j) for all k and j.
 
     Args:
         scm: The model.
-        image: The variable to look at.
+        image: Name of the image variable.
         grid: One or two variables with their values, ``(K,)`` and ``(J,)``.
-        noise: For each variable its noise, with one batch dimension N.
+        noise: The noise of each variable, with one batch dimension N.
 
     Returns:
         ``(J, K, N, *event)``; J is 1 for a single variable.

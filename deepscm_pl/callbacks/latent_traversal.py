@@ -1,17 +1,18 @@
-"""What each latent dimension of an image does."""
+"""A callback that draws traversals of latent dimensions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from deepscm_pl.callbacks.figure_callback import (
     FigureCallback,
-    grey_levels,
+    Figures,
     image_count,
+    level_count,
     observation_labels,
     pictures,
 )
@@ -27,24 +28,20 @@ __all__ = ["LatentTraversal"]
 class LatentTraversal(FigureCallback):
     """Rows are dimensions of z, columns are values of it; all other noise is an observation's.
 
-    The dimensions that say most of their observation come first; each is labelled with what it
-    says, in nats (see :func:`latent_information`). A triangle marks the observation's own value.
-    For a model none of whose images has a latent z, nothing is drawn, and said so once.
+    Dimensions are ordered and labelled by their information about the observation in nats (see
+    :func:`latent_information`). A triangle marks the observation's own value. Models without a
+    latent z are skipped with a message.
 
     Args:
         values: Values of a dimension, a column each; without, −3, −2, …, 3.
         num_dimensions: Number of rows, at most.
         every_n_epochs: Draw after every so many epochs, and after the last.
         num_images: Number of observations, a panel each.
-        num_observations: Observations by which the dimensions are ordered.
+        num_observations: Number of observations to compute the information from.
         seed: Seed of the draws of z.
 
     Raises:
         ValueError: If there is no value, or a number is less than 1.
-
-    Example:
-        >>> LatentTraversal(values=[-2, 0, 2]).values
-        (-2.0, 0.0, 2.0)
     """
 
     name = "traversal"
@@ -66,13 +63,11 @@ class LatentTraversal(FigureCallback):
         whole_number("number of values", len(self.values), least=1)
 
     def check(self, scm: StructuralCausalModel) -> str | None:
-        """Whether an image has a latent."""
+        """Check that an image has a latent."""
         return None if _images_with_latent(scm) else "no image of the model has a latent z."
 
-    def draw(
-        self, scm: StructuralCausalModel, observations: Variables, split: str
-    ) -> Iterator[tuple[str, Figure]]:
-        """For each image with a latent a panel for each observation."""
+    def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
+        """Draw a panel for each observation of each image with a latent."""
         names = _images_with_latent(scm)
         factual = {name: observations[name] for name in scm.graph.nodes}
         pair = scm.abduct(factual, num_particles=2) if names else {}
@@ -95,29 +90,23 @@ class LatentTraversal(FigureCallback):
             )
             ticks = [f"z{d}\n{information[d].item():.1f} nats" for d in order]
             rows = MatrixAxis("latent dimension", ticks)
-            yield name, draw_image_matrix(panels, columns, rows, grey_levels(scm, name))
+            yield name, draw_image_matrix(panels, columns, rows, level_count(scm, name))
 
     def _marks(self, own: Tensor) -> list[float]:
-        """Where the observation's own values lie between the columns; their ends where beyond."""
-        ordered = sorted(range(len(self.values)), key=self.values.__getitem__)
-        known = torch.tensor([self.values[k] for k in ordered], dtype=torch.float64)
-        marks = []
-        for value in own.double().tolist():
-            above = int((known < value).sum())
-            low, high = max(above - 1, 0), min(above, len(ordered) - 1)
-            span = (known[high] - known[low]).item()
-            part = (value - known[low].item()) / span if span > 0 else 0.0
-            marks.append(ordered[low] + part * (ordered[high] - ordered[low]))
+        """Return positions of values in columns, interpolated and clamped."""
+        order = np.argsort(self.values)
+        marks: list[float] = np.interp(
+            own.double().numpy(force=True), np.sort(self.values), order
+        ).tolist()
         return marks
 
 
 def latent_information(first: Tensor, second: Tensor) -> Tensor:
-    """What each dimension of z says of its observation, ½ log(V / σ²) in nats, ``(D,)``.
+    """The information of each dimension of z about an observation, ½ log(V / σ²) nats, ``(D,)``.
 
     V is the variance of the dimension over draws and observations, σ² that over draws for one
-    observation: for normal posteriors of one width, the mutual information. It is near KL(q ‖ p)
-    where the latents together have the variance of the prior, and 0 for a dimension that is not
-    used.
+    observation: for normal posteriors of one width, the mutual information. It is 0 for an unused
+    dimension.
 
     Args:
         first: A draw of z for each observation, ``(N, D)``.
@@ -144,12 +133,12 @@ def traverse(
     dimensions: Sequence[int],
     values: Sequence[float],
 ) -> Tensor:
-    """The recorded images of ``noise`` when one dimension of z after the other takes new values.
+    """Predict the recorded images of ``noise`` with one dimension of z at a time set to new values.
 
     Args:
         mechanism: The image's mechanism.
         noise: ``{"z", ...}`` with one batch dimension N.
-        parents: The parents' values, ``(N, *event)``.
+        parents: Values of the parents, ``(N, *event)``.
         dimensions: Dimensions of the flattened z, a row each.
         values: A column each.
 
@@ -167,6 +156,5 @@ def traverse(
 
 
 def _images_with_latent(scm: StructuralCausalModel) -> tuple[str, ...]:
-    """The images whose noise has a part z."""
     with torch.random.fork_rng([]):
         return tuple(name for name in pictures(scm) if "z" in scm[name].sample_noise((1,)))

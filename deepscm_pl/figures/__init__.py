@@ -1,4 +1,4 @@
-"""Pictures: causal graphs, images in grids and matrices, densities and noise."""
+"""Pictures: causal graphs, grids of images, densities and noise."""
 
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,26 @@ if TYPE_CHECKING:
         kernel_density,
     )
     from deepscm_pl.figures.graph import draw_graph
-    from deepscm_pl.figures.grid import ImageColumn, draw_grid
-    from deepscm_pl.figures.matrix import ImagePanel, MatrixAxis, draw_comparison, draw_image_matrix
+    from deepscm_pl.figures.grid import (
+        GridCell,
+        ImageColumn,
+        ImageGrid,
+        ImagePanel,
+        MatrixAxis,
+        draw_comparison,
+        draw_grid,
+        draw_grids,
+        draw_image_matrix,
+    )
     from deepscm_pl.figures.noise import draw_noise
     from deepscm_pl.figures.output import PlainFigure, captions, figure_to_array, save_figure
     from deepscm_pl.figures.pixels import as_pictures, middle_planes
 
 __all__ = [
     "DensityPanel",
+    "GridCell",
     "ImageColumn",
+    "ImageGrid",
     "ImagePanel",
     "JointPanel",
     "MatrixAxis",
@@ -31,6 +42,7 @@ __all__ = [
     "draw_comparison",
     "draw_graph",
     "draw_grid",
+    "draw_grids",
     "draw_image_matrix",
     "draw_joint_densities",
     "draw_marginal_densities",

@@ -22,6 +22,7 @@ from deepscm_pl.figures.output import as_array, figure_of_panels, finish_axes, w
 __all__ = [
     "DensityPanel",
     "JointPanel",
+    "add_legend",
     "density_points",
     "draw_curve",
     "draw_joint_densities",
@@ -32,23 +33,22 @@ __all__ = [
 
 _POINTS = 256
 _KERNEL_REACH = 8.0
-"""Standard deviations of a kernel, beyond which there is nothing of it."""
+"""Reach of a Gaussian kernel, in standard deviations."""
 _FRACTIONS = (0.99, 0.9, 0.5)
-_DATA, _MODEL = "0.75", "black"
 _LEGEND_SIZE = 8.0
-"""Size of the texts of a legend, in points."""
 _KEY_WIDTH = 0.6
-"""What an entry of a legend is wider than its text, in inches."""
+"""Width of the symbol of an entry of a legend, in inches."""
+_CONTOUR_COLOURS = [colormaps["viridis"](fraction) for fraction in (0.15, 0.45, 0.7)]
 
 
 @dataclass(frozen=True)
 class DensityPanel:
-    """One scalar variable.
+    """Values of one scalar variable.
 
     Attributes:
-        label: Its name and unit.
+        label: Name and unit of the variable.
         observed: Values of the data, ``(N,)``.
-        curves: Name of a curve to values whose density it shows, ``(M,)``; the first is black.
+        curves: Samples ``(M,)`` whose density is drawn, by name; the first is black.
         lower: Smallest possible value.
         upper: Largest possible value.
     """
@@ -62,15 +62,13 @@ class DensityPanel:
 
 @dataclass(frozen=True)
 class JointPanel:
-    """Two scalar variables.
+    """Values and the density of two scalar variables.
 
     Attributes:
-        x_label: Name and unit of the first.
-        y_label: Name and unit of the second.
         observed: Values of the data, ``(N, 2)``.
-        x: Where the density is given, ``(X,)``, evenly spaced.
-        y: Likewise, ``(Y,)``.
-        density: The model's density at these, ``(Y, X)``; any multiple of it serves.
+        x: Evenly spaced values of the first variable, ``(X,)``.
+        y: Evenly spaced values of the second variable, ``(Y,)``.
+        density: The model's density at these values up to a factor, ``(Y, X)``.
     """
 
     x_label: str
@@ -82,9 +80,9 @@ class JointPanel:
 
 
 def draw_marginal_densities(panels: Sequence[DensityPanel]) -> Figure:
-    """Draw for each variable the histogram of the data and densities to compare with it.
+    """Draw the histogram of the data and kernel estimates of densities for each variable.
 
-    Densities are kernel estimates; values that are all equal are a dashed line.
+    Samples of equal values are drawn as dashed lines.
 
     Raises:
         ValueError: If there is no panel.
@@ -103,26 +101,13 @@ def draw_marginal_densities(panels: Sequence[DensityPanel]) -> Figure:
     handles: dict[str, Line2D] = {}
     for axes, panel in zip(places, panels, strict=True):
         handles |= _draw_density(axes, panel)
-    data = Line2D([], [], color=_DATA, linewidth=6, label="data")
-    entries = [data, *handles.values()]
-    for entry in entries:
-        entry.set_label(wrapped(str(entry.get_label()), 40))
-    each = width_of([str(entry.get_label()) for entry in entries], _LEGEND_SIZE) + _KEY_WIDTH
-    columns = max(1, min(len(entries), 5, int(figure.get_figwidth() / each)))
-    figure.legend(
-        handles=entries,
-        loc="outside lower center",
-        ncols=columns,
-        fontsize=_LEGEND_SIZE,
-        frameon=False,
-    )
+    data = Line2D([], [], color="0.75", linewidth=6, label="data")
+    add_legend(figure, [data, *handles.values()])
     return figure
 
 
 def draw_joint_densities(panels: Sequence[JointPanel]) -> Figure:
-    """Draw for each pair of variables the data as dots, and contours of the model's density.
-
-    The contours enclose 50, 90 and 99 % of the density's mass.
+    """Draw the data as dots, and contours around 50, 90 and 99 % of the model's density.
 
     Raises:
         ValueError: If there is no panel.
@@ -138,14 +123,24 @@ def draw_joint_densities(panels: Sequence[JointPanel]) -> Figure:
     figure, places = figure_of_panels(len(panels), 3.6, 3.4)
     for axes, panel in zip(places, panels, strict=True):
         _draw_joint(axes, panel)
-    fractions = sorted(_FRACTIONS)
-    named = f"{', '.join(f'{100 * f:.0f}' for f in fractions[:-1])} and {100 * fractions[-1]:.0f} %"
     dots = Line2D([], [], color="0.6", marker=".", linestyle="", label="data")
-    lines = Line2D([], [], color=_contour_colours()[1], label=f"model, {named} of its mass")
-    figure.legend(
-        handles=[dots, lines], loc="outside lower center", ncols=2, fontsize=8, frameon=False
-    )
+    label = "model, 50, 90 and 99 % of its mass"
+    add_legend(figure, [dots, Line2D([], [], color=_CONTOUR_COLOURS[1], label=label)])
     return figure
+
+
+def add_legend(figure: Figure, entries: Sequence[Line2D]) -> None:
+    """Add a legend below the figure, in as many columns as fit."""
+    labels = [wrapped(str(entry.get_label()), 40) for entry in entries]
+    width = width_of(labels, _LEGEND_SIZE) + _KEY_WIDTH
+    figure.legend(
+        entries,
+        labels,
+        loc="outside lower center",
+        ncols=max(1, min(len(entries), 5, int(figure.get_figwidth() / width))),
+        fontsize=_LEGEND_SIZE,
+        frameon=False,
+    )
 
 
 def kernel_density(
@@ -155,17 +150,17 @@ def kernel_density(
     upper: float | Sequence[float] = math.inf,
     weights: Tensor | None = None,
 ) -> NDArray[np.float64]:
-    """A Gaussian kernel estimate of the density of ``values``, reflected at finite bounds.
+    """Estimate a density with Gaussian kernels that are reflected at finite bounds.
 
     Args:
         values: ``(N,)``, not all equal; or of D variables ``(D, N)``.
-        points: Where to evaluate, ``(P,)``; or ``(D, P)``.
-        lower: Smallest possible value, of every variable or of each.
-        upper: Largest possible value, likewise.
-        weights: ``(N,)``; equal ones if left out.
+        points: Where to evaluate the density, ``(P,)``; or ``(D, P)``.
+        lower: Smallest possible value of all variables or of each.
+        upper: Largest possible value of all variables or of each.
+        weights: Weights of the values, ``(N,)``; equal by default.
 
     Returns:
-        The density at the points, ``(P,)``; zero outside of the bounds.
+        The density at the points, ``(P,)``; zero outside the bounds.
 
     Example:
         >>> import torch
@@ -178,7 +173,7 @@ def kernel_density(
     estimate = gaussian_kde(data, weights=None if weights is None else as_array(weights))
     reach = _KERNEL_REACH * np.sqrt(np.diag(estimate.covariance))
     bounds = np.broadcast_to(np.stack([lower, upper], axis=-1), (len(data), 2))
-    # What the kernels put beyond a bound belongs inside: mirrored, the density keeps its mass.
+    # Mass beyond a bound is mirrored, so that the integral is 1.
     mirrored = [
         [row, *(2 * bound - row for bound in ends if np.abs(column - bound).min() < near)]
         for row, column, ends, near in zip(places, data, bounds, reach, strict=True)
@@ -193,15 +188,12 @@ def density_points(
     lower: float = -math.inf,
     upper: float = math.inf,
 ) -> NDArray[np.float64]:
-    """Even points over nearly all values of some samples, and a little beyond, within the bounds.
+    """Return 256 even points over 99.8 % of the values of some samples, with a margin.
 
     Args:
         samples: Values ``(N,)``, each with its weights ``(N,)`` or None for equal ones.
         lower: Smallest possible value.
         upper: Largest possible value.
-
-    Returns:
-        ``(256,)``, ascending.
     """
     ends = np.concatenate([_ends(*sample) for sample in samples])
     low, high = float(ends.min()), float(ends.max())
@@ -216,27 +208,27 @@ def draw_curve(
     bounds: tuple[float, float] = (-math.inf, math.inf),
     **style: Any,
 ) -> Line2D:
-    """Draw the density of one sample; values that are all equal are a vertical line.
+    """Draw the density of one sample, or a vertical line if all values are equal.
 
     Args:
         axes: Where to draw.
         sample: Values ``(N,)``, and their weights ``(N,)`` or None for equal ones.
-        points: Where to evaluate, see :func:`density_points`.
-        bounds: Smallest and largest possible value, at which the density is reflected.
-        **style: Of the line.
+        points: Where to evaluate the density, see :func:`density_points`.
+        bounds: Smallest and largest possible value.
+        **style: Properties of the line.
     """
-    values, weights = _with_weight(*sample)
+    values, weights = _drop_weightless(*sample)
     if _all_equal(values):
         return axes.axvline(float(values.flatten()[0]), **style)
     return axes.plot(points, kernel_density(values, points, *bounds, weights), **style)[0]
 
 
 def enclosing_levels(density: NDArray[np.float64], fractions: Sequence[float]) -> list[float]:
-    """For each fraction the level above which the density holds so much of its mass.
+    """Return the levels above which a density has the given fractions of its mass.
 
     Args:
         density: Values on an even grid, of any shape.
-        fractions: Parts of the mass, between 0 and 1.
+        fractions: Fractions of the mass, between 0 and 1.
 
     Example:
         >>> enclosing_levels(np.array([0.1, 0.2, 0.3, 0.4]), [0.4, 0.9])
@@ -244,7 +236,7 @@ def enclosing_levels(density: NDArray[np.float64], fractions: Sequence[float]) -
     """
     ordered = np.sort(density.ravel())[::-1]
     mass = np.cumsum(ordered) / ordered.sum()
-    # A little less than the fraction, so that rounding does not ask for one cell more.
+    # The tolerance prevents an additional cell by rounding.
     cells = [int(np.searchsorted(mass, fraction - 1e-9)) for fraction in fractions]
     return [float(ordered[min(cell, len(ordered) - 1)]) for cell in cells]
 
@@ -255,17 +247,16 @@ def _draw_density(axes: Axes, panel: DensityPanel) -> dict[str, Line2D]:
     points = density_points([(values, None) for values in shown], *bounds)
     ends = (float(points[0]), float(points[-1]))
     observed = as_array(panel.observed)
-    # Fewer bins where there are few values, so that their heights are not mostly chance.
+    # Few values need wide bins.
     bins = int(np.clip(np.sqrt(len(observed)), 10, 50))
-    axes.hist(observed, bins=bins, range=ends, density=True, color=_DATA)
+    axes.hist(observed, bins=bins, range=ends, density=True, color="0.75")
     lines = {}
     for k, (name, values) in enumerate(panel.curves.items()):
-        style: dict[str, Any] = {"color": _MODEL, "linewidth": 1.4, "label": name}
-        if k:
-            style["color"] = colormaps["tab10"]((k - 1) % 10)
-        if _all_equal(values):
-            style["linestyle"] = "--"
-        lines[name] = draw_curve(axes, (values, None), points, bounds, **style)
+        colour = colormaps["tab10"]((k - 1) % 10) if k else "black"
+        style = {"color": colour, "linestyle": "--" if _all_equal(values) else "-"}
+        lines[name] = draw_curve(
+            axes, (values, None), points, bounds, linewidth=1.4, label=name, **style
+        )
     axes.set_xlim(*ends)
     axes.set_xlabel(panel.label, fontsize=9)
     axes.set_ylabel("density", fontsize=9)
@@ -277,14 +268,14 @@ def _draw_joint(axes: Axes, panel: JointPanel) -> None:
     observed = as_array(panel.observed)
     axes.scatter(observed[:, 0], observed[:, 1], s=3, color="0.6", linewidths=0, rasterized=True)
     density = as_array(panel.density)
-    # A level may come twice where the density is flat, and contours need them to rise.
+    # Levels are equal where the density is flat, but contours need increasing ones.
     levels = np.unique(enclosing_levels(density, _FRACTIONS))
     axes.contour(
         as_array(panel.x),
         as_array(panel.y),
         density,
         levels=levels,
-        colors=_contour_colours()[-len(levels) :],
+        colors=_CONTOUR_COLOURS[-len(levels) :],
         linewidths=1.3,
     )
     axes.set_xlabel(panel.x_label, fontsize=9)
@@ -292,25 +283,18 @@ def _draw_joint(axes: Axes, panel: JointPanel) -> None:
     finish_axes(axes)
 
 
-def _with_weight(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The draws that count; those of weight zero may be any number."""
+def _drop_weightless(values: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Remove draws of weight zero, which may be any number."""
     return (values, None) if weights is None else (values[weights > 0], weights[weights > 0])
 
 
 def _ends(values: Tensor, weights: Tensor | None) -> NDArray[np.float64]:
-    """The range of nearly all of the values."""
-    values, weights = _with_weight(values, weights)
+    values, weights = _drop_weightless(values, weights)
     share = None if weights is None else as_array(weights)
-    ends: NDArray[np.float64] = np.quantile(
-        as_array(values), [0.001, 0.999], weights=share, method="inverted_cdf"
-    )
-    return ends
+    ends = np.quantile(as_array(values), [0.001, 0.999], weights=share, method="inverted_cdf")
+    return np.asarray(ends)
 
 
 def _all_equal(values: Tensor) -> bool:
     array = as_array(values)
     return bool(np.ptp(array) <= 1e-6 * max(1.0, float(np.abs(array).max())))
-
-
-def _contour_colours() -> list[tuple[float, float, float, float]]:
-    return [colormaps["viridis"](fraction) for fraction in (0.15, 0.45, 0.7)]

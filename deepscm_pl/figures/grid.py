@@ -1,42 +1,268 @@
-"""Grids of images: rows are observations, columns are interventions."""
+"""Grids of images: observations, interventions, reconstructions and traversals."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
-from deepscm_pl.figures.output import PlainFigure, width_of
-from deepscm_pl.figures.pixels import (
-    GAP,
-    add_difference_bar,
-    as_pictures,
-    colour_differences,
-    inches_per_element,
-    limit_to_reference,
-    to_rgb,
-)
+from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
+from deepscm_pl.figures.pixels import as_pictures, difference_limit, inches_per_pixel, to_rgb
 
-__all__ = ["ImageColumn", "draw_grid"]
+__all__ = [
+    "GridCell",
+    "ImageColumn",
+    "ImageGrid",
+    "ImagePanel",
+    "MatrixAxis",
+    "draw_comparison",
+    "draw_grid",
+    "draw_grids",
+    "draw_image_matrix",
+]
 
-_CAPTION_LINE = 0.12
-"""Height of a line of a caption, in inches."""
-_TITLE_SIZE, _CAPTION_SIZE = 7.0, 6.5
-"""Of texts, in points."""
-_BESIDE, _ABOVE, _BELOW = 0.8, 0.7, 0.2
-"""Room around all images, in inches."""
-_BAR_WIDTH, _SHORTEST_BAR = 0.15, 1.2
-"""Of the scale of differences, in inches."""
-_MEASURED = 5
-"""Lines of captions whose width is measured."""
-_BETWEEN_TEXTS = 0.25
-"""Between the texts of two columns at least, in inches."""
+_FONT, _CAPTION_FONT, _LABEL_FONT = 7.5, 7.0, 9.0
+"""Font sizes in points."""
+_GAP, _BETWEEN_ROWS, _BETWEEN_TEXTS, _PAD = 0.1, 0.12, 0.2, 0.1
+"""Distances in inches."""
+_BAR_WIDTH, _BAR_LENGTH, _BAR_MARGIN = 0.15, 1.2, 0.85
+"""Width, least length and margin of the colour bar in inches."""
+_DIVERGING, _MARK = colormaps["RdBu_r"], "#d95f02"
+
+
+@dataclass(frozen=True)
+class GridCell:
+    """One cell of a grid: images from top to bottom, and below them a signed difference.
+
+    Attributes:
+        images: Grey levels ``(C, H, W)``, C of 1 or 3, or ``(C, X, Y, Z)``, whose middle planes are
+            drawn. A cell without images is hatched and labelled "impossible".
+        difference: Minuend and subtrahend of the difference.
+    """
+
+    images: Sequence[Tensor]
+    difference: tuple[Tensor, Tensor] | None = None
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """The content of a grid of images.
+
+    Attributes:
+        rows: Cells from top to bottom and from left to right, of images of one shape.
+        column_titles: Texts above the columns.
+        row_titles: Texts on the left of the rows.
+        image_names: Names of the images of a cell, written on the left of the first column in
+            which cells have more than one image.
+        ticks: Texts below the columns.
+        x_label: Label below the ticks.
+        y_label: Label on the left of the row titles.
+        marks: For each row a position to mark, counted in columns from the first.
+    """
+
+    rows: Sequence[Sequence[GridCell]]
+    title: str = ""
+    column_titles: Sequence[str] = ()
+    row_titles: Sequence[str] = ()
+    image_names: Sequence[str] = ()
+    ticks: Sequence[str] = ()
+    x_label: str = ""
+    y_label: str = ""
+    marks: Sequence[float] = ()
+
+
+def draw_grids(
+    grids: Sequence[ImageGrid],
+    levels: int = 256,
+    difference_label: str = "change of grey level",
+    panels_per_row: int = 1,
+) -> Figure:
+    """Draw grids of the same layout, with one colour bar if a cell has a difference.
+
+    Args:
+        grids: At least one; images have one shape, and all grids have as many rows and columns.
+        levels: Number of grey levels; black is 0, white is ``levels`` − 1.
+        difference_label: Label of the colour bar.
+        panels_per_row: Number of grids beside each other.
+
+    Example:
+        >>> import torch
+        >>> image = torch.zeros(1, 8, 8)
+        >>> grid = ImageGrid([[GridCell([image], difference=(image, image), caption="age 40")]])
+        >>> len(draw_grids([grid]).axes)
+        2
+    """
+    cells = [cell for grid in grids for row in grid.rows for cell in row]
+    changes = [
+        _signed_difference(*cell.difference) for cell in cells if cell.difference is not None
+    ]
+    limit = difference_limit(np.stack(changes), levels) if changes else 0.0
+    layout = _Layout(grids)
+    down = math.ceil(len(grids) / panels_per_row)
+    width = layout.width * panels_per_row + (_BAR_MARGIN if changes else 0.0)
+    figure = PlainFigure(figsize=(width, layout.height * down), dpi=150)
+    for k, grid in enumerate(grids):
+        row, column = divmod(k, panels_per_row)
+        corner = (column * layout.width + layout.left, (down - 1 - row) * layout.height)
+        size = (layout.width - layout.left, layout.rows_height)
+        axes = _add_axes(figure, (corner[0], corner[1] + layout.bottom), size)
+        _draw_grid(axes, grid, layout, levels, limit)
+    if changes:
+        highest = layout.height * down - layout.top - layout.bottom
+        length = max(_BAR_LENGTH, 0.6 * highest)
+        place = (width - _BAR_MARGIN + _PAD, layout.bottom + max(0.0, (highest - length) / 2))
+        bar_axes = _add_axes(figure, place, (_BAR_WIDTH, length))
+        extend = "both" if limit < levels - 1 else "neither"
+        mappable = ScalarMappable(Normalize(-limit, limit), _DIVERGING)
+        bar = figure.colorbar(mappable, cax=bar_axes, extend=extend)
+        bar.set_label(difference_label, fontsize=_FONT)
+        bar.ax.tick_params(labelsize=_FONT)
+    return figure
+
+
+def _signed_difference(minuend: Tensor, subtrahend: Tensor) -> NDArray[np.float64]:
+    """The difference of two images, averaged over channels, ``(H, W)``."""
+    # In floating point first: differences of bytes would wrap.
+    change = _as_picture(minuend).double() - _as_picture(subtrahend).double()
+    return change.mean(dim=0).detach().cpu().numpy()
+
+
+def _as_picture(image: Tensor) -> Tensor:
+    return as_pictures(image, image.dim())
+
+
+class _Layout:
+    """Sizes in inches; positions are relative to the upper left corner of the first cell."""
+
+    def __init__(self, grids: Sequence[ImageGrid]) -> None:
+        grid = grids[0]
+        cells = [cell for grid in grids for row in grid.rows for cell in row]
+        image = next(cell.images[0] for cell in cells if cell.images)
+        scale = inches_per_pixel(image.shape)
+        self.cell_height, self.cell_width = (s * scale for s in _as_picture(image).shape[-2:])
+        self.images = max(len(cell.images) + (cell.difference is not None) for cell in cells)
+        self.named_column = next(
+            (k for k, cell in enumerate(grid.rows[0]) if len(cell.images) != 1), 0
+        )
+        self.title_width = max(28, int(self.cell_width / 0.06))
+        titles = [wrapped(title, self.title_width) for title in grid.column_titles]
+        captions = {cell.caption for cell in cells}
+        texts = max(width_of([*titles, *grid.ticks], _FONT), width_of(captions, _CAPTION_FONT))
+        self.pitch = max(self.cell_width + _GAP, texts + _BETWEEN_TEXTS if texts else 0.0)
+        self.names = width_of(grid.image_names, _FONT) + _PAD if grid.image_names else 0.0
+        cell = self.images * (self.cell_height + _GAP)
+        caption = height_of(captions, _CAPTION_FONT) if any(captions) else 0.0
+        between = _BETWEEN_ROWS if self.images > 1 or any(captions) else 0.0
+        row = max(cell + caption, height_of(grid.row_titles, _FONT))
+        self.row_height = row + between
+        self.rows_height = len(grid.rows) * self.row_height - between
+        self.left = _PAD + width_of(grid.row_titles, _FONT) + 0.05
+        self.left += 1.5 * height_of([grid.y_label], _LABEL_FONT) if grid.y_label else 0.0
+        heights = [
+            height_of([each.title], _LABEL_FONT) + _PAD if each.title else 0 for each in grids
+        ]
+        self.title_height = max(heights)
+        self.top = height_of(titles, _FONT) + self.title_height + _PAD
+        self.tick_distance = 0.08 if grid.marks else 0.02
+        self.bottom = _PAD + self.tick_distance + height_of(grid.ticks, _FONT)
+        self.bottom += height_of([grid.x_label], _LABEL_FONT) + 0.05 if grid.x_label else 0.0
+        columns = len(grid.rows[0]) * self.pitch + self.names
+        longest = max(width_of([each.title], _LABEL_FONT) for each in grids)
+        self.width = max(self.left + columns, longest) + _PAD
+        self.height = self.top + self.rows_height + self.bottom
+
+    def centre(self, column: float) -> float:
+        return (column + 0.5) * self.pitch + (self.names if column >= self.named_column else 0.0)
+
+    def box(self, row: int, column: int, image: int) -> tuple[float, float, float, float]:
+        """Left, right, lower and upper end of an image."""
+        left = self.centre(column) - self.cell_width / 2
+        top = row * self.row_height + image * (self.cell_height + _GAP)
+        return left, left + self.cell_width, top + self.cell_height, top
+
+
+def _draw_grid(axes: Axes, grid: ImageGrid, layout: _Layout, levels: int, limit: float) -> None:
+    for n, row in enumerate(grid.rows):
+        for k, cell in enumerate(row):
+            _draw_cell(axes, cell, layout, (n, k), levels, limit)
+        first = layout.box(n, layout.named_column, 0)
+        for i, name in enumerate(grid.image_names[: layout.images]):
+            middle = layout.box(n, 0, i)[3] + layout.cell_height / 2
+            axes.text(first[0] - _PAD / 2, middle, name, ha="right", va="center", fontsize=_FONT)
+    style: dict[str, Any] = {"ha": "center", "va": "bottom"}
+    for k, title in enumerate(grid.column_titles):
+        text = wrapped(title, layout.title_width)
+        axes.text(layout.centre(k), -0.05, text, fontsize=_FONT, **style)
+    centres = [layout.centre(k) for k in range(len(grid.rows[0]))]
+    if grid.title:
+        above = layout.title_height - layout.top
+        axes.text(float(np.mean(centres)), above, grid.title, fontsize=_LABEL_FONT, **style)
+    for n, mark in enumerate(grid.marks):
+        below = layout.box(n, 0, layout.images - 1)[2] + _GAP / 2
+        axes.plot(layout.centre(mark), below, "^", markersize=4, color=_MARK, clip_on=False)
+    axes.set_xticks(centres[: len(grid.ticks)], list(map(for_picture, grid.ticks)), fontsize=_FONT)
+    axes.set_yticks(
+        [
+            layout.box(n, 0, 0)[3] + max(layout.cell_height, height_of([title], _FONT)) / 2
+            for n, title in enumerate(grid.row_titles)
+        ],
+        list(map(for_picture, grid.row_titles)),
+        fontsize=_FONT,
+    )
+    axes.set_xlabel(grid.x_label, fontsize=_LABEL_FONT)
+    axes.set_ylabel(grid.y_label, fontsize=_LABEL_FONT)
+    axes.tick_params(length=0)
+    axes.tick_params(axis="x", pad=72 * layout.tick_distance)
+    axes.spines[:].set_visible(False)
+    axes.set_xlim(0, layout.width - layout.left)
+    axes.set_ylim(layout.rows_height, 0)
+
+
+def _draw_cell(
+    axes: Axes, cell: GridCell, layout: _Layout, place: tuple[int, int], levels: int, limit: float
+) -> None:
+    left, right, _, top = layout.box(*place, 0)
+    bottom = layout.box(*place, layout.images - 1)[2]
+    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _FONT}
+    if not cell.images:
+        style: dict[str, Any] = {
+            "facecolor": "0.95",
+            "edgecolor": "0.8",
+            "hatch": "///",
+            "linewidth": 0,
+        }
+        axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
+        text["bbox"] = {"facecolor": "0.95", "linewidth": 0, "pad": 1.5}
+        axes.text((left + right) / 2, (top + bottom) / 2, "impossible", **text)
+    pictures = [to_rgb(_as_picture(image), levels) for image in cell.images]
+    if cell.difference is not None:
+        pictures.append(_signed_difference(*cell.difference))
+    for i, picture in enumerate(pictures):
+        # Limits and colours apply to differences only.
+        axes.imshow(picture, cmap=_DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest",
+                    extent=layout.box(*place, i), aspect="auto")  # fmt: skip
+    if cell.caption:
+        text |= {"va": "top", "fontsize": _CAPTION_FONT}
+        axes.text((left + right) / 2, bottom + 0.04, cell.caption, **text)
+
+
+def _add_axes(figure: Figure, corner: tuple[float, float], size: tuple[float, float]) -> Axes:
+    """Axes at a place in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((corner[0] / across, corner[1] / up, size[0] / across, size[1] / up))
 
 
 @dataclass(frozen=True)
@@ -44,10 +270,10 @@ class ImageColumn:
     """One column of a grid.
 
     Attributes:
-        title: What was done, such as ``do(thickness = 3)``.
-        images: ``(N, C, H, W)`` in grey levels, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``, which
-            are shown as their :func:`~deepscm_pl.figures.middle_planes`.
-        captions: A line for each image, or none.
+        title: Text above the column, such as ``do(thickness = 3)``.
+        images: ``(N, C, H, W)`` in grey levels, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``, whose
+            :func:`~deepscm_pl.figures.middle_planes` are drawn.
+        captions: A text for each image, or none.
     """
 
     title: str
@@ -62,15 +288,15 @@ def draw_grid(
     differences: bool = True,
     levels: int = 256,
 ) -> Figure:
-    """Draw images in columns, each column under its title, one row for each observation.
+    """Draw a column of images for each intervention and a row for each observation.
 
     Args:
-        columns: The first is what the others are compared with.
-        row_labels: A label for each row.
+        columns: The first is the reference of the differences.
+        row_labels: A text for each row.
         title: Title of the whole picture.
         differences: Whether to draw, under each image after the first column, its signed difference
-            to the first column, in a diverging colour map centred at zero. Its darkest colours
-            stand for the whole range, or for less where nearly all differences are smaller.
+            from the first column. The colour scale covers all grey levels, or fewer where nearly
+            all differences are smaller than half of them.
         levels: Number of grey levels; black is 0, white is ``levels`` − 1.
 
     Raises:
@@ -81,158 +307,134 @@ def draw_grid(
         >>> column = ImageColumn("factual", torch.zeros(2, 1, 8, 8))
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
-    columns = [_with_plain_texts(each) for each in columns]
-    layout = _layout(columns, differences)
-    columns = [replace(each, images=_as_planes(each.images)) for each in columns]
+    _check_shapes("columns", [column.images for column in columns])
     reference = columns[0].images
-    limit = limit_to_reference([each.images for each in columns[1:]], reference, levels)
-    figure = _grid_figure(layout, title)
-    axes = figure.axes[0]
-    canvas = _canvas(columns, layout, limit if differences else None, levels)
-    axes.imshow(canvas, interpolation="nearest")
-    axes.set_xticks([layout.centre(k) for k in range(len(columns))])
-    axes.set_xticklabels([_broken(column.title) for column in columns], fontsize=_TITLE_SIZE)
-    axes.set_yticks([layout.top(n) + layout.height / 2 for n in range(layout.rows)])
-    axes.set_yticklabels([for_picture(label) for label in row_labels], fontsize=8)
-    for k, column in enumerate(columns):
-        for n, caption in enumerate(column.captions):
-            below = layout.top(n) + layout.row_height + 1
-            axes.text(
-                layout.centre(k), below, caption, ha="center", va="top", fontsize=_CAPTION_SIZE
+    rows = [
+        [
+            GridCell(
+                [column.images[n]],
+                (column.images[n], reference[n]) if differences and k else None,
+                column.captions[n] if n < len(column.captions) else "",
             )
-    if differences:
-        _add_grid_bar(figure, levels, limit)
-    return figure
+            for k, column in enumerate(columns)
+        ]
+        for n in range(len(reference))
+    ]
+    return draw_grids([ImageGrid(rows, title, [c.title for c in columns], row_labels)], levels)
 
 
 @dataclass(frozen=True)
-class _GridLayout:
-    """Where images lie on the canvas, in pixels of the images."""
+class MatrixAxis:
+    """A quantity that varies along one axis.
 
-    rows: int
-    columns: int
-    height: int
-    width: int
-    row_height: int
-    pitch_x: int
-    pitch_y: int
-    scale: float
-    """Inches of a pixel."""
-
-    def top(self, row: int) -> int:
-        return row * self.pitch_y
-
-    def left(self, column: int) -> int:
-        return column * self.pitch_x
-
-    def centre(self, column: int) -> float:
-        return self.left(column) + self.width / 2
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of the canvas."""
-        return self.rows * self.pitch_y, self.columns * self.pitch_x
-
-
-def _layout(columns: Sequence[ImageColumn], differences: bool) -> _GridLayout:
-    shapes = {tuple(column.images.shape) for column in columns}
-    if len(shapes) != 1:
-        raise ValueError(f"columns: expected images of one shape, but got {sorted(shapes)}.")
-    rows, *event = shapes.pop()
-    height, width = _as_planes(columns[0].images).shape[-2:]
-    scale = inches_per_element(event)
-    lines = [1 + caption.count("\n") for column in columns for caption in column.captions]
-    below = math.ceil(max(lines, default=0) * _CAPTION_LINE / scale)
-    texts = math.ceil(_width_of_texts(columns) / scale)
-    pitch = width + GAP + (width // 2 if lines and len(event) == 3 else 0)
-    row_height = 2 * height + GAP if differences else height
-    return _GridLayout(
-        rows,
-        len(columns),
-        height,
-        width,
-        row_height,
-        pitch_x=max(pitch, texts),
-        pitch_y=row_height + GAP + below,
-        scale=scale,
-    )
-
-
-def _width_of_texts(columns: Sequence[ImageColumn]) -> float:
-    """What the widest column of texts takes, in inches."""
-    titles = width_of([_broken(column.title) for column in columns], _TITLE_SIZE)
-    captions = [caption for column in columns for caption in column.captions]
-    lines = {line for caption in captions for line in caption.splitlines()}
-    # Measuring takes time, and the widest is one of the longest.
-    longest = sorted(lines, key=lambda line: (len(line), line))[-_MEASURED:]
-    return max(titles, width_of(longest, _CAPTION_SIZE)) + _BETWEEN_TEXTS
-
-
-def _with_plain_texts(column: ImageColumn) -> ImageColumn:
-    """A column whose texts have a picture, and leave room for the images."""
-    captions = [for_picture(caption) for caption in column.captions]
-    return replace(column, title=for_picture(column.title), captions=captions)
-
-
-def _broken(title: str) -> str:
-    """A line for each of several interventions."""
-    return title.replace(", ", ",\n")
-
-
-def _as_planes(images: Tensor) -> Tensor:
-    return as_pictures(images, images.dim() - 1)
-
-
-def _canvas(
-    columns: Sequence[ImageColumn], layout: _GridLayout, limit: float | None, levels: int
-) -> NDArray[np.float64]:
-    """All images in their places, ``(height, width, 3)`` from 0 to 1.
-
-    Below each but the first are its differences, whose darkest colours stand for ``limit``, if one
-    is given.
+    Attributes:
+        label: Its name and unit; may be empty.
+        ticks: A text for each row or column.
     """
-    canvas = np.ones((*layout.shape, 3))
-    reference = columns[0].images
-    for k, column in enumerate(columns):
-        images = to_rgb(column.images, levels)
-        changes = colour_differences(column.images, reference, levels, limit)
-        across = slice(layout.left(k), layout.left(k) + layout.width)
-        for n in range(layout.rows):
-            top = layout.top(n)
-            canvas[top : top + layout.height, across] = images[n]
-            if limit is not None and k > 0:
-                below = top + layout.height + GAP
-                canvas[below : below + layout.height, across] = changes[n]
-    return canvas
+
+    label: str
+    ticks: Sequence[str]
 
 
-def _grid_figure(layout: _GridLayout, title: str) -> Figure:
-    height, width = (size * layout.scale for size in layout.shape)
-    figure = PlainFigure(figsize=(width + 2 * _BESIDE, height + _ABOVE + _BELOW), dpi=150)
-    # Exactly as large as the layout says, so that texts fit and no pixel is lost.
-    axes = figure.add_axes(_share_of_figure(figure, _BESIDE, _BELOW, width, height))
-    axes.xaxis.tick_top()
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=10)
-    return figure
+@dataclass(frozen=True)
+class ImagePanel:
+    """One matrix of images.
+
+    Attributes:
+        images: Grey levels ``(rows, columns, C, H, W)``, C of 1 or 3; or of volumes ``(rows,
+            columns, C, X, Y, Z)``, whose middle planes are drawn.
+        marks: For each row a position to mark, in columns from the first, or none.
+    """
+
+    title: str
+    images: Tensor
+    marks: Sequence[float] = ()
 
 
-def _add_grid_bar(figure: Figure, levels: int, limit: float) -> None:
-    """The scale of the differences, on the right of all images."""
-    width, height = figure.get_size_inches()
-    longest = max(height - _ABOVE - _BELOW, _SHORTEST_BAR)
-    length = min(longest, max(_SHORTEST_BAR, 0.6 * longest))
-    middle = _BELOW + (height - _ABOVE - _BELOW) / 2
-    place = (width - _BESIDE + 0.15, middle - length / 2, _BAR_WIDTH, length)
-    add_difference_bar(figure, figure.add_axes(_share_of_figure(figure, *place)), levels, limit)
+def draw_image_matrix(
+    panels: Sequence[ImagePanel], columns: MatrixAxis, rows: MatrixAxis, levels: int = 256
+) -> Figure:
+    """Draw matrices of images side by side, all with the same axes.
+
+    Raises:
+        ValueError: If there is no panel, panels differ in shape, or the ticks do not fit.
+
+    Example:
+        >>> import torch
+        >>> panel = ImagePanel("noise 0", torch.zeros(2, 3, 1, 8, 8))
+        >>> thickness = MatrixAxis("thickness (pixels)", ["1", "2", "3"])
+        >>> figure = draw_image_matrix([panel], thickness, MatrixAxis("intensity", ["200", "100"]))
+        >>> figure.axes[0].get_xlabel()
+        'thickness (pixels)'
+    """
+    down, across, *event = _check_shapes("panels", [panel.images for panel in panels])
+    if (down, across) != (len(rows.ticks), len(columns.ticks)):
+        raise ValueError(
+            f"panels: expected a tick for each of {down} rows and {across} columns, "
+            f"but got {len(rows.ticks)} and {len(columns.ticks)}."
+        )
+    grids = [
+        ImageGrid(
+            [[GridCell([image]) for image in row] for row in panel.images],
+            panel.title,
+            row_titles=rows.ticks,
+            ticks=columns.ticks,
+            x_label=columns.label,
+            y_label=rows.label,
+            marks=panel.marks,
+        )
+        for panel in panels
+    ]
+    panels_per_row = math.ceil(math.sqrt(len(panels))) if len(panels) > 3 else len(panels)
+    # Volumes are wide: three planes beside each other.
+    return draw_grids(grids, levels, panels_per_row=1 if len(event) > 3 else panels_per_row)
 
 
-def _share_of_figure(
-    figure: Figure, left: float, bottom: float, width: float, height: float
-) -> tuple[float, float, float, float]:
-    """A place in inches as shares of a figure."""
-    across, up = figure.get_size_inches()
-    return left / across, bottom / up, width / across, height / up
+def draw_comparison(
+    observed: Tensor, reconstructed: Tensor, labels: Sequence[str], levels: int = 256
+) -> Figure:
+    """Draw observations, their reconstructions, and signed differences of both below each other.
+
+    The mean absolute difference of all pixels or voxels is written under each column.
+
+    Args:
+        observed: Grey levels ``(N, C, H, W)``, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``, whose
+            middle planes are drawn.
+        reconstructed: Grey levels of the same shape.
+        labels: A text for each observation.
+        levels: Number of grey levels.
+
+    Raises:
+        ValueError: If shapes differ or the labels do not fit.
+
+    Example:
+        >>> import torch
+        >>> image = torch.zeros(3, 1, 8, 8)
+        >>> figure = draw_comparison(image, image + 1, ["test 0", "test 1", "test 2"])
+        >>> [text.get_text() for text in figure.axes[0].get_xticklabels()]
+        ['1.0', '1.0', '1.0']
+    """
+    if observed.shape != reconstructed.shape or len(labels) != len(observed):
+        raise ValueError(
+            "reconstructed: expected one image and one label for each observation "
+            f"{tuple(observed.shape)}, but got {tuple(reconstructed.shape)} and {len(labels)} "
+            "labels."
+        )
+    pairs = list(zip(observed, reconstructed, strict=True))
+    errors = (reconstructed - observed).detach().abs().flatten(1).mean(dim=1).tolist()
+    grid = ImageGrid(
+        [[GridCell(pair, difference=pair[::-1]) for pair in pairs]],
+        column_titles=labels,
+        image_names=["observation", "reconstruction", "difference"],
+        ticks=[f"{error:.1f}" for error in errors],
+        x_label="mean absolute difference (grey levels)",
+    )
+    return draw_grids([grid], levels)
+
+
+def _check_shapes(argument: str, images: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return the one shape of all images."""
+    shapes = {tuple(each.shape) for each in images}
+    if len(shapes) != 1:
+        raise ValueError(f"{argument}: expected images of one shape, but got {sorted(shapes)}.")
+    return shapes.pop()

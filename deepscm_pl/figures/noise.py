@@ -1,9 +1,10 @@
-"""Inferred noise beside the standard normal distribution that it should have."""
+"""Inferred noise and its prior, the standard normal distribution."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,15 +14,16 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.figures.density import add_legend
 from deepscm_pl.figures.output import as_array, figure_of_panels, finish_axes, width_of
 
 __all__ = ["draw_noise"]
 
 _NORMAL, _NOISE = "#d95f02", "#7fa8d1"
 _LIMIT = 4.5
-"""Noise beyond is not shown, but counted."""
+"""Noise beyond this limit is counted but not drawn."""
 _TITLE = 8.0
-"""Size of texts, in points."""
+"""Font size in points."""
 
 
 def draw_noise(
@@ -30,10 +32,10 @@ def draw_noise(
     """Draw inferred noise against N(0, 1), its prior.
 
     Args:
-        histograms: Name of a noise to all of its values, of any shape; a histogram each, with mean
-            and standard deviation. Values beyond ±4.5 are counted, not shown.
-        latents: Name of a vector of noises to its values, ``(N, latent)``; mean and standard
-            deviation of each dimension, beside 0 and ±1.
+        histograms: Values of any shape by the name of a noise. Each histogram has mean and standard
+            deviation in its title, and counts values beyond ±4.5.
+        latents: Values ``(N, latent)`` by the name of a vector of noises; mean and standard
+            deviation of each dimension are drawn, with lines at 0 and ±1.
 
     Raises:
         ValueError: If there is nothing to draw.
@@ -56,25 +58,16 @@ def draw_noise(
         _draw_histogram(axes, name, as_array(values).ravel())
     for axes, (name, values) in zip(panels[len(histograms) :], latents.items(), strict=True):
         _draw_moments(axes, name, as_array(values))
-    figure.legend(
-        handles=[
-            Line2D([], [], color=_NOISE, linewidth=6, label="inferred"),
-            Line2D([], [], color=_NORMAL, label="prior N(0, 1)"),
-        ],
-        loc="outside lower center",
-        ncols=2,
-        fontsize=8,
-        frameon=False,
-    )
+    inferred = Line2D([], [], color=_NOISE, linewidth=6, label="inferred")
+    add_legend(figure, [inferred, Line2D([], [], color=_NORMAL, label="prior N(0, 1)")])
     return figure
 
 
 def _draw_histogram(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
     count = len(values)
-    # Fewer where there are few values, so that their heights are not mostly chance.
     bins = int(np.clip(np.sqrt(count), 10, 60))
     counts, edges = np.histogram(values, bins=bins, range=(-_LIMIT, _LIMIT))
-    # Over all values, so that those beyond the limits are missed and not spread over the others.
+    # Relative to all values, including those beyond the limits.
     density = counts * bins / (2 * _LIMIT * max(count, 1))
     axes.stairs(density, edges, fill=True, color=_NOISE)
     points = np.linspace(-_LIMIT, _LIMIT, 401)
@@ -97,16 +90,8 @@ def _draw_moments(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
     axes.axhline(0, color=_NORMAL, linewidth=1)
     for bound in (-1, 1):
         axes.axhline(bound, color=_NORMAL, linewidth=1, linestyle="--")
-    axes.errorbar(
-        dimensions,
-        mean,
-        deviation,
-        fmt="o",
-        markersize=3,
-        color="#3b5b92",
-        ecolor=_NOISE,
-        elinewidth=3,
-    )
+    style: dict[str, Any] = {"color": "#3b5b92", "ecolor": _NOISE, "elinewidth": 3}
+    axes.errorbar(dimensions, mean, deviation, fmt="o", markersize=3, **style)
     axes.set_title(f"{name}\nmean ± standard deviation, each dimension", fontsize=_TITLE)
     axes.set_xlabel("dimension", fontsize=_TITLE)
     axes.set_ylabel("noise (standard deviations)", fontsize=_TITLE)
@@ -117,5 +102,5 @@ def _draw_moments(axes: Axes, name: str, values: NDArray[np.float64]) -> None:
 
 
 def _signed(value: float) -> str:
-    """Two decimals with a minus sign, and no negative zero."""
+    """Format two decimals, without a negative zero."""
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""Figures whose texts are texts, whatever characters they have."""
+"""Figures with plain texts, their files, and helpers for texts and axes."""
 
 from __future__ import annotations
 
@@ -45,38 +45,31 @@ __all__ = [
 class PlainFigure(Figure):
     """A figure that draws dollar signs and backslashes as they are, not as mathematics.
 
-    Names of classes and units come from files: as mathematics, ``$x^{$`` would end the program, and
-    TeX could read files. Whoever draws the figure, a file, a notebook or TensorBoard, its texts are
-    plain, without characters that have no picture, and not longer than a picture can be.
+    Names of classes and units come from files: as mathematics, ``$x^{$`` would raise an error, and
+    TeX could read files. Texts are also escaped and shortened by
+    :func:`~deepscm_pl.escaping.for_picture`.
     """
 
     def draw(self, renderer: RendererBase) -> None:
-        """Draw the figure, its texts as they are."""
+        """Draw the figure with plain texts."""
         for text in self.findobj(Text):
-            _make_plain(text)
+            text.set_usetex(False)
+            text.set_parse_math(False)
+            shown = for_picture(text.get_text())
+            if shown != text.get_text():
+                text.set_text(shown)
         for axis in self.findobj(Axis):
             formatter = axis.get_major_formatter()
             if isinstance(formatter, ScalarFormatter):
                 formatter.set_usetex(False)
                 formatter.set_useMathText(False)
-        # For the ticks that are made on the way.
+        # Ticks are created while the figure is drawn.
         with rc_context({"text.parse_math": False, "text.usetex": False}):
             super().draw(renderer)
 
 
-def _make_plain(text: Text) -> None:
-    text.set_usetex(False)
-    text.set_parse_math(False)
-    shown = for_picture(text.get_text())
-    if shown != text.get_text():
-        text.set_text(shown)
-
-
-_FORMATS = (".png", ".svg", ".pdf")
-
-
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Write a figure in the format that the name ends in, complete or not at all.
+    """Write a figure atomically, in the format of the ending of its name.
 
     Raises:
         ValueError: If the name does not end in ``.png``, ``.svg`` or ``.pdf``, or the folder cannot
@@ -84,8 +77,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         DiskFullError: If the disk is full.
     """
     path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"path: expected a name ending in {', '.join(_FORMATS)}, but got {path}.")
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise ValueError(f"path: expected a name ending in .png, .svg, .pdf, but got {path}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with new_file(path) as temporary:
@@ -98,7 +91,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
 
 def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
-    """The pixels of a figure, ``(height, width, 3)``, red, green and blue from 0 to 255."""
+    """Return the pixels of a figure, ``(height, width, 3)``, red, green and blue from 0 to 255."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -106,36 +99,41 @@ def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
 
 _POINTS_PER_INCH = 72
 _LINE = 1.25
-"""Distance of two lines of text, in font sizes."""
+"""Line height, in font sizes."""
+_MEASURED = 5
+"""Number of longest lines whose width is measured."""
 
 
 def wrapped(text: str, width: int) -> str:
-    """Lines of at most ``width`` characters, as far as they can be broken after commas.
+    """Break each line of a text into lines of at most ``width`` characters, after commas first.
 
-    A part between commas that is longer is broken at spaces; a word never is, nor ``1.2 million``.
+    A part between commas that is longer is broken at spaces; words and ``1.2 million`` stay whole.
 
     Example:
         >>> print(wrapped("do(thickness = 1.5, intensity = 224)", width=20))
         do(thickness = 1.5,
         intensity = 224)
     """
-    parts = for_picture(text).replace(" million", "\u00a0million").split(", ")
-    # The length with its comma.
-    tied = [each.replace(" ", "\u00a0") if len(each) < width else each for each in parts]
-    lines = fill(", ".join(tied), width, break_long_words=False, break_on_hyphens=False)
-    return lines.replace("\u00a0", " ")
+    lines = []
+    for line in for_picture(text).replace(" million", "\u00a0million").split("\n"):
+        # Spaces within a part that fits, its comma included, do not break.
+        parts = [p.replace(" ", "\u00a0") if len(p) < width else p for p in line.split(", ")]
+        lines.append(fill(", ".join(parts), width, break_long_words=False, break_on_hyphens=False))
+    return "\n".join(lines).replace("\u00a0", " ")
 
 
 def width_of(texts: Iterable[str], size: float) -> float:
     """The width in inches of the widest line of some texts in a font of ``size`` points."""
-    lines = [line for text in texts for line in for_picture(text).split("\n") if line.strip()]
+    lines = {line for text in texts for line in for_picture(text).split("\n") if line.strip()}
     font = FontProperties(size=size)
-    widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in lines]
+    # Measuring is slow, and the widest line is one of those with most characters.
+    longest = sorted(lines, key=lambda line: (len(line), line))[-_MEASURED:]
+    widths = [text_to_path.get_text_width_height_descent(line, font, False)[0] for line in longest]
     return float(max(widths, default=0.0)) / _POINTS_PER_INCH
 
 
 def height_of(texts: Iterable[str], size: float) -> float:
-    """The height in inches of the text of most lines in a font of ``size`` points."""
+    """The height in inches of the text with most lines in a font of ``size`` points."""
     lines = max((for_picture(text).count("\n") + 1 for text in texts), default=0)
     return lines * _LINE * size / _POINTS_PER_INCH
 
@@ -143,13 +141,13 @@ def height_of(texts: Iterable[str], size: float) -> float:
 def figure_of_panels(
     count: int, width: float, height: float, below: float = 0.5
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with axes for each of several panels, at most three beside each other.
+    """Create a figure with axes for each panel, at most three beside each other.
 
     Args:
         count: Number of panels.
-        width: Of a panel, in inches.
-        height: Of a panel, in inches.
-        below: Room for a legend, in inches.
+        width: Width of a panel, in inches.
+        height: Height of a panel, in inches.
+        below: Height of the legend, in inches.
 
     Raises:
         ValueError: If there is no panel.
@@ -164,7 +162,7 @@ def figure_of_panels(
 
 
 def finish_axes(axes: Axes) -> None:
-    """Small readable ticks, and no frame above and on the right; call it when all is drawn."""
+    """Format ticks, and remove the frame above and on the right; call it after drawing."""
     axes.tick_params(labelsize=8)
     axes.yaxis.get_offset_text().set_fontsize(8)
     make_ticks_readable(axes)
@@ -172,14 +170,14 @@ def finish_axes(axes: Axes) -> None:
 
 
 def as_array(values: Tensor) -> NDArray[np.float64]:
-    """The values of a tensor in double precision."""
+    """Return the values of a tensor in double precision."""
     array: NDArray[np.float64] = values.detach().cpu().double().numpy()
     return array
 
 
 _LARGE, _MILLION, _SMALL_NUMBERS = 1e4, 1e6, 1e-4
 _MOST = 5
-"""Intervals between large numbers, which are long."""
+"""Largest number of intervals between large numbers."""
 _STEPS = (1, 2, 5, 10)
 _MOST_DIGITS = 6
 _EXPONENT = re.compile(r"^1e([-−]?\d+)")
@@ -187,10 +185,9 @@ _RAISED = str.maketrans("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def make_ticks_readable(axes: Axes) -> None:
-    """Write large numbers along both axes in full, or in millions as the label then says.
+    """Write large numbers on both axes in full, or in millions with a label to match.
 
-    Small ones are multiples of a power of ten; axes of everyday numbers stay as they are. Call it
-    when everything is drawn and labelled.
+    Very small ones are multiples of a power of ten. Call it after drawing.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -202,44 +199,37 @@ def make_ticks_readable(axes: Axes) -> None:
         'volume (million mm³)'
     """
     for axis in (axes.xaxis, axes.yaxis):
-        _make_readable(axis)
+        largest = max(abs(end) for end in axis.get_view_interval())
+        scale = _MILLION if largest >= _MILLION else 1.0
+        if largest >= _LARGE:
+            axis.set_major_locator(MaxNLocator(_MOST, steps=_STEPS))
+            axis.set_major_formatter(
+                FuncFormatter(lambda value, _, s=scale: format_number(value / s, _MOST_DIGITS))
+            )
+        elif largest < _SMALL_NUMBERS:
+            axis.set_major_formatter(_PowersOfTen())
+        if scale > 1:
+            before, bracket, unit = axis.get_label_text().partition("(")
+            axis.set_label_text(
+                f"{before}{bracket}million {unit}" if bracket else f"{before} (millions)"
+            )
 
 
 class _PowersOfTen(ScalarFormatter):
-    """Numbers, and at the end of the axis the power of ten that they are multiples of."""
+    """Format numbers as multiples of a power of ten, which is written at the end of the axis."""
 
     def __init__(self) -> None:
         super().__init__(useMathText=False)
 
     def get_offset(self) -> str:
-        """Such as ``×10⁻⁶``, for figures do without mathematics."""
+        """Return such as ``×10⁻⁶`` without mathematics."""
         return _EXPONENT.sub(
             lambda found: f"×10{found[1].translate(_RAISED)}", super().get_offset()
         )
 
 
-def _make_readable(axis: Axis) -> None:
-    largest = max(abs(end) for end in axis.get_view_interval())
-    scale = _MILLION if largest >= _MILLION else 1.0
-    if largest >= _LARGE:
-        axis.set_major_locator(MaxNLocator(_MOST, steps=_STEPS))
-        axis.set_major_formatter(
-            FuncFormatter(lambda value, _: format_number(value / scale, _MOST_DIGITS))
-        )
-    elif largest < _SMALL_NUMBERS:
-        axis.set_major_formatter(_PowersOfTen())
-    if scale > 1:
-        axis.set_label_text(_in_millions(axis.get_label_text()))
-
-
-def _in_millions(label: str) -> str:
-    """The label of an axis whose numbers are millions."""
-    before, bracket, unit = label.partition("(")
-    return f"{before}{bracket}million {unit}" if bracket else f"{label} (millions)"
-
-
 def captions(scm: StructuralCausalModel, values: Variables) -> list[str]:
-    """For each row of values its scalars, a line each.
+    """Return a caption for each row, with a line for each scalar variable.
 
     Args:
         scm: The model.

@@ -1,4 +1,4 @@
-"""Densities of the model, beside those of the world where it is known."""
+"""Pictures of densities of the model and of a known world."""
 
 from __future__ import annotations
 
@@ -16,22 +16,18 @@ from numpy.typing import NDArray
 
 from deepscm_pl.escaping import for_picture
 from deepscm_pl.evaluation.densities import DensityResult, Sample
-from deepscm_pl.figures.density import density_points, draw_curve
+from deepscm_pl.figures.density import add_legend, density_points, draw_curve
 from deepscm_pl.figures.output import figure_of_panels, finish_axes, width_of
 
 __all__ = ["draw_densities"]
 
 _COLOURS = colormaps["tab10"].colors  # type: ignore[attr-defined]
 _WIDTH, _HEIGHT = 3.4, 2.5
-"""Of a panel without its legend, in inches, unless its texts need more."""
+"""Least size of a panel without its legend, in inches."""
 
 
 def draw_densities(results: Sequence[DensityResult]) -> Figure:
-    """A panel for each kind of question; a colour for each value; the world, if known, dashed.
-
-    Args:
-        results: At least one.
-    """
+    """Draw a panel for each kind of question, a colour for each value, and known worlds dashed."""
     panels = [list(group) for _, group in groupby(results, _panel)]
     texts = [
         *(_density_title(result) for result in results),
@@ -43,13 +39,9 @@ def draw_densities(results: Sequence[DensityResult]) -> Figure:
     for axes, results_of_panel in zip(places, panels, strict=True):
         _draw_density_panel(figure, axes, results_of_panel)
     if any(result.world is not None for result in results):
-        handles = [
-            Line2D([], [], color="0.4", label="model"),
-            Line2D([], [], color="0.4", linestyle="--", label="world"),
-        ]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False
-        )
+        model = Line2D([], [], color="0.4", label="model")
+        world = Line2D([], [], color="0.4", linestyle="--", label="world")
+        add_legend(figure, [model, world])
     return figure
 
 
@@ -70,14 +62,14 @@ def _draw_density_panel(figure: Figure, axes: Axes, results: Sequence[DensityRes
     axes.set_title(_density_title(results[0]), fontsize=9)
     axes.set_ylim(bottom=0)
     finish_axes(axes)
-    # What the colours mean, below the name of the axis, where no curve can be.
+    # The legend is below the label of the axis, where no curve can be.
     below = ScaledTranslation(0, -0.41, figure.dpi_scale_trans)
     axes.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), fontsize=8,
                 frameon=False, bbox_transform=axes.transAxes + below, borderaxespad=0)  # fmt: skip
 
 
 def _draw_curves(axes: Axes, results: Sequence[DensityResult]) -> list[Any]:
-    """A curve for each result; what a legend lists, even if a name begins with an underscore."""
+    """Draw a curve for each result, and return the handles of the legend."""
     first = results[0]
     sides = [sample for result in results for sample in (result.model, result.world)]
     draws = [(sample.values, sample.weights) for sample in sides if sample is not None]
@@ -99,7 +91,7 @@ def _draw_curves(axes: Axes, results: Sequence[DensityResult]) -> list[Any]:
 
 
 def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) -> list[Any]:
-    """A bar for the probability of each class; what a legend lists."""
+    """Draw bars for the probability of each class, and return the handles of the legend."""
     classes = np.arange(categories)
     width = 0.8 / len(results)
     handles: list[Any] = []
@@ -121,6 +113,4 @@ def _draw_shares(axes: Axes, results: Sequence[DensityResult], categories: int) 
 def _class_shares(sample: Sample, categories: int) -> NDArray[np.float64]:
     """The probability of each class, ``(categories,)``."""
     classes = sample.values.round().long().numpy()
-    shares: NDArray[np.float64] = np.zeros(categories)
-    np.add.at(shares, classes, sample.weights.numpy())
-    return shares
+    return np.bincount(classes, sample.weights.numpy(), categories).astype(np.float64)

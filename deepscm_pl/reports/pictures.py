@@ -1,4 +1,4 @@
-"""Whether intervals of particles hold the truth as often as they should."""
+"""Pictures of coverage, errors and noise."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from deepscm_pl import figures
 from deepscm_pl.escaping import for_picture
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.results import CounterfactualResult
-from deepscm_pl.figures.noise import draw_noise as draw_noise_histograms
 from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
 
-__all__ = ["draw_coverage", "draw_errors", "draw_noise", "has_coverage"]
+__all__ = ["draw_coverage", "draw_errors", "draw_noise_results", "has_coverage"]
 
 _MARKERS = "osD^v<>Ph*Xd"
 _LINE_STYLES: tuple[str, ...] = ("-", "--", "-.", ":")
 _AXES_SIZE = 4.0
-"""Of the axes, in inches."""
+"""Size of the axes, in inches."""
 
 
 def draw_coverage(results: Sequence[CounterfactualResult], particles: str) -> Figure:
-    """How often the truth lies in intervals of each level, over pixels that vary.
+    """Draw the coverage of varying pixels by intervals of each level.
 
     Args:
         results: At least one, with coverage.
-        particles: How many particles intervals are of, and of which images.
+        particles: Description of the number of particles and images, used as the title.
     """
     titles = [wrapped(result.question.title, 40) for result in results]
     beside, lines = width_of(titles, 8) + 1.2, "\n".join([*titles, "exact"])
@@ -60,15 +60,12 @@ def draw_coverage(results: Sequence[CounterfactualResult], particles: str) -> Fi
 
 
 def has_coverage(result: CounterfactualResult) -> bool:
-    """Whether there is a level at which coverage is known: at none where no pixel varies."""
+    """Return whether coverage is known at a level, which needs varying pixels."""
     return bool(_known(result)[0])
 
 
 def _known(result: CounterfactualResult) -> tuple[list[float], list[float]]:
-    """The levels at which coverage is known, and the coverage, in percent.
-
-    A few particles do not tell intervals of a high level apart.
-    """
+    """Levels with known coverage, and the coverage, in percent."""
     covered = result.coverage.varying
     known = {level: each.mean for level, each in covered.items() if isfinite(each.mean)}
     return [100 * level for level in known], [100 * share for share in known.values()]
@@ -84,23 +81,23 @@ _AXIS = (
 
 @dataclass(frozen=True)
 class _Series:
-    """One kind of answer: a dot for each intervention, those that are known."""
+    """The estimates of one kind of answer for each intervention."""
 
     label: str
     marker: str
     colour: str
     filled: bool
     below: float
-    """How far below the middle of the row of its intervention, in rows."""
+    """Distance below the middle of the row of an intervention, in rows."""
     estimates: Sequence[Estimate | None]
 
 
 def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") -> Figure:
-    """The error of each intervention as a share of that of the factual unchanged.
+    """Draw errors of interventions relative to the error of the factual unchanged.
 
     Args:
         results: At least one, with truth.
-        particles: How many particles their mean is of, and of which images; empty leaves it out.
+        particles: Description of the number of particles and images; empty omits their mean.
     """
     titles = [wrapped(result.question.title, 40) for result in results]
     size = (width_of(titles, 8) + 5.2, 0.56 * len(results) + 1.5)
@@ -144,7 +141,7 @@ def _another_original(result: CounterfactualResult) -> Estimate | None:
 
 
 def _scale_axis(axes: Axes, series: Sequence[_Series]) -> None:
-    """A logarithmic axis with room for all dots and, on their right, for their values."""
+    """Set a logarithmic axis with room for all dots and, on their right, their values."""
     ends = [1.0]
     for each in series:
         known = [estimate for estimate in each.estimates if estimate is not None]
@@ -162,24 +159,20 @@ def _scale_axis(axes: Axes, series: Sequence[_Series]) -> None:
 
 
 def _half_width(estimate: Estimate) -> float:
-    """Two standard errors, or nothing where there are none."""
+    """Two standard errors, or 0 if unknown."""
     return float(np.nan_to_num(2 * estimate.standard_error, posinf=0.0))
 
 
 def _draw_series(axes: Axes, series: _Series) -> None:
     face = series.colour if series.filled else "white"
-    style: dict[str, Any] = {
-        "color": series.colour,
-        "markerfacecolor": face,
-        "markersize": 5,
-        "linewidth": 1,
-    }
+    style: dict[str, Any] = {"color": series.colour, "markerfacecolor": face}
+    style |= {"markersize": 5, "linewidth": 1}
     axes.plot([], [], series.marker, label=series.label, **style)
     for row, estimate in enumerate(series.estimates):
         if estimate is None or not np.isfinite(estimate.mean):
             continue
         height, width = row + series.below, _half_width(estimate)
-        # No error at all has no place on the axis: an arrow at its left end stands for it.
+        # An arrow at the left end of the logarithmic axis marks an error of 0.
         at = estimate.mean if estimate.mean > 0 else axes.get_xlim()[0]
         marker = series.marker if estimate.mean > 0 else "<"
         ends = [max(at - width, axes.get_xlim()[0]), at + width]
@@ -187,30 +180,20 @@ def _draw_series(axes: Axes, series: _Series) -> None:
         axes.plot([at], [height], marker, clip_on=False, **style)
         text = axes.annotate(_three_digits(estimate.mean), (ends[1], height), (5, -0.5), fontsize=7,
                              textcoords="offset points", va="center_baseline")  # fmt: skip
-        # So that the line at 1 does not cross it out.
+        # The outline keeps the text readable on the line at 1.
         text.set_path_effects([withStroke(linewidth=3, foreground=_BANDS[row % 2])])
 
 
 def _three_digits(value: float) -> str:
-    """Three digits.
-
-    Example:
-        >>> [_three_digits(value) for value in (0.16, 12, 0.00123456, 123.4)]
-        ['0.160', '12.0', '0.00123', '123']
-    """
     return f"{value:#.3g}".rstrip(".") if value else "0"
 
 
-def draw_noise(results: Sequence[NoiseResult]) -> Figure:
-    """Histograms of abducted noise, and the prior N(0, 1).
-
-    Args:
-        results: At least one.
-    """
-    return draw_noise_histograms({_noise_title(result): result.sample for result in results})
+def draw_noise_results(results: Sequence[NoiseResult]) -> Figure:
+    """Draw histograms of abducted noise, and the prior N(0, 1)."""
+    return figures.draw_noise({_noise_title(result): result.sample for result in results})
 
 
 def _noise_title(result: NoiseResult) -> str:
-    """Such as ``z of image``, and below it ``n = 500 images, 64 numbers each``."""
+    """Return such as ``z of image``, and below it ``n = 500 images, 64 numbers each``."""
     numbers = f", {result.entries} numbers each" if result.entries > 1 else ""
     return f"{result.part} of {result.variable}\nn = {result.rows} images{numbers}"

@@ -1,4 +1,4 @@
-"""An evaluation as JSON, as Markdown with pictures, and as figures for TensorBoard."""
+"""Reports of evaluations: JSON, Markdown with pictures, and scalars for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.examples import describe_rows
 from deepscm_pl.evaluation.noise import NoiseResult
-from deepscm_pl.evaluation.results import CounterfactualResult
 from deepscm_pl.evaluation.run import Evaluation
 from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
-from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise, has_coverage
+from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
 from deepscm_pl.reports.tables import (
     QUANTILES,
-    Table,
+    TextTable,
     association_table,
     density_table,
     effectiveness_table,
@@ -43,11 +42,11 @@ _NUMBERS = "evaluation.json"
 
 
 class Report:
-    """What an evaluation found, to be printed, written and logged.
+    """A report of an evaluation.
 
     Args:
-        subject: What was evaluated.
-        evaluation: What was found.
+        subject: The model and the rows that were evaluated.
+        evaluation: The results.
         association: The lines of the association table.
         origin: Where model and data come from, plain data for the JSON.
         reference_name: Heading of the numbers to compare with.
@@ -69,7 +68,7 @@ class Report:
         self.association = list(association)
         self.origin = dict(origin or {})
         answered = [each for each in evaluation.counterfactuals if each.rows]
-        self.tables: dict[str, Table] = {}
+        self.tables: dict[str, TextTable] = {}
         if association:
             self.tables["association"] = association_table(association, reference_name)
         if evaluation.densities:
@@ -87,14 +86,14 @@ class Report:
         self.pictures = dict(_draw_pictures(subject, evaluation))
 
     def write(self, folder: Path) -> list[Path]:
-        """Write everything into ``folder``, a former report in which is replaced as a whole.
+        """Write all files into ``folder``, and replace an earlier report atomically.
 
         Raises:
-            ValueError: If the folder cannot be written, or holds something else than a report.
+            ValueError: If the folder cannot be written, or contains anything but a report.
         """
         if folder.is_dir() and any(folder.iterdir()) and not (folder / _NUMBERS).is_file():
             raise ValueError(
-                f"folder: {folder} holds something else than an evaluation, which would be lost; "
+                f"folder: {folder} contains files other than an evaluation, which would be lost; "
                 "name a new folder."
             )
         with replaced_folder(folder) as new:
@@ -105,7 +104,7 @@ class Report:
         return sorted(folder.iterdir())
 
     def as_plain_data(self) -> dict[str, Any]:
-        """All numbers, as plain data without NaN."""
+        """Return all numbers as plain data without NaN."""
         evaluation = self.evaluation
         return {
             "format": _FORMAT,
@@ -117,15 +116,16 @@ class Report:
             "detail_rows": evaluation.detail_rows,
             "particles": evaluation.particles,
             "association": {
-                row.key: {
-                    **row.estimate.as_plain_data(),
-                    "reference": _or_none(row.reference),
-                }
+                row.key: {**row.estimate.as_plain_data(), "reference": _or_none(row.reference)}
                 for row in self.association
             },
             "intervention": [_plain_density(each) for each in evaluation.densities],
             "counterfactual": {
-                each.question.text: _plain_counterfactual(each)
+                each.question.text: {
+                    "rows": each.rows,
+                    "left_out": each.left_out,
+                    "quantities": {k: v.as_plain_data() for k, v in each.quantities.items()},
+                }
                 for each in evaluation.counterfactuals
             },
             "composition": {
@@ -139,7 +139,7 @@ class Report:
         }
 
     def as_markdown(self) -> str:
-        """The report for people; pictures lie beside it."""
+        """Return the report in Markdown, with links to pictures in the same folder."""
         evaluation = self.evaluation
         parts = ["# Evaluation", self._introduction()]
         for title, name, picture in (
@@ -163,7 +163,13 @@ class Report:
                     table.as_markdown(),
                 ]
             if title == "Soundness" and evaluation.composition:
-                parts.append(self._composition())
+                composition = ", ".join(
+                    f"{value.mean:.3f} grey levels after {count}"
+                    for count, value in evaluation.composition.items()
+                )
+                parts.append(
+                    f"Composition, error of null interventions (0 is perfect): {composition}."
+                )
             if picture in self.pictures:
                 caption = self._caption(picture)
                 parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
@@ -175,13 +181,13 @@ class Report:
         return "\n\n".join(part.strip() for part in parts) + "\n"
 
     def main_figures(self) -> dict[str, float]:
-        """The numbers that sum a model up, by names that TensorBoard takes."""
+        """Return the main numbers by names that are valid in TensorBoard."""
         evaluation = self.evaluation
-        found = {row.key: row.estimate.mean for row in self.association if "/" not in row.key}
-        found |= {
+        measures = ("bits_per_dimension/", "mean_absolute_error/")
+        found = {
             row.key: row.estimate.mean
-            for row in self.association
-            if row.key.startswith(("bits_per_dimension/", "mean_absolute_error/"))
+            for row in sorted(self.association, key=lambda row: "/" in row.key)
+            if "/" not in row.key or row.key.startswith(measures)
         }
         for each in evaluation.counterfactuals:
             quantities = each.quantities
@@ -193,29 +199,24 @@ class Report:
         return _tagged(found)
 
     def scalars(self) -> dict[str, float]:
-        """All numbers of the second and third rung, by names that TensorBoard takes."""
+        """Return all numbers of the second and third rung by names valid in TensorBoard."""
         evaluation = self.evaluation
-        found = {
-            f"density/{each.key}": each.distance
-            for each in evaluation.densities
-            if each.distance is not None
-        }
+        distances = {f"density/{each.key}": each.distance for each in evaluation.densities}
+        found = {key: value for key, value in distances.items() if value is not None}
         for each in evaluation.counterfactuals:
-            for key, value in each.quantities.items():
-                found[f"{each.question.text}/{key}"] = value.mean
+            found |= {f"{each.question.text}/{k}": v.mean for k, v in each.quantities.items()}
         found |= {f"{_COMPOSITION}/{k}": v.mean for k, v in evaluation.composition.items()}
         for result in evaluation.noise:
-            for key, number in result.quantities.items():
-                found[f"noise/{result.variable}/{result.part}/{key}"] = number
+            prefix = f"noise/{result.variable}/{result.part}"
+            found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
         return _tagged(found)
 
     @property
     def rows(self) -> str:
-        """What was evaluated, such as ``The first 100 of 500 images of the test split``."""
+        """The evaluated rows, such as ``The first 100 of 500 images of the test split``."""
         evaluation = self.evaluation
-        if evaluation.available is None or evaluation.rows == evaluation.available:
-            found = f"{evaluation.rows} images of the test split"
-        else:
+        found = f"{evaluation.rows} images of the test split"
+        if evaluation.available not in (None, evaluation.rows):
             found = (
                 f"The first {evaluation.rows} of {evaluation.available} images of the test split"
             )
@@ -225,7 +226,7 @@ class Report:
 
     @property
     def _is_repeated(self) -> bool:
-        """Whether there are several images of one subject."""
+        """Whether subjects have several images."""
         individuals = self.evaluation.individuals
         return individuals is not None and individuals < self.evaluation.rows
 
@@ -251,30 +252,23 @@ class Report:
             compared=_COMPARED if compared else "", solid=_DASHED if known else ""
         )
 
-    def _composition(self) -> str:
-        found = [
-            f"{value.mean:.3f} grey levels after {count}"
-            for count, value in self.evaluation.composition.items()
-        ]
-        return f"Composition, error of null interventions (0 is perfect): {', '.join(found)}."
-
     @property
     def left_out(self) -> list[str]:
-        """What could not be evaluated, and why."""
+        """Quantities that could not be evaluated, with reasons."""
         reasons = list(self.evaluation.left_out)
         for each in self.evaluation.counterfactuals:
             if each.left_out:
                 total = each.rows + each.left_out
                 reasons.append(
                     f"{each.question.title}: {each.left_out} of {total} images, for which it "
-                    "leads to a value that is impossible."
+                    "leads to an impossible value."
                 )
         for result in self.evaluation.noise:
             if result.left_out:
                 reasons.append(
                     f"Noise: {result.part} of {result.variable} is infinite for {result.left_out} "
-                    f"of {result.rows + result.left_out} images, whose values the model holds "
-                    "impossible."
+                    f"of {result.rows + result.left_out} images, whose values are "
+                    "impossible in the model."
                 )
         answered = [each for each in self.evaluation.counterfactuals if each.rows]
         if answered and not any(each.identity.kept for each in answered):
@@ -283,7 +277,7 @@ class Report:
 
 
 _REPEATED = (
-    " Standard errors take images of one subject for independent, and are too small where they are "
+    " Standard errors treat images of one subject as independent, and are too small if they are "
     "alike; noise is that of the first image of each subject."
 )
 
@@ -305,7 +299,7 @@ _CAPTIONS = {
     "examples": "Single draws of counterfactuals of the first test images{compared}; hatched: "
     "impossible",
     "coverage": "How often the truth lies in central intervals of the particles, over pixels that "
-    "vary; on the grey line it is as often as it should be",
+    "vary; exact on the grey line",
     "noise": "Abducted noise and its prior N(0, 1)",
 }
 _DASHED = " (solid) and of the world (dashed)"
@@ -315,7 +309,9 @@ _COMPARED = ", below each the truth, and the difference (red: the model is brigh
 def _draw_pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
     true = [each for each in evaluation.counterfactuals if each.error.ratio.particle]
     covered = [e for e in true if has_coverage(e)]
-    particles = _particles(evaluation) if evaluation.particles > 1 else ""
+    first = "first " if evaluation.detail_rows < evaluation.rows else ""
+    particles = f"{evaluation.particles} particles, {first}{evaluation.detail_rows} images"
+    particles = particles if evaluation.particles > 1 else ""
     if evaluation.densities:
         yield "densities", draw_densities(evaluation.densities)
     if true:
@@ -326,17 +322,11 @@ def _draw_pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[s
     if covered and particles:
         yield "coverage", draw_coverage(covered, particles)
     if evaluation.noise:
-        yield "noise", draw_noise(evaluation.noise)
-
-
-def _particles(evaluation: Evaluation) -> str:
-    """Such as ``19 particles, first 500 images``."""
-    first = "first " if evaluation.detail_rows < evaluation.rows else ""
-    return f"{evaluation.particles} particles, {first}{evaluation.detail_rows} images"
+        yield "noise", draw_noise_results(evaluation.noise)
 
 
 def _tagged(found: dict[str, float]) -> dict[str, float]:
-    """Finite numbers by names of the characters that TensorBoard takes, no two alike."""
+    """Return finite numbers by different names that are valid in TensorBoard."""
     tagged: dict[str, float] = {}
     for name, value in found.items():
         if not math.isfinite(value):
@@ -373,14 +363,6 @@ def _plain_density(result: DensityResult) -> dict[str, Any]:
             "effective_size": _or_none(result.model.effective_size),
             "probabilities": {name: result.probability(k) for k, name in enumerate(result.classes)},
         },
-    }
-
-
-def _plain_counterfactual(result: CounterfactualResult) -> dict[str, Any]:
-    return {
-        "rows": result.rows,
-        "left_out": result.left_out,
-        "quantities": {name: value.as_plain_data() for name, value in result.quantities.items()},
     }
 
 

@@ -213,6 +213,7 @@ def test_callbacks_of_experiments_fit_their_model(path):
     assert figures
     for callback in figures:
         assert callback.check(scm) is None
+        assert not callback.units, "the data give units"
 
 
 class Counting(FigureCallback):
@@ -293,7 +294,9 @@ def test_conditional_grid_takes_values_or_quantiles(scm):
     expected = torch.stack([thickness.min(), thickness.quantile(0.5), thickness.max()])
     torch.testing.assert_close(found["thickness"], expected)
     assert found["intensity"].tolist() == [100.0]
-    only = ConditionalSampleGrid(parents=["intensity"], units={"intensity": "grey levels"})
+    with pytest.warns(DeprecationWarning, match="units: deprecated") as caught:
+        only = ConditionalSampleGrid(parents=["intensity"], units={"intensity": "grey levels"})
+    assert caught[0].filename == __file__
     assert list(only.grid(model, "image", rows)) == ["intensity"]
     (_, figure), *_ = only.draw(model, rows, "test")
     assert figure.axes[0].get_xlabel() == "intensity (grey levels)"

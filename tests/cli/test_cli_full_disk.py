@@ -189,7 +189,7 @@ def test_a_training_goes_on_without_a_picture(checkpoint, tmp_path, monkeypatch)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer.fit(model, data)
-    told = [str(each.message) for each in caught if "goes on without" in str(each.message)]
+    told = [str(each.message) for each in caught if "continues without" in str(each.message)]
     assert len(told) == 1
     assert "without the picture counterfactual-image-epoch=0.png" in told[0]
     assert "No space left on device" in told[0]

@@ -236,7 +236,7 @@ def test_no_number_is_lost_on_the_way_to_tensorboard(evaluated):
 def test_a_folder_with_other_files_is_not_replaced(evaluated, tmp_path):
     report = Report(*evaluated)
     (tmp_path / "thesis.tex").write_text("two years of work")
-    with pytest.raises(ValueError, match="holds something else than an evaluation"):
+    with pytest.raises(ValueError, match="files other than an evaluation"):
         report.write(tmp_path)
     assert (tmp_path / "thesis.tex").read_text() == "two years of work"
     for _ in range(2):

@@ -7,7 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from deepscm_pl.figures import ImageColumn, draw_graph, draw_grid, figure_to_array, save_figure
+from deepscm_pl.figures import (
+    GridCell,
+    ImageColumn,
+    ImageGrid,
+    draw_graph,
+    draw_grid,
+    draw_grids,
+    figure_to_array,
+    save_figure,
+)
 from deepscm_pl.graph import CausalGraph
 
 
@@ -33,9 +42,9 @@ def test_titles_labels_and_units_are_written():
     column = ImageColumn("do(thickness = 3)", torch.zeros(1, 1, 8, 8), ["thickness 3"])
     figure = draw_grid([column, column], ["test 7"], title="Counterfactuals")
     axes = figure.axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == [column.title] * 2
+    texts = [text.get_text() for text in axes.texts]
+    assert texts == ["thickness 3"] * 2 + [column.title] * 2 + ["Counterfactuals"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["test 7"]
-    assert [text.get_text() for text in axes.texts] == ["thickness 3"] * 2
     assert figure.axes[1].get_ylabel() == "change of grey level"
 
 
@@ -45,6 +54,44 @@ def test_grid_refuses_columns_that_differ():
         draw_grid(columns, ["x"])
     with pytest.raises(ValueError, match="one shape"):
         draw_grid([], [])
+
+
+def test_a_cell_without_images_is_hatched_and_the_last_row_may_be_shorter():
+    cell = GridCell([torch.zeros(1, 8, 8)], caption="age 40")
+    figure = draw_grids([ImageGrid([[cell, GridCell([])], [cell]])])
+    (axes,) = figure.axes
+    assert len(axes.images) == 2
+    (patch,) = axes.patches
+    assert patch.get_hatch()
+    assert [text.get_text() for text in axes.texts] == ["age 40", "impossible", "age 40"]
+    first, last = (image.get_extent() for image in axes.images)
+    assert first[:2] == last[:2]
+    assert patch.get_x() > first[1]
+
+
+def test_images_of_a_cell_are_named_beside_the_first_column_that_has_several():
+    image = torch.zeros(1, 1, 8, 8)
+    pair = GridCell([image[0], image[0] + 9], difference=(image[0] + 9, image[0]))
+    grid = ImageGrid([[GridCell([image[0]]), pair]], image_names=["before", "after", "change"])
+    axes, bar = draw_grids([grid], difference_label="after − before").axes
+    assert bar.get_ylabel() == "after − before"
+    alone, before, after, change = (image.get_extent() for image in axes.images)
+    names = {text.get_text(): text.get_position() for text in axes.texts}
+    for name, extent in (("before", before), ("after", after), ("change", change)):
+        assert alone[1] < names[name][0] < extent[0]
+        assert extent[3] < names[name][1] < extent[2]
+
+
+def test_axes_of_a_grid_have_labels_ticks_and_marks():
+    row = [GridCell([torch.zeros(1, 8, 8)])] * 3
+    grid = ImageGrid([row] * 2, "title", row_titles=["a", "b"], ticks=["1", "2", "3"],
+                     x_label="age (years)", y_label="dimension", marks=[0.0, 1.5])  # fmt: skip
+    first, second = draw_grids([grid, grid], panels_per_row=2).axes
+    assert (first.get_xlabel(), first.get_ylabel()) == ("age (years)", "dimension")
+    centres = first.get_xticks()
+    marks = [line.get_xdata()[0] for line in first.lines]
+    assert marks == pytest.approx([centres[0], (centres[1] + centres[2]) / 2])
+    assert first.get_position().x1 < second.get_position().x0
 
 
 def test_colour_images_stay_coloured():
