@@ -5,38 +5,23 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.callbacks.association import AssociationReport
-    from deepscm_pl.callbacks.densities import AttributeDensities, NoiseHistograms
-    from deepscm_pl.callbacks.evaluation import EvaluationReport
-    from deepscm_pl.callbacks.figure_callback import FigureCallback
-    from deepscm_pl.callbacks.images import (
-        ConditionalSampleGrid,
-        CounterfactualGrid,
-        InterventionGrid,
-        ReconstructionGrid,
-        SampleGrid,
+    from deepscm_pl.callbacks.association import AssociationReport as AssociationReport
+    from deepscm_pl.callbacks.densities import (
+        AttributeDensities as AttributeDensities,
+        NoiseHistograms as NoiseHistograms,
     )
-    from deepscm_pl.callbacks.latent_traversal import LatentTraversal
-    from deepscm_pl.runs.finite import FiniteCheck, SkipSteps
-    from deepscm_pl.runs.repeatable import RepeatableRun
-    from deepscm_pl.runs.termination import SaveOnTermination
-
-__all__ = [
-    "AssociationReport",
-    "AttributeDensities",
-    "ConditionalSampleGrid",
-    "CounterfactualGrid",
-    "EvaluationReport",
-    "FigureCallback",
-    "FiniteCheck",
-    "InterventionGrid",
-    "LatentTraversal",
-    "NoiseHistograms",
-    "ReconstructionGrid",
-    "RepeatableRun",
-    "SampleGrid",
-    "SaveOnTermination",
-    "SkipSteps",
-]
+    from deepscm_pl.callbacks.evaluation import EvaluationReport as EvaluationReport
+    from deepscm_pl.callbacks.figure_callback import FigureCallback as FigureCallback
+    from deepscm_pl.callbacks.images import (
+        ConditionalSampleGrid as ConditionalSampleGrid,
+        CounterfactualGrid as CounterfactualGrid,
+        InterventionGrid as InterventionGrid,
+        ReconstructionGrid as ReconstructionGrid,
+        SampleGrid as SampleGrid,
+    )
+    from deepscm_pl.callbacks.latent_traversal import LatentTraversal as LatentTraversal
+    from deepscm_pl.runs.finite import FiniteCheck as FiniteCheck, SkipSteps as SkipSteps
+    from deepscm_pl.runs.repeatable import RepeatableRun as RepeatableRun
+    from deepscm_pl.runs.termination import SaveOnTermination as SaveOnTermination
 
 __getattr__ = first_use(__name__)

@@ -5,68 +5,46 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.data.base import CausalDataModule, InMemoryDataset, SourceSplits, Split
-    from deepscm_pl.data.digits import DigitsDataModule
-    from deepscm_pl.data.generate import generate_brain, generate_morphomnist
-    from deepscm_pl.data.idx import read_idx, write_idx
+    from deepscm_pl.data.base import (
+        CausalDataModule as CausalDataModule,
+        InMemoryDataset as InMemoryDataset,
+        SourceSplits as SourceSplits,
+        Split as Split,
+    )
+    from deepscm_pl.data.digits import DigitsDataModule as DigitsDataModule
+    from deepscm_pl.data.generate import (
+        generate_brain as generate_brain,
+        generate_morphomnist as generate_morphomnist,
+    )
+    from deepscm_pl.data.idx import read_idx as read_idx, write_idx as write_idx
     from deepscm_pl.data.morphomnist import (
-        MorphoMNISTDataModule,
-        read_attributes,
-        write_attributes,
+        MorphoMNISTDataModule as MorphoMNISTDataModule,
+        read_attributes as read_attributes,
+        write_attributes as write_attributes,
     )
-    from deepscm_pl.data.placement import Placement
+    from deepscm_pl.data.placement import Placement as Placement
     from deepscm_pl.data.scans import (
-        BrainMRIDataModule,
-        Cache,
-        Division,
-        Preprocessing,
-        Slicing,
-        Subjects,
+        BrainMRIDataModule as BrainMRIDataModule,
+        Cache as Cache,
+        Division as Division,
+        Preprocessing as Preprocessing,
+        Slicing as Slicing,
+        Subjects as Subjects,
     )
-    from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule
-    from deepscm_pl.data.truth import measure_attributes, render_truth
+    from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule as SyntheticBrainDataModule
+    from deepscm_pl.data.truth import (
+        measure_attributes as measure_attributes,
+        render_truth as render_truth,
+    )
     from deepscm_pl.worlds import (
-        BrainWorld,
-        DigitWorld,
-        KnownWorld,
-        ThicknessIntensityFallingWorld,
-        ThicknessIntensityWorld,
-        ThicknessSlantWorld,
-        ThicknessWidthWorld,
-        known_world,
+        BrainWorld as BrainWorld,
+        DigitWorld as DigitWorld,
+        KnownWorld as KnownWorld,
+        ThicknessIntensityFallingWorld as ThicknessIntensityFallingWorld,
+        ThicknessIntensityWorld as ThicknessIntensityWorld,
+        ThicknessSlantWorld as ThicknessSlantWorld,
+        ThicknessWidthWorld as ThicknessWidthWorld,
+        known_world as known_world,
     )
-
-__all__ = [
-    "BrainMRIDataModule",
-    "BrainWorld",
-    "Cache",
-    "CausalDataModule",
-    "DigitWorld",
-    "DigitsDataModule",
-    "Division",
-    "InMemoryDataset",
-    "KnownWorld",
-    "MorphoMNISTDataModule",
-    "Placement",
-    "Preprocessing",
-    "Slicing",
-    "SourceSplits",
-    "Split",
-    "Subjects",
-    "SyntheticBrainDataModule",
-    "ThicknessIntensityFallingWorld",
-    "ThicknessIntensityWorld",
-    "ThicknessSlantWorld",
-    "ThicknessWidthWorld",
-    "generate_brain",
-    "generate_morphomnist",
-    "known_world",
-    "measure_attributes",
-    "read_attributes",
-    "read_idx",
-    "render_truth",
-    "write_attributes",
-    "write_idx",
-]
 
 __getattr__ = first_use(__name__)

@@ -6,43 +6,29 @@ from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
     from deepscm_pl.evaluation.association import (
-        AssociationRow,
-        ImportanceWeightedResult,
-        association_rows,
-        evaluate_importance_weighted_bound,
+        AssociationRow as AssociationRow,
+        ImportanceWeightedResult as ImportanceWeightedResult,
+        association_rows as association_rows,
+        evaluate_importance_weighted_bound as evaluate_importance_weighted_bound,
     )
-    from deepscm_pl.evaluation.densities import DensityResult, evaluate_densities
-    from deepscm_pl.evaluation.estimate import Estimate
-    from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
-    from deepscm_pl.evaluation.results import CounterfactualResult
+    from deepscm_pl.evaluation.densities import (
+        DensityResult as DensityResult,
+        evaluate_densities as evaluate_densities,
+    )
+    from deepscm_pl.evaluation.estimate import Estimate as Estimate
+    from deepscm_pl.evaluation.noise import (
+        NoiseResult as NoiseResult,
+        evaluate_noise as evaluate_noise,
+    )
+    from deepscm_pl.evaluation.results import CounterfactualResult as CounterfactualResult
     from deepscm_pl.evaluation.run import (
-        Evaluation,
-        EvaluationSettings,
-        check_density_values,
-        check_questions,
-        check_settings,
-        evaluate,
+        Evaluation as Evaluation,
+        EvaluationSettings as EvaluationSettings,
+        check_density_values as check_density_values,
+        check_questions as check_questions,
+        check_settings as check_settings,
+        evaluate as evaluate,
     )
-    from deepscm_pl.evaluation.subject import Subject
-
-__all__ = [
-    "AssociationRow",
-    "CounterfactualResult",
-    "DensityResult",
-    "Estimate",
-    "Evaluation",
-    "EvaluationSettings",
-    "ImportanceWeightedResult",
-    "NoiseResult",
-    "Subject",
-    "association_rows",
-    "check_density_values",
-    "check_questions",
-    "check_settings",
-    "evaluate",
-    "evaluate_densities",
-    "evaluate_importance_weighted_bound",
-    "evaluate_noise",
-]
+    from deepscm_pl.evaluation.subject import Subject as Subject
 
 __getattr__ = first_use(__name__)

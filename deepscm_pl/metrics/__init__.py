@@ -11,27 +11,23 @@ from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
     from deepscm_pl.metrics.axioms import (
-        Composition,
-        IdentityPreservation,
-        Minimality,
-        Reversibility,
+        Composition as Composition,
+        IdentityPreservation as IdentityPreservation,
+        Minimality as Minimality,
+        Reversibility as Reversibility,
     )
-    from deepscm_pl.metrics.calibration import IntervalCoverage, NoiseCalibration
-    from deepscm_pl.metrics.ground_truth import Effectiveness, GroundTruthError
-    from deepscm_pl.metrics.statistics import PerImageMetric, PerImageStatistics, Statistic
-
-__all__ = [
-    "Composition",
-    "Effectiveness",
-    "GroundTruthError",
-    "IdentityPreservation",
-    "IntervalCoverage",
-    "Minimality",
-    "NoiseCalibration",
-    "PerImageMetric",
-    "PerImageStatistics",
-    "Reversibility",
-    "Statistic",
-]
+    from deepscm_pl.metrics.calibration import (
+        IntervalCoverage as IntervalCoverage,
+        NoiseCalibration as NoiseCalibration,
+    )
+    from deepscm_pl.metrics.ground_truth import (
+        Effectiveness as Effectiveness,
+        GroundTruthError as GroundTruthError,
+    )
+    from deepscm_pl.metrics.statistics import (
+        PerImageMetric as PerImageMetric,
+        PerImageStatistics as PerImageStatistics,
+        Statistic as Statistic,
+    )
 
 __getattr__ = first_use(__name__)

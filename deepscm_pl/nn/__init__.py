@@ -5,33 +5,24 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.nn.classifier import ResidualClassifier
+    from deepscm_pl.nn.classifier import ResidualClassifier as ResidualClassifier
     from deepscm_pl.nn.convolutional import (
-        ConvolutionalConditioner,
-        ConvolutionalDecoder,
-        ConvolutionalEncoder,
-        PyramidDecoder,
-        PyramidEncoder,
+        ConvolutionalConditioner as ConvolutionalConditioner,
+        ConvolutionalDecoder as ConvolutionalDecoder,
+        ConvolutionalEncoder as ConvolutionalEncoder,
+        PyramidDecoder as PyramidDecoder,
+        PyramidEncoder as PyramidEncoder,
     )
-    from deepscm_pl.nn.layers import Features, ParameterNetwork, call_in_precision
-    from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
-    from deepscm_pl.nn.template import Overlay, TemplateDecoder
-
-__all__ = [
-    "ConvolutionalConditioner",
-    "ConvolutionalDecoder",
-    "ConvolutionalEncoder",
-    "Features",
-    "Overlay",
-    "ParameterNetwork",
-    "PyramidDecoder",
-    "PyramidEncoder",
-    "ResidualBlock",
-    "ResidualClassifier",
-    "ResidualDecoder",
-    "ResidualEncoder",
-    "TemplateDecoder",
-    "call_in_precision",
-]
+    from deepscm_pl.nn.layers import (
+        Features as Features,
+        ParameterNetwork as ParameterNetwork,
+        call_in_precision as call_in_precision,
+    )
+    from deepscm_pl.nn.modulated import (
+        ResidualBlock as ResidualBlock,
+        ResidualDecoder as ResidualDecoder,
+        ResidualEncoder as ResidualEncoder,
+    )
+    from deepscm_pl.nn.template import Overlay as Overlay, TemplateDecoder as TemplateDecoder
 
 __getattr__ = first_use(__name__)

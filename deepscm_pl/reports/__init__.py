@@ -5,24 +5,14 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.reports.densities import draw_densities
-    from deepscm_pl.reports.examples import draw_examples
+    from deepscm_pl.reports.densities import draw_densities as draw_densities
+    from deepscm_pl.reports.examples import draw_examples as draw_examples
     from deepscm_pl.reports.pictures import (
-        draw_coverage,
-        draw_errors,
-        draw_noise_results,
-        has_coverage,
+        draw_coverage as draw_coverage,
+        draw_errors as draw_errors,
+        draw_noise_results as draw_noise_results,
+        has_coverage as has_coverage,
     )
-    from deepscm_pl.reports.report import Report
-
-__all__ = [
-    "Report",
-    "draw_coverage",
-    "draw_densities",
-    "draw_errors",
-    "draw_examples",
-    "draw_noise_results",
-    "has_coverage",
-]
+    from deepscm_pl.reports.report import Report as Report
 
 __getattr__ = first_use(__name__)

@@ -5,32 +5,22 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.metrics.functional.coverage import RankInterval, rank_interval, widest_level
+    from deepscm_pl.metrics.functional.coverage import (
+        RankInterval as RankInterval,
+        rank_interval as rank_interval,
+        widest_level as widest_level,
+    )
     from deepscm_pl.metrics.functional.distances import (
-        KolmogorovSmirnov,
-        kolmogorov_smirnov,
-        pearson_correlation,
-        wasserstein_distance,
+        KolmogorovSmirnov as KolmogorovSmirnov,
+        kolmogorov_smirnov as kolmogorov_smirnov,
+        pearson_correlation as pearson_correlation,
+        wasserstein_distance as wasserstein_distance,
     )
     from deepscm_pl.metrics.functional.image import (
-        bits_per_dimension,
-        mean_absolute_error,
-        peak_signal_to_noise_ratio,
-        structural_similarity,
+        bits_per_dimension as bits_per_dimension,
+        mean_absolute_error as mean_absolute_error,
+        peak_signal_to_noise_ratio as peak_signal_to_noise_ratio,
+        structural_similarity as structural_similarity,
     )
-
-__all__ = [
-    "KolmogorovSmirnov",
-    "RankInterval",
-    "bits_per_dimension",
-    "kolmogorov_smirnov",
-    "mean_absolute_error",
-    "peak_signal_to_noise_ratio",
-    "pearson_correlation",
-    "rank_interval",
-    "structural_similarity",
-    "wasserstein_distance",
-    "widest_level",
-]
 
 __getattr__ = first_use(__name__)
