@@ -22,6 +22,7 @@ _MODULES = {
     "phantom": "worlds.heads",
     "data.worlds": "worlds",
     "evaluation.pictures": "reports",
+    "evaluation.subject": "evaluation.model_on_data",
     "figures.matrix": "figures.grid",
     "training.checkpoint": "checkpoints.loading",
     "training.export": "checkpoints.export",
@@ -31,6 +32,7 @@ _MODULES = {
 _NAMES = {
     "transforms.Composition": "transforms.ComposedBijection",
     "evaluation.Report": "reports.Report",
+    "evaluation.Subject": "evaluation.ModelOnData",
     "evaluation.pictures.draw_noise": "reports.draw_noise_results",
     "figures.draw_densities": "figures.draw_marginal_densities",
     "reports.draw_noise": "reports.draw_noise_results",

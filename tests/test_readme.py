@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule
 
 from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.data import BrainWorld, known_world
-from deepscm_pl.evaluation import Subject, check_density_values, check_questions
+from deepscm_pl.evaluation import ModelOnData, check_density_values, check_questions
 from deepscm_pl.training import DeepSCM
 
 ROOT = Path(__file__).parent.parent
@@ -96,14 +96,14 @@ def test_questions_of_experiments_fit_their_model_and_world(path):
     settings = settings_of(path)
     name = Path(settings["data"]["init_args"]["root"]).name
     world = known_world("thickness-intensity" if name == "morphomnist" else name)
-    subject = Subject(model_of(settings).scm, {}, world, None)
+    model = ModelOnData(model_of(settings).scm, {}, world, None)
     asked = settings["evaluation"]
-    dos = [question.do for question in check_questions(subject, asked["interventions"])]
+    dos = [question.do for question in check_questions(model, asked["interventions"])]
     for attributes in ([each] for each in world.attributes):
         assert sum(list(do) == attributes for do in dos) > 1
     assert sum(set(do) == set(world.attributes) for do in dos) > 1
     assert any(callable(value) for do in dos for value in do.values())
-    check_density_values(subject, asked["density_values"])
+    check_density_values(model, asked["density_values"])
     assert set(asked["density_values"]) == set(world.attributes)
 
 
@@ -117,13 +117,13 @@ def test_questions_of_brain_experiments_fit_their_model_and_world(path):
     model = model_of(settings)
     world = BrainWorld(*model.scm["image"].domain.shape[1:])
     asked = settings["evaluation"]
-    subject = Subject(model.scm, {}, world, None)
-    dos = [question.do for question in check_questions(subject, asked["interventions"])]
+    model = ModelOnData(model.scm, {}, world, None)
+    dos = [question.do for question in check_questions(model, asked["interventions"])]
     for attribute in world.attributes:
         assert sum(list(do) == [attribute] for do in dos) > 1
     assert any(len(do) > 1 for do in dos)
     assert any(callable(value) for do in dos for value in do.values())
-    check_density_values(subject, asked["density_values"])
+    check_density_values(model, asked["density_values"])
     assert set(asked["density_values"]) == set(world.attributes)
     if settings["data"]["class_path"].endswith("SyntheticBrainDataModule"):
         drawn = settings["data"]["init_args"].get("shape", [64, 64])

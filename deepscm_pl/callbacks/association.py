@@ -15,7 +15,7 @@ from deepscm_pl.escaping import as_json
 from deepscm_pl.evaluation import (
     AssociationRow,
     Estimate,
-    Subject,
+    ModelOnData,
     association_rows,
     evaluate_importance_weighted_bound,
 )
@@ -100,7 +100,7 @@ class AssociationReport(pl.Callback):
             return
         scm: Any = pl_module.scm
         association_rows(scm.graph, scm.image_variables, {}, self.reference)
-        self._subject(trainer, pl_module)
+        self._model_on_data(trainer, pl_module)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -184,18 +184,20 @@ class AssociationReport(pl.Callback):
     def _importance_weighted(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> dict[str, Estimate]:
-        subject = self._subject(trainer, pl_module)
-        if subject is None:
+        model = self._model_on_data(trainer, pl_module)
+        if model is None:
             return {}
         with trainer.precision_plugin.forward_context():
             return evaluate_importance_weighted_bound(
-                subject,
+                model,
                 self.num_importance_samples,
                 seed=self.seed,
                 progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
             ).quantities
 
-    def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
+    def _model_on_data(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> ModelOnData | None:
         """Return the rows for the importance-weighted bound, or None if it is omitted."""
         data: Any = getattr(trainer, "datamodule", None)
         scm: Any = pl_module.scm
@@ -207,7 +209,7 @@ class AssociationReport(pl.Callback):
         available = len(data.variables("test")["index"])
         rows = self.importance_rows
         chosen = min(_IMPORTANCE_ROWS, available) if rows is None else rows
-        return Subject.of(scm, data, chosen, least=1)
+        return ModelOnData.of(scm, data, chosen, least=1)
 
 
 def _is_quick(trainer: pl.Trainer) -> bool:

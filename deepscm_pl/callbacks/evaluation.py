@@ -14,7 +14,7 @@ from deepscm_pl.callbacks.association import AssociationReport
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
-from deepscm_pl.evaluation import EvaluationSettings, Subject, check_settings, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, check_settings, evaluate
 from deepscm_pl.evaluation.counterfactuals import Classifier
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.tables import print_table
@@ -86,10 +86,10 @@ class EvaluationReport(pl.Callback):
         for report in _callbacks(trainer):
             if isinstance(report, AssociationReport):
                 report.importance_enabled = self.enabled
-        subject = self._subject(trainer, pl_module)
-        if subject is None:
+        model = self._model_on_data(trainer, pl_module)
+        if model is None:
             return
-        check_settings(subject, self.settings)
+        check_settings(model, self.settings)
         if self.predictor is not None and self.classifier is None:
             raise ValueError(
                 f"predictor: {self.predictor} is not loaded; set the attribute classifier of the "
@@ -108,17 +108,17 @@ class EvaluationReport(pl.Callback):
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate, print, write and log."""
         folder = run_folder(trainer) / "evaluation"
-        subject = self._subject(trainer, pl_module)
-        if subject is None:
+        model = self._model_on_data(trainer, pl_module)
+        if model is None:
             return
         with others_wait():
             if trainer.is_global_zero:
-                self._report(trainer, pl_module, subject, folder)
+                self._report(trainer, pl_module, model, folder)
 
     def _report(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, subject: Subject, folder: Path
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, model: ModelOnData, folder: Path
     ) -> None:
-        report = self.report = self._evaluate(trainer, subject)
+        report = self.report = self._evaluate(trainer, model)
         self.written += [path for path in report.write(folder) if path.suffix in (".json", ".md")]
         print(f"Evaluated: {report.rows}.")
         for name, table in report.tables.items():
@@ -131,28 +131,30 @@ class EvaluationReport(pl.Callback):
             if isinstance(logger, TensorBoardLogger):
                 _log(report, logger, dict(pl_module.hparams), step)
 
-    def _evaluate(self, trainer: pl.Trainer, subject: Subject) -> Report:
+    def _evaluate(self, trainer: pl.Trainer, model: ModelOnData) -> Report:
         with trainer.precision_plugin.forward_context():
             found = evaluate(
-                subject,
+                model,
                 self.settings,
                 self.classifier,
                 progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
                 cache_dir=self.cache_dir,
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
-        origin = {"graph": str(subject.scm.graph), **describe_origin(trainer)}
+        origin = {"graph": str(model.scm.graph), **describe_origin(trainer)}
         rows = tables[0].rows if tables else []
         name = tables[0].reference_name if tables else "reference"
-        return Report(subject, found, rows, origin, name)
+        return Report(model, found, rows, origin, name)
 
-    def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Subject | None:
+    def _model_on_data(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> ModelOnData | None:
         data: Any = getattr(trainer, "datamodule", None)
         quick: Any = getattr(trainer, "fast_dev_run", False)
         if not self.enabled or quick or not isinstance(data, CausalDataModule):
             return None
         scm: Any = pl_module.scm
-        return Subject.of(scm, data, self.rows)
+        return ModelOnData.of(scm, data, self.rows)
 
 
 def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:

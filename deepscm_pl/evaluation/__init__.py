@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         evaluate_densities as evaluate_densities,
     )
     from deepscm_pl.evaluation.estimate import Estimate as Estimate
+    from deepscm_pl.evaluation.model_on_data import ModelOnData as ModelOnData
     from deepscm_pl.evaluation.noise import (
         NoiseResult as NoiseResult,
         evaluate_noise as evaluate_noise,
@@ -29,6 +30,5 @@ if TYPE_CHECKING:
         check_settings as check_settings,
         evaluate as evaluate,
     )
-    from deepscm_pl.evaluation.subject import Subject as Subject
 
 __getattr__ = first_use(__name__)

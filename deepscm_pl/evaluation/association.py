@@ -15,7 +15,7 @@ from deepscm_pl.evaluation.estimate import (
     estimates_of,
     on_one_process,
 )
-from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics import PerImageStatistics
 from deepscm_pl.metrics.functional import bits_per_dimension
@@ -61,7 +61,7 @@ class ImportanceWeightedResult(Quantities):
 
 
 def evaluate_importance_weighted_bound(
-    subject: Subject,
+    model: ModelOnData,
     num_samples: int = 100,
     batch_size: int = 256,
     seed: int = 0,
@@ -72,7 +72,7 @@ def evaluate_importance_weighted_bound(
     See Burda et al. 2016, arXiv:1509.00519. Memory does not grow with the number of samples.
 
     Args:
-        subject: The model and the rows.
+        model: The model and the rows.
         num_samples: K, draws of the latents.
         batch_size: Rows in each batch.
         seed: Random seed; the state of torch's generators is restored.
@@ -81,7 +81,7 @@ def evaluate_importance_weighted_bound(
     Raises:
         ValueError: If ``num_samples`` is less than 1.
     """
-    scm, images = subject.scm, subject.scm.image_variables
+    scm, images = model.scm, model.scm.image_variables
     device = scm.fitted.device
     kinds = {"bound": scm.graph.nodes, "gap": images, "bits": images}
     names = [f"{kind}/{name}" for kind, variables in kinds.items() for name in variables]
@@ -89,11 +89,11 @@ def evaluate_importance_weighted_bound(
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.inference_mode(),
-        tqdm(total=len(subject), unit="image", desc=f"K = {num_samples}", disable=not progress)
+        tqdm(total=len(model), unit="image", desc=f"K = {num_samples}", disable=not progress)
         as bar,
     ):  # fmt: skip
         torch.manual_seed(seed)
-        for _, values in subject.batches(0, len(subject), batch_size):
+        for _, values in model.batches(0, len(model), batch_size):
             found = scm.importance_weighted_bound(values, num_samples)
             size = len(found.bound)
             batch = {f"bound/{name}": value for name, value in found.bounds.items()}
@@ -104,7 +104,7 @@ def evaluate_importance_weighted_bound(
                 batch[f"bits/{name}"] = bits_per_dimension(found.bounds[name], features)
             statistics.update({name: value.expand(size) for name, value in batch.items()})
             bar.update(size)
-    estimates = estimates_of(statistics.compute(), len(subject))
+    estimates = estimates_of(statistics.compute(), len(model))
     bounds, gaps, bits = (
         {name: estimates[f"{kind}/{name}"] for name in variables}
         for kind, variables in kinds.items()

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from deepscm_pl.data import measure_attributes, render_truth
 from deepscm_pl.evaluation.estimate import Estimate, estimates_of, on_one_process
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Answer, Question, answer, true_attributes
 from deepscm_pl.evaluation.results import (
     ChangeEstimates,
@@ -27,7 +28,6 @@ from deepscm_pl.evaluation.results import (
     ImageErrors,
     MeasurementErrors,
 )
-from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import (
     Effectiveness,
     GroundTruthError,
@@ -73,7 +73,7 @@ class Truth:
 
 
 def true_counterfactuals(
-    subject: Subject,
+    model: ModelOnData,
     questions: Sequence[Question],
     detail_rows: int,
     workers: int | None = None,
@@ -86,13 +86,13 @@ def true_counterfactuals(
         ValueError: If the world or the originals are missing, or the originals do not belong to the
             images.
     """
-    world, originals = subject.world, subject.originals
+    world, originals = model.world, model.originals
     if world is None or originals is None:
-        raise ValueError("subject: expected a world and originals, but there are none.")
-    check_originals(subject)
+        raise ValueError("model: expected a world and originals, but there are none.")
+    check_originals(model)
     truths = []
     for question in questions:
-        attributes, possible = true_attributes(subject, question)
+        attributes, possible = true_attributes(model, question)
         images = render_truth(world, originals, attributes, workers, progress, cache_dir)
         # Originals with the attributes of the previous row: if all rows have equal attributes,
         # shapes (which depend on attributes) equal those of the truth.
@@ -111,14 +111,14 @@ def true_counterfactuals(
     return truths
 
 
-def check_originals(subject: Subject, rows: int = 32) -> None:
+def check_originals(model: ModelOnData, rows: int = 32) -> None:
     """Raise ValueError unless the first ``rows`` originals, once rendered, resemble the images."""
-    world, originals = subject.world, subject.originals
+    world, originals = model.world, model.originals
     if world is None or originals is None:
         return
-    columns = {name: column[:rows] for name, column in subject.columns().items()}
+    columns = {name: column[:rows] for name, column in model.columns().items()}
     drawn = torch.from_numpy(world.render(originals[:rows], columns)).double()
-    images = subject.variables[subject.scm.image_variables[0]][:rows, 0].double()
+    images = model.variables[model.scm.image_variables[0]][:rows, 0].double()
     error = (drawn - images).abs().mean().item()
     if error > _MAX_MISMATCH:
         raise ValueError(
@@ -129,7 +129,7 @@ def check_originals(subject: Subject, rows: int = 32) -> None:
 
 
 def evaluate_counterfactuals(
-    subject: Subject,
+    model: ModelOnData,
     questions: Sequence[Question],
     truths: Sequence[Truth] | None,
     num_particles: int,
@@ -147,17 +147,15 @@ def evaluate_counterfactuals(
     """
     levels = [level for level in _COVERAGE_LEVELS if level <= widest_level(num_particles)]
     meters = [
-        _Meter(subject, question, None if truths is None else truths[k], classifier, levels)
+        _Meter(model, question, None if truths is None else truths[k], classifier, levels)
         for k, question in enumerate(questions)
     ]
-    parts = ((num_particles, 0, detail_rows), (1, detail_rows, len(subject)))
-    with tqdm(
-        total=len(subject), unit="image", desc="counterfactuals", disable=not progress
-    ) as bar:
+    parts = ((num_particles, 0, detail_rows), (1, detail_rows, len(model)))
+    with tqdm(total=len(model), unit="image", desc="counterfactuals", disable=not progress) as bar:
         for part, (particles, start, stop) in enumerate(parts):
-            for first, factual in subject.batches(start, stop, batch_size):
-                answers = answer(subject.scm, factual, questions, particles)
-                image = factual[subject.scm.image_variables[0]]
+            for first, factual in model.batches(start, stop, batch_size):
+                answers = answer(model.scm, factual, questions, particles)
+                image = factual[model.scm.image_variables[0]]
                 classes = None if classifier is None else classifier(image)
                 for meter, each in zip(meters, answers, strict=True):
                     meter.update(first, factual, each, part == 0, classes)
@@ -170,29 +168,29 @@ class _Meter:
 
     def __init__(
         self,
-        subject: Subject,
+        model: ModelOnData,
         question: Question,
         truth: Truth | None,
         classifier: Classifier | None,
         levels: Sequence[float],
     ) -> None:
-        self.subject, self.question, self.truth = subject, question, truth
+        self.model, self.question, self.truth = model, question, truth
         self.classifier = classifier
-        self.image = subject.scm.image_variables[0]
-        device = subject.scm.fitted.device
+        self.image = model.scm.image_variables[0]
+        device = model.scm.fitted.device
         self.error = on_one_process(GroundTruthError(), device)
         self.detailed_error = on_one_process(GroundTruthError(strangers=False), device)
         self.minimality = on_one_process(Minimality(), device)
         self.coverage = on_one_process(IntervalCoverage(levels), device) if levels else None
         self.identity = on_one_process(IdentityPreservation(), device)
         self.true_identity = on_one_process(IdentityPreservation(), device)
-        self.followers = _followers(subject, question)
+        self.followers = _followers(model, question)
         self.attribute_error = (
             on_one_process(PerImageStatistics(self.followers), device) if self.followers else None
         )
         self.possible: list[Tensor] = []
         self.images: list[Tensor] = []
-        self.attributes: dict[str, list[Tensor]] = {name: [] for name in subject.measured}
+        self.attributes: dict[str, list[Tensor]] = {name: [] for name in model.measured}
         self.detail_rows = 0
 
     def update(
@@ -289,7 +287,7 @@ class _Meter:
     def _effectiveness(
         self, truth: Truth, possible: Tensor, workers: int | None, progress: bool
     ) -> dict[str, EffectivenessEstimates]:
-        world = self.subject.world
+        world = self.model.world
         if world is None:
             return {}
         images = torch.cat(self.images)[:, 0].numpy()
@@ -311,12 +309,12 @@ class _Meter:
         return results
 
 
-def _followers(subject: Subject, question: Question) -> list[str]:
+def _followers(model: ModelOnData, question: Question) -> list[str]:
     """Attributes that follow the intervention in the graph of the model or of the world."""
-    changed = subject.scm.graph.descendants(*question.do)
-    if subject.world is not None:
-        changed = changed | subject.world.graph.descendants(*question.do)
-    return [n for n in subject.attributes if n in changed - question.do.keys()]
+    changed = model.scm.graph.descendants(*question.do)
+    if model.world is not None:
+        changed = changed | model.world.graph.descendants(*question.do)
+    return [n for n in model.attributes if n in changed - question.do.keys()]
 
 
 def _image_errors(estimates: Mapping[str, Estimate]) -> ImageErrors:

@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.evaluation.estimate import Estimate, estimates_of, on_one_process
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Question, answer
-from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.metrics import Composition, Reversibility
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -26,7 +26,7 @@ _Step: TypeAlias = Callable[
 
 
 def evaluate_composition(
-    subject: Subject,
+    model: ModelOnData,
     rows: int,
     repetitions: Sequence[int] = (1, 10),
     batch_size: int = 256,
@@ -41,11 +41,11 @@ def evaluate_composition(
     """
     with tqdm(total=rows, unit="image", desc="composition", disable=not progress) as bar:
         metric = Composition(repetitions)
-        return _repeated_errors(subject, metric, _null, rows, batch_size, bar.update)
+        return _repeated_errors(model, metric, _null, rows, batch_size, bar.update)
 
 
 def evaluate_reversibility(
-    subject: Subject,
+    model: ModelOnData,
     questions: Sequence[Question],
     rows: int,
     repetitions: Sequence[int] = (1, 10),
@@ -64,7 +64,7 @@ def evaluate_reversibility(
     with tqdm(total=total, unit="image", desc="reversibility", disable=not progress) as bar:
         return [
             _repeated_errors(
-                subject,
+                model,
                 Reversibility(repetitions),
                 partial(_cycle, question),
                 rows,
@@ -76,17 +76,17 @@ def evaluate_reversibility(
 
 
 def _repeated_errors(
-    subject: Subject,
+    model: ModelOnData,
     metric: Composition | Reversibility,
     step: _Step,
     rows: int,
     batch_size: int,
     advance: Callable[[int], object],
 ) -> dict[int, Estimate]:
-    scm, image = subject.scm, subject.scm.image_variables[0]
+    scm, image = model.scm, model.scm.image_variables[0]
     metric = on_one_process(metric, scm.fitted.device)
     counted = 0
-    for _, factual in subject.batches(0, rows, batch_size):
+    for _, factual in model.batches(0, rows, batch_size):
         after, kept = _repeat(scm, factual, metric.repetitions, step)
         if bool(kept.any()):
             images = {k: values[image][kept][None] for k, values in after.items()}

@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.data import KnownWorld
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import typical_values
-from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.metrics.functional import wasserstein_distance
 from deepscm_pl.numerals import format_number
@@ -159,7 +159,7 @@ class DensityResult:
 
 
 def evaluate_densities(
-    subject: Subject,
+    model: ModelOnData,
     values: Mapping[str, list[float]] | None = None,
     size: int = 10_000,
     seed: int = 0,
@@ -175,7 +175,7 @@ def evaluate_densities(
     the model is used, where p(t | do(i)) equals p(t) by construction and is omitted.
 
     Args:
-        subject: The model, and the world if known.
+        model: The model, and the world if known.
         values: Values to set or observe for each variable; quantiles of the test split by default.
         size: M, draws for each density.
         seed: Seed of the world's draws; the model uses torch's generator.
@@ -184,9 +184,9 @@ def evaluate_densities(
     Raises:
         ValueError: If a value is impossible in the model or the world.
     """
-    world = subject.world
-    graph = subject.scm.graph if world is None else world.graph
-    chosen = {name: _values(subject, name, values or {}) for name in subject.distributed}
+    world = model.world
+    graph = model.scm.graph if world is None else world.graph
+    chosen = {name: _values(model, name, values or {}) for name in model.distributed}
     queries = list(_queries(graph, chosen))
     if world is None:
         queries = [
@@ -197,10 +197,10 @@ def evaluate_densities(
     if not queries:
         return []
     generator = np.random.default_rng(seed)
-    model = _Sampler(subject.scm.restrict(subject.distributed), size)
+    sampler = _Sampler(model.scm.restrict(model.distributed), size)
     worlds = [] if world is None else [_world(world, size, generator) for _ in range(2)]
     return [
-        _compare(subject, each, model, worlds)
+        _compare(model, each, sampler, worlds)
         for each in tqdm(queries, unit="density", desc="densities", disable=not progress)
     ]
 
@@ -226,11 +226,11 @@ def _queries(graph: CausalGraph, values: Mapping[str, list[float]]) -> Iterator[
                 yield _Query(effect, dict(zip(roots, chosen, strict=True)), False)
 
 
-def _values(subject: Subject, name: str, values: Mapping[str, list[float]]) -> list[float]:
+def _values(model: ModelOnData, name: str, values: Mapping[str, list[float]]) -> list[float]:
     if values.get(name):
         return list(values[name])
     # A column with many equal values has equal quantiles.
-    return list(dict.fromkeys(typical_values(subject, name, _QUANTILES)))
+    return list(dict.fromkeys(typical_values(model, name, _QUANTILES)))
 
 
 class _Sampler:
@@ -265,10 +265,10 @@ def _world(world: KnownWorld, size: int, generator: np.random.Generator) -> _Sam
 
 
 def _compare(
-    subject: Subject, query: _Query, model: _Sampler, worlds: Sequence[_Sampler]
+    model: ModelOnData, query: _Query, sampler: _Sampler, worlds: Sequence[_Sampler]
 ) -> DensityResult:
-    drawn = _possible_draws(query, model, "model")
-    variables = subject.scm.variables
+    drawn = _possible_draws(query, sampler, "model")
+    variables = model.scm.variables
     result = DensityResult(query.variable, query.given, query.done, drawn, variables=variables)
     if not worlds:
         return result

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.evaluation.counterfactuals import Truth
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Question, answer
-from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.figures import captions
 
 __all__ = ["Example", "describe_rows", "take_examples"]
@@ -34,21 +34,21 @@ class Example:
     possible: Tensor
 
 
-def describe_rows(subject: Subject, rows: int) -> list[str]:
+def describe_rows(model: ModelOnData, rows: int) -> list[str]:
     """Describe each of the first ``rows`` rows by its index and scalar variables, line by line."""
-    values = {name: subject.variables[name][:rows] for name in subject.scalars}
-    described = captions(subject.scm, values) or [""] * rows
+    values = {name: model.variables[name][:rows] for name in model.scalars}
+    described = captions(model.scm, values) or [""] * rows
     return [f"test {row}\n{text}".rstrip() for row, text in enumerate(described)]
 
 
 def take_examples(
-    subject: Subject, questions: Sequence[Question], truths: Sequence[Truth] | None, rows: int
+    model: ModelOnData, questions: Sequence[Question], truths: Sequence[Truth] | None, rows: int
 ) -> list[Example]:
     """Return the first ``rows`` factual images, then a single draw of every counterfactual."""
-    image = subject.scm.image_variables[0]
-    factual = subject.rows(0, rows)
+    image = model.scm.image_variables[0]
+    factual = model.rows(0, rows)
     examples = [Example("factual", factual[image].cpu(), None, torch.ones(rows, dtype=torch.bool))]
-    for k, answered in enumerate(answer(subject.scm, factual, questions, 1)):
+    for k, answered in enumerate(answer(model.scm, factual, questions, 1)):
         possible = answered.possible.cpu()
         if truths is not None:
             possible = possible & truths[k].possible[:rows]

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.evaluation.estimate import Quantities, by_key, on_one_process
-from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.metrics import NoiseCalibration
 
 __all__ = ["NoiseResult", "NoiseStatistics", "evaluate_noise"]
@@ -57,7 +57,7 @@ class NoiseResult:
 
 
 def evaluate_noise(
-    subject: Subject, detail_rows: int, batch_size: int = 256, progress: bool = True
+    model: ModelOnData, detail_rows: int, batch_size: int = 256, progress: bool = True
 ) -> list[NoiseResult]:
     """Compare one draw of the abducted noise of every variable with its prior N(0, 1).
 
@@ -66,21 +66,21 @@ def evaluate_noise(
     the parents in the graphs of the model and of the known world, so that an edge missing in the
     model shows.
     """
-    scalars = subject.scalars
-    others = tuple(name for name in subject.scm.graph.nodes if name not in scalars)
-    noise = _collect(subject, scalars, len(subject), batch_size, progress)
-    noise |= _collect(subject, others, detail_rows, batch_size, progress)
-    return [_result(subject, name, part, value) for (name, part), value in noise.items()]
+    scalars = model.scalars
+    others = tuple(name for name in model.scm.graph.nodes if name not in scalars)
+    noise = _collect(model, scalars, len(model), batch_size, progress)
+    noise |= _collect(model, others, detail_rows, batch_size, progress)
+    return [_result(model, name, part, value) for (name, part), value in noise.items()]
 
 
 def _collect(
-    subject: Subject, names: tuple[str, ...], rows: int, batch_size: int, progress: bool
+    model: ModelOnData, names: tuple[str, ...], rows: int, batch_size: int, progress: bool
 ) -> dict[tuple[str, str], Tensor]:
     """Noise ``(rows, *event)`` of some variables, by variable and part."""
     collected: dict[tuple[str, str], list[Tensor]] = {}
-    scm = subject.scm
+    scm = model.scm
     with tqdm(total=rows, unit="image", desc="noise", disable=not progress or not names) as bar:
-        for _, factual in subject.batches(0, rows if names else 0, batch_size):
+        for _, factual in model.batches(0, rows if names else 0, batch_size):
             for name in names:
                 parents = {parent: factual[parent] for parent in scm.graph.parents[name]}
                 noise = scm[name].abduct(scm[name].dequantise(factual[name]), parents)
@@ -90,18 +90,18 @@ def _collect(
     return {key: torch.cat(parts) for key, parts in collected.items()}
 
 
-def _result(subject: Subject, name: str, part: str, noise: Tensor) -> NoiseResult:
-    causes = set(subject.scm.graph.parents[name])
-    if subject.world is not None and name in subject.world.graph:
-        causes |= set(subject.world.graph.parents[name])
-    parents = tuple(cause for cause in subject.scalars if cause in causes)
-    independent = subject.independent_rows(len(noise))
+def _result(model: ModelOnData, name: str, part: str, noise: Tensor) -> NoiseResult:
+    causes = set(model.scm.graph.parents[name])
+    if model.world is not None and name in model.world.graph:
+        causes |= set(model.world.graph.parents[name])
+    parents = tuple(cause for cause in model.scalars if cause in causes)
+    independent = model.independent_rows(len(noise))
     flat = noise.flatten(1)[independent]
     finite = torch.isfinite(flat).all(dim=1)
     rows, statistics = int(finite.sum()), NoiseStatistics()
     if rows > 1:
         metric = on_one_process(NoiseCalibration(parents), flat.device)
-        values = {cause: subject.variables[cause].cpu()[independent][finite] for cause in parents}
+        values = {cause: model.variables[cause].cpu()[independent][finite] for cause in parents}
         metric.update(flat[finite], values)
         found = metric.compute()
         statistics = NoiseStatistics(

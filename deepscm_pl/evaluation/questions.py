@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variable
@@ -62,18 +62,18 @@ class Question:
         """Title in tables and figures, such as ``do(thickness + 1)``."""
         return format_do(self.do, self.variables)
 
-    def check(self, subject: Subject) -> None:
+    def check(self, model: ModelOnData) -> None:
         """Raise ValueError unless the intervention is possible in the model and the world."""
-        subject.scm.act(self.do)
+        model.scm.act(self.do)
         for name in self.do:
-            if name in subject.scm.image_variables:
+            if name in model.scm.image_variables:
                 raise ValueError(f"do: {name} is an image; intervene on what causes it.")
-            if subject.world is not None and name not in subject.world.attributes:
+            if model.world is not None and name not in model.world.attributes:
                 raise ValueError(
-                    f"do: the world {subject.world.name} has no attribute {name!r}, so there is no "
-                    f"truth to compare with; intervene on {', '.join(subject.attributes)}."
+                    f"do: the world {model.world.name} has no attribute {name!r}, so there is no "
+                    f"truth to compare with; intervene on {', '.join(model.attributes)}."
                 )
-            check_possible(subject, name, self.do[name])
+            check_possible(model, name, self.do[name])
 
 
 @dataclass(frozen=True)
@@ -89,42 +89,42 @@ class Answer:
     possible: Tensor
 
 
-def default_questions(subject: Subject) -> list[Question]:
+def default_questions(model: ModelOnData) -> list[Question]:
     """Set every cause of an image to a low and a high quantile, or to each category.
 
     Causes in the known world count, whether or not they are causes in the model.
     """
-    causes = subject.scm.graph.ancestors(*subject.scm.image_variables) & set(subject.scalars)
-    known = causes if subject.world is None else set(subject.attributes)
+    causes = model.scm.graph.ancestors(*model.scm.image_variables) & set(model.scalars)
+    known = causes if model.world is None else set(model.attributes)
     questions = []
-    for name in (name for name in subject.scalars if name in known):
-        classes = subject.scm.variables[name].classes
-        for value in typical_values(subject, name, _DEFAULT_QUANTILES):
+    for name in (name for name in model.scalars if name in known):
+        classes = model.scm.variables[name].classes
+        for value in typical_values(model, name, _DEFAULT_QUANTILES):
             text = classes[int(value)] if classes else np.format_float_positional(value, trim="-")
-            questions.append(Question(f"{name}={text}", subject.scm.variables))
+            questions.append(Question(f"{name}={text}", model.scm.variables))
     return questions
 
 
-def typical_values(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:
+def typical_values(model: ModelOnData, name: str, levels: Sequence[float]) -> list[float]:
     """Return every category of a variable, or its :func:`short_quantiles`."""
-    categories = subject.scm[name].domain.categories
+    categories = model.scm[name].domain.categories
     if categories is not None:
         return [float(k) for k in range(categories)]
-    return short_quantiles(subject, name, levels)
+    return short_quantiles(model, name, levels)
 
 
-def short_quantiles(subject: Subject, name: str, levels: Sequence[float]) -> list[float]:
+def short_quantiles(model: ModelOnData, name: str, levels: Sequence[float]) -> list[float]:
     """Return quantiles of a variable with few digits, at least three.
 
     The rounding error is at most 1 % of the range of these quantiles, and rounded values are
     possible in the model and the world. Levels from 0 to 1 are in ascending order.
     """
-    values = subject.variables[name].double().flatten().cpu()
+    values = model.variables[name].double().flatten().cpu()
     exact = torch.quantile(values, torch.tensor(levels, dtype=torch.float64)).tolist()
     tolerance = 0.01 * (exact[-1] - exact[0])
-    domains = [subject.scm[name].domain]
-    if subject.world is not None and name in subject.world.domains:
-        domains.append(subject.world.domains[name])
+    domains = [model.scm[name].domain]
+    if model.world is not None and name in model.world.domains:
+        domains.append(model.world.domains[name])
 
     def shorten(value: float) -> float:
         for digits in range(3, 17):
@@ -138,14 +138,14 @@ def short_quantiles(subject: Subject, name: str, levels: Sequence[float]) -> lis
     return [shorten(value) for value in exact]
 
 
-def check_possible(subject: Subject, name: str, value: Any) -> None:
+def check_possible(model: ModelOnData, name: str, value: Any) -> None:
     """Raise ValueError if a constant is not a possible value of an attribute in the world."""
-    if subject.world is None or callable(value) or name not in subject.world.domains:
+    if model.world is None or callable(value) or name not in model.world.domains:
         return
-    domain = subject.world.domains[name]
+    domain = model.world.domains[name]
     if not bool(domain.contains(torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1)).all()):
         raise ValueError(
-            f"do({name}): expected {domain}, as in the world {subject.world.name}, but got "
+            f"do({name}): expected {domain}, as in the world {model.world.name}, but got "
             f"{value:g}, for which there is no truth to compare with."
         )
 
@@ -178,19 +178,19 @@ def answer(
 
 
 def true_attributes(
-    subject: Subject, question: Question
+    model: ModelOnData, question: Question
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.bool_]]:
     """Compute the counterfactual attributes of all rows in the world, and where they are possible.
 
     Raises:
         ValueError: If there is no known world, or it cannot produce an attribute of a row.
     """
-    world = subject.world
+    world = model.world
     if world is None:
         raise ValueError("world: expected a known world, but the data set has none.")
     factual = {
         name: torch.from_numpy(column)[:, None]
-        for name, column in subject.columns().items()
+        for name, column in model.columns().items()
         if name in world.scm.graph
     }
     (true,) = answer(world.scm, factual, [question], 1)

@@ -22,9 +22,9 @@ from deepscm_pl.evaluation.cycles import evaluate_composition, evaluate_reversib
 from deepscm_pl.evaluation.densities import DensityResult, evaluate_densities
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example, take_examples
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
-from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -111,29 +111,29 @@ class Evaluation:
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def check_settings(subject: Subject, settings: EvaluationSettings) -> list[Question]:
+def check_settings(model: ModelOnData, settings: EvaluationSettings) -> list[Question]:
     """Return the interventions to evaluate, if the settings fit the model and its rows.
 
     Raises:
         ValueError: If there are too few rows or too little memory, or an intervention or a value of
             a density is impossible in the model or the world.
     """
-    scm, detail_rows, particles = subject.scm, settings.detail_rows, settings.num_particles
+    scm, detail_rows, particles = model.scm, settings.detail_rows, settings.num_particles
     features = sum(scm[name].domain.features for name in scm.image_variables)
-    rows = min(settings.batch_size, detail_rows or _DETAIL_ROWS, len(subject))
+    rows = min(settings.batch_size, detail_rows or _DETAIL_ROWS, len(model))
     require_memory_for("num_particles", particles, 4 * particles * rows * features)
     size = settings.density_size
-    require_memory_for("density_size", size, 8 * size * len(subject.scalars))
-    if detail_rows is not None and detail_rows > len(subject):
+    require_memory_for("density_size", size, 8 * size * len(model.scalars))
+    if detail_rows is not None and detail_rows > len(model):
         raise ValueError(
-            f"detail_rows: expected from 2 to {len(subject)}, the rows of the test split, but got "
+            f"detail_rows: expected from 2 to {len(model)}, the rows of the test split, but got "
             f"{detail_rows}; leave it out to take as many as there are."
         )
-    check_density_values(subject, settings.density_values)
-    return check_questions(subject, settings.interventions)
+    check_density_values(model, settings.density_values)
+    return check_questions(model, settings.interventions)
 
 
-def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Question]:
+def check_questions(model: ModelOnData, texts: Sequence[str] | None) -> list[Question]:
     """Read and check interventions, by default low and high values of every cause.
 
     Raises:
@@ -141,11 +141,11 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
             occurs twice.
     """
     if texts is None:
-        questions = default_questions(subject)
+        questions = default_questions(model)
     else:
-        questions = [Question(text, subject.scm.variables) for text in texts]
+        questions = [Question(text, model.scm.variables) for text in texts]
     for question in questions:
-        question.check(subject)
+        question.check(model)
     for first, second in combinations(questions, 2):
         if first.do == second.do:
             raise ValueError(
@@ -156,23 +156,23 @@ def check_questions(subject: Subject, texts: Sequence[str] | None) -> list[Quest
 
 
 def check_density_values(
-    subject: Subject, density_values: Mapping[str, Sequence[float]] | None
+    model: ModelOnData, density_values: Mapping[str, Sequence[float]] | None
 ) -> None:
     """Raise ValueError if a variable has no density, or one of its values is impossible."""
-    where = "model" if subject.world is None else "model and world"
+    where = "model" if model.world is None else "model and world"
     for name, values in (density_values or {}).items():
-        if name not in subject.distributed:
-            known = ", ".join(subject.distributed) or "none, as there are no such variables"
+        if name not in model.distributed:
+            known = ", ".join(model.distributed) or "none, as there are no such variables"
             raise ValueError(
                 f"density_values: there is no attribute {name!r} in {where}; expected {known}."
             )
         for value in values:
-            subject.scm.act({name: value})
-            check_possible(subject, name, value)
+            model.scm.act({name: value})
+            check_possible(model, name, value)
 
 
 def evaluate(
-    subject: Subject,
+    model: ModelOnData,
     settings: EvaluationSettings | None = None,
     classifier: Classifier | None = None,
     progress: bool = True,
@@ -183,7 +183,7 @@ def evaluate(
     Comparisons with the truth of densities and counterfactuals need a known world.
 
     Args:
-        subject: The model, the rows, and the world if known.
+        model: The model, the rows, and the world if known.
         settings: Interventions, values and sizes; None for the defaults.
         classifier: From images to class indices, for the identity.
         progress: Whether to show progress bars.
@@ -194,10 +194,10 @@ def evaluate(
             images do not match.
     """
     settings = EvaluationSettings() if settings is None else settings
-    questions = check_settings(subject, settings)
-    detail = settings.detail_rows or min(_DETAIL_ROWS, len(subject))
+    questions = check_settings(model, settings)
+    detail = settings.detail_rows or min(_DETAIL_ROWS, len(model))
     size, seed, workers = settings.batch_size, settings.seed, settings.workers
-    scm, truths = subject.scm, None
+    scm, truths = model.scm, None
     is_single = len(scm.image_variables) == 1
     counterfactuals: list[CounterfactualResult] = []
     examples: list[Example] = []
@@ -206,67 +206,67 @@ def evaluate(
     with _preserved_state(scm):
         with _timed(seconds, "densities", seed):
             densities = evaluate_densities(
-                subject, settings.density_values, settings.density_size, seed, progress
+                model, settings.density_values, settings.density_size, seed, progress
             )
         with _timed(seconds, "truth", seed):
-            if is_single and questions and subject.originals is not None:
+            if is_single and questions and model.originals is not None:
                 truths = true_counterfactuals(
-                    subject, questions, detail, workers, progress, cache_dir
+                    model, questions, detail, workers, progress, cache_dir
                 )
         if is_single and questions:
             with _timed(seconds, "counterfactuals", seed):
                 answered = evaluate_counterfactuals(
-                    subject, questions, truths, settings.num_particles, detail, size, classifier,
+                    model, questions, truths, settings.num_particles, detail, size, classifier,
                     workers, progress,
                 )  # fmt: skip
             with _timed(seconds, "reversibility", seed):
                 cycles = evaluate_reversibility(
-                    subject, questions, detail, batch_size=size, progress=progress
+                    model, questions, detail, batch_size=size, progress=progress
                 )
                 counterfactuals = [
                     replace(each, reversibility=errors)
                     for each, errors in zip(answered, cycles, strict=True)
                 ]
             with _timed(seconds, "examples", seed):
-                rows = min(_EXAMPLE_ROWS, len(subject))
-                examples = take_examples(subject, questions, truths, rows)
+                rows = min(_EXAMPLE_ROWS, len(model))
+                examples = take_examples(model, questions, truths, rows)
         if is_single:
             with _timed(seconds, "composition", seed):
                 composition = evaluate_composition(
-                    subject, detail, batch_size=size, progress=progress
+                    model, detail, batch_size=size, progress=progress
                 )
         with _timed(seconds, "noise", seed):
-            noise = evaluate_noise(subject, detail, size, progress)
+            noise = evaluate_noise(model, detail, size, progress)
     return Evaluation(
-        rows=len(subject),
+        rows=len(model),
         detail_rows=detail,
         particles=settings.num_particles,
-        world=None if subject.world is None else subject.world.name,
-        available=subject.available,
-        individuals=subject.individuals,
+        world=None if model.world is None else model.world.name,
+        available=model.available,
+        individuals=model.individuals,
         densities=densities,
         counterfactuals=counterfactuals,
         composition=composition,
         noise=noise,
         examples=examples,
-        left_out=_left_out(subject, questions),
+        left_out=_left_out(model, questions),
         seconds=seconds,
     )
 
 
-def _left_out(subject: Subject, questions: Sequence[Question]) -> list[str]:
+def _left_out(model: ModelOnData, questions: Sequence[Question]) -> list[str]:
     reasons = []
-    images = len(subject.scm.image_variables)
-    if subject.world is None:
+    images = len(model.scm.image_variables)
+    if model.world is None:
         reasons.append("The truth of rungs 2 and 3: the data set has no known world.")
-        if effects := [n for n in subject.scalars if n not in subject.distributed]:
+        if effects := [n for n in model.scalars if n not in model.distributed]:
             reasons.append(f"Rung 2 of {', '.join(effects)}: effects of an image.")
     if images != 1:
         reasons.append(f"Rung 3: expected one image variable, but the model has {images}.")
     elif not questions:
         reasons.append("Rung 3: there is no intervention to ask about; set `interventions`.")
-    elif subject.world is not None and subject.originals is None:
-        reasons.append(f"The truth of rung 3: {subject.why_no_originals}")
+    elif model.world is not None and model.originals is None:
+        reasons.append(f"The truth of rung 3: {model.why_no_originals}")
     return reasons
 
 

@@ -14,9 +14,9 @@ from deepscm_pl.escaping import as_json, for_markdown, for_tag, markdown_code
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.densities import DensityResult
 from deepscm_pl.evaluation.examples import describe_rows
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.run import Evaluation
-from deepscm_pl.evaluation.subject import Subject
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
 from deepscm_pl.reports.densities import draw_densities
@@ -45,7 +45,7 @@ class Report:
     """A report of an evaluation.
 
     Args:
-        subject: The model and the rows that were evaluated.
+        model: The model and the rows that were evaluated.
         evaluation: The results.
         association: The lines of the association table.
         origin: Where model and data come from, plain data for the JSON.
@@ -58,7 +58,7 @@ class Report:
 
     def __init__(
         self,
-        subject: Subject,
+        model: ModelOnData,
         evaluation: Evaluation,
         association: Sequence[AssociationRow] = (),
         origin: dict[str, Any] | None = None,
@@ -76,14 +76,12 @@ class Report:
         if any(each.error.ratio.particle for each in answered):
             self.tables["errors"] = error_table(answered)
             self.tables["similarity"] = similarity_table(answered)
-            self.tables["effectiveness"] = effectiveness_table(
-                answered, subject.measured, subject.unit
-            )
+            self.tables["effectiveness"] = effectiveness_table(answered, model.measured, model.unit)
         if answered:
             self.tables["soundness"] = soundness_table(answered)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
-        self.pictures = dict(_draw_pictures(subject, evaluation))
+        self.pictures = dict(_draw_pictures(model, evaluation))
 
     def write(self, folder: Path) -> list[Path]:
         """Write all files into ``folder``, and replace an earlier report atomically.
@@ -306,7 +304,7 @@ _DASHED = " (solid) and of the world (dashed)"
 _COMPARED = ", below each the truth, and the difference (red: the model is brighter)"
 
 
-def _draw_pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
+def _draw_pictures(model: ModelOnData, evaluation: Evaluation) -> Iterator[tuple[str, Figure]]:
     true = [each for each in evaluation.counterfactuals if each.error.ratio.particle]
     covered = [e for e in true if has_coverage(e)]
     first = "first " if evaluation.detail_rows < evaluation.rows else ""
@@ -317,7 +315,7 @@ def _draw_pictures(subject: Subject, evaluation: Evaluation) -> Iterator[tuple[s
     if true:
         yield "errors", draw_errors(true, particles)
     if evaluation.examples:
-        labels = describe_rows(subject, len(evaluation.examples[0].images))
+        labels = describe_rows(model, len(evaluation.examples[0].images))
         yield "examples", draw_examples(evaluation.examples, labels)
     if covered and particles:
         yield "coverage", draw_coverage(covered, particles)

@@ -19,7 +19,7 @@ from world_columns import counterfactual
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.cli import main
-from deepscm_pl.evaluation import Subject, evaluate_importance_weighted_bound
+from deepscm_pl.evaluation import ModelOnData, evaluate_importance_weighted_bound
 from deepscm_pl.reports import Report
 from deepscm_pl.training import DeepSCM, ImageClassifier
 
@@ -110,11 +110,11 @@ def test_association_has_the_reference_and_the_importance_weighted_bound(known):
 
 def test_the_gain_of_the_importance_weighted_bound_is_over_its_own_rows(known):
     """The evidence lower bound of other rows says nothing beside it."""
-    subject = Subject.of(trained(known), KnownTinyDataModule(test_size=12), rows=5)
-    found = evaluate_importance_weighted_bound(subject, 4, batch_size=5, seed=1, progress=False)
+    model = ModelOnData.of(trained(known), KnownTinyDataModule(test_size=12), rows=5)
+    found = evaluate_importance_weighted_bound(model, 4, batch_size=5, seed=1, progress=False)
     torch.manual_seed(1)
     with torch.inference_mode():
-        expected = subject.scm.importance_weighted_bound(subject.rows(0, 5), 4)
+        expected = model.scm.importance_weighted_bound(model.rows(0, 5), 4)
     lower = expected.evidence_lower_bounds["image"].double().mean()
     gain = found.gaps["image"]
     difference = found.bounds["image"].mean - lower.item()
@@ -122,7 +122,7 @@ def test_the_gain_of_the_importance_weighted_bound_is_over_its_own_rows(known):
     assert gain.mean > 0
     assert gain.rows == 5
     assert list(found.gaps) == ["image"]
-    single = evaluate_importance_weighted_bound(subject, 1, progress=False)
+    single = evaluate_importance_weighted_bound(model, 1, progress=False)
     assert single.gaps["image"].mean == pytest.approx(0, abs=1e-3)
 
 
@@ -136,10 +136,10 @@ def test_the_gain_is_in_the_table(known):
 
 
 def test_the_importance_weighted_bound_depends_on_its_seed_only(known):
-    subject = Subject.of(trained(known), KnownTinyDataModule(test_size=12))
+    model = ModelOnData.of(trained(known), KnownTinyDataModule(test_size=12))
     before = torch.get_rng_state()
     first, again, other = (
-        evaluate_importance_weighted_bound(subject, 2, seed=seed, progress=False)
+        evaluate_importance_weighted_bound(model, 2, seed=seed, progress=False)
         for seed in (1, 1, 2)
     )
     assert first == again
@@ -403,10 +403,10 @@ def test_a_predictor_judges_identity_by_its_most_likely_class(known, known_check
     document = json.loads((known[0] / "evaluation" / "evaluation.json").read_text())
     found = document["counterfactual"]["thickness=2"]["quantities"]
 
-    subject = Subject.of(trained(known), KnownTinyDataModule(test_size=12))
-    attributes = counterfactual(subject.world, subject.columns(), {"thickness": 2.0})
-    truth = torch.from_numpy(subject.world.render(subject.originals, attributes))[:, None]
-    kept = nearest_level(truth) == nearest_level(subject.variables["image"])
+    model = ModelOnData.of(trained(known), KnownTinyDataModule(test_size=12))
+    attributes = counterfactual(model.world, model.columns(), {"thickness": 2.0})
+    truth = torch.from_numpy(model.world.render(model.originals, attributes))[:, None]
+    kept = nearest_level(truth) == nearest_level(model.variables["image"])
     assert 0 < kept.sum() < 12
     assert found["identity/truth"]["mean"] == pytest.approx(kept.double().mean().item())
     assert 0 <= found["identity/kept"]["mean"] <= 1

@@ -10,7 +10,7 @@ import torch
 
 from deepscm_pl.data import SyntheticBrainDataModule
 from deepscm_pl.evaluation.densities import _queries, _Query, _Sampler, evaluate_densities
-from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli
 from deepscm_pl.scm import StructuralCausalModel
@@ -51,8 +51,8 @@ def densities(tmp_path_factory):
     data.setup("fit")
     data.setup("test")
     scm.fit(data.variables("train"))
-    subject = Subject.of(scm, data)
-    found = evaluate_densities(subject, VALUES, size=5000, progress=False)
+    model = ModelOnData.of(scm, data)
+    found = evaluate_densities(model, VALUES, size=5000, progress=False)
     return {each.title: each for each in found}
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from world_columns import log_prob
 
-from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, evaluate
 from deepscm_pl.evaluation.counterfactuals import (
     check_originals,
     evaluate_counterfactuals,
@@ -39,13 +39,13 @@ KNOWN = ["thickness=1.5", "thickness=1.5, intensity=96", "intensity=224", "inten
 """Interventions whose truth is determined by the factual image."""
 
 
-def subject_of(scm, test_size=40, **settings):
-    return Subject.of(scm, KnownTinyDataModule(test_size=test_size, **settings))
+def model_on_data(scm, test_size=40, **settings):
+    return ModelOnData.of(scm, KnownTinyDataModule(test_size=test_size, **settings))
 
 
 def run(scm, interventions, test_size=40, classifier=None, **settings):
     found = evaluate(
-        subject_of(scm, test_size),
+        model_on_data(scm, test_size),
         EvaluationSettings(
             interventions,
             workers=1,
@@ -57,9 +57,9 @@ def run(scm, interventions, test_size=40, classifier=None, **settings):
     return found, {each.question.text: each for each in found.counterfactuals}
 
 
-def thin_rows(subject, limit):
+def thin_rows(model, limit):
     """The rows of a subject whose thickness is above ``limit``, so that thinner is determined."""
-    return (subject.variables["thickness"].squeeze(-1) > limit).numpy()
+    return (model.variables["thickness"].squeeze(-1) > limit).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -80,16 +80,16 @@ def test_the_truth_scores_no_error(oracle):
 
 def test_the_truth_of_thinner_images_scores_no_error():
     data = KnownTinyDataModule(test_size=60)
-    rows = thin_rows(Subject.of(make(), data), 2.0)
-    whole = Subject.of(make(), data)
-    subject = Subject(
+    rows = thin_rows(ModelOnData.of(make(), data), 2.0)
+    whole = ModelOnData.of(make(), data)
+    model = ModelOnData(
         whole.scm,
         {name: value[rows] for name, value in whole.variables.items()},
         whole.world,
         whole.originals[rows],
     )
     found = evaluate(
-        subject,
+        model,
         EvaluationSettings(
             ["thickness=2", "thickness=2, intensity=96"],
             workers=1,
@@ -201,9 +201,9 @@ def test_densities_of_the_truth_are_as_close_as_samples_are():
 
 def test_conditional_density_is_bayes_rule():
     """p(t | i) from weighted draws, against the density on a grid."""
-    subject = subject_of(make())
+    model = model_on_data(make())
     found = evaluate(
-        subject,
+        model,
         EvaluationSettings(
             ["intensity=96"],
             density_values={"intensity": [150.0]},
@@ -216,7 +216,7 @@ def test_conditional_density_is_bayes_rule():
     each = next(each for each in found.densities if not each.done)
     grid = np.linspace(1, 6, 2001)[1:-1]
     attributes = {"thickness": grid, "intensity": np.full_like(grid, 150.0)}
-    density = np.exp(log_prob(subject.world, attributes)["intensity"])
+    density = np.exp(log_prob(model.world, attributes)["intensity"])
     expected = (grid * density).sum() / density.sum()
     for sample in (each.model, each.world):
         assert (sample.values @ sample.weights).item() == pytest.approx(expected, abs=0.02)
@@ -243,7 +243,7 @@ def test_noise_of_the_truth_is_standard_normal():
 
 
 def test_several_rows_of_one_person_count_once_as_noise():
-    single = subject_of(make(), test_size=60)
+    single = model_on_data(make(), test_size=60)
     names = [str(row // 3) for row in range(60)]
     third = {name: value[::3] for name, value in single.variables.items()}
     repeated = replace(
@@ -384,22 +384,20 @@ def test_rows_that_are_impossible_only_in_the_world_are_left_out():
 
 def test_misaligned_truth_is_an_error():
     """Misaligned rows raise an error, and would change the results."""
-    subject = subject_of(make())
+    model = model_on_data(make())
     questions = [Question("intensity=96")]
-    truths = true_counterfactuals(subject, questions, 10, workers=1, progress=False)
-    aligned = evaluate_counterfactuals(subject, questions, truths, 1, 10, workers=1, progress=False)
+    truths = true_counterfactuals(model, questions, 10, workers=1, progress=False)
+    aligned = evaluate_counterfactuals(model, questions, truths, 1, 10, workers=1, progress=False)
     assert aligned[0].quantities["error/mean_absolute_error/particle"].mean == 0
-    rolled = Subject(
-        subject.scm, subject.variables, subject.world, np.roll(subject.originals, 1, axis=0)
+    rolled = ModelOnData(
+        model.scm, model.variables, model.world, np.roll(model.originals, 1, axis=0)
     )
     with pytest.raises(ValueError, match="originals are of other rows"):
         true_counterfactuals(rolled, questions, 10, workers=1, progress=False)
     for field in ("images", "strangers"):
         shifted = [torch.roll(getattr(truths[0], field), 1, dims=0)]
         moved = [type(truths[0])(**{**vars(truths[0]), field: shifted[0]})]
-        wrong = evaluate_counterfactuals(
-            subject, questions, moved, 1, 10, workers=1, progress=False
-        )
+        wrong = evaluate_counterfactuals(model, questions, moved, 1, 10, workers=1, progress=False)
         key = {"images": "error/mean_absolute_error/particle",
                "strangers": "error/mean_absolute_error/stranger"}[field]  # fmt: skip
         before, after = aligned[0].quantities[key].mean, wrong[0].quantities[key].mean
@@ -407,10 +405,10 @@ def test_misaligned_truth_is_an_error():
 
 
 def test_strangers_are_other_originals_with_the_same_attributes():
-    subject = subject_of(make())
-    truth = true_counterfactuals(
-        subject, [Question("intensity=96")], 40, workers=1, progress=False
-    )[0]
+    model = model_on_data(make())
+    truth = true_counterfactuals(model, [Question("intensity=96")], 40, workers=1, progress=False)[
+        0
+    ]
     for n in range(40):
         assert not torch.equal(truth.images[n, 0, 1:], truth.strangers[n, 0, 1:]), n
         assert torch.equal(truth.images[n, 0, 0], truth.strangers[n, 0, 0]), n
@@ -454,7 +452,7 @@ def test_a_model_that_lacks_an_attribute_of_the_world_is_evaluated():
         "thickness -> image", {"thickness": Thickness, "image": PictureWithoutIntensity}
     )
     recorded = KnownTinyDataModule(test_size=30).variables("test")["intensity"].squeeze(-1)
-    assert subject_of(scm, 30).columns()["intensity"] == pytest.approx(recorded.numpy())
+    assert model_on_data(scm, 30).columns()["intensity"] == pytest.approx(recorded.numpy())
     found, answers = run(scm, None, test_size=30)
     assert len(answers) == 2
     for text, each in answers.items():
@@ -466,24 +464,24 @@ def test_a_model_that_lacks_an_attribute_of_the_world_is_evaluated():
 
 def test_default_questions_are_about_causes_in_the_world():
     """Also for a model without edges, with possible values."""
-    subject = subject_of(make(Alone, graph="thickness; intensity; image"))
-    asked = [question.text for question in default_questions(subject)]
+    model = model_on_data(make(Alone, graph="thickness; intensity; image"))
+    asked = [question.text for question in default_questions(model)]
     assert [text.partition("=")[0] for text in asked] == ["thickness"] * 2 + ["intensity"] * 2
 
 
 def test_values_in_few_digits_stay_apart_and_possible():
-    subject = subject_of(make())
+    model = model_on_data(make())
     for low, high, wanted in ((1000.0, 1001.0, [1000.1, 1000.9]), (254.7, 254.71, None)):
         values = torch.linspace(low, high, 1001, dtype=torch.float64)[:, None]
-        moved = replace(subject, variables={**subject.variables, "intensity": values}, world=None)
+        moved = replace(model, variables={**model.variables, "intensity": values}, world=None)
         wide = replace(moved, scm=make(intensity=AnyIntensity)) if wanted else moved
         found = short_quantiles(wide, "intensity", (0.1, 0.9))
         assert low < found[0] < found[1] < high
         if wanted:
             assert found == pytest.approx(wanted, abs=1e-2)
             assert all(len(str(value)) <= 6 for value in found)
-    assert short_quantiles(subject, "thickness", (0.5,))[0] == pytest.approx(
-        float(torch.quantile(subject.variables["thickness"].double(), 0.5)), rel=5e-3
+    assert short_quantiles(model, "thickness", (0.5,))[0] == pytest.approx(
+        float(torch.quantile(model.variables["thickness"].double(), 0.5)), rel=5e-3
     )
 
 
@@ -492,24 +490,24 @@ def test_values_in_few_digits_stay_apart_and_possible():
 )
 def test_few_digits_do_not_leave_the_domain_of_the_model_or_the_world(intensity, world):
     """Three digits make 255 of 254.7, which is close but impossible in one of the two."""
-    subject = replace(subject_of(make(intensity=intensity)), world=world)
-    values = torch.full_like(subject.variables["intensity"], 254.7)
+    model = replace(model_on_data(make(intensity=intensity)), world=world)
+    values = torch.full_like(model.variables["intensity"], 254.7)
     values[:10] = 100
-    subject = replace(subject, variables={**subject.variables, "intensity": values})
-    assert short_quantiles(subject, "intensity", (0.1, 0.9)) == [100.0, 254.7]
-    assert [question.text for question in check_questions(subject, None)][2:] == [
+    model = replace(model, variables={**model.variables, "intensity": values})
+    assert short_quantiles(model, "intensity", (0.1, 0.9)) == [100.0, 254.7]
+    assert [question.text for question in check_questions(model, None)][2:] == [
         "intensity=100",
         "intensity=254.7",
     ]
 
 
 def test_interventions_that_are_impossible_in_the_world_are_refused_early():
-    subject = subject_of(make(intensity=AnyIntensity))
+    model = model_on_data(make(intensity=AnyIntensity))
     with pytest.raises(ValueError, match=r"do\(intensity\): .* the world .* but got 300"):
-        check_questions(subject, ["intensity=300"])
+        check_questions(model, ["intensity=300"])
     with pytest.raises(ValueError, match=r"do\(intensity\): .* the world .* but got 300"):
         evaluate(
-            subject,
+            model,
             EvaluationSettings(["thickness=2"], density_values={"intensity": [300.0]}),
             progress=False,
         )
@@ -526,12 +524,12 @@ def test_interventions_that_are_impossible_in_the_world_are_refused_early():
 )
 def test_duplicate_interventions_are_refused(first, second):
     with pytest.raises(ValueError, match=r"interventions: expected each once, but '.*' and '"):
-        check_questions(subject_of(make()), [first, "thickness=3", second])
+        check_questions(model_on_data(make()), [first, "thickness=3", second])
 
 
 def test_setting_and_shifting_by_the_same_number_are_different_interventions():
     texts = ["thickness=2", "thickness+=2", "thickness*=2"]
-    assert [each.text for each in check_questions(subject_of(make()), texts)] == texts
+    assert [each.text for each in check_questions(model_on_data(make()), texts)] == texts
 
 
 def test_examples_show_no_truth_where_there_is_none():
@@ -572,4 +570,4 @@ def test_a_model_in_training_is_evaluated_as_if_it_were_not():
 
 
 def test_originals_of_the_world_pass_the_check():
-    check_originals(subject_of(make()))
+    check_originals(model_on_data(make()))

@@ -11,7 +11,7 @@ import torch
 
 from deepscm_pl.evaluation import EvaluationSettings, evaluate
 from deepscm_pl.evaluation.densities import DensityResult, Sample, evaluate_densities
-from deepscm_pl.evaluation.subject import Subject
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.report import _plain_density
@@ -26,7 +26,7 @@ VALUES = {"sex": [0.0, 1.0], "age": [-1.0, 1.0], "volume": [0.5], "length": [0.0
 
 
 @pytest.fixture(scope="module")
-def subject():
+def model():
     """Sex and age cause a volume, which causes a length, all linear and Gaussian but sex."""
     torch.manual_seed(0)
     scm = StructuralCausalModel(
@@ -46,14 +46,14 @@ def subject():
         optimiser.step()
     sex = Variable("sex", classes=("male", "female"))
     scm.describe({"volume": Variable("volume", unit="mm³"), "sex": sex})
-    return Subject(scm.eval(), rows, None, None)
+    return ModelOnData(scm.eval(), rows, None, None)
 
 
 @pytest.fixture(scope="module")
-def densities(subject):
+def densities(model):
     torch.manual_seed(0)
     with torch.no_grad():
-        found = evaluate_densities(subject, VALUES, size=20_000, progress=False)
+        found = evaluate_densities(model, VALUES, size=20_000, progress=False)
     return {each.title: each for each in found}
 
 
@@ -104,13 +104,13 @@ def test_weights_are_equivalent_to_repetitions():
         assert sample.quantile(share) == pytest.approx(expected)
 
 
-def test_the_report_describes_densities_of_the_model(subject):
+def test_the_report_describes_densities_of_the_model(model):
     evaluation = evaluate(
-        subject,
+        model,
         EvaluationSettings(density_values=VALUES, density_size=2000, detail_rows=50),
         progress=False,
     )
-    report = Report(subject, evaluation)
+    report = Report(model, evaluation)
     table = report.tables["densities"]
     assert table.columns == [
         "density", "unit", "mean", "standard deviation", "10 %", "median", "90 %",
@@ -134,20 +134,20 @@ def test_the_report_describes_densities_of_the_model(subject):
     assert not any("density/" in name for name in report.scalars())
 
 
-def test_values_outside_the_model_are_refused(subject):
+def test_values_outside_the_model_are_refused(model):
     with pytest.raises(ValueError, match="no attribute 'thickness' in model; expected sex, age"):
-        evaluate(subject, EvaluationSettings(density_values={"thickness": [1.0]}), progress=False)
+        evaluate(model, EvaluationSettings(density_values={"thickness": [1.0]}), progress=False)
 
 
-def of(scm: StructuralCausalModel, rows: dict[str, torch.Tensor]) -> Subject:
+def of(scm: StructuralCausalModel, rows: dict[str, torch.Tensor]) -> ModelOnData:
     scm.fit(rows)
-    return Subject(scm.eval(), rows, None, None)
+    return ModelOnData(scm.eval(), rows, None, None)
 
 
 def test_a_model_of_an_image_alone_has_no_densities():
     image = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
-    subject = of(StructuralCausalModel("image", {"image": image_mechanism()}), {"image": image})
-    evaluation = evaluate(subject, EvaluationSettings(num_particles=2), progress=False)
+    model = of(StructuralCausalModel("image", {"image": image_mechanism()}), {"image": image})
+    evaluation = evaluate(model, EvaluationSettings(num_particles=2), progress=False)
     assert evaluation.densities == []
 
 
@@ -156,14 +156,14 @@ def test_effects_of_an_image_are_reported_as_left_out():
     scm = StructuralCausalModel("age -> image -> diagnosis", mechanisms)
     image = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8)
     rows = {"age": torch.randn(5, 1), "image": image, "diagnosis": torch.randn(5, 1)}
-    subject = Subject(scm.eval(), rows, None, None)
-    assert subject.distributed == ("age",)
-    assert evaluate_densities(subject, progress=False) == []
+    model = ModelOnData(scm.eval(), rows, None, None)
+    assert model.distributed == ("age",)
+    assert evaluate_densities(model, progress=False) == []
 
 
-def test_equal_quantiles_are_evaluated_once(subject):
-    rows = {**subject.variables, "age": (subject.variables["age"] > 1).float()}
-    found = evaluate_densities(replace(subject, variables=rows), size=100, progress=False)
+def test_equal_quantiles_are_evaluated_once(model):
+    rows = {**model.variables, "age": (model.variables["age"] > 1).float()}
+    found = evaluate_densities(replace(model, variables=rows), size=100, progress=False)
     titles = [each.title for each in found]
     assert "p(volume | do(age = 0))" in titles
     assert len(titles) == len(set(titles))

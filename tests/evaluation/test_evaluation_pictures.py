@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import StepPatch
 from rich.console import Console
 
-from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, evaluate
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example
@@ -270,23 +270,23 @@ def test_without_truth_there_is_nothing_to_compare(examples):
 
 
 def test_examples_record_where_their_intervention_is_possible():
-    subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
+    model = ModelOnData.of(make(), KnownTinyDataModule(test_size=12))
     found = evaluate(
-        subject,
+        model,
         EvaluationSettings(
             ["thickness+=3", "thickness=2"], num_particles=1, density_size=50, workers=1
         ),
         progress=False,
     )
     factual, increased, constant = found.examples
-    expected = subject.variables["thickness"][:4, 0] + 3 <= 8
+    expected = model.variables["thickness"][:4, 0] + 3 <= 8
     assert 0 < expected.sum() < 4
     assert torch.equal(increased.possible, expected)
     assert bool(constant.possible.all())
     assert bool(factual.possible.all())
-    figure = Report(subject, found).pictures["examples"]
+    figure = Report(model, found).pictures["examples"]
     assert sum(bool(patch.get_hatch()) for patch in figure.axes[0].patches) == (~expected).sum()
-    first = f"test 0\nthickness {subject.variables['thickness'][0].item():.3g} pixels\nintensity"
+    first = f"test 0\nthickness {model.variables['thickness'][0].item():.3g} pixels\nintensity"
     assert figure.axes[0].get_yticklabels()[0].get_text().startswith(first)
 
 
@@ -375,11 +375,11 @@ MANY = [f"thickness={1 + k / 2}" for k in range(10)] + ["thickness*=2, intensity
     ids=["one", "one with coverage", "twelve", "no world"],
 )
 def test_every_picture_of_a_report_is_legible(data, texts, particles):
-    subject = Subject.of(make(), data)
+    model = ModelOnData.of(make(), data)
     found = evaluate(
-        subject, EvaluationSettings(texts, particles, density_size=200, workers=1), progress=False
+        model, EvaluationSettings(texts, particles, density_size=200, workers=1), progress=False
     )
-    report = Report(subject, found)
+    report = Report(model, found)
     for figure in report.pictures.values():
         check_legible(figure)
     expected = {"examples", "noise", "densities"}
@@ -410,14 +410,14 @@ def test_long_names_fit():
 
 
 def test_interventions_have_one_name_in_tables_and_pictures():
-    subject = Subject.of(make(), KnownTinyDataModule(test_size=12))
+    model = ModelOnData.of(make(), KnownTinyDataModule(test_size=12))
     found = evaluate(
-        subject,
+        model,
         EvaluationSettings(["thickness+=0.5"], 3, density_size=50, workers=1),
         progress=False,
     )
     name = "do(thickness + 0.5 pixels)"
-    report = Report(subject, found)
+    report = Report(model, found)
     for table in ("errors", "effectiveness", "soundness"):
         assert {row[0] for row in report.tables[table].rows} == {name}
     for picture in ("errors", "examples", "coverage"):
@@ -427,7 +427,7 @@ def test_interventions_have_one_name_in_tables_and_pictures():
 
 
 def test_only_tables_with_content_are_explained():
-    known = Subject.of(make(), KnownTinyDataModule(test_size=12))
+    known = ModelOnData.of(make(), KnownTinyDataModule(test_size=12))
     found = evaluate(
         known, EvaluationSettings(["thickness=7.5"], 19, density_size=50, workers=1), progress=False
     )
@@ -436,7 +436,7 @@ def test_only_tables_with_content_are_explained():
                  "*Change ÷ true change*", "*Coverage* is", "*by chance up to*"):  # fmt: skip
         assert phrase in markdown, phrase
     assert "*Identity kept*" not in markdown
-    unknown = Subject.of(make(), TinyDataModule())
+    unknown = ModelOnData.of(make(), TinyDataModule())
     found = evaluate(unknown, EvaluationSettings(["thickness=2"], 19, workers=1), progress=False)
     markdown = Report(unknown, found).as_markdown()
     assert "*There and back*" in markdown

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from deepscm_pl.evaluation import EvaluationSettings, Subject, evaluate
+from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, evaluate
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
@@ -209,14 +209,14 @@ def test_densities_and_noise_are_under_their_headings():
 
 @pytest.fixture(scope="module")
 def evaluated():
-    subject = Subject.of(make(), KnownTinyDataModule(test_size=20))
+    model = ModelOnData.of(make(), KnownTinyDataModule(test_size=20))
     texts = ["thickness=2", "thickness+=2", "intensity*=1.1", "intensity-=3"]
     found = evaluate(
-        subject,
+        model,
         EvaluationSettings(texts, num_particles=2, density_size=50, workers=1),
         progress=False,
     )
-    return subject, found
+    return model, found
 
 
 def test_no_number_is_lost_on_the_way_to_tensorboard(evaluated):
@@ -266,9 +266,9 @@ class Narrow(Intensity):
 def test_rows_of_infinite_noise_are_reported_as_left_out():
     data = KnownTinyDataModule(test_size=60)
     lost = int((data.variables("test")["intensity"] <= 150).sum())
-    subject = Subject.of(make(intensity=Narrow), data)
-    found = evaluate(subject, EvaluationSettings([], workers=1, density_size=50), progress=False)
-    report = Report(subject, found)
+    model = ModelOnData.of(make(intensity=Narrow), data)
+    found = evaluate(model, EvaluationSettings([], workers=1, density_size=50), progress=False)
+    report = Report(model, found)
     assert 0 < lost < 60
     assert report.as_plain_data()["noise"]["intensity/u"]["left_out"] == lost
     assert any(

@@ -14,14 +14,14 @@ from torch import Tensor
 from deepscm_pl.data import CausalDataModule, KnownWorld
 from deepscm_pl.scm import StructuralCausalModel
 
-__all__ = ["Subject"]
+__all__ = ["ModelOnData"]
 
 _MIN_ROWS = 3
 """Needed for a correlation, and for the true image of another row."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelOnData:
     """A model, rows of a test split, and their known world if there is one.
 
     Create it with :meth:`of`, which checks that model and data match.
@@ -54,7 +54,7 @@ class Subject:
         data: CausalDataModule,
         rows: int | None = None,
         least: int = _MIN_ROWS,
-    ) -> Subject:
+    ) -> ModelOnData:
         """Take the first ``rows`` rows of the test split, or all; set units and classes in ``scm``.
 
         Args:
@@ -73,7 +73,7 @@ class Subject:
         available = len(next(iter(split.values())))
         size = _checked_size(rows, least, available)
         identifiers, world = data.identifiers("test"), data.world
-        subject = cls(
+        model = cls(
             scm,
             {name: split[name][:size] for name in scm.graph.nodes},
             world,
@@ -82,17 +82,17 @@ class Subject:
             identifiers=None if identifiers is None else identifiers[:size],
         )
         if world is None:
-            return subject
-        others = [name for name in world.attributes if name not in subject.variables]
+            return model
+        others = [name for name in world.attributes if name not in model.variables]
         if missing := [name for name in others if name not in split]:
             reason = f"the test split lacks {', '.join(missing)}, which affects the images."
-            return replace(subject, why_no_originals=reason)
+            return replace(model, why_no_originals=reason)
         columns = {name: _column(split[name][:size]) for name in others}
         try:
             originals = data.originals("test")[:size]
         except ValueError as error:
-            return replace(subject, why_no_originals=str(error), other_attributes=columns)
-        return replace(subject, originals=originals, other_attributes=columns)
+            return replace(model, why_no_originals=str(error), other_attributes=columns)
+        return replace(model, originals=originals, other_attributes=columns)
 
     def __len__(self) -> int:
         """Return the number of rows."""
