@@ -5,7 +5,7 @@ Networks and mechanisms are built from a *factory*: a class, or a :func:`functoo
 :func:`restore` converts them back.
 
 A description may come from a file of unknown origin, so :func:`restore` is the only way from a file
-to an object. It checks each value against the annotation of its argument: a text stays a text, and
+to an object. It checks each value against the annotation of its argument: a text remains text, and
 a class must be derived from the annotated one. It imports only modules of this package, of
 ``torch.nn`` and ``torch.optim``, and of packages that the user trusts; other modules must have been
 imported by the user's program.
@@ -62,7 +62,7 @@ _DEPENDENCIES = (
     "torchmetrics",
     "torchvision",
 )
-"""Imported packages with modules of torch, whose classes may download files."""
+"""Packages that are refused unless trusted, even if imported: classes may download files."""
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _PATH_LIMIT = 300
@@ -140,7 +140,7 @@ def restore(description: Any, expected: Any = Any, trust: Sequence[str] = ()) ->
     """Rebuild a value from :func:`describe`: plain data, with factories in place of classes.
 
     Args:
-        description: What :func:`describe` returned, possibly from a file of unknown origin.
+        description: A result of :func:`describe`, possibly from a file of unknown origin.
         expected: The annotation of the result. ``Any`` accepts plain data, and modules, optimisers
             and schedules of torch.
         trust: Additional packages whose modules may be imported.

@@ -31,7 +31,7 @@ _FILE = re.compile(r"\..+\.\d+\.partial")
 _FOLDER = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 _PREVIOUS = re.compile(r"\.(.+)\.previous")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""No space, no quota, and a limit of the size of files."""
+"""Error numbers: no space left, quota exceeded, and file too large."""
 
 
 class DiskFullError(OSError):
@@ -128,7 +128,7 @@ def clear_leftovers(folder: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside ``path``, which is renamed to ``path`` if the block succeeds.
 
-    A reader of ``path`` sees the previous content or the new one, never a part, even after a power
+    Readers of ``path`` get the previous content or the new one, never a part, even after a power
     failure. If the block raises, ``path`` is unchanged and the temporary file is removed. The
     permissions are 0666 less the umask, even if the block changes them. The folder must exist.
 
@@ -138,7 +138,7 @@ def new_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with names_full_disk(path, "the previous content is intact"):
-            temporary.unlink(missing_ok=True)  # of a killed process with the same number
+            temporary.unlink(missing_ok=True)  # left by a killed process with the same ID
             temporary.touch(exist_ok=False)
             permissions = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
@@ -233,4 +233,4 @@ def _make_temporary_folder(path: Path) -> Path:
 
 
 def _cannot_write(path: Path, error: OSError) -> ValueError:
-    return ValueError(f"{path} cannot be written ({error}); name a folder that you may write.")
+    return ValueError(f"{path} cannot be written ({error}); name a folder to which you can write.")

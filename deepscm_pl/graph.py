@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["CausalGraph"]
 
 _NAME_BYTES = 80
-"""Most bytes of a name; two names and a few words fit into the 255 bytes of a file name."""
+"""Largest length of a name; two names and a few words fit into a file name of 255 bytes."""
 
 _CYCLE_VARIABLES = 20
-"""Most variables of a cycle that an error message shows."""
+"""Largest number of variables of a cycle that an error message shows."""
 
 
 class CausalGraph:
@@ -204,7 +204,7 @@ def _check_graph(parents: Mapping[str, Sequence[str]]) -> None:
 
 
 def _network(parents: Mapping[str, Sequence[str]]) -> networkx.DiGraph[str]:
-    import networkx  # only now: the import takes a tenth of a second
+    import networkx  # deferred, because the import takes a tenth of a second
 
     network: networkx.DiGraph[str] = networkx.DiGraph()
     network.add_nodes_from(parents)

@@ -1,4 +1,4 @@
-"""Interventions as text, as they are written on a command line and over a picture."""
+"""Interventions as text, for the command line and the titles of pictures."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _TITLE_DIGITS = 6
 
 @dataclass(frozen=True)
 class Increase:
-    """x ↦ x + amount."""
+    """The function x ↦ x + amount."""
 
     amount: float
 
     def __call__(self, value: Tensor) -> Tensor:
-        """The increased value."""
+        """Return the increased value."""
         return value + self.amount
 
 
 @dataclass(frozen=True)
 class Multiply:
-    """x ↦ x · factor."""
+    """The function x ↦ x · factor."""
 
     factor: float
 
     def __call__(self, value: Tensor) -> Tensor:
-        """The multiplied value."""
+        """Return the multiplied value."""
         return value * self.factor
 
 
@@ -68,7 +68,7 @@ def parse_do(
         variables: The variables of the model; None to accept any variable, with numbers only.
 
     Raises:
-        ValueError: If the text cannot be read, names a variable twice or one that is unknown, or a
+        ValueError: If the text cannot be read, or names a variable twice, an unknown variable, or a
             class that its variable does not have.
 
     Example:
@@ -113,7 +113,7 @@ def _statements(text: str) -> dict[str, tuple[str, str]]:
 
 
 def _assigned(variable: Variable, operand: str) -> float:
-    """A number, or the index of a class."""
+    """The assigned number, or the index of the assigned class."""
     if variable.classes:
         index = variable.class_index(operand)
         if index is not None:

@@ -134,12 +134,12 @@ class StructuralCausalModel(nn.Module):
         """The mechanism of the variable ``name``."""
         mechanism = self.mechanisms[name]
         if not isinstance(mechanism, Mechanism):
-            raise TypeError(f"{name!r} is no mechanism.")
+            raise TypeError(f"{name!r} is not a mechanism.")
         return mechanism
 
     @property
     def dtype(self) -> torch.dtype:
-        """The floating-point type of the parameters, or of the mechanisms if there are none."""
+        """The floating-point type of the parameters; without any, that of the mechanisms."""
         if (parameter := next(self.parameters(), None)) is not None:
             return parameter.dtype
         return reduce(torch.promote_types, (self[name].dtype for name in self.graph))
@@ -158,10 +158,10 @@ class StructuralCausalModel(nn.Module):
         }
 
     def describe(self, variables: Mapping[str, Variable]) -> None:
-        """Take over the units and class names of the data, where the data have them.
+        """Adopt the units and class names of the data, where the data have them.
 
         Raises:
-            ValueError: If the data have classes, and the mechanism has not as many categories.
+            ValueError: If the data have classes, but not as many as the mechanism has categories.
         """
         self._described = {
             name: known.filled(variables.get(name, known), type(self[name]).__name__)
@@ -179,7 +179,7 @@ class StructuralCausalModel(nn.Module):
         Questions about attributes are then answered without computing the images.
 
         Raises:
-            ValueError: If a name is not that of a variable.
+            ValueError: If a variable is unknown.
         """
         wanted = tuple(names)
         kept = self.graph.ancestors(*wanted).union(wanted)
@@ -189,16 +189,16 @@ class StructuralCausalModel(nn.Module):
     def _sharing(
         self, graph: CausalGraph, mechanisms: Mapping[str, Mechanism]
     ) -> StructuralCausalModel:
-        """A model of mechanisms of this one, in its mode."""
+        """A model that shares mechanisms, mode and descriptions with this one."""
         made = StructuralCausalModel(graph, mechanisms)
         made.fitted = self.fitted.clone()
         made._described = self._described
-        # Not train(), which would reach into the mechanisms that both models share.
+        # Not train(), which would change the mode of the shared mechanisms.
         made.training = self.training
         return made
 
     def fit(self, variables: Variables) -> None:
-        """Compute the statistics with which mechanisms standardise from the whole training split.
+        """Compute the statistics for standardisation from the whole training split.
 
         Raises:
             ValueError: If a variable is missing or a value is outside of its domain.
@@ -212,7 +212,7 @@ class StructuralCausalModel(nn.Module):
         self.fitted.fill_(True)
 
     def check(self, variables: Variables) -> None:
-        """Raise ValueError unless ``variables`` has possible values of every variable."""
+        """Raise ValueError unless ``variables`` contains possible values of every variable."""
         self._check_complete(variables)
         for name in self.graph:
             self[name].domain.check(name, variables[name])
@@ -249,7 +249,7 @@ class StructuralCausalModel(nn.Module):
                 self[name].guide(name, values[name], self._recorded_parents(name, values))
 
     def dequantise(self, values: Variables) -> dict[str, Tensor]:
-        """Draw continuous values of which recorded ones are the quantised values."""
+        """Draw continuous values whose quantised values are the recorded ones."""
         return {name: self[name].dequantise(values[name]) for name in self.graph}
 
     # Association
@@ -332,8 +332,8 @@ class StructuralCausalModel(nn.Module):
         cuts the edges into the variable; a function h replaces f(u; pa) by h(f(u; pa)).
 
         Raises:
-            ValueError: If a variable is unknown, or a value has the wrong shape, is NaN or outside
-                of the variable's domain.
+            ValueError: If a variable is unknown, or a value has the wrong shape, is NaN, or is
+                outside of the domain of its variable.
         """
         mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
         constants = []
@@ -557,13 +557,13 @@ def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
 
     They are not meaningful for categorical variables. The deviation of a single particle is zero.
     """
-    # Relative to the first particle, so that the mean of equal particles is exactly their value.
+    # Computed relative to the first particle, so that equal particles have exactly their mean.
     first = values[:1]
     return (values - first).mean(dim=0) + first[0], (values - first).std(dim=0, correction=0)
 
 
 _LEADING = (
-    "do: expected values without leading dimensions in a sequence of interventions; give either "
+    "do: expected values without leading dimensions in a sequence of interventions; use either "
     "the sequence or the dimension."
 )
 

@@ -44,7 +44,7 @@ Do: TypeAlias = Mapping[str, Intervention]
 
 
 _TEXT_LIMIT = 1000
-"""Most characters of a unit or of the name of a class in a file."""
+"""Largest number of characters of a unit or of the name of a class in a file."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Domain:
 
         Raises:
             ValueError: If the trailing shape is not the event shape, or a value is NaN, outside the
-                bounds, or no class index.
+                bounds, or not a class index.
         """
         if tuple(value.shape[max(value.dim() - len(self.shape), 0) :]) != self.shape:
             raise ValueError(
@@ -107,7 +107,7 @@ class Domain:
             )
 
     def _contains_type(self, dtype: torch.dtype) -> bool:
-        """Whether every number of an integer type is inside, so that values need no check."""
+        """Whether every number of an integer type is possible, so that values need no check."""
         is_integer = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
         if not is_integer or self.categories is not None:
             return False
@@ -204,7 +204,7 @@ class Variable:
         return f"{format_number(value, digits)} {self.unit}".rstrip()
 
     def class_index(self, text: str) -> int | None:
-        """The index of the class whose name is ``text``, or else whose index is.
+        """The index of the class with the name ``text`` or, if there is none, with that index.
 
         If names are numbers, such as 1 and 2 for the sexes, ``text`` is compared with names only.
 
@@ -235,7 +235,7 @@ class Variable:
             mechanism: The owner of this domain, for the message.
 
         Raises:
-            ValueError: If the data have classes, and this domain has not as many categories.
+            ValueError: If the data have classes, but not as many as this domain has categories.
         """
         count = len(data.classes)
         if count and self.domain.categories != count:

@@ -27,7 +27,7 @@ from deepscm_pl.variables import Do, Variable, Variables
 __all__ = ["Checkpoint", "TrainedModel", "load", "load_data"]
 
 _UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
-"""Errors of constructors, in addition to ValueError, whose arguments do not belong together."""
+"""Errors, besides ValueError, that constructors raise for arguments that do not fit together."""
 
 _SPARE_PARAMETERS = 1_000
 """Number of parameters that a model may have in addition to the weights in its file."""
@@ -40,7 +40,7 @@ _Module = TypeVar("_Module", bound=nn.Module)
 def load(path: str | Path, map_location: Any = "cpu", trust: Sequence[str] = ()) -> TrainedModel:
     """Load a trained structural causal model in evaluation mode.
 
-    No code in the file is executed. Averaged weights are loaded if the file holds them.
+    No code in the file is executed. Averaged weights are loaded if the file contains them.
 
     Args:
         path: A checkpoint (``.ckpt``) or an exported model (``.safetensors``).
@@ -50,8 +50,8 @@ def load(path: str | Path, map_location: Any = "cpu", trust: Sequence[str] = ())
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the file is truncated, foreign or hostile, does not fit the model that it
-            describes, or holds a model that was never fitted to data.
+        ValueError: If the file is truncated, malicious or of another program, does not fit the
+            model that it describes, or contains a model that was never fitted to data.
     """
     return Checkpoint.read(path, map_location, trust).trained_model()
 
@@ -82,7 +82,7 @@ class TrainedModel:
 
         Args:
             n: Number of observations.
-            seed: Seed of the noise; None for the present state of torch's generator.
+            seed: Seed of the noise; None for the current state of torch's generator.
         """
         with _without_gradients(seed):
             return self.scm.sample(n)
@@ -142,7 +142,7 @@ def _without_gradients(seed: int | None) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Settings:
-    """The hyper-parameters of a causal model, whose annotations tell how to restore them."""
+    """The hyper-parameters of a causal model, restored according to these annotations."""
 
     graph: str | dict[str, list[str]]
     mechanisms: dict[str, Callable[[Context], Mechanism]]
@@ -234,7 +234,7 @@ class Checkpoint:
         if isinstance(scm, StructuralCausalModel) and not bool(scm.fitted):
             raise ValueError(
                 f"checkpoint: the model in {self.path} was never fitted to data, so its answers "
-                "would mean nothing; train it first."
+                "would be meaningless; train it first."
             )
         return model.eval()
 
@@ -256,8 +256,8 @@ class Checkpoint:
             return {str(name): Variable.read(str(name), each) for name, each in described.items()}
         except (AttributeError, TypeError, ValueError):
             raise ValueError(
-                f"checkpoint: {self.path} describes its variables in another form than expected; "
-                "use another checkpoint of the same run."
+                f"checkpoint: {self.path} describes its variables in an unexpected form; use "
+                "another checkpoint of the same run."
             ) from None
 
     def described_data(self) -> tuple[type[CausalDataModule], dict[str, Any]] | None:
@@ -302,7 +302,7 @@ class Checkpoint:
         found = self.described_data()
         if found is None:
             raise ValueError(
-                f"data: the checkpoint {self.path} does not name the data it was trained on; make "
+                f"data: the checkpoint {self.path} does not name the data of its training; make "
                 "the data module yourself, or give your own observations (--observations FILE.csv)."
             )
         kind, arguments = found
@@ -326,14 +326,14 @@ def load_data(
 ) -> CausalDataModule:
     """Make the data module that the model in a file was trained with.
 
-    The arguments and errors are those of :func:`load` and :meth:`Checkpoint.data`; of a model that
-    is loaded anyway, ``load(path).data()`` does the same.
+    The arguments and errors are those of :func:`load` and :meth:`Checkpoint.data`. For a loaded
+    model, :meth:`TrainedModel.data` does the same.
     """
     return Checkpoint.read(path, trust=trust).data(root, **changes)
 
 
 def _inner_weights(weights: Any) -> Any:
-    """Rename weights to those of the causal model; unknown names are kept, to be refused."""
+    """Rename weights to those of the causal model; other names are kept, and refused later."""
     if not isinstance(weights, Mapping):
         return weights
     return {

@@ -48,7 +48,7 @@ RowIndex: TypeAlias = Tensor | slice
 
 @dataclass(frozen=True)
 class SourceSplits:
-    """The two published splits of a data set, name to tensor ``(N, ...)`` each.
+    """The two published splits of a data set, each from names to tensors ``(N, ...)``.
 
     ``train`` is divided further into training and validation.
     """
@@ -60,8 +60,8 @@ class SourceSplits:
 class InMemoryDataset(Dataset[dict[str, Tensor]]):
     """Rows of tensors in memory, gathered a batch at a time by one indexed copy per variable.
 
-    Images of bytes become float32 grey levels 0 to 255 in a batch; other types stay. Of a tensor
-    that is mapped from a file, only the rows of the batch are read.
+    In a batch, 8-bit images become float32 grey levels 0 to 255; other types are unchanged. If a
+    tensor is mapped from a file, only the rows of the batch are read.
 
     Args:
         variables: Name to tensor ``(N, ...)``, of equal lengths.
@@ -149,15 +149,15 @@ class CausalDataModule(pl.LightningDataModule, ABC):
 
     @property
     def world(self) -> KnownWorld | None:
-        """The known world that generated the data; None for others."""
+        """The known world that generated the data; None for other data."""
         return None
 
     @property
     def descriptions(self) -> dict[str, Variable]:
         """The unit and the class names of each variable, as far as they are known.
 
-        The model copies them before it is trained. Override this in a class of your own; the
-        default knows the units of the world.
+        The model copies them before it is trained. Override this in your own class; by default,
+        these are the units of the world.
         """
         kind, base = type(self), CausalDataModule
         if kind.units is base.units and kind.class_names is base.class_names:
@@ -184,7 +184,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         return {name: each.classes for name, each in self._own().items() if each.classes}
 
     def _own(self) -> dict[str, Variable]:
-        # Unless descriptions is overridden, it derives from units and class_names.
+        # The default of descriptions may call units and class_names, which must not call it again.
         is_own = type(self).descriptions is not CausalDataModule.descriptions
         return self.descriptions if is_own else self._of_world()
 
@@ -203,7 +203,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         raise ValueError(
             f"{type(self).__name__} has no originals, because its images were not drawn in a known "
-            "world; ask for truth where data.world is not None, as of MorphoMNISTDataModule."
+            "world; use data from a known world, such as those of MorphoMNISTDataModule."
         )
 
     def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
@@ -218,7 +218,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         raise ValueError(
             f"prepare: {type(self).__name__} does not prepare its images from files; give images "
-            "as the model sees them, and leave it out."
+            "that are already preprocessed, and omit prepare."
         )
 
     def originals(self, split: Split) -> NDArray[Any]:
@@ -277,7 +277,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
     def setup(self, stage: str | None = None) -> None:
         """Load and divide the data, once.
 
-        Every stage loads all splits, so that a broken test file fails before the training.
+        Every stage loads all splits, so that a broken test file is reported before the training.
 
         Raises:
             ValueError: If ``validation_size`` leaves no row for training.
@@ -321,7 +321,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             most = len(order) if self.drop_last else len(dataset)
             raise ValueError(
                 f"batch_size: expected at most {most}, the rows of an epoch, with drop_last, but "
-                f"got {self.batch_size}; lower it or drop none."
+                f"got {self.batch_size}; lower it, or set drop_last to false."
             )
         return loader
 

@@ -32,7 +32,7 @@ Numbers = NDArray[np.float64]
 
 _RESERVED = ("image", "label", "index")
 _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-"""The range of sizes that single precision represents with all its digits."""
+"""The range of absolute values that single precision represents with all its digits."""
 
 _FEW_LEVELS = 20
 """The largest number of different texts in an inferred category."""
@@ -95,11 +95,11 @@ def select_columns(
     selected = dict(columns if isinstance(columns, Mapping) else zip(columns, columns, strict=True))
     table.require("columns", list(selected.values()))
     if not selected:
-        raise ValueError(f"columns: expected a column of {table.path} at least, but got none.")
+        raise ValueError(f"columns: expected at least one column of {table.path}, but got none.")
     reserved = [name for name in selected if name in _RESERVED]
     if reserved:
         raise ValueError(
-            f"columns: the name {reserved[0]} is taken; give the column another, as in "
+            f"columns: the name {reserved[0]} is reserved; use another for the variable, as in "
             f"{{my_{reserved[0]}: {selected[reserved[0]]}}}."
         )
     for name, kind in kinds.items():
@@ -149,14 +149,14 @@ def read_attribute(
         verb = "is" if len(set(values[training].tolist())) == 1 else "is, in single precision,"
         raise ValueError(
             f"columns: {column} of {table.path} {verb} {texts[training.argmax()]} in every row "
-            f"that is trained on, and a constant carries no information; leave {name} out, or "
-            "subtract what all rows have in common."
+            f"of the training split, and a constant carries no information; leave {name} out, or "
+            "subtract the common part of all values."
         )
     return Attribute(name, column, found, kind is not None, levels, single)
 
 
 def _as_numbers(texts: Text) -> Numbers:
-    """Texts as numbers ``(N,)``, NaN where they are none."""
+    """Texts as numbers ``(N,)``, NaN where a text is not a number."""
     # Imported here, because it is slow to import.
     import pandas as pd
 
@@ -172,9 +172,9 @@ def _infer(table: Table, column: str, texts: Text, numbers: Numbers) -> Attribut
         return "positive" if (numbers[np.isfinite(numbers)] > 0).all() else "continuous"
     if levels > _FEW_LEVELS:
         raise ValueError(
-            f"columns: {column} of {table.path} holds {levels} different texts, such as "
-            f"{texts[0]!r}; declare it categorical in kinds, or name the columns to read in "
-            "columns, without it."
+            f"columns: {column} of {table.path} contains {levels} different texts, such as "
+            f"{texts[0]!r}; declare it categorical in kinds, or list in columns only those to "
+            "read."
         )
     return "categorical"
 
@@ -195,9 +195,9 @@ def _check_column_numbers(
     if not fits.all():
         row = int(fits.argmin())
         raise ValueError(
-            f"columns: {table.where(row)}: {texts[row]!r} in {column} is beyond single precision, "
-            f"sizes from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct it, or give the column in "
-            "another unit."
+            f"columns: {table.where(row)}: {texts[row]!r} in {column} is outside the range of single "
+            f"precision, absolute values from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct it, or "
+            "convert the column to another unit."
         )
     return numbers
 
@@ -222,7 +222,7 @@ def _classes(
     levels = np.unique(cells[training])
     if kind == "binary" and len(levels) > 2:
         raise ValueError(
-            f"kinds: {column} of {table.path} should be binary, but it holds {len(levels)} "
+            f"kinds: {column} of {table.path} should be binary, but it contains {len(levels)} "
             f"different values, {levels[0]}, {levels[1]} and {levels[2]} among them; declare it "
             "categorical."
         )
@@ -231,8 +231,8 @@ def _classes(
         row = int(seen.argmin())
         raise ValueError(
             f"columns: {table.where(row)}: {texts[row]!r} in {column} does not occur in any row "
-            "that is trained on, so nothing can be learned of it; remove the row, or stratify the "
-            "split by this column."
+            "of the training split, so nothing can be learned about it; remove the row, or stratify "
+            "the split by this column."
         )
     shown = tuple(_level_name(each) for each in levels.tolist())
     return shown, np.searchsorted(levels, cells).astype(np.float64)
@@ -279,7 +279,7 @@ class Table:
         return self.columns[column]
 
     def where(self, row: int) -> str:
-        """A row as messages name it."""
+        """Describe a row for messages: its number, the file and the subject."""
         subject = self.columns[self.identifier][row]
         return f"row {self.number(row)} of {self.path.name} ({self.identifier} {subject})"
 
@@ -324,7 +324,7 @@ class Table:
                 )
 
     def first_twice(self, columns: Sequence[str]) -> tuple[int, int] | None:
-        """The first row that equals an earlier one in the given columns: (earlier, later)."""
+        """The first two rows that agree in the given columns, (earlier, later); None if none do."""
         seen: dict[tuple[str, ...], int] = {}
         keys = zip(*(self.columns[column] for column in columns), strict=True)
         for row, key in enumerate(keys):
@@ -360,9 +360,9 @@ def read_table(path: str | Path, identifier: str, visits: Sequence[str] = ()) ->
     _check_column_names(path, frame)
     if identifier in frame and frame[identifier].dtype.kind == "f":
         raise ValueError(
-            f"identifier: the column {identifier} of {path} should hold texts or whole numbers, "
-            "but it holds floating-point numbers, which cannot tell long identifiers apart; store "
-            "it as text, and without empty cells."
+            f"identifier: the column {identifier} of {path} should contain texts or whole "
+            "numbers, but it contains floating-point numbers, which cannot represent long "
+            "identifiers exactly; store it as text, and without empty cells."
         )
     table = Table(path, {str(name): _texts(frame[name]) for name in frame}, identifier)
     table.require("identifier", [identifier])
@@ -404,8 +404,7 @@ def _check_column_names(path: Path, frame: pd.DataFrame) -> None:
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise ValueError(
-            f"table: {path} has several columns {str(twice[0])!r}, of which only one can be meant; "
-            "rename or remove the others."
+            f"table: {path} has several columns {str(twice[0])!r}; rename or remove all but one."
         )
 
 
@@ -430,8 +429,8 @@ def _check_rows(table: Table, visits: Sequence[str]) -> None:
         columns = " and ".join([table.identifier, *visits])
         raise ValueError(
             f"identifier: {table.where(row)} has the same {columns} as row "
-            f"{table.number(earlier)}; remove one of them, or name the columns that tell "
-            "visits apart in visits."
+            f"{table.number(earlier)}; remove one of them, or list the columns that "
+            "distinguish visits in visits."
         )
 
 

@@ -47,27 +47,29 @@ __all__ = [
 ]
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
-"""From images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``."""
+"""A function of images ``(B, C, H, W)`` in grey levels that returns class indices ``(B,)``."""
 
 _COVERAGE_LEVELS = tuple(k / 10 for k in range(1, 10))
 
 _MAX_MISMATCH = 12.0
-"""Upper bound of the mean difference of images and their rendered originals, in grey levels."""
+"""Upper bound of the mean difference between images and rendered originals, in grey levels."""
 
 
 @dataclass(frozen=True)
 class Truth:
     """True counterfactuals of all N rows under one intervention.
 
-    Images ``(N, 1, H, W)``, or volumes ``(N, 1, X, Y, Z)``, are in bytes. Strangers are true images
-    of other originals with the same attributes. Attributes ``(N,)`` are those of the world;
-    ``measured`` ones ``(D,)`` are from the first images. ``possible`` ``(N,)`` marks the rows in
-    which the world can do the intervention.
+    Attributes:
+        attributes: Attributes in the world, ``(N,)`` each.
+        images: ``(N, 1, H, W)`` or, for volumes, ``(N, 1, X, Y, Z)``, uint8.
+        others: True images of other originals with the same attributes, of the same shape.
+        measured: Attributes measured in the first D images, ``(D,)`` each.
+        possible: Whether the intervention is possible in the world, ``(N,)``.
     """
 
     attributes: Mapping[str, NDArray[np.float64]]
     images: Tensor
-    strangers: Tensor
+    others: Tensor
     measured: Mapping[str, NDArray[np.float64]]
     possible: Tensor
 
@@ -97,13 +99,13 @@ def true_counterfactuals(
         # Originals with the attributes of the previous row: if all rows have equal attributes,
         # shapes (which depend on attributes) equal those of the truth.
         previous = {name: np.roll(column, 1) for name, column in attributes.items()}
-        strangers = render_truth(world, originals, previous, workers, progress, cache_dir)
+        others = render_truth(world, originals, previous, workers, progress, cache_dir)
         measured = measure_attributes(world, images[:detail_rows], workers, progress)
         truths.append(
             Truth(
                 attributes,
                 torch.from_numpy(images)[:, None],
-                torch.from_numpy(np.roll(strangers, -1, axis=0))[:, None],
+                torch.from_numpy(np.roll(others, -1, axis=0))[:, None],
                 measured,
                 torch.from_numpy(possible),
             )
@@ -123,8 +125,8 @@ def check_originals(model: ModelOnData, rows: int = 32) -> None:
     if error > _MAX_MISMATCH:
         raise ValueError(
             f"originals: drawn with the attributes of the test split by the world {world.name}, "
-            f"they differ from its images by {error:.1f} grey levels on average; the originals are "
-            "of other rows or the data is of another world. Generate the data again."
+            f"they differ from its images by {error:.1f} grey levels on average; the originals "
+            "belong to other rows, or the data to another world. Generate the data again."
         )
 
 
@@ -141,8 +143,8 @@ def evaluate_counterfactuals(
 ) -> list[CounterfactualResult]:
     """Evaluate interventions on the rows of a test split.
 
-    Each row gets one draw of the noise, the first ``detail_rows`` get ``num_particles``. Each row
-    is encoded once, whatever the number of interventions. Without ``truths``, quantities that need
+    Each row has one draw of the noise, and the first ``detail_rows`` have ``num_particles``. Each
+    row is encoded once, regardless of the number of interventions. Without ``truths``, quantities that need
     the truth are missing; without a ``classifier``, those of identity.
     """
     levels = [level for level in _COVERAGE_LEVELS if level <= widest_level(num_particles)]
@@ -184,9 +186,9 @@ class _Meter:
         self.coverage = on_one_process(IntervalCoverage(levels), device) if levels else None
         self.identity = on_one_process(IdentityPreservation(), device)
         self.true_identity = on_one_process(IdentityPreservation(), device)
-        self.followers = _followers(model, question)
+        self.effects = _effects(model, question)
         self.attribute_error = (
-            on_one_process(PerImageStatistics(self.followers), device) if self.followers else None
+            on_one_process(PerImageStatistics(self.effects), device) if self.effects else None
         )
         self.possible: list[Tensor] = []
         self.images: list[Tensor] = []
@@ -217,8 +219,8 @@ class _Meter:
         self.detail_rows += len(observed) if detail else 0
         if self.truth is not None:
             true_images = self.truth.images[rows].to(images)[possible]
-            strangers = self.truth.strangers[rows].to(images)[possible]
-            self.error.update(images[:1], true_images, observed, strangers)
+            others = self.truth.others[rows].to(images)[possible]
+            self.error.update(images[:1], true_images, observed, others)
             self.minimality.update(images[:1], observed, true_images)
             if detail:
                 self.detailed_error.update(images, true_images, observed)
@@ -226,7 +228,7 @@ class _Meter:
                     self.coverage.update(images, true_images)
         if self.truth is not None and self.attribute_error is not None:
             errors = {}
-            for name in self.followers:
+            for name in self.effects:
                 true = torch.from_numpy(self.truth.attributes[name][rows]).to(images)[possible]
                 errors[name] = (answered.values[name][0, possible, 0] - true).abs()
             self.attribute_error.update(errors)
@@ -297,20 +299,20 @@ class _Meter:
         for name, parts in self.attributes.items():
             values = torch.from_numpy(measured[name])
             true = torch.from_numpy(truth.attributes[name])
-            follows, floor = name in self.followers, None
+            is_effect, floor = name in self.effects, None
             if bool(detail.any()):
                 measured_truth = torch.from_numpy(truth.measured[name])[detail]
                 floor = _measurement_errors(measured_truth, true[: len(detail)][detail])
             results[name] = EffectivenessEstimates(
                 _measurement_errors(values, torch.cat(parts).double().squeeze(-1)),
-                _measurement_errors(values, true[possible]) if follows else None,
+                _measurement_errors(values, true[possible]) if is_effect else None,
                 floor,
             )
         return results
 
 
-def _followers(model: ModelOnData, question: Question) -> list[str]:
-    """Attributes that follow the intervention in the graph of the model or of the world."""
+def _effects(model: ModelOnData, question: Question) -> list[str]:
+    """Attributes that are effects of the intervention in the graph of the model or the world."""
     changed = model.scm.graph.descendants(*question.do)
     if model.world is not None:
         changed = changed | model.world.graph.descendants(*question.do)

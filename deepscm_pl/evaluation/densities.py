@@ -26,7 +26,7 @@ __all__ = ["DensityResult", "Sample", "evaluate_densities"]
 _QUANTILES = (0.1, 0.5, 0.9)
 
 _MAX_COMBINATIONS = 12
-"""Limit of the densities given all root causes of an effect."""
+"""Largest number of densities of an effect given all of its root causes."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Sample:
         return wasserstein_distance(self.values, other.values, self.weights, other.weights)
 
     def _weighted(self) -> tuple[Tensor, Tensor]:
-        """Draws of positive weight: others may be infinite."""
+        """Draws of positive weight; those without weight may be infinite."""
         positive = self.weights > 0
         return self.values[positive], self.weights[positive]
 
@@ -87,7 +87,7 @@ class DensityResult:
     Attributes:
         variable: The variable.
         given: Values that are given, by variable.
-        done: Whether they are set by an intervention instead of observed.
+        done: Whether these values are set by an intervention instead of observed.
         model: Draws of the model.
         world: Draws of the world, if known.
         distance: Wasserstein distance of model and world, if known.

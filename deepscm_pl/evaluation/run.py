@@ -48,7 +48,7 @@ class EvaluationSettings:
     Args:
         interventions: As text, such as ``thickness=3``; None for a low and a high value of every
             cause of the image.
-        num_particles: P, draws of the noise of each detail row; other rows get one. Intervals are
+        num_particles: P, draws of the noise of each detail row; other rows have one. Intervals are
             evaluated up to the level (P − 1)/(P + 1): 19 particles for levels up to 90 %.
         detail_rows: Number of the first rows with particles, repetitions and pixel noise; None for
             500, or all if there are fewer.
@@ -91,7 +91,7 @@ class EvaluationSettings:
 class Evaluation:
     """Results of an evaluation on the first of the ``available`` rows of a test split.
 
-    The first ``detail_rows`` rows have the expensive quantities, with ``particles`` draws each.
+    Expensive quantities are those of the first ``detail_rows`` rows, with ``particles`` draws each.
     ``composition`` is the error in grey levels after k null interventions, by k; ``left_out`` lists
     the parts that were not evaluated, with reasons.
     """
@@ -127,7 +127,7 @@ def check_settings(model: ModelOnData, settings: EvaluationSettings) -> list[Que
     if detail_rows is not None and detail_rows > len(model):
         raise ValueError(
             f"detail_rows: expected from 2 to {len(model)}, the rows of the test split, but got "
-            f"{detail_rows}; leave it out to take as many as there are."
+            f"{detail_rows}; lower it, or omit it for the default."
         )
     check_density_values(model, settings.density_values)
     return check_questions(model, settings.interventions)
@@ -162,7 +162,7 @@ def check_density_values(
     where = "model" if model.world is None else "model and world"
     for name, values in (density_values or {}).items():
         if name not in model.distributed:
-            known = ", ".join(model.distributed) or "none, as there are no such variables"
+            known = ", ".join(model.distributed) or "none, because there are no attributes"
             raise ValueError(
                 f"density_values: there is no attribute {name!r} in {where}; expected {known}."
             )
@@ -180,12 +180,12 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on the second and the third rung, and its noise.
 
-    Comparisons with the truth of densities and counterfactuals need a known world.
+    Comparisons of densities and counterfactuals with the truth require a known world.
 
     Args:
         model: The model, the rows, and the world if known.
         settings: Interventions, values and sizes; None for the defaults.
-        classifier: From images to class indices, for the identity.
+        classifier: Function from images to class indices, for the identity.
         progress: Whether to show progress bars.
         cache_dir: Cache of the rendered truth; None for no cache.
 
@@ -272,7 +272,7 @@ def _left_out(model: ModelOnData, questions: Sequence[Question]) -> list[str]:
 
 @contextmanager
 def _preserved_state(scm: StructuralCausalModel) -> Iterator[None]:
-    """Evaluation without dropout; random states and modes of modules are restored afterwards."""
+    """Evaluate without dropout, and restore random states and modes of modules afterwards."""
     devices = [scm.fitted.device] if scm.fitted.device.type == "cuda" else []
     modes = [(module, module.training) for module in scm.modules()]
     scm.eval()

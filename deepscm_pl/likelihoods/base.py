@@ -1,4 +1,4 @@
-"""The contract of likelihoods."""
+"""The base classes of likelihoods, and the law that they obey."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def standard_normal_log_prob(noise: Tensor) -> Tensor:
 
 
 def logarithm(name: str, value: Any) -> float:
-    """Check that single precision holds a scale or variance of this logarithm, and its inverse."""
+    """Check that exp(``value``) and its inverse are finite in single precision."""
     return real_number(name, value, least=-_LARGEST_LOGARITHM, most=_LARGEST_LOGARITHM)
 
 
@@ -44,8 +44,8 @@ class Likelihood(nn.Module, ABC):
         levels: L, the number of grey levels of recorded images, at least 2.
         temperature: τ ≥ 0, the scale of *drawn* pixel noise: u ~ N(0, τ² I) in samples and under
             interventions. Densities, the training bound and abduction are those of τ = 1, and so
-            are counterfactuals, whose noise is inferred and not drawn. At 0 every drawn image is
-            its :meth:`noise_free` one.
+            are counterfactuals, whose noise is inferred and not drawn. At 0, every drawn image is
+            the :meth:`noise_free` one.
     """
 
     outputs_per_channel: int = 1

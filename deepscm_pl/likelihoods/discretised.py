@@ -1,4 +1,4 @@
-"""Distributions of whole grey levels: continuous ones, integrated over the cell of each level.
+"""Distributions of whole grey levels: continuous densities, integrated over the cell of a level.
 
 With uniform dequantisation noise a recorded level k becomes x in [k, k + 1), and a distribution P
 of levels becomes a density that is constant on each cell. Its distribution function F is piecewise
@@ -40,7 +40,7 @@ class _Components(NamedTuple):
     inverse_scale: Tensor
 
     def at(self, where: Tensor, shape: torch.Size) -> _Components:
-        """The components of some pixels ``(N,)`` of images of this shape, ``(K, 1, 1, N)``."""
+        """The components of the pixels ``where``, ``(N,)``, of images of a shape; ``(K, 1, 1, N)``."""
         batch, *plane = shape
         parts = (part.expand(batch, -1, *plane).transpose(0, 1).flatten(1) for part in self)
         return _Components(*(part[:, where][:, None, None] for part in parts))
@@ -101,7 +101,7 @@ class DiscretisedLikelihood(Likelihood):
     @staticmethod
     @abstractmethod
     def distribution(z: Tensor) -> Tensor:
-        """Return the standard distribution function, accurate relative to its value."""
+        """Return the standard distribution function, with high relative accuracy."""
 
     @staticmethod
     @abstractmethod
@@ -189,7 +189,7 @@ class DiscretisedLikelihood(Likelihood):
         return _move_inside(noise, start, end.masked_fill(level >= self.levels - 1, math.inf))
 
     def _exact_components(self, decoded: Tensor) -> _Components:
-        """In double precision: levels of probability ε/L near the median are 10⁻⁶ of u apart."""
+        """The components in double precision, because levels may be only 10⁻⁶ apart in u."""
         weight, location, inverse_scale = (part.double() for part in self.components(decoded))
         # Weights that sum to 1 in single precision do not sum to 1 in double precision.
         return _Components(weight / weight.sum(-4, keepdim=True), location, inverse_scale)
@@ -211,13 +211,13 @@ class DiscretisedLikelihood(Likelihood):
         return below.masked_fill(edge <= 0, 0).masked_fill(edge >= self.levels, 1)
 
     def _with_uniform(self, probability: Tensor, count: Tensor | float) -> Tensor:
-        """The mixture with the uniform probability of ``count`` levels."""
+        """A probability of ``count`` levels, mixed with their uniform probability."""
         share = self.uniform_weight / self.levels
         return (1 - self.uniform_weight) * probability + share * count
 
     def _cell_of(self, components: _Components, probability: Tensor) -> tuple[Tensor, ...]:
         """The largest level k with F(k) ≤ ``probability``, F(k) and F(k + 1)."""
-        # Most pixels of most images are black, and only the others are searched.
+        # Most pixels of most images are black; only the others need a search.
         level = torch.zeros_like(probability)
         start, end = torch.zeros_like(probability), self._below(components, level + 1)
         bright = end <= probability
@@ -244,7 +244,7 @@ class DiscretisedLikelihood(Likelihood):
             level = level + step
 
     def _approximate_level(self, components: _Components, probability: Tensor) -> Tensor:
-        """By bisection, with F and p below the median, and with 1 − F and 1 − p above it."""
+        """The level by bisection, of F and p below the median, and of 1 − F and 1 − p above it."""
         weight, location, inverse_scale = (part.float() for part in components)
         upper = probability > 0.5
         side = torch.where(upper, -1.0, 1.0).to(weight)
@@ -284,7 +284,7 @@ class DiscretisedGaussian(DiscretisedLikelihood):
 
     @staticmethod
     def mass(low: Tensor, high: Tensor) -> Tensor:
-        """Return the difference of Φ in the tail without cancellation."""
+        """Return Φ(high) − Φ(low), computed in the tail without cancellation."""
         sign = torch.where(low + high > 0, -1.0, 1.0).to(low)
         return (_normal_distribution(sign * high) - _normal_distribution(sign * low)).abs()
 
@@ -292,8 +292,8 @@ class DiscretisedGaussian(DiscretisedLikelihood):
 class DiscretisedLogisticMixture(DiscretisedLikelihood):
     """A mixture of K logistic distributions for each pixel, all predicted by the decoder.
 
-    As in PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517, section 2.1), but independent between
-    channels.
+    This is the likelihood of PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517, section 2.1), but
+    with independent channels.
     """
 
     @staticmethod

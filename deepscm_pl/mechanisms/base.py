@@ -49,10 +49,12 @@ class Context(nn.Module):
         return tuple(self.domains)
 
     def split(self, argument: str, names: Collection[str]) -> tuple[Context, Context]:
-        """Return new contexts of ``names``, the setting ``argument``, and of all other parents.
+        """Return new contexts of the parents in ``names``, and of all other parents.
+
+        ``argument`` is the name of the setting, for error messages.
 
         Raises:
-            ValueError: If a name is not one of a parent.
+            ValueError: If a name is not that of a parent.
         """
         check_names(argument, names, self.domains)
         chosen = {name: domain for name, domain in self.domains.items() if name in names}
@@ -93,7 +95,7 @@ class Context(nn.Module):
     def _encode(self, name: str, value: Tensor) -> Tensor:
         domain = self.domains[name]
         if domain.categories is not None:
-            # functional.one_hot reads the values, which synchronises with the device.
+            # functional.one_hot checks the values, which synchronises with the device.
             classes = torch.arange(domain.categories, device=value.device)
             return (value.long() == classes).to(torch.get_default_dtype())
         mean, deviation = self.get_buffer(f"{name}_mean"), self.get_buffer(f"{name}_deviation")
@@ -220,8 +222,8 @@ class Mechanism(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Infer the noise of a recorded value: :meth:`abduct` of a draw of the continuous value.
 
-        For quantised values each draw has its own continuous value, so that all draws together are
-        from the posterior of the noise given the recorded value.
+        For quantised values, each draw has its own continuous value, so that the draws are from the
+        posterior of the noise given the recorded value.
         """
         return self.abduct(self.dequantise(value), parents, sample_shape)
 
@@ -277,7 +279,7 @@ class Mechanism(nn.Module, ABC):
         self.context.fit(parents)
 
     def dequantise(self, value: Tensor) -> Tensor:
-        """Draw the continuous value of a recorded one; unless quantised it is returned as it is."""
+        """Draw the continuous value of a recorded one; without quantisation it is unchanged."""
         return value
 
     def quantise(self, value: Tensor) -> Tensor:

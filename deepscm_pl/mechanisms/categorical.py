@@ -23,7 +23,7 @@ __all__ = ["Bernoulli", "Categorical"]
 
 _MARGIN = 16  # units of rounding precision between arrival times, or noise and its threshold
 _NUDGE = 64  # units of rounding precision by which noise is moved to restore the margin
-_TINY = 1e-300  # the smallest probability of a finite normal quantile
+_TINY = 1e-300  # lower bound of probabilities, so that their normal quantiles are finite
 
 
 class Categorical(Mechanism):
@@ -35,10 +35,10 @@ class Categorical(Mechanism):
 
     A value does not determine its noise; abduction draws from the exact posterior. The time of the
     first of independent exponential arrivals is exponential of rate 1, independently of its class,
-    and the others follow after exponential times of their own rates (Maddison et al. 2014,
-    arXiv:1411.0030). So the observed value is always recovered, over data the noise is standard
+    and the others follow after exponential times with their own rates (Maddison et al. 2014,
+    arXiv:1411.0030). So the observed value is always recovered, the noise inferred from data is standard
     normal again, and counterfactuals are stable: if no class gains more, in proportion, than the
-    observed one, it stays (Oberst and Sontag 2019, arXiv:1905.05824, definition 4). Stability is an
+    observed one, the value does not change (Oberst and Sontag 2019, arXiv:1905.05824, definition 4). Stability is an
     assumption that data cannot test; for two classes it is the monotonicity of :class:`Bernoulli`.
 
     Args:
@@ -69,7 +69,7 @@ class Categorical(Mechanism):
     def logits(self, parents: Variables) -> Tensor:
         """Return log p_k(pa), ``(*batch, K)``, or ``(K,)`` without parents."""
         logits = self.initial_logits + self.correction(self.context(parents))
-        # A less probable class could not come first in double precision.
+        # With a lower probability, a class could never come first in double precision.
         return logits.log_softmax(dim=-1).clamp(min=-600)
 
     @property
@@ -121,8 +121,8 @@ class Categorical(Mechanism):
         if absent:
             raise ValueError(
                 f"expected every class from 0 to {self.categories - 1} in the training split, but "
-                f"{', '.join(map(str, absent))} does not occur; number the classes from 0 on, and "
-                "give categories their number."
+                f"{', '.join(map(str, absent))} does not occur; number the classes from 0, and "
+                "set categories to their number."
             )
         self.initial_logits.copy_(shares.log())
 
@@ -136,7 +136,7 @@ def _log_times(noise: Tensor, logits: Tensor) -> Tensor:
 
 
 def _delay(noise: Tensor, logits: Tensor, first_class: Tensor) -> Tensor:
-    """u, reduced slightly where rounding, here or in another batch, might let a class be first."""
+    """u, reduced slightly where rounding, in any batch, might let another class be first."""
     sizes = logits.abs().expand_as(noise)
     unit = torch.finfo(noise.dtype).eps * (1 + sizes + sizes.gather(-1, first_class))
     log_times = _log_times(noise, logits)
@@ -145,7 +145,7 @@ def _delay(noise: Tensor, logits: Tensor, first_class: Tensor) -> Tensor:
 
 
 def _normal(exponential: Tensor) -> Tensor:
-    """u with e = −log Φ(u), each tail from its own end."""
+    """u with e = −log Φ(u), computed from the probability of the smaller tail."""
     upper = -torch.special.ndtri((-torch.expm1(-exponential)).clamp(min=_TINY))
     lower = torch.special.ndtri((-exponential).exp().clamp(min=_TINY))
     return torch.where(exponential < 0.5, upper, lower)
@@ -157,8 +157,8 @@ class Bernoulli(Mechanism):
     The logit ℓ is that of the training split, plus a learned constant or function of the parents. A
     value does not determine its noise but bounds it: abduction draws from the posterior, the normal
     distribution beyond t if x = 1 and below t if x = 0. So the observed value is always recovered,
-    over data the noise is standard normal again, and counterfactuals are monotone: raising p never
-    turns a 1 into a 0. Monotonicity is an assumption; without parents it has no effect.
+    the noise inferred from data is standard normal again, and counterfactuals are monotone: raising
+    p never turns a 1 into a 0. Monotonicity is an assumption; without parents it has no effect.
 
     Args:
         hidden: Widths of the hidden layers of the network for the logit; empty for an affine
@@ -194,12 +194,12 @@ class Bernoulli(Mechanism):
         batch = torch.broadcast_shapes(value.shape, threshold.shape)
         rank = torch.rand(*sample_shape, *batch, dtype=torch.float64, device=value.device)
         logit = self.logit(parents).double()
-        # Each tail from its own end, so that no small probability is subtracted from 1.
+        # Each value is computed from its own tail, so that no small probability is subtracted from 1.
         above = -torch.special.ndtri((rank * logit.sigmoid()).clamp(min=_TINY))
         below = torch.special.ndtri((rank * (-logit).sigmoid()).clamp(min=_TINY))
         one = value > 0.5
         noise = torch.where(one, above, below).to(threshold)
-        # Rounding, here or in another batch, might cross the threshold.
+        # Rounding, in this or another batch, might move the noise across the threshold.
         margin = _MARGIN * torch.finfo(noise.dtype).eps * (1 + threshold.abs())
         above, below = noise.maximum(threshold + margin), noise.minimum(threshold - margin)
         return {"u": torch.where(one, above, below)}
@@ -229,7 +229,7 @@ class Bernoulli(Mechanism):
         self.initial_logit.fill_(float(share.logit()))
 
     def _threshold(self, parents: Variables) -> Tensor:
-        """t = −Φ⁻¹(p), the smaller tail from its own end."""
+        """t = −Φ⁻¹(p), computed from the smaller of p and 1 − p."""
         logit = self.logit(parents)
         exact = logit.double()
         tail = torch.special.ndtri((-exact.abs()).sigmoid().clamp(min=_TINY))

@@ -41,7 +41,7 @@ class Flow(Mechanism):
 
     @abstractmethod
     def transforms(self, context: Tensor) -> list[Transform]:
-        """Return T as a list of elementwise transforms, the one nearest to the noise first."""
+        """Return T as a list of elementwise transforms, in the order from the noise to x."""
 
     @property
     def domain(self) -> Domain:
@@ -50,7 +50,7 @@ class Flow(Mechanism):
 
     def distribution(self, parents: Variables) -> TransformedDistribution:
         """Return p(x | pa)."""
-        # The model has validated its inputs; NaN passes, and the training reports it by name.
+        # The model has validated its inputs; NaN is accepted, and the training reports the variable.
         base = Normal(torch.zeros_like(self.constraint.location), 1.0, validate_args=False)
         return TransformedDistribution(base.to_event(1), self._layers(parents), validate_args=False)
 
@@ -105,7 +105,7 @@ class SplineFlow(Flow):
     """x := c(μ(pa) + σ(pa)·S(u; pa)), with a monotonic rational-quadratic spline S.
 
     The spline shapes the density within ±``bound`` standard deviations of the noise, and the affine
-    map places it.
+    map shifts and scales it.
 
     Args:
         hidden: Widths of the hidden layers of the network for all parameters.

@@ -52,7 +52,7 @@ class ConditionalVAE(ImageMechanism):
 
     Args:
         latent: Size of z.
-        hidden: Width of the layer between the features of encoder and context, and q.
+        hidden: Width of the layer from the features of encoder and context to the parameters of q.
         encoder: Factory, called with ``shape`` and the number A of features of the parents: a
             network of ``(batch, *shape)`` and ``(batch, A)`` -> ``(batch, F)`` with the attribute
             ``out_features`` = F. A is a :class:`~deepscm_pl.nn.Features`, with the names of the
@@ -66,7 +66,7 @@ class ConditionalVAE(ImageMechanism):
             decoder do not depend on them, and the encoder receives the image divided by β.
 
     Raises:
-        ValueError: If decoder or likelihood name an unknown parent, or one that cannot act there.
+        ValueError: If decoder or likelihood name a parent that is unknown or unsuitable there.
 
     Example:
         >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
@@ -119,7 +119,7 @@ class ConditionalVAE(ImageMechanism):
         context = self._network_context(parents).to(value)
         if self.brightness is not None:
             value = self.brightness.remove(value, parents)
-        # Grey levels to [-1, 1], the range for which the initial weights are made.
+        # Grey levels are scaled to [-1, 1], for which the initial weights are suitable.
         scaled = 2 * value / self.dequantisation.levels - 1
         batch = torch.broadcast_shapes(self.domain.batch_shape(scaled), context.shape[:-1])
         scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
@@ -129,7 +129,7 @@ class ConditionalVAE(ImageMechanism):
             plane = self.in_plane(value).expand(*batch, *self.plane).reshape(-1, *self.plane)
             features.append(self.brightness.measure(plane, self._mask(context)))
         joint = torch.cat(features, dim=-1).view(*batch, -1)
-        # Networks may run in low precision, but densities may not.
+        # Networks may compute in low precision, but densities must not.
         location, log_scale = self.posterior_head(joint).to(value).chunk(2, dim=-1)
         return _Posterior(location, log_scale.clamp(max=_LARGEST_LOG_SCALE))
 
@@ -196,7 +196,7 @@ class ConditionalVAE(ImageMechanism):
         """Apply ``function(latent, image, parents)`` to a few images of a flat batch at a time.
 
         The memory for the output of the decoder then does not grow with particles and
-        interventions. With gradients, which need all of it, everything is computed at once.
+        interventions. Gradients need all of it, so everything is then computed at once.
         """
         domains = {n: domain for n, domain in self.context.domains.items() if n in parents}
         batch = torch.broadcast_shapes(
@@ -244,7 +244,7 @@ class ConditionalVAE(ImageMechanism):
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """Return the recorded image at the posterior mean of z, without pixel noise (u = 0)."""
-        # The middle of the cell of each grey level.
+        # Use the middle of the cell of each grey level.
         continuous = value.to(next(self.posterior_head.parameters())) + 0.5
         latent = self.posterior(continuous, parents).location
         noise_free = self.likelihood.noise_free(self.decode(latent, parents))
@@ -286,7 +286,7 @@ class ConditionalVAE(ImageMechanism):
         return self.context if self.brightness is None else self.brightness.others
 
     def _mask(self, context: Tensor) -> Tensor:
-        """Set the features to zero on which the drawing of the decoder does not depend."""
+        """Set to zero the features on which the drawing of the decoder does not depend."""
         drawing: Tensor | None = getattr(self.decoder, "drawing", None)
         return context if drawing is None else context * drawing.to(context)
 

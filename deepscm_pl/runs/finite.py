@@ -28,7 +28,7 @@ __all__ = [
 
 
 class BatchRecord(NamedTuple):
-    """The properties of a batch that an error message reports.
+    """The properties of a batch that an error message contains.
 
     ``quantities`` are terms of the scalar loss, ``(batch,)`` each, of which ``bound`` is the sum.
     ``rows`` are the row numbers of the images, ``(batch, 1)``; None where the data have none.
@@ -50,7 +50,7 @@ class Problem(NamedTuple):
 
 
 class _Check(NamedTuple):
-    """The check of a step: ``flag`` is true if all is finite, valid once it has arrived."""
+    """The check of a step: ``flag`` is true if all is finite, and valid after ``arrival``."""
 
     batches: tuple[BatchRecord, ...]
     norms: Mapping[str, Tensor]
@@ -107,7 +107,7 @@ def _check(batches: tuple[BatchRecord, ...], norms: Mapping[str, Tensor]) -> _Ch
 
 
 class FiniteCheck(pl.Callback):
-    """Stops a training where a loss or a gradient is not finite, and names the term and the images.
+    """Stops a training at a loss or gradient that is not finite, and names the term and the images.
 
     On the CPU, each step is checked before the optimiser changes the weights. On a GPU, the result
     is read ``delay`` steps later, so that no step synchronises with the device. A checkpoint is
@@ -141,7 +141,7 @@ class FiniteCheck(pl.Callback):
         self._batches.append(batch)
 
     def step(self, norms: Mapping[str, Tensor]) -> Problem | None:
-        """Check the next step, given the norms of its gradients; return a problem so far."""
+        """Check the next step, given the norms of its gradients; return the first problem found."""
         if not self._batches:
             return None
         self._checks.append(_check(tuple(self._batches), norms))
@@ -149,7 +149,7 @@ class FiniteCheck(pl.Callback):
         return self.finish(self.delay if self._checks[-1].arrival is not None else 0)
 
     def finish(self, unread: int = 0) -> Problem | None:
-        """Wait for the results of all but the latest ``unread`` steps."""
+        """Wait for the results of all but the latest ``unread`` steps; return their first problem."""
         while len(self._checks) > unread:
             problem = self._checks.popleft().problem()
             if problem is not None:
@@ -158,7 +158,7 @@ class FiniteCheck(pl.Callback):
         return None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the steps of an interrupted training."""
+        """Discard the steps of an interrupted training."""
         self._batches.clear()
         self._checks.clear()
 
@@ -171,7 +171,7 @@ class FiniteCheck(pl.Callback):
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        """Note the loss of the batch."""
+        """Record the loss of the batch."""
         terms = getattr(pl_module, "loss_terms", {})
         self.note(_record(trainer, *self._batch, loss, terms))
 
@@ -234,8 +234,7 @@ def _raise_on(problem: Problem | None, trainer: pl.Trainer, pl_module: pl.Lightn
         f"stopped: {problem.term} is not finite for {int(images.sum())} of {len(images)} images in "
         f"batch {batch.number} of epoch {batch.epoch}{_rows_in_words(problem, trainer)}."
         f"{kept}{weights} Lower the learning rate, clip gradients (--trainer.gradient_clip_val 1), "
-        "leave such steps out (the callback deepscm_pl.callbacks.SkipSteps), or look at these "
-        "images."
+        "skip such steps (the callback deepscm_pl.callbacks.SkipSteps), or inspect these images."
     )
 
 
@@ -258,17 +257,17 @@ def _rows_in_words(problem: Problem, trainer: pl.Trainer) -> str:
 
 
 class SkipSteps(pl.Callback):
-    """Leaves out steps whose gradient is not finite or whose norm exceeds a limit.
+    """Skips steps whose gradient is not finite, or has a norm above a limit.
 
-    Deep hierarchical models sometimes meet a batch whose gradient would undo hours of training, so
-    Child (2021, arXiv:2011.10650, section 3.2) leaves it out. The optimiser then changes neither
-    weights nor its own state; schedules go on. The number of steps left out so far is logged as
+    In deep hierarchical models, the gradient of a single batch can undo hours of training; Child
+    (2021, arXiv:2011.10650, section 3.2) skips such steps. The optimiser then changes neither
+    weights nor its own state; schedules continue. The number of steps skipped so far is logged as
     ``train/skipped_steps``. The norm is that before clipping; each step synchronises with the
     device.
 
     Args:
         largest_norm: Limit of the norm of all gradients, in nats per unit of the weights.
-        most_in_a_row: Number of consecutive steps left out after which the training stops.
+        most_in_a_row: Number of consecutive skipped steps after which the training stops.
 
     Raises:
         ValueError: If a number is not positive.
@@ -303,22 +302,22 @@ class SkipSteps(pl.Callback):
         self._in_a_row += 1
         if self._in_a_row > self.most_in_a_row:
             raise FloatingPointError(
-                f"stopped: {self._in_a_row} steps in a row had gradients that were not finite or "
-                f"longer than {self.largest_norm:g} (the last one {norm:g}); lower the learning "
+                f"stopped: {self._in_a_row} steps in a row had gradients that were not finite or of a "
+                f"norm above {self.largest_norm:g} (the last one {norm:g}); lower the learning "
                 "rate or raise largest_norm. The checkpoints saved so far are intact."
             )
         if self.skipped == 1:
             rank_zero_warn(
-                f"left out step {pl_module.global_step}, whose gradient has the norm {norm:g}; "
+                f"skipped step {pl_module.global_step}, whose gradient has the norm {norm:g}; "
                 "train/skipped_steps counts the following ones."
             )
         for parameter in pl_module.parameters():
             parameter.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of steps left out."""
+        """Return the number of skipped steps."""
         return {"skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the number of steps left out."""
+        """Restore the number of skipped steps."""
         self.skipped = int(state_dict["skipped"])

@@ -1,4 +1,4 @@
-"""Saving of a training when the system is about to end its process."""
+"""Checkpoints of trainings whose process the system is about to end."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class SaveOnTermination(pl.Callback):
         self.on_train_batch_end(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Agree on the number of batches that all processes have."""
+        """Find the number of batches that all processes have."""
         if trainer.state.fn != TrainerFn.FITTING:
             _set_handler(trainer, _exit)
         elif trainer.world_size > 1 and not trainer.sanity_checking:
@@ -130,7 +130,7 @@ def _save_in_validation(trainer: pl.Trainer, pl_module: pl.LightningModule) -> N
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, WeightAveraging):  # replace averaged weights by those of training
             callback.on_validation_epoch_end(trainer, pl_module)
-    # Results so far are not kept, so that the resumed training repeats the validation.
+    # Partial results are discarded, so that the resumed training repeats the validation.
     progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
     progress.reset()
     progress.increment_ready()
@@ -148,8 +148,8 @@ def _save(trainer: pl.Trainer) -> None:
 def others_wait() -> Iterator[None]:
     """Let all processes wait for each other at the end of the block, for any length of time.
 
-    By default, processes of a training give up after minutes, but an evaluation on the first
-    process may take longer. All processes must call it. If the block raises, it does not wait.
+    By default, processes stop waiting after minutes, but an evaluation on the first process may
+    take longer. All processes must enter the block. If the block raises, none waits.
 
     Example:
         >>> with others_wait():

@@ -120,7 +120,7 @@ class DeepSCM(StoredModule):
             preparation.fit_statistics(self.trainer, self.scm)
 
     def on_validation_start(self) -> None:
-        """Raise ValueError if the model was never fitted; so for test and predict."""
+        """Raise ValueError if the model was never fitted, also before test and prediction."""
         preparation.require_fitted(self.scm)
 
     on_test_start = on_predict_start = on_validation_start
@@ -139,7 +139,7 @@ class DeepSCM(StoredModule):
         return -value.objective
 
     def on_train_batch_end(self, outputs: Any, batch: Variables, batch_index: int) -> None:
-        """Log the last step of a training that is stopped."""
+        """Log the last step of a training that stops early."""
         if self.trainer.should_stop:
             self._log_step()
 
@@ -177,7 +177,7 @@ class DeepSCM(StoredModule):
         self.test_statistics.update(quantities | bound.reconstruction_errors(self.scm, batch))
 
     def on_test_epoch_end(self) -> None:
-        """Log the means over all images; :attr:`association` holds them with standard errors."""
+        """Log the means over all images, and keep them with standard errors in ``association``."""
         self.association: dict[str, Statistic] = self.log_means("test", self.test_statistics)
 
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:

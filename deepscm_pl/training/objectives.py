@@ -1,4 +1,4 @@
-"""Objectives of a training: bounds of the log-probability, and terms added to them."""
+"""Training objectives: bounds of the log-probability, and additional terms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class TrainingProgress(NamedTuple):
-    """The numbers of steps of the optimiser and of epochs that are complete."""
+    """The numbers of completed optimiser steps and epochs."""
 
     step: int
     epoch: int
@@ -39,7 +39,7 @@ class ObjectiveValue:
 
     Attributes:
         objective: The scalar to maximise, in nats per image.
-        elbo: The evidence lower bound by the same draws.
+        elbo: The evidence lower bound of the same draws.
         logged: Further quantities to log, by name.
     """
 
@@ -70,9 +70,9 @@ class EvidenceLowerBoundObjective(Objective):
     dimension costs λ nats even if it is unused, so none is abandoned early (Kingma et al. 2016,
     arXiv:1606.04934, appendix C.8). With warm-up, β rises linearly from 0 to its final value over
     the first steps or epochs (Bowman et al. 2016, arXiv:1511.06349). The default, β = 1 and λ = 0,
-    is the evidence lower bound. With β < 1 the latent describes more of the image and the noise of
-    its pixels less (Alemi et al. 2018, arXiv:1711.00464), which helps counterfactuals: noise of
-    pixels does not follow a moving stroke. The reported bound of a model is always the plain one.
+    is the evidence lower bound. With β < 1, the latent describes more of the image, and the pixel
+    noise less (Alemi et al. 2018, arXiv:1711.00464), which improves counterfactuals: pixel noise
+    does not follow a moving stroke. The reported bound of a model is always that of the default.
 
     Args:
         num_particles: Draws of the latents.
@@ -115,7 +115,7 @@ class EvidenceLowerBoundObjective(Objective):
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
-        """The objective, and β as ``kl_weight``."""
+        """Return the objective, and log β as ``kl_weight``."""
         elbo = scm.elbo(batch, self.num_particles)
         weight = self.divergence_weight_at(progress)
         terms = [
@@ -125,7 +125,7 @@ class EvidenceLowerBoundObjective(Objective):
         return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
 
     def divergence_weight_at(self, progress: TrainingProgress) -> float:
-        """The value of β after some steps and epochs."""
+        """Return β after the given numbers of steps and epochs."""
         complete = 1.0
         if self.warmup_steps:
             complete = progress.step / self.warmup_steps
@@ -164,7 +164,7 @@ class ImportanceWeightedObjective(Objective):
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
-        """The objective."""
+        """Return the objective."""
         elbo = scm.elbo(batch, self.num_particles)
         terms = [each.importance_weighted_bound.mean() for each in elbo.evidence.values()]
         return ObjectiveValue(torch.stack(terms).sum(), elbo)
@@ -175,12 +175,12 @@ class CounterfactualObjective(Objective):
 
     For every batch one of the sets of variables is drawn uniformly. Each of its variables is set to
     its values in the batch, permuted separately, and each counterfactual uses one draw of the
-    latents: values are those of the data, combinations may be new. The counterfactuals are
+    latents: the values occur in the data, but their combinations may be new. Counterfactuals are
     constants; gradients pass only through F's bound of them. Pawlowski et al. (2020) intervene on
     the same sets in the guide of their published code, where only q(z | ·) receives the
     counterfactual, and the bound is that of the factual image.
 
-    Rows that rounding puts on the edge of an open domain, where there is no density, stay factual.
+    Rows that rounding moves to the edge of an open domain, where there is no density, stay factual.
     Values are not checked, which would synchronise with the device, and NaN remains NaN. Only
     mixtures over grey levels synchronise, because they search for the level.
 
@@ -217,7 +217,7 @@ class CounterfactualObjective(Objective):
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
-        """The objective; F of the counterfactuals alone as ``counterfactual_objective``."""
+        """Return the objective, and log F of the counterfactuals as ``counterfactual_objective``."""
         factual: ObjectiveValue = self.objective(scm, batch, progress)
         changed: ObjectiveValue = self.objective(scm, self.counterfactuals(scm, batch), progress)
         logged = {**factual.logged, "counterfactual_objective": changed.objective.detach()}
@@ -254,7 +254,7 @@ def make_objective(factory: Callable[[int], Objective] | None, num_particles: in
     """Make an objective; None for :class:`EvidenceLowerBoundObjective`.
 
     Raises:
-        ValueError: If ``num_particles`` is not positive, or the factory makes something else.
+        ValueError: If ``num_particles`` is not positive, or the factory returns another object.
     """
     whole_number("num_particles", num_particles, least=1)
     made = (factory or EvidenceLowerBoundObjective)(num_particles)

@@ -1,4 +1,4 @@
-"""Known worlds: structural causal models that are given, with a renderer of their images."""
+"""Known worlds: given structural causal models, with a renderer of their images."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Renderer(ABC):
     """Draws images from originals and attributes, and measures attributes in images.
 
     An original is the noise of an image, such as a digit to be redrawn. Renderers are pickled to
-    draw in several processes. A renderer of which a part is cheap draws the rest in :meth:`shape`,
-    whose results are cached, and the cheap part in :meth:`shade`.
+    draw in several processes. If a part of the drawing is cheap, :meth:`shade` draws that part, and
+    :meth:`shape`, whose results are cached, the rest.
 
     Attributes:
         attributes: The names of the attributes that cause the image.
@@ -67,7 +67,7 @@ class Renderer(ABC):
 
 
 class KnownWorld:
-    """A structural causal model that is known: the truth to compare a learned model with.
+    """A known structural causal model: the truth with which learned models are compared.
 
     Its mechanisms are given (:class:`~deepscm_pl.mechanisms.Known`), and a renderer draws its
     image. ``world.scm`` has the same methods as any model, in double precision.
@@ -133,7 +133,7 @@ class KnownWorld:
         if self._renderer is None:
             raise ValueError(
                 f"the world {self.name} has no renderer, and so no images; give it one with "
-                "KnownWorld(..., renderer=...), or ask for its attributes only."
+                "KnownWorld(..., renderer=...), or use only its attributes."
             )
         return self._renderer
 
@@ -199,7 +199,7 @@ class KnownWorld:
 
         Args:
             originals: N originals of the renderer.
-            attributes: ``(N,)`` each; other names than those of attributes are ignored.
+            attributes: ``(N,)`` each; names that are not attributes are ignored.
 
         Raises:
             ValueError: If the world has no renderer, or an original or an attribute has another

@@ -30,7 +30,7 @@ _SHAPE, _RATE = 10.0, 5.0
 """Parameters of the gamma distribution of thickness."""
 
 _STEEPEST = 1.4
-"""Largest slant that is drawn, in radians; a digit that leans further leaves its image."""
+"""Largest slant that is drawn, in radians; with a larger one, a digit exceeds its image."""
 
 
 class DigitRenderer(Renderer):
@@ -136,7 +136,7 @@ class DigitWorld(KnownWorld):
     ) -> Tensor:
         if name != "thickness":
             return super()._draw(name, size, parents, generator)
-        # NumPy's gamma in place of transformed noise, so that data sets are generated as before.
+        # NumPy's gamma distribution keeps data sets equal to those of earlier versions.
         return torch.from_numpy(self._least + generator.gamma(_SHAPE, 1 / _RATE, (size, 1)))
 
 
@@ -235,7 +235,7 @@ class ThicknessWidthWorld(DigitWorld):
     stroke makes it narrower (the public generator leaves out the last step). On every tenth test
     digit of MNIST but ones, with attributes of this world, the measured width is off by 0.24 pixels
     on average, and the measured thickness by 0.23. A one is an upright stroke and cannot be both
-    wide and thin: it is drawn wide, and so thicker than asked, by some pixels.
+    wide and thin: it is drawn wide, and therefore thicker than requested, by some pixels.
     """
 
     name = "thickness-width"

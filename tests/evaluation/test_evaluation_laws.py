@@ -392,26 +392,26 @@ def test_misaligned_truth_is_an_error():
     rolled = ModelOnData(
         model.scm, model.variables, model.world, np.roll(model.originals, 1, axis=0)
     )
-    with pytest.raises(ValueError, match="originals are of other rows"):
+    with pytest.raises(ValueError, match="originals belong to other rows"):
         true_counterfactuals(rolled, questions, 10, workers=1, progress=False)
-    for field in ("images", "strangers"):
+    for field in ("images", "others"):
         shifted = [torch.roll(getattr(truths[0], field), 1, dims=0)]
         moved = [type(truths[0])(**{**vars(truths[0]), field: shifted[0]})]
         wrong = evaluate_counterfactuals(model, questions, moved, 1, 10, workers=1, progress=False)
         key = {"images": "error/mean_absolute_error/particle",
-               "strangers": "error/mean_absolute_error/stranger"}[field]  # fmt: skip
+               "others": "error/mean_absolute_error/stranger"}[field]  # fmt: skip
         before, after = aligned[0].quantities[key].mean, wrong[0].quantities[key].mean
         assert abs(after - before) > 1, field
 
 
-def test_strangers_are_other_originals_with_the_same_attributes():
+def test_baselines_are_other_originals_with_the_same_attributes():
     model = model_on_data(make())
     truth = true_counterfactuals(model, [Question("intensity=96")], 40, workers=1, progress=False)[
         0
     ]
     for n in range(40):
-        assert not torch.equal(truth.images[n, 0, 1:], truth.strangers[n, 0, 1:]), n
-        assert torch.equal(truth.images[n, 0, 0], truth.strangers[n, 0, 0]), n
+        assert not torch.equal(truth.images[n, 0, 1:], truth.others[n, 0, 1:]), n
+        assert torch.equal(truth.images[n, 0, 0], truth.others[n, 0, 0]), n
 
 
 def test_batches_do_not_matter():

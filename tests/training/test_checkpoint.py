@@ -33,7 +33,7 @@ def test_data_that_have_moved(altered, tmp_path):
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        (None, "does not name the data it was trained on; make the data module yourself"),
+        (None, "does not name the data of its training; make the data module yourself"),
         ("tiny.TinyDataModule", "expected a class with its arguments, but got 'tiny.Tiny"),
         ({"init_args": {}}, "expected a class with its arguments"),
         ({"class_path": "subprocess.Popen", "init_args": {"args": ["true"]}}, "is refused"),

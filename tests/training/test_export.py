@@ -126,7 +126,7 @@ def test_descriptions_are_escaped_for_a_terminal(exported, tmp_path, capsys):
 )
 def test_malformed_descriptions_are_refused(exported, descriptions):
     alter(exported, variables=None, descriptions=descriptions)
-    with pytest.raises(ValueError, match="describes its variables in another form"):
+    with pytest.raises(ValueError, match="describes its variables in an unexpected form"):
         DeepSCM.load_from_checkpoint(exported)
 
 
@@ -137,7 +137,7 @@ def test_malformed_descriptions_are_refused(exported, descriptions):
 )  # fmt: skip
 def test_malformed_variables_are_refused(exported, described):
     alter(exported, variables=described)
-    with pytest.raises(ValueError, match="describes its variables in another form"):
+    with pytest.raises(ValueError, match="describes its variables in an unexpected form"):
         DeepSCM.load_from_checkpoint(exported)
 
 

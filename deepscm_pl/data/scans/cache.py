@@ -43,7 +43,7 @@ def holds_caches(folder: Path) -> bool:
     """
     try:
         return any(any(folder.expanduser().glob(pattern)) for pattern in _PATTERNS)
-    except (OSError, RuntimeError, ValueError):  # unreadable, no home folder, or no path at all
+    except (OSError, RuntimeError, ValueError):  # unreadable, no home folder, or not a path
         return False
 
 
@@ -53,10 +53,10 @@ _CACHE_VERSION = 3
 _IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
 
 _PARALLEL_BYTES = 64 * 2**20
-"""Total bytes of files above which several processes are faster than one, start included."""
+"""Total bytes of files above which several processes are faster, their start included."""
 
 _SMALL_FILE = 128 * 2**10
-"""Bytes of a file below which a worker takes several at a time."""
+"""Mean bytes of a file below which a worker processes several at a time."""
 
 _MOST_INVALID = 10
 """Number of invalid files after which preprocessing stops."""
@@ -86,8 +86,8 @@ class Cache:
     Args:
         folder: Folder, created if necessary; None for ``~/.cache/deepscm_pl``.
         workers: Processes for preprocessing; None for one per processor if there is much to read.
-        memory: Size up to which images are held in memory, in GiB per training process; larger ones
-            are mapped from the file, and only the rows of a batch are read.
+        memory: Total size up to which images are held in memory, in GiB per training process; if
+            they are larger, they are mapped from the file, and only the rows of a batch are read.
         progress: Whether preprocessing shows a progress bar.
 
     Raises:
@@ -117,8 +117,9 @@ def cached_images(
 ) -> PreparedImages:
     """Preprocess images unless the cache contains them.
 
-    A cache is named by a hash of the settings and of the names, sizes and times of the files, and
-    appears when it is complete. If several processes prepare it, all use the first one to finish.
+    A cache is named by a hash of the settings and of the names, sizes and modification times of the
+    files, and appears when it is complete. If several processes prepare it, all use the first
+    complete one.
     Incomplete caches of killed processes are removed.
 
     Args:
@@ -201,7 +202,7 @@ def _make_room(cache_dir: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder until it is written, or the process ends."""
+    """Hold a lock on a folder until it is complete, or the process ends."""
     if sys.platform == "win32":
         yield
         return
@@ -343,6 +344,6 @@ def _header_row(header: bytes | None) -> NDArray[np.uint8]:
 
 def _not_writable(folder: Path, error: OSError) -> ValueError:
     return ValueError(
-        f"cache.folder: {folder} cannot be written ({error}); name a folder that you may write and "
-        "that has space."
+        f"cache.folder: {folder} cannot be written ({error}); name a folder with free space to "
+        "which you can write."
     )

@@ -42,12 +42,12 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True)
 class Source:
-    """An image file, with the properties that reveal a change.
+    """An image file, with the properties by which a change is detected.
 
     Attributes:
         path: The file.
-        name: Relative to the root folder.
-        size: In bytes.
+        name: Path relative to the root folder.
+        size: Size in bytes.
         modified: Time of modification, in nanoseconds.
     """
 
@@ -185,8 +185,8 @@ def divide_subjects(
         table: The table; all rows of a subject belong to one split.
         fractions: Shares of training, validation and test.
         seed: Seed of the shuffle.
-        stratify: Columns to distribute equally, by the first row of each subject; columns with many
-            numbers are divided into quarters.
+        stratify: Columns to distribute equally, by the first row of each subject; columns of more
+            than four numbers are divided at their quartiles.
 
     Returns:
         The split of each row, ``(N,)``.
@@ -262,12 +262,12 @@ def _check_disjoint(table: Table, splits: Splits) -> None:
             )
 
 
-def _check_none_is_empty(splits: Splits, subject: str) -> None:
+def _check_none_is_empty(splits: Splits, origin: str) -> None:
     missing = [name for number, name in enumerate(SPLITS) if number not in splits]
     if missing:
         raise ValueError(
-            f"{subject} should give every split a subject, but {' and '.join(missing)} would have "
-            "none; give them some."
+            f"{origin} should give every split a subject, but {' and '.join(missing)} would have "
+            "none; assign subjects to every split."
         )
 
 
@@ -296,7 +296,7 @@ class Cohort:
     dropped: int = 0
 
     def summary(self) -> str:
-        """The number of rows, and the kind of each variable, a line each."""
+        """Return a line with the number of rows, and a line for each variable with its kind."""
         counts = ", ".join(f"{n} {name}" for name, n in zip(SPLITS, self.counts, strict=True))
         subjects = len(set(self.identifiers))
         head = f"{subjects} subjects in {len(self.identifiers)} rows: {counts}"
@@ -327,7 +327,7 @@ class Subjects:
             such rows out and logs how many.
 
     Raises:
-        ValueError: If ``missing`` is neither.
+        ValueError: If ``missing`` has another value.
     """
 
     table: str = "subjects.csv"
@@ -358,7 +358,7 @@ class Division:
         seed: Seed of a random division.
 
     Raises:
-        ValueError: If an argument is out of range, or there are strata in addition to a column.
+        ValueError: If an argument is out of range, or there are both strata and a column.
     """
 
     column: str | None = None
@@ -372,7 +372,7 @@ class Division:
         if self.column is not None and self.stratify:
             raise ValueError(
                 "stratify: expected none where splits.column assigns subjects to splits, but got "
-                f"{list(self.stratify)}; leave one of both out."
+                f"{list(self.stratify)}; omit one of them."
             )
         seed_number("seed", self.seed)
         check_fractions(self.fractions)
@@ -389,7 +389,7 @@ def read_cohort(root: Path, subjects: Subjects, division: Division) -> Cohort:
 
     Raises:
         FileNotFoundError: If the table or an image is missing.
-        ValueError: If anything about them is invalid.
+        ValueError: If the table, a column, the division or the choice of images is invalid.
     """
     table = read_table(root / subjects.table, subjects.identifier, subjects.visits)
     rows = len(table)
