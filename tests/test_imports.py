@@ -13,7 +13,7 @@ import deepscm_pl
 from deepscm_pl.configuration import describe, restore_class
 
 EARLIER = json.loads((Path(__file__).parent / "earlier_names.json").read_text())
-ROOMS = sorted(
+PACKAGES = sorted(
     ".".join(path.parent.relative_to(Path(deepscm_pl.__file__).parents[1]).parts)
     for path in Path(deepscm_pl.__file__).parent.rglob("__init__.py")
 )
@@ -29,14 +29,14 @@ def imported_by(code: str) -> set[str]:
 
 
 def test_packages_import_nothing_before_a_name_is_used():
-    found = imported_by("import importlib\n" + "\n".join(f"import {room}" for room in ROOMS))
+    found = imported_by("import importlib\n" + "\n".join(f"import {path}" for path in PACKAGES))
     assert not found & {"torch", "numpy", "pytorch_lightning", "monai", "matplotlib", "yaml"}
-    assert set(ROOMS) <= found
+    assert set(PACKAGES) <= found
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_name_that_a_package_offers_exists(room):
-    package = importlib.import_module(room)
+@pytest.mark.parametrize("path", PACKAGES)
+def test_every_name_that_a_package_offers_exists(path):
+    package = importlib.import_module(path)
     for name in getattr(package, "__all__", ()):
         assert getattr(package, name) is not None
         assert name in dir(package)

@@ -30,9 +30,9 @@ class EvaluationReport(pl.Callback):
     The model runs in the precision of the trainer. The callback writes ``evaluation.json``,
     ``evaluation.md`` and pictures into the folder ``evaluation`` of the run, prints the tables, and
     logs to TensorBoard, its HParams included. An interrupted evaluation leaves the previous folder
-    unchanged. Checkpoints of a training keep the settings.
+    unchanged. Checkpoints of a training contain the settings.
 
-    The data determine the quantities: see :func:`deepscm_pl.evaluation.evaluate`.
+    The quantities depend on the data: see :func:`deepscm_pl.evaluation.evaluate`.
 
     Args:
         enabled: Whether to evaluate, and to compute the importance-weighted bound of
@@ -45,7 +45,7 @@ class EvaluationReport(pl.Callback):
         **settings: See :class:`~deepscm_pl.evaluation.EvaluationSettings`.
 
     Attributes:
-        classifier: From images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``.
+        classifier: Function from images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``.
         report: The result, after the test.
         written: The files written so far.
     """

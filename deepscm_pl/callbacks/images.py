@@ -255,7 +255,7 @@ class ConditionalSampleGrid(FigureCallback):
 
     Raises:
         ValueError: If a number or quantile is out of range; when the run starts, if a parent is
-            unknown, no scalar or causes no image, or a value is outside of its domain.
+            unknown, not a scalar or no cause of an image, or a value is outside of its domain.
 
     Example:
         >>> grid = ConditionalSampleGrid(["thickness"], values={"thickness": [1.0, 2.0, 3.0]})
@@ -296,14 +296,14 @@ class ConditionalSampleGrid(FigureCallback):
                 real_number(f"values.{name}", number)
 
     def check(self, scm: StructuralCausalModel) -> str | None:
-        """Check that images have these parents, and values are in their domains."""
+        """Check that images have these parents, and that values are in their domains."""
         axes = {parent for name in pictures(scm) for parent in self.axes(scm, name)}
         possible = {name for image in pictures(scm) for name in _scalar_parents(scm, image)}
         for argument, names in (("parents", self.parents), ("values", self.values)):
             for name in names:
                 if name not in (possible if argument == "parents" else axes):
                     raise ValueError(
-                        f"{argument}: {name!r} is no scalar parent of an image that is drawn; "
+                        f"{argument}: {name!r} is not a scalar parent of an image that is drawn; "
                         f"expected some of {', '.join(sorted(possible)) or 'none'}."
                     )
         for name, numbers in self.values.items():

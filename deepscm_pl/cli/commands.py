@@ -53,10 +53,10 @@ class AnswerOptions:
 
     Args:
         seed: Seed of the noise.
-        image_format: Files of the images: png to look at, with the middle planes of volumes; nifti
-            (.nii.gz) with the position and the header of the scan (default: nifti for volumes, png
+        image_format: Format of the image files: png, with the central planes of volumes, or nifti
+            (.nii.gz), with the position and the header of the scan (default: nifti for volumes, png
             for others).
-        npz: Write all values as answers.npz, too.
+        npz: Also write all values to answers.npz.
     """
 
     ckpt_path: CheckpointPath
@@ -69,12 +69,12 @@ class AnswerOptions:
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """Options of samples.
+    """Options of commands that draw samples.
 
     Args:
         size: Number of observations to draw.
         temperature: Scale of the pixel noise that the image's likelihood draws, 0 for none
-            (default: as the model was configured, mostly 1).
+            (default: as the model was configured, usually 1).
     """
 
     size: int = 8
@@ -89,9 +89,9 @@ class ObservationOptions:
         index: Rows of the run's test split, from 0.
         observations: Table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by
             path, relative to the table.
-        prepare: The images of --observations are as the run's files were: cut, resize and
-            normalise them as its data module did.
-        root: Present folder of the run's data.
+        prepare: Preprocess the images of --observations like the files of the run: crop, resize and
+            normalise them as its data module does.
+        root: Current folder of the run's data.
     """
 
     index: Annotated[list[int] | None, Option("ROW", exclusive=True)] = None
@@ -120,10 +120,10 @@ def counterfactual(
     observed: ObservationOptions,
     num_particles: int = 1,
 ) -> None:
-    """Counterfactual: what observations would have been, had do(...) been done.
+    """Counterfactual: infer the observations that would have been made under do(...).
 
     Args:
-        num_particles: Number of draws of what observations leave open.
+        num_particles: Number of draws of the noise that observations do not determine.
     """
     from deepscm_pl.cli.questions import answer_counterfactual
 
@@ -224,7 +224,7 @@ def graph(
     """Draw a causal graph.
 
     Args:
-        config: Configuration of a model, a YAML file; several are merged, and later ones win.
+        config: Configuration of a model, a YAML file; several are merged, later ones override.
         edges: The graph as text, such as 'age -> volume; volume -> image'.
         out: File to write, ending in .svg, .png or .pdf.
     """
@@ -262,7 +262,7 @@ def list_experiments(
     known = experiments()
     if name is None:
         if out is not None:
-            raise ValueError("out: expected the name of an experiment before it; give one.")
+            raise ValueError("out: expected the name of an experiment to copy; give one.")
         for experiment, path in known.items():
             print(f"{experiment:<{max(map(len, known))}}  {_first_comment(path)}")
         return

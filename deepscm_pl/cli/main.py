@@ -27,7 +27,7 @@ Train deep structural causal models of images and ask them causal questions.
 train and evaluate
   fit             train a model:           deepscm fit --config digits/full
   validate        evaluate on validation:  deepscm validate --ckpt_path FILE.ckpt
-  test            is the model right?      deepscm test --ckpt_path FILE.ckpt
+  test            evaluate all rungs:      deepscm test --ckpt_path FILE.ckpt
   predict         quantities per image:    deepscm predict --ckpt_path FILE.ckpt
 
 ask a trained model
@@ -37,12 +37,12 @@ ask a trained model
   export          as safetensors:          deepscm export --ckpt_path FILE.ckpt --out model.safetensors
 
 configurations, data and graphs
-  experiments     list those to train:     deepscm experiments
+  experiments     list experiments:        deepscm experiments
   data            make a data set:         deepscm data morphomnist --mnist DIR --out DIR
   graph           draw a causal graph:     deepscm graph --config FILE.yaml --out graph.svg
 
 deepscm COMMAND --help describes the options of a command.
-Set DEEPSCM_TRACEBACK=1 to see where in the program an error arose.
+Set DEEPSCM_TRACEBACK=1 to print the traceback of an error.
 """  # noqa: E501
 
 
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 after an error that the user can correct, 2 if the command line is not
-        valid, and 128 and the number of the signal after a signal.
+        valid, and 128 plus the number of the signal after a signal.
     """
-    # Threads that spin while they wait make a training several times slower beside other work.
+    # Threads that wait actively make a training several times slower if other programs run.
     # The setting has no effect once torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_command(words: list[str]) -> None:
-    """Run a command; modules that take long to import are imported once its options are known."""
+    """Run a command; slow modules are imported only after its options have been parsed."""
     if words[0] in COMMANDS:
         parse_command(words, COMMANDS)()
     elif words[1:] in (["-h"], ["--help"]):
@@ -93,7 +93,7 @@ def _user_errors() -> tuple[type[Exception], ...]:
 
 
 def _lightning_error(name: str) -> tuple[type[Exception], ...]:
-    """An exception of Lightning, which can only have been raised if Lightning is imported."""
+    """Find an exception of Lightning; it cannot have been raised before Lightning is imported."""
     for module in ("lightning_fabric", "pytorch_lightning"):
         found: Any = sys.modules.get(f"{module}.utilities.exceptions")
         if hasattr(found, name):

@@ -72,13 +72,13 @@ from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
 from deepscm_pl.training import DeepSCM, ImageClassifier
 
-__all__ = ["ROOMS", "TrainingCommand", "run_training_command"]
+__all__ = ["PACKAGES", "TrainingCommand", "run_training_command"]
 
-ROOMS = tuple(
-    f"deepscm_pl.{room}"
-    for room in ("callbacks", "data", "likelihoods", "mechanisms", "nn", "training", "transforms")
+PACKAGES = tuple(
+    f"deepscm_pl.{name}"
+    for name in ("callbacks", "data", "likelihoods", "mechanisms", "nn", "training", "transforms")
 )
-"""Packages whose classes a configuration may name without their package."""
+"""Packages whose classes a configuration may name without the name of the package."""
 
 _NOT_PATHS = ("last", "best", "hpc")
 _MODEL_OPTIONS = ("--model", "--model.class_path")
@@ -91,15 +91,15 @@ def run_training_command(words: list[str]) -> None:
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If the checkpoint is truncated, foreign or hostile, or a configuration is too
-            long or too deep.
+        ValueError: If the checkpoint is truncated, malicious or of another program, or a
+            configuration is too long or too deeply nested.
     """
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
     files, others = split_configurations(words)
     configuration = Configuration.read(files)
     with configuration.naming_lines():
-        # Options come after all files, because they win over them.
+        # Options come after all files, because they override them.
         merged = [others[0], *configuration.words(), *others[1:]]
         _run_merged(merged, configuration.settings, typed=words)
 
@@ -120,8 +120,8 @@ def _run_merged(words: list[str], settings: Mapping[str, Any], typed: list[str])
             f"ckpt_path: {path} is an exported model, without the state of the optimiser; to "
             "resume the training, give the .ckpt file that it was exported from."
         )
-    for room in ROOMS:
-        import_all(room)
+    for package in PACKAGES:
+        import_all(package)
     trust, words = trusted_packages(words)
     described = opened = None
     if path is not None:
@@ -133,7 +133,7 @@ def _run_merged(words: list[str], settings: Mapping[str, Any], typed: list[str])
         with quiet_log_threads(), without_noise():
             TrainingCommand(words, model, described, trust, typed, opened)
     finally:
-        # Connections between processes that are left to the end of Python can abort it.
+        # Open connections between processes can abort Python when it exits.
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
 
@@ -163,7 +163,7 @@ class _SaveConfiguration(SaveConfigCallback):
         """Write the file, unless the run is resumed and has one."""
         folder = trainer.log_dir  # a collective operation
         exists = folder is not None and (Path(folder) / self.config_filename).exists()
-        # The first process decides, because others may have file systems of their own.
+        # The first process determines this, because others may have different file systems.
         exists = trainer.strategy.broadcast(exists)
         if stage != "fit" or exists:
             return
@@ -182,13 +182,13 @@ class TrainingCommand(LightningCLI):
 
     Args:
         words: Subcommand and options.
-        model: The class of the model. The section ``model`` of a configuration holds the settings
-            of a :class:`~deepscm_pl.training.DeepSCM` itself; of others ``class_path`` and
-            ``init_args``.
+        model: The class of the model. The section ``model`` of a configuration contains the
+            settings of a :class:`~deepscm_pl.training.DeepSCM` directly, and ``class_path`` and
+            ``init_args`` of other models.
         described: The model and the data that a checkpoint describes, in place of those of a
             configuration.
         trust: Packages whose classes a checkpoint may name.
-        typed: The words that the user typed, if ``words`` holds others in addition.
+        typed: The words that the user typed, if ``words`` contains others in addition.
         opened: The checkpoint that ``words`` name, which is not read again.
     """
 
@@ -207,7 +207,7 @@ class TrainingCommand(LightningCLI):
         self.trust = trust
         self.opened = opened
         self._typed = words if typed is None else typed
-        # In addition, settings of a checkpoint never reach the parser.
+        # A second safeguard: settings of a checkpoint do not reach the parser in the first place.
         set_parsing_settings(instantiate_subclass_spec_in_any=described is None)
         super().__init__(
             model,
@@ -227,7 +227,7 @@ class TrainingCommand(LightningCLI):
                 "prog": "deepscm",
                 "description": "Train and evaluate causal models. The options of a data module: "
                 "--data.help CLASS, for example deepscm_pl.data.MorphoMNISTDataModule. With "
-                "--trust PACKAGE a checkpoint may name classes of that package, too.",
+                "--trust PACKAGE a checkpoint may name classes of that package as well.",
                 words[0]: {"description": TRAINING_COMMANDS[words[0]]},
             },
             args=words,
@@ -299,10 +299,10 @@ class TrainingCommand(LightningCLI):
                 ),
             )
         else:
-            settings.logger = False  # and make no folder
+            settings.logger = False  # so that no folder is made
 
     def _find_last_checkpoint(self) -> dict[str, Any]:
-        """Resolve ``--ckpt_path last``; return the settings with which its run is logged on."""
+        """Resolve ``--ckpt_path last``; return the settings to continue the log of its run."""
         settings = self.config[self.config.subcommand]
         if settings.get("ckpt_path") != "last":
             return {}
@@ -415,7 +415,7 @@ class TrainingCommand(LightningCLI):
 
     @contextmanager
     def _discarding_refused_run(self) -> Iterator[None]:
-        """Leave no folder of a training that stops before its first step."""
+        """Remove the folder of a training that stops before its first step."""
         try:
             yield
         except Exception:
@@ -443,8 +443,8 @@ class TrainingCommand(LightningCLI):
         predictions.write(self.trainer, run_folder(self.trainer) / "quantities.csv")
 
     def _evaluate(self, method: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-        # Lightning notices SIGTERM with the next batch, but a report may take long without one.
-        # The best checkpoint of a training that is resumed in another folder does not matter.
+        # Lightning reacts to SIGTERM at the next batch, but a report takes long without any batch.
+        # It is irrelevant that a training is resumed in another folder than its best checkpoint's.
         with (
             _ignored("The dirpath has changed"),
             exit_on_termination(),
@@ -458,7 +458,7 @@ def _quoted(word: object) -> str:
 
 
 def _trust_options(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> list[str]:
-    """The options with which a command may import what a training has imported."""
+    """The options that allow a command to import the packages that a training has imported."""
     described: Any = [dict(model.hparams)]
     if isinstance(datamodule, CausalDataModule):
         described.append(datamodule.configuration())

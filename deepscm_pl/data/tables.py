@@ -195,9 +195,9 @@ def _check_column_numbers(
     if not fits.all():
         row = int(fits.argmin())
         raise ValueError(
-            f"columns: {table.where(row)}: {texts[row]!r} in {column} is outside the range of single "
-            f"precision, absolute values from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct it, or "
-            "convert the column to another unit."
+            f"columns: {table.where(row)}: {texts[row]!r} in {column} is outside the range of "
+            f"single precision, absolute values from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct "
+            "it, or convert the column to another unit."
         )
     return numbers
 
@@ -231,8 +231,8 @@ def _classes(
         row = int(seen.argmin())
         raise ValueError(
             f"columns: {table.where(row)}: {texts[row]!r} in {column} does not occur in any row "
-            "of the training split, so nothing can be learned about it; remove the row, or stratify "
-            "the split by this column."
+            "of the training split, so nothing can be learned about it; remove the row, or "
+            "stratify the split by this column."
         )
     shown = tuple(_level_name(each) for each in levels.tolist())
     return shown, np.searchsorted(levels, cells).astype(np.float64)

@@ -144,8 +144,8 @@ def evaluate_counterfactuals(
     """Evaluate interventions on the rows of a test split.
 
     Each row has one draw of the noise, and the first ``detail_rows`` have ``num_particles``. Each
-    row is encoded once, regardless of the number of interventions. Without ``truths``, quantities that need
-    the truth are missing; without a ``classifier``, those of identity.
+    row is encoded once, regardless of the number of interventions. Without ``truths``, quantities
+    that need the truth are missing; without a ``classifier``, those of identity.
     """
     levels = [level for level in _COVERAGE_LEVELS if level <= widest_level(num_particles)]
     meters = [

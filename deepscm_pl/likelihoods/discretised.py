@@ -40,7 +40,7 @@ class _Components(NamedTuple):
     inverse_scale: Tensor
 
     def at(self, where: Tensor, shape: torch.Size) -> _Components:
-        """The components of the pixels ``where``, ``(N,)``, of images of a shape; ``(K, 1, 1, N)``."""
+        """The components ``(K, 1, 1, N)`` of the pixels ``where``, ``(N,)``, of all images."""
         batch, *plane = shape
         parts = (part.expand(batch, -1, *plane).transpose(0, 1).flatten(1) for part in self)
         return _Components(*(part[:, where][:, None, None] for part in parts))

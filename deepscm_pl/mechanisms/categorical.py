@@ -36,10 +36,11 @@ class Categorical(Mechanism):
     A value does not determine its noise; abduction draws from the exact posterior. The time of the
     first of independent exponential arrivals is exponential of rate 1, independently of its class,
     and the others follow after exponential times with their own rates (Maddison et al. 2014,
-    arXiv:1411.0030). So the observed value is always recovered, the noise inferred from data is standard
-    normal again, and counterfactuals are stable: if no class gains more, in proportion, than the
-    observed one, the value does not change (Oberst and Sontag 2019, arXiv:1905.05824, definition 4). Stability is an
-    assumption that data cannot test; for two classes it is the monotonicity of :class:`Bernoulli`.
+    arXiv:1411.0030). So the observed value is always recovered, the noise inferred from data is
+    standard normal again, and counterfactuals are stable: if no class gains more, in proportion,
+    than the observed one, the value does not change (Oberst and Sontag 2019, arXiv:1905.05824,
+    definition 4). Stability is an assumption that data cannot test; for two classes it is the
+    monotonicity of :class:`Bernoulli`.
 
     Args:
         categories: Number of classes K, at least two.
@@ -194,7 +195,7 @@ class Bernoulli(Mechanism):
         batch = torch.broadcast_shapes(value.shape, threshold.shape)
         rank = torch.rand(*sample_shape, *batch, dtype=torch.float64, device=value.device)
         logit = self.logit(parents).double()
-        # Each value is computed from its own tail, so that no small probability is subtracted from 1.
+        # Each value is computed from its own tail: no small probability is subtracted from 1.
         above = -torch.special.ndtri((rank * logit.sigmoid()).clamp(min=_TINY))
         below = torch.special.ndtri((rank * (-logit).sigmoid()).clamp(min=_TINY))
         one = value > 0.5

@@ -50,7 +50,7 @@ class Flow(Mechanism):
 
     def distribution(self, parents: Variables) -> TransformedDistribution:
         """Return p(x | pa)."""
-        # The model has validated its inputs; NaN is accepted, and the training reports the variable.
+        # The model has validated its inputs; NaN is accepted, because the training reports it.
         base = Normal(torch.zeros_like(self.constraint.location), 1.0, validate_args=False)
         return TransformedDistribution(base.to_event(1), self._layers(parents), validate_args=False)
 

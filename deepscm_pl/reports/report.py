@@ -48,7 +48,7 @@ class Report:
         model: The model and the rows that were evaluated.
         evaluation: The results.
         association: The lines of the association table.
-        origin: Where model and data come from, plain data for the JSON.
+        origin: The origin of model and data, as plain data for the JSON file.
         reference_name: Heading of the numbers to compare with.
 
     Attributes:
@@ -231,7 +231,7 @@ class Report:
     def _introduction(self) -> str:
         evaluation = self.evaluation
         world = evaluation.world
-        truth = "of no known world" if world is None else f"of {for_markdown(world)}"
+        truth = "without a known world" if world is None else f"of {for_markdown(world)}"
         lines = [
             f"{self.rows}, {truth}; quantities of particles, "
             f"repetitions and pixel noise, and the noise floor, from the first "
@@ -275,8 +275,8 @@ class Report:
 
 
 _REPEATED = (
-    " Standard errors treat images of one subject as independent, and are too small if they are "
-    "alike; noise is that of the first image of each subject."
+    " Standard errors treat images of one subject as independent, and are too small if these are "
+    "similar; noise is that of the first image of each subject."
 )
 
 _COMPOSITION = "composition/mean_absolute_error"
@@ -292,13 +292,13 @@ _MAIN = (
 
 _CAPTIONS = {
     "densities": "Densities of the model{solid}",
-    "errors": "Error against the true counterfactual, as a share of that of the factual "
-    "unchanged, with two standard errors; diamonds: another original with the same attributes",
+    "errors": "Error against the true counterfactual, divided by that of the unchanged "
+    "factual, with two standard errors; diamonds: another original with the same attributes",
     "examples": "Single draws of counterfactuals of the first test images{compared}; hatched: "
     "impossible",
-    "coverage": "How often the truth lies in central intervals of the particles, over pixels that "
-    "vary; exact on the grey line",
-    "noise": "Abducted noise and its prior N(0, 1)",
+    "coverage": "How often the true pixel is inside central intervals of the particles, over "
+    "pixels that vary; the grey line is exact calibration",
+    "noise": "Inferred noise and its prior N(0, 1)",
 }
 _DASHED = " (solid) and of the world (dashed)"
 _COMPARED = ", below each the truth, and the difference (red: the model is brighter)"
@@ -324,7 +324,7 @@ def _draw_pictures(model: ModelOnData, evaluation: Evaluation) -> Iterator[tuple
 
 
 def _tagged(found: dict[str, float]) -> dict[str, float]:
-    """Return finite numbers by different names that are valid in TensorBoard."""
+    """Return the finite numbers by unique names that are valid in TensorBoard."""
     tagged: dict[str, float] = {}
     for name, value in found.items():
         if not math.isfinite(value):

@@ -54,7 +54,7 @@ class TextTable:
 
     Attributes:
         columns: Headings.
-        words: How many of the first columns are words; the others are numbers.
+        words: Number of leading columns of words; the others are numbers.
     """
 
     title: str
@@ -66,7 +66,7 @@ class TextTable:
     def of_records(
         cls, title: str, records: Sequence[Mapping[str, str]], words: int = 1
     ) -> TextTable:
-        """Make a table of rows by heading, without columns of numbers that are all unknown."""
+        """Make a table from rows by heading; omit columns of numbers that are all unknown."""
         columns = [
             name
             for k, name in enumerate(records[0] if records else ())
@@ -107,7 +107,7 @@ class TextTable:
                 extra = max(0, min(size - widths[k], spare))
                 widths[k] += extra
                 spare -= extra
-        # Texts, because rich finds markup in strings.
+        # Use Text objects, because rich interprets markup in strings.
         table = RichTable(title=Text(for_terminal(self.title)))
         for k, cells in enumerate(columns):
             justify: Literal["left", "right"] = "left" if k < self.words else "right"
@@ -122,7 +122,7 @@ def _longest(texts: Iterable[str]) -> int:
 
 
 def print_table(table: TextTable) -> None:
-    """Print a table in the width of the terminal, or 120 characters wide into a file."""
+    """Print a table in the width of the terminal, or of 120 characters in a file."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=120)
@@ -248,7 +248,7 @@ def similarity_table(results: Sequence[CounterfactualResult]) -> TextTable:
 
 
 def _of_first(results: Sequence[CounterfactualResult]) -> str:
-    """`` (first 500)``, if particles are of fewer rows than single draws."""
+    """Return `` (first 500)`` if particles cover fewer rows than single draws, and else ``""``."""
     found = [each.particles.ratio.particle_mean for each in results]
     detail = max((each.rows for each in found if each is not None), default=0)
     return f" (first {detail})" if 0 < detail < max(each.rows for each in results) else ""
@@ -336,7 +336,8 @@ def _by_chance(result: NoiseResult) -> float | None:
     """The 95 % quantile of the largest correlation with independent parents."""
     if result.rows < 2 or not result.statistics.correlations:
         return None
-    # A correlation of n independent pairs is about N(0, 1/n), the largest of m the m-th power.
+    # The correlation of n independent pairs is about N(0, 1/n). The distribution function of the
+    # largest of m is the m-th power of that of one.
     single = 0.95 ** (1 / result.entries)
     return min(1.0, NormalDist().inv_cdf((1 + single) / 2) / math.sqrt(result.rows))
 
@@ -344,97 +345,98 @@ def _by_chance(result: NoiseResult) -> float | None:
 _SENTENCES: Mapping[str, Mapping[str, str]] = {
     "association": {
         "": (
-            "The higher log p, the better the model explains the images; ≥ marks a lower bound of"
-            " it, the evidence lower bound with its draws of the latent for each image."
+            "The higher log p, the better the model explains the images; ≥ marks a lower bound, "
+            "the evidence lower bound with its number of draws of the latent for each image."
         ),
         "bits per dimension": (
-            "Bits per dimension put images of any size on one scale: the fewer, the better, and 8"
-            " for a uniform distribution."
+            "Bits per dimension are comparable between images of any size: fewer are better, and "
+            "a uniform distribution has 8."
         ),
         "gain of K": (
-            "Bounds with K draws are tighter, but of fewer images: compare them by their gain "
-            "over the bound of the same images, which is the larger, the worse the encoder."
+            "Bounds with K draws are tighter, but cover fewer images: compare them by their gain "
+            "over the bound of the same images. A larger gain means a worse encoder."
         ),
     },
     "densities": {
         "two samples of the world": (
             "*Distance* is how far, on average, probability has to be moved to turn the model's "
-            "density into the world's; 0 is perfect. *Two samples of the world* is how far apart "
-            "two finite samples of the same world are: a model about as near cannot be "
-            "distinguished from it. An effect follows its cause, so that p(effect | do(cause)) "
-            "moves with the value; a cause does not follow its effect, so that p(cause | "
-            "do(effect)) must not."
+            "density into the world's; 0 is perfect. *Two samples of the world* is the distance "
+            "between two finite samples of the same world: a model with a similar distance cannot "
+            "be distinguished from it. p(effect | do(cause)) depends on the value, because a cause "
+            "changes its effect; p(cause | do(effect)) must not, because an effect does not change "
+            "its cause."
         ),
         "90 %": (
-            "Densities of the model, given only these values. An effect follows its cause: "
-            "p(effect | do(cause)) moves with the value. p(cause | effect) is the information of "
+            "Densities of the model, given only these values. p(effect | do(cause)) depends on the "
+            "value, because a cause changes its effect. p(cause | effect) is the information of "
             "an observed effect about its cause, which an intervention on the effect lacks."
         ),
-        "": "Where an effect has several first causes, it is also given all of them at once.",
+        "": "If an effect has several root causes, its density given all of them is included.",
     },
     "errors": {
         "": (
-            "*Error of a draw* is how far a counterfactual image of the model is from what the "
-            "known world computes. It has two baselines: *factual unchanged*, the error of doing "
-            "nothing, and *another original*, the error of the true image of another original "
-            "with the same attributes, which is the intervention done perfectly on someone else; "
-            "a model above that has lost the identity. *Ratio to unchanged*: 0 is perfect, and at"
-            " 1 the model is no better than doing nothing."
+            "*Error of a draw* is the difference between a counterfactual image of the model and "
+            "that of the known world. It has two baselines: *factual unchanged*, the error of no "
+            "change at all, and *another original*, the error of the true image of another "
+            "original with the same attributes: a perfect intervention on another individual. A "
+            "model with a larger error has lost the identity. *Ratio to unchanged*: 0 is perfect, "
+            "and at 1 the model is no better than no change at all."
         ),
     },
     "similarity": {
         "": (
-            "Peak signal-to-noise ratio (PSNR) and structural similarity (SSIM, 1 at best) are "
-            "the better, the higher; the baselines are those above."
+            "Higher values of the peak signal-to-noise ratio (PSNR) and of the structural "
+            "similarity (SSIM, at most 1) are better; the baselines are those above."
         ),
     },
     "effectiveness": {
         "": (
-            "Attributes are measured in the images of the model. *Error* and *bias* are against "
-            "the value that the model itself intended;"
+            "Attributes are measured in the images of the model. *Error* and *bias* refer to the "
+            "model's own target, set or predicted;"
         ),
         "error against the truth": (
-            "*error against the truth*, where an attribute follows what was done, is against the "
-            "world's, and shows a wrong causal mechanism;"
+            "*error against the truth*, for effects of the intervention, refers to the value in "
+            "the world, and reveals a wrong causal mechanism;"
         ),
         "attribute": (
-            "0 is perfect, and about the *noise floor*, the error of measuring true images, is "
-            "the best measurable result. *Unmeasurable* images are left out of the errors."
+            "0 is perfect, and the *noise floor*, the measurement error in true images, is about "
+            "the best measurable result. *Unmeasurable* images are excluded from the errors."
         ),
     },
     "soundness": {
         "there and back": (
-            "*There and back*, and *10 times* so, is the error of doing and undoing; 0 is perfect."
+            "*There and back* is the error after an intervention and its inverse, *10 times* that "
+            "after ten such cycles; 0 is perfect."
         ),
         "identity kept": (
-            "*Identity kept* is how often a classifier finds the same class as in the factual "
+            "*Identity kept* is how often a classifier predicts the same class as for the factual "
             "image."
         ),
         "by the truth": (
-            "*By the truth* is how often it does in the true image: about as often is right."
+            "*By the truth* is how often it does so for the true image; both should be similar."
         ),
         "change ÷ true change": (
-            "*Change ÷ true change*: above 1 the model changes more than it has to, below 1 less."
+            "*Change ÷ true change*: above 1, the model changes more than necessary; below 1, less."
         ),
         "coverage of 50 %": (
-            "*Coverage* is how often the true pixel lies in the central interval of the "
-            "particles, over pixels that vary: it should be the level of the interval; below it "
-            "the model is overconfident, above it underconfident."
+            "*Coverage* is how often the true pixel is inside the central interval of the "
+            "particles, over pixels that vary. It should equal the level of the interval; a model "
+            "with less is overconfident, with more underconfident."
         ),
     },
     "noise": {
         "": (
-            "The noise that a right model infers is standard normal and independent of the "
-            "parents: *Kolmogorov–Smirnov*, the largest distance of the two distribution "
+            "The noise that a correct model infers is standard normal and independent of the "
+            "parents: *Kolmogorov–Smirnov*, the largest difference between the two distribution "
             "functions, and *mean* are near 0, *standard deviation* is near 1, and *p*, known "
-            "where the noise is a single number, is rarely below 0.05. *Correlation with "
-            "parents*, of many numbers the largest, stays below *by chance up to* in 95 of 100 "
-            "models that are right: about 2/√n for one number of n images, more for the largest "
-            "of many. Beyond it, the mechanism or the graph does not fit."
+            "for scalar noise only, is rarely below 0.05. *Correlation with parents*, the "
+            "largest for multi-dimensional noise, is below *by chance up to* in 95 % of correct "
+            "models: about 2/√n for scalar noise of n images, more for the largest of many. A "
+            "larger correlation means that the mechanism or the graph does not fit."
         ),
     },
 }
-"""For each table, texts to find in its headings and first column, and explanations of them."""
+"""Explanations for each table, by a text in its headings or first column; "" for any table."""
 
 
 def how_to_read(name: str, table: TextTable) -> str:
@@ -443,7 +445,7 @@ def how_to_read(name: str, table: TextTable) -> str:
     Example:
         >>> table = TextTable("", ["intervention", "there and back"], [["do(a = 1)", "0.00"]])
         >>> how_to_read("soundness", table)
-        '*There and back*, and *10 times* so, is the error of doing and undoing; 0 is perfect.'
+        '*There and back* is the error after an intervention and its inverse, ...'
     """
     shown = "\n".join([*table.columns, *(row[0] for row in table.rows)])
     return " ".join(sentence for sought, sentence in _SENTENCES[name].items() if sought in shown)

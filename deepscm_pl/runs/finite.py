@@ -149,7 +149,7 @@ class FiniteCheck(pl.Callback):
         return self.finish(self.delay if self._checks[-1].arrival is not None else 0)
 
     def finish(self, unread: int = 0) -> Problem | None:
-        """Wait for the results of all but the latest ``unread`` steps; return their first problem."""
+        """Wait for the checks of all but the latest ``unread`` steps; return the first problem."""
         while len(self._checks) > unread:
             problem = self._checks.popleft().problem()
             if problem is not None:
@@ -302,9 +302,9 @@ class SkipSteps(pl.Callback):
         self._in_a_row += 1
         if self._in_a_row > self.most_in_a_row:
             raise FloatingPointError(
-                f"stopped: {self._in_a_row} steps in a row had gradients that were not finite or of a "
-                f"norm above {self.largest_norm:g} (the last one {norm:g}); lower the learning "
-                "rate or raise largest_norm. The checkpoints saved so far are intact."
+                f"stopped: {self._in_a_row} steps in a row had gradients that were not finite or "
+                f"had a norm above {self.largest_norm:g} (the last one {norm:g}); lower the "
+                "learning rate or raise largest_norm. The checkpoints saved so far are intact."
             )
         if self.skipped == 1:
             rank_zero_warn(

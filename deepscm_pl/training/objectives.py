@@ -217,7 +217,7 @@ class CounterfactualObjective(Objective):
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
-        """Return the objective, and log F of the counterfactuals as ``counterfactual_objective``."""
+        """Return the objective; ``counterfactual_objective`` is F of the counterfactuals."""
         factual: ObjectiveValue = self.objective(scm, batch, progress)
         changed: ObjectiveValue = self.objective(scm, self.counterfactuals(scm, batch), progress)
         logged = {**factual.logged, "counterfactual_objective": changed.objective.detach()}

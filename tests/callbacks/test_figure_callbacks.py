@@ -404,8 +404,8 @@ def test_what_cannot_be_drawn_is_said_once(graph, drawing, said, tmp_path, caplo
     [
         (lambda: CounterfactualGrid(["colour=2"]), "unknown variable 'colour'"),
         (lambda: InterventionGrid(["thickness=-2"]), "expected values in"),
-        (lambda: ConditionalSampleGrid(["colour"]), "'colour' is no scalar parent"),
-        (lambda: ConditionalSampleGrid(["image"]), "'image' is no scalar parent"),
+        (lambda: ConditionalSampleGrid(["colour"]), "'colour' is not a scalar parent"),
+        (lambda: ConditionalSampleGrid(["image"]), "'image' is not a scalar parent"),
         (lambda: ConditionalSampleGrid(values={"colour": [1.0]}), "values: 'colour'"),
         (lambda: ConditionalSampleGrid(values={"intensity": [10.0]}), "intensity"),
         (lambda: ConditionalSampleGrid(units={"colour": "m"}), "units: unknown variable 'colour'"),

@@ -14,10 +14,10 @@ PATH = Path(deepscm_pl.__file__).parent / "cli" / "training_options.txt"
 
 def options_of(command):
     """What the parser of Lightning prints, without its usage and the options of its method."""
-    from deepscm_pl.cli.training import ROOMS, TrainingCommand
+    from deepscm_pl.cli.training import PACKAGES, TrainingCommand
 
-    for room in ROOMS:
-        import_all(room)
+    for package in PACKAGES:
+        import_all(package)
     printed = io.StringIO()
     with (
         mock.patch.dict(os.environ, COLUMNS="100"),

@@ -169,7 +169,7 @@ def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
             "every split a subject, but test would have none",
         ),
         ({}, {"columns": ["agee"]}, "columns: .* has no column 'agee'; .* did you mean 'age'?"),
-        ({}, {"columns": []}, "columns: expected a column of .* at least"),
+        ({}, {"columns": []}, "columns: expected at least one column of .*"),
         ({}, {"columns": {"image": "age"}}, "columns: the name image is reserved"),
         ({}, {"kinds": {"agee": "binary"}}, "kinds: 'agee' is not one of the variables age, sex"),
         ({}, {"kinds": {"age": "number"}}, "kinds: age: expected one of continuous, .* 'number'"),
