@@ -70,7 +70,7 @@ class ImportanceWeightedBound:
 
 
 class StructuralCausalModel(nn.Module):
-    """x_k := f_k(u_k; pa_k) for every variable of a causal graph, with independent noise u_k.
+    """A mechanism x_k := f_k(u_k; pa_k) for each variable of a graph, with independent noise u_k.
 
     One trained model answers questions of three kinds (Pearl; Pawlowski et al. 2020, section 2):
     association (:meth:`sample`, :meth:`log_prob`, :meth:`elbo`), intervention (:meth:`intervene`)

@@ -10,7 +10,7 @@ variable       shape                    values
 scalar         ``(*batch, 1)``          its own units (years, mm³, pixels)
 category       ``(*batch, 1)``          index of the class
 image          ``(*batch, C, H, W)``    grey levels, 0 to 255
-volume         ``(*batch, C, D, H, W)``  grey levels, 0 to 255
+volume         ``(*batch, C, X, Y, Z)``  grey levels, 0 to 255
 =============  =======================  ==================================
 
 Particles (draws of the exogenous noise of one observation) are a leading batch dimension.

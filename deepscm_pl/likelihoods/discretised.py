@@ -47,11 +47,12 @@ class _Components(NamedTuple):
 
 
 class DiscretisedLikelihood(Likelihood):
-    """P(k) = (1 − ε)·Σ_j w_j·(F_j(k + 1) − F_j(k)) + ε/L for each pixel, levels k = 0, …, L − 1.
+    """A mixture over whole grey levels for each pixel, integrated over the cell of each level.
 
-    F_j is the distribution function of a component over continuous grey levels, in which level k
-    occupies [k, k + 1); the first and the last level include its tails. y is the image in grey
-    levels, [0, L), without preprocessing. Subclasses define the distribution function.
+    P(k) = (1 − ε)·Σ_j w_j·(F_j(k + 1) − F_j(k)) + ε/L, levels k = 0, …, L − 1. F_j is the
+    distribution function of a component over continuous grey levels, in which level k occupies
+    [k, k + 1); the first and the last level include its tails. y is the image in grey levels,
+    [0, L), without preprocessing. Subclasses define the distribution function.
 
     The decoder predicts logits of the weights (of mixtures only), a_j and b_j in blocks of K·C
     channels. The location of component j is L·((j + ½)/K + a_j/2) grey levels, so that zeros spread

@@ -148,7 +148,7 @@ class Evidence:
 
 
 class Mechanism(nn.Module, ABC):
-    """x := f(u; pa), with exogenous noise u ~ p(u) that can be inferred.
+    """A mechanism x := f(u; pa), with exogenous noise u ~ p(u) that can be inferred.
 
     Every mechanism obeys these laws, for values x, parents pa and noise u whose batch dimensions
     broadcast:

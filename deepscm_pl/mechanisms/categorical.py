@@ -27,7 +27,7 @@ _TINY = 1e-300  # lower bound of probabilities, so that their normal quantiles a
 
 
 class Categorical(Mechanism):
-    """x := argmin_k e_k/p_k(pa), e_k = −log Φ(u_k), u_k ~ N(0, 1) for each class k.
+    """A categorical variable: x := argmin_k e_k/p_k(pa), e_k = −log Φ(u_k), u_k ~ N(0, 1).
 
     The e_k are exponential arrival times: class k arrives first with the probability p_k(pa), the
     softmax of the logits. These are the logits of the training split, plus a learned constant or
@@ -153,13 +153,14 @@ def _normal(exponential: Tensor) -> Tensor:
 
 
 class Bernoulli(Mechanism):
-    """x := [u > t(pa)], u ~ N(0, 1): 1 with the probability p(pa) = 1 − Φ(t(pa)) = σ(ℓ(pa)).
+    """A binary variable: x := [u > t(pa)], u ~ N(0, 1).
 
-    The logit ℓ is that of the training split, plus a learned constant or function of the parents. A
-    value does not determine its noise but bounds it: abduction draws from the posterior, the normal
-    distribution beyond t if x = 1 and below t if x = 0. So the observed value is always recovered,
-    the noise inferred from data is standard normal again, and counterfactuals are monotone: raising
-    p never turns a 1 into a 0. Monotonicity is an assumption; without parents it has no effect.
+    It is 1 with the probability p(pa) = 1 − Φ(t(pa)) = σ(ℓ(pa)). The logit ℓ is that of the
+    training split, plus a learned constant or function of the parents. A value does not determine
+    its noise but bounds it: abduction draws from the posterior, the normal distribution beyond t if
+    x = 1 and below t if x = 0. So the observed value is always recovered, the noise inferred from
+    data is standard normal again, and counterfactuals are monotone: raising p never turns a 1 into
+    a 0. Monotonicity is an assumption; without parents it has no effect.
 
     Args:
         hidden: Widths of the hidden layers of the network for the logit; empty for an affine

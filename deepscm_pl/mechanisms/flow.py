@@ -23,7 +23,7 @@ _LARGEST_BOUND = 1000.0  # standard deviations of the noise
 
 
 class Flow(Mechanism):
-    """x := c(T(u; pa)), u ~ N(0, 1): an invertible map of the noise, then a constraint.
+    """An invertible map T of noise, then a constraint c: x := c(T(u; pa)), u ~ N(0, 1).
 
     log p(x | pa) = log N(u; 0, 1) − log |dx/du| (Pawlowski et al. 2020, section 3, "invertible,
     explicit likelihood").
@@ -76,7 +76,7 @@ class Flow(Mechanism):
 
 
 class AffineFlow(Flow):
-    """x := c(μ(pa) + σ(pa)·u).
+    """A flow with an affine map: x := c(μ(pa) + σ(pa)·u).
 
     Args:
         hidden: Widths of the hidden layers of the network for μ and log σ; empty for affine
@@ -102,7 +102,7 @@ class AffineFlow(Flow):
 
 
 class SplineFlow(Flow):
-    """x := c(μ(pa) + σ(pa)·S(u; pa)), with a monotonic rational-quadratic spline S.
+    """A flow with a monotonic rational-quadratic spline S: x := c(μ(pa) + σ(pa)·S(u; pa)).
 
     The spline shapes the density within ±``bound`` standard deviations of the noise, and the affine
     map shifts and scales it.

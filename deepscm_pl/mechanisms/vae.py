@@ -44,9 +44,10 @@ class _Posterior(NamedTuple):
 
 @names_successors
 class ConditionalVAE(ImageMechanism):
-    """x := h(g(z, pa), u): a decoder g of a latent z and the parents, then pixel noise u.
+    """A conditional variational autoencoder: x := h(g(z, pa), u).
 
-    Both are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u is
+    A decoder g depends on a latent z and the parents, and the map h adds pixel noise u. Both z and
+    u are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u is
     exact, given z (Pawlowski et al. 2020, section 3, "amortised, explicit likelihood", equation 4).
     h is the map of the likelihood, then the inverse of its preprocessing.
 

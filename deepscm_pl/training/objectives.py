@@ -63,8 +63,9 @@ class Objective(nn.Module, ABC):
 
 
 class EvidenceLowerBoundObjective(Objective):
-    """Σ_variables E_q[log p(x | z, pa)] − β·D, averaged over the images of a batch, in nats.
+    """The evidence lower bound with a weighted divergence, in nats per image.
 
+    It is Σ_variables E_q[log p(x | z, pa)] − β·D, averaged over the images of a batch.
     D is the divergence KL(q(z | x, pa) ‖ p(z)), averaged over the batch. With free bits λ it is
     Σ_j max(λ, KL_j) over the dimensions j of the latent, where KL_j is averaged over the batch: a
     dimension costs λ nats even if it is unused, so none is abandoned early (Kingma et al. 2016,
@@ -141,12 +142,13 @@ class EvidenceLowerBoundObjective(Objective):
 
 
 class ImportanceWeightedObjective(Objective):
-    """Σ_variables log (1/K) Σ_k p(x, z_k | pa) / q(z_k | x, pa), averaged over a batch, in nats.
+    """The importance-weighted bound of a batch, in nats per image.
 
-    z_k are K = ``num_particles`` reparametrised draws from q(z | x, pa) (Burda et al. 2016,
-    arXiv:1509.00519, equation 8). The bound is tighter than the evidence lower bound, and less
-    sensitive to q. The gradient of the encoder becomes noisier with K (Rainforth et al. 2018,
-    arXiv:1802.04537); 5 to 50 draws are usual.
+    It is Σ_variables log (1/K) Σ_k p(x, z_k | pa) / q(z_k | x, pa), where z_k are K =
+    ``num_particles`` reparametrised draws from q(z | x, pa) (Burda et al. 2016, arXiv:1509.00519,
+    equation 8). The bound is tighter than the evidence lower bound, and less sensitive to q. The
+    gradient of the encoder becomes noisier with K (Rainforth et al. 2018, arXiv:1802.04537); 5 to
+    50 draws are usual.
 
     Raises:
         ValueError: If K is less than 2: the bound of a single draw is a noisier evidence lower
@@ -171,7 +173,7 @@ class ImportanceWeightedObjective(Objective):
 
 
 class CounterfactualObjective(Objective):
-    """F(batch) + w·F(counterfactuals of the batch), for another objective F.
+    """Another objective F of a batch and its counterfactuals, F(batch) + w·F(counterfactuals).
 
     For every batch one of the sets of variables is drawn uniformly. Each of its variables is set to
     its values in the batch, permuted separately, and each counterfactual uses one draw of the
