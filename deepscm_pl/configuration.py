@@ -244,7 +244,7 @@ def _refusal_of(class_path: str, bases: tuple[type, ...]) -> ValueError:
 
 
 class _Restorer:
-    """Rebuilds described values according to annotations."""
+    """A converter of descriptions to values, according to annotations."""
 
     def __init__(self, trust: tuple[str, ...]) -> None:
         self.trust = trust

@@ -20,7 +20,7 @@ _CYCLE_VARIABLES = 20
 
 
 class CausalGraph:
-    """Immutable directed acyclic graph over named variables.
+    """An immutable directed acyclic graph over named variables.
 
     Args:
         parents: The direct causes of each variable, or the graph as text for :meth:`from_edges`.

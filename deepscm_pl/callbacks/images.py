@@ -45,7 +45,7 @@ __all__ = [
 
 
 class _ImageCallback(FigureCallback):
-    """Figures of every image variable."""
+    """A callback that draws a figure of every image variable."""
 
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Check that there is an image."""
@@ -123,9 +123,9 @@ class _DoGrid(_ImageCallback):
 
 
 class CounterfactualGrid(_DoGrid):
-    """Rows are observations, columns are counterfactuals, with signed difference maps below.
+    """A grid of observations in rows and counterfactuals in columns, with difference maps.
 
-    The first column is the factual.
+    The first column is the factual; the maps below are signed differences from it.
     """
 
     name = "counterfactual"
@@ -152,9 +152,10 @@ class CounterfactualGrid(_DoGrid):
 
 
 class InterventionGrid(_DoGrid):
-    """Rows are draws of the noise, columns are interventions with the same noise.
+    """A grid of draws of the noise in rows and interventions in columns, with difference maps.
 
-    The first column is without intervention; the maps below are signed differences from it.
+    All columns have the same noise. The first column is without intervention; the maps below are
+    signed differences from it.
     """
 
     name = "intervention"
@@ -210,7 +211,7 @@ class SampleGrid(_ImageCallback):
 
 
 class ReconstructionGrid(_ImageCallback):
-    """Observations, their reconstructions, and signed differences below each other.
+    """Observations, their reconstructions and the signed differences, one below the other.
 
     A reconstruction is the image of the most likely noise: for a VAE, that of the posterior mean
     of z without pixel noise.
@@ -238,7 +239,7 @@ class ReconstructionGrid(_ImageCallback):
 
 
 class ConditionalSampleGrid(FigureCallback):
-    """Images under do(a, b), a from left to right and b from bottom to top.
+    """Images under do(a, b), with a from left to right and b from bottom to top.
 
     All cells of a panel have the same noise, so that they differ only in effects of the parents.
 

@@ -49,7 +49,7 @@ WorldName = Literal[
 
 @dataclass(frozen=True)
 class AnswerOptions:
-    """Options of every question.
+    """Options of all questions to a model.
 
     Args:
         seed: Seed of the noise.
@@ -83,7 +83,7 @@ class DrawOptions:
 
 @dataclass(frozen=True)
 class ObservationOptions:
-    """Options that name observations.
+    """Options that select observations.
 
     Args:
         index: Rows of the run's test split, from 0.

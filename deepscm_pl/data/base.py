@@ -43,7 +43,7 @@ PublishedSplit = Literal["train", "test"]
 
 
 RowIndex: TypeAlias = Tensor | slice
-"""Rows of a split: their numbers, or a range."""
+"""Rows of a split: row numbers, or a range."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         )
 
     def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
-        """Preprocess a new file as the data were preprocessed.
+        """Preprocess a new file like the files of the data.
 
         Returns:
             Images ``(C, *sizes)`` with their placement, if it is known: one for each slice of the

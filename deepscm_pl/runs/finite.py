@@ -107,7 +107,7 @@ def _check(batches: tuple[BatchRecord, ...], norms: Mapping[str, Tensor]) -> _Ch
 
 
 class FiniteCheck(pl.Callback):
-    """Stops a training at a loss or gradient that is not finite, and names the term and the images.
+    """Stop a training at a loss or gradient that is not finite, and name the term and the images.
 
     On the CPU, each step is checked before the optimiser changes the weights. On a GPU, the result
     is read ``delay`` steps later, so that no step synchronises with the device. A checkpoint is
@@ -257,7 +257,7 @@ def _rows_in_words(problem: Problem, trainer: pl.Trainer) -> str:
 
 
 class SkipSteps(pl.Callback):
-    """Skips steps whose gradient is not finite, or has a norm above a limit.
+    """Skip steps whose gradient is not finite, or has a norm above a limit.
 
     In deep hierarchical models, the gradient of a single batch can undo hours of training; Child
     (2021, arXiv:2011.10650, section 3.2) skips such steps. The optimiser then changes neither

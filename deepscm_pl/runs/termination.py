@@ -28,7 +28,7 @@ _WAITING_TIME = timedelta(days=30)
 
 
 class SaveOnTermination(pl.Callback):
-    """Saves ``last.ckpt`` after the current batch when the process receives SIGTERM.
+    """Save ``last.ckpt`` after the current batch when the process receives SIGTERM.
 
     Lightning then stops. Batch systems send the signal some time before they end a job (SLURM:
     ``--signal=SIGTERM@120``). A resumed training repeats a validation that was interrupted.

@@ -21,7 +21,7 @@ Attributes: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 
 class Renderer(ABC):
-    """Draws images from originals and attributes, and measures attributes in images.
+    """A renderer, which draws images from originals and attributes, and measures attributes.
 
     An original is the noise of an image, such as a digit to be redrawn. Renderers are pickled to
     draw in several processes. If a part of the drawing is cheap, :meth:`shade` draws that part, and

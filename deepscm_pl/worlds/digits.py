@@ -34,7 +34,7 @@ _STEEPEST = 1.4
 
 
 class DigitRenderer(Renderer):
-    """Redraws digits with given attributes of their strokes."""
+    """A renderer of digits with given attributes of their strokes."""
 
     def check_originals(self, originals: ArrayLike) -> NDArray[np.uint8]:
         """Check that the originals are grey levels ``(N, H, W)`` of type uint8."""
@@ -53,7 +53,7 @@ class DigitRenderer(Renderer):
 
 
 class IntensityRenderer(DigitRenderer):
-    """Digits of given thickness and intensity."""
+    """A renderer of digits of given thickness and intensity."""
 
     attributes = ("thickness", "intensity")
     shape_attributes = ("thickness",)
@@ -68,7 +68,7 @@ class IntensityRenderer(DigitRenderer):
 
 
 class SlantRenderer(DigitRenderer):
-    """Digits of given thickness and slant."""
+    """A renderer of digits of given thickness and slant."""
 
     attributes = ("thickness", "slant")
 
@@ -80,7 +80,7 @@ class SlantRenderer(DigitRenderer):
 
 
 class WidthRenderer(DigitRenderer):
-    """Digits of given thickness and width."""
+    """A renderer of digits of given thickness and width."""
 
     attributes = ("thickness", "width")
 
@@ -92,7 +92,7 @@ class WidthRenderer(DigitRenderer):
 
 
 class DigitWorld(KnownWorld):
-    """Digits whose thickness, gamma-distributed, causes one other attribute of their strokes.
+    """A world of digits whose gamma-distributed thickness causes another attribute of the strokes.
 
     Each world of this kind has the parameters ``slope`` (change of the effect or of its logit per
     pixel of thickness), ``centre`` (the thickness in pixels at which the effect is half-way, or
@@ -152,7 +152,7 @@ def _linear(
 
 
 class ThicknessIntensityWorld(DigitWorld):
-    r"""Digits that are brighter the thicker they are.
+    r"""A world in which thicker digits are brighter.
 
     The world of Pawlowski et al. (2020, arXiv:2006.06485, section 4.1):
 
@@ -179,7 +179,7 @@ class ThicknessIntensityWorld(DigitWorld):
 
 
 class ThicknessIntensityFallingWorld(ThicknessIntensityWorld):
-    r"""Digits that are darker the thicker they are.
+    r"""A world in which thicker digits are darker.
 
     The inverted variant of the public generator of Pawlowski et al. (2020, arXiv:2006.06485):
 
@@ -196,7 +196,7 @@ class ThicknessIntensityFallingWorld(ThicknessIntensityWorld):
 
 
 class ThicknessSlantWorld(DigitWorld):
-    r"""Digits that lean further to the right the thicker they are.
+    r"""A world in which thicker digits are slanted further to the right.
 
     The world of thickness and slant of the public generator of Pawlowski et al. (2020,
     arXiv:2006.06485), whose slant is in degrees, here in radians as it is measured:
@@ -221,7 +221,7 @@ class ThicknessSlantWorld(DigitWorld):
 
 
 class ThicknessWidthWorld(DigitWorld):
-    r"""Digits that are wider the thicker they are.
+    r"""A world in which thicker digits are wider.
 
     The world of thickness and width of the public generator of Pawlowski et al. (2020,
     arXiv:2006.06485):

@@ -211,7 +211,7 @@ def _locked(folder: Path) -> Iterator[None]:
     unlocked = folder / f".{_LOCK}"
     with unlocked.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        lock = unlocked.rename(folder / _LOCK)  # so that no process sees the lock file unlocked
+        lock = unlocked.rename(folder / _LOCK)  # so that the lock file is never unlocked
         yield
         lock.unlink()
 
@@ -293,7 +293,7 @@ def _first_valid_images(sources: Sequence[Source], prepare: _Prepare) -> NDArray
 
 
 class _ImageWriter:
-    """Preprocesses files and writes their images into the common file."""
+    """A function that preprocesses files and writes their images into the common file."""
 
     def __init__(
         self,
