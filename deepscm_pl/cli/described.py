@@ -31,9 +31,9 @@ __all__ = [
     "apply_overrides",
     "describe_resumption",
     "read_described",
+    "report_interruption",
     "shell_command",
     "split_overrides",
-    "tell_if_interrupted",
 ]
 
 
@@ -227,7 +227,7 @@ def _restore_report(name: str, report: Any, settings: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def tell_if_interrupted(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
+def report_interruption(trainer: pl.Trainer, advice: Callable[[], str]) -> Iterator[None]:
     """Print advice if Ctrl-C interrupts a training; add it to the exception of SIGTERM.
 
     Args:

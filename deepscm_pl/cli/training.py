@@ -31,8 +31,8 @@ from deepscm_pl.cli.described import (
     FromCheckpoint,
     describe_resumption,
     read_described,
+    report_interruption,
     shell_command,
-    tell_if_interrupted,
 )
 from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.runs import (
@@ -377,7 +377,7 @@ class TrainingCommand(LightningCLI):
             # A resumed run may write to its own folder.
             nullcontext() if path is None else _ignored("Checkpoint directory .* exists and is"),
             self._discarding_refused_run(),
-            tell_if_interrupted(
+            report_interruption(
                 self.trainer,
                 lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed),
             ),
@@ -398,7 +398,7 @@ class TrainingCommand(LightningCLI):
         trust = _trust_options(model, datamodule)
         test = shell_command("test", "--ckpt_path", best, *trust)
         advice = f"the training is done; test it with: {test}"
-        with tell_if_interrupted(self.trainer, lambda: advice):
+        with report_interruption(self.trainer, lambda: advice):
             self.test(model=model, datamodule=datamodule, ckpt_path=best)
         folder = self.trainer.log_dir  # a collective operation
         if self.trainer.is_global_zero:

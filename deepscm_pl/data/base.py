@@ -81,7 +81,9 @@ class InMemoryDataset(Dataset[dict[str, Tensor]]):
     ) -> None:
         lengths = {name: len(tensor) for name, tensor in variables.items()}
         if len(set(lengths.values())) != 1:
-            raise ValueError(f"variables must be of one length, at least one, got {lengths}.")
+            raise ValueError(
+                f"variables: expected tensors of one length, but got {lengths or 'none'}."
+            )
         self.variables = dict(variables)
         self.augmentation = augmentation
 
@@ -235,8 +237,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         size = sum(len(self._dataset(each)) for each in published)
         if len(source) != size:
             raise ValueError(
-                f"there should be an original for each of the {size} images that the {split} split "
-                f"was taken from, but there are {len(source)}; generate the data set again."
+                f"originals: expected one for each of the {size} images that the {split} split was "
+                f"taken from, but got {len(source)}; generate the data set again."
             )
         return source[rows]
 
@@ -358,7 +360,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         self.setup()
         datasets = self._datasets or {}
         if split not in datasets:
-            raise ValueError(f"split must be one of {', '.join(datasets)}, got {split!r}.")
+            raise ValueError(f"split: expected one of {', '.join(datasets)}, but got {split!r}.")
         return datasets[split]
 
     def divide(self, size: int) -> tuple[RowIndex, RowIndex]:
@@ -375,7 +377,7 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """
         if self.validation_size >= size:
             raise ValueError(
-                f"validation_size must be below {size}, the rows of the training split, "
+                f"validation_size: expected less than {size}, the rows of the training split, but "
                 f"got {self.validation_size}."
             )
         generator = torch.Generator().manual_seed(self.split_seed)

@@ -234,7 +234,7 @@ class KnownWorld:
         if column.shape != (size,):
             found = len(column) if column.ndim == 1 else f"shape {column.shape}"
             raise ValueError(
-                f"{name} must have a value for each of the {size} originals, got {found}."
+                f"{name}: expected a value for each of the {size} originals, but got {found}."
             )
         inside = self.scm[name].domain.contains(torch.from_numpy(column)).numpy()
         if not inside.all():

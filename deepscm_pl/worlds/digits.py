@@ -41,8 +41,8 @@ class DigitRenderer(Renderer):
         images = np.asarray(originals)
         if images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError(
-                f"originals must be uint8 grey levels of shape (N, H, W), got {images.dtype} of "
-                f"shape {images.shape}; convert them, or drop the channel dimension."
+                f"originals: expected uint8 grey levels of shape (N, H, W), but got {images.dtype} "
+                f"of shape {images.shape}; convert them, or drop the channel dimension."
             )
         return images
 
@@ -119,9 +119,9 @@ class DigitWorld(KnownWorld):
     ) -> None:
         for name, number in parameters.items():
             if not math.isfinite(number):
-                raise ValueError(f"{name} must be finite, got {number}.")
+                raise ValueError(f"{name}: expected a finite number, but got {number}.")
         if not parameters["spread"] > 0:
-            raise ValueError(f"spread must be positive, got {parameters['spread']}.")
+            raise ValueError(f"spread: expected a positive number, but got {parameters['spread']}.")
         name = renderer.attributes[-1]
         layers = partial(_thickness_layers, least)
         thickness = partial(Known, layers=layers, domain=Domain(lower=0.0, open=True))

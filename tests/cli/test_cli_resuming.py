@@ -11,7 +11,7 @@ import pytest
 from test_cli_interruptions import last, run_of, words
 
 from deepscm_pl.cli import main
-from deepscm_pl.cli.described import describe_resumption, tell_if_interrupted
+from deepscm_pl.cli.described import describe_resumption, report_interruption
 
 PARTIAL = [".samples-epoch=0.png.1234.partial", ".epoch=0.ckpt.77.partial"]
 
@@ -64,6 +64,6 @@ def test_nothing_saved_is_told(tmp_path):
 
 def test_names_of_folders_are_escaped_where_a_training_is_interrupted(capsys):
     trainer = SimpleNamespace(interrupted=True, is_global_zero=True)
-    with pytest.raises(KeyboardInterrupt), tell_if_interrupted(trainer, lambda: "\x1b[31m"):
+    with pytest.raises(KeyboardInterrupt), report_interruption(trainer, lambda: "\x1b[31m"):
         raise KeyboardInterrupt
     assert "interrupted; \\x1b[31m" in capsys.readouterr().err

@@ -174,7 +174,7 @@ def test_a_row_of_the_dataset() -> None:
 
 @pytest.mark.parametrize("variables", [{}, {"a": torch.zeros(2, 1), "b": torch.zeros(3, 1)}])
 def test_variables_of_different_lengths(variables: dict[str, Tensor]) -> None:
-    with pytest.raises(ValueError, match="variables must be of one length"):
+    with pytest.raises(ValueError, match="variables: expected tensors of one length"):
         InMemoryDataset(variables)
 
 
@@ -195,10 +195,10 @@ def test_argument_out_of_range(name: str, value: object) -> None:
 
 
 def test_nothing_left_to_train_on() -> None:
-    with pytest.raises(ValueError, match="validation_size must be below 130"):
+    with pytest.raises(ValueError, match="validation_size: expected less than 130"):
         SmallDataModule(validation_size=130).setup("fit")
 
 
 def test_unknown_split() -> None:
-    with pytest.raises(ValueError, match="split must be one of train, validation, test"):
+    with pytest.raises(ValueError, match="split: expected one of train, validation, test"):
         SmallDataModule().variables("val")  # type: ignore[arg-type]

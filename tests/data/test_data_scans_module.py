@@ -197,5 +197,5 @@ def test_who_is_in_which_split_is_said_once(tmp_path):
 def test_unknown_splits(tmp_path):
     write_folder(tmp_path)
     for ask in (make(tmp_path).identifiers, make(tmp_path).variables):
-        with pytest.raises(ValueError, match="split must be one of train, validation, test"):
+        with pytest.raises(ValueError, match="split: expected one of train, validation, test"):
             ask("val")

@@ -323,9 +323,9 @@ def test_broken_drawings() -> None:
     world = ThicknessIntensityWorld()
     attributes = {"thickness": [2.0, 3.0], "intensity": [100.0, 200.0]}
     images = np.zeros((2, 28, 28), dtype=np.uint8)
-    with pytest.raises(ValueError, match="originals must be uint8"):
+    with pytest.raises(ValueError, match="originals: expected uint8"):
         world.render(images.astype(float), attributes)
-    with pytest.raises(ValueError, match=r"originals must be uint8.*\(2, 1, 28, 28\)"):
+    with pytest.raises(ValueError, match=r"originals: expected uint8.*\(2, 1, 28, 28\)"):
         world.render(images[:, None], attributes)
     with pytest.raises(ValueError, match="each of the 1 originals, got 2"):
         world.render(images[:1], attributes)
@@ -335,7 +335,7 @@ def test_broken_drawings() -> None:
 
 @pytest.mark.parametrize("world", DIGIT_WORLDS)
 def test_spread_must_be_positive(world: type[KnownWorld]) -> None:
-    with pytest.raises(ValueError, match="spread must be positive, got 0"):
+    with pytest.raises(ValueError, match="spread: expected a positive number, but got 0"):
         known_world(world.name, {"spread": 0})
 
 
@@ -399,7 +399,7 @@ def test_what_is_set_needs_no_explanation() -> None:
 @pytest.mark.parametrize("name", ["slope", "centre", "spread"])
 def test_parameters_that_are_no_numbers_are_named(name: str) -> None:
     for make in (ThicknessIntensityWorld, ThicknessSlantWorld, ThicknessWidthWorld):
-        with pytest.raises(ValueError, match=f"{name} must be finite"):
+        with pytest.raises(ValueError, match=f"{name}: expected a finite"):
             make(**{name: float("nan")})
 
 
@@ -408,7 +408,7 @@ def test_unknown_world() -> None:
         known_world("colour")
     with pytest.raises(ValueError, match="no parameter 'scale'; use slope, centre, spread"):
         known_world("thickness-intensity", {"scale": 1.0})
-    with pytest.raises(ValueError, match="spread must be positive"):
+    with pytest.raises(ValueError, match="spread: expected a positive"):
         known_world("thickness-intensity", {"spread": -1.0})
 
 
