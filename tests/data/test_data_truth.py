@@ -133,7 +133,7 @@ def test_progress_is_shown(originals, attributes, capsys) -> None:
 def test_broken_arguments(originals, attributes) -> None:
     with pytest.raises(ValueError, match="workers: expected a whole number from 1 to"):
         render_truth(WORLD, originals, attributes, workers=0)
-    with pytest.raises(ValueError, match="each of the 69 originals, got 70"):
+    with pytest.raises(ValueError, match="each of the 69 originals, but got 70"):
         render(originals[:69], attributes)
     with pytest.raises(ValueError, match="at least one row"):
         map_rows(np.negative, [np.zeros(0)], workers=1, progress=False)

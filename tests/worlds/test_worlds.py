@@ -327,7 +327,7 @@ def test_broken_drawings() -> None:
         world.render(images.astype(float), attributes)
     with pytest.raises(ValueError, match=r"originals: expected uint8.*\(2, 1, 28, 28\)"):
         world.render(images[:, None], attributes)
-    with pytest.raises(ValueError, match="each of the 1 originals, got 2"):
+    with pytest.raises(ValueError, match="each of the 1 originals, but got 2"):
         world.render(images[:1], attributes)
     with pytest.raises(ValueError, match=r"intensity: expected values .* but got 256 in row 1"):
         world.render(images, {**attributes, "intensity": [100, 256]})
