@@ -204,7 +204,7 @@ def test_originals_give_their_images(root: Path, originals, split: str) -> None:
 
 def test_originals_of_another_data_set(root: Path, originals) -> None:
     write_idx(root / "train-originals-idx3-ubyte.gz", originals[:39])
-    with pytest.raises(ValueError, match=r"each of the 40 images .* there are 39"):
+    with pytest.raises(ValueError, match=r"each of the 40 images .* but got 39"):
         MorphoMNISTDataModule(root, validation_size=5).originals("validation")
 
 
