@@ -53,6 +53,7 @@ class Domain:
         upper: Largest possible value, likewise.
         open: Whether the bounds themselves are excluded.
         whole: Whether only whole numbers are possible, such as grey levels.
+        step: The values are multiples of it; None for none.
         categories: Number of classes of a categorical variable, whose values are 0, 1, ...
 
     Example:
@@ -69,6 +70,7 @@ class Domain:
     open: bool = False
     whole: bool = False
     categories: int | None = None
+    step: float | None = None
 
     @property
     def features(self) -> int:
@@ -127,6 +129,10 @@ class Domain:
         impossible = value.abs() == math.inf
         if self.whole:
             impossible = impossible | (value != value.floor())
+        if self.step is not None:
+            steps = value / self.step
+            # Multiples of 0.1 are none in binary.
+            impossible = impossible | ((steps - steps.round()).abs() > 1e-3)
         if self.open:
             return impossible | (value <= self.lower) | (value >= self.upper)
         return impossible | (value < self.lower) | (value > self.upper)
@@ -137,6 +143,8 @@ class Domain:
         left = "(" if self.open or self.lower == -math.inf else "["
         right = ")" if self.open or self.upper == math.inf else "]"
         kind = "whole numbers" if self.whole else "values"
+        if self.step is not None:
+            kind = f"multiples of {self.step:g}"
         return f"{kind} in {left}{self.lower:g}, {self.upper:g}{right}"
 
 
