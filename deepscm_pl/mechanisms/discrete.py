@@ -128,8 +128,8 @@ class SteppedFlow(CellMechanism):
     Example:
         >>> from deepscm_pl.mechanisms import AffineFlow
         >>> count = SteppedFlow(Context(), partial(AffineFlow, constraint=Positive))
-        >>> count({"u": torch.tensor([[-2.0], [0.0], [1.5]])}, {}).flatten()
-        tensor([0., 1., 4.])
+        >>> count({"u": torch.tensor([[-2.0], [0.0], [1.5]])}, {}).flatten().tolist()
+        [0.0, 1.0, 4.0]
         >>> count.log_prob(torch.tensor([[0.0]]), {}).exp()  # u below 0
         tensor([0.5000], grad_fn=<ExpBackward0>)
     """
@@ -280,7 +280,7 @@ class ZeroInflatedFlow(_WithAtoms):
 
     Args:
         context: What the mechanism sees of its parents.
-        flow: Factory of T, a flow of positive numbers.
+        flow: Factory of T, a flow of positive numbers; None for a spline.
         hidden: Widths of the hidden layers of the network for t; empty for an affine function.
 
     Example:
@@ -295,11 +295,12 @@ class ZeroInflatedFlow(_WithAtoms):
     def __init__(
         self,
         context: Context,
-        flow: Callable[[Context], Flow] = partial(SplineFlow, constraint=Positive),
+        flow: Callable[[Context], Flow] | None = None,
         hidden: Sequence[int] = (),
     ) -> None:
         super().__init__(context)
-        made = class_factory("flow", flow)(context)
+        given = partial(SplineFlow, constraint=Positive) if flow is None else flow
+        made = class_factory("flow", given)(context)
         if not isinstance(made, Flow) or made.domain.lower != 0:
             raise ValueError(
                 f"flow: expected a flow of positive numbers, but got {shown(made)}; give its "
