@@ -43,7 +43,7 @@ class Ensemble:
         weights: Of the members, positive; equal if left out. See :func:`stacking_weights`.
 
     Raises:
-        ValueError: If there is no member, the graphs or variables differ, or the weights do not fit.
+        ValueError: If there is no member, graphs or variables differ, or the weights do not fit.
 
     Example:
         >>> from deepscm_pl.mechanisms import AffineFlow
@@ -100,23 +100,12 @@ class Ensemble:
 
     def sample(self, size: int) -> dict[str, Tensor]:
         """Draw ``size`` observations, ``(size, *event)`` for each variable."""
-        return self._joined(
-            [
-                member.sample(n)
-                for member, n in zip(self.members, self.share(size), strict=True)
-                if n
-            ]
-        )
+        return self._joined([member.sample(n) for member, n in self._shared(size)])
 
     def intervene(self, do: Do | Sequence[Do], size: int) -> dict[str, Tensor]:
         """Draw ``size`` observations under do(...), as the method of a single model does."""
         dim = 0 if isinstance(do, Mapping) else 1
-        drawn = [
-            member.intervene(do, n)
-            for member, n in zip(self.members, self.share(size), strict=True)
-            if n
-        ]
-        return self._joined(drawn, dim)
+        return self._joined([member.intervene(do, n) for member, n in self._shared(size)], dim)
 
     def counterfactual(
         self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
@@ -125,13 +114,8 @@ class Ensemble:
 
         Variables that are no descendants of what is intervened on keep their factual values.
         """
-        return self._joined(
-            [
-                member.counterfactual(factual, do, n)
-                for member, n in zip(self.members, self.share(num_particles), strict=True)
-                if n
-            ]
-        )
+        shared = self._shared(num_particles)
+        return self._joined([member.counterfactual(factual, do, n) for member, n in shared])
 
     def spread(self, values: Tensor) -> Spread:
         """The standard deviation of particles, by its causes.
@@ -139,15 +123,17 @@ class Ensemble:
         Args:
             values: Of one variable, ``(P, *batch, *event)``, in the order of :meth:`member_of`.
         """
-        counts = [count for count in self.share(len(values)) if count]
-        exact = values.double()
-        total = exact.var(dim=0, correction=0)
-        within = sum(
-            part.var(dim=0, correction=0) * (len(part) / len(values))
-            for part in exact.split(counts)
-        )
+        parts = values.double().split([n for _, n in self._shared(len(values))])
+        total = values.double().var(dim=0, correction=0)
+        within = torch.stack([len(part) * part.var(dim=0, correction=0) for part in parts])
+        within = within.sum(dim=0) / len(values)
         between = (total - within).clamp(min=0)
         return Spread(*(each.sqrt().to(values) for each in (total, within, between)))
+
+    def _shared(self, count: int) -> list[tuple[StructuralCausalModel, int]]:
+        """The members that give any of ``count`` particles, and how many."""
+        pairs = zip(self.members, self.share(count), strict=True)
+        return [(member, n) for member, n in pairs if n]
 
     @staticmethod
     def _joined(answers: Sequence[Variables], dim: int = 0) -> dict[str, Tensor]:

@@ -18,11 +18,12 @@ GRAPH = "a -> b"
 
 def member(slope, deviation=1.0, graph=GRAPH):
     """b = slope·a + deviation·u."""
-    scm = StructuralCausalModel(graph, {"a": AffineFlow, "b": AffineFlow})
+    names = ("a", "b", "c") if "c" in graph else ("a", "b")
+    scm = StructuralCausalModel(graph, dict.fromkeys(names, AffineFlow))
     with torch.no_grad():
         for parameter in scm.parameters():
             parameter.zero_()
-        weight, bias = scm["b"].parameters_of.parameters()
+        weight, bias = scm[names[-1]].parameters_of.parameters()
         weight.view(2, -1)[0] = slope
         bias.view(-1)[1] = torch.tensor(deviation).log()
     return scm
@@ -96,7 +97,7 @@ def test_stacking_finds_the_mixture():
     ("make", "message"),
     [
         (lambda: Ensemble([]), "at least one model"),
-        (lambda: Ensemble([member(1.0), member(1.0, graph="b; a")]), "models of one graph"),
+        (lambda: Ensemble([member(1.0), member(1.0, graph="b, a -> c")]), "models of one graph"),
         (lambda: Ensemble([member(1.0)], [0.0]), "weights: expected 1 numbers"),
         (lambda: Ensemble([member(1.0)] * 2, [1.0]), "weights: expected 2 numbers"),
         (lambda: stacking_weights(torch.zeros(2, 0)), "members, rows"),
