@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
+    from deepscm_pl.metrics.functional.conformal import conformal_factor, rows_needed
     from deepscm_pl.metrics.functional.coverage import (
         RankInterval,
         rank_interval,
@@ -27,11 +28,13 @@ __all__ = [
     "KolmogorovSmirnov",
     "RankInterval",
     "bits_per_dimension",
+    "conformal_factor",
     "kolmogorov_smirnov",
     "mean_absolute_error",
     "peak_signal_to_noise_ratio",
     "pearson_correlation",
     "rank_interval",
+    "rows_needed",
     "structural_similarity",
     "wasserstein_distance",
     "widest_level",
