@@ -28,6 +28,7 @@ _MODULES = {
 """Earlier modules, whose submodules moved along, to their successors."""
 
 _NAMES = {
+    "transforms.Composition": "transforms.ComposedBijection",
     "evaluation.Report": "reports.Report",
     "training.checkpoint.read_checkpoint": "runs.reading.read_checkpoint",
 }

@@ -61,7 +61,7 @@ def abduction_recovers_noise(mechanism: Mechanism, parents, size: int) -> None:
     torch.testing.assert_close(found, noise["u"], atol=1e-6, rtol=1e-6)
 
 
-def rows_are_alone(mechanism: Mechanism, value: Tensor, parents) -> None:
+def rows_are_independent(mechanism: Mechanism, value: Tensor, parents) -> None:
     """The results for a row do not depend on the other rows of the batch."""
     torch.manual_seed(1)
     noise = mechanism.abduct(value, parents)
@@ -72,8 +72,8 @@ def rows_are_alone(mechanism: Mechanism, value: Tensor, parents) -> None:
         together = mechanism.log_prob(value, parents)[1:2]
         torch.testing.assert_close(mechanism.log_prob(value[1:2], one), together)
     else:
-        alone, beside = mechanism.posterior(value[1:2], one), mechanism.posterior(value, parents)
-        torch.testing.assert_close(alone.location, beside.location[1:2])
+        single, batch = mechanism.posterior(value[1:2], one), mechanism.posterior(value, parents)
+        torch.testing.assert_close(single.location, batch.location[1:2])
 
 
 def gradients_reach_every_parameter(mechanism: Mechanism, value: Tensor, parents) -> None:
@@ -125,7 +125,7 @@ def particles_broadcast(mechanism: Mechanism, value: Tensor, parents) -> None:
 
 
 def pyro_sites_agree(mechanism: Mechanism, value: Tensor, parents) -> None:
-    """The Pyro model's log-probability of the value is the mechanism's own."""
+    """The Pyro model and the mechanism have the same log-probability of the value."""
     import pyro
 
     def model():
@@ -148,7 +148,7 @@ def pyro_sites_agree(mechanism: Mechanism, value: Tensor, parents) -> None:
 def of_classes(mechanism: Mechanism, fresh, value: Tensor, parents) -> None:
     """Laws of values that bound their noise; ``fresh()`` creates another mechanism."""
     forward_explains_abduction(mechanism, value, parents)
-    rows_are_alone(mechanism, value, parents)
+    rows_are_independent(mechanism, value, parents)
     gradients_reach_every_parameter(mechanism, value, parents)
     saves_and_loads(mechanism, fresh(), value, parents)
     copies_after_use(mechanism, value, parents)

@@ -1,4 +1,4 @@
-"""Networks that make a VAE linear and Gaussian, so that its densities have closed forms."""
+"""Networks of a linear Gaussian VAE, whose densities have closed forms."""
 
 from __future__ import annotations
 

@@ -72,6 +72,7 @@ def test_earlier_names_still_work(module):
         ("deepscm_pl.data.worlds.BrainWorld", "deepscm_pl.worlds"),
         ("deepscm_pl.evaluation.Report", "deepscm_pl.reports.Report"),
         ("deepscm_pl.training.checkpoint.load_data", "deepscm_pl.checkpoints.loading"),
+        ("deepscm_pl.transforms.Composition", "deepscm_pl.transforms.ComposedBijection"),
         ("deepscm_pl.training.checkpoint.read_checkpoint", "deepscm_pl.runs.reading"),
     ],
 )

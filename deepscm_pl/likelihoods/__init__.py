@@ -1,4 +1,4 @@
-"""p(y | decoder output): what noise a decoder's image carries, one family per file."""
+"""Likelihoods p(y | decoder output) of preprocessed images, one family per file."""
 
 from typing import TYPE_CHECKING
 

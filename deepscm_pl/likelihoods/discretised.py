@@ -1,12 +1,13 @@
-"""Laws of whole grey levels: a continuous law, integrated over the cell of each level.
+"""Distributions of whole grey levels: continuous ones, integrated over the cell of each level.
 
-With uniform dequantisation noise a recorded level k becomes x in [k, k + 1), and a law P of levels
-becomes a density that is constant on each cell. Its distribution function F is piecewise linear, so
+With uniform dequantisation noise a recorded level k becomes x in [k, k + 1), and a distribution P
+of levels becomes a density that is constant on each cell. Its distribution function F is piecewise
+linear, so that
 
     u = Φ⁻¹(F(x)),    F(x) = Σ_{i<k} P(i) + (x − k)·P(k)
 
-is an invertible map between x and standard normal noise: u is exactly inferred from x, and the
-uniform dequantisation noise makes it a draw from the posterior of u given the recorded level.
+is an invertible map between x and standard normal noise: u is inferred exactly from x, and with
+uniform dequantisation noise it is a draw from its posterior given the recorded level.
 """
 
 from __future__ import annotations
@@ -26,16 +27,9 @@ from deepscm_pl.likelihoods.base import Likelihood, SoftFloor
 
 __all__ = ["DiscretisedGaussian", "DiscretisedLikelihood", "DiscretisedLogisticMixture"]
 
-
-_BLOCKS = {"cpu": 2**16}
-_BLOCK_ELSEWHERE = 2**24
-"""Components of pixels that are computed at a time: on a processor what fits its cache."""
-
-_SMALLEST_PLACE = 1e-6
-"""Of a value in its cell, from either end: more than rounding in double precision can cross."""
-
-_ACCURACY = 1e-15
-"""Absolute accuracy of probabilities."""
+_CPU_BLOCK, _GPU_BLOCK = 2**16, 2**24  # components of pixels at a time; on a CPU they fit the cache
+_SMALLEST_OFFSET = 1e-6  # from both ends of a cell, more than the rounding of double precision
+_ACCURACY = 1e-15  # absolute accuracy of probabilities
 
 
 class _Components(NamedTuple):
@@ -46,58 +40,45 @@ class _Components(NamedTuple):
     inverse_scale: Tensor
 
     def at(self, where: Tensor, shape: torch.Size) -> _Components:
-        """Those of some pixels, ``(K, 1, 1, N)``.
-
-        Args:
-            where: Positions among all pixels of ``shape``, ``(N,)``.
-            shape: ``(batch, C, H, W)``.
-        """
+        """The components of some pixels ``(N,)`` of images of this shape, ``(K, 1, 1, N)``."""
         batch, *plane = shape
         parts = (part.expand(batch, -1, *plane).transpose(0, 1).flatten(1) for part in self)
         return _Components(*(part[:, where][:, None, None] for part in parts))
 
 
-class _LevelCell(NamedTuple):
-    """A level k, F(k) and F(k + 1), ``(*batch, C, H, W)``."""
-
-    level: Tensor
-    start: Tensor
-    end: Tensor
-
-
 class DiscretisedLikelihood(Likelihood):
     """P(k) = (1 − ε)·Σ_j w_j·(F_j(k + 1) − F_j(k)) + ε/L for each pixel, levels k = 0, …, L − 1.
 
-    F_j is the distribution function of a component over continuous grey levels, where level k
-    occupies [k, k + 1); the first and the last level take its tails. y is the image in grey levels,
-    [0, L), without preprocessing. Subclasses give the components and F.
+    F_j is the distribution function of a component over continuous grey levels, in which level k
+    occupies [k, k + 1); the first and the last level include its tails. y is the image in grey
+    levels, [0, L), without preprocessing. Subclasses define the distribution function.
 
-    The uniform share ε makes every level probable enough for its noise to be told apart from that
-    of its neighbours in single precision: an inferred u gives back the recorded level, always. It
-    costs at most −log(1 − ε) nats per pixel, 0.08 nats for 28 × 28 pixels at ε = 10⁻⁴, and bounds
-    the surprise of one pixel by log(L/ε), 14.8 nats.
+    The decoder predicts logits of the weights (of mixtures only), a_j and b_j in blocks of K·C
+    channels. The location of component j is L·((j + ½)/K + a_j/2) grey levels, so that zeros spread
+    the components over the range, and its scale is L/(2K) at b_j = 0, times e for each further
+    unit.
+
+    The uniform share ε makes every level probable enough for single precision to separate its noise
+    from that of its neighbours: an inferred u always returns the recorded level. It costs at most
+    −log(1 − ε) nats per pixel, 0.08 nats for 28 × 28 pixels at ε = 10⁻⁴.
 
     Args:
-        shape: Shape of one image, (channels C, height H, width W), in pixels.
-        levels: L, the number of grey levels.
-        num_components: K.
-        smallest_scale: Lower bound of the components' scales in grey levels, approached smoothly.
-        uniform_weight: ε.
-        temperature: Scale of the noise that is drawn; see :class:`Likelihood`.
-        brightness: Names of the parents whose only effect is to scale the grey levels
-            (:class:`~deepscm_pl.mechanisms.Brightness`): locations are put between black and β·L,
-            where they saturate, and scales are multiplied by β, so that β scales every quantile of
-            every pixel, down to the smallest scale.
-
-    Raises:
-        ValueError: If there is no component, or the scale or the weight is out of range.
+        num_components: K, the number of components.
+        smallest_scale: Lower bound of the scales of components in grey levels, approached smoothly.
+        uniform_weight: ε, at least 10⁻⁴.
+        brightness: Names of the parents whose only effect is to scale the grey levels by β
+            (:class:`~deepscm_pl.mechanisms.Brightness`): locations lie between black and β·L, and
+            scales are multiplied by β, down to the smallest scale.
     """
+
+    middles: Tensor
+    _predicts_weights = True
 
     def __init__(
         self,
         shape: Sequence[int],
         levels: int = 256,
-        num_components: int = 1,
+        num_components: int = 5,
         smallest_scale: float = 0.1,
         uniform_weight: float = 1e-4,
         temperature: float = 1.0,
@@ -107,42 +88,58 @@ class DiscretisedLikelihood(Likelihood):
         self.brightness = tuple(brightness)
         self.num_components = whole_number("num_components", num_components, least=1)
         real_number("smallest_scale", smallest_scale, above=0)
-        hint = "with less, single precision cannot tell the noise of two levels apart"
+        hint = "with less, single precision cannot separate the noise of two levels"
         self.uniform_weight = real_number(
             "uniform_weight", uniform_weight, least=1e-4, below=1, hint=hint
         )
-        # At a decoder's output of 0, components spread over all levels and reach their neighbours.
+        self.outputs_per_channel = (3 if self._predicts_weights else 2) * num_components
+        middles = (torch.arange(num_components) + 0.5) / num_components
+        self.register_buffer("middles", middles.view(-1, 1, 1, 1), persistent=False)
         start = max(levels / (2 * num_components), 2 * smallest_scale)
         self.log_scale = SoftFloor(math.log(start), math.log(smallest_scale), "log_scale")
-
-    @abstractmethod
-    def components(self, decoded: Tensor) -> _Components:
-        """The components of every pixel."""
 
     @staticmethod
     @abstractmethod
     def distribution(z: Tensor) -> Tensor:
-        """The standard distribution function, of small relative error where it is small."""
+        """Return the standard distribution function, accurate relative to its value."""
 
     @staticmethod
     @abstractmethod
     def mass(low: Tensor, high: Tensor) -> Tensor:
-        """F(high) − F(low) ≥ 0 of the standard law, of small relative error in both tails."""
+        """Return F(high) − F(low) ≥ 0 of the standard distribution, accurate in both tails."""
+
+    def components(self, decoded: Tensor) -> _Components:
+        """Return the components of every pixel."""
+        *logits, offset, raw = self._blocks(decoded)
+        weight = logits[0].softmax(-4) if logits else decoded.new_ones(1, 1, 1, 1)
+        location = self.levels * (self.middles + 0.5 * offset)
+        return _Components(weight, location, (-self.log_scale(raw)).exp())
+
+    def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
+        """Return outputs for locations L·β·σ(a_j + logit((j + ½)/K)) and scales times β."""
+        *logits, offset, raw = self._blocks(decoded)
+        share = factor.unsqueeze(-4)
+        location = share * (offset + self.middles.logit()).sigmoid()
+        blocks = (*logits, 2 * (location - self.middles), raw + share.log())
+        return torch.stack(torch.broadcast_tensors(*blocks), dim=-5).flatten(-5, -3)
+
+    def _blocks(self, decoded: Tensor) -> tuple[Tensor, ...]:
+        return decoded.unflatten(-3, (-1, self.num_components, self.channels)).unbind(-5)
 
     def preprocessing(self, alpha: float) -> Transform:
-        """None: y is the image in continuous grey levels, [0, L)."""
+        """Return the identity: y is the image in continuous grey levels, [0, L)."""
         return identity_transform
 
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
-        """y = F⁻¹(Φ(u)): the level by bisection, then the place within its cell."""
+        """Return y = F⁻¹(Φ(u)): the level by bisection, then the position in its cell."""
         return self._in_blocks(self._value_of, decoded, noise)
 
     def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """u = Φ⁻¹(F(y)), a number whose Φ lies inside of the cell of the level, always."""
+        """Return u = Φ⁻¹(F(y)), with Φ(u) always inside of the cell of the level."""
         return self._in_blocks(self._noise_of, decoded, value)
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
-        """Σ log P(⌊y⌋) over channels and pixels; a cell has width 1, so this is a density, too."""
+        """Return Σ log P(⌊y⌋) over channels and pixels, also a density since cells have width 1."""
         probability = self._probability(self.components(decoded), self._level(value))
         inside = (value >= 0) & (value < self.levels)
         return probability.log().where(inside, -math.inf).flatten(-3).sum(-1)
@@ -153,51 +150,48 @@ class DiscretisedLikelihood(Likelihood):
     def _in_blocks(
         self, function: Callable[[Tensor, Tensor], Tensor], decoded: Tensor, image: Tensor
     ) -> Tensor:
-        """``function`` of some images, or of some lines of one, at a time: memory stays small.
-
-        The many numbers of each pixel in double precision stay in the processor's cache, too.
-        """
+        """Apply ``function`` to a few images, or a few rows of one, at a time, to save memory."""
         batch = torch.broadcast_shapes(decoded.shape[:-3], image.shape[:-3])
         plane = torch.broadcast_shapes(decoded.shape[-2:], image.shape[-2:])
         decoded = decoded.expand(*batch, -1, *plane).reshape(-1, decoded.shape[-3], *plane)
         image = image.expand(*batch, -1, *plane).reshape(-1, image.shape[-3], *plane)
-        line = self.num_components * self.channels * plane[1]
-        block = _BLOCKS.get(decoded.device.type, _BLOCK_ELSEWHERE)
-        rows, lines = max(block // (line * plane[0]), 1), max(block // line, 1)
-        found = [
-            torch.cat(list(map(function, some.split(lines, -2), of.split(lines, -2))), dim=-2)
-            for some, of in zip(decoded.split(rows), image.split(rows), strict=True)
+        row_size = self.num_components * self.channels * plane[1]
+        block = _CPU_BLOCK if decoded.device.type == "cpu" else _GPU_BLOCK
+        images, rows = max(block // (row_size * plane[0]), 1), max(block // row_size, 1)
+        results = [
+            torch.cat([*map(function, outputs.split(rows, -2), part.split(rows, -2))], dim=-2)
+            for outputs, part in zip(decoded.split(images), image.split(images), strict=True)
         ]
-        return torch.cat(found).reshape(*batch, self.channels, *plane)
+        return torch.cat(results).reshape(*batch, self.channels, *plane)
 
     def _value_of(self, decoded: Tensor, noise: Tensor) -> Tensor:
         components = self._exact_components(decoded)
         exact = noise.double()
         probability = _normal_distribution(exact)
         level, start, end = self._cell_of(components, probability)
-        place = torch.where(
+        offset = torch.where(
             exact <= 0,
             (probability - start) / (end - start),
             1 - (_normal_distribution(-exact) - (1 - end)) / (end - start),
         )
         # The sum stays below the next level in floating point.
         largest = 1 - self.levels * torch.finfo(noise.dtype).eps
-        return (level + place.clamp(0, largest)).to(noise)
+        return (level + offset.clamp(0, largest)).to(noise)
 
     def _noise_of(self, decoded: Tensor, value: Tensor) -> Tensor:
         components = self._exact_components(decoded)
         level = self._level(value).double()
         start, end = self._below(components, level), self._below(components, level + 1)
-        place = (value - level).clamp(_SMALLEST_PLACE, 1 - _SMALLEST_PLACE)
-        below = start + place * (end - start)
-        above = (1 - end) + (1 - place) * (end - start)
+        offset = (value - level).clamp(_SMALLEST_OFFSET, 1 - _SMALLEST_OFFSET)
+        below = start + offset * (end - start)
+        above = (1 - end) + (1 - offset) * (end - start)
         noise = _normal_quantile(below, above).to(value)
-        return _moved_inside(noise, start, end.masked_fill(level >= self.levels - 1, math.inf))
+        return _move_inside(noise, start, end.masked_fill(level >= self.levels - 1, math.inf))
 
     def _exact_components(self, decoded: Tensor) -> _Components:
-        """In double precision: levels of probability ε/L next to the median are 10⁻⁶ of u apart."""
+        """In double precision: levels of probability ε/L near the median are 10⁻⁶ of u apart."""
         weight, location, inverse_scale = (part.double() for part in self.components(decoded))
-        # Weights that sum to 1 in single precision do not in double.
+        # Weights that sum to 1 in single precision do not sum to 1 in double precision.
         return _Components(weight / weight.sum(-4, keepdim=True), location, inverse_scale)
 
     def _probability(self, components: _Components, level: Tensor) -> Tensor:
@@ -210,42 +204,36 @@ class DiscretisedLikelihood(Likelihood):
         return self._with_uniform((weight * mass).sum(-4), 1.0)
 
     def _below(self, components: _Components, edge: Tensor) -> Tensor:
-        """F at ``edge`` in {0, …, L}, ``(*batch, C, H, W)``.
-
-        No level is less probable than ε/L: in double precision 1 − F and the differences of F
-        between levels are accurate, too.
-        """
+        """F at ``edge`` in {0, …, L}, ``(*batch, C, H, W)``."""
         weight, location, inverse_scale = components
         z = (edge.unsqueeze(-4) - location) * inverse_scale
         below = self._with_uniform((weight * self.distribution(z)).sum(-4), edge)
         return below.masked_fill(edge <= 0, 0).masked_fill(edge >= self.levels, 1)
 
     def _with_uniform(self, probability: Tensor, count: Tensor | float) -> Tensor:
-        """The mixture with the uniform law of ``count`` levels."""
+        """The mixture with the uniform probability of ``count`` levels."""
         share = self.uniform_weight / self.levels
         return (1 - self.uniform_weight) * probability + share * count
 
-    def _cell_of(self, components: _Components, probability: Tensor) -> _LevelCell:
-        """The largest level k with F(k) ≤ ``probability``, and F(k) and F(k + 1)."""
-        # Most pixels of most images are black: whatever is above is looked for in the others.
+    def _cell_of(self, components: _Components, probability: Tensor) -> tuple[Tensor, ...]:
+        """The largest level k with F(k) ≤ ``probability``, F(k) and F(k + 1)."""
+        # Most pixels of most images are black, and only the others are searched.
         level = torch.zeros_like(probability)
         start, end = torch.zeros_like(probability), self._below(components, level + 1)
         bright = end <= probability
         where = bright.flatten().nonzero().squeeze(-1)
         if len(where) == 0:
-            return _LevelCell(level, start, end)
+            return level, start, end
         chosen = components.at(where, probability.shape)
         wanted = probability.flatten()[where].view(1, 1, -1)
         with torch.no_grad():
             found = self._search(chosen, wanted)
-        return _LevelCell(
-            level.masked_scatter(bright, found),
-            start.masked_scatter(bright, self._below(chosen, found)),
-            end.masked_scatter(bright, self._below(chosen, found + 1)),
-        )
+        start = start.masked_scatter(bright, self._below(chosen, found))
+        end = end.masked_scatter(bright, self._below(chosen, found + 1))
+        return level.masked_scatter(bright, found), start, end
 
     def _search(self, components: _Components, probability: Tensor) -> Tensor:
-        """The level of :meth:`_cell_of`: bisection in single precision, then exact steps."""
+        """The level of :meth:`_cell_of`, by bisection in single precision, then exact steps."""
         level = self._approximate_level(components, probability)
         while True:
             above = self._below(components, level + 1) <= probability
@@ -256,11 +244,7 @@ class DiscretisedLikelihood(Likelihood):
             level = level + step
 
     def _approximate_level(self, components: _Components, probability: Tensor) -> Tensor:
-        """By the distribution function of the side on which the noise is, where it is small.
-
-        There F(k) ≤ p is (1 − ε)·Σ_j w_j·F_j(k) + k·ε/L ≤ p below the median, and above it the
-        same of 1 − F and 1 − p, with all signs changed.
-        """
+        """By bisection, with F and p below the median, and with 1 − F and 1 − p above it."""
         weight, location, inverse_scale = (part.float() for part in components)
         upper = probability > 0.5
         side = torch.where(upper, -1.0, 1.0).to(weight)
@@ -278,27 +262,9 @@ class DiscretisedLikelihood(Likelihood):
 
 
 class DiscretisedGaussian(DiscretisedLikelihood):
-    """One Gaussian for each pixel, its location and scale predicted by the decoder.
+    """One Gaussian for each pixel; the decoder predicts its location and scale."""
 
-    The decoder gives a in the first C channels and b in the rest: the location is L·(½ + a/2) grey
-    levels, the scale L/2 where b = 0, and e times that for each further unit of b.
-
-    Args:
-        shape: Shape of one image, (channels, height, width), in pixels.
-        levels: L, the number of grey levels.
-        smallest_scale: Lower bound of the scale in grey levels.
-        uniform_weight: ε.
-        temperature: Scale of the noise that is drawn; see :class:`Likelihood`.
-        brightness: Names of the parents that scale the grey levels; see
-            :class:`DiscretisedLikelihood`.
-
-    Example:
-        >>> likelihood = DiscretisedGaussian((1, 1, 1))
-        >>> likelihood.noise_free(torch.zeros(2, 1, 1)).round()
-        tensor([[[128.]]])
-    """
-
-    outputs_per_channel = 2
+    _predicts_weights = False
 
     def __init__(
         self,
@@ -311,104 +277,38 @@ class DiscretisedGaussian(DiscretisedLikelihood):
     ) -> None:
         super().__init__(shape, levels, 1, smallest_scale, uniform_weight, temperature, brightness)
 
-    def components(self, decoded: Tensor) -> _Components:
-        """One component, of weight 1."""
-        offset, raw = decoded.unflatten(-3, (2, 1, self.channels)).unbind(-5)
-        location = self.levels * (0.5 + 0.5 * offset)
-        return _Components(decoded.new_ones(1, 1, 1, 1), location, (-self.log_scale(raw)).exp())
-
-    def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
-        """The location L·β·σ(a), β the factor, and the scale times β."""
-        offset, raw = decoded.unflatten(-3, (2, 1, self.channels)).unbind(-5)
-        offset, raw = _scaled(offset, raw, decoded.new_tensor(0.5), factor)
-        return torch.stack(torch.broadcast_tensors(offset, raw), dim=-5).flatten(-5, -3)
-
     @staticmethod
     def distribution(z: Tensor) -> Tensor:
-        """Φ."""
+        """Return Φ(z)."""
         return _normal_distribution(z)
 
     @staticmethod
     def mass(low: Tensor, high: Tensor) -> Tensor:
-        """The difference of Φ, taken in the tail where it does not cancel."""
+        """Return the difference of Φ in the tail without cancellation."""
         sign = torch.where(low + high > 0, -1.0, 1.0).to(low)
         return (_normal_distribution(sign * high) - _normal_distribution(sign * low)).abs()
 
 
 class DiscretisedLogisticMixture(DiscretisedLikelihood):
-    """K logistic laws for each pixel, all predicted by the decoder.
+    """A mixture of K logistic distributions for each pixel, all predicted by the decoder.
 
     As in PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517, section 2.1), but independent between
-    channels. The decoder gives logits of the weights, a_j and b_j in three blocks of K·C channels:
-    the location of component j is L·((j + ½)/K + a_j/2) grey levels, so that zeros spread the
-    components over the range, and its scale L/(2K) where b_j = 0, e times that for each further
-    unit.
-
-    Args:
-        shape: Shape of one image, (channels, height, width), in pixels.
-        levels: L, the number of grey levels.
-        num_components: K.
-        smallest_scale: Lower bound of the scales in grey levels.
-        uniform_weight: ε.
-        temperature: Scale of the noise that is drawn; see :class:`Likelihood`.
-        brightness: Names of the parents that scale the grey levels; see
-            :class:`DiscretisedLikelihood`.
-
-    Example:
-        >>> likelihood = DiscretisedLogisticMixture((1, 2, 2), num_components=3)
-        >>> decoded, image = torch.randn(4, 9, 2, 2), torch.full((4, 1, 2, 2), 17.5)
-        >>> again = likelihood(decoded, likelihood.abduct(decoded, image))
-        >>> torch.equal(again.floor(), image.floor())
-        True
+    channels.
     """
-
-    offsets: Tensor
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        levels: int = 256,
-        num_components: int = 5,
-        smallest_scale: float = 0.1,
-        uniform_weight: float = 1e-4,
-        temperature: float = 1.0,
-        brightness: Sequence[str] = (),
-    ) -> None:
-        super().__init__(
-            shape, levels, num_components, smallest_scale, uniform_weight, temperature, brightness
-        )
-        self.outputs_per_channel = 3 * num_components
-        offsets = (torch.arange(num_components) + 0.5) / num_components
-        self.register_buffer("offsets", offsets.view(-1, 1, 1, 1), persistent=False)
-
-    def components(self, decoded: Tensor) -> _Components:
-        """K components, their weights by softmax."""
-        parts = decoded.unflatten(-3, (3, self.num_components, self.channels))
-        logit, offset, raw = parts.unbind(-5)
-        location = self.levels * (self.offsets + 0.5 * offset)
-        return _Components(logit.softmax(-4), location, (-self.log_scale(raw)).exp())
-
-    def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
-        """Locations L·β·σ(a_j + logit((j + ½)/K)), β the factor, and scales times β."""
-        parts = decoded.unflatten(-3, (3, self.num_components, self.channels))
-        logit, offset, raw = parts.unbind(-5)
-        offset, raw = _scaled(offset, raw, self.offsets, factor)
-        parts = torch.stack(torch.broadcast_tensors(logit, offset, raw), dim=-5)
-        return parts.flatten(-5, -3)
 
     @staticmethod
     def distribution(z: Tensor) -> Tensor:
-        """The logistic function."""
+        """Return the logistic function of z."""
         return z.sigmoid()
 
     @staticmethod
     def mass(low: Tensor, high: Tensor) -> Tensor:
-        """σ(high)·σ(−low)·(1 − exp(low − high)), a product that nothing cancels in."""
+        """Return σ(high)·σ(−low)·(1 − exp(low − high)), without cancellation."""
         return high.sigmoid() * (-low).sigmoid() * -torch.expm1(low - high)
 
 
 def _normal_distribution(z: Tensor) -> Tensor:
-    # torch.special.ndtr is 1 + erf, which loses the lower tail.
+    # torch.special.ndtr is computed from 1 + erf, which loses the lower tail.
     return 0.5 * torch.erfc(-z * math.sqrt(0.5))
 
 
@@ -420,11 +320,11 @@ def _normal_quantile(below: Tensor, above: Tensor) -> Tensor:
     return torch.where(lower, quantile, -quantile)
 
 
-def _moved_inside(noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """``noise``, moved by its smallest step where rounding took Φ of it out of [start, end).
+def _move_inside(noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """``noise``, moved by one float where rounding took Φ(u) out of [start, end).
 
-    By more than the last digits of ``start`` and ``end``, which may depend on how many are computed
-    at once.
+    Differences in the last digits of ``start`` and ``end`` are ignored, because these may depend on
+    the size of the batch.
     """
     with torch.no_grad():
         probability = _normal_distribution(noise.double())
@@ -433,10 +333,3 @@ def _moved_inside(noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
         lower = torch.nextafter(noise, -infinity)
         too_low, too_high = probability < start + _ACCURACY, probability >= end - _ACCURACY
     return torch.where(too_high, lower, torch.where(too_low, higher, noise))
-
-
-def _scaled(offset: Tensor, raw: Tensor, middle: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs for locations and scales, such that the location is L·(middle + offset/2)."""
-    share = factor.unsqueeze(-4)
-    location = share * (offset + middle.logit()).sigmoid()
-    return 2 * (location - middle), raw + share.log()

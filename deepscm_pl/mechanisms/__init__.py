@@ -1,4 +1,4 @@
-"""Mechanisms: how each variable is generated from its parents and its exogenous noise."""
+"""Mechanisms, which generate variables from their parents and exogenous noise."""
 
 from typing import TYPE_CHECKING
 

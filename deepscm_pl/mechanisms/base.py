@@ -1,4 +1,4 @@
-"""What a mechanism sees of its parents."""
+"""Mechanisms, the context of their parents, and the evidence of a variable."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import pyro
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
-from deepscm_pl.nn.features import Features, check_names
+from deepscm_pl.nn.layers import Features, check_names
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["Context", "Evidence", "LatentEvidence", "Mechanism"]
 
 
 class Context(nn.Module):
-    """Parents as one vector: continuous ones standardised, categorical ones one-hot.
+    """The parents as one vector: continuous ones standardised, categorical ones one-hot.
 
-    The means and standard deviations are those of the training split. They are buffers, so they
-    move, save and load with the model.
+    Means and standard deviations over the training split are buffers, which move, save and load
+    with the model. ``features`` is the length of the vector, with the names of its parts.
 
     Args:
-        domains: For each parent, where it lives. The order is that of the features.
-
-    Attributes:
-        features: Length of the vector, and the names of its parts.
+        domains: The domain of each parent, in the order of the features.
 
     Example:
         >>> context = Context({"age": Domain(), "sex": Domain(categories=2)})
@@ -50,11 +49,7 @@ class Context(nn.Module):
         return tuple(self.domains)
 
     def split(self, argument: str, names: Collection[str]) -> tuple[Context, Context]:
-        """New contexts of some parents and of all others.
-
-        Args:
-            argument: The setting that names the parents, for the message.
-            names: The parents.
+        """Return new contexts of ``names``, the setting ``argument``, and of all other parents.
 
         Raises:
             ValueError: If a name is not one of a parent.
@@ -65,21 +60,21 @@ class Context(nn.Module):
         return Context(chosen), Context(others)
 
     def fit(self, variables: Variables) -> None:
-        """Take means and standard deviations of the parents over the training split, ``(N, *)``."""
+        """Set means and standard deviations from the training split, ``(N, *event)``."""
         for name, domain in self.domains.items():
             if domain.categories is None:
                 flat = variables[name].double().flatten(1)
                 deviation = flat.std(dim=0, correction=0)
                 varies = flat.amax(dim=0) > flat.amin(dim=0)
                 self.get_buffer(f"{name}_mean").copy_(flat.mean(dim=0))
-                # A feature that never varies says nothing; dividing by 1 leaves it at zero.
+                # A constant feature is divided by 1 and stays at zero.
                 deviation = torch.where(varies, deviation, torch.ones_like(deviation))
                 self.get_buffer(f"{name}_deviation").copy_(deviation)
 
     def forward(self, variables: Variables) -> Tensor:
-        """The context ``(*batch, features)``, batch dimensions broadcast over all parents.
+        """Return the context ``(*batch, features)``, batch dimensions broadcast over all parents.
 
-        Without parents, a tensor of shape ``(0,)``, which broadcasts with everything.
+        Without parents it has the shape ``(0,)``, which broadcasts with any batch.
 
         Raises:
             ValueError: If a parent is missing.
@@ -98,7 +93,7 @@ class Context(nn.Module):
     def _encode(self, name: str, value: Tensor) -> Tensor:
         domain = self.domains[name]
         if domain.categories is not None:
-            # Not functional.one_hot, which looks at the values, and so waits for the device.
+            # functional.one_hot reads the values, which synchronises with the device.
             classes = torch.arange(domain.categories, device=value.device)
             return (value.long() == classes).to(torch.get_default_dtype())
         mean, deviation = self.get_buffer(f"{name}_mean"), self.get_buffer(f"{name}_deviation")
@@ -107,7 +102,7 @@ class Context(nn.Module):
 
 
 class LatentEvidence(NamedTuple):
-    """What the evidence of a variable says of its latent z, in nats.
+    """The part of a variable's evidence that concerns its latent z, in nats.
 
     Attributes:
         divergences: KL(q(z_j | x, pa) ‖ p(z_j)) of each dimension of the latent, ``(*batch, J)``.
@@ -121,12 +116,12 @@ class LatentEvidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one variable contributes to the evidence lower bound, in nats.
+    """The contribution of one variable to the evidence lower bound, in nats.
 
     Attributes:
-        log_prob: log p(x | pa), or E_q[log p(x | z, pa)] where there is a latent; ``(*batch,)``.
-        divergence: KL(q(z | x, pa) ‖ p(z)), zero where the likelihood is exact; ``(*batch,)``.
-        latent: What is known of the latent; ``None`` where the likelihood is exact.
+        log_prob: log p(x | pa), or E_q[log p(x | z, pa)] if there is a latent; ``(*batch,)``.
+        divergence: KL(q(z | x, pa) ‖ p(z)), zero if the likelihood is exact; ``(*batch,)``.
+        latent: The evidence about the latent; ``None`` if the likelihood is exact.
     """
 
     log_prob: Tensor
@@ -140,9 +135,9 @@ class Evidence:
 
     @property
     def importance_weighted_bound(self) -> Tensor:
-        """log of the mean weight of the draws (Burda et al. 2016), ``(*batch,)``.
+        """The log of the mean weight of the draws (Burda et al. 2016), ``(*batch,)``.
 
-        Equal to :attr:`bound` where the likelihood is exact.
+        Equal to :attr:`bound` if the likelihood is exact.
         """
         if self.latent is None:
             return self.bound
@@ -153,21 +148,24 @@ class Evidence:
 class Mechanism(nn.Module, ABC):
     """x := f(u; pa), with exogenous noise u ~ p(u) that can be inferred.
 
-    The laws that every mechanism obeys, for values x, parents pa and noise u whose batch dimensions
+    Every mechanism obeys these laws, for values x, parents pa and noise u whose batch dimensions
     broadcast:
 
-    - ``forward(abduct(x, pa), pa) == x``: abduction explains the value, for every draw, within
-      rounding; recorded values that are quantised come back exactly;
-    - where abduction is exact, ``abduct(forward(u, pa), pa) == u``;
-    - ``log_prob`` is the density of ``forward(sample_noise(), pa)``, or raises where only a bound
+    - ``forward(abduct(x, pa), pa) == x`` for every draw, within rounding; recorded values that are
+      quantised are recovered exactly;
+    - if abduction is exact, ``abduct(forward(u, pa), pa) == u``;
+    - ``log_prob`` is the density of ``forward(sample_noise(), pa)``, or raises if only a bound
       exists; ``evidence(...).bound`` never exceeds it in expectation;
-    - every row of a batch is treated alone.
+    - the result for a row does not depend on the rest of the batch.
 
-    Values here are continuous. Recorded ones that are quantised, such as 8-bit images, pass through
+    Values here are continuous. Quantised recorded ones, such as 8-bit images, pass through
     :meth:`dequantise` before and :meth:`quantise` after.
 
+    By default the noise is standard normal, and p(x | pa) is explicit: such mechanisms define
+    :meth:`domain`, :meth:`forward`, :meth:`abduct` and :meth:`distribution`.
+
     Args:
-        context: What this mechanism sees of its parents.
+        context: The context of the parents.
     """
 
     def __init__(self, context: Context) -> None:
@@ -177,73 +175,64 @@ class Mechanism(nn.Module, ABC):
     @property
     @abstractmethod
     def domain(self) -> Domain:
-        """Where the values live."""
+        """The domain of the values."""
 
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type of the parameters; without any, of the buffers."""
-        for tensor in (*self.parameters(), *self.buffers()):
-            if tensor.is_floating_point():
-                return tensor.dtype
-        return torch.get_default_dtype()
+        tensor = self._first_tensor()
+        return torch.get_default_dtype() if tensor is None else tensor.dtype
+
+    def _first_tensor(self) -> Tensor | None:
+        tensors = (*self.parameters(), *self.buffers())
+        return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
 
     @abstractmethod
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """x = f(u; pa), ``(*batch, *event)``."""
+        """Return x = f(u; pa), ``(*batch, *event)``."""
 
-    @abstractmethod
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """The event shape of the noise."""
+        return self.domain.shape
+
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
-        """Noise from its prior, with batch dimensions ``shape``."""
+        """Draw noise from its prior, with batch dimensions ``shape``: by default u ~ N(0, I)."""
+        tensor = self._first_tensor()
+        device = None if tensor is None else tensor.device
+        noise = torch.empty(*shape, *self.noise_shape, dtype=self.dtype, device=device)
+        return {"u": noise.normal_()}
 
     @abstractmethod
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """The noise behind ``value``: exact, or draws of q(u | x, pa).
+        """Infer the noise of ``value``: exactly, or by draws of q(u | x, pa).
 
         Args:
             value: x, ``(*batch, *event)``.
-            parents: The parents' values.
+            parents: The values of the parents.
             sample_shape: Leading dimensions of independent draws; exact noise is repeated.
         """
 
     def abduct_recorded(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """The noise behind a recorded value: as :meth:`abduct`, of a draw of the continuous value.
+        """Infer the noise of a recorded value: :meth:`abduct` of a draw of the continuous value.
 
-        Where recording loses something, each draw is of a continuous value of its own, so that
-        together they are draws from the posterior of the noise given what was recorded.
+        For quantised values each draw has its own continuous value, so that all draws together are
+        from the posterior of the noise given the recorded value.
         """
         return self.abduct(self.dequantise(value), parents, sample_shape)
 
     def check_explained(self, name: str, value: Tensor, noise: Noise) -> None:
-        """Raise where ``noise``, inferred from recorded values, explains none of them.
+        """Raise a ValueError if a recorded value of the variable ``name`` has no noise.
 
-        Most mechanisms explain every value of their domain, and check nothing.
-
-        Args:
-            name: Of the variable, for the message.
-            value: ``(*batch, *event)``.
-            noise: What :meth:`abduct_recorded` gave for it.
-
-        Raises:
-            ValueError: Naming the variable, the value and its row.
+        Most mechanisms explain their whole domain. ``noise`` is from :meth:`abduct_recorded`.
         """
 
-    @abstractmethod
-    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
-        """log p(x | pa), or a Monte Carlo estimate of its lower bound with ``num_particles``."""
-
-    @abstractmethod
-    def model(self, name: str, parents: Variables) -> Tensor:
-        """Pyro: sample the site ``name``, and its latents as ``name.z``."""
-
-    def guide(self, name: str, value: Tensor, parents: Variables) -> None:
-        """Pyro: sample the latents of ``name`` given its value; nothing where there are none."""
-
-    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
-        """log p(x | pa) in nats, ``(*batch,)``.
+    def distribution(self, parents: Variables) -> TorchDistribution:
+        """Return p(x | pa).
 
         Raises:
             NotImplementedError: If only a bound exists; see :meth:`evidence`.
@@ -252,32 +241,45 @@ class Mechanism(nn.Module, ABC):
             f"{type(self).__name__} has no exact log-probability; evidence() gives a lower bound."
         )
 
+    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
+        """Return log p(x | pa) in nats, ``(*batch,)``, if there is a :meth:`distribution`."""
+        log_prob: Tensor = self.distribution(parents).log_prob(value)
+        return log_prob
+
+    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
+        """Return log p(x | pa), or a Monte Carlo estimate of its lower bound."""
+        log_prob = self.log_prob(value, parents)
+        return Evidence(log_prob, torch.zeros_like(log_prob))
+
     def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
-        """log p(x, z_k | pa) − log q(z_k | x, pa) for draws z_k ~ q(z | x, pa), ``(P, *batch)``.
+        """Return log p(x, z_k | pa) − log q(z_k | x, pa) for z_k ~ q(z | x, pa), ``(P, *batch)``.
 
         The mean of their exponentials over draws is an unbiased estimate of p(x | pa) (Burda et al.
-        2016, arXiv:1509.00519, equation 8). Where the likelihood is exact there is nothing to draw:
-        log p(x | pa) itself, with P = 1.
-
-        Args:
-            value: x, ``(*batch, *event)``.
-            parents: The parents' values.
-            num_particles: P, the number of draws.
+        2016, arXiv:1509.00519, equation 8). If the likelihood is exact, the result is log p(x | pa)
+        with P = 1, without draws.
         """
         return self.log_prob(value, parents)[None]
 
+    def model(self, name: str, parents: Variables) -> Tensor:
+        """Sample the Pyro site ``name``, and its latents as ``name.z``."""
+        value: Tensor = pyro.sample(name, self.distribution(parents))
+        return value
+
+    def guide(self, name: str, value: Tensor, parents: Variables) -> None:
+        """Sample the latents of the Pyro site ``name`` given its value, if there are any."""
+
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
-        """The recorded value that the most likely noise of ``value`` gives; itself where exact."""
+        """Return the recorded value of the most likely noise; ``value`` itself if it is exact."""
         return value
 
     def fit(self, value: Tensor, parents: Variables) -> None:
-        """Take from the training split the statistics that this mechanism standardises with."""
+        """Set the statistics for standardisation from the training split."""
         self.context.fit(parents)
 
     def dequantise(self, value: Tensor) -> Tensor:
-        """A draw of the continuous value behind a recorded one; itself unless quantised."""
+        """Draw the continuous value of a recorded one; unless quantised it is returned as it is."""
         return value
 
     def quantise(self, value: Tensor) -> Tensor:
-        """The value as it is recorded; the inverse of :meth:`dequantise`."""
+        """Return the value as it is recorded; the inverse of :meth:`dequantise`."""
         return value

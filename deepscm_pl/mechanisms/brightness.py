@@ -1,55 +1,38 @@
 """Grey levels that are scaled by a function of named parents and of the latent.
 
-An image is x = β(pa)·γ(z, c)·y, where the parents pa act by the factor β alone and y is what the
-latent z and all other parents c give. :class:`Brightness` is this map for any image mechanism with
-a latent: the mechanism models y, and the factor is put on the parameters of its likelihood
+An image is x = β(pa)·γ(z, c)·y: the parents pa act by the factor β alone, and y depends on the
+latent z and all other parents c. :class:`Brightness` is this map for any image mechanism with a
+latent: the mechanism models y, and the factor is applied to the parameters of its likelihood
 (:meth:`~deepscm_pl.likelihoods.Likelihood.scaled`), so that densities stay those of whole grey
-levels. Because networks do not see pa, the effect of an intervention on them is right for values
-and combinations that the data never show. It is an assumption about the mechanism.
-
-The scale of an image is measured by its bright level, see :func:`bright_level`.
+levels. Networks do not depend on pa, so that interventions on pa are right for values and
+combinations that are not in the data. It is an assumption about the mechanism.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
 
 from deepscm_pl.mechanisms.base import Context
+from deepscm_pl.nn.layers import zero_linear
 from deepscm_pl.variables import Variables
 
 __all__ = ["Brightness", "Exposure", "ParentBrightness", "bright_level"]
 
-_OUTLIERS = 0.005
-"""The share of the pixels that may be brighter than the bright level."""
-
-_LARGEST = 4.0
-"""Bound of h, in spreads of the bright level, in both directions."""
-
-_DEGREE = 3
-"""Of the polynomials in the other parents."""
-
-_TRUSTED_DEVIATIONS = 2.5
-"""Standard deviations from the mean of a parent beyond which polynomials are constant."""
-
-_SMALLEST_SPREAD = 1e-3
-"""A quarter of a grey level of 256."""
+_OUTLIERS = 0.005  # the share of the pixels that may be brighter than the bright level
+_LARGEST = 4.0  # bound of h, in spreads of the bright level, in both directions
+_DEGREE = 3  # degree of the polynomials in the other parents
+_TRUSTED_DEVIATIONS = 2.5  # of a parent, beyond which polynomials are constant
+_SMALLEST_SPREAD = 1e-3  # a quarter of a grey level of 256
 
 
 def bright_level(images: Tensor) -> Tensor:
-    """The level of the fifth brightest of 1,000 pixels of each image, ``(*batch, 1)``.
+    """Return the level of the fifth brightest of 1,000 pixels of each image, ``(*batch, 1)``.
 
-    The brightest pixel is often an outlier, in images that a model has drawn.
-
-    Args:
-        images: ``(*batch, C, H, W)``.
-
-    Example:
-        >>> bright_level(torch.arange(784.0).view(1, 1, 28, 28))
-        tensor([[780.]])
+    The brightest pixel is often an outlier in images that a model has drawn.
     """
     pixels = images.flatten(-3)
     rank = math.ceil(_OUTLIERS * pixels.shape[-1])
@@ -57,19 +40,18 @@ def bright_level(images: Tensor) -> Tensor:
 
 
 class Brightness(nn.Module):
-    """The factor β(pa)·γ(z, c) of an image's grey levels.
+    """The factor β(pa)·γ(z, c) of the grey levels of an image.
+
+    The context c of the other parents is ``others``.
 
     Args:
         context: All parents of the image.
-        names: The parents pa whose only effect is to scale the grey levels.
+        names: The continuous parents pa whose only effect is to scale the grey levels.
         latent: Size of z.
         levels: L, the number of grey levels.
 
-    Attributes:
-        others: The context c of the other parents.
-
     Raises:
-        ValueError: If a name is not one of a parent, or of a categorical one.
+        ValueError: If a name is not one of a continuous parent.
     """
 
     def __init__(self, context: Context, names: Collection[str], latent: int, levels: int) -> None:
@@ -84,72 +66,46 @@ class Brightness(nn.Module):
         self.parents = ParentBrightness(acting, levels)
         self.exposure = Exposure(latent, self.others.features)
 
-    def fit(self, images: Tensor, parents: Variables, drawing: Tensor | None = None) -> None:
+    def fit(self, images: Tensor, parents: Variables, mask: Callable[[Tensor], Tensor]) -> None:
         """Fit both contexts, β and the statistics of γ to the training split.
 
         Args:
             images: ``(N, C, H, W)``, whole grey levels.
             parents: Their parents, ``(N, *event)``.
-            drawing: 1 for each feature of c that γ may depend on, else 0.
+            mask: Sets the features of c to zero on which γ does not depend.
         """
         self.others.fit(parents)
         others = self.others(parents).expand(len(images), -1)
         self.parents.fit(images, parents, others)
-        # Not the bright level of the scaled images, which would be a large copy.
+        # The bright level of the scaled images would need a copy of all of them.
         level = bright_level(images).to(others) + 0.5
         share = self.parents(parents).to(others)
-        self.exposure.fit(self._log_share(level / share), _masked(others, drawing))
+        self.exposure.fit(self._log_share(level / share), mask(others))
 
-    def removed(self, value: Tensor, parents: Variables) -> Tensor:
-        """Images divided by β(pa), ``(*batch, *sizes)``."""
+    def remove(self, value: Tensor, parents: Variables) -> Tensor:
+        """Return images divided by β(pa), ``(*batch, *sizes)``."""
         share = self.parents(parents).to(value)
         return value / share.view(*share.shape, *[1] * (value.dim() - share.dim()))
 
-    def measured(self, images: Tensor, others: Tensor, drawing: Tensor | None) -> Tensor:
-        """h of each image, from which its γ can be read to more digits than an encoder may keep.
-
-        Args:
-            images: Divided by β(pa), ``(*batch, C, H, W)``.
-            others: c, ``(*batch, features)``.
-            drawing: As of :meth:`fit`.
-        """
-        return self.exposure.standardise(
-            self._log_share(bright_level(images)), _masked(others, drawing)
-        )
-
-    def exposure_of(self, latent: Tensor, others: Tensor, drawing: Tensor | None) -> Tensor:
-        """γ(z, c), ``(*batch, 1)``."""
-        found: Tensor = self.exposure(latent, _masked(others, drawing))
-        return found
+    def measure(self, images: Tensor, content: Tensor) -> Tensor:
+        """Return h of images divided by β(pa), more precise than the features of an encoder."""
+        return self.exposure.standardise(self._log_share(bright_level(images)), content)
 
     def _log_share(self, level: Tensor) -> Tensor:
         return (level / self.levels).clamp(min=1 / self.levels).log()
 
 
-def _masked(features: Tensor, mask: Tensor | None) -> Tensor:
-    return features if mask is None else features * mask.to(features)
-
-
 class ParentBrightness(nn.Module):
     """β(pa) = w·pa + b, the share of the range of grey levels that an image fills.
 
-    Affine in the standardised parents, and fitted to the bright level of every training image. That
-    level depends on the other parents c, too, which may be correlated with pa. So β(pa)·ρ(c) is
-    fitted, with a polynomial ρ of mean 1 in each of c, by alternating least squares, and only β is
-    kept. It is a buffer, and does not change in training.
+    It is affine in the standardised parents and fitted to the bright level of every training image.
+    That level also depends on the other parents c, which may be correlated with pa. Therefore
+    β(pa)·ρ(c) is fitted by alternating least squares, with a polynomial ρ of mean 1 in each feature
+    of c, and only β is kept. It is a buffer, constant in training.
 
     Args:
         context: The parents that act on the brightness.
         levels: L, the number of grey levels.
-
-    Example:
-        >>> from deepscm_pl.variables import Domain
-        >>> brightness = ParentBrightness(Context({"intensity": Domain()}), levels=256)
-        >>> intensity = torch.tensor([[64.0], [128.0]])
-        >>> brightness.fit(torch.full((2, 1, 8, 8), 64.0) * torch.tensor([1, 2]).view(2, 1, 1, 1),
-        ...                {"intensity": intensity}, content=torch.ones(2, 0))
-        >>> brightness({"intensity": torch.tensor([[127.5]])})
-        tensor([[0.5000]])
     """
 
     weight: Tensor
@@ -163,26 +119,20 @@ class ParentBrightness(nn.Module):
         self.register_buffer("bias", torch.tensor([0.5]))
 
     def fit(self, value: Tensor, parents: Variables, content: Tensor) -> None:
-        """Fit the context, and the affine map to the bright level of every image.
-
-        Args:
-            value: Images of the training split, ``(N, C, H, W)``, in grey levels.
-            parents: Their parents, ``(N, *event)``.
-            content: The standardised other parents c, ``(N, features)``.
-        """
+        """Fit the context, and β to the bright level of every training image, given c."""
         self.context.fit(parents)
         features = self.context(parents).double()
         design = torch.cat([features, torch.ones_like(features[:, :1])], dim=-1)
-        # The middle of the level's cell; whole numbers of few bits stay what they are until then.
+        # The middle of the cell of the level, in double precision.
         target = (bright_level(value).double() + 0.5) / self.levels
         solution = _alternating_least_squares(design, _powers(content.double()), target)
         self.weight.copy_(solution[:-1])
         self.bias.copy_(solution[-1])
 
     def forward(self, parents: Variables) -> Tensor:
-        """β(pa), ``(*batch, 1)``, at least one grey level."""
-        # In the eight bits of a bfloat16, the result would be a level off.
+        """Return β(pa), ``(*batch, 1)``, at least one grey level."""
         context = self.context(parents)
+        # The eight significant bits of bfloat16 would be off by a grey level.
         with torch.autocast(context.device.type, enabled=False):
             brightness: Tensor = context.to(self.weight) @ self.weight + self.bias
         return brightness.clamp(min=1 / self.levels)
@@ -201,49 +151,37 @@ def _powers(content: Tensor) -> Tensor:
 def _alternating_least_squares(
     design: Tensor, content: Tensor, target: Tensor, rounds: int = 30
 ) -> Tensor:
-    """w for the least-squares fit of (design·w)·(content·v) to the target, content·v of mean 1."""
+    """w of the least-squares fit of (design·w)·(content·v) to the target, content·v of mean 1."""
     ratio = torch.ones_like(target)
     for _ in range(rounds):
         solution = _least_squares(design * ratio, target)
         brightness = design @ solution
         ratio = content @ _least_squares(content * brightness, target)
         mean = ratio.mean()
-        if not mean > 0:  # black images: there is nothing to tell apart
+        if not mean > 0:  # black images have no ratio
             break
         ratio = ratio / mean
     return solution
 
 
 def _least_squares(design: Tensor, target: Tensor) -> Tensor:
-    # On a GPU there is no driver for designs that lack rank, such as those of constant parents.
-    found: Tensor = torch.linalg.lstsq(design.cpu(), target.cpu(), driver="gelsd").solution
-    return found.to(target)
+    # GPUs have no driver for rank-deficient designs, such as those of constant parents.
+    solution: Tensor = torch.linalg.lstsq(design.cpu(), target.cpu(), driver="gelsd").solution
+    return solution.to(target)
 
 
 class Exposure(nn.Module):
-    """γ = exp(m(c) + s(c)·h(z, c)) > 0, the factor of an image's scale that β leaves open.
+    """γ = exp(m(c) + s(c)·h(z, c)) > 0, the factor of the scale of an image beside β.
 
-    The bright level is often exactly the same in many pixels of an image, and depends on the image.
-    A decoder that predicts each pixel on its own would have to hit that level in all of them, and
-    in low precision cannot; its error is common to these pixels, while their noise should be
-    independent. So the level is one number, in full precision.
+    Many pixels of an image often have exactly its bright level. A decoder that predicts each pixel
+    separately cannot match that level in all of them in low precision, and its error is common to
+    these pixels, whereas their noise should be independent. So the level is one number, in full
+    precision.
 
-    m and s, polynomials in each of the other parents c, are the mean and the spread of the log of
-    the bright level over the training images; they are buffers, and constant beyond 2.5 standard
-    deviations. h is learned, starts at 0, and lies in (−4, 4), so that γ is finite for every
-    latent.
-
-    Args:
-        latent: Size of z.
-        content: Size of c, the standardised other parents.
-        hidden: Width of the one hidden layer of h, beside which z has an affine path.
-
-    Shape:
-        ``(*batch, latent)`` and ``(*batch, content)`` -> ``(*batch, 1)``.
-
-    Example:
-        >>> Exposure(latent=2, content=0)(torch.ones(3, 2), torch.ones(3, 0)).flatten().tolist()
-        [1.0, 1.0, 1.0]
+    m and s, polynomials in each feature of the other parents c, are the mean and the spread of the
+    log of the bright level over the training images, constant beyond 2.5 standard deviations of c.
+    h is a network with one hidden layer beside an affine path from z. It starts at 0 and lies in
+    (−4, 4).
     """
 
     mean: Tensor
@@ -251,11 +189,8 @@ class Exposure(nn.Module):
 
     def __init__(self, latent: int, content: int, hidden: int = 64) -> None:
         super().__init__()
-        self.direct = nn.Linear(latent, 1)
-        last = nn.Linear(hidden, 1)
-        for layer in (self.direct, last):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.direct = zero_linear(latent, 1)
+        last = zero_linear(hidden, 1)
         self.layers = nn.Sequential(nn.Linear(latent + content, hidden), nn.SiLU(), last)
         constant = torch.zeros(1 + _DEGREE * content, 1)
         self.register_buffer("mean", constant.clone())
@@ -263,26 +198,21 @@ class Exposure(nn.Module):
         self.spread[0] = 1.0
 
     def fit(self, level: Tensor, content: Tensor) -> None:
-        """Fit m and s.
-
-        Args:
-            level: Of each training image the log of its bright level over β(pa), ``(N, 1)``.
-            content: ``(N, content)``.
-        """
+        """Fit m and s to the log of the bright level over β(pa) of each training image."""
         powers = _powers(content.clamp(-_TRUSTED_DEVIATIONS, _TRUSTED_DEVIATIONS).double())
         mean = _least_squares(powers, level.double())
         deviation = (level - powers @ mean).abs()
         self.mean.copy_(mean)
-        # The mean deviation of a normal law is √(2/π) of the standard deviation.
+        # The mean absolute deviation of a normal distribution is √(2/π) standard deviations.
         self.spread.copy_(math.sqrt(math.pi / 2) * _least_squares(powers, deviation))
 
     def standardise(self, level: Tensor, content: Tensor) -> Tensor:
-        """The h that gives this level: (log level − m(c)) / s(c), bounded as h is."""
+        """Return h of this level, (log level − m(c)) / s(c), within the bounds of h."""
         mean, spread = self._mean_and_spread(content.to(level))
         return _bounded((level - mean) / spread)
 
     def forward(self, latent: Tensor, content: Tensor) -> Tensor:
-        """γ(z, c)."""
+        """Return γ(z, c), ``(*batch, 1)``."""
         with torch.autocast(latent.device.type, enabled=False):
             content = content.to(latent)
             mean, spread = self._mean_and_spread(content)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import ClassVar
 
-import pyro
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import constraints
 
-from deepscm_pl.mechanisms.base import Context, Evidence
-from deepscm_pl.mechanisms.image import ImageMechanism
+from deepscm_pl.likelihoods.base import standard_normal_log_prob
+from deepscm_pl.mechanisms.base import Context
+from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
 from deepscm_pl.nn import ConvolutionalConditioner, call_in_precision
 from deepscm_pl.nn.layers import image_sizes
 from deepscm_pl.transforms import (
@@ -25,7 +21,7 @@ from deepscm_pl.transforms import (
 )
 from deepscm_pl.variables import Noise, Variables
 
-__all__ = ["ImageFlowDistribution", "MultiscaleFlow"]
+__all__ = ["MultiscaleFlow"]
 
 _IMAGES_FOR_NORMALISATION = 512
 
@@ -33,38 +29,21 @@ _IMAGES_FOR_NORMALISATION = 512
 class MultiscaleFlow(ImageMechanism):
     """x := h(T(u; pa)), u ~ N(0, I): an invertible network of the noise and the parents.
 
-    The noise is exactly inferred and the density is exact (Pawlowski et al. 2020, section 3,
-    "invertible, explicit likelihood"). T⁻¹ is a
-    :class:`~deepscm_pl.transforms.MultiscaleBijection`; h is the inverse of the preprocessing
-    x ↦ logit(α + (1 − α)·x/L). Noise is one tensor ``"u"`` of the shape of the image, where a
-    pixel's noise lies where it came from.
-
-    Recorded images hold whole grey levels 0, …, L − 1; the methods of this class see them with
-    uniform dequantisation noise, in [0, L). Densities are in those units.
+    Noise and density are exact (Pawlowski et al. 2020, section 3, "invertible, explicit
+    likelihood"). T⁻¹ is a :class:`~deepscm_pl.transforms.MultiscaleBijection`; h is the inverse of
+    the preprocessing x ↦ logit(α + (1 − α)·x/L).
 
     Args:
-        context: What the mechanism sees of its parents.
-        shape: Shape of one image, (channels, height, width), in pixels. Its sides can be halved
-            once for each scale.
+        shape: (channels, height, width), in pixels. Height and width can be halved for each scale.
         steps: Number of flow steps at each scale, the finest one first.
-        conditioner: Factory of the couplings' networks, called with the channels of the input, the
-            size of the context and the channels of the output. None for
+        conditioner: Factory of the networks of the couplings, a
+            :data:`~deepscm_pl.transforms.ConditionerFactory`. None for
             :class:`~deepscm_pl.nn.ConvolutionalConditioner`.
-        log_scale_bound: Bound of the log-scale of each coupling; see
-            :class:`~deepscm_pl.transforms.AffineCoupling`.
-        alpha: α of the logit preprocessing.
-        levels: L, the number of grey levels.
-
-    Raises:
-        ValueError: If the image cannot be halved once for each scale, or a scale has no steps.
+        log_scale_bound: Bound of the log-scale of each coupling.
 
     Example:
         >>> flow = MultiscaleFlow(Context(), shape=(1, 8, 8), steps=(2, 2))
-        >>> image = flow.dequantise(torch.full((3, 1, 8, 8), 17.0))
-        >>> noise = flow.abduct(image, {})
-        >>> torch.equal(flow.quantise(flow(noise, {})), torch.full((3, 1, 8, 8), 17.0))
-        True
-        >>> flow.log_prob(image, {}).shape
+        >>> flow.log_prob(flow.dequantise(torch.full((3, 1, 8, 8), 17.0)), {}).shape
         torch.Size([3])
     """
 
@@ -80,23 +59,27 @@ class MultiscaleFlow(ImageMechanism):
     ) -> None:
         image_sizes("shape", shape)
         super().__init__(context, shape, alpha, levels)
+        conditioner = conditioner or ConvolutionalConditioner
         self.bijection = MultiscaleBijection(
-            self.shape,
-            steps,
-            context.features,
-            conditioner or ConvolutionalConditioner,
-            log_scale_bound,
+            self.shape, steps, context.features, conditioner, log_scale_bound
         )
 
-    def distribution(self, parents: Variables) -> ImageFlowDistribution:
-        """p(x | pa) of the continuous image."""
+    def distribution(self, parents: Variables) -> ImageDistribution:
+        """Return p(x | pa) of the continuous image."""
         context = self.context(parents).to(next(self.parameters()))
-        return ImageFlowDistribution(self, context)
+        return ImageDistribution(context, 1, self.shape, self._draw, self._log_density)
+
+    def _draw(self, context: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return self.generate(self.sample_noise(shape)["u"], context)
+
+    def _log_density(self, context: Tensor, value: Tensor) -> Tensor:
+        noise, log_determinant = self.infer(value, context)
+        return standard_normal_log_prob(noise).flatten(-3).sum(dim=-1) + log_determinant
 
     def generate(self, noise: Tensor, context: Tensor) -> Tensor:
-        """h(T(u; c)), ``(*batch, C, H, W)``, batch dimensions broadcast over noise and context.
+        """Return h(T(u; c)), ``(*batch, C, H, W)``, batch dimensions broadcast.
 
-        Computed in the precision of the noise, returned in that of the parameters.
+        It is computed in the precision of the noise and returned in that of the parameters.
         """
         flat, contexts, batch = self._one_batch(noise, context)
         processed = call_in_precision(Inverse(self.bijection), noise.dtype, flat, contexts)
@@ -104,10 +87,7 @@ class MultiscaleFlow(ImageMechanism):
         return image.view(*batch, *self.shape)
 
     def infer(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """u of an image, ``(*batch, C, H, W)``, and log |du/dx| of the whole, ``(*batch,)``.
-
-        Computed and returned in the precision of the image.
-        """
+        """Return u ``(*batch, C, H, W)`` and log |du/dx| ``(*batch,)``, in the precision of x."""
         flat, contexts, batch = self._one_batch(value, context)
         processed = self.preprocessing(flat)
         pixels = self.preprocessing.log_abs_det_jacobian(flat, processed)
@@ -116,54 +96,33 @@ class MultiscaleFlow(ImageMechanism):
         return mapped.value.view(*batch, *self.shape), total.view(batch)
 
     def _one_batch(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Both over their common batch dimensions, which are flattened to one."""
+        """Broadcast both over their batch dimensions, and flatten those."""
         batch = torch.broadcast_shapes(value.shape[:-3], context.shape[:-1])
         flat = value.expand(*batch, *self.shape).reshape(-1, *self.shape)
         contexts = context.to(value).expand(*batch, context.shape[-1])
         return flat, contexts.reshape(len(flat), context.shape[-1]), batch
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """x = h(T(u; pa)), continuous grey levels."""
+        """Return x = h(T(u; pa)), continuous grey levels."""
         return self.generate(noise["u"], self.context(parents))
-
-    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
-        """u ~ N(0, I), ``(*shape, C, H, W)``."""
-        return {"u": next(self.parameters()).new_empty(*shape, *self.shape).normal_()}
 
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """u = T⁻¹(h⁻¹(x); pa), exact, in double precision where the device has it.
+        """Return u = T⁻¹(h⁻¹(x); pa), in double precision if the device supports it.
 
-        A step in u can be one of hundreds of grey levels in x: with the digits of single precision
-        a grey level could be lost on the way back.
+        A small step in u can be one of hundreds of grey levels in x, so that single precision might
+        not recover a grey level.
         """
         has_double = value.device.type != "mps"
         noise, _ = self.infer(value.double() if has_double else value, self.context(parents))
         return {"u": noise.expand(*sample_shape, *noise.shape)}
 
-    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
-        """log p(x | pa) in nats, ``(*batch,)``."""
-        return self.distribution(parents).log_prob(value)
-
-    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
-        """The exact log-probability."""
-        log_prob = self.log_prob(value, parents)
-        return Evidence(log_prob, torch.zeros_like(log_prob))
-
-    def model(self, name: str, parents: Variables) -> Tensor:
-        """The site ``name``, the continuous image."""
-        value: Tensor = pyro.sample(name, self.distribution(parents))
-        return value
-
     def fit(self, value: Tensor, parents: Variables) -> None:
         """Fit the context and the activation normalisation to the training split.
 
-        The normalisation sees at most 512 images, spread evenly over the split, with noise from a
-        generator of their own: every process finds the same.
-
-        Raises:
-            ValueError: If no grey level is above 1.
+        The normalisation uses at most 512 images, spread evenly over the split, with noise from a
+        separate generator, so that it is the same in every process.
         """
         super().fit(value, parents)
         weight = next(self.parameters())
@@ -171,45 +130,9 @@ class MultiscaleFlow(ImageMechanism):
         rows = torch.linspace(0, len(value) - 1, count).long().to(value.device)
         images = value[rows].to(weight)
         remainder = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
-        continuous = self.dequantisation(images, remainder.to(weight))
+        continuous = images + remainder.to(weight)
         context = self.context(
             {name: parent[rows].to(weight.device) for name, parent in parents.items()}
         )
         flat, contexts, _ = self._one_batch(self.preprocessing(continuous), context)
         normalise_activations(self.bijection, flat, contexts)
-
-
-class ImageFlowDistribution(TorchDistribution):
-    """p(x | pa) of the continuous image under a flow.
-
-    Args:
-        flow: The mechanism.
-        context: What it sees of the parents, ``(*batch, features)``.
-    """
-
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
-    support = constraints.independent(constraints.real, 3)
-    has_rsample = True
-
-    def __init__(self, flow: MultiscaleFlow, context: Tensor) -> None:
-        self.flow = flow
-        self.context = context
-        super().__init__(context.shape[:-1], torch.Size(flow.shape), validate_args=False)
-
-    def expand(
-        self, batch_shape: torch.Size, _instance: ImageFlowDistribution | None = None
-    ) -> ImageFlowDistribution:
-        """The same distribution over broadcast batch dimensions."""
-        context = self.context.expand(*batch_shape, self.context.shape[-1])
-        return ImageFlowDistribution(self.flow, context)
-
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
-        """Draws of the continuous image, ``(*sample_shape, *batch, C, H, W)``."""
-        noise = self.flow.sample_noise((*sample_shape, *self.batch_shape))
-        return self.flow.generate(noise["u"], self.context)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log N(u; 0, I) + log |du/dx| in nats per image."""
-        noise, log_determinant = self.flow.infer(value, self.context)
-        base = -0.5 * (noise.square() + math.log(2 * math.pi))
-        return base.flatten(-3).sum(dim=-1) + log_determinant

@@ -1,4 +1,4 @@
-"""The mechanism of a variable that is held fixed."""
+"""Mechanisms of variables under an intervention."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ import pyro
 import torch
 from torch import Tensor
 
-from deepscm_pl.mechanisms.base import Context, Evidence, Mechanism
+from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["Constant", "Modified"]
 
 
 class Constant(Mechanism):
-    """x := c, whatever the parents and the noise: what do(x = c) puts in a mechanism's place.
+    """x := c for all parents and noise: the replacement of a mechanism under do(x = c).
 
     Args:
         value: c, ``(*batch, *event)``; its batch dimensions broadcast.
-        domain: Where the variable lives.
-
-    Example:
-        >>> Constant(torch.tensor([3.0]), Domain())({}, {})
-        tensor([3.])
+        domain: The domain of the variable.
     """
 
     value: Tensor
@@ -35,60 +31,47 @@ class Constant(Mechanism):
 
     @property
     def domain(self) -> Domain:
-        """Where the variable lives."""
+        """The domain of the variable."""
         return self._domain
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """The constant."""
+        """Return the constant."""
         return self.value
 
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
-        """No noise."""
+        """Return no noise."""
         return {}
 
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """No noise.
-
-        Raises:
-            ValueError: If ``value`` is not the constant.
-        """
-        self._check_value(value)
+        """Return no noise; raise if ``value`` is not the constant."""
+        self.log_prob(value, parents)
         return {}
 
-    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
-        """Nothing to explain: zero nats, as a variable under do() carries no evidence."""
-        zeros = self.log_prob(value, parents)
-        return Evidence(zeros, zeros)
-
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
-        """Zero nats.
+        """Return zero nats: a variable under do() contributes no evidence.
 
         Raises:
             ValueError: If ``value`` is not the constant.
         """
-        self._check_value(value)
-        return value.new_zeros(self.domain.batch_shape(value))
-
-    def _check_value(self, value: Tensor) -> None:
         if bool((value != self.value).any()):
             raise ValueError(
-                "the variable is held constant by an intervention, but its value is another; ask "
+                "the variable is held constant by an intervention, but its value differs; query "
                 "the model before act()."
             )
+        return value.new_zeros(self.domain.batch_shape(value))
 
     def model(self, name: str, parents: Variables) -> Tensor:
-        """A deterministic site."""
+        """Add a deterministic site."""
         value: Tensor = pyro.deterministic(name, self.value, event_dim=len(self.domain.shape))
         return value
 
 
 class Modified(Mechanism):
-    """x := h(f(u; pa)): what do(x = h) puts in a mechanism's place, for a function h.
+    """x := h(f(u; pa)) for a function h: the replacement of a mechanism under do(x = h).
 
-    The parents keep their influence through f; an increment of 1 adds to whatever the value would
-    have been.
+    The parents keep their influence through f: an increment is added to the value of f.
 
     Args:
         mechanism: f.
@@ -106,24 +89,24 @@ class Modified(Mechanism):
 
     @property
     def domain(self) -> Domain:
-        """Where the variable lives."""
+        """The domain of the variable."""
         return self.mechanism.domain
 
     @property
     def dtype(self) -> torch.dtype:
-        """As f has it."""
+        """The floating-point type of f."""
         return self.mechanism.dtype
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """h(f(u; pa)).
+        """Return h(f(u; pa)).
 
         Raises:
-            ValueError: If h leaves the variable's domain.
+            ValueError: If h leaves the domain of the variable.
         """
         return self.apply_function(self.quantise(self.mechanism(noise, parents)))
 
     def apply_function(self, value: Tensor) -> Tensor:
-        """h of a natural value, checked."""
+        """Return h of a natural value, after checking that it is in the domain."""
         changed = torch.as_tensor(
             self.function(value.clone()), dtype=value.dtype, device=value.device
         )
@@ -133,36 +116,32 @@ class Modified(Mechanism):
         return changed
 
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
-        """The noise of f."""
+        """Draw the noise of f."""
         return self.mechanism.sample_noise(shape)
+
+    def quantise(self, value: Tensor) -> Tensor:
+        """Quantise as f does."""
+        return self.mechanism.quantise(value)
+
+    def dequantise(self, value: Tensor) -> Tensor:
+        """Dequantise as f does."""
+        return self.mechanism.dequantise(value)
 
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """Not possible: h need not have an inverse."""
+        """Raise a ValueError: h may have no inverse."""
         raise ValueError(
             f"{self.name} is under an intervention; abduct with the model before act()."
         )
 
-    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
-        """Not possible, as for :meth:`abduct`."""
-        raise ValueError(f"{self.name} is under an intervention and has no density.")
-
-    def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
-        """Not possible, as for :meth:`abduct`."""
+    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
+        """Raise a ValueError: h may have no inverse."""
         raise ValueError(f"{self.name} is under an intervention and has no density.")
 
     def model(self, name: str, parents: Variables) -> Tensor:
-        """The natural value as the site ``name.natural``, its image under h as ``name``."""
+        """Sample the natural value as the site ``name.natural``, with its image under h."""
         natural = self.mechanism.model(f"{name}.natural", parents)
         changed = self.apply_function(self.quantise(natural))
         value: Tensor = pyro.deterministic(name, changed, event_dim=len(self.domain.shape))
         return value
-
-    def quantise(self, value: Tensor) -> Tensor:
-        """As f does."""
-        return self.mechanism.quantise(value)
-
-    def dequantise(self, value: Tensor) -> Tensor:
-        """As f does."""
-        return self.mechanism.dequantise(value)

@@ -1,4 +1,4 @@
-"""Networks: plain PyTorch modules that know nothing of causes."""
+"""Networks: PyTorch modules without causal notions."""
 
 from typing import TYPE_CHECKING
 
@@ -6,15 +6,14 @@ from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
     from deepscm_pl.nn.classifier import ResidualClassifier
-    from deepscm_pl.nn.conditioner import ConvolutionalConditioner
     from deepscm_pl.nn.convolutional import (
+        ConvolutionalConditioner,
         ConvolutionalDecoder,
         ConvolutionalEncoder,
         PyramidDecoder,
         PyramidEncoder,
     )
-    from deepscm_pl.nn.features import Features
-    from deepscm_pl.nn.layers import ParameterNetwork, call_in_precision
+    from deepscm_pl.nn.layers import Features, ParameterNetwork, call_in_precision
     from deepscm_pl.nn.modulated import ResidualBlock, ResidualDecoder, ResidualEncoder
     from deepscm_pl.nn.template import Overlay, TemplateDecoder
 

@@ -1,4 +1,4 @@
-"""A small residual network that sorts images into classes."""
+"""A small residual network that classifies images."""
 
 from __future__ import annotations
 
@@ -15,29 +15,18 @@ __all__ = ["ResidualClassifier"]
 
 
 class ResidualClassifier(nn.Module):
-    """Image to the logits of its classes, by residual blocks (He et al. 2016, arXiv:1512.03385).
+    """``(batch, *image_shape)`` -> logits ``(batch, classes)``, by residual blocks.
 
     A strided convolution, one block for each entry of ``channels``, each but the first halving the
-    image, and an affine map of the mean over pixels. Normalised by groups of channels (Wu and He
-    2018, arXiv:1803.08494), so that what is said of an image does not depend on those beside it.
+    image, and an affine map of the mean over pixels (He et al. 2016, arXiv:1512.03385). Group
+    normalisation (Wu and He 2018, arXiv:1803.08494) makes the prediction for an image independent
+    of the rest of the batch.
 
     Args:
-        image_shape: Shape of one image, (channels, height, width), in pixels.
+        image_shape: (channels, height, width), in pixels.
         classes: Number of classes.
         channels: Channels of each block.
-        groups: Groups of channels that are normalised together; has to divide every entry of
-            ``channels``.
-
-    Raises:
-        ValueError: If ``channels`` is empty or ``groups`` does not divide it.
-
-    Shape:
-        ``(batch, *image_shape)`` -> ``(batch, classes)``.
-
-    Example:
-        >>> import torch
-        >>> ResidualClassifier((1, 28, 28), 10)(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 10])
+        groups: Number of groups of channels, a divisor of every entry of ``channels``.
     """
 
     def __init__(
@@ -63,13 +52,13 @@ class ResidualClassifier(nn.Module):
         self.head = nn.Linear(channels[-1], classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The logits of ``image``."""
+        """Return the logits of ``image``."""
         logits: Tensor = self.head(self.blocks(self.stem(image)).mean(dim=(-2, -1)))
         return logits
 
 
 class _Block(nn.Module):
-    """x ↦ s(x) + c(r(n(c(r(n(x)))))): normalise, rectify and convolve twice, beside a shortcut."""
+    """Normalise, rectify and convolve twice, beside a shortcut."""
 
     def __init__(self, before: int, after: int, stride: int, groups: int) -> None:
         super().__init__()

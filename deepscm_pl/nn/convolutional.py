@@ -1,9 +1,13 @@
-"""The convolutional encoder and decoder of the paper's Morpho-MNIST models, for any image size.
+"""Convolutional encoders and decoders, for images and volumes of any size.
 
-Sizes as in the authors' networks (Pawlowski et al. 2020, appendix B): 4×4 convolutions of stride 2
-with 64 and 128 channels, 100 hidden features, and a decoder 1024 → 128·(H/4)·(W/4) → transposed
-convolutions. They hold no batch statistics: what a network says of one image does not depend on
-the images beside it, in training or after, on one process or several.
+Encoders are networks of ``(batch, *image_shape)`` and ``(batch, condition_features)`` ->
+``(batch, features)``, decoders of ``(batch, latent_features)`` and ``(batch, condition_features)``
+-> ``(batch, *output_shape)``. Shapes are (channels, height, width), in pixels, or (channels, depth,
+height, width), in voxels. Sizes that do not halve evenly are padded at their end.
+
+The defaults of :class:`ConvolutionalEncoder` and :class:`ConvolutionalDecoder` are those of
+Pawlowski et al. (2020), appendix B. No network keeps batch statistics: the result for an image does
+not depend on the rest of the batch, in training or after, on one process or several.
 """
 
 from __future__ import annotations
@@ -11,28 +15,99 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from deepscm_pl.checks import whole_number, whole_numbers
-from deepscm_pl.nn.layers import image_sizes, scale_channels
+from deepscm_pl.checks import whole_number
+from deepscm_pl.nn.layers import (
+    end_padding,
+    image_sizes,
+    reduced_shape,
+    scale_channels,
+    spatial_dimensions,
+)
 
-__all__ = ["ConvolutionalDecoder", "ConvolutionalEncoder", "PyramidDecoder", "PyramidEncoder"]
+__all__ = [
+    "ConvolutionalConditioner",
+    "ConvolutionalDecoder",
+    "ConvolutionalEncoder",
+    "PyramidDecoder",
+    "PyramidEncoder",
+]
+
+_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+_MOST_GROUPS = 8
+_MOST_CONVOLUTIONS = 100
 
 
-class ConvolutionalEncoder(nn.Module):
+class _Encoder(nn.Module):
+    """Given convolutions that halve an image for each of ``channels``, then an affine map.
+
+    Args:
+        image_shape: Shape of one image.
+        condition_features: Size of the condition, which is ignored.
+        features: Number of features returned.
+    """
+
+    def __init__(
+        self,
+        convolutions: list[nn.Module],
+        channels: Sequence[int],
+        sizes: Sequence[int],
+        features: int,
+    ) -> None:
+        super().__init__()
+        features = whole_number("features", features, least=1)
+        self.padding = end_padding(sizes, len(channels))
+        self.convolutions = nn.Sequential(*convolutions)
+        size = math.prod(reduced_shape(channels[-1], sizes, len(channels)))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(size, features), nn.LeakyReLU(0.1))
+        self.out_features = features
+
+    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
+        """Return features of ``image``; the condition is ignored."""
+        padded = functional.pad(image, self.padding)
+        features: Tensor = self.head(self.convolutions(padded))
+        return features
+
+
+class _Decoder(nn.Module):
+    """A fully connected head, then convolutions that double the image, cropped to ``sizes``.
+
+    Args:
+        latent_features: Size of the latent.
+        condition_features: Size of the condition, which joins the latent in the first layer.
+        output_shape: Shape of one output.
+        hidden: Width of the first, fully connected layer.
+    """
+
+    def __init__(
+        self, head: list[nn.Module], convolutions: list[nn.Module], sizes: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.head = nn.Sequential(*head)
+        self.convolutions = nn.Sequential(*convolutions)
+        self.sizes = tuple(sizes)
+
+    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
+        """Return the image for ``latent`` and ``condition``."""
+        image: Tensor = self.convolutions(self.head(torch.cat([latent, condition], dim=-1)))
+        crop: tuple[Any, ...] = tuple(slice(size) for size in self.sizes)
+        return image[(..., *crop)]
+
+
+class ConvolutionalEncoder(_Encoder):
     """Image to features, by convolutions that halve it.
 
     Args:
-        image_shape: Shape of one image, (channels, height, width), in pixels.
-        condition_features: Size of the condition, which this encoder does not look at.
-        features: Number of features returned.
         channels: Channels after each convolution; there is one halving for each.
-
-    Shape:
-        ``(batch, *image_shape)`` and ``(batch, condition_features)`` -> ``(batch, features)``.
 
     Example:
         >>> encoder = ConvolutionalEncoder((1, 28, 28), condition_features=2)
@@ -47,45 +122,19 @@ class ConvolutionalEncoder(nn.Module):
         features: int = 100,
         channels: Sequence[int] = (64, 128),
     ) -> None:
-        super().__init__()
-        image_channels, height, width = image_sizes("image_shape", image_shape)
-        features = whole_number("features", features, least=1)
-        channels = scale_channels(channels, (height, width))
-        factor = 2 ** len(channels)
-        # Sizes that do not halve evenly are padded on the right and below.
-        self.pad = nn.ZeroPad2d((0, -width % factor, 0, -height % factor))
+        image_channels, *sizes = image_sizes("image_shape", image_shape)
+        channels = scale_channels(channels, sizes)
         layers: list[nn.Module] = []
         for before, after in pairwise((image_channels, *channels)):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
-        self.convolutions = nn.Sequential(*layers)
-        size = channels[-1] * math.ceil(height / factor) * math.ceil(width / factor)
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(size, features), nn.LeakyReLU(0.1))
-        self.out_features = features
-
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Features of ``image``."""
-        features: Tensor = self.head(self.convolutions(self.pad(image)))
-        return features
+        super().__init__(layers, channels, sizes, features)
 
 
-class ConvolutionalDecoder(nn.Module):
+class ConvolutionalDecoder(_Decoder):
     """Latent and condition to image, by transposed convolutions that double it.
 
     Args:
-        latent_features: Size of the latent.
-        condition_features: Size of the condition, which joins the latent in the first layer.
-        output_shape: Shape of one output, (channels, height, width), in pixels.
-        hidden: Width of the first, fully connected layer.
         channels: Channels before each transposed convolution; there is one doubling for each.
-
-    Shape:
-        ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
-        ``(batch, *output_shape)``.
-
-    Example:
-        >>> decoder = ConvolutionalDecoder(16, 2, (2, 28, 28))
-        >>> decoder(torch.zeros(3, 16), torch.zeros(3, 2)).shape
-        torch.Size([3, 2, 28, 28])
     """
 
     def __init__(
@@ -96,59 +145,29 @@ class ConvolutionalDecoder(nn.Module):
         hidden: int = 1024,
         channels: Sequence[int] = (128, 64),
     ) -> None:
-        super().__init__()
-        out_channels, self.height, self.width = image_sizes("output_shape", output_shape)
+        out_channels, *sizes = image_sizes("output_shape", output_shape)
         hidden = whole_number("hidden", hidden, least=1)
-        channels = scale_channels(channels, (self.height, self.width))
-        factor = 2 ** len(channels)
-        start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
-        self.head = nn.Sequential(
+        channels = scale_channels(channels, sizes)
+        start = reduced_shape(channels[0], sizes, len(channels))
+        head = [
             nn.Linear(latent_features + condition_features, hidden),
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, math.prod(start)),
             nn.LeakyReLU(0.1),
             nn.Unflatten(1, start),
-        )
+        ]
         layers: list[nn.Module] = []
         for before, after in pairwise((*channels, out_channels)):
             layers += [nn.ConvTranspose2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.1)]
-        self.convolutions = nn.Sequential(*layers[:-1])
-
-    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
-        """The image for ``latent``."""
-        image: Tensor = self.convolutions(self.head(torch.cat([latent, condition], dim=-1)))
-        return image[..., : self.height, : self.width]
+        super().__init__(head, layers[:-1], sizes)
 
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
-    2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
-}
-_MOST_GROUPS = 8
-_MOST_CONVOLUTIONS = 100
-
-
-class PyramidEncoder(nn.Module):
-    """Image or volume to features: convolutions at each scale, then half the size.
+class PyramidEncoder(_Encoder):
+    """Image or volume to features, by several convolutions at each scale.
 
     Args:
-        image_shape: Shape of one image, (channels, *sizes), with two or three sizes.
-        condition_features: Size of the condition, which this encoder does not look at.
-        features: Number of features returned.
         channels: Channels at each scale; there is one halving for each.
-        convolutions: How many at each scale, the halving one included.
-
-    Shape:
-        ``(batch, *image_shape)`` and ``(batch, condition_features)`` -> ``(batch, features)``.
-
-    Raises:
-        ValueError: If there are not two or three sizes, or no convolution.
-
-    Example:
-        >>> encoder = PyramidEncoder((1, 9, 8, 8), condition_features=2, channels=(4, 8))
-        >>> encoder(torch.zeros(3, 1, 9, 8, 8), torch.zeros(3, 2)).shape
-        torch.Size([3, 100])
+        convolutions: Number of convolutions at each scale, including the one that halves.
     """
 
     def __init__(
@@ -159,49 +178,26 @@ class PyramidEncoder(nn.Module):
         channels: Sequence[int] = (16, 24, 32, 64, 128),
         convolutions: int = 3,
     ) -> None:
-        super().__init__()
-        dimensions = _spatial_dimensions(image_shape)
-        _check_convolutions(convolutions)
-        features = whole_number("features", features, least=1)
+        convolution = _CONVOLUTIONS[spatial_dimensions(image_shape)]
+        whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
         channels = scale_channels(channels, image_shape[1:])
-        self.padding = _padding(image_shape[1:], 2 ** len(channels))
-        convolution = _CONVOLUTIONS[dimensions]
         layers: list[nn.Module] = []
         for before, after in pairwise((image_shape[0], *channels)):
-            for k in range(convolutions - 1):
-                layers += _block(convolution(before if k == 0 else after, after, 3, padding=1))
-            inner = after if convolutions > 1 else before
-            layers += _block(convolution(inner, after, 4, stride=2, padding=1))
-        self.convolutions = nn.Sequential(*layers)
-        size = channels[-1] * math.prod(_reduced(image_shape[1:], len(channels)))
-        self.head = nn.Sequential(nn.Flatten(), nn.Linear(size, features), nn.LeakyReLU(0.1))
-        self.out_features = features
-
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Features of ``image``."""
-        padded = functional.pad(image, self.padding)
-        features: Tensor = self.head(self.convolutions(padded))
-        return features
+            inputs = [before, *[after] * (convolutions - 1)]
+            for count in inputs[:-1]:
+                layers += _block(convolution(count, after, 3, padding=1))
+            layers += _block(convolution(inputs[-1], after, 4, stride=2, padding=1))
+        super().__init__(layers, channels, image_shape[1:], features)
 
 
-class PyramidDecoder(nn.Module):
-    """Latent and condition to image or volume: twice the size, then convolutions at each scale.
+class PyramidDecoder(_Decoder):
+    """Latent and condition to image or volume, by several convolutions at each scale.
 
     Args:
-        latent_features: Size of the latent.
-        condition_features: Size of the condition, which joins the latent in the first layer.
-        output_shape: Shape of one output, (channels, *sizes), with two or three sizes.
-        channels: Channels at each scale, from the smallest on; there is one doubling for each.
-        convolutions: How many at each scale, the doubling one included.
-        upsample: Whether sizes are doubled by repeating elements before a convolution, instead of
-            by a transposed one, which can leave a chequered pattern.
-
-    Shape:
-        ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
-        ``(batch, *output_shape)``.
-
-    Raises:
-        ValueError: If there are not two or three sizes, or no convolution.
+        channels: Channels at each scale, the smallest image first; there is one doubling for each.
+        convolutions: Number of convolutions at each scale, including the one that doubles.
+        upsample: Whether sizes are doubled by repeating pixels or voxels before a convolution,
+            instead of by a transposed one, which can cause a chequered pattern.
 
     Example:
         >>> decoder = PyramidDecoder(16, 2, (2, 9, 8, 8), channels=(8, 4))
@@ -218,68 +214,60 @@ class PyramidDecoder(nn.Module):
         convolutions: int = 3,
         upsample: bool = False,
     ) -> None:
-        super().__init__()
-        dimensions = _spatial_dimensions(output_shape)
-        _check_convolutions(convolutions)
-        self.sizes = tuple(output_shape[1:])
-        channels = scale_channels(channels, self.sizes)
-        start = (channels[0], *_reduced(self.sizes, len(channels)))
-        self.head = nn.Sequential(
+        dimensions = spatial_dimensions(output_shape)
+        convolution, transposed = _CONVOLUTIONS[dimensions], _TRANSPOSED[dimensions]
+        whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
+        out_channels, *sizes = output_shape
+        channels = scale_channels(channels, sizes)
+        start = reduced_shape(channels[0], sizes, len(channels))
+        head = [
             nn.Linear(latent_features + condition_features, math.prod(start)),
             nn.LeakyReLU(0.1),
             nn.Unflatten(1, start),
-        )
-        convolution = _CONVOLUTIONS[dimensions]
+        ]
         layers: list[nn.Module] = []
         for before, after in pairwise((*channels, channels[-1])):
-            layers += _doubling(dimensions, before, after, upsample)
+            if upsample:
+                layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+                layers += _block(convolution(before, after, 3, padding=1))
+            else:
+                layers += _block(transposed(before, after, 4, stride=2, padding=1))
             for _ in range(convolutions - 1):
                 layers += _block(convolution(after, after, 3, padding=1))
-        self.convolutions = nn.Sequential(*layers, convolution(channels[-1], output_shape[0], 1))
-
-    def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
-        """The image for ``latent``."""
-        image: Tensor = self.convolutions(self.head(torch.cat([latent, condition], dim=-1)))
-        for dimension, size in enumerate(self.sizes, start=2):
-            image = image.narrow(dimension, 0, size)
-        return image
-
-
-def _doubling(dimensions: int, before: int, after: int, upsample: bool) -> list[nn.Module]:
-    if upsample:
-        convolution = _CONVOLUTIONS[dimensions](before, after, 3, padding=1)
-        return [nn.Upsample(scale_factor=2, mode="nearest"), *_block(convolution)]
-    return _block(_TRANSPOSED[dimensions](before, after, 4, stride=2, padding=1))
+        super().__init__(head, [*layers, convolution(channels[-1], out_channels, 1)], sizes)
 
 
 def _block(convolution: nn.Module) -> list[nn.Module]:
-    """A convolution, normalised within each image, and a leaky rectifier."""
-    channels = convolution.out_channels
-    if not isinstance(channels, int):
-        raise TypeError("expected a convolution.")
+    """A convolution, group normalisation and a leaky rectifier."""
+    channels = int(convolution.out_channels)  # type: ignore[arg-type]
     groups = math.gcd(channels, _MOST_GROUPS)
     return [convolution, nn.GroupNorm(groups, channels), nn.LeakyReLU(0.1)]
 
 
-def _reduced(sizes: Sequence[int], halvings: int) -> tuple[int, ...]:
-    return tuple(math.ceil(size / 2**halvings) for size in sizes)
+class ConvolutionalConditioner(nn.Module):
+    """Predict feature maps ``(batch, out_channels, H, W)`` from feature maps and a context vector.
 
+    A 3×3, a 1×1 and a 3×3 convolution with SiLU activations; a linear map of the context, if there
+    is one, is added after the first. The last starts at zero, and so does the prediction.
+    """
 
-def _padding(sizes: Sequence[int], factor: int) -> tuple[int, ...]:
-    """At the end of every dimension, so that it halves evenly; the last dimension first."""
-    return tuple(number for size in reversed(sizes) for number in (0, -size % factor))
+    def __init__(
+        self, in_channels: int, context_features: int, out_channels: int, hidden: int = 64
+    ) -> None:
+        super().__init__()
+        hidden = whole_number("hidden", hidden, least=1)
+        self.first = nn.Conv2d(in_channels, hidden, 3, padding=1)
+        self.context = nn.Linear(context_features, hidden, bias=False) if context_features else None
+        self.middle = nn.Conv2d(hidden, hidden, 1)
+        self.last = nn.Conv2d(hidden, out_channels, 3, padding=1)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
-
-def _spatial_dimensions(shape: Sequence[int]) -> int:
-    dimensions = len(shape) - 1
-    if dimensions not in _CONVOLUTIONS:
-        raise ValueError(
-            f"shape: expected (channels, height, width) or (channels, depth, height, width), but "
-            f"got {tuple(shape)}."
-        )
-    whole_numbers("shape", shape, least=1)
-    return dimensions
-
-
-def _check_convolutions(convolutions: int) -> None:
-    whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
+    def forward(self, features: Tensor, context: Tensor) -> Tensor:
+        """Return the prediction for ``features`` and ``context``."""
+        hidden: Tensor = self.first(features)
+        if self.context is not None:
+            hidden = hidden + self.context(context)[..., None, None]
+        hidden = functional.silu(hidden)
+        predicted: Tensor = self.last(functional.silu(self.middle(hidden)))
+        return predicted

@@ -1,9 +1,9 @@
-"""Layers and checks of shapes that several networks share."""
+"""Named features, layers and shape checks that several networks share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any
 
@@ -13,25 +13,78 @@ from torch.func import functional_call
 
 from deepscm_pl.checks import whole_numbers
 
-__all__ = ["RATE_FACTOR", "ParameterNetwork", "call_in_precision", "image_sizes", "scale_channels"]
+__all__ = [
+    "RATE_FACTOR",
+    "Features",
+    "ParameterNetwork",
+    "call_in_precision",
+    "check_names",
+    "end_padding",
+    "image_sizes",
+    "reduced_shape",
+    "scale_channels",
+    "spatial_dimensions",
+    "zero_linear",
+]
 
-_MORE_SCALES = 3
-"""How many times more than down to one pixel an image may be halved, padded."""
+RATE_FACTOR = 10.0
+"""Factor by which some parameters learn faster than others: they are stored divided by it, because
+optimisers such as Adam change all parameters at the same rate, whatever their gradients."""
+
+_EXTRA_HALVINGS = 3  # allowed after an image has shrunk to one pixel
+
+
+class Features(int):
+    """A number of features, each of which belongs to a name; to other code a plain integer.
+
+    Args:
+        sizes: The number of features of each name, in order.
+
+    Example:
+        >>> features = Features({"sex": 2, "age": 1})
+        >>> features + 1, features.positions("place", ["age"])
+        (4, [2])
+    """
+
+    sizes: Mapping[str, int]
+
+    def __new__(cls, sizes: Mapping[str, int]) -> Features:
+        """Add up the sizes."""
+        features = super().__new__(cls, sum(sizes.values()))
+        features.sizes = dict(sizes)
+        return features
+
+    def __getnewargs__(self) -> tuple[Mapping[str, int]]:  # type: ignore[override]
+        """Return the arguments of a copy."""
+        return (self.sizes,)
+
+    def positions(self, argument: str, names: Collection[str]) -> list[int]:
+        """Return the positions of the features of ``names``, the setting ``argument``.
+
+        Raises:
+            ValueError: If a name is unknown.
+        """
+        check_names(argument, names, self.sizes)
+        owners = [name for name, size in self.sizes.items() for _ in range(size)]
+        return [position for position, owner in enumerate(owners) if owner in names]
+
+
+def check_names(argument: str, names: Collection[str], known: Collection[str]) -> None:
+    """Raise a ValueError if one of ``names`` is not a known parent."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        wrong = ", ".join(map(repr, unknown))
+        raise ValueError(
+            f"{argument}: expected names of parents, "
+            f"{', '.join(known) or 'of which there are none'}, but got {wrong}."
+        )
 
 
 def image_sizes(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
-    """Channels, height and width of an image.
-
-    Args:
-        name: Of the argument, for the message.
-        shape: What came.
+    """Return the channels, height and width of an image.
 
     Raises:
-        ValueError: If it is the shape of something else, such as a volume.
-
-    Example:
-        >>> image_sizes("image_shape", [1, 28, 28])
-        (1, 28, 28)
+        ValueError: If the shape, the argument ``name``, is not one of an image, such as a volume's.
     """
     if len(shape) != 3:
         raise ValueError(
@@ -42,23 +95,24 @@ def image_sizes(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
-    """Channels at each scale of a network that halves an image once for each scale.
+def spatial_dimensions(shape: Sequence[int]) -> int:
+    """Return the number of sizes, two of an image or three of a volume; raise for other shapes."""
+    if len(shape) not in (3, 4):
+        raise ValueError(
+            f"shape: expected (channels, height, width) or (channels, depth, height, width), but "
+            f"got {tuple(shape)}."
+        )
+    return len(whole_numbers("shape", shape, least=1)) - 1
 
-    Args:
-        channels: What came.
-        sizes: Of the image, which is padded to what can be halved so often.
+
+def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
+    """Check the channels at each scale of a network that halves an image once for each scale.
 
     Raises:
-        ValueError: If there are none, a count is no whole number of at least 1, or there are so
-            many that the padding would be most of the image.
-
-    Example:
-        >>> scale_channels([16, 32], (28, 28))
-        (16, 32)
+        ValueError: If there are none, a count is below 1, or most of the image would be padding.
     """
     checked = whole_numbers("channels", channels, least=1, fewest=1)
-    most = math.ceil(math.log2(max(sizes))) + _MORE_SCALES
+    most = math.ceil(math.log2(max(sizes))) + _EXTRA_HALVINGS
     if len(checked) > most:
         raise ValueError(
             f"channels: expected at most {most} numbers, for an image of "
@@ -67,27 +121,29 @@ def scale_channels(channels: Sequence[int], sizes: Sequence[int]) -> tuple[int, 
     return checked
 
 
-RATE_FACTOR = 10.0
-"""The factor by which some parameters are learned faster: they are stored divided by it, because
-optimisers such as Adam change all parameters at one rate, whatever their gradients are."""
+def reduced_shape(channels: int, sizes: Sequence[int], halvings: int) -> tuple[int, ...]:
+    """Return the shape of an image of some channels after halving its sizes, rounded up."""
+    return (channels, *(math.ceil(size / 2**halvings) for size in sizes))
+
+
+def end_padding(sizes: Sequence[int], halvings: int) -> tuple[int, ...]:
+    """Return the padding at the end of each dimension, last one first, that makes halving exact."""
+    return tuple(number for size in reversed(sizes) for number in (0, -size % 2**halvings))
+
+
+def zero_linear(in_features: int, out_features: int) -> nn.Linear:
+    """Return an affine layer whose weights and biases start at zero."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) -> Any:
-    """``module(*arguments)`` with parameters and buffers as ``dtype``, and without autocast.
+    """Call a module with its parameters and buffers converted to ``dtype``, without autocast.
 
-    The module keeps its own parameters, and gradients reach them.
-
-    Args:
-        module: Any network.
-        dtype: The floating-point type to compute in.
-        arguments: What the module is called with, in that type already.
-
-    Example:
-        >>> layer = nn.Linear(2, 1)
-        >>> call_in_precision(layer, torch.float64, torch.ones(3, 2, dtype=torch.float64)).dtype
-        torch.float64
-        >>> layer.weight.dtype
-        torch.float32
+    The module keeps its own parameters, and gradients reach them. The arguments are in that type
+    already.
     """
     state = {
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -99,25 +155,15 @@ def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) ->
 
 
 class ParameterNetwork(nn.Module):
-    """Predict ``parameters`` numbers from a context; without context, learn them directly.
+    """Predict numbers from a context; without context, learn them directly.
 
-    A multilayer perceptron with SiLU activations whose last layer starts at zero, so that the
-    prediction starts at zero for every context.
+    A multilayer perceptron with SiLU activations. The last layer starts at zero, and so does the
+    prediction for every context.
 
     Args:
         context_features: Size of the context; 0 for free parameters.
-        parameters: How many numbers to predict.
+        parameters: Number of predicted numbers.
         hidden: Widths of the hidden layers; empty for an affine function of the context.
-
-    Shape:
-        ``(*batch, context_features)`` -> ``(*batch, parameters)``; without context, the output is
-        ``(parameters,)`` for any input.
-
-    Example:
-        >>> ParameterNetwork(2, 3)(torch.ones(5, 2)).shape
-        torch.Size([5, 3])
-        >>> ParameterNetwork(0, 3)(torch.ones(0)).shape
-        torch.Size([3])
     """
 
     def __init__(self, context_features: int, parameters: int, hidden: Sequence[int] = ()) -> None:
@@ -131,16 +177,13 @@ class ParameterNetwork(nn.Module):
         layers: list[nn.Module] = []
         for width, following in pairwise(widths):
             layers += [nn.Linear(width, following), nn.SiLU()]
-        last = nn.Linear(widths[-1], parameters)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.layers = nn.Sequential(*layers, last)
+        self.layers = nn.Sequential(*layers, zero_linear(widths[-1], parameters))
 
     def forward(self, context: Tensor) -> Tensor:
-        """The parameters for ``context``."""
+        """Return the numbers ``(*batch, parameters)``, or ``(parameters,)`` without context."""
         if self.context_features == 0:
             return self.free
-        # A density is no place for the eight bits of a bfloat16.
+        # The eight significant bits of bfloat16 are too few for a density.
         with torch.autocast(context.device.type, enabled=False):
             predicted: Tensor = self.layers(context.to(next(self.parameters())))
         return predicted

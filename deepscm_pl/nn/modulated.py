@@ -1,10 +1,10 @@
 """Residual encoder and decoder, modulated by a condition at every scale.
 
-A network that sees its condition in one layer only has to carry it through all others. Here every
-residual block is scaled and shifted by it (feature-wise linear modulation, Perez et al. 2018,
-arXiv:1709.07871), so that it acts on coarse and on fine features. Resolution changes by
-space-to-depth and depth-to-space (Shi et al. 2016, arXiv:1609.05158), which keeps the convolutions
-at the low resolutions, where they are cheap. There are no batch statistics.
+Every residual block is scaled and shifted by the condition (feature-wise linear modulation, Perez
+et al. 2018, arXiv:1709.07871), which thereby acts on coarse and on fine features. Resolution
+changes by space-to-depth and depth-to-space (Shi et al. 2016, arXiv:1609.05158), so that the
+convolutions run at low resolutions, where they are cheap. There are no batch statistics. Shapes are
+those of :mod:`deepscm_pl.nn.convolutional`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.nn.layers import image_sizes, scale_channels
+from deepscm_pl.nn.layers import end_padding, image_sizes, reduced_shape, scale_channels
 
 __all__ = ["ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
 
@@ -32,26 +32,19 @@ class ResidualBlock(nn.Module):
         channels: Channels of h.
         condition: Size of the vector that scales and shifts the channels between the convolutions;
             0 for none.
-
-    Shape:
-        ``(batch, channels, H, W)`` and ``(batch, condition)`` -> ``(batch, channels, H, W)``.
-
-    Example:
-        >>> ResidualBlock(8, condition=3)(torch.zeros(2, 8, 5, 5), torch.zeros(2, 3)).shape
-        torch.Size([2, 8, 5, 5])
     """
 
     def __init__(self, channels: int, condition: int = 0) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        # Near the identity at first, however many blocks there are.
+        # Near the identity at first, for any number of blocks.
         with torch.no_grad():
             self.second.weight.mul_(0.3)
         self.modulation = _Modulation(channels, condition)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """The features after the block."""
+        """Return the features after the block."""
         hidden = self.modulation(self.first(functional.silu(features)), condition)
         refined: Tensor = features + self.second(functional.silu(hidden))
         return refined
@@ -61,20 +54,12 @@ class ResidualEncoder(nn.Module):
     """Image to features: halved by space-to-depth, residual blocks at every size.
 
     Args:
-        image_shape: Shape of one image, (channels, height, width), in pixels.
-        condition_features: Size of the condition, 0 for none.
+        image_shape: Shape of one image.
+        condition_features: Size of the condition; 0 for none.
         features: Number of features returned.
         channels: Channels at each size, from H/2 downwards; there is one halving for each.
         blocks: Residual blocks at each size.
         embedding: Size of the embedding of the condition that modulates the blocks.
-
-    Shape:
-        ``(batch, *image_shape)`` and ``(batch, condition_features)`` -> ``(batch, features)``.
-
-    Example:
-        >>> encoder = ResidualEncoder((1, 28, 28), condition_features=2, channels=(8, 16))
-        >>> encoder(torch.zeros(3, 1, 28, 28), torch.zeros(3, 2)).shape
-        torch.Size([3, 256])
     """
 
     def __init__(
@@ -87,25 +72,23 @@ class ResidualEncoder(nn.Module):
         embedding: int = 64,
     ) -> None:
         super().__init__()
-        image_channels, height, width = image_sizes("image_shape", image_shape)
+        image_channels, *sizes = image_sizes("image_shape", image_shape)
         features = whole_number("features", features, least=1)
-        channels = scale_channels(channels, (height, width))
-        factor = 2 ** len(channels)
-        # Sizes that do not halve evenly are padded on the right and below.
-        self.pad = nn.ZeroPad2d((0, -width % factor, 0, -height % factor))
+        channels = scale_channels(channels, sizes)
+        self.padding = end_padding(sizes, len(channels))
         self.embed = _Embedding(condition_features, embedding)
         self.scales = nn.ModuleList(
             _EncoderScale(before, after, blocks, self.embed.features)
             for before, after in pairwise((image_channels, *channels))
         )
-        size = channels[-1] * math.ceil(height / factor) * math.ceil(width / factor)
+        size = math.prod(reduced_shape(channels[-1], sizes, len(channels)))
         self.head = nn.Sequential(nn.SiLU(), nn.Flatten(), nn.Linear(size, features), nn.SiLU())
         self.out_features = features
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        """Features of ``image``."""
+        """Return features of ``image``."""
         embedded = self.embed(condition)
-        hidden = self.pad(image)
+        hidden = functional.pad(image, self.padding)
         for scale in self.scales:
             hidden = scale(hidden, embedded)
         features: Tensor = self.head(hidden)
@@ -113,22 +96,16 @@ class ResidualEncoder(nn.Module):
 
 
 class ResidualDecoder(nn.Module):
-    """Latent to image: residual blocks at every size, doubled by depth-to-space.
-
-    The latent enters below, the condition everywhere.
+    """Latent and condition to image: residual blocks at every size, doubled by depth-to-space.
 
     Args:
-        latent_features: Size of the latent.
-        condition_features: Size of the condition, 0 for none.
-        output_shape: Shape of one output, (channels, height, width), in pixels.
+        latent_features: Size of the latent, which enters in the first layer.
+        condition_features: Size of the condition, which enters at every scale; 0 for none.
+        output_shape: Shape of one output.
         hidden: Width of the first, fully connected layer.
         channels: Channels at each size, up to H/2; there is one doubling for each.
         blocks: Residual blocks at each size.
         embedding: Size of the embedding of the condition that modulates the blocks.
-
-    Shape:
-        ``(batch, latent_features)`` and ``(batch, condition_features)`` ->
-        ``(batch, *output_shape)``.
 
     Example:
         >>> decoder = ResidualDecoder(16, 2, (9, 28, 28), channels=(16, 8))
@@ -150,8 +127,7 @@ class ResidualDecoder(nn.Module):
         out_channels, self.height, self.width = image_sizes("output_shape", output_shape)
         hidden = whole_number("hidden", hidden, least=1)
         channels = scale_channels(channels, (self.height, self.width))
-        factor = 2 ** len(channels)
-        start = (channels[0], math.ceil(self.height / factor), math.ceil(self.width / factor))
+        start = reduced_shape(channels[0], (self.height, self.width), len(channels))
         self.embed = _Embedding(condition_features, embedding)
         self.head = nn.Sequential(
             nn.Linear(latent_features + self.embed.features, hidden),
@@ -165,7 +141,7 @@ class ResidualDecoder(nn.Module):
         )
 
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
-        """The image for ``latent``."""
+        """Return the image for ``latent`` and ``condition``."""
         embedded = self.embed(condition)
         image = self.head(torch.cat([latent, embedded.to(latent)], dim=-1))
         for scale in self.scales:
@@ -173,22 +149,17 @@ class ResidualDecoder(nn.Module):
         return image[..., : self.height, : self.width]
 
 
-class _Embedding(nn.Module):
-    """What the blocks see of the condition: a small perceptron, nothing of an empty condition."""
+class _Embedding(nn.Sequential):
+    """A perceptron that embeds the condition; the identity of an empty condition."""
 
     def __init__(self, condition_features: int, features: int) -> None:
-        super().__init__()
         whole_number("embedding", features, least=1)
+        super().__init__()
         self.features = features if condition_features else 0
         self.layers = nn.Sequential()
         if condition_features:
             first, second = nn.Linear(condition_features, features), nn.Linear(features, features)
             self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
-
-    def forward(self, condition: Tensor) -> Tensor:
-        """The embedding, ``(batch, features)``."""
-        embedded: Tensor = self.layers(condition)
-        return embedded
 
 
 def _residual_blocks(blocks: int, channels: int, condition: int) -> nn.ModuleList:
@@ -197,7 +168,7 @@ def _residual_blocks(blocks: int, channels: int, condition: int) -> nn.ModuleLis
 
 
 class _EncoderScale(nn.Module):
-    """Half the size and other channels, then residual blocks."""
+    """``(batch, channels, H, W)`` -> ``(batch, following, H/2, W/2)``, then residual blocks."""
 
     def __init__(self, channels: int, following: int, blocks: int, condition: int) -> None:
         super().__init__()
@@ -205,7 +176,6 @@ class _EncoderScale(nn.Module):
         self.blocks = _residual_blocks(blocks, following, condition)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """Features ``(batch, following, H/2, W/2)``."""
         features = self.reduce(functional.pixel_unshuffle(features, 2))
         for block in self.blocks:
             features = block(features, condition)
@@ -213,7 +183,7 @@ class _EncoderScale(nn.Module):
 
 
 class _DecoderScale(nn.Module):
-    """Residual blocks at one size, then the next: twice the size and other channels."""
+    """Residual blocks, then ``(batch, channels, H, W)`` -> ``(batch, following, 2H, 2W)``."""
 
     def __init__(self, channels: int, following: int, blocks: int, condition: int) -> None:
         super().__init__()
@@ -222,7 +192,6 @@ class _DecoderScale(nn.Module):
         self.expand = nn.Conv2d(channels, 4 * following, 3, padding=1)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """Features ``(batch, following, 2H, 2W)``."""
         for block in self.blocks:
             features = block(features, condition)
         hidden = functional.silu(self.modulation(features, condition))
@@ -241,7 +210,6 @@ class _Modulation(nn.Module):
             nn.init.zeros_(self.affine.bias)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """The modulated features."""
         if self.affine is None:
             return features
         scale, shift = self.affine(condition)[..., None, None].chunk(2, dim=-3)

@@ -7,7 +7,12 @@ from deepscm_pl.lazy import first_use
 if TYPE_CHECKING:
     from deepscm_pl.transforms.constraint import Constraint, Interval, Positive, Real
     from deepscm_pl.transforms.dequantise import Dequantise, Logit
-    from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Inverse, Mapped
+    from deepscm_pl.transforms.image_bijection import (
+        ComposedBijection,
+        ImageBijection,
+        Inverse,
+        Mapped,
+    )
     from deepscm_pl.transforms.multiscale import (
         ActivationNormalisation,
         AffineCoupling,
@@ -22,7 +27,7 @@ __all__ = [
     "ActivationNormalisation",
     "AffineCoupling",
     "ChannelMixing",
-    "Composition",
+    "ComposedBijection",
     "ConditionerFactory",
     "Constraint",
     "Dequantise",

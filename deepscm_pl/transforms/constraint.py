@@ -1,9 +1,4 @@
-"""From the real line to where an attribute lives, in units of the training data.
-
-A constraint is x = c(m + s·y), with c the identity, exp, or a scaled sigmoid, and with m and s the
-mean and standard deviation of c⁻¹(x) over the training split: y is standardised. The statistics
-are buffers, so they move, save and load with the model.
-"""
+"""Bijections from the real line to the domain of an attribute, standardised on training data."""
 
 from __future__ import annotations
 
@@ -21,13 +16,11 @@ __all__ = ["Constraint", "Interval", "Positive", "Real"]
 
 
 class Constraint(nn.Module, ABC):
-    """The contract: :meth:`bijection` says what c is, everything else follows.
+    """x = c(m + s·y), with a bijection c from the real line that subclasses define.
 
-    Attributes:
-        lower: Smallest value, exclusive.
-        upper: Largest value, exclusive.
-        location: m, the mean of c⁻¹(x) over the training split.
-        scale: s, its standard deviation.
+    m and s, the buffers ``location`` and ``scale``, are the mean and standard deviation of c⁻¹(x)
+    over the training split, so that y is standardised. All values lie between ``lower`` and
+    ``upper``, exclusive.
     """
 
     lower: float = -math.inf
@@ -42,10 +35,10 @@ class Constraint(nn.Module, ABC):
 
     @abstractmethod
     def bijection(self) -> Transform:
-        """c, from the real line onto the values (lower, upper)."""
+        """Return c, from the real line onto (lower, upper)."""
 
     def transform(self) -> Transform:
-        """The whole constraint, y ↦ c(m + s·y)."""
+        """Return the whole constraint, y ↦ c(m + s·y)."""
         standardise = transforms.AffineTransform(self.location, self.scale)
         return transforms.ComposeTransform([standardise, self.bijection()])
 
@@ -72,17 +65,10 @@ class Constraint(nn.Module, ABC):
 
 
 class Real(Constraint):
-    """Any real number: x = m + s·y.
-
-    Example:
-        >>> constraint = Real()
-        >>> constraint.fit(torch.tensor([[1.0], [3.0]]))
-        >>> constraint.transform()(torch.tensor([0.0, 1.0]))
-        tensor([2., 3.])
-    """
+    """Any real number: x = m + s·y."""
 
     def bijection(self) -> Transform:
-        """The identity."""
+        """Return the identity."""
         return transforms.identity_transform
 
 
@@ -92,7 +78,7 @@ class Positive(Constraint):
     lower = 0.0
 
     def bijection(self) -> Transform:
-        """The exponential function."""
+        """Return the exponential function."""
         return transforms.ExpTransform()
 
 
@@ -102,9 +88,6 @@ class Interval(Constraint):
     Args:
         low: Lower bound, exclusive.
         high: Upper bound, exclusive.
-
-    Raises:
-        ValueError: If the bounds are not finite numbers in ascending order.
     """
 
     def __init__(self, low: float, high: float) -> None:
@@ -115,10 +98,6 @@ class Interval(Constraint):
         self.lower, self.upper = low, high
 
     def bijection(self) -> Transform:
-        """The sigmoid, scaled to the bounds."""
-        return transforms.ComposeTransform(
-            [
-                transforms.SigmoidTransform(),
-                transforms.AffineTransform(self.lower, self.upper - self.lower),
-            ]
-        )
+        """Return the sigmoid, scaled to the bounds."""
+        scaling = transforms.AffineTransform(self.lower, self.upper - self.lower)
+        return transforms.ComposeTransform([transforms.SigmoidTransform(), scaling])

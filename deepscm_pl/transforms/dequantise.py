@@ -1,4 +1,4 @@
-"""From whole grey levels to a continuous image and back."""
+"""Bijections between whole grey levels and continuous images."""
 
 from __future__ import annotations
 
@@ -17,65 +17,45 @@ _MOST_LEVELS = 4096
 
 
 class Dequantise:
-    """The bijection between (x, e) and x + e, for whole x in {0, …, L − 1} and e in [0, 1).
+    """Uniform noise e in [0, 1) that makes whole grey levels x in {0, …, L − 1} continuous.
 
-    With e uniform, the density of x + e integrated over a unit cell is the probability of x, so
-    that the expected log-density bounds the log-probability of the recorded image from below
-    (Theis, van den Oord and Bethge 2016, arXiv:1511.01844). The log-determinant is 0.
+    The density of x + e integrated over a unit cell is the probability of x, so that the expected
+    log-density is a lower bound of the log-probability of the recorded image (Theis, van den Oord
+    and Bethge 2016, arXiv:1511.01844).
 
     Args:
-        levels: L, the number of grey levels, 256 for 8-bit images; at most 4,096, beyond which
-            single precision leaves too little of the noise.
-
-    Raises:
-        ValueError: If the number of levels is below 2 or above 4,096.
+        levels: L, from 2 to 4,096, beyond which single precision leaves too little of the noise.
 
     Example:
-        >>> dequantise = Dequantise()
-        >>> levels = torch.tensor([0.0, 7.0, 255.0])
-        >>> torch.equal(dequantise.inverse(dequantise.sample(levels)), levels)
-        True
+        >>> dequantise, levels = Dequantise(), torch.tensor([0.0, 7.0, 255.0])
+        >>> dequantise.inverse(dequantise.sample(levels))
+        tensor([  0.,   7., 255.])
     """
 
     def __init__(self, levels: int = 256) -> None:
         hint = "scale images of more levels down"
         self.levels = whole_number("levels", levels, least=2, most=_MOST_LEVELS, hint=hint)
-        # Keeps x + e clear of the next whole number by more than float32 can blur.
+        # Keeps x + e away from the next whole number by more than float32 rounding.
         self.margin = 2.0**-20 * levels * 4
 
-    def __call__(self, levels: Tensor, remainder: Tensor) -> Tensor:
-        """The continuous value x + e."""
-        return levels + remainder
-
     def inverse(self, value: Tensor) -> Tensor:
-        """The whole grey level ⌊y⌋, within 0 and L − 1."""
+        """Return the whole grey level ⌊y⌋, within 0 and L − 1."""
         return value.floor().clamp(0, self.levels - 1)
 
-    def log_abs_det_jacobian(self, levels: Tensor) -> Tensor:
-        """Zero for each pixel: the map is a shift."""
-        return torch.zeros_like(levels)
-
     def sample(self, levels: Tensor) -> Tensor:
-        """x + e with e drawn uniformly, a little inside of [0, 1)."""
-        remainder = torch.rand_like(levels).clamp(self.margin, 1 - self.margin)
-        return self(levels, remainder)
+        """Return x + e with e drawn uniformly, slightly inside of [0, 1)."""
+        return levels + torch.rand_like(levels).clamp(self.margin, 1 - self.margin)
 
 
 class Logit(Transform):
-    """x ↦ logit(α + (1 − α)·x/L), from grey levels to the real line.
+    """x ↦ logit(α + (1 − α)·x/L), from (−Lα/(1 − α), L) onto the real line; images are in [0, L).
 
-    The preprocessing of RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 4.1), used by
-    Pawlowski et al. (2020). A bijection from (−Lα/(1 − α), L) onto the real line; images occupy
-    [0, L) of it, the rest is there so that every real number has an image.
+    The preprocessing of RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 4.1) and of Pawlowski
+    et al. (2020).
 
     Args:
-        alpha: α, how far 0 is kept from the end of the sigmoid.
+        alpha: α in (0, 1), the distance of 0 from the end of the sigmoid.
         levels: L, the number of grey levels.
-
-    Example:
-        >>> logit = Logit()
-        >>> logit.inv(logit(torch.tensor([0.0, 100.0, 255.5]))).round(decimals=3)
-        tensor([  0.0000, 100.0000, 255.5000])
     """
 
     domain = constraints.real
@@ -95,7 +75,7 @@ class Logit(Transform):
         return hash((self.alpha, self.levels))
 
     def _log_odds_parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        # log(p) and log(1 - p) with 1 - p from the difference L - x, exact near white.
+        # log(p) and log(1 - p) with 1 - p from the difference L - x, which is exact near L.
         slope = (1 - self.alpha) / self.levels
         return torch.log(self.alpha + slope * x), torch.log(slope * (self.levels - x))
 
@@ -107,6 +87,6 @@ class Logit(Transform):
         return self.levels * (1 - torch.sigmoid(-y) / (1 - self.alpha))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log dy/dx = log((1 − α)/L) − log p − log(1 − p), for each pixel."""
+        """Return log dy/dx = log((1 − α)/L) − log p − log(1 − p), for each pixel."""
         log_p, log_1_minus_p = self._log_odds_parts(x)
         return math.log((1 - self.alpha) / self.levels) - log_p - log_1_minus_p

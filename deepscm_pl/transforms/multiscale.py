@@ -1,4 +1,4 @@
-"""Normalisation of channels that depends on no batch."""
+"""The multi-scale flow of images and its layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from deepscm_pl.checks import real_number, whole_numbers
-from deepscm_pl.transforms.image_bijection import Composition, ImageBijection, Mapped
+from deepscm_pl.transforms.image_bijection import ComposedBijection, ImageBijection, Mapped
 
 __all__ = [
     "ActivationNormalisation",
@@ -20,23 +20,15 @@ __all__ = [
     "normalise_activations",
 ]
 
+_MOST_STEPS = 1000
+
 
 class ActivationNormalisation(ImageBijection):
     """y = (x − m_k)·exp(s_k) for each channel k (Kingma and Dhariwal 2018, section 3.1).
 
-    "Glow", arXiv:1807.03039. m and s are parameters like any other. They start at zero, the
-    identity; :func:`normalise_activations` sets them once, before training, so that every channel
-    has mean 0 and variance 1 over some images. Later no value depends on the batch around it.
-
-    Args:
-        channels: Number of channels.
-
-    Example:
-        >>> normalisation = ActivationNormalisation(2)
-        >>> normalisation.fit(3 + 5 * torch.randn(100, 2, 4, 4))
-        >>> normalised = normalisation(3 + 5 * torch.randn(100, 2, 4, 4), torch.empty(100, 0)).value
-        >>> bool((normalised.mean(dim=(0, 2, 3)).abs() < 0.2).all())
-        True
+    "Glow", arXiv:1807.03039. m and s are learned. They start at zero, the identity;
+    :func:`normalise_activations` sets them once, before training, so that every channel has mean 0
+    and variance 1 over some images. The result for an image does not depend on its batch.
     """
 
     def __init__(self, channels: int) -> None:
@@ -46,10 +38,7 @@ class ActivationNormalisation(ImageBijection):
 
     @torch.no_grad()
     def fit(self, value: Tensor) -> None:
-        """Set m and s so that the channels of ``value`` get mean 0 and variance 1.
-
-        A channel that does not vary is only shifted.
-        """
+        """Standardise the channels of ``value``; a channel that does not vary is only shifted."""
         flat = value.double().transpose(0, 1).flatten(1)
         deviation = flat.std(dim=1, correction=0)
         varies = deviation > 1e-6 * flat.abs().amax(dim=1)
@@ -58,26 +47,21 @@ class ActivationNormalisation(ImageBijection):
         self.log_scale.copy_(log_scale[:, None, None])
 
     def forward(self, value: Tensor, context: Tensor) -> Mapped:
-        """(x − m)·exp(s), whose log-determinant is H·W·Σ s."""
+        """Return (x − m)·exp(s), with the log-determinant H·W·Σ s."""
         normalised = (value - self.location) * self.log_scale.exp()
         pixels = value.shape[-2] * value.shape[-1]
         return Mapped(normalised, (pixels * self.log_scale.sum()).expand(len(value)))
 
     def inverse(self, value: Tensor, context: Tensor) -> Tensor:
-        """y·exp(−s) + m."""
+        """Return y·exp(−s) + m."""
         return value * (-self.log_scale).exp() + self.location
 
 
 @torch.no_grad()
 def normalise_activations(bijection: ImageBijection, value: Tensor, context: Tensor) -> None:
-    """Fit every activation normalisation inside of ``bijection``, the one nearest to x first.
+    """Fit every activation normalisation in ``bijection`` to images, in place.
 
-    Each sees ``value`` as the layers before it, fitted already, have mapped it.
-
-    Args:
-        bijection: Any map, whose parts are fitted in place.
-        value: Images, ``(batch, C, H, W)``.
-        context: Their contexts, ``(batch, F)``.
+    Each is fitted to the output of the layers before it, which are fitted already.
     """
     hooks = [
         module.register_forward_pre_hook(lambda layer, inputs: layer.fit(inputs[0]))
@@ -95,19 +79,9 @@ class ChannelMixing(ImageBijection):
     """y = W x at every pixel, an invertible 1×1 convolution.
 
     Kingma and Dhariwal (2018), "Glow", arXiv:1807.03039, section 3.2, equation 10:
-    W = P L (U + diag(σ·exp(d))) with a permutation P and signs σ that stay as they are, L lower
-    triangular with ones on its diagonal, and U strictly upper triangular. The log-determinant
-    H·W·Σ d costs nothing, and the inverse needs no general solver. W starts as a random rotation.
-
-    Args:
-        channels: Number of channels.
-
-    Example:
-        >>> mixing = ChannelMixing(4)
-        >>> image, context = torch.randn(2, 4, 3, 3), torch.empty(2, 0)
-        >>> again = mixing.inverse(mixing(image, context).value, context)
-        >>> torch.allclose(again, image, atol=1e-4)
-        True
+    W = P L (U + diag(σ·exp(d))) with a constant permutation P and constant signs σ, L lower
+    triangular with ones on its diagonal, and U strictly upper triangular. W starts as a random
+    rotation.
     """
 
     permutation: Tensor
@@ -130,14 +104,14 @@ class ChannelMixing(ImageBijection):
         return lower, upper
 
     def forward(self, value: Tensor, context: Tensor) -> Mapped:
-        """W x, whose log-determinant is H·W·Σ d."""
+        """Return W x, with the log-determinant H·W·Σ d."""
         lower, upper = self._triangles()
         pixels = value.shape[-2] * value.shape[-1]
         log_determinant = (pixels * self.log_diagonal.sum()).expand(len(value))
         return Mapped(_at_every_pixel(self.permutation @ lower @ upper, value), log_determinant)
 
     def inverse(self, value: Tensor, context: Tensor) -> Tensor:
-        """W⁻¹ y by two triangular systems."""
+        """Return W⁻¹ y, by two triangular systems."""
         lower, upper = self._triangles()
         unmixed = torch.linalg.solve_triangular(
             lower, self.permutation.T, upper=False, unitriangular=True
@@ -150,28 +124,16 @@ def _at_every_pixel(matrix: Tensor, value: Tensor) -> Tensor:
 
 
 ConditionerFactory = Callable[[int, int, int], nn.Module]
-"""Called with the channels of the input, the size of the context and the channels of the output: a
+"""From the channels of the input, the size of the context and the channels of the output to a
 network ``(batch, in, H, W)``, ``(batch, context)`` -> ``(batch, out, H, W)``."""
 
 
 class AffineCoupling(ImageBijection):
     """(a, b) ↦ (a, (b + t)·exp(s)), with t and s of each pixel predicted from a and the context.
 
-    RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 3.2). a and b are the first and the second
-    half of the channels. s = B·tanh(r/B) of the prediction r stays within ±B, so that neither
-    direction multiplies rounding errors by more than exp(B).
-
-    Where b is the noise that leaves the flow, this is a Gaussian of b given a and the context, with
-    mean −t and standard deviation exp(−s), in terms of standard normal noise.
-
-    Args:
-        channels: Number of channels, even.
-        context_features: Size of the context; 0 for none.
-        conditioner: Factory of the network that predicts t and r, see :data:`ConditionerFactory`.
-        log_scale_bound: B.
-
-    Raises:
-        ValueError: If the number of channels is odd, or B is not positive.
+    RealNVP (Dinh et al. 2017, arXiv:1605.08803, section 3.2). a and b are the halves of an even
+    number of channels. s = B·tanh(r/B) of the prediction r stays within ±B, the
+    ``log_scale_bound``, so that neither direction multiplies rounding errors by more than exp(B).
     """
 
     def __init__(
@@ -192,43 +154,34 @@ class AffineCoupling(ImageBijection):
         return shift, self.bound * torch.tanh(raw / self.bound)
 
     def forward(self, value: Tensor, context: Tensor) -> Mapped:
-        """(a, (b + t)·exp(s)), whose log-determinant is Σ s."""
+        """Return (a, (b + t)·exp(s)), with the log-determinant Σ s."""
         passive, active = value.chunk(2, dim=1)
         shift, log_scale = self._shift_and_log_scale(passive, context)
         coupled = torch.cat([passive, (active + shift) * log_scale.exp()], dim=1)
         return Mapped(coupled, log_scale.flatten(1).sum(dim=1))
 
     def inverse(self, value: Tensor, context: Tensor) -> Tensor:
-        """(a, b·exp(−s) − t)."""
+        """Return (a, b·exp(−s) − t)."""
         passive, active = value.chunk(2, dim=1)
         shift, log_scale = self._shift_and_log_scale(passive, context)
         return torch.cat([passive, active * (-log_scale).exp() - shift], dim=1)
 
 
-_MOST_STEPS = 1000
-
-
 class MultiscaleBijection(ImageBijection):
-    """Image to noise of the same shape, at one scale after the other.
+    """Image to noise of the same shape, scale by scale.
 
-    At each scale 2×2 pixels become channels, K flow steps follow, each of activation normalisation,
-    channel mixing and affine coupling (Kingma and Dhariwal 2018, "Glow", arXiv:1807.03039, figure
-    2), and then the second half of the channels leaves as noise: the last coupling has made it a
-    Gaussian given the first half, standardised. The first half goes on to the next scale; at the
-    last scale all leaves.
-
-    Noise that leaves at a coarse scale is put back to the pixels that it came from, so that noise
-    and image have the same shape, place by place.
+    At each scale blocks of 2×2 pixels become channels, followed by K flow steps, each of activation
+    normalisation, channel mixing and affine coupling (Kingma and Dhariwal 2018, "Glow",
+    arXiv:1807.03039, figure 2). The second half of the channels is then noise, a standardised
+    Gaussian given the first half, which is the input of the next scale; at the last scale all
+    channels are noise. Noise of a coarse scale is placed at the pixels from which it was computed.
 
     Args:
-        shape: Shape of one image, (channels, height, width), in pixels.
-        steps: K of each scale, the finest one first; there is one halving of the image for each.
+        shape: (channels, height, width), in pixels; height and width can be halved for each scale.
+        steps: K of each scale, the finest one first.
         context_features: Size of the context; 0 for none.
-        conditioner: Factory of the couplings' networks.
-        log_scale_bound: Bound of the couplings' log-scales.
-
-    Raises:
-        ValueError: If the image cannot be halved so often, or a scale has no steps.
+        conditioner: Factory of the networks of the couplings.
+        log_scale_bound: B of the couplings.
     """
 
     def __init__(
@@ -240,32 +193,31 @@ class MultiscaleBijection(ImageBijection):
         log_scale_bound: float = 2.0,
     ) -> None:
         super().__init__()
-        _check_sizes(shape, steps)
+        whole_numbers("steps", steps, least=1, most=_MOST_STEPS, fewest=1)
         channels, height, width = shape
+        factor = 2 ** len(steps)
+        if height % factor or width % factor:
+            raise ValueError(
+                f"steps: expected an image whose sides can be halved {len(steps)} times, once for "
+                f"each scale, but {height}×{width} pixels are no multiples of {factor}; give fewer "
+                "scales, or pad the images."
+            )
         first, *others = steps
-        self.steps = Composition(
+        settings = (context_features, conditioner, log_scale_bound)
+        self.steps = ComposedBijection(
             bijection
             for _ in range(first)
             for bijection in (
                 ActivationNormalisation(4 * channels),
                 ChannelMixing(4 * channels),
-                AffineCoupling(4 * channels, context_features, conditioner, log_scale_bound),
+                AffineCoupling(4 * channels, *settings),
             )
         )
-        self.coarser = (
-            MultiscaleBijection(
-                (2 * channels, height // 2, width // 2),
-                others,
-                context_features,
-                conditioner,
-                log_scale_bound,
-            )
-            if others
-            else None
-        )
+        half = (2 * channels, height // 2, width // 2)
+        self.coarser = MultiscaleBijection(half, others, *settings) if others else None
 
     def forward(self, value: Tensor, context: Tensor) -> Mapped:
-        """The noise of the image, and the log-determinant."""
+        """Return the noise of the image, and the log-determinant."""
         mapped: Mapped = self.steps(pixel_unshuffle(value, 2), context)
         if self.coarser is None:
             return Mapped(pixel_shuffle(mapped.value, 2), mapped.log_determinant)
@@ -275,21 +227,9 @@ class MultiscaleBijection(ImageBijection):
         return Mapped(noise, mapped.log_determinant + coarser.log_determinant)
 
     def inverse(self, value: Tensor, context: Tensor) -> Tensor:
-        """The image of the noise."""
+        """Return the image of the noise."""
         squeezed = pixel_unshuffle(value, 2)
         if self.coarser is not None:
             noise, leaving = squeezed.chunk(2, dim=1)
             squeezed = torch.cat([self.coarser.inverse(noise, context), leaving], dim=1)
         return pixel_shuffle(self.steps.inverse(squeezed, context), 2)
-
-
-def _check_sizes(shape: Sequence[int], steps: Sequence[int]) -> None:
-    whole_numbers("steps", steps, least=1, most=_MOST_STEPS, fewest=1)
-    _, height, width = shape
-    factor = 2 ** len(steps)
-    if height % factor or width % factor:
-        raise ValueError(
-            f"steps: expected an image whose sides can be halved {len(steps)} times, once for each "
-            f"scale, but {height}×{width} pixels are no multiples of {factor}; give fewer scales, "
-            "or pad the images."
-        )

@@ -1,8 +1,4 @@
-"""The monotonic rational-quadratic spline.
-
-Pyro's own caches the last log-determinant, which goes stale where the same tensor is seen twice and
-breaks copies of a model, and stops with a bare assertion on NaN. This one has no state.
-"""
+"""The monotonic rational-quadratic spline, without the cached state of Pyro's implementation."""
 
 from __future__ import annotations
 
@@ -16,29 +12,23 @@ __all__ = ["RationalQuadraticSpline"]
 
 _SMALLEST_BIN = 1e-3
 _SMALLEST_SLOPE = 1e-3
-_SLOPE_AT_ZERO = 0.5413248546129181  # softplus of it is 1
+_INVERSE_SOFTPLUS_OF_ONE = 0.5413248546129181
 
 
 class RationalQuadraticSpline(Transform):
-    """Elementwise monotonic rational-quadratic spline on [−B, B], the identity outside.
+    """An elementwise monotonic rational-quadratic spline on [−B, B], the identity outside.
 
     Between knots (x_k, y_k) with slopes δ_k, with w and h the width and height of the bin, s = h/w
     and ξ = (x − x_k)/w (Durkan et al. 2019, "Neural Spline Flows", arXiv:1906.04032, equation 4):
 
         y = y_k + h (s ξ² + δ_k ξ(1 − ξ)) / (s + (δ_{k+1} + δ_k − 2s) ξ(1 − ξ)).
 
-    The slope is 1 at both ends, so that the tails join smoothly.
+    The slope is 1 at both ends, so that the spline joins the tails smoothly.
 
     Args:
-        parameters: Unconstrained, ``(*batch, 3K − 1)`` for K bins: logits of the widths, logits of
-            the heights, inner slopes. All zero gives the identity.
+        parameters: Unconstrained logits of the widths, logits of the heights, and inner slopes,
+            ``(*batch, 3K − 1)`` for K bins; zeros give the identity.
         bound: B.
-
-    Example:
-        >>> spline = RationalQuadraticSpline(torch.zeros(1, 23), bound=3.0)
-        >>> spline(torch.tensor([[0.5], [4.0]]))
-        tensor([[0.5000],
-                [4.0000]])
     """
 
     domain = constraints.real
@@ -53,10 +43,8 @@ class RationalQuadraticSpline(Transform):
         widths, heights, slopes = parameters.split([bins, bins, bins - 1], dim=-1)
         self._x = self._knots(widths)
         self._y = self._knots(heights)
-        inner = _SMALLEST_SLOPE + (1 - _SMALLEST_SLOPE) * functional.softplus(
-            slopes + _SLOPE_AT_ZERO
-        )
-        self._slopes = functional.pad(inner, (1, 1), value=1.0)
+        inner = (1 - _SMALLEST_SLOPE) * functional.softplus(slopes + _INVERSE_SOFTPLUS_OF_ONE)
+        self._slopes = functional.pad(_SMALLEST_SLOPE + inner, (1, 1), value=1.0)
 
     def _knots(self, logits: Tensor) -> Tensor:
         bins = logits.shape[-1]
@@ -66,16 +54,13 @@ class RationalQuadraticSpline(Transform):
         return torch.cat([start, inner, -start], dim=-1)
 
     def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
-        """The input's shape, broadcast with the batch of parameters."""
+        """Return the shape of the input, broadcast with the batch of parameters."""
         return torch.broadcast_shapes(shape, (*self._x.shape[:-1], 1))
 
     inverse_shape = forward_shape
 
     def _bin(self, knots: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """Left corner, width, height and both slopes of the bin that ``value`` lies in.
-
-        ``value`` has a trailing event of size 1, which the knots' dimension takes the place of.
-        """
+        """Left corner, width, height and both slopes of the bin of ``value``, ``(*batch, 1)``."""
         shape = torch.broadcast_shapes(knots.shape[:-1], value.shape[:-1])
         inner = knots[..., 1:-1].detach()
         index = (value.detach() >= inner).sum(dim=-1, keepdim=True).expand(*shape, 1)
@@ -105,15 +90,14 @@ class RationalQuadraticSpline(Transform):
         a = height * (s - slope) + rise * curvature
         b = height * slope - rise * curvature
         c = -s * rise
-        # Of the two forms of the root, the one without cancellation; rounding alone can make the
-        # discriminant negative.
+        # The form of the root without cancellation; only rounding makes the discriminant negative.
         discriminant = (b.square() - 4 * a * c).clamp(min=0)
         xi = 2 * c / (-b - discriminant.sqrt())
         inside = left_x + xi * width
         return torch.where(y.abs() < self.bound, inside, y.expand_as(inside))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """log dy/dx, elementwise; 0 in the tails."""
+        """Return log dy/dx, elementwise; 0 in the tails."""
         left_x, _, width, height, slope, following = self._bin(self._x, x)
         s = height / width
         xi = ((x - left_x) / width).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Correlated Gaussians against the covariances that they stand for."""
+"""Correlated Gaussians against their covariances."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_low_rank_density_is_that_of_its_covariance(double, make):
 
 
 @pytest.mark.parametrize("make", [SharedCovarianceGaussian, PredictedCovarianceGaussian])
-def test_density_is_that_of_the_covariance_of_what_is_drawn(double, make):
+def test_density_is_that_of_the_covariance_of_draws(double, make):
     likelihood = perturbed(make(SHAPE))
     decoded = torch.randn(2 * likelihood.outputs_per_channel, 4, 5)
     location, _ = likelihood.location_and_log_scale(decoded)
@@ -65,7 +65,7 @@ def test_density_is_that_of_the_covariance_of_what_is_drawn(double, make):
 
 @pytest.mark.parametrize("radius", [1, 2, 6])
 def test_predicted_precision_is_a_band_and_the_covariance_is_full(double, radius):
-    """Pixels see those before them within the radius, of their own channel."""
+    """Pixels depend on earlier ones of their channel within the radius."""
     likelihood = PredictedCovarianceGaussian(SHAPE, radius=radius)
     decoded = torch.randn(2 * likelihood.outputs_per_channel, 4, 5)
     root = square_root(likelihood, decoded)
@@ -76,16 +76,16 @@ def test_predicted_precision_is_a_band_and_the_covariance_is_full(double, radius
     up, right = row[:, None] - row, column - column[:, None]
     near = (up <= radius) & (right.abs() <= radius)
     before = (up > 0) | ((up == 0) & (right <= 0))
-    seen = near & before & (channel[:, None] == channel)
+    neighbours = near & before & (channel[:, None] == channel)
     nothing = torch.zeros(())
-    torch.testing.assert_close(factor[~seen], nothing.expand(int((~seen).sum())))
-    assert bool((factor[seen] != 0).all())
+    torch.testing.assert_close(factor[~neighbours], nothing.expand(int((~neighbours).sum())))
+    assert bool((factor[neighbours] != 0).all())
     same = channel[:, None] == channel
     assert bool(((root @ root.T)[same] != 0).all())
 
 
-def test_shared_covariance_can_be_any(double):
-    """Its factor takes the Cholesky factor of any precision."""
+def test_shared_covariance_can_be_arbitrary(double):
+    """The factor can be the Cholesky factor of any precision."""
     likelihood = SharedCovarianceGaussian((1, 2, 2))
     root = torch.randn(4, 4)
     covariance = root @ root.T + torch.eye(4)
@@ -102,7 +102,7 @@ def test_shared_covariance_can_be_any(double):
 
 
 def test_zeros_of_the_decoder_are_independent_pixels():
-    """The start of a training is that of an independent Gaussian of the same variance."""
+    """The initial density is that of an independent Gaussian of the same variance."""
     for make in (PredictedCovarianceGaussian, PredictedLowRankGaussian):
         likelihood = make(SHAPE, log_variance=-2.0)
         root = square_root(likelihood, torch.zeros(2 * likelihood.outputs_per_channel, 4, 5))
@@ -110,7 +110,7 @@ def test_zeros_of_the_decoder_are_independent_pixels():
 
 
 def test_shared_factors_learn_from_the_start():
-    """The gradient of a factor of 0 is 0, for ever; it must not start there."""
+    """The gradient of a factor of 0 is 0, so that factors must not start there."""
     likelihood = SharedLowRankGaussian(SHAPE)
     likelihood.log_prob(torch.zeros(SHAPE), torch.randn(SHAPE)).backward()
     assert bool((likelihood.shared_factors.grad != 0).all())
@@ -126,7 +126,7 @@ def test_a_batch_of_noise_for_one_image_draws_its_covariance(make):
     torch.testing.assert_close(drawn[1, 0], likelihood(decoded, noise[1, 0]))
 
 
-def test_low_precision_of_networks_is_not_that_of_densities():
+def test_densities_keep_their_precision_under_autocast():
     """Under autocast the products of matrices stay in single precision."""
     for make in (
         SharedCovarianceGaussian,
@@ -144,7 +144,7 @@ def test_low_precision_of_networks_is_not_that_of_densities():
 
 
 def test_predicted_covariance_is_stable_for_any_output():
-    """Drawn images stay in bounds at real sizes, far from any output that was trained."""
+    """Drawn images stay in bounds at real sizes, for outputs far from those of a training."""
     likelihood = PredictedCovarianceGaussian((1, 28, 28), log_variance=0.0)
     for scale in (1.0, 30.0):
         decoded = torch.zeros(4, 14, 28, 28)
@@ -158,7 +158,7 @@ def test_predicted_covariance_is_stable_for_any_output():
 
 
 def test_long_factors_keep_the_noise():
-    """Factors hundreds of times as long as the pixels' own noise, some of them nearly collinear."""
+    """Factors are hundreds of times as long as the noise of pixels, some nearly collinear."""
     likelihood = PredictedLowRankGaussian((1, 28, 28), rank=3, log_variance=0.0)
     decoded = torch.zeros(2, 5, 28, 28)
     decoded[:, 2:] = 1000 * torch.randn(2, 1, 28, 28) + torch.randn(2, 3, 28, 28)
@@ -167,8 +167,8 @@ def test_long_factors_keep_the_noise():
     torch.testing.assert_close(likelihood.abduct(decoded, drawn.float()), noise, atol=2e-3, rtol=0)
 
 
-def test_what_is_no_number_gives_no_number():
-    """So that a training names the step and the quantity, whatever the likelihood."""
+def test_nan_passes():
+    """NaN passes, so that a training reports the step and the quantity."""
     for make in LIKELIHOODS.values():
         likelihood = make((1, 2, 3))
         decoded = torch.zeros(2, likelihood.outputs_per_channel, 2, 3)
@@ -181,13 +181,13 @@ def test_what_is_no_number_gives_no_number():
 @pytest.mark.parametrize(
     "make", [FixedVarianceGaussian, SharedVarianceGaussian, SharedCovarianceGaussian]
 )
-def test_shared_noise_starts_independent_and_as_large_as_asked(make):
+def test_shared_noise_starts_independent_with_the_given_variance(make):
     root = square_root(make(SHAPE, log_variance=-2.0), torch.zeros(SHAPE))
     torch.testing.assert_close(root, math.exp(-1) * torch.eye(SIZE))
 
 
 def test_shared_factors_start_short():
-    """Of length 1 or so: the noise is that of independent pixels in all directions but one each."""
+    """The length is about 1: noise is independent in all directions except one for each factor."""
     likelihood = SharedLowRankGaussian((1, 20, 20), rank=2, log_variance=-2.0)
     assert torch.equal(likelihood.log_scale, torch.full((1, 20, 20), -1.0))
     lengths = likelihood.factors(torch.zeros(1, 20, 20)).flatten(1).norm(dim=1)
@@ -203,7 +203,7 @@ def test_shared_factors_start_short():
         SharedLowRankGaussian,
     ],
 )
-def test_a_variance_that_is_no_number_is_named(make):
+def test_a_variance_that_is_nan_is_refused(make):
     with pytest.raises(ValueError, match=r"log_variance: expected a number .* but got nan"):
         make(SHAPE, log_variance=math.nan)
 
@@ -216,7 +216,7 @@ def test_predicted_variances_are_bounded(make):
     torch.testing.assert_close(log_scale, torch.full(SHAPE, -4.0))
 
 
-def test_bad_sizes_are_named():
+def test_invalid_sizes_are_refused():
     with pytest.raises(ValueError, match=r"at most 16,384 values .* got 36,864.*SharedLowRank"):
         SharedCovarianceGaussian((1, 192, 192))
     with pytest.raises(ValueError, match="radius: expected a whole number from 1 to 64, but got 0"):

@@ -1,4 +1,4 @@
-"""Laws of grey levels: probabilities, gradients, and levels that come back bit for bit."""
+"""Distributions of grey levels: probabilities, gradients, and exact recovery of levels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAKES = {
 
 
 def all_levels(make, decoded, levels=256):
-    """A likelihood over images of one pixel for each level, with the same law at each pixel."""
+    """A likelihood of images with one pixel for each level and one distribution for all pixels."""
     likelihood = make((1, 1, levels), levels)
     return likelihood, decoded[..., None, None].expand(*decoded.shape, 1, levels)
 
@@ -45,7 +45,7 @@ def test_probabilities_sum_to_one(double, make, levels):
 
 
 def test_probabilities_are_integrals_of_the_gaussian():
-    """Against scipy, with location ½ + a/2 of the range and scale L/2 at zero."""
+    """Compare with SciPy: location ½ + a/2 of the range, and scale L/2 at zero."""
     likelihood, decoded = all_levels(DiscretisedGaussian, torch.tensor([[0.4, 0.0]]))
     edges = torch.arange(257).double().numpy()
     cumulative = special.ndtr((edges - 256 * 0.7) / 128)
@@ -59,7 +59,7 @@ def test_probabilities_are_integrals_of_the_gaussian():
 
 
 def test_probabilities_are_integrals_of_the_mixture():
-    """Against scipy: weights by softmax, components spread over the range."""
+    """Compare with SciPy: weights by softmax, components spread over the range."""
     raw = torch.tensor([[0.5, -0.5, 0.0, 0.3, -1.0, 1.0]])
     likelihood, decoded = all_levels(partial(DiscretisedLogisticMixture, num_components=2), raw)
     scale = likelihood.log_scale(raw[0, 4:].double()).exp().numpy()
@@ -75,8 +75,8 @@ def test_probabilities_are_integrals_of_the_mixture():
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 4.0, 30.0, 1e4])
 @pytest.mark.parametrize("remainder", ["drawn", "edges"])
-def test_every_level_comes_back_bit_for_bit(make, scale, remainder):
-    """Single precision, all levels, thousands of laws from broad to degenerate."""
+def test_every_level_is_recovered_exactly(make, scale, remainder):
+    """Single precision, all levels, thousands of distributions from broad to degenerate."""
     likelihood, decoded = all_levels(make, scale * torch.randn(2000, outputs(make)))
     recorded = LEVELS.expand(2000, 1, 1, 256)
     if remainder == "drawn":
@@ -91,14 +91,14 @@ def test_every_level_comes_back_bit_for_bit(make, scale, remainder):
 
 
 @pytest.mark.parametrize("block", [1, 20, 70, 400])
-def test_blocks_of_images_and_lines_change_nothing(double, make, monkeypatch, block):
-    """Images are (6, 5) pixels: blocks of one line, some lines, one image, some images."""
+def test_results_do_not_depend_on_the_size_of_blocks(double, make, monkeypatch, block):
+    """Images are (6, 5) pixels: blocks of one row, some rows, one image, some images."""
     likelihood = make((1, 6, 5))
     decoded = torch.randn(2, 3, outputs(make), 6, 5)
     value = 256 * torch.rand(4, 1, 3, 1, 6, 5)  # broadcasts with the decoder's batch
     noise, gradient = _noise_and_gradient(likelihood, decoded, value)
     image = likelihood(decoded, noise)
-    monkeypatch.setitem(discretised._BLOCKS, "cpu", block)
+    monkeypatch.setattr(discretised, "_CPU_BLOCK", block)
     in_blocks, gradient_in_blocks = _noise_and_gradient(likelihood, decoded, value)
     assert noise.shape == (4, 2, 3, 1, 6, 5)
     torch.testing.assert_close(in_blocks, noise)
@@ -114,7 +114,7 @@ def _noise_and_gradient(likelihood, decoded, value):
 
 
 @pytest.mark.parametrize("levels", [2, 7, 1000, 4096])
-def test_images_of_any_number_of_levels_come_back(double, make, levels):
+def test_images_of_any_number_of_levels_are_recovered(double, make, levels):
     likelihood, decoded = all_levels(make, 3 * torch.randn(50, outputs(make)), levels)
     image = torch.arange(levels) + torch.rand(50, 1, 1, levels).clamp(1e-5, 1 - 1e-5)
     again = likelihood(decoded, likelihood.abduct(decoded, image))
@@ -148,7 +148,7 @@ def test_any_noise_gives_a_level(make):
 
 
 def test_noise_of_dequantised_levels_is_standard_normal(double, make):
-    """Levels drawn from P, uniform dequantisation: u is N(0, 1), whatever the parameters."""
+    """With levels drawn from P and uniform dequantisation, u is N(0, 1) for all parameters."""
     decoded = torch.randn(outputs(make), 1, 1).expand(-1, 1, 4000)
     likelihood = make((1, 1, 4000))
     image = likelihood(decoded, torch.randn(1, 1, 4000)).floor() + torch.rand(1, 1, 4000)
@@ -183,8 +183,8 @@ def test_values_outside_of_the_range_are_impossible(make):
     assert torch.equal(likelihood.log_prob(decoded, image), torch.full((2,), -torch.inf))
 
 
-def test_uniform_share_costs_what_is_said():
-    """A law that is certain of level 0: −log(1 − ε) nats where it is right, log(L/ε) elsewhere."""
+def test_cost_of_the_uniform_share():
+    """A distribution that is certain of level 0 costs −log(1 − ε) nats there, else log(L/ε)."""
     likelihood = DiscretisedGaussian((1, 1, 1))
     certain = torch.tensor([-50.0, -50.0]).view(2, 1, 1)
     right = likelihood.log_prob(certain, torch.full((1, 1, 1), 0.5))
@@ -202,6 +202,6 @@ def test_uniform_share_costs_what_is_said():
         ({"uniform_weight": 1.0}, "uniform_weight: expected a number of at least"),
     ],
 )
-def test_arguments_out_of_range_are_named(arguments, message):
+def test_arguments_out_of_range_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         DiscretisedLogisticMixture((1, 2, 2), **arguments)

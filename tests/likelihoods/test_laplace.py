@@ -1,4 +1,4 @@
-"""Laplace noise against the Laplace law, also where single precision would lose it."""
+"""Laplace noise against the Laplace distribution, also at the limits of single precision."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepscm_pl.likelihoods import LaplaceLikelihood
 
 
 def unit(size):
-    """A likelihood of scale 1 and location 0, and the output that says so."""
+    """A likelihood of scale 1 and location 0, with the corresponding output of the decoder."""
     return LaplaceLikelihood((1, 1, size), log_scale=0.0), torch.zeros(2, 1, size)
 
 
@@ -32,8 +32,8 @@ def test_quantiles_agree(double):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_noise_comes_back_from_far_tails_and_from_the_middle(dtype):
-    """Relative errors of a few units in the last place, where Φ rounds to 1 and around 0."""
+def test_noise_is_recovered_in_the_far_tails_and_in_the_middle(dtype):
+    """Relative errors are a few units in the last place where Φ rounds to 1, and around 0."""
     size = torch.logspace(-12, 4, 400, dtype=torch.float64).to(dtype)
     value = torch.cat([-size.flip(0), size]).view(1, 1, 800)
     likelihood, decoded = unit(800)

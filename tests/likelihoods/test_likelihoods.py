@@ -1,4 +1,4 @@
-"""Every likelihood is an invertible map of standard normal noise, with the density that follows."""
+"""Every likelihood is an invertible map of standard normal noise, with the resulting density."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from deepscm_pl.likelihoods import (
     SharedVarianceGaussian,
 )
 from deepscm_pl.mechanisms import ConditionalVAE, Context
-from deepscm_pl.mechanisms.vae import ImageDistribution
 
 from likelihoods_of_all_kinds import LIKELIHOODS
 
@@ -30,7 +29,7 @@ def likelihood(request):
 
 
 def decode(likelihood, *batch):
-    """A decoder's output of order 1."""
+    """Output of a decoder, of order 1."""
     return torch.randn(*batch, SHAPE[0] * likelihood.outputs_per_channel, *SHAPE[1:])
 
 
@@ -64,8 +63,8 @@ def test_noise_free_image_is_that_of_no_noise(likelihood):
     assert torch.equal(likelihood.noise_free(decoded), likelihood(decoded, zero))
 
 
-def test_gradients_of_all_maps_are_finite_also_far_out(likelihood):
-    """Through values and noise, too: guides and penalties may need them."""
+def test_gradients_of_all_maps_are_finite_also_in_the_tails(likelihood):
+    """Gradients of values and noise are needed by guides and penalties."""
     for scale in (1.0, 30.0):
         decoded = (scale * decode(likelihood, 3)).requires_grad_()
         noise = torch.randn(3, *SHAPE, requires_grad=True)
@@ -84,8 +83,7 @@ def test_temperature_scales_drawn_noise_only(likelihood, temperature):
     likelihood.temperature = temperature
     assert torch.equal(likelihood.log_prob(decoded, value), log_prob)
     assert torch.equal(likelihood.abduct(decoded, value), noise)
-    distribution = ImageDistribution(decoded, likelihood, likelihood.preprocessing(0.05), SHAPE)
-    drawn = distribution.preprocessing(distribution.rsample((500,)))
+    drawn = likelihood(decoded, likelihood.sample_noise((500, 4), decoded))
     spread = likelihood.abduct(decoded, drawn).detach().std()
     if temperature == 0:
         torch.testing.assert_close(drawn, drawn[:1].expand_as(drawn))
@@ -94,7 +92,7 @@ def test_temperature_scales_drawn_noise_only(likelihood, temperature):
 
 
 def test_temperature_of_a_mechanism():
-    """Pixel noise is halved or gone, the latent is not."""
+    """Pixel noise is halved or zero, the latent is unchanged."""
     vae = ConditionalVAE(Context(), (1, 8, 8), 2, likelihood=FixedVarianceGaussian)
     torch.manual_seed(1)
     before = vae.sample_noise((50,))
@@ -107,15 +105,17 @@ def test_temperature_of_a_mechanism():
         Context(), (1, 8, 8), 2, likelihood=partial(FixedVarianceGaussian, temperature=0.0)
     )
     assert torch.equal(cold.sample_noise((3,))["u"], torch.zeros(3, 1, 8, 8))
+    drawn = cold.image_distribution(torch.zeros(3, 2), {}).rsample((5,))
+    torch.testing.assert_close(drawn, drawn[:1].expand_as(drawn))
 
 
 @pytest.mark.parametrize("temperature", [-0.1, float("nan"), float("inf")])
-def test_a_temperature_out_of_range_is_named(temperature):
+def test_a_temperature_out_of_range_is_refused(temperature):
     with pytest.raises(ValueError, match=r"temperature: expected a number of at least 0"):
         FixedVarianceGaussian(SHAPE, temperature=temperature)
 
 
-def test_a_shape_that_is_no_image_is_named():
+def test_a_shape_that_is_no_image_is_refused():
     with pytest.raises(ValueError, match=r"shape: expected 3 .* give \(channels, height, width\)"):
         FixedVarianceGaussian((3, 3))
 
@@ -128,7 +128,7 @@ def test_log_variance_is_a_log_variance(make):
     torch.testing.assert_close(deviation, torch.full_like(deviation, 0.0820850))
 
 
-def test_predicted_variance_starts_as_asked_and_is_bounded():
+def test_predicted_variance_starts_at_the_given_value_and_is_bounded():
     likelihood = PredictedVarianceGaussian(
         (1, 1, 1), log_variance=-5.0, smallest_log_variance=-12.0
     )

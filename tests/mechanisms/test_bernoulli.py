@@ -24,7 +24,7 @@ def make(parents, hidden=()):
 
 @pytest.fixture(params=["none", "affine", "network"])
 def case(request, double):
-    """A mechanism away from its start, values and parents."""
+    """A mechanism with perturbed parameters, values and parents."""
 
     def fresh():
         return make(request.param != "none", (4,) if request.param == "network" else ())
@@ -51,7 +51,7 @@ def test_probabilities_of_both_values_sum_to_one(case):
 
 @pytest.mark.parametrize("logit", [-30.0, -3.0, 0.0, 0.7, 30.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_observed_value_always_comes_back(logit, dtype):
+def test_the_observed_value_is_always_recovered(logit, dtype):
     mechanism = make(False).to(dtype)
     mechanism.initial_logit.fill_(logit)
     for value in (torch.zeros(20_000, 1, dtype=dtype), torch.ones(20_000, 1, dtype=dtype)):
@@ -60,13 +60,13 @@ def test_the_observed_value_always_comes_back(logit, dtype):
         assert torch.equal(mechanism(noise, {}), value.expand(2, -1, -1))
 
 
-def test_noise_over_data_is_standard_normal_again(double):
+def test_noise_over_data_is_standard_normal(double):
     mechanism = make(False)
     mechanism.initial_logit.fill_(-0.8)
     value = mechanism(mechanism.sample_noise((20_000,)), {})
     noise = mechanism.abduct(value, {})["u"].squeeze(-1).detach()
     assert stats.kstest(noise.numpy(), "norm").pvalue > 0.01
-    # Given the value it is not: that is what the value says of the noise.
+    # Given the value the noise is not standard normal.
     assert stats.kstest(noise[value.squeeze(-1) == 1].numpy(), "norm").pvalue < 1e-9
 
 
@@ -78,8 +78,8 @@ def test_samples_have_the_probability(double):
     assert mechanism.log_prob(torch.ones(1, 1), {}).exp().item() == pytest.approx(0.75)
 
 
-def test_counterfactuals_are_monotone_and_of_the_exact_probability(double):
-    """Of those with x = 1 at p, the share p'/p keeps it at p' < p, and nobody with 0 gains it."""
+def test_counterfactuals_are_monotone_with_the_exact_probability(double):
+    """If p falls to p', the share p'/p of the rows with x = 1 keeps it, and no 0 becomes 1."""
     mechanism = make(True)
     mechanism.fit(torch.tensor([[0.0], [1.0]]), {"age": torch.tensor([[-1.0], [1.0]])})
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_fit_starts_from_the_share_and_refuses_a_constant():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_noise_at_the_threshold_is_on_the_side_of_its_value(dtype, monkeypatch):
-    """The draw nearest to the threshold, which rounding can carry across it."""
+    """The draw nearest to the threshold stays on its side despite rounding."""
     monkeypatch.setattr(torch, "rand", lambda *size, **kind: torch.ones(*size, **kind))
     for logit in torch.linspace(-4, 4, 41).tolist():
         mechanism = make(False).to(dtype)
@@ -118,8 +118,8 @@ def test_noise_at_the_threshold_is_on_the_side_of_its_value(dtype, monkeypatch):
         assert torch.equal(mechanism(mechanism.abduct(value, {}), {}), value)
 
 
-def test_the_value_comes_back_where_the_threshold_is_rounded_otherwise(monkeypatch):
-    """As on the rows of another batch; of so many draws some are nearer than rounding."""
+def test_the_value_is_recovered_if_the_threshold_is_rounded_differently(monkeypatch):
+    """Rounding may differ in another batch; some of these draws are within rounding."""
     mechanism = make(False)
     mechanism.initial_logit.fill_(0.7)
     value = torch.arange(2.0).repeat(1_000_000)[:, None]

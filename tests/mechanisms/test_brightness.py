@@ -1,4 +1,4 @@
-"""A parent that acts on an image by its brightness alone."""
+"""A parent that acts on an image through its brightness alone."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ def test_brightness_is_fitted_to_the_brightest_pixel(double):
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the most elements of a floating-point tensor that was made."""
+    """Records the size of the largest floating-point tensor that is created."""
 
-    elements = 0
+    numbers = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         if isinstance(made, torch.Tensor) and made.is_floating_point():
-            self.elements = max(self.elements, made.numel())
+            self.numbers = max(self.numbers, made.numel())
         return made
 
 
 def test_fitting_makes_no_copy_of_all_images():
-    """They may be a map of a file that is larger than the memory."""
+    """The images may be a memory-mapped file that is larger than the memory."""
     image, parents = data()
     parents = {name: each.float() for name, each in parents.items()}
     vae = make()
     with Largest() as largest:
         vae.fit(image.to(torch.uint8), parents)
-    assert 0 < largest.elements < image.numel()
+    assert 0 < largest.numbers < image.numel()
     expected = make()
     expected.fit(image.float(), parents)
     for name, buffer in expected.named_buffers():
@@ -146,34 +146,34 @@ def test_exposure_scales_the_image_and_follows_the_latent(double):
 
 
 def test_exposure_is_standardised_given_the_content(double):
-    """White that rises with the cause of the content, and spreads less where it is higher."""
+    """The bright level rises with the cause of the content, and its spread falls."""
     content = torch.randn(20_000, 1)
     noise = torch.randn_like(content)
-    white = 0.02 * content.clamp(-2, 2) + (0.03 - 0.01 * content.clamp(-2, 2)) * noise
+    level = 0.02 * content.clamp(-2, 2) + (0.03 - 0.01 * content.clamp(-2, 2)) * noise
     exposure = Exposure(latent=1, content=1)
-    exposure.fit(white, content)
-    found = exposure.standardise(white, content)
+    exposure.fit(level, content)
+    found = exposure.standardise(level, content)
     for inside in (content < -1, content.abs() < 1, content > 1):
         assert found[inside].mean().abs() < 0.15
         assert found[inside].std() == pytest.approx(1, abs=0.15)
-    # What it says of the content it has not seen is what it says at the edge of what it has.
+    # Outside of the range of the training it is constant.
     edge, far = (exposure(torch.zeros(1, 1), torch.full((1, 1), c)) for c in (2.5, 40.0))
     assert torch.equal(edge, far)
-    # The noise that standardises to h gives the white that it was.
+    # The latent with this h returns the level.
     with torch.no_grad():
         exposure.direct.weight.fill_(1.0)
     exact = 4 * (found / 4).atanh()
     common = exact.squeeze(-1).abs() < 3
     latent = 4 * (exact / 4)[common].atanh()
-    torch.testing.assert_close(exposure(latent, content[common]).log(), white[common])
-    # However strange an image, it does not explode.
+    torch.testing.assert_close(exposure(latent, content[common]).log(), level[common])
+    # It is bounded for any image.
     strange = exposure.standardise(torch.full((1, 1), 50.0), torch.zeros(1, 1))
     assert float(strange) == pytest.approx(4)
     assert exposure(torch.full((1, 1), 1e9), torch.zeros(1, 1)).log().abs() < 0.2
 
 
-def test_the_posterior_sees_the_brightest_pixel(double):
-    """To more digits than a network in low precision keeps of an image."""
+def test_the_posterior_depends_on_the_brightest_pixel(double):
+    """The posterior is more precise than a network in low precision."""
     mechanism = make()
     images, parents = data()
     mechanism.fit(images, parents)
@@ -183,8 +183,8 @@ def test_the_posterior_sees_the_brightest_pixel(double):
     assert (one - two).abs().amax(dim=-1).min() > 1e-5
 
 
-def test_the_latent_does_not_see_the_brightness(double):
-    """q(z | a·x, a) = q(z | x, 1), whatever the brightness a."""
+def test_the_latent_does_not_depend_on_the_brightness(double):
+    """q(z | a·x, a) = q(z | x, 1) for every brightness a."""
     mechanism = make()
     images, parents = data()
     mechanism.fit(images, parents)

@@ -23,7 +23,7 @@ def make(parents, hidden=()):
 
 @pytest.fixture(params=["none", "affine", "network"])
 def case(request, double):
-    """A mechanism away from its start, values and parents."""
+    """A mechanism with perturbed parameters, values and parents."""
 
     def fresh():
         return make(request.param != "none", (4,) if request.param == "network" else ())
@@ -60,7 +60,7 @@ def test_probabilities_of_all_classes_sum_to_one(case):
 @pytest.mark.parametrize(
     "logits", [(0, 0, 0), (30, 0, -30), (-60, 0, 3), (500, 0, 499), (800, 0, -800)]
 )
-def test_the_observed_value_always_comes_back(logits, dtype):
+def test_the_observed_value_is_always_recovered(logits, dtype):
     mechanism = Categorical(Context(), 3).to(dtype)
     mechanism.initial_logits.copy_(torch.tensor(logits))
     for k in range(3):
@@ -72,8 +72,8 @@ def test_the_observed_value_always_comes_back(logits, dtype):
 
 @pytest.mark.parametrize("first", [1e-9, 1.0, 50.0])
 @pytest.mark.parametrize("wait", [1e-12, 50.0])
-def test_times_that_rounding_makes_equal_are_told_apart(monkeypatch, first, wait):
-    """Others who come at once after the winner; and draws so late that their tail is tiny."""
+def test_times_that_rounding_makes_equal_are_separated(monkeypatch, first, wait):
+    """Arrivals just after the first one, and draws far in the tail."""
     value = torch.tensor([[0.0], [1.0], [2.0]])
     times = torch.full((3, 3), wait).double().fill_diagonal_(first)
     monkeypatch.setattr(torch.Tensor, "exponential_", lambda self: self.copy_(times))
@@ -83,20 +83,20 @@ def test_times_that_rounding_makes_equal_are_told_apart(monkeypatch, first, wait
     assert torch.equal(mechanism(noise, {}), value)
 
 
-def test_noise_over_data_is_standard_normal_again(double):
+def test_noise_over_data_is_standard_normal(double):
     mechanism = of_probabilities(0.1, 0.6, 0.3)
     value = mechanism(mechanism.sample_noise((20_000,)), {})
     noise = mechanism.abduct(value, {})["u"].detach()
     for k in range(3):
         assert stats.kstest(noise[:, k].numpy(), "norm").pvalue > 0.01
-        # Given the value it is not: that is what the value says of the noise.
+        # Given the value the noise is not standard normal.
         assert stats.kstest(noise[value[:, 0] == k, k].numpy(), "norm").pvalue < 1e-9
     correlations = torch.corrcoef(noise.T) - torch.eye(3)
     assert correlations.abs().max() < 0.03
 
 
 def test_abduction_is_the_posterior(double):
-    """Against those of many draws from the prior that give the value."""
+    """Compare with the draws from the prior that give the value."""
     mechanism = of_probabilities(0.15, 0.5, 0.35)
     prior = mechanism.sample_noise((60_000,))
     for k in range(3):
@@ -119,7 +119,7 @@ def graph(mechanism):
 
 
 def counterfactual(weights, before, after, value):
-    """The class at another age, for 50,000 rows that have ``value`` at the age before."""
+    """The class at another age, of 50,000 rows that have ``value`` at the first age."""
     mechanism = Categorical(Context({"age": Domain()}), 3)
     with torch.no_grad():
         mechanism.correction.layers[0].weight.copy_(torch.tensor(weights)[:, None])
@@ -132,18 +132,18 @@ def counterfactual(weights, before, after, value):
 
 
 def test_counterfactuals_are_stable(double):
-    """Where no class gains more, in proportion, than the observed one, it stays."""
+    """If no class gains more, in proportion, than the observed one, it stays."""
     answer, _ = counterfactual([1.0, 0.3, -0.5], before=0.0, after=0.7, value=0.0)
     assert (answer == 0).all()
     answer, _ = counterfactual([1.0, 0.3, -0.5], before=0.0, after=0.7, value=1.0)
-    assert set(answer.flatten().tolist()) == {0.0, 1.0}  # 2 gains less than 1, and never wins
+    assert set(answer.flatten().tolist()) == {0.0, 1.0}  # 2 gains less than 1, and is never first
 
 
-def test_counterfactuals_are_of_the_exact_probability(double):
-    """The share of those with x = 2 who keep it is that of the race among what was later."""
+def test_counterfactuals_have_the_exact_probability(double):
+    """The share of rows that keep x = 2 is that of the race between the later arrivals."""
     answer, (before, after) = counterfactual([1.0, 0.3, -0.5], 0.0, 0.7, value=2.0)
-    # x = 2 stays if, after its first arrival, all others' scaled times are later: with gains
-    # g_k = p'_k/p_k, the winner's time T ~ Exp(1) becomes T/g_2, and another's (T + W_k)/g_k.
+    # x = 2 stays if the scaled times of all others are later than its first arrival: with gains
+    # g_k = p'_k/p_k, the first time T ~ Exp(1) becomes T/g_2, and another one (T + W_k)/g_k.
     gains = after / before
     slack = gains[:2] / gains[2] - 1
     expected = 1 / (1 + (before[:2] * slack).sum())
@@ -159,7 +159,7 @@ def test_two_classes_have_the_probabilities_of_a_bernoulli(double):
 
 
 def test_two_classes_are_monotone_as_a_bernoulli_is(double):
-    """The same joint law of what three interventions would have given."""
+    """The joint distribution of the results of three interventions is the same."""
     shares = []
     for mechanism in (
         Categorical(Context({"age": Domain()}), 2),
@@ -186,15 +186,15 @@ def test_null_interventions_change_nothing(double):
     assert torch.equal(answer["site"], factual["site"].expand(50, -1, -1))
 
 
-def test_what_cannot_be_learned():
+def test_invalid_classes_are_refused():
     with pytest.raises(ValueError, match="categories: expected a whole number of at least 2"):
         Categorical(Context(), 1)
     with pytest.raises(ValueError, match=r"every class from 0 to 3 in .* 2, 3 does not occur"):
         make(False).fit(torch.tensor([[0.0], [1.0]]), {})
 
 
-def test_the_value_comes_back_where_probabilities_are_rounded_otherwise(monkeypatch):
-    """As on the rows of another batch; of so many draws some are nearer than rounding."""
+def test_the_value_is_recovered_if_probabilities_are_rounded_differently(monkeypatch):
+    """Rounding may differ in another batch; some of these draws are within rounding."""
     mechanism = of_probabilities(0.2, 0.5, 0.3, dtype=torch.float32)
     value = torch.arange(3.0).repeat(500_000)[:, None]
     noise = mechanism.abduct(value, {})

@@ -71,7 +71,7 @@ def test_images_are_encoded_once_and_decoded_in_chunks(scm, factual, monkeypatch
     assert decoded == [8, 8, 4] * 4  # to infer the noise, and for each intervention
 
 
-def test_gradients_are_of_all_at_once(scm, factual, monkeypatch):
+def test_gradients_are_computed_at_once(scm, factual, monkeypatch):
     monkeypatch.setattr(vae, "_DECODED_AT_A_TIME", 1)
     decoded = sizes_of_batches(scm["image"].decoder)
     answered(scm, factual, DO[0], gradients=True)

@@ -1,4 +1,4 @@
-"""What the law suite does not say of image flows: single precision, real images, the fit."""
+"""Image flows beyond the laws: single precision, real images, the fit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def real(real_data):
 
 
 def away_from_the_identity(flow, image, parents):
-    """Couplings that scale and shift as strongly as trained ones, and normalisation fitted."""
+    """Set couplings that act as strongly as trained ones, and fit the normalisation."""
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
             if "conditioner" in name:
@@ -85,8 +85,8 @@ def test_null_interventions_return_the_recorded_image(request, images):
     assert again.dtype == torch.float32
 
 
-def test_abduction_loses_nothing_that_recording_keeps():
-    """A flow whose activations are large drops digits of single precision, but no grey level."""
+def test_abduction_recovers_recorded_grey_levels():
+    """A flow with large activations loses digits of single precision, but no grey level."""
     flow = MultiscaleFlow(Context(), shape=(1, 8, 8), steps=(2,))
     recorded = torch.randint(0, 256, (200, 1, 8, 8))
     flow.fit(recorded, {})
@@ -123,7 +123,7 @@ def test_density_is_that_of_the_whole_jacobian(double):
         torch.testing.assert_close(found[k], base + torch.linalg.slogdet(jacobian).logabsdet)
 
 
-def test_fit_is_the_same_on_every_process_and_leaves_random_numbers_alone():
+def test_fit_is_the_same_on_every_process_and_draws_no_random_numbers():
     recorded = torch.randint(0, 256, (700, 1, 4, 4))
     states = []
     for seed in (1, 2):
@@ -153,8 +153,8 @@ def test_training_raises_the_density(synthetic):
     assert bounds[-1] > bounds[0] + 200
 
 
-def test_images_of_a_batch_are_drawn_apart():
-    """Each image of the distribution has noise of its own, in a batch as among samples."""
+def test_images_of_a_batch_are_drawn_independently():
+    """Each image has independent noise, in a batch and among samples."""
     flow = MultiscaleFlow(Context({"a": Domain()}), **TINY)
     parents = {"a": torch.zeros(3, 1)}
     flow.fit(torch.randint(0, 256, (3, 1, 4, 4)).float(), parents)
@@ -163,8 +163,8 @@ def test_images_of_a_batch_are_drawn_apart():
     assert bool((distances > 1).all())
 
 
-def test_all_of_a_flow_is_explicit():
-    """Its evidence is its density: there is no divergence of a latent."""
+def test_the_density_of_a_flow_is_explicit():
+    """The evidence is the density, without the divergence of a latent."""
     flow = MultiscaleFlow(Context(), **TINY)
     image = torch.randint(0, 256, (5, 1, 4, 4)).float()
     flow.fit(image, {})
@@ -187,7 +187,7 @@ def test_keeps_its_precision_under_autocast():
 
 
 def test_gradients_pass_through_abduction_and_prediction():
-    """In double precision the network's own parameters are still what is differentiated."""
+    """In double precision the parameters of the network still receive gradients."""
     flow = MultiscaleFlow(Context({"t": Domain()}), **TINY)
     recorded = torch.randint(0, 256, (5, 1, 4, 4))
     away_from_the_identity(flow, recorded, {"t": torch.randn(5, 1)})

@@ -111,7 +111,7 @@ def make_parents(which):
 
 
 def perturb(mechanism):
-    """Away from the initial identity, so that every parameter matters."""
+    """Perturb the initial identity, so that every parameter matters."""
     with torch.no_grad():
         for parameter in mechanism.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -138,14 +138,14 @@ def test_abduction_explains_the_value(case):
     laws.forward_explains_abduction(mechanism, value, parents)
 
 
-def test_noise_of_own_samples_is_recovered(case):
+def test_noise_of_samples_is_recovered(case):
     mechanism, _, _, parents = case
     laws.abduction_recovers_noise(mechanism, parents, SIZE)
 
 
-def test_rows_are_treated_alone(case):
+def test_rows_are_independent(case):
     mechanism, _, value, parents = case
-    laws.rows_are_alone(mechanism, value, parents)
+    laws.rows_are_independent(mechanism, value, parents)
 
 
 def test_gradients_reach_every_parameter(case):
@@ -173,8 +173,8 @@ def test_pyro_sites_agree(case):
     laws.pyro_sites_agree(mechanism, value, parents)
 
 
-def test_recorded_values_come_back_from_noise_drawn_for_each_particle(case):
-    """Every draw explains what was recorded; within a grey level, each has noise of its own."""
+def test_recorded_values_are_recovered_from_the_noise_of_each_particle(case):
+    """Every draw explains the recorded value, with different noise within a grey level."""
     mechanism, _, value, parents = case
     recorded = mechanism.quantise(value)
     noise = mechanism.abduct_recorded(recorded, parents, (4,))
@@ -237,7 +237,7 @@ def test_vae_encodes_once_for_all_particles(double):
 
 
 def test_the_posterior_of_an_image_unlike_any_other_is_finite(double):
-    """However wide the encoder says it is, draws from it and what follows are numbers."""
+    """Draws of a very wide posterior are finite."""
     mechanism = ConditionalVAE(Context(), **SMALL)
     with torch.no_grad():
         mechanism.posterior_head[2].bias[3:] = 1e4

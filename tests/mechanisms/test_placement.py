@@ -1,4 +1,4 @@
-"""Parents that place what is drawn, and parents that change only what lies inside."""
+"""Parents that place the drawing, and parents that change only its content."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def make(place=None, overlay=(), layer=None, **more):
 
 
 def warps(vae, **changes):
-    """Of one latent, under the parents as they are and with some of them changed."""
+    """Images of one latent, under given parents and with some of them changed."""
     torch.manual_seed(0)
     for weight in vae.decoder.parameters():
         torch.nn.init.normal_(weight, std=0.1)
@@ -48,12 +48,12 @@ def warps(vae, **changes):
         (None, {"ventricles": 2.0}, True),
     ],
 )
-def test_only_what_places_moves_the_warp(place, change, moves):
+def test_only_placing_parents_move_the_warp(place, change, moves):
     before, after = warps(make(place), **change)
     assert torch.equal(before, after) is not moves
 
 
-def test_what_does_not_place_still_draws():
+def test_other_parents_still_change_the_drawing():
     vae = make(["brain"])
     for weight in vae.decoder.parameters():
         torch.nn.init.normal_(weight, std=0.1)
@@ -64,7 +64,7 @@ def test_what_does_not_place_still_draws():
     assert (before - after).abs().max() > 1e-3
 
 
-def test_mistakes_are_named():
+def test_invalid_names_are_refused():
     with pytest.raises(ValueError, match=r"place: expected names of parents, sex, .* 'skull'"):
         make(["brain", "skull"])
     with pytest.raises(ValueError, match=r"overlay: brain is in place, too"):
@@ -73,13 +73,13 @@ def test_mistakes_are_named():
         make(overlay=["skull"])
 
 
-def test_names_need_a_condition_that_has_them():
+def test_names_need_a_condition_with_names():
     with pytest.raises(ValueError, match=r"place: expected names of parents, of which there are n"):
         TemplateDecoder(3, 3, (1, 16, 16), place=["brain"])
 
 
-def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
-    """A whole counterfactual, pixel noise included, which is abducted under one decoder output."""
+def test_overlay_parents_change_an_image_only_where_the_layer_is():
+    """A counterfactual with its pixel noise, which is abducted under one decoder output."""
     torch.manual_seed(0)
     vae = make(["brain"], ["ventricles"], LAYER)
     across = torch.linspace(-1, 1, 16)
@@ -100,8 +100,8 @@ def test_what_only_overlays_changes_an_image_only_where_the_layer_is():
 
 
 @pytest.mark.parametrize("overlay", [["ventricles"], ["sex", "ventricles"]])
-def test_the_brightness_does_not_follow_what_only_overlays(overlay):
-    """Nor anything else of an image, where the layer is invisible."""
+def test_the_brightness_does_not_depend_on_overlay_parents(overlay):
+    """Where the layer is invisible, the rest of the image does not follow either."""
     torch.manual_seed(0)
     likelihood = partial(DiscretisedLogisticMixture, num_components=2, brightness=["brain"])
     vae = make(overlay=overlay, layer=LAYER, likelihood=likelihood)

@@ -28,7 +28,7 @@ def test_encoder_and_decoder_fit_any_size(shape):
     assert decoder(features, given).shape == image.shape
 
 
-def test_sizes_are_those_of_the_authors():
+def test_sizes_are_those_of_the_paper():
     encoder, decoder = (
         ConvolutionalEncoder((1, 28, 28), 2),
         ConvolutionalDecoder(16, 2, (1, 28, 28)),
@@ -62,7 +62,7 @@ def test_residual_encoder_and_decoder_fit_any_size(shape, condition):
 
 
 def test_the_condition_reaches_every_scale_of_a_residual_decoder():
-    """Without its first layer, the decoder still depends on its condition, at every scale."""
+    """Without its first layer, the decoder still depends on its condition at every scale."""
     decoder = ResidualDecoder(3, 2, (1, 8, 8), hidden=4, channels=(4, 4), embedding=8)
     for parameter in decoder.head[0].parameters():
         torch.nn.init.zeros_(parameter)
@@ -79,7 +79,7 @@ def test_a_residual_block_is_near_the_identity_and_modulated_by_channel():
     assert change.norm() < features.norm()
     torch.nn.init.zeros_(block.modulation.affine.weight)
     block.modulation.affine.bias.data = torch.tensor([-1.0] * 4 + [0.0] * 4)
-    # h·(1 − 1) + 0 leaves the bias of the second convolution alone.
+    # h·(1 − 1) + 0 leaves only the bias of the second convolution.
     expected = features + block.second.bias[:, None, None]
     torch.testing.assert_close(block(features, torch.zeros(2, 2)), expected)
 
@@ -108,11 +108,11 @@ def test_pyramids_take_any_size(shape, upsample):
     assert encoder(image, condition).shape == (3, 5)
     drawn = decoder(torch.randn(3, 3), condition)
     assert drawn.shape == (3, *shape)
-    # What is said of an image does not depend on those beside it.
+    # The result for an image does not depend on the rest of the batch.
     torch.testing.assert_close(encoder(image[1:2], condition[1:2]), encoder(image, condition)[1:2])
 
 
-def test_bad_pyramids_are_refused():
+def test_invalid_pyramids_are_refused():
     with pytest.raises(ValueError, match=r"shape: expected .* or .*depth.* but got \(1, 8\)"):
         PyramidEncoder((1, 8), 0)
     with pytest.raises(ValueError, match="convolutions: expected a whole number from 1"):

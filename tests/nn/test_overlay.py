@@ -1,4 +1,4 @@
-"""A layer changes what lies below it, and nothing where it is not."""
+"""A layer changes the pixels that it covers, and no others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def disturbed(module):
 
 
 def disc(overlay):
-    """Makes the layer lie in the left half, and grow to the right with the first feature."""
+    """Place the layer in the left half, growing to the right with the first feature."""
     across = torch.linspace(-1, 1, overlay.slow_map.shape[-1])
     for parameter in overlay.decoder.parameters():
         torch.nn.init.zeros_(parameter)
@@ -33,7 +33,7 @@ def disc(overlay):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_nothing_changes_where_the_layer_is_not(shape):
+def test_pixels_without_the_layer_do_not_change(shape):
     overlay = disc(disturbed(Overlay(3, 2, shape, SMALL)))
     drawing, latent = torch.randn(1, *shape), torch.randn(1, 3)
     small, large = torch.tensor([[0.0, 0.3]]), torch.tensor([[1.0, 0.3]])
@@ -49,7 +49,7 @@ def test_nothing_changes_where_the_layer_is_not(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_where_it_is_opaque_there_is_its_colour(shape):
+def test_opaque_pixels_have_the_colour_of_the_layer(shape):
     overlay = Overlay(3, 2, shape, SMALL)
     with torch.no_grad():
         overlay.slow_map.fill_(5.0)
@@ -64,14 +64,14 @@ def test_where_it_is_opaque_there_is_its_colour(shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_everything_is_learned_from_the_start(shape):
+def test_every_parameter_has_a_gradient_at_first(shape):
     overlay = Overlay(3, 2, shape, SMALL)
     given = torch.randn(6, 3), torch.randn(6, 2)
     overlay(torch.randn(6, *shape), *given, given[1]).square().sum().backward()
     assert all((p.grad is not None and p.grad.abs().sum() > 0) for p in overlay.parameters())
 
 
-def test_what_is_invisible_can_come_to_be():
+def test_invisible_pixels_can_become_visible():
     overlay = Overlay(3, 2, (1, 6, 6), SMALL)
     with torch.no_grad():
         overlay.slow_map.fill_(-0.8)
@@ -110,7 +110,7 @@ def test_a_structure_that_grows_with_the_condition_is_found():
     assert opacity[:, :, [0, -1]].mean() < 0.01
 
 
-def test_opacities_are_precise_where_networks_run_in_low_precision():
+def test_opacities_are_precise_if_networks_run_in_low_precision():
     """A change of the condition by a hundredth is not lost."""
     overlay = disc(disturbed(Overlay(3, 2, (1, 16, 16), SMALL)))
     condition = torch.stack([torch.linspace(1.0, 1.02, 6), torch.zeros(6)], dim=1)
@@ -129,11 +129,11 @@ def decoder(overlay=()):
 
 
 def differ(first, second):
-    """Where two rows of a batch differ by more than the rounding of matrix products."""
+    """Whether pixels of two rows of a batch differ by more than the rounding of products."""
     return ~torch.isclose(first, second, rtol=1e-5, atol=1e-5)
 
 
-def test_the_opacity_alone_sees_what_overlays():
+def test_only_the_opacity_depends_on_overlay_features():
     whole = disturbed(decoder(["a"]))
     disturbed(disc(whole.overlay).decoder)
     latent, condition = torch.randn(1, 3), torch.zeros(3, 3)
@@ -147,7 +147,7 @@ def test_the_opacity_alone_sees_what_overlays():
     assert changed.any()
     assert not changed.all()
     assert differ(image[2], image[0]).all()
-    # Field and colour see the others only: they are as they are where those are.
+    # Field and colour depend on the other features only.
     with torch.no_grad():
         whole.overlay.slow_growth.zero_()
     same = whole(latents, condition)
@@ -155,11 +155,11 @@ def test_the_opacity_alone_sees_what_overlays():
     assert differ(same[2], same[0]).all()
 
 
-def test_names_alone_give_the_usual_layer():
+def test_names_without_a_layer_give_the_default_layer():
     named = Features({"a": 1, "b": 2})
     assert isinstance(TemplateDecoder(3, named, (2, 9, 12), SMALL, overlay=["b"]).overlay, Overlay)
     assert TemplateDecoder(3, named, (2, 9, 12), SMALL).overlay is None
 
 
-def test_who_sees_what_is_no_part_of_what_is_saved():
+def test_masks_are_not_saved():
     assert set(decoder(["b"]).state_dict()) == set(decoder().state_dict())

@@ -13,7 +13,7 @@ SMALL = partial(PyramidDecoder, channels=(8, 4))
 
 
 def placed(shape, warp):
-    """A decoder of a random template, nothing else, with one warp for every latent."""
+    """A decoder with only a random template, and one warp for every latent."""
     decoder = TemplateDecoder(3, 2, shape, SMALL, hidden=4)
     for parameter in decoder.decoder.parameters():
         torch.nn.init.zeros_(parameter)
@@ -25,15 +25,15 @@ def placed(shape, warp):
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 10), (1, 5, 6, 8)])
-def test_the_template_stays_where_it_is_at_first(shape):
+def test_the_template_is_not_moved_at_first(shape):
     size = len(shape) - 1
     decoder, image = placed(shape, torch.eye(size, size + 1))
     torch.testing.assert_close(image, decoder.template.expand(2, *shape), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("shape", [(2, 7, 10), (1, 5, 6, 8)])
-def test_a_shift_moves_the_template_by_whole_elements(shape):
-    """x ↦ x + 2k/W reads k elements further to the right: the template moves to the left."""
+def test_a_shift_moves_the_template_by_whole_pixels(shape):
+    """x ↦ x + 2k/W reads k pixels further to the right: the template moves to the left."""
     size = len(shape) - 1
     warp = torch.eye(size, size + 1)
     warp[0, -1] = 2 * 3 / shape[-1]  # the first coordinate is that of the last dimension
@@ -43,15 +43,15 @@ def test_a_shift_moves_the_template_by_whole_elements(shape):
     torch.testing.assert_close(image[0][..., 1:, :-3], expected, atol=1e-5, rtol=0)
 
 
-def test_a_warp_of_one_half_doubles_what_is_drawn():
+def test_a_warp_of_one_half_doubles_the_drawing():
     decoder, image = placed((1, 8, 8), torch.eye(2, 3) * 0.5)
-    # Element (4, 5) lies 0.5 and 1.5 from the middle at 3.5, so it shows what is at 3.75 and 4.25.
+    # Pixel (4, 5) is 0.5 and 1.5 from the middle at 3.5, so that it shows the value at 3.75, 4.25.
     expected = (decoder.template[0] * _between(3.75, 4.25)).sum()
     torch.testing.assert_close(image[0, 0, 4, 5], expected, atol=1e-5, rtol=0)
 
 
 def _between(row, column):
-    """Weights of linear interpolation at a place of an 8 × 8 image, in elements."""
+    """Weights of linear interpolation at a place of an 8 × 8 image, in pixels."""
     places = torch.arange(8.0)
     weights = [(1 - (places - place).abs()).clamp(min=0) for place in (row, column)]
     return weights[0][:, None] * weights[1][None, :]
@@ -75,7 +75,7 @@ def test_latent_and_condition_place_and_draw(shape):
 
 
 def test_a_place_under_the_condition_is_found_before_the_rest_is_drawn():
-    """A square whose size follows the condition: in 50 steps of 0.001 by its place alone."""
+    """A square whose size follows the condition: in 50 steps of 0.001 by its placement alone."""
     torch.manual_seed(0)
     decoder = TemplateDecoder(1, 1, (1, 16, 16), SMALL, hidden=4)
     optimiser = torch.optim.Adam(decoder.parameters(), lr=1e-3)
@@ -98,7 +98,7 @@ def test_a_place_under_the_condition_is_found_before_the_rest_is_drawn():
         assert 1.3 < ratio < 2.0  # e^0.4 is 1.49
 
 
-def test_images_are_placed_precisely_where_networks_run_in_low_precision():
+def test_images_are_placed_precisely_if_networks_run_in_low_precision():
     decoder = TemplateDecoder(3, 2, (1, 64, 64), SMALL, hidden=4)
     torch.nn.init.normal_(decoder.slow_template)
     given = torch.randn(2, 3), torch.randn(2, 2)
@@ -109,11 +109,11 @@ def test_images_are_placed_precisely_where_networks_run_in_low_precision():
 
 
 def test_sizes_are_checked():
-    with pytest.raises(ValueError, match="two or three sizes"):
+    with pytest.raises(ValueError, match=r"shape: expected .* or .*depth"):
         TemplateDecoder(3, 2, (1, 8))
 
 
-def test_features_that_do_not_place_leave_the_warp_as_it_is():
+def test_features_that_do_not_place_do_not_change_the_warp():
     named = Features({"a": 1, "b": 1, "c": 1})
     decoder = TemplateDecoder(3, named, (2, 7, 10), SMALL, place=["a", "c"])
     torch.nn.init.normal_(decoder.slope)
@@ -124,7 +124,7 @@ def test_features_that_do_not_place_leave_the_warp_as_it_is():
     torch.testing.assert_close(second, factual)
     for other in (first, third):
         assert (other - factual).abs().max() > 0.1
-    # What is drawn still follows all of the condition.
+    # The drawing still follows the whole condition.
     torch.nn.init.normal_(decoder.decoder.get_parameter(_last_weight(decoder.decoder)))
     drawn = decoder(latent.expand(4, 3), condition)
     assert (drawn[2] - drawn[0]).abs().max() > 1e-2
@@ -134,7 +134,7 @@ def _last_weight(network):
     return [name for name, weight in network.named_parameters() if weight.dim() > 1][-1]
 
 
-def test_what_places_is_no_part_of_what_is_saved():
+def test_masks_are_not_saved():
     named = Features({"a": 1, "b": 1})
     placed = TemplateDecoder(3, named, (1, 7, 10), SMALL, place=["b"])
     assert set(placed.state_dict()) == set(TemplateDecoder(3, 2, (1, 7, 10), SMALL).state_dict())

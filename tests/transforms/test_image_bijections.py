@@ -12,7 +12,7 @@ from deepscm_pl.transforms import (
     ActivationNormalisation,
     AffineCoupling,
     ChannelMixing,
-    Composition,
+    ComposedBijection,
     MultiscaleBijection,
     normalise_activations,
 )
@@ -23,8 +23,8 @@ CASES = {
     "normalisation": lambda: ActivationNormalisation(4),
     "mixing": lambda: ChannelMixing(4),
     "coupling": lambda: AffineCoupling(4, 3, CONDITIONER),
-    "composition": lambda: Composition([ChannelMixing(4), AffineCoupling(4, 3, CONDITIONER)]),
-    "empty": lambda: Composition([]),
+    "composition": lambda: ComposedBijection([ChannelMixing(4), AffineCoupling(4, 3, CONDITIONER)]),
+    "empty": lambda: ComposedBijection([]),
     "one scale": lambda: MultiscaleBijection((4, 2, 2), (2,), 3, CONDITIONER),
     "two scales": lambda: MultiscaleBijection((1, 4, 4), (2, 2), 3, CONDITIONER),
     "three scales": lambda: MultiscaleBijection((1, 8, 8), (1, 1, 2), 3, CONDITIONER),
@@ -34,7 +34,7 @@ SHAPES = {"two scales": (1, 4, 4), "three scales": (1, 8, 8)}
 
 @pytest.fixture(params=CASES)
 def case(request, double):
-    """A bijection away from its initial values, with three images and their contexts."""
+    """A bijection with perturbed parameters, three images and their contexts."""
     bijection = CASES[request.param]()
     with torch.no_grad():
         for parameter in bijection.parameters():
@@ -51,7 +51,7 @@ def test_inverts(case):
 
 
 def test_log_determinant_is_that_of_the_whole_jacobian(case):
-    """Of each image alone, with all its channels and pixels."""
+    """The Jacobian is that of one image, with all its channels and pixels."""
     bijection, image, context = case
     found = bijection(image, context).log_determinant
     assert found.shape == (3,)
@@ -65,12 +65,12 @@ def test_log_determinant_is_that_of_the_whole_jacobian(case):
         torch.testing.assert_close(found[k], expected, atol=1e-9, rtol=1e-9)
 
 
-def test_images_are_mapped_alone(case):
+def test_images_are_mapped_independently(case):
     bijection, image, context = case
     together = bijection(image, context)
-    alone = bijection(image[1:2], context[1:2])
-    torch.testing.assert_close(alone.value, together.value[1:2])
-    torch.testing.assert_close(alone.log_determinant, together.log_determinant[1:2])
+    single = bijection(image[1:2], context[1:2])
+    torch.testing.assert_close(single.value, together.value[1:2])
+    torch.testing.assert_close(single.log_determinant, together.log_determinant[1:2])
 
 
 def test_context_matters_and_stays_with_its_image(double):
@@ -88,7 +88,7 @@ def test_context_matters_and_stays_with_its_image(double):
 
 
 def test_normalisation_is_fitted_once_layer_by_layer():
-    """After the fit every normalisation returns mean 0 and variance 1 for the images it saw."""
+    """After the fit every normalisation returns mean 0 and variance 1 for the same images."""
     bijection = MultiscaleBijection((1, 8, 8), (2, 2), 0, CONDITIONER)
     with torch.no_grad():
         for parameter in bijection.parameters():
@@ -110,7 +110,7 @@ def test_normalisation_is_fitted_once_layer_by_layer():
     assert all(torch.equal(value, state[name]) for name, value in bijection.state_dict().items())
 
 
-def test_normalisation_only_shifts_what_does_not_vary():
+def test_normalisation_only_shifts_constant_channels():
     layer = ActivationNormalisation(1)
     layer.fit(torch.full((5, 1, 2, 2), 7.1))
     value = layer(torch.full((5, 1, 2, 2), 7.1), torch.empty(5, 0)).value
@@ -126,7 +126,7 @@ def test_couplings_start_as_the_identity_and_stay_bounded():
     torch.testing.assert_close(log_determinant, torch.full((3,), 0.5 * 2 * 25))
 
 
-def test_noise_lies_where_its_pixels_were():
+def test_noise_is_at_the_place_of_its_pixels():
     """An untrained flow without mixing is the identity, place by place, at all scales."""
     bijection = MultiscaleBijection((1, 8, 8), (1, 1), 0, CONDITIONER)
     for module in bijection.modules():

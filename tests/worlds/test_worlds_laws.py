@@ -32,7 +32,7 @@ def case(request, double):
 def test_a_known_mechanism_obeys_the_laws(case):
     mechanism, fresh, value, parents = case
     laws.forward_explains_abduction(mechanism, value, parents)
-    laws.rows_are_alone(mechanism, value, parents)
+    laws.rows_are_independent(mechanism, value, parents)
     laws.saves_and_loads(mechanism, fresh(), value, parents)
     laws.particles_broadcast(mechanism, value, parents)
     laws.pyro_sites_agree(mechanism, value, parents)
