@@ -18,6 +18,7 @@ import torch
 from devices import add_device_option, usage
 from figures import Figures, add_promise_option
 from measuring import compare, make_model, random_batch, repeat
+from pytorch_lightning.trainer.states import RunningStage, TrainerFn, TrainerState
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -133,7 +134,8 @@ class StandInTrainer:
 
     def __init__(self) -> None:
         self.global_step = self.current_epoch = self.global_rank = 0
-        self.should_stop = False
+        self.should_stop = self.predicting = False
+        self.state = TrainerState(fn=TrainerFn.FITTING, stage=RunningStage.TRAINING)
         self.callbacks: list[object] = []
         self.precision_plugin = SimpleNamespace(scaler=None)
         progress = SimpleNamespace(is_last_batch=False)

@@ -16,6 +16,7 @@ from deepscm_pl.checks import class_factory, whole_number
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
 from deepscm_pl.model_memory import require_buildable
+from deepscm_pl.training_distribution import TrainingDistribution
 from deepscm_pl.variables import Do, Intervention, Noise, Variable, Variables
 
 __all__ = [
@@ -108,6 +109,9 @@ class StructuralCausalModel(nn.Module):
         for name in self.graph:
             self.mechanisms[name] = self._make(name, mechanisms[name])
         self.register_buffer("fitted", torch.tensor(False))
+        self.training_distribution = TrainingDistribution(
+            {name: self[name].domain for name in self.scalar_variables}
+        )
         self._described: dict[str, Variable] = {}
 
     def _make(self, name: str, mechanism: MechanismFactory | Mechanism) -> Mechanism:
@@ -192,6 +196,7 @@ class StructuralCausalModel(nn.Module):
         """A model that shares mechanisms, mode and descriptions with this one."""
         made = StructuralCausalModel(graph, mechanisms)
         made.fitted = self.fitted.clone()
+        made.training_distribution = self.training_distribution
         made._described = self._described
         # Not train(), which would change the mode of the shared mechanisms.
         made.training = self.training
@@ -209,6 +214,7 @@ class StructuralCausalModel(nn.Module):
                 self[name].fit(variables[name], self._parents(name, variables))
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
+        self.training_distribution.fit(variables)
         self.fitted.fill_(True)
 
     def check(self, variables: Variables) -> None:

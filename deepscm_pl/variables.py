@@ -57,6 +57,7 @@ class Domain:
         upper: Largest possible value.
         open: Whether the bounds themselves are excluded.
         whole: Whether only whole numbers are possible, such as grey levels.
+        step: The values are multiples of it; None for none.
         categories: Number of classes of a categorical variable, whose values are 0, 1, ...
 
     Example:
@@ -73,6 +74,7 @@ class Domain:
     open: bool = False
     whole: bool = False
     categories: int | None = None
+    step: float | None = None
 
     @property
     def features(self) -> int:
@@ -123,6 +125,10 @@ class Domain:
         inside = value.abs() != math.inf
         if self.whole:
             inside = inside & (value == value.floor())
+        if self.step is not None:
+            steps = value / self.step
+            # Multiples of 0.1 have no exact binary representation.
+            inside = inside & ((steps - steps.round()).abs() <= 1e-3)
         if self.open:
             return inside & (value > self.lower) & (value < self.upper)
         return inside & (value >= self.lower) & (value <= self.upper)
@@ -133,6 +139,8 @@ class Domain:
         left = "(" if self.open or self.lower == -math.inf else "["
         right = ")" if self.open or self.upper == math.inf else "]"
         kind = "whole numbers" if self.whole else "values"
+        if self.step is not None:
+            kind = f"multiples of {self.step:g}"
         return f"{kind} in {left}{self.lower:g}, {self.upper:g}{right}"
 
 

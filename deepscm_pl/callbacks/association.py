@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -192,7 +191,7 @@ class AssociationReport(pl.Callback):
                 model,
                 self.num_importance_samples,
                 seed=self.seed,
-                progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
+                progress=trainer.progress_bar_callback is not None,
             ).quantities
 
     def _model_on_data(

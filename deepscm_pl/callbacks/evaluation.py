@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,7 +136,7 @@ class EvaluationReport(pl.Callback):
                 model,
                 self.settings,
                 self.classifier,
-                progress=trainer.progress_bar_callback is not None and sys.stderr.isatty(),
+                progress=trainer.progress_bar_callback is not None,
                 cache_dir=self.cache_dir,
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]

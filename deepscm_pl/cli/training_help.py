@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 
-from deepscm_pl.cli.configurations import Configuration
 from deepscm_pl.cli.parser import FriendlyArgumentParser, fail
 from deepscm_pl.cli.words import split_configurations
 
@@ -46,6 +45,8 @@ def check_training_words(words: Sequence[str]) -> None:
         FileNotFoundError: If a configuration does not exist.
         ValueError: If there are no options, or a configuration is not valid YAML.
     """
+    from deepscm_pl.cli.configurations import Configuration
+
     if len(words) == 1:
         raise ValueError(
             "give --config FILE.yaml, or an experiment such as --config digits/full, or "

@@ -87,7 +87,9 @@ def stream_rows(
     if workers > 1:
         require_memory("workers", _WORKER * workers, "start fewer")
     with (
-        tqdm(total=total, unit="image", desc=description, disable=not progress) as bar,
+        tqdm(
+            total=total, unit="image", desc=description, disable=None if progress else True
+        ) as bar,
         closing(_results(function, chunks, workers)) as results,
     ):
         for rows in results:

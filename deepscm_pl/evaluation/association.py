@@ -89,9 +89,13 @@ def evaluate_importance_weighted_bound(
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
         torch.inference_mode(),
-        tqdm(total=len(model), unit="image", desc=f"K = {num_samples}", disable=not progress)
-        as bar,
-    ):  # fmt: skip
+        tqdm(
+            total=len(model),
+            unit="image",
+            desc=f"K = {num_samples}",
+            disable=None if progress else True,
+        ) as bar,
+    ):
         torch.manual_seed(seed)
         for _, values in model.batches(0, len(model), batch_size):
             found = scm.importance_weighted_bound(values, num_samples)

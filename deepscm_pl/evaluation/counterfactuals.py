@@ -153,7 +153,9 @@ def evaluate_counterfactuals(
         for k, question in enumerate(questions)
     ]
     parts = ((num_particles, 0, detail_rows), (1, detail_rows, len(model)))
-    with tqdm(total=len(model), unit="image", desc="counterfactuals", disable=not progress) as bar:
+    with tqdm(
+        total=len(model), unit="image", desc="counterfactuals", disable=None if progress else True
+    ) as bar:
         for part, (particles, start, stop) in enumerate(parts):
             for first, factual in model.batches(start, stop, batch_size):
                 answers = answer(model.scm, factual, questions, particles)

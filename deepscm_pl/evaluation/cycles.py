@@ -39,7 +39,9 @@ def evaluate_composition(
     Returns:
         The error in grey levels by number of repetitions; empty if no row is possible throughout.
     """
-    with tqdm(total=rows, unit="image", desc="composition", disable=not progress) as bar:
+    with tqdm(
+        total=rows, unit="image", desc="composition", disable=None if progress else True
+    ) as bar:
         metric = Composition(repetitions)
         return _repeated_errors(model, metric, _null, rows, batch_size, bar.update)
 
@@ -61,7 +63,9 @@ def evaluate_reversibility(
         For each intervention the error in grey levels by number of cycles; empty without rows.
     """
     total = rows * len(questions)
-    with tqdm(total=total, unit="image", desc="reversibility", disable=not progress) as bar:
+    with tqdm(
+        total=total, unit="image", desc="reversibility", disable=None if progress else True
+    ) as bar:
         return [
             _repeated_errors(
                 model,

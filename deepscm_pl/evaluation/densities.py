@@ -201,7 +201,9 @@ def evaluate_densities(
     worlds = [] if world is None else [_world(world, size, generator) for _ in range(2)]
     return [
         _compare(model, each, sampler, worlds)
-        for each in tqdm(queries, unit="density", desc="densities", disable=not progress)
+        for each in tqdm(
+            queries, unit="density", desc="densities", disable=None if progress else True
+        )
     ]
 
 

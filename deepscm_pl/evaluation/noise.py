@@ -79,7 +79,9 @@ def _collect(
     """Noise ``(rows, *event)`` of some variables, by variable and part."""
     collected: dict[tuple[str, str], list[Tensor]] = {}
     scm = model.scm
-    with tqdm(total=rows, unit="image", desc="noise", disable=not progress or not names) as bar:
+    with tqdm(
+        total=rows, unit="image", desc="noise", disable=None if progress and names else True
+    ) as bar:
         for _, factual in model.batches(0, rows if names else 0, batch_size):
             for name in names:
                 parents = {parent: factual[parent] for parent in scm.graph.parents[name]}

@@ -8,6 +8,12 @@ if TYPE_CHECKING:
     from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence, Mechanism
     from deepscm_pl.mechanisms.brightness import Brightness
     from deepscm_pl.mechanisms.categorical import Bernoulli, Categorical
+    from deepscm_pl.mechanisms.discrete import (
+        CellMechanism,
+        Ordinal,
+        SteppedFlow,
+        ZeroInflatedFlow,
+    )
     from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
@@ -20,6 +26,7 @@ __all__ = [
     "Bernoulli",
     "Brightness",
     "Categorical",
+    "CellMechanism",
     "ConditionalVAE",
     "Constant",
     "Context",
@@ -34,7 +41,10 @@ __all__ = [
     "Mechanism",
     "Modified",
     "MultiscaleFlow",
+    "Ordinal",
     "SplineFlow",
+    "SteppedFlow",
+    "ZeroInflatedFlow",
 ]
 
 __getattr__ = first_use(__name__)

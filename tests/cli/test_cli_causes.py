@@ -24,7 +24,7 @@ def test_a_death_is_named_whatever_was_interrupted(monkeypatch, capsys, cause, e
         except RuntimeError as error:
             raise ValueError("a logger could not write") from error
 
-    monkeypatch.setattr(sys.modules["deepscm_pl.cli.main"], "_answer", interrupted)
+    monkeypatch.setattr(sys.modules["deepscm_pl.cli.main"], "_run_command", interrupted)
     assert program(["fit", "--config", "x.yaml"]) == 1
     printed = capsys.readouterr().err
     assert expected in printed

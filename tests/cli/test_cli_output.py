@@ -200,3 +200,12 @@ def test_own_deprecations_and_other_warnings_are_shown():
                 warnings.warn_explicit("old", DeprecationWarning, "a.py", 1, module)
     assert len(caught) == 1
     assert os.path.basename(caught[0].filename) == "a.py"
+
+
+def test_progress_of_data_and_evaluation_is_silent_in_a_file(tmp_path, capfd):
+    words = ["data", "brain", "--size", "10", "--shape", "32", "32", "--workers", "1"]
+    assert main([*words, "--out", str(tmp_path / "heads")]) == 0
+    printed = capfd.readouterr()
+    assert "\r" not in printed.err
+    assert "%|" not in printed.err
+    assert "written:" in printed.out

@@ -231,8 +231,9 @@ def test_the_program_names_the_worlds_it_knows(
     mnist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--mnist", str(mnist), "--out", str(tmp_path / "out"), "--world", "colour"]
-    assert main(["data", "morphomnist", *words]) != 0
-    assert "one of thickness-intensity, " in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "morphomnist", *words])
+    assert "choose from 'thickness-intensity', " in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

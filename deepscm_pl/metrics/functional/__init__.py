@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
+    from deepscm_pl.metrics.functional.conformal import (
+        conformal_factor as conformal_factor,
+        rows_needed as rows_needed,
+    )
     from deepscm_pl.metrics.functional.coverage import (
         RankInterval as RankInterval,
         rank_interval as rank_interval,

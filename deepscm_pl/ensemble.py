@@ -1,0 +1,186 @@
+"""Several models of one graph that answer together, and how far they disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepscm_pl.graph import CausalGraph
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Do, Variable, Variables
+
+__all__ = ["Ensemble", "Spread", "stacking_weights"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation of the particles of an ensemble, and its two parts.
+
+    total² = within² + between² (the law of total variance).
+
+    Attributes:
+        total: Over all particles, ``(*batch, *event)``, as the two others.
+        within: Of the noise that single members leave open.
+        between: Of the means of the members: disagreement about the mechanisms.
+    """
+
+    total: Tensor
+    within: Tensor
+    between: Tensor
+
+
+class Ensemble:
+    """A mixture of causal models: each particle of an answer comes from one member.
+
+    Particles of a single model share its error; members that were trained from other seeds make
+    that error visible (Lakshminarayanan et al. 2017, arXiv:1612.01474).
+
+    Args:
+        members: Models of the same graph, with the same variables.
+        weights: Of the members, positive; equal if left out. See :func:`stacking_weights`.
+
+    Raises:
+        ValueError: If there is no member, graphs or variables differ, or the weights do not fit.
+
+    Example:
+        >>> from deepscm_pl.mechanisms import AffineFlow
+        >>> make = lambda: StructuralCausalModel("a -> b", {"a": AffineFlow, "b": AffineFlow})
+        >>> ensemble = Ensemble([make(), make(), make()])
+        >>> ensemble.share(7)
+        [3, 2, 2]
+        >>> factual = {"a": torch.zeros(5, 1), "b": torch.ones(5, 1)}
+        >>> ensemble.counterfactual(factual, {"a": 1.0}, num_particles=7)["b"].shape
+        torch.Size([7, 5, 1])
+    """
+
+    def __init__(
+        self, members: Sequence[StructuralCausalModel], weights: Sequence[float] | None = None
+    ) -> None:
+        if not members:
+            raise ValueError("members: expected at least one model, but got none.")
+        for number, member in enumerate(members[1:], 2):
+            _check_same(members[0], member, number)
+        self.members = tuple(members)
+        found = [1.0] * len(members) if weights is None else [float(each) for each in weights]
+        if len(found) != len(members) or min(found) < 0 or not 0 < sum(found) < float("inf"):
+            raise ValueError(
+                f"weights: expected {len(members)} numbers of at least 0, one for each member and "
+                f"not all 0, but got {list(weights or ())}."
+            )
+        self.weights = tuple(each / sum(found) for each in found)
+
+    @property
+    def graph(self) -> CausalGraph:
+        """The causal graph of every member."""
+        return self.members[0].graph
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The variables of every member."""
+        return self.members[0].variables
+
+    def share(self, count: int) -> list[int]:
+        """How many of ``count`` particles each member gives: as the weights, by largest remainder.
+
+        With fewer particles than members, those of the largest weights answer.
+        """
+        exact = [weight * count for weight in self.weights]
+        whole = [int(each) for each in exact]
+        order = sorted(range(len(exact)), key=lambda k: (whole[k] - exact[k], k))
+        for k in order[: count - sum(whole)]:
+            whole[k] += 1
+        return whole
+
+    def member_of(self, count: int) -> Tensor:
+        """For each of ``count`` particles the number of its member, ``(count,)``."""
+        return torch.repeat_interleave(torch.tensor(self.share(count)))
+
+    def sample(self, size: int) -> dict[str, Tensor]:
+        """Draw ``size`` observations, ``(size, *event)`` for each variable."""
+        return self._joined([member.sample(n) for member, n in self._shared(size)])
+
+    def intervene(self, do: Do | Sequence[Do], size: int) -> dict[str, Tensor]:
+        """Draw ``size`` observations under do(...), as the method of a single model does."""
+        dim = 0 if isinstance(do, Mapping) else 1
+        return self._joined([member.intervene(do, n) for member, n in self._shared(size)], dim)
+
+    def counterfactual(
+        self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
+    ) -> dict[str, Tensor]:
+        """Answer as a single model does, with particles of all members in their order.
+
+        Variables that are no descendants of what is intervened on keep their factual values.
+        """
+        shared = self._shared(num_particles)
+        return self._joined([member.counterfactual(factual, do, n) for member, n in shared])
+
+    def spread(self, values: Tensor) -> Spread:
+        """The standard deviation of particles, by its causes.
+
+        Args:
+            values: Of one variable, ``(P, *batch, *event)``, in the order of :meth:`member_of`.
+        """
+        parts = values.double().split([n for _, n in self._shared(len(values))])
+        total = values.double().var(dim=0, correction=0)
+        within = torch.stack([len(part) * part.var(dim=0, correction=0) for part in parts])
+        within = within.sum(dim=0) / len(values)
+        between = (total - within).clamp(min=0)
+        return Spread(*(each.sqrt().to(values) for each in (total, within, between)))
+
+    def _shared(self, count: int) -> list[tuple[StructuralCausalModel, int]]:
+        """The members that give any of ``count`` particles, and how many."""
+        pairs = zip(self.members, self.share(count), strict=True)
+        return [(member, n) for member, n in pairs if n]
+
+    @staticmethod
+    def _joined(answers: Sequence[Variables], dim: int = 0) -> dict[str, Tensor]:
+        return {name: torch.cat([each[name] for each in answers], dim) for name in answers[0]}
+
+
+def stacking_weights(log_probs: Tensor, steps: int = 1000) -> list[float]:
+    """Weights of the mixture of models under which held-out rows are most probable.
+
+    argmax_w Σ_n log Σ_m w_m p_m(x_n) over the simplex, by expectation maximisation: stacking of
+    predictive densities (Yao et al. 2018, arXiv:1704.02030). Bounds stand in for log p where a
+    model has no exact one.
+
+    Args:
+        log_probs: log p_m(x_n) in nats, ``(M, N)``, of rows that no model was trained on.
+        steps: Iterations.
+
+    Raises:
+        ValueError: If there are no rows, or a number is not finite.
+
+    Example:
+        >>> stacking_weights(torch.tensor([[-1.0, -1.0], [-9.0, -9.0]]))
+        [1.0, 0.0]
+    """
+    if log_probs.dim() != 2 or 0 in log_probs.shape or not bool(log_probs.isfinite().all()):
+        raise ValueError(
+            "log_probs: expected finite numbers (members, rows), but got "
+            f"{tuple(log_probs.shape)}; evaluate every member on the same rows."
+        )
+    exact = log_probs.double()
+    weights = exact.new_full((len(exact),), 1 / len(exact)).log()
+    for _ in range(steps):
+        weights = (weights[:, None] + exact).log_softmax(dim=0).logsumexp(dim=1)
+        weights = weights - weights.logsumexp(dim=0)
+    return [round(each, 12) for each in weights.exp().tolist()]
+
+
+def _check_same(first: StructuralCausalModel, other: StructuralCausalModel, number: int) -> None:
+    if str(first.graph) != str(other.graph):
+        raise ValueError(
+            f"members: expected models of one graph, but the first has {first.graph}, and number "
+            f"{number} has {other.graph}."
+        )
+    for name, variable in first.variables.items():
+        if variable != other.variables[name]:
+            raise ValueError(
+                f"members: expected models of the same variables, but {name} of number {number} "
+                f"differs from that of the first: {other.variables[name]} and {variable}; train "
+                "all members on the same data."
+            )

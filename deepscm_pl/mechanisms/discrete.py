@@ -1,0 +1,402 @@
+"""Attributes with atoms: whole numbers and steps, ordered classes, and values that are often zero.
+
+A value x of such a variable does not determine its noise but a cell of it, a < u ≤ b: the noise is
+inferred as a draw of N(0, 1) truncated to the cell, which is its exact posterior.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import pyro
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from deepscm_pl.checks import class_factory, real_number, shown, whole_number
+from deepscm_pl.mechanisms.base import Context, Evidence, Mechanism
+from deepscm_pl.mechanisms.flow import Flow, SplineFlow
+from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.transforms import Positive
+from deepscm_pl.variables import Domain, Noise, Variables
+
+__all__ = ["CellMechanism", "Ordinal", "SteppedFlow", "ZeroInflatedFlow"]
+
+_MARGIN = 64
+"""How many units in the last place inferred noise stays away from the ends of its cell."""
+
+_TINY = 1e-300
+
+
+class _Exact(TorchDistribution):
+    """p(x | pa) of a mechanism with an exact log-probability, for Pyro."""
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, mechanism: Mechanism, parents: Variables, batch: torch.Size) -> None:
+        self.mechanism, self.parents = mechanism, parents
+        super().__init__(batch, torch.Size(mechanism.domain.shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.real, 1)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> _Exact:
+        return _Exact(self.mechanism, self.parents, torch.Size(batch_shape))
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        noise = self.mechanism.sample_noise((*sample_shape, *self.batch_shape))
+        return self.mechanism(noise, self.parents)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.mechanism.log_prob(value, self.parents).expand(value.shape[:-1])
+
+
+class _WithAtoms(Mechanism):
+    """What mechanisms of variables with atoms have in common: an exact log-probability."""
+
+    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
+        """The exact log-probability."""
+        log_prob = self.log_prob(value, parents)
+        return Evidence(log_prob, torch.zeros_like(log_prob))
+
+    def model(self, name: str, parents: Variables) -> Tensor:
+        """The site ``name``."""
+        batch = torch.broadcast_shapes(
+            *(d.batch_shape(parents[n]) for n, d in self.context.domains.items())
+        )
+        value: Tensor = pyro.sample(name, _Exact(self, parents, batch))
+        return value
+
+
+class CellMechanism(_WithAtoms):
+    """x := the value whose cell (a(x; pa), b(x; pa)) holds u, u ~ N(0, 1).
+
+    P(x | pa) = Φ(b) − Φ(a). The coupling is monotone: with fixed parents, x does not fall with u.
+    """
+
+    @abstractmethod
+    def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
+        """a and b in double precision, ``(*batch, 1)``; −∞ and ∞ at the ends of the domain."""
+
+    @property
+    @abstractmethod
+    def _like(self) -> Tensor:
+        """A tensor of the type and on the device of the noise."""
+
+    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
+        """u ~ N(0, 1), ``(*shape, 1)``."""
+        return {"u": self._like.new_empty(*shape, 1).normal_()}
+
+    def abduct(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """Draws of u ~ N(0, 1) truncated to the cell of x."""
+        low, high = self.cell(value, parents)
+        shape = (*sample_shape, *torch.broadcast_shapes(value.shape, low.shape))
+        return {"u": _truncated_normal(low, high, shape).to(self._like)}
+
+    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
+        """log P(x | pa) in nats, ``(*batch,)``."""
+        low, high = self.cell(value, parents)
+        return _log_mass(low, high).to(self._like).squeeze(-1)
+
+
+class SteppedFlow(CellMechanism):
+    """x := s·⌊T(u; pa)/s⌋: a flow whose values are recorded in steps of size s.
+
+    Counts are a flow of positive numbers (``constraint: Positive``: 0, 1, 2, ...), scores from 1 to
+    5 a flow between 1 and 6 (``Interval(1, 6)``). P(x | pa) = Φ(T⁻¹(x + s)) − Φ(T⁻¹(x)).
+
+    Null interventions are exact where the values spread over less than about 10⁴ steps; use the
+    flow itself beyond.
+
+    Args:
+        context: What the flow sees of its parents.
+        flow: Factory of the flow of continuous values, which belong to the cells [x, x + s).
+        step: s.
+
+    Raises:
+        ValueError: If the step is not positive, a bound of the flow is no multiple of it, or the
+            flow is none.
+
+    Example:
+        >>> from deepscm_pl.mechanisms import AffineFlow
+        >>> count = SteppedFlow(Context(), partial(AffineFlow, constraint=Positive))
+        >>> count({"u": torch.tensor([[-2.0], [0.0], [1.5]])}, {}).flatten().tolist()
+        [0.0, 1.0, 4.0]
+        >>> count.log_prob(torch.tensor([[0.0]]), {}).exp()  # u below 0
+        tensor([0.5000], grad_fn=<ExpBackward0>)
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        flow: Callable[[Context], Flow] = SplineFlow,
+        step: float = 1.0,
+    ) -> None:
+        super().__init__(context)
+        made = class_factory("flow", flow)(context)
+        if not isinstance(made, Flow):
+            raise ValueError(f"flow: expected a Flow, but got {shown(made)}.")
+        self.flow, self.step = made, float(real_number("step", step, above=0))
+        for name, bound in (("lower", made.domain.lower), ("upper", made.domain.upper)):
+            if math.isfinite(bound) and abs(bound / step - round(bound / step)) > 1e-9:
+                raise ValueError(
+                    f"flow: expected a {name} bound that is a multiple of the step {step:g}, but "
+                    f"got {bound:g}; a score from 1 to 5 has the bounds 1 and 6."
+                )
+
+    @property
+    def domain(self) -> Domain:
+        """Multiples of the step within the bounds of the flow."""
+        inner = self.flow.domain
+        is_whole = self.step == 1
+        step = None if is_whole else self.step
+        return Domain((1,), inner.lower, inner.upper - self.step, whole=is_whole, step=step)
+
+    @property
+    def _like(self) -> Tensor:
+        return self.flow.constraint.location
+
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """x, in double precision up to the recorded step."""
+        exact = self.flow({"u": noise["u"].double()}, parents)
+        low, high = self.domain.lower, self.domain.upper
+        return (self.step * (exact / self.step).floor()).clamp(low, high).to(noise["u"])
+
+    def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
+        """T⁻¹(x) and T⁻¹(x + s)."""
+        inner = self.flow.domain
+        # Exact multiples: a recorded 0.3 is not the double 0.3.
+        low = self.step * (value.double() / self.step).round()
+        high = low + self.step
+        ends = low <= inner.lower, high >= inner.upper
+        middle = (low + high) / 2
+        a, b = (
+            self.flow.abduct(torch.where(end, middle, edge), parents)["u"].double()
+            for edge, end in zip((low, high), ends, strict=True)
+        )
+        return a.masked_fill(ends[0], -math.inf), b.masked_fill(ends[1], math.inf)
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Fit the flow to the middles of the recorded cells."""
+        super().fit(value, parents)
+        self.flow.fit(value + self.step / 2, parents)
+
+
+class Ordinal(CellMechanism):
+    """x := the number of thresholds t_1(pa) < … < t_{K−1}(pa) below u, u ~ N(0, 1).
+
+    Ordered classes, such as grades of a disease. t_k(pa) = (τ_k − η(pa))/exp(ς(pa)), an ordered
+    probit model with unequal spread (McKelvey and Zavoina 1975): η and ς are functions of the
+    parents, τ_k start at the shares of the classes in the training split. Unlike
+    :class:`~deepscm_pl.mechanisms.Categorical`, the coupling is monotone: if the parents raise η,
+    no counterfactual class is lower than the factual one.
+
+    Args:
+        context: What the mechanism sees of its parents.
+        categories: K, at least two.
+        hidden: Widths of the hidden layers of the network for η and ς; empty for affine functions.
+
+    Example:
+        >>> grade = Ordinal(Context(), categories=3)
+        >>> grade.fit(torch.tensor([[0.0], [1.0], [2.0], [2.0]]), {})
+        >>> grade.log_prob(torch.tensor([[0.0], [2.0]]), {}).exp()
+        tensor([0.2500, 0.5000], grad_fn=<ExpBackward0>)
+    """
+
+    initial_thresholds: Tensor
+
+    def __init__(self, context: Context, categories: int, hidden: Sequence[int] = ()) -> None:
+        super().__init__(context)
+        self.categories = whole_number("categories", categories, least=2)
+        self.parameters_of = ParameterNetwork(context.features, 2, hidden)
+        self.log_gaps = nn.Parameter(torch.zeros(categories - 2))
+        self.register_buffer("initial_thresholds", torch.arange(categories - 1.0))
+
+    @property
+    def domain(self) -> Domain:
+        """The classes 0, …, K − 1."""
+        return Domain(categories=self.categories)
+
+    @property
+    def _like(self) -> Tensor:
+        return self.initial_thresholds
+
+    def thresholds(self, parents: Variables) -> Tensor:
+        """t_1(pa), …, t_{K−1}(pa), ``(*batch, K − 1)``, in ascending order."""
+        location, log_scale = self.parameters_of(self.context(parents)).chunk(2, dim=-1)
+        gaps = self.initial_thresholds.diff() * self.log_gaps.exp()
+        first = self.initial_thresholds[:1]
+        start = torch.cat([first, first + gaps.cumsum(0)])
+        return (start - location) * (-log_scale).exp()
+
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """x."""
+        below = noise["u"] > self.thresholds(parents)
+        return below.sum(-1, keepdim=True).to(noise["u"])
+
+    def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
+        """The thresholds around the class."""
+        inner = self.thresholds(parents).double()
+        end = inner.new_full((*inner.shape[:-1], 1), math.inf)
+        edges = torch.cat([-end, inner, end], dim=-1)
+        batch = torch.broadcast_shapes(value.shape[:-1], edges.shape[:-1])
+        edges = edges.expand(*batch, edges.shape[-1])
+        place = value.long().expand(*batch, 1)
+        return edges.gather(-1, place), edges.gather(-1, place + 1)
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Fit the context, and start from the shares of the classes in the training split.
+
+        Raises:
+            ValueError: If a class does not occur.
+        """
+        super().fit(value, parents)
+        counts = torch.bincount(value.flatten().long(), minlength=self.categories).double()
+        absent = [str(k) for k in range(self.categories) if counts[k] == 0]
+        if absent:
+            raise ValueError(
+                f"expected every class from 0 to {self.categories - 1} in the training split, but "
+                f"{', '.join(absent)} does not occur; number the classes in their order from 0 on, "
+                "and give categories their number."
+            )
+        self.initial_thresholds.copy_(torch.special.ndtri((counts / counts.sum()).cumsum(0)[:-1]))
+
+
+class ZeroInflatedFlow(_WithAtoms):
+    """x := 0 where u_1 ≤ t(pa), and else T(u_2; pa) > 0; u_1, u_2 ~ N(0, 1).
+
+    For values that are often exactly zero, such as lesion volumes or doses: whether there is any,
+    and how much (a hurdle model, Cragg 1971). p(x | pa) is Φ(t) at zero, a probability, and
+    (1 − Φ(t))·p_T(x | pa) elsewhere, a density. The amount behind an observed zero is unknown: u_2
+    is then drawn from its prior.
+
+    Args:
+        context: What the mechanism sees of its parents.
+        flow: Factory of T, a flow of positive numbers; None for a spline.
+        hidden: Widths of the hidden layers of the network for t; empty for an affine function.
+
+    Example:
+        >>> dose = ZeroInflatedFlow(Context())
+        >>> dose.fit(torch.tensor([[0.0], [0.0], [1.0], [2.0]]), {})
+        >>> dose.log_prob(torch.tensor([[0.0]]), {}).exp()
+        tensor([0.5000], grad_fn=<ExpBackward0>)
+    """
+
+    initial_threshold: Tensor
+
+    def __init__(
+        self,
+        context: Context,
+        flow: Callable[[Context], Flow] | None = None,
+        hidden: Sequence[int] = (),
+    ) -> None:
+        super().__init__(context)
+        given = partial(SplineFlow, constraint=Positive) if flow is None else flow
+        made = class_factory("flow", given)(context)
+        if not isinstance(made, Flow) or made.domain.lower != 0:
+            raise ValueError(
+                f"flow: expected a flow of positive numbers, but got {shown(made)}; give its "
+                "constraint, such as Positive."
+            )
+        self.flow = made
+        self.threshold = ParameterNetwork(context.features, 1, hidden)
+        self.register_buffer("initial_threshold", torch.zeros(1))
+
+    @property
+    def domain(self) -> Domain:
+        """Zero, and the positive numbers of the flow."""
+        return Domain(lower=0.0, upper=self.flow.domain.upper)
+
+    def _threshold_at(self, parents: Variables) -> Tensor:
+        return self.initial_threshold + self.threshold(self.context(parents))
+
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """x."""
+        any_, amount = noise["u"].split(1, dim=-1)
+        value = self.flow({"u": amount}, parents)
+        # A positive number that underflows is not the atom.
+        value = value.clamp(min=torch.finfo(value.dtype).tiny)
+        return torch.where(any_ > self._threshold_at(parents), value, torch.zeros_like(value))
+
+    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
+        """u ~ N(0, I), ``(*shape, 2)``."""
+        return {"u": self.initial_threshold.new_empty(*shape, 2).normal_()}
+
+    def abduct(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
+    ) -> dict[str, Tensor]:
+        """u_1 beyond t as observed; u_2 exactly where x > 0, and from its prior where x = 0."""
+        threshold = self._threshold_at(parents).double()
+        zero = value == 0
+        end = threshold.new_tensor(math.inf)
+        low, high = torch.where(zero, -end, threshold), torch.where(zero, threshold, end)
+        shape = (*sample_shape, *torch.broadcast_shapes(value.shape, threshold.shape))
+        any_ = _truncated_normal(low, high, shape).to(self.initial_threshold)
+        exact = self.flow.abduct(torch.where(zero, torch.ones_like(value), value), parents)["u"]
+        amount = torch.where(zero, torch.randn(shape).to(exact), exact)
+        return {"u": torch.cat([any_, amount.to(any_)], dim=-1)}
+
+    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
+        """log Φ(t) at zero, log(1 − Φ(t)) + log p_T(x | pa) elsewhere, in nats, ``(*batch,)``."""
+        threshold = self._threshold_at(parents).squeeze(-1)
+        zero = value.squeeze(-1) == 0
+        safe = torch.where(value == 0, torch.ones_like(value), value)
+        some = torch.special.log_ndtr(-threshold) + self.flow.log_prob(safe, parents)
+        return torch.where(zero, torch.special.log_ndtr(threshold), some)
+
+    def fit(self, value: Tensor, parents: Variables) -> None:
+        """Fit the flow to the positive values, and start from the share of zeros.
+
+        Raises:
+            ValueError: If no value is zero, or fewer than two differ otherwise.
+        """
+        some = (value > 0).flatten()
+        if bool(some.all()) or not bool(some.any()):
+            raise ValueError(
+                f"expected zeros and positive numbers in the training split, but "
+                f"{'none is zero' if bool(some.all()) else 'all are zero'}; use a flow, or leave "
+                "the variable out of the graph."
+            )
+        self.flow.fit(value[some], {name: each[some] for name, each in parents.items()})
+        super().fit(value, parents)  # the context, of all rows
+        self.initial_threshold.copy_(torch.special.ndtri((~some).double().mean()))
+
+
+def _log_mass(low: Tensor, high: Tensor) -> Tensor:
+    """log(Φ(high) − Φ(low)) of finite relative error in both tails; low < high."""
+    # Both in the lower tail, where Φ keeps its relative accuracy.
+    flip = low + high > 0
+    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    open_ = low == -math.inf
+    below = torch.special.log_ndtr(low.masked_fill(open_, -1.0))
+    above = torch.special.log_ndtr(high)
+    share = (below - above).clamp(max=-1e-15).masked_fill(open_, -math.inf)
+    return above + torch.log(-torch.expm1(share))
+
+
+def _truncated_normal(low: Tensor, high: Tensor, shape: Sequence[int]) -> Tensor:
+    """Draws ``shape`` of N(0, 1) between ``low`` and ``high``, away from both by a margin."""
+    flip = low + high > 0
+    a, b = torch.where(flip, -high, low), torch.where(flip, -low, high)
+    start, end = torch.special.ndtr(a), torch.special.ndtr(b)
+    rank = torch.rand(tuple(shape), dtype=torch.float64, device=low.device)
+    noise = torch.special.ndtri((start + rank * (end - start)).clamp(min=_TINY))
+    noise = torch.where(flip, -noise, noise)
+    return _away_from_ends(noise, low, high)
+
+
+def _away_from_ends(noise: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Noise in the cell by more than rounding of the noise, and of the cell in another batch."""
+    unit = _MARGIN * torch.finfo(torch.float32).eps
+    width = (high - low).nan_to_num(posinf=math.inf)
+    margin_low = torch.minimum(unit * (1 + low.abs()).nan_to_num(posinf=0.0), width / 4)
+    margin_high = torch.minimum(unit * (1 + high.abs()).nan_to_num(posinf=0.0), width / 4)
+    return noise.maximum(low + margin_low).minimum(high - margin_high)

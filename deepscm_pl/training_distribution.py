@@ -1,0 +1,95 @@
+"""The distribution of the training split that a model keeps: quantiles, not rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from deepscm_pl.variables import Domain, Variables
+
+__all__ = ["TrainingDistribution"]
+
+_SCORES = torch.linspace(-4, 4, 81, dtype=torch.float64)
+
+
+class TrainingDistribution(nn.Module):
+    """Quantiles of the scalar variables of the training split, and the number of its rows.
+
+    Single rows are not kept. For each variable, the quantiles lie at Φ(−4), Φ(−3.9), …, Φ(4).
+
+    Args:
+        domains: For each scalar variable, where it lives.
+    """
+
+    rows: Tensor
+
+    def __init__(self, domains: Mapping[str, Domain]) -> None:
+        super().__init__()
+        self.domains = dict(domains)
+        self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
+        for name in self.domains:
+            self.register_buffer(f"{name}_quantiles", torch.zeros_like(_SCORES))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the model has kept a training distribution; older checkpoints have none."""
+        return bool(self.rows > 0)
+
+    def fit(self, variables: Variables) -> None:
+        """Take the quantiles of the training split, ``(N, 1)`` for each variable."""
+        places = torch.special.ndtr(_SCORES)
+        for name in self.domains:
+            column = variables[name].double().flatten()
+            ordered = column.sort().values
+            # The mid-rank of a value is its place; torch.quantile refuses more than 2²⁴ values.
+            position = places.to(column) * len(column) - 0.5
+            position = position.clamp(0, len(column) - 1)
+            below = position.floor().long()
+            above = (below + 1).clamp(max=len(column) - 1)
+            share = position - below
+            found = ordered[below] + share * (ordered[above] - ordered[below])
+            self.get_buffer(f"{name}_quantiles").copy_(found)
+            self.rows.fill_(len(column))
+
+    def limits(self, name: str) -> tuple[float, float]:
+        """The smallest and the largest value of the training split, at most N·Φ(−4) rows aside."""
+        quantiles = self.get_buffer(f"{name}_quantiles")
+        return float(quantiles[0]), float(quantiles[-1])
+
+    def scores(self, name: str, value: Tensor) -> Tensor:
+        """Φ⁻¹ of the quantile of values, ``(*batch,)``; classes stay as they are.
+
+        Beyond the training data, scores grow by 1 for each standard deviation of the middle 80 %.
+        """
+        flat = value.double().squeeze(-1)
+        if self.domains[name].categories is not None:
+            return flat
+        quantiles = self.get_buffer(f"{name}_quantiles")
+        grid = _SCORES.to(quantiles.device)
+        first = int((quantiles <= quantiles[0]).sum()) - 1
+        last = int((quantiles < quantiles[-1]).sum())
+        middle = quantiles[[27, 53]].diff() / (grid[53] - grid[27])
+        unit = middle if float(middle) > 0 else (quantiles[-1] - quantiles[0]).clamp(min=1e-300)
+        found = 0.5 * sum(_interpolated(flat, quantiles, grid, right) for right in (True, False))
+        low, high = quantiles[0], quantiles[-1]
+        found = torch.where(flat < low, grid[first] - (low - flat) / unit, found)
+        return torch.where(flat > high, grid[last] + (flat - high) / unit, found)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
+        """Load; a model of an earlier version has kept nothing, and still loads."""
+        if f"{prefix}rows" not in state_dict:
+            for name, buffer in self.named_buffers():
+                state_dict[prefix + name] = torch.zeros_like(buffer)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _interpolated(value: Tensor, quantiles: Tensor, grid: Tensor, right: bool) -> Tensor:
+    place = torch.searchsorted(quantiles, value.contiguous(), right=right)
+    place = place.clamp(1, len(quantiles) - 1)
+    low, high = quantiles[place - 1], quantiles[place]
+    share = ((value - low) / (high - low)).nan_to_num(nan=0.5).clamp(0, 1)
+    return grid[place - 1] + share * (grid[place] - grid[place - 1])

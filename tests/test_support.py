@@ -1,0 +1,159 @@
+"""Verdicts on how far questions are from the training data, where the truth is known."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from deepscm_pl.mechanisms import AffineFlow, Categorical
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.support import LEVELS, SupportJudge, Thresholds
+from deepscm_pl.training_distribution import TrainingDistribution
+from deepscm_pl.transforms import Positive
+from deepscm_pl.variables import Domain
+
+ROWS = 4000
+
+
+def fitted(scm, variables, steps=200):
+    """Trained by maximum likelihood."""
+    scm.fit(variables)
+    optimiser = torch.optim.Adam(scm.parameters(), 0.03)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (-scm.log_prob(variables).mean()).backward()
+        optimiser.step()
+    return scm.eval()
+
+
+@pytest.fixture(scope="module")
+def correlated():
+    """a, b of correlation 0.95, c of both."""
+    torch.manual_seed(0)
+    a = torch.randn(ROWS, 1)
+    b = 0.95 * a + (1 - 0.95**2) ** 0.5 * torch.randn(ROWS, 1)
+    c = a + b + 0.1 * torch.randn(ROWS, 1)
+    values = {"a": a, "b": b, "c": c}
+    scm = StructuralCausalModel("a -> b; a, b -> c", dict.fromkeys("abc", AffineFlow))
+    return fitted(scm, values), values
+
+
+def judge(scm, do, factual):
+    answer = {name: each[0] for name, each in scm.counterfactual(factual, do).items()}
+    return SupportJudge(scm).judge(answer, do)
+
+
+def levels(overlap):
+    return [LEVELS[k] for k in overlap.level.flatten()]
+
+
+def test_ends_of_the_data_and_combinations_are_told_apart(correlated):
+    scm, values = correlated
+    factual = {name: each[:1] * 0 for name, each in values.items()}
+    assert levels(judge(scm, {"a": 0.5}, factual)) == ["supported"]
+    assert levels(judge(scm, {"a": 40.0}, factual)) == ["extrapolated"]
+    # Both values occur, but never together.
+    found = judge(scm, {"a": 2.0, "b": -2.0}, factual)
+    assert levels(found) == ["extrapolated"]
+    assert float(found.quantiles["a"]) > 0.99
+    assert float(judge(scm, {"a": 2.0, "b": 2.0}, factual).rows) > 10
+
+
+def test_effective_rows_are_those_of_the_density(correlated):
+    """In one dimension, N·p(x)·h·√(2π) for a small bandwidth h."""
+    scm, values = correlated
+    factual = {name: each[:1] * 0 for name, each in values.items()}
+    bandwidth = ROWS ** (-1 / 5)
+    for value in (0.0, 1.0, 2.0):
+        scores = torch.tensor(value).double()
+        variance = 1 + bandwidth**2
+        expected = ROWS * bandwidth * (-0.5 * scores**2 / variance).exp() / variance**0.5
+        restricted = scm.restrict(["b"])
+        few = {name: factual[name] for name in ("a", "b")}
+        found = SupportJudge(restricted).judge(
+            {n: e[0] for n, e in restricted.counterfactual(few, {"a": value}).items()}, ["a"]
+        )
+        assert float(found.rows) == pytest.approx(float(expected), rel=0.15)
+
+
+def test_rows_near_data_are_supported_and_none_are_refused(correlated):
+    scm, values = correlated
+    overlap = judge(scm, {"a": lambda a: a}, {n: e[:500] for n, e in values.items()})
+    assert overlap.count("supported") > 470
+    assert overlap.count("extrapolated") <= 5
+    quantiles = overlap.quantiles["a"]
+    assert bool(((quantiles >= 0) & (quantiles <= 1)).all())
+
+
+def test_error_against_the_truth_rises_with_the_verdict():
+    """The truth is a parabola, and the model a line."""
+    torch.manual_seed(0)
+    a = torch.randn(ROWS, 1)
+    b = a**2 + 0.1 * torch.randn(ROWS, 1)
+    scm = StructuralCausalModel("a -> b", {"a": AffineFlow, "b": partial(AffineFlow, hidden=(32,))})
+    fitted(scm, {"a": a, "b": b}, steps=600)
+    factual = {"a": a[:300], "b": b[:300]}
+    places = torch.linspace(-7, 7, 29)[:, None, None]
+    answer = {n: e[0] for n, e in scm.counterfactual(factual, {"a": places}).items()}
+    truth = factual["b"] - factual["a"] ** 2 + places**2
+    error = (answer["b"] - truth).abs().squeeze(-1)
+    found = SupportJudge(scm).judge(answer, ["a"])
+    means = [float(error[found.level == k].mean()) for k in range(3)]
+    assert means[0] < 0.3 * means[2]
+    assert means[0] < means[1] < means[2]
+
+
+def test_leaves_are_supported_whatever_they_are_set_to(correlated):
+    scm, values = correlated
+    factual = {name: each[:3] for name, each in values.items()}
+    assert levels(judge(scm, {"c": 1e6}, factual)) == ["supported"] * 3
+
+
+def test_classes_are_counted_by_equality():
+    torch.manual_seed(0)
+    site = torch.cat([torch.zeros(3000, 1), torch.ones(990, 1), torch.full((10, 1), 2.0)])
+    size = torch.exp(0.1 * torch.randn(4000, 1))
+    mechanisms = {
+        "site": partial(Categorical, categories=3),
+        "size": partial(AffineFlow, constraint=Positive),
+    }
+    scm = StructuralCausalModel("site -> size", mechanisms)
+    scm.fit({"site": site, "size": size})
+    factual = {"site": torch.zeros(1, 1), "size": torch.ones(1, 1)}
+    rows = [float(judge(scm, {"site": float(k)}, factual).rows) for k in range(3)]
+    assert rows == pytest.approx([3000, 990, 10], rel=0.5)
+    assert rows[0] > rows[1] > rows[2]
+
+
+def test_skewed_and_tied_values_have_normal_scores():
+    torch.manual_seed(0)
+    kept = TrainingDistribution({"x": Domain(), "k": Domain()})
+    x = torch.randn(20_000, 1).exp()
+    k = torch.poisson(torch.full((20_000, 1), 1.5))
+    kept.fit({"x": x, "k": k})
+    scores = kept.scores("x", x)
+    assert float(scores.mean()) == pytest.approx(0, abs=0.01)
+    assert float(scores.std()) == pytest.approx(1, abs=0.02)
+    assert bool((kept.scores("k", torch.arange(6.0)[:, None]).diff() > 0).all())
+    beyond = kept.scores("x", torch.tensor([[-5.0], [500.0], [1000.0]]))
+    assert float(beyond[0]) < -4
+    assert 4 < float(beyond[1]) < float(beyond[2])
+
+
+def test_saved_and_older_models_load(correlated):
+    scm, _ = correlated
+    fresh = StructuralCausalModel("a -> b; a, b -> c", dict.fromkeys("abc", AffineFlow))
+    fresh.load_state_dict(scm.state_dict())
+    assert int(fresh.training_distribution.rows) == ROWS
+    older = {k: v for k, v in scm.state_dict().items() if "training_distribution" not in k}
+    fresh = StructuralCausalModel("a -> b; a, b -> c", dict.fromkeys("abc", AffineFlow))
+    fresh.load_state_dict(older)
+    with pytest.raises(ValueError, match="kept no training distribution"):
+        SupportJudge(fresh)
+
+
+def test_thresholds_are_checked():
+    with pytest.raises(ValueError, match="edge: expected"):
+        Thresholds(extrapolated=2, edge=1)
