@@ -51,6 +51,11 @@ if TYPE_CHECKING:
         generate_brain as generate_brain,
         generate_morphomnist as generate_morphomnist,
     )
+    from deepscm_pl.ensemble import (
+        Ensemble as Ensemble,
+        Spread as Spread,
+        stacking_weights as stacking_weights,
+    )
     from deepscm_pl.graph import CausalGraph as CausalGraph
     from deepscm_pl.interventions import format_do as format_do, parse_do as parse_do
     from deepscm_pl.likelihoods import (
@@ -75,6 +80,7 @@ if TYPE_CHECKING:
         Bernoulli as Bernoulli,
         Brightness as Brightness,
         Categorical as Categorical,
+        CellMechanism as CellMechanism,
         ConditionalVAE as ConditionalVAE,
         Constant as Constant,
         Context as Context,
@@ -85,7 +91,10 @@ if TYPE_CHECKING:
         Mechanism as Mechanism,
         Modified as Modified,
         MultiscaleFlow as MultiscaleFlow,
+        Ordinal as Ordinal,
         SplineFlow as SplineFlow,
+        SteppedFlow as SteppedFlow,
+        ZeroInflatedFlow as ZeroInflatedFlow,
     )
     from deepscm_pl.nn import (
         ConvolutionalConditioner as ConvolutionalConditioner,
@@ -104,6 +113,11 @@ if TYPE_CHECKING:
     from deepscm_pl.scm import (
         StructuralCausalModel as StructuralCausalModel,
         summarise as summarise,
+    )
+    from deepscm_pl.support import (
+        Overlap as Overlap,
+        SupportJudge as SupportJudge,
+        Thresholds as Thresholds,
     )
     from deepscm_pl.training import (
         CounterfactualObjective as CounterfactualObjective,

@@ -36,6 +36,7 @@ class ModelOnData:
             truth depends on them, too.
         available: Number of rows of the test split, if known.
         identifiers: The person of each row; None if every row belongs to another person.
+        training: Scalar variables of the training split, ``(n, 1)`` each; empty if unknown.
     """
 
     scm: StructuralCausalModel
@@ -46,6 +47,7 @@ class ModelOnData:
     other_attributes: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     available: int | None = None
     identifiers: Sequence[str] | None = None
+    training: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -80,6 +82,7 @@ class ModelOnData:
             None,
             available=available,
             identifiers=None if identifiers is None else identifiers[:size],
+            training=_scalars(scm, data.variables("train")),
         )
         if world is None:
             return model
@@ -159,6 +162,10 @@ class ModelOnData:
         """Yield batches of the rows from ``start`` to ``stop``, each with its first index."""
         for first in range(start, stop, size):
             yield first, self.rows(first, min(first + size, stop))
+
+
+def _scalars(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: split[name] for name in scm.scalar_variables}
 
 
 def _checked_size(rows: int | None, least: int, available: int) -> int:

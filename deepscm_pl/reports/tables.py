@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
 from rich.cells import cell_len
@@ -318,7 +317,7 @@ def noise_table(results: Sequence[NoiseResult]) -> TextTable:
             {
                 "noise": f"{each.part} of {each.variable}",
                 "correlation with parents": related or _EMPTY,
-                "by chance up to": _fixed(_by_chance(each), 3),
+                "by chance up to": _fixed(found.correlation_by_chance, 3),
                 "images": str(each.rows),
                 "numbers": str(each.entries),
                 "Kolmogorov–Smirnov": _fixed(found.kolmogorov_smirnov, 4),
@@ -330,16 +329,6 @@ def noise_table(results: Sequence[NoiseResult]) -> TextTable:
         )
     title = "Noise: inferred from the test split, against its prior N(0, 1)"
     return TextTable.of_records(title, records, words=2)
-
-
-def _by_chance(result: NoiseResult) -> float | None:
-    """The 95 % quantile of the largest correlation with independent parents."""
-    if result.rows < 2 or not result.statistics.correlations:
-        return None
-    # The correlation of n independent pairs is about N(0, 1/n). The distribution function of the
-    # largest of m is the m-th power of that of one.
-    single = 0.95 ** (1 / result.entries)
-    return min(1.0, NormalDist().inv_cdf((1 + single) / 2) / math.sqrt(result.rows))
 
 
 _SENTENCES: Mapping[str, Mapping[str, str]] = {
@@ -431,8 +420,8 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "functions, and *mean* are near 0, *standard deviation* is near 1, and *p*, known "
             "for scalar noise only, is rarely below 0.05. *Correlation with parents*, the "
             "largest for multi-dimensional noise, is below *by chance up to* in 95 % of correct "
-            "models: about 2/√n for scalar noise of n images, more for the largest of many. A "
-            "larger correlation means that the mechanism or the graph does not fit."
+            "models. Both account for the estimation of the mechanism from the training split. "
+            "A larger correlation means that the mechanism or the graph does not fit."
         ),
     },
 }

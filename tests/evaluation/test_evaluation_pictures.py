@@ -17,7 +17,10 @@ from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, evaluate
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example
-from deepscm_pl.evaluation.noise import NoiseResult, NoiseStatistics
+from deepscm_pl.evaluation.noise import (
+    NoiseResult,
+    largest_correlation_by_chance,
+)
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.evaluation.results import (
     CounterfactualResult,
@@ -45,7 +48,6 @@ from deepscm_pl.reports.tables import (
     density_table,
     effectiveness_table,
     how_to_read,
-    noise_table,
     soundness_table,
 )
 from deepscm_pl.variables import Domain, Variable
@@ -470,10 +472,7 @@ def test_correlations_of_independent_noise_stay_below_the_limit(entries, about):
     centred = [each - each.mean(dim=1, keepdim=True) for each in (noises, parents)]
     scaled = [each / each.norm(dim=1, keepdim=True) for each in centred]
     largest = (scaled[0] * scaled[1]).sum(dim=1).abs().amax(dim=1)
-    statistics = NoiseStatistics(correlations={"b": 0.1})
-    result = replace(noise(torch.zeros(3), entries), rows=100, statistics=statistics)
-    table = noise_table([result])
-    limit = float(table.rows[0][list(table.columns).index("by chance up to")])
+    limit = largest_correlation_by_chance(100, entries)
     assert (largest < limit).double().mean() == pytest.approx(0.95, abs=0.02)
     if about is not None:
         assert limit == pytest.approx(about, rel=0.03)

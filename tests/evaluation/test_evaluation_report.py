@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -193,6 +194,7 @@ def test_densities_and_noise_are_under_their_headings():
         "two samples of the world": "1.5",
     }
     statistics = NoiseStatistics(0.1, 0.2, 0.3, 0.4, correlations={"b": 0.5})
+    statistics = replace(statistics, correlation_by_chance=0.358)
     shown = cells(noise_table([NoiseResult("a", "u", 30, 0, 1, statistics, sample)]))
     assert shown == {
         "noise": "u of a",
