@@ -22,6 +22,7 @@ from deepscm_pl.cli.observations import (
     observations_from_csv,
     observations_from_test_split,
 )
+from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
@@ -107,6 +108,8 @@ class _Question:
         with torch.no_grad():
             # A question that is refused before its first answer leaves no folder behind. The answer
             # is taken out of the list, so that its memory is free before the second one.
+            overlap = OverlapCount(self.scm, self.dos)
+            parts = overlap.watch(parts)
             first = [next(parts)]
             written = write_answers(self.scm, chain((first.pop() for _ in range(1)), parts), output)
         for path, note in written.files.items():
@@ -117,6 +120,8 @@ class _Question:
                     f"{name}: the position of the images in a scanner is not known; their files "
                     "have voxels of 1 mm, the first at the origin."
                 )
+        for sentence in overlap.sentences():
+            print(for_terminal(f"{sentence}."))
 
 
 def _draw_parts(question: _Question, drawing: DrawOptions) -> Iterator[Part]:

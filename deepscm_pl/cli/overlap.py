@@ -1,0 +1,82 @@
+"""Sentences on how far the answers of a question are from the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from deepscm_pl.cli.answers import Part
+from deepscm_pl.interventions import format_do
+from deepscm_pl.numerals import format_number
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.support import LEVELS, SupportJudge
+from deepscm_pl.variables import Do
+
+__all__ = ["OverlapCount"]
+
+
+@dataclass
+class OverlapCount:
+    """Counts the verdicts on the answers under each intervention.
+
+    Attributes:
+        scm: The model.
+        dos: The interventions, one for each of the last columns of the answers.
+    """
+
+    scm: StructuralCausalModel
+    dos: Sequence[Do]
+    _counts: list[torch.Tensor] = field(default_factory=list)
+
+    def watch(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """Pass the answers on, and count the first particles of each."""
+        is_judged = self.scm.training_distribution.is_known and any(self.dos)
+        judge = SupportJudge(self.scm) if is_judged else None
+        self._counts = [torch.zeros(len(LEVELS), dtype=torch.int64) for _ in self.dos]
+        for part in parts:
+            if judge is not None and part.particle == 0:
+                columns = part.values[-len(self.dos) :]
+                for count, do, values in zip(self._counts, self.dos, columns, strict=True):
+                    if do:
+                        level = judge.judge(values, do).level.amax(dim=0).flatten()
+                        count += torch.bincount(level, minlength=len(LEVELS))
+            yield part
+
+    def sentences(self) -> list[str]:
+        """One for each intervention whose answers are not all supported."""
+        if not any(self.dos):
+            return []
+        if not self.scm.training_distribution.is_known:
+            return [
+                "overlap: not judged, because this model of an earlier version has no training "
+                "distribution; train it again to have answers judged"
+            ]
+        named = zip(self.dos, self._counts, strict=True)
+        return [sentence for do, count in named if (sentence := self._sentence(do, count))]
+
+    def _sentence(self, do: Do, count: torch.Tensor) -> str:
+        _, edge, extrapolated = count.tolist()
+        title, total = format_do(do, self.scm.variables), int(count.sum())
+        if extrapolated:
+            reason = self._beyond(do) or "no training rows are near the values that they use"
+            return f"{title}: {extrapolated} of {total} answers extrapolate; {reason}"
+        if edge:
+            return f"{title}: {edge} of {total} answers are at the edge of the training data"
+        return ""
+
+    def _beyond(self, do: Do) -> str:
+        """The first value that is set beyond the training data, with their limits."""
+        kept = self.scm.training_distribution
+        for name, value in do.items():
+            domain = kept.domains.get(name)
+            if domain is None or domain.categories is not None or callable(value):
+                continue
+            low, high = kept.limits(name)
+            asked = torch.as_tensor(value, dtype=torch.float64)
+            if bool(((asked < low) | (asked > high)).any()):
+                unit = self.scm.variables[name].unit
+                limits = f"{format_number(low)} to {format_number(high)}"
+                return f"{name} is from {limits}{unit and f' {unit}'} in the training data"
+        return ""
