@@ -33,10 +33,12 @@ class OverlapCount:
     def watch(self, parts: Iterator[Part]) -> Iterator[Part]:
         """Pass the answers on, and count the first particles of each."""
         is_judged = self.scm.training_distribution.is_known and any(self.dos)
-        judge = SupportJudge(self.scm) if is_judged else None
+        judge: SupportJudge | None = None
         self._counts = [torch.zeros(len(LEVELS), dtype=torch.int64) for _ in self.dos]
         for part in parts:
-            if judge is not None and part.particle == 0:
+            if is_judged and part.particle == 0:
+                # Made after the question was checked, which the first answer shows.
+                judge = judge or SupportJudge(self.scm)
                 columns = part.values[-len(self.dos) :]
                 for count, do, values in zip(self._counts, self.dos, columns, strict=True):
                     if do:
