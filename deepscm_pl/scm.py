@@ -624,16 +624,18 @@ def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
         values: ``(P, *batch, *event)``.
 
     Returns:
-        Mean and standard deviation (zero for a single particle), ``(*batch, *event)`` each.
+        Mean and standard deviation, an estimate with the divisor P − 1 (zero for a single
+        particle), ``(*batch, *event)`` each.
 
     Example:
         >>> mean, deviation = summarise(torch.tensor([[1.0], [3.0]]))
         >>> mean, deviation
-        (tensor([2.]), tensor([1.]))
+        (tensor([2.]), tensor([1.4142]))
     """
     # Relative to the first particle, so that particles that agree have exactly their value as mean.
     first = values[:1]
-    return (values - first).mean(dim=0) + first[0], (values - first).std(dim=0, correction=0)
+    deviation = (values - first).std(dim=0, correction=min(len(values) - 1, 1))
+    return (values - first).mean(dim=0) + first[0], deviation
 
 
 _LEADING = (

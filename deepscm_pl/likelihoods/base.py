@@ -14,10 +14,13 @@ from torch.nn import functional
 
 from deepscm_pl.checks import real_number, whole_number, whole_numbers
 from deepscm_pl.transforms import Logit
+from deepscm_pl.transforms.cells import soft_ceiling
 
 __all__ = ["Likelihood", "LocationScale", "SoftFloor", "logarithm", "standard_normal_log_prob"]
 
 _LARGEST_LOGARITHM = 80.0
+_LARGEST_LOCATION = 1e3
+_RANGE = 16.0  # of logarithms above their start
 
 
 def standard_normal_log_prob(noise: Tensor) -> Tensor:
@@ -112,10 +115,15 @@ class LocationScale(Likelihood):
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ ``(*batch, C, H, W)`` and log σ, which broadcasts with it."""
 
+    @staticmethod
+    def bounded(location: Tensor) -> Tensor:
+        """Return μ within ±10³, so that double precision always recovers recorded levels."""
+        return location.clamp(-_LARGEST_LOCATION, _LARGEST_LOCATION)
+
     def standardise(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return (y − μ)/σ and log σ."""
         location, log_scale = self.location_and_log_scale(decoded)
-        return (value - location) * (-log_scale).exp(), log_scale
+        return (value - location) / log_scale.exp(), log_scale
 
     def blocks(self, decoded: Tensor) -> Tensor:
         """Return the decoder's output in blocks of C channels, ``(*batch, blocks, C, H, W)``."""
@@ -123,10 +131,11 @@ class LocationScale(Likelihood):
 
 
 class SoftFloor:
-    """The map raw ↦ smallest + softplus(raw + c), with c such that 0 ↦ start.
+    """The map raw ↦ smallest + softplus(raw + c), with c such that 0 ↦ start, up to start + 16.
 
     Without a lower bound, a pixel that is the same in every image would drive its scale to 0 and
-    its density to infinity. ``name`` is the name of the setting, for errors.
+    its density to infinity. Without an upper one, scales overflow where an intervention takes the
+    decoder outside of the range of the training. ``name`` is the name of the setting, for errors.
 
     Example:
         >>> import torch
@@ -142,10 +151,11 @@ class SoftFloor:
                 f"smallest_{name}: expected less than {name} ({start:g}), but got {smallest:g}."
             )
         rise = start - smallest
-        self.smallest = smallest
+        self.smallest, self.largest = smallest, start + _RANGE
         # The inverse of softplus, without overflow.
         self.shift = rise + math.log(-math.expm1(-rise))
 
     def __call__(self, raw: Tensor) -> Tensor:
         """Return the bounded value, elementwise."""
-        return self.smallest + functional.softplus(raw + self.shift)
+        value = self.smallest + functional.softplus(raw + self.shift)
+        return soft_ceiling(value, self.largest, sharpness=2.0)

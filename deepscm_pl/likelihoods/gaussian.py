@@ -51,7 +51,7 @@ class SharedScale(LocationScale):
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decoder's output and the shared log σ."""
-        return decoded, self.log_scale
+        return self.bounded(decoded), self.log_scale
 
 
 class PredictedScale(LocationScale):
@@ -78,7 +78,7 @@ class PredictedScale(LocationScale):
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return both from the decoder's output."""
         location, raw = self.blocks(decoded)[..., :2, :, :, :].unbind(-4)
-        return location, 0.5 * self.log_variance(raw)
+        return self.bounded(location), 0.5 * self.log_variance(raw)
 
 
 class GaussianLikelihood(LocationScale):

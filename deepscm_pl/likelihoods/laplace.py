@@ -42,7 +42,7 @@ class LaplaceLikelihood(LocationScale):
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ and log b."""
         location, raw = self.blocks(decoded).unbind(-4)
-        return location, self.log_scale(raw)
+        return self.bounded(location), self.log_scale(raw)
 
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
         """Return y = μ + sign(u)·b·t."""

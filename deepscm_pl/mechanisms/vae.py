@@ -18,6 +18,7 @@ from deepscm_pl.mechanisms.brightness import Brightness
 from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.older import names_successors
+from deepscm_pl.transforms.cells import in_double
 from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["ConditionalVAE"]
@@ -183,7 +184,8 @@ class ConditionalVAE(ImageMechanism):
         return {"z": latent, "u": noise}
 
     def _pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
-        processed = self.preprocessing(self.in_plane(value))
+        # Single precision would lose grey levels where the decoder's output is large.
+        processed = self.preprocessing(in_double(self.in_plane(value)))
         return self.in_space(self.likelihood.abduct(self.decode(latent, parents), processed))
 
     def _in_chunks(
@@ -259,7 +261,8 @@ class ConditionalVAE(ImageMechanism):
         return self._image(decoded, self.likelihood.sample_noise(shape, decoded))
 
     def _image(self, decoded: Tensor, noise: Tensor) -> Tensor:
-        return self.in_space(self.preprocessing.inv(self.likelihood(decoded, noise)))
+        image = self.preprocessing.inv(self.likelihood(decoded, noise))
+        return self.in_space(self.in_own_precision(image))
 
     def _log_density(self, decoded: Tensor, value: Tensor) -> Tensor:
         plane = self.in_plane(value)

@@ -33,9 +33,9 @@ def vae(name):
 @torch.no_grad()
 def test_recorded_images_return(name, size):
     """In single precision, for all grey levels, at outputs of any size."""
-    mechanism = vae(name)
     for seed in range(3):
         torch.manual_seed(seed)
+        mechanism = vae(name)
         for parameter in mechanism.likelihood.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         mechanism.decoder = Given(size * torch.randn(mechanism.outputs, *SHAPE[1:]))
