@@ -462,9 +462,15 @@ class StructuralCausalModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The values that follow from ``noise``, as recorded, over the common batch dimensions.
 
+        Every value is inside of its domain: rounding might put it on an open bound, from where it
+        is moved to the nearest number inside.
+
         Args:
             noise: For each variable its noise.
             kept: Values already known, that are returned as they are and not computed.
+
+        Raises:
+            ValueError: If a value overflows or is NaN; the message names the variable.
         """
         values: dict[str, Tensor] = {}
         for name in self.graph.nodes:
@@ -473,8 +479,23 @@ class StructuralCausalModel(nn.Module):
                 continue
             mechanism = self[name]
             value = mechanism(noise.get(name, {}), self._parents(name, values))
-            values[name] = mechanism.quantise(value)
+            values[name] = mechanism.domain.moved_inside(mechanism.quantise(value))
+        self._require_finite({name: values[name] for name in values if name not in (kept or ())})
         return self._expand(values, ())
+
+    def _require_finite(self, values: Variables) -> None:
+        finite = [value.isfinite().all() for value in values.values()]
+        # One look at the device for all variables.
+        if not finite or bool(torch.stack(finite).all()):
+            return
+        name = next(name for name, each in zip(values, finite, strict=True) if not bool(each))
+        found = values[name][~values[name].isfinite()].flatten()[0].item()
+        causes = ", ".join(self.graph.parents[name]) or "none"
+        raise ValueError(
+            f"{name}: the model's answer is {found:g}, beyond the numbers of single precision; its "
+            f"causes ({causes}) or its noise are too far from the training data; ask for values "
+            "nearer to them."
+        )
 
     def counterfactual(
         self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
