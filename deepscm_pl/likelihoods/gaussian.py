@@ -112,14 +112,18 @@ class FixedVarianceGaussian(SharedScale, GaussianLikelihood):
         torch.Size([2, 1, 3, 3])
     """
 
+    elementwise = True
     _learned = _per_pixel = False
 
 
 class SharedVarianceGaussian(SharedScale, GaussianLikelihood):
     """One learned variance per channel, shared by all pixels and images (``learned_var``)."""
 
+    elementwise = True
     _per_pixel = False
 
 
 class PredictedVarianceGaussian(PredictedScale, GaussianLikelihood):
     """A variance for each pixel, predicted by the decoder (``independent_gaussian``)."""
+
+    elementwise = True

@@ -27,6 +27,7 @@ class LaplaceLikelihood(LocationScale):
     """
 
     outputs_per_channel = 2
+    elementwise = True
 
     def __init__(
         self,

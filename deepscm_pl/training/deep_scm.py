@@ -114,7 +114,7 @@ class DeepSCM(pl.LightningModule):
         self._run_callbacks = [RepeatableRun(), FiniteCheck()]
         self._unlogged: dict[str, float | Tensor] | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
-        self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
+        self.test_statistics = PerImageStatistics([*self.quantities, *self.test_quantities])
 
     @property
     def quantities(self) -> tuple[str, ...]:
@@ -129,9 +129,20 @@ class DeepSCM(pl.LightningModule):
         )
 
     @property
-    def reconstruction_errors(self) -> tuple[str, ...]:
-        """Names of what is measured in the test only."""
-        return tuple(f"mean_absolute_error/{name}" for name in self.scm.image_variables)
+    def test_quantities(self) -> tuple[str, ...]:
+        """Names of what is measured in the test only.
+
+        ``log_prob_recorded/<image>`` is the evidence lower bound of the probability of the recorded
+        grey levels, if the likelihood has one: without the loss of dequantisation noise, so that
+        likelihoods with and without preprocessing are comparable.
+        """
+        images = self.scm.image_variables
+        recorded = [name for name in images if self.scm[name].has_recorded_bound]
+        return (
+            *(f"mean_absolute_error/{name}" for name in images),
+            *(f"log_prob_recorded/{name}" for name in recorded),
+            *(f"recorded_bits_per_dimension/{name}" for name in recorded),
+        )
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -286,7 +297,7 @@ class DeepSCM(pl.LightningModule):
         self._log_statistics("validation", self.validation_statistics)
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
-        """Collect the quantities of a batch, and the error of its reconstruction."""
+        """Collect the quantities of a batch, and those of the test only."""
         quantities = self._evaluate(batch, batch_index)
         for name in self.scm.image_variables:
             parents = {parent: batch[parent] for parent in self.scm.graph.parents[name]}
@@ -294,7 +305,17 @@ class DeepSCM(pl.LightningModule):
             dims = len(self.scm[name].domain.shape) - 1
             error = mean_absolute_error(reconstruction, batch[name], spatial_dims=dims)
             quantities[f"mean_absolute_error/{name}"] = error
+            if self.scm[name].has_recorded_bound:
+                quantities |= self._recorded(name, batch[name], parents)
         self.test_statistics.update(quantities)
+
+    def _recorded(self, name: str, image: Tensor, parents: Variables) -> dict[str, Tensor]:
+        # Its draws leave those of all other quantities as they are.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            particles = self.num_evaluation_particles
+            bound = self.scm[name].recorded_bound(image, parents, particles)
+        bits = bits_per_dimension(bound, self.scm[name].domain.features)
+        return {f"log_prob_recorded/{name}": bound, f"recorded_bits_per_dimension/{name}": bits}
 
     def on_test_epoch_end(self) -> None:
         """Log the means over all images; :attr:`association` holds them with standard errors."""

@@ -18,6 +18,7 @@ __all__ = [
     "TINY",
     "in_double",
     "log_mass",
+    "normal_distribution",
     "normal_tail",
     "normal_tail_quantile",
     "soft_ceiling",
@@ -51,6 +52,11 @@ def soft_ceiling(value: Tensor, largest: float, sharpness: float = 1.0) -> Tenso
     return value - functional.softplus(excess, threshold=40) / sharpness
 
 
+def normal_distribution(z: Tensor) -> Tensor:
+    """Return Φ(z); torch.special.ndtr is computed from 1 + erf, which loses the lower tail."""
+    return 0.5 * torch.erfc(-z * math.sqrt(0.5))
+
+
 def log_mass(low: Tensor, high: Tensor) -> Tensor:
     """Return log(Φ(high) − Φ(low)) with a small relative error in both tails; low < high."""
     # Both in the lower tail, where Φ keeps its relative accuracy.
@@ -81,7 +87,7 @@ def truncated_quantile(rank: Tensor, low: Tensor, high: Tensor) -> Tensor:
     flip = low + high > 0
     rank, a = torch.where(flip, 1 - rank, rank), torch.where(flip, -high, low)
     a, b, rank = torch.broadcast_tensors(a, torch.where(flip, -low, high), rank)
-    start, end = torch.special.ndtr(a), torch.special.ndtr(b)
+    start, end = normal_distribution(a), normal_distribution(b)
     noise = torch.special.ndtri((start + rank * (end - start)).clamp(min=TINY))
     far = b < _FAR
     if bool(far.any()):

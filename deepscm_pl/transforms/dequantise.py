@@ -42,6 +42,12 @@ class Dequantise:
         """Return the whole grey level ⌊y⌋, within 0 and L − 1."""
         return value.floor().clamp(0, self.levels - 1)
 
+    def parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the whole grey level of a drawn value, and its noise as uniform on [0, 1]."""
+        level = self.inverse(value)
+        noise = (value - level - self.margin) / (1 - 2 * self.margin)
+        return level, noise.clamp(0, 1)
+
     def sample(self, levels: Tensor) -> Tensor:
         """Return x + e with e drawn uniformly, slightly inside of [0, 1)."""
         return levels + self.margin + (1 - 2 * self.margin) * torch.rand_like(levels)
