@@ -22,7 +22,7 @@ from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.mechanisms.flow import Flow, SplineFlow
 from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.transforms import Positive
-from deepscm_pl.transforms.cells import log_mass, truncated_quantile
+from deepscm_pl.transforms.cells import bounded_log_scale, log_mass, truncated_quantile
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["CellMechanism", "Ordinal", "SteppedFlow", "ZeroInflatedFlow"]
@@ -207,7 +207,7 @@ class Ordinal(CellMechanism):
         gaps = self.initial_thresholds.diff() * self.log_gaps.exp()
         first = self.initial_thresholds[:1]
         start = torch.cat([first, first + gaps.cumsum(0)])
-        return (start - location) * (-log_scale).exp()
+        return (start - location) * (-bounded_log_scale(log_scale)).exp()
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x."""

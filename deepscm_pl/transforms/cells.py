@@ -16,6 +16,7 @@ from torch.nn import functional
 
 __all__ = [
     "TINY",
+    "bounded_log_scale",
     "in_double",
     "log_mass",
     "normal_distribution",
@@ -50,6 +51,15 @@ def soft_ceiling(value: Tensor, largest: float, sharpness: float = 1.0) -> Tenso
     value = value.clamp(max=largest + 40 / sharpness)
     excess = sharpness * (value - largest)
     return value - functional.softplus(excess, threshold=40) / sharpness
+
+
+def bounded_log_scale(log_scale: Tensor) -> Tensor:
+    """Return the logarithm of a conditional scale, smoothly bounded to (−12, 4).
+
+    The scale is relative to the standard deviation over the training split. Parents far outside of
+    that split would otherwise let it overflow. Between −9 and 1 it changes by less than 10⁻⁶.
+    """
+    return -soft_ceiling(-soft_ceiling(log_scale, 4.0, sharpness=5.0), 12.0, sharpness=5.0)
 
 
 def normal_distribution(z: Tensor) -> Tensor:
