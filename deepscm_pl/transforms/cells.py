@@ -30,7 +30,7 @@ TINY = 1e-300
 """The smallest probability of a finite normal quantile."""
 
 _MARGIN = 64  # units in the last place between noise and the ends of its cell
-_FAR = -30.0  # below it, probabilities are inverted by their logarithm
+_FAR = -30.0  # below it, the tail is nearly exponential
 
 
 def in_double(value: Tensor) -> Tensor:
@@ -99,18 +99,20 @@ def truncated_quantile(rank: Tensor, low: Tensor, high: Tensor) -> Tensor:
     a, b, rank = torch.broadcast_tensors(a, torch.where(flip, -low, high), rank)
     start, end = normal_distribution(a), normal_distribution(b)
     noise = torch.special.ndtri((start + rank * (end - start)).clamp(min=TINY))
-    far = b < _FAR
-    if bool(far.any()):
-        noise = noise.masked_scatter(far, _far_quantile(rank[far], a[far], b[far]))
+    noise = torch.where(b < _FAR, _far_quantile(rank, a, b), noise)
     return torch.where(flip, -noise, noise).maximum(low).minimum(high)
 
 
 def _far_quantile(rank: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """The same far in the lower tail, where probabilities underflow, from their logarithms."""
-    above = torch.special.log_ndtr(high)
-    share = torch.special.log_ndtr(low) - above
-    log_probability = above + torch.log1p((1 - rank) * torch.expm1(share))
-    return -normal_tail_quantile(-log_probability - math.log(2))
+    """The same far in the lower tail, where probabilities underflow.
+
+    log Φ(−s) = −s²/2 − log s + constant, with an error below s⁻².
+    """
+    low, high = low.clamp(max=_FAR), high.clamp(max=_FAR)
+    share = torch.special.log_ndtr(low) - torch.special.log_ndtr(high)
+    decline = -torch.log1p((1 - rank) * torch.expm1(share))
+    size = (high.square() + 2 * decline).sqrt()
+    return -(high.square() + 2 * (decline - (size / -high).log())).clamp(min=0).sqrt()
 
 
 def normal_tail(size: Tensor) -> Tensor:
