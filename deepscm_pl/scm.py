@@ -408,7 +408,12 @@ class StructuralCausalModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Compute recorded values from noise, over the common batch dimensions.
 
-        Values in ``kept`` are returned unchanged in place of computed ones.
+        Values in ``kept`` are returned unchanged in place of computed ones. Every value is inside
+        its
+        domain: a value that rounding puts on an open bound is moved to the nearest number inside.
+
+        Raises:
+            ValueError: If a value overflows or is NaN; the message names the variable.
         """
         values: dict[str, Tensor] = {}
         for name in self.graph:
@@ -417,8 +422,23 @@ class StructuralCausalModel(nn.Module):
                 continue
             mechanism = self[name]
             value = mechanism(noise.get(name, {}), self._parents(name, values))
-            values[name] = mechanism.quantise(value)
+            values[name] = mechanism.domain.moved_inside(mechanism.quantise(value))
+        self._require_finite({name: values[name] for name in values if name not in (kept or ())})
         return self._expand(values, ())
+
+    def _require_finite(self, values: Variables) -> None:
+        finite = [value.isfinite().all() for value in values.values()]
+        # One look at the device for all variables.
+        if not finite or bool(torch.stack(finite).all()):
+            return
+        name = next(name for name, each in zip(values, finite, strict=True) if not bool(each))
+        found = values[name][~values[name].isfinite()].flatten()[0].item()
+        causes = ", ".join(self.graph.parents[name]) or "none"
+        raise ValueError(
+            f"{name}: the model's answer is {found:g}, beyond the numbers of single precision; its "
+            f"causes ({causes}) or its noise are too far from the training data; ask for values "
+            "nearer to them."
+        )
 
     def counterfactual(
         self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
@@ -561,11 +581,18 @@ class StructuralCausalModel(nn.Module):
 def summarise(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of ``values`` over particles, the leading dimension.
 
-    They are not meaningful for categorical variables. The deviation of a single particle is zero.
+    The deviation has the divisor P − 1, and is zero for a single particle. Neither is meaningful
+    for categorical variables.
+
+    Example:
+        >>> mean, deviation = summarise(torch.tensor([[1.0], [3.0]]))
+        >>> mean, deviation
+        (tensor([2.]), tensor([1.4142]))
     """
     # Computed relative to the first particle, so that equal particles have exactly their mean.
     first = values[:1]
-    return (values - first).mean(dim=0) + first[0], (values - first).std(dim=0, correction=0)
+    deviation = (values - first).std(dim=0, correction=min(len(values) - 1, 1))
+    return (values - first).mean(dim=0) + first[0], deviation
 
 
 _LEADING = (

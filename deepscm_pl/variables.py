@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,6 +134,21 @@ class Domain:
             return inside & (value > self.lower) & (value < self.upper)
         return inside & (value >= self.lower) & (value <= self.upper)
 
+    def moved_inside(self, value: Tensor) -> Tensor:
+        """Return ``value`` with numbers that rounding put on an open bound, or beyond, just inside.
+
+        Finite numbers beyond a bound are moved, too; infinity and NaN stay.
+
+        Example:
+            >>> Domain(lower=0.0, open=True).moved_inside(torch.tensor([0.0, 1.0, torch.inf]))
+            tensor([1.1755e-38, 1.0000e+00,        inf])
+        """
+        if not self.open or not value.is_floating_point():
+            return value
+        # In single precision, in which tables are written.
+        least, most = _next_to(self.lower, math.inf), _next_to(self.upper, -math.inf)
+        return torch.where(value.isfinite(), value.clamp(least, most), value)
+
     def __str__(self) -> str:
         if self.categories is not None:
             return f"a class index from 0 to {self.categories - 1}"
@@ -142,6 +158,15 @@ class Domain:
         if self.step is not None:
             kind = f"multiples of {self.step:g}"
         return f"{kind} in {left}{self.lower:g}, {self.upper:g}{right}"
+
+
+def _next_to(bound: float, direction: float) -> float:
+    """The next number of single precision; beside zero the smallest normal one."""
+    if math.isinf(bound):
+        return bound
+    found = float(np.nextafter(np.float32(bound), np.float32(direction)))
+    tiny = float(np.finfo(np.float32).tiny)
+    return found if abs(found) >= tiny else math.copysign(tiny, direction)
 
 
 @dataclass(frozen=True)

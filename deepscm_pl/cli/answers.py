@@ -51,9 +51,10 @@ class _Moments:
         count = self.count + other.count
         share = other.count / count
         change = other.mean - self.mean
-        inner = (1 - share) * self.deviation.square() + share * other.deviation.square()
-        between = share * (1 - share) * change.square()
-        return _Moments(count, self.mean + share * change, (inner + between).sqrt())
+        inner = sum((each.count - 1) * each.deviation.square() for each in (self, other))
+        between = self.count * share * change.square()
+        deviation = ((inner + between) / (count - 1)).sqrt()
+        return _Moments(count, self.mean + share * change, deviation)
 
 
 class Shown:

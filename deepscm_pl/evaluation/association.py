@@ -171,6 +171,13 @@ def _labels(
         yield f"importance_weighted_gap/{name}", gain, "nats"
         yield f"kl/{name}", f"KL(q(z) ‖ p(z)) of {name}", "nats"
         yield f"bits_per_dimension/{name}", f"{name}, bits per dimension ≤", "bits"
+        given = f" | {', '.join(graph.parents[name])}" if graph.parents[name] else ""
+        yield f"log_prob_recorded/{name}", f"log P(recorded {name}{given}){bound}", "nats"
+        yield (
+            f"recorded_bits_per_dimension/{name}",
+            f"recorded {name}, bits per dimension ≤",
+            "bits",
+        )
         yield (
             f"importance_weighted_bits_per_dimension/{name}",
             f"{name}, bits per dimension ≤, {weighted}",

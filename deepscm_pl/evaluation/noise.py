@@ -101,7 +101,7 @@ def _collect(
         for _, factual in model.batches(0, rows if names else 0, batch_size):
             for name in names:
                 parents = {parent: factual[parent] for parent in scm.graph.parents[name]}
-                noise = scm[name].abduct(scm[name].dequantise(factual[name]), parents)
+                noise = scm[name].abduct_recorded(factual[name], parents)
                 for part, value in noise.items():
                     collected.setdefault((name, part), []).append(value.cpu())
             bar.update(len(next(iter(factual.values()))))

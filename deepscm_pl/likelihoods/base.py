@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from torch.distributions import Transform
 from torch.nn import functional
 
-from deepscm_pl.checks import real_number, whole_number, whole_numbers
-from deepscm_pl.transforms import Logit
+from deepscm_pl.checks import real_number, whole_numbers
+from deepscm_pl.transforms import Dequantise, Logit
+from deepscm_pl.transforms.cells import in_double, log_mass, soft_ceiling, truncated_quantile
 
 __all__ = ["Likelihood", "LocationScale", "SoftFloor", "logarithm", "standard_normal_log_prob"]
 
 _LARGEST_LOGARITHM = 80.0
+_LARGEST_LOCATION = 1e3
+_RANGE = 16.0  # of logarithms above their start
 
 
 def standard_normal_log_prob(noise: Tensor) -> Tensor:
@@ -39,6 +42,13 @@ class Likelihood(nn.Module, ABC):
     broadcast. ``brightness`` contains the names of the parents whose only effect is to scale the
     grey levels.
 
+    A recorded grey level k does not determine u. If the likelihood is ``elementwise``, where each
+    pixel increases with its own u alone, it determines the cell of u that returns k: u is drawn
+    from its exact posterior, N(0, 1) truncated to the cell, and the mass of the cell is the exact
+    probability of k. The first and the last level take the tails. Otherwise u is that of an image
+    with uniform dequantisation noise, which is the posterior only if the density is constant within
+    levels, and the probability of the recorded image has a lower bound only.
+
     Args:
         shape: (channels C, height H, width W), in pixels.
         levels: L, the number of grey levels of recorded images, at least 2.
@@ -50,13 +60,15 @@ class Likelihood(nn.Module, ABC):
 
     outputs_per_channel: int = 1
     brightness: tuple[str, ...] = ()
+    elementwise: bool = False
 
     def __init__(self, shape: Sequence[int], levels: int = 256, temperature: float = 1.0) -> None:
         super().__init__()
         hint = "give (channels, height, width)"
         channels, height, width = whole_numbers("shape", shape, least=1, lengths=(3,), hint=hint)
         self.shape = (channels, height, width)
-        self.levels = whole_number("levels", levels, least=2)
+        self.dequantisation = Dequantise(levels)
+        self.levels = self.dequantisation.levels
         self.temperature = temperature
 
     @property
@@ -85,6 +97,43 @@ class Likelihood(nn.Module, ABC):
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """Return log p(y | decoder output) in nats per image, ``(*batch,)``."""
 
+    def abduct_recorded(self, decoded: Tensor, image: Tensor, transform: Transform) -> Tensor:
+        """Draw u given recorded grey levels.
+
+        Args:
+            decoded: The decoder's output.
+            image: The levels with uniform dequantisation noise, ``(*batch, C, H, W)``.
+            transform: The :meth:`preprocessing`.
+        """
+        if not self.elementwise:
+            return self.abduct(decoded, transform(image))
+        level, rank = self.dequantisation.parts(image)
+        margin = self.dequantisation.margin
+        return truncated_quantile(rank, *self._cell(decoded, level, transform, margin))
+
+    def log_prob_recorded(self, decoded: Tensor, levels: Tensor, transform: Transform) -> Tensor:
+        """Return log P(recorded grey levels | decoder output) in nats per image, ``(*batch,)``.
+
+        Raises:
+            NotImplementedError: If the likelihood is not elementwise.
+        """
+        if not self.elementwise:
+            raise NotImplementedError(
+                f"{type(self).__name__} correlates pixels, so that the probability of whole grey "
+                "levels is unknown; log_prob() gives the density of the dequantised image."
+            )
+        return log_mass(*self._cell(decoded, levels, transform)).to(decoded).flatten(-3).sum(-1)
+
+    def _cell(
+        self, decoded: Tensor, level: Tensor, transform: Transform, margin: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """The cell of u for each grey level, without a margin in grey levels at both edges."""
+        level = in_double(level)
+        low = self.abduct(decoded, transform(level + margin))
+        high = self.abduct(decoded, transform(level + 1 - margin))
+        low = low.masked_fill(level <= 0, -math.inf)
+        return low, high.masked_fill(level >= self.levels - 1, math.inf)
+
     def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
         """Return the decoder's output for grey levels scaled by ``factor``, ``(*batch, 1, 1, 1)``.
 
@@ -112,10 +161,15 @@ class LocationScale(Likelihood):
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ ``(*batch, C, H, W)`` and log σ, which broadcasts with it."""
 
+    @staticmethod
+    def bounded(location: Tensor) -> Tensor:
+        """Return μ within ±10³, so that double precision always recovers recorded levels."""
+        return location.clamp(-_LARGEST_LOCATION, _LARGEST_LOCATION)
+
     def standardise(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Return (y − μ)/σ and log σ."""
         location, log_scale = self.location_and_log_scale(decoded)
-        return (value - location) * (-log_scale).exp(), log_scale
+        return (value - location) / log_scale.exp(), log_scale
 
     def blocks(self, decoded: Tensor) -> Tensor:
         """Return the decoder's output in blocks of C channels, ``(*batch, blocks, C, H, W)``."""
@@ -123,10 +177,11 @@ class LocationScale(Likelihood):
 
 
 class SoftFloor:
-    """The map raw ↦ smallest + softplus(raw + c), with c such that 0 ↦ start.
+    """The map raw ↦ smallest + softplus(raw + c), with c such that 0 ↦ start, up to start + 16.
 
     Without a lower bound, a pixel that is the same in every image would drive its scale to 0 and
-    its density to infinity. ``name`` is the name of the setting, for errors.
+    its density to infinity. Without an upper one, scales overflow where an intervention takes the
+    decoder outside of the range of the training. ``name`` is the name of the setting, for errors.
 
     Example:
         >>> import torch
@@ -142,10 +197,11 @@ class SoftFloor:
                 f"smallest_{name}: expected less than {name} ({start:g}), but got {smallest:g}."
             )
         rise = start - smallest
-        self.smallest = smallest
+        self.smallest, self.largest = smallest, start + _RANGE
         # The inverse of softplus, without overflow.
         self.shift = rise + math.log(-math.expm1(-rise))
 
     def __call__(self, raw: Tensor) -> Tensor:
         """Return the bounded value, elementwise."""
-        return self.smallest + functional.softplus(raw + self.shift)
+        value = self.smallest + functional.softplus(raw + self.shift)
+        return soft_ceiling(value, self.largest, sharpness=2.0)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.likelihoods.gaussian import GaussianLikelihood, PredictedScale, SharedScale
+from deepscm_pl.transforms.cells import soft_ceiling
 
 __all__ = [
     "CovarianceGaussian",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 _LARGEST_SHARED = 2**14  # pixels; their factor takes one gibibyte
+_LARGEST_FACTOR = 1e3  # in deviations of a pixel times √(C·H·W)
 _LARGEST_RADIUS = 64  # pixels; the decoder predicts 8,320 weights for each pixel
 
 
@@ -57,7 +59,7 @@ class CovarianceGaussian(GaussianLikelihood):
         residual = value - location
         with torch.autocast(value.device.type, enabled=False):
             innovation = residual - self.predict(decoded, residual)
-        return innovation * (-log_scale).exp(), log_scale, 0.0
+        return innovation / log_scale.exp(), log_scale, 0.0
 
 
 class SharedCovarianceGaussian(SharedScale, CovarianceGaussian):
@@ -199,35 +201,51 @@ class LowRankGaussian(GaussianLikelihood):
         """Return y = μ + D(u + V(I + K)⁻¹Vᵀu)."""
         location, log_scale = self.location_and_log_scale(decoded)
         with torch.autocast(noise.device.type, enabled=False):
-            factors, triangle, unit = self._factors_and_triangle(decoded)
-            flat = noise.double().flatten(-3).unsqueeze(-1)
-            inner = _solve(unit + triangle, factors @ flat, upper=False)
-            rooted = (flat + factors.mT @ inner).squeeze(-1).unflatten(-1, self.shape)
+            factors, triangle = self._factors_and_triangle(decoded)
+            rooted = _root(factors, triangle, noise.double().flatten(-3).unsqueeze(-1))
+            rooted = rooted.squeeze(-1).unflatten(-1, self.shape)
         return location + log_scale.exp() * rooted.to(noise)
 
     def infer(self, decoded: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return u = r − V(K(I + Kᵀ))⁻¹Vᵀr with r = (y − μ)/σ, log σ, and log |det K|."""
         residual, log_scale = self.standardise(decoded, value)
         with torch.autocast(value.device.type, enabled=False):
-            factors, triangle, unit = self._factors_and_triangle(decoded)
+            factors, triangle = self._factors_and_triangle(decoded)
             flat = residual.double().flatten(-3).unsqueeze(-1)
-            inner = _solve(triangle, factors @ flat, upper=False)
-            inner = _solve(unit + triangle.mT, inner, upper=True)
-            noise = (flat - factors.mT @ inner).squeeze(-1).unflatten(-1, self.shape)
+            noise = _inverse_root(factors, triangle, flat)
+            # Long factors cancel; one step of iterative refinement recovers what rounding lost.
+            remainder = flat - _root(factors, triangle, noise)
+            noise = noise + _inverse_root(factors, triangle, remainder)
+            noise = noise.squeeze(-1).unflatten(-1, self.shape)
         log_determinant = triangle.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return noise.to(residual), log_scale, log_determinant.to(residual)
 
-    def _factors_and_triangle(self, decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Vᵀ ``(*batch, rank, C·H·W)``, K (NaN where a factor is) and I.
+    def _factors_and_triangle(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Vᵀ ``(*batch, rank, C·H·W)`` and K (NaN where a factor is).
 
         In double precision: R and R⁻¹ stretch the noise along the factors, and single precision
         would lose grey levels if a factor is a hundred times as long as the noise of the pixels.
         """
         factors = self.factors(decoded).flatten(-3).double()
         gram = factors @ factors.mT
-        unit = torch.eye(gram.shape[-1]).to(gram)
-        triangle, failed = torch.linalg.cholesky_ex(unit + gram)
-        return factors, triangle.masked_fill((failed != 0)[..., None, None], math.nan), unit
+        triangle, failed = torch.linalg.cholesky_ex(_plus_unit(gram))
+        return factors, triangle.masked_fill((failed != 0)[..., None, None], math.nan)
+
+
+def _plus_unit(matrix: Tensor) -> Tensor:
+    return matrix + torch.eye(matrix.shape[-1]).to(matrix)
+
+
+def _root(factors: Tensor, triangle: Tensor, noise: Tensor) -> Tensor:
+    """R·u, ``(*batch, C·H·W, 1)``."""
+    inner = _solve(_plus_unit(triangle), factors @ noise, upper=False)
+    return noise + factors.mT @ inner
+
+
+def _inverse_root(factors: Tensor, triangle: Tensor, residual: Tensor) -> Tensor:
+    """R⁻¹·r."""
+    inner = _solve(triangle, factors @ residual, upper=False)
+    return residual - factors.mT @ _solve(_plus_unit(triangle.mT), inner, upper=True)
 
 
 class SharedLowRankGaussian(SharedScale, LowRankGaussian):
@@ -283,8 +301,9 @@ class PredictedLowRankGaussian(PredictedScale, LowRankGaussian):
         self.factor_scale = 1 / math.sqrt(math.prod(self.shape))
 
     def factors(self, decoded: Tensor) -> Tensor:
-        """Return the remaining blocks of the decoder's output."""
-        return self.factor_scale * self.blocks(decoded)[..., 2:, :, :, :]
+        """Return the remaining blocks of the decoder's output, smoothly bounded."""
+        raw = soft_ceiling(self.blocks(decoded)[..., 2:, :, :, :], _LARGEST_FACTOR)
+        return self.factor_scale * -soft_ceiling(-raw, _LARGEST_FACTOR)
 
 
 def _solve(triangle: Tensor, right: Tensor, upper: bool) -> Tensor:

@@ -24,6 +24,7 @@ from torch.distributions.transforms import identity_transform
 
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.likelihoods.base import Likelihood, SoftFloor
+from deepscm_pl.transforms.cells import normal_distribution
 
 __all__ = ["DiscretisedGaussian", "DiscretisedLikelihood", "DiscretisedLogisticMixture"]
 
@@ -73,6 +74,7 @@ class DiscretisedLikelihood(Likelihood):
     """
 
     middles: Tensor
+    elementwise = True
     _predicts_weights = True
 
     def __init__(
@@ -145,6 +147,14 @@ class DiscretisedLikelihood(Likelihood):
         inside = (value >= 0) & (value < self.levels)
         return probability.log().where(inside, -math.inf).flatten(-3).sum(-1)
 
+    def abduct_recorded(self, decoded: Tensor, image: Tensor, transform: Transform) -> Tensor:
+        """Draw u: the density is constant within levels, so that dequantisation is exact."""
+        return self.abduct(decoded, image)
+
+    def log_prob_recorded(self, decoded: Tensor, levels: Tensor, transform: Transform) -> Tensor:
+        """Return log P(recorded grey levels), the density as well."""
+        return self.log_prob(decoded, levels)
+
     def _level(self, value: Tensor) -> Tensor:
         return value.detach().floor().clamp(0, self.levels - 1)
 
@@ -168,12 +178,12 @@ class DiscretisedLikelihood(Likelihood):
     def _value_of(self, decoded: Tensor, noise: Tensor) -> Tensor:
         components = self._exact_components(decoded)
         exact = noise.double()
-        probability = _normal_distribution(exact)
+        probability = normal_distribution(exact)
         level, start, end = self._cell_of(components, probability)
         offset = torch.where(
             exact <= 0,
             (probability - start) / (end - start),
-            1 - (_normal_distribution(-exact) - (1 - end)) / (end - start),
+            1 - (normal_distribution(-exact) - (1 - end)) / (end - start),
         )
         # The sum stays below the next level in floating point.
         largest = 1 - self.levels * torch.finfo(noise.dtype).eps
@@ -281,13 +291,13 @@ class DiscretisedGaussian(DiscretisedLikelihood):
     @staticmethod
     def distribution(z: Tensor) -> Tensor:
         """Return Φ(z)."""
-        return _normal_distribution(z)
+        return normal_distribution(z)
 
     @staticmethod
     def mass(low: Tensor, high: Tensor) -> Tensor:
         """Return Φ(high) − Φ(low), computed in the tail without cancellation."""
         sign = torch.where(low + high > 0, -1.0, 1.0).to(low)
-        return (_normal_distribution(sign * high) - _normal_distribution(sign * low)).abs()
+        return (normal_distribution(sign * high) - normal_distribution(sign * low)).abs()
 
 
 class DiscretisedLogisticMixture(DiscretisedLikelihood):
@@ -308,11 +318,6 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
         return high.sigmoid() * (-low).sigmoid() * -torch.expm1(low - high)
 
 
-def _normal_distribution(z: Tensor) -> Tensor:
-    # torch.special.ndtr is computed from 1 + erf, which loses the lower tail.
-    return 0.5 * torch.erfc(-z * math.sqrt(0.5))
-
-
 def _normal_quantile(below: Tensor, above: Tensor) -> Tensor:
     """Φ⁻¹ of a probability given with its complement, accurate in both tails."""
     lower = below <= above
@@ -328,7 +333,7 @@ def _move_inside(noise: Tensor, start: Tensor, end: Tensor) -> Tensor:
     the size of the batch.
     """
     with torch.no_grad():
-        probability = _normal_distribution(noise.double())
+        probability = normal_distribution(noise.double())
         infinity = torch.full_like(noise, math.inf)
         higher = torch.nextafter(noise, infinity)
         lower = torch.nextafter(noise, -infinity)

@@ -51,7 +51,7 @@ class SharedScale(LocationScale):
 
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return the decoder's output and the shared log σ."""
-        return decoded, self.log_scale
+        return self.bounded(decoded), self.log_scale
 
 
 class PredictedScale(LocationScale):
@@ -78,7 +78,7 @@ class PredictedScale(LocationScale):
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return both from the decoder's output."""
         location, raw = self.blocks(decoded)[..., :2, :, :, :].unbind(-4)
-        return location, 0.5 * self.log_variance(raw)
+        return self.bounded(location), 0.5 * self.log_variance(raw)
 
 
 class GaussianLikelihood(LocationScale):
@@ -112,14 +112,18 @@ class FixedVarianceGaussian(SharedScale, GaussianLikelihood):
         torch.Size([2, 1, 3, 3])
     """
 
+    elementwise = True
     _learned = _per_pixel = False
 
 
 class SharedVarianceGaussian(SharedScale, GaussianLikelihood):
     """One learned variance per channel, shared by all pixels and images (``learned_var``)."""
 
+    elementwise = True
     _per_pixel = False
 
 
 class PredictedVarianceGaussian(PredictedScale, GaussianLikelihood):
     """A variance for each pixel, predicted by the decoder (``independent_gaussian``)."""
+
+    elementwise = True

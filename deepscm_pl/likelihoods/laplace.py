@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from deepscm_pl.likelihoods.base import LocationScale, SoftFloor, standard_normal_log_prob
+from deepscm_pl.likelihoods.base import LocationScale, SoftFloor
+from deepscm_pl.transforms.cells import normal_tail, normal_tail_quantile
 
 __all__ = ["LaplaceLikelihood"]
 
@@ -26,6 +27,7 @@ class LaplaceLikelihood(LocationScale):
     """
 
     outputs_per_channel = 2
+    elementwise = True
 
     def __init__(
         self,
@@ -41,19 +43,19 @@ class LaplaceLikelihood(LocationScale):
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ and log b."""
         location, raw = self.blocks(decoded).unbind(-4)
-        return location, self.log_scale(raw)
+        return self.bounded(location), self.log_scale(raw)
 
     def forward(self, decoded: Tensor, noise: Tensor) -> Tensor:
         """Return y = μ + sign(u)·b·t."""
         location, log_scale = self.location_and_log_scale(decoded)
         sign = _sign(noise)
-        return location + log_scale.exp() * sign * _surprisal(sign * noise)
+        return location + log_scale.exp() * sign * normal_tail(sign * noise)
 
     def abduct(self, decoded: Tensor, value: Tensor) -> Tensor:
         """Return u = sign(y − μ)·|u|, where |u| solves t = |y − μ|/b."""
         standardised, _ = self.standardise(decoded, value)
         sign = _sign(standardised)
-        return sign * _inverse_surprisal(sign * standardised)
+        return sign * normal_tail_quantile(sign * standardised)
 
     def log_prob(self, decoded: Tensor, value: Tensor) -> Tensor:
         """Return Σ −|y − μ|/b − log 2b over channels and pixels."""
@@ -64,29 +66,3 @@ class LaplaceLikelihood(LocationScale):
 def _sign(number: Tensor) -> Tensor:
     """−1 or 1; 1 at 0, too, where the slope of both maps is √(π/2) or its inverse, not 0."""
     return torch.where(number < 0, -1.0, 1.0).to(number)
-
-
-def _surprisal(size: Tensor) -> Tensor:
-    """t = −log(2Φ(−s)) of s ≥ 0, with a small relative error at both ends."""
-    near = -torch.log1p(-torch.erf(size.clamp(max=1) * math.sqrt(0.5)))
-    far = -torch.special.log_ndtr(-size.clamp(min=1)) - math.log(2)
-    return torch.where(size < 1, near, far)
-
-
-def _inverse_surprisal(surprisal: Tensor) -> Tensor:
-    """s ≥ 0 with −log(2Φ(−s)) = t, by Newton's method, the last step of which is differentiable.
-
-    t is convex in s and at least s²/2, so that the method descends to the root from √(2t).
-    """
-    exact = surprisal.double()
-    with torch.no_grad():
-        size = (2 * exact).sqrt()
-        for _ in range(8):
-            size = _newton(size, exact)
-    return _newton(size, exact).to(surprisal)
-
-
-def _newton(size: Tensor, surprisal: Tensor) -> Tensor:
-    # The slope dt/ds = φ(s)/Φ(−s), from its logarithm.
-    inverse_slope = (torch.special.log_ndtr(-size) - standard_normal_log_prob(size)).exp()
-    return size - (_surprisal(size) - surprisal) * inverse_slope

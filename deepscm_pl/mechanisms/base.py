@@ -253,6 +253,18 @@ class Mechanism(nn.Module, ABC):
         log_prob = self.log_prob(value, parents)
         return Evidence(log_prob, torch.zeros_like(log_prob))
 
+    @property
+    def has_recorded_bound(self) -> bool:
+        """Whether :meth:`recorded_bound` is tighter than the bound of :meth:`evidence`."""
+        return False
+
+    def recorded_bound(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
+        """Return log P(x | pa) of a *recorded* value, or a lower bound of it, ``(*batch,)``.
+
+        For quantised values a probability, without the loss of uniform dequantisation noise.
+        """
+        return self.evidence(self.dequantise(value), parents, num_particles).bound
+
     def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
         """Return log p(x, z_k | pa) − log q(z_k | x, pa) for z_k ~ q(z | x, pa), ``(P, *batch)``.
 

@@ -16,14 +16,15 @@ from torch.nn.functional import logsigmoid
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.mechanisms.base import Context, Mechanism
+from deepscm_pl.mechanisms.discrete import CellMechanism
 from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.transforms.cells import TINY
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["Bernoulli", "Categorical"]
 
-_MARGIN = 16  # units of rounding precision between arrival times, or noise and its threshold
+_MARGIN = 16  # units of rounding precision between arrival times
 _NUDGE = 64  # units of rounding precision by which noise is moved to restore the margin
-_TINY = 1e-300  # lower bound of probabilities, so that their normal quantiles are finite
 
 
 class Categorical(Mechanism):
@@ -147,12 +148,12 @@ def _delay(noise: Tensor, logits: Tensor, first_class: Tensor) -> Tensor:
 
 def _normal(exponential: Tensor) -> Tensor:
     """u with e = −log Φ(u), computed from the probability of the smaller tail."""
-    upper = -torch.special.ndtri((-torch.expm1(-exponential)).clamp(min=_TINY))
-    lower = torch.special.ndtri((-exponential).exp().clamp(min=_TINY))
+    upper = -torch.special.ndtri((-torch.expm1(-exponential)).clamp(min=TINY))
+    lower = torch.special.ndtri((-exponential).exp().clamp(min=TINY))
     return torch.where(exponential < 0.5, upper, lower)
 
 
-class Bernoulli(Mechanism):
+class Bernoulli(CellMechanism):
     """A binary variable: x := [u > t(pa)], u ~ N(0, 1).
 
     It is 1 with the probability p(pa) = 1 − Φ(t(pa)) = σ(ℓ(pa)). The logit ℓ is that of the
@@ -188,23 +189,11 @@ class Bernoulli(Mechanism):
         """Return x = [u > t(pa)]."""
         return (noise["u"] > self._threshold(parents)).to(noise["u"])
 
-    def abduct(
-        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
-    ) -> dict[str, Tensor]:
-        """Draw u ~ N(0, 1), beyond t if x = 1 and below t if x = 0."""
-        threshold = self._threshold(parents)
-        batch = torch.broadcast_shapes(value.shape, threshold.shape)
-        rank = torch.rand(*sample_shape, *batch, dtype=torch.float64, device=value.device)
-        logit = self.logit(parents).double()
-        # Each value is computed from its own tail: no small probability is subtracted from 1.
-        above = -torch.special.ndtri((rank * logit.sigmoid()).clamp(min=_TINY))
-        below = torch.special.ndtri((rank * (-logit).sigmoid()).clamp(min=_TINY))
+    def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
+        """Return (t, ∞) if x = 1, and (−∞, t) if x = 0."""
+        threshold, infinity = self._threshold(parents), torch.tensor(torch.inf)
         one = value > 0.5
-        noise = torch.where(one, above, below).to(threshold)
-        # Rounding, in this or another batch, might move the noise across the threshold.
-        margin = _MARGIN * torch.finfo(noise.dtype).eps * (1 + threshold.abs())
-        above, below = noise.maximum(threshold + margin), noise.minimum(threshold - margin)
-        return {"u": torch.where(one, above, below)}
+        return torch.where(one, threshold, -infinity), torch.where(one, infinity, threshold)
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
         """Return log p(x | pa) in nats, ``(*batch,)``."""
@@ -231,8 +220,7 @@ class Bernoulli(Mechanism):
         self.initial_logit.fill_(float(share.logit()))
 
     def _threshold(self, parents: Variables) -> Tensor:
-        """t = −Φ⁻¹(p), computed from the smaller of p and 1 − p."""
-        logit = self.logit(parents)
-        exact = logit.double()
-        tail = torch.special.ndtri((-exact.abs()).sigmoid().clamp(min=_TINY))
-        return torch.where(exact > 0, tail, -tail).to(logit)
+        """t = −Φ⁻¹(p) in double precision, computed from the smaller of p and 1 − p."""
+        exact = self.logit(parents).double()
+        tail = torch.special.ndtri((-exact.abs()).sigmoid().clamp(min=TINY))
+        return torch.where(exact > 0, tail, -tail)

@@ -12,25 +12,20 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-import pyro
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
 from deepscm_pl.checks import class_factory, real_number, shown, whole_number
-from deepscm_pl.mechanisms.base import Context, Evidence, Mechanism
+from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.mechanisms.flow import Flow, SplineFlow
 from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.transforms import Positive
+from deepscm_pl.transforms.cells import bounded_log_scale, log_mass, truncated_quantile
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["CellMechanism", "Ordinal", "SteppedFlow", "ZeroInflatedFlow"]
-
-_MARGIN = 64
-"""How many units in the last place inferred noise stays away from the ends of its cell."""
-
-_TINY = 1e-300
 
 
 class _Exact(TorchDistribution):
@@ -58,53 +53,38 @@ class _Exact(TorchDistribution):
 
 
 class _WithAtoms(Mechanism):
-    """What mechanisms of variables with atoms have in common: an exact log-probability."""
+    """A mechanism of a variable with atoms, whose log-probability is exact."""
 
-    def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
-        """The exact log-probability."""
-        log_prob = self.log_prob(value, parents)
-        return Evidence(log_prob, torch.zeros_like(log_prob))
-
-    def model(self, name: str, parents: Variables) -> Tensor:
-        """The site ``name``."""
-        batch = torch.broadcast_shapes(
-            *(d.batch_shape(parents[n]) for n, d in self.context.domains.items())
-        )
-        value: Tensor = pyro.sample(name, _Exact(self, parents, batch))
-        return value
+    def distribution(self, parents: Variables) -> TorchDistribution:
+        """Return p(x | pa)."""
+        domains = self.context.domains.items()
+        batch = torch.broadcast_shapes(*(d.batch_shape(parents[name]) for name, d in domains))
+        return _Exact(self, parents, batch)
 
 
 class CellMechanism(_WithAtoms):
-    """x := the value whose cell (a(x; pa), b(x; pa)) holds u, u ~ N(0, 1).
+    """x := the value whose cell (a(x; pa), b(x; pa)) contains u, u ~ N(0, 1).
 
     P(x | pa) = Φ(b) − Φ(a). The coupling is monotone: with fixed parents, x does not fall with u.
     """
 
     @abstractmethod
     def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
-        """a and b in double precision, ``(*batch, 1)``; −∞ and ∞ at the ends of the domain."""
-
-    @property
-    @abstractmethod
-    def _like(self) -> Tensor:
-        """A tensor of the type and on the device of the noise."""
-
-    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
-        """u ~ N(0, 1), ``(*shape, 1)``."""
-        return {"u": self._like.new_empty(*shape, 1).normal_()}
+        """Return a and b in double precision, ``(*batch, 1)``; −∞ and ∞ at the ends."""
 
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """Draws of u ~ N(0, 1) truncated to the cell of x."""
+        """Draw u ~ N(0, 1) truncated to the cell of x."""
         low, high = self.cell(value, parents)
         shape = (*sample_shape, *torch.broadcast_shapes(value.shape, low.shape))
-        return {"u": _truncated_normal(low, high, shape).to(self._like)}
+        rank = torch.rand(shape, dtype=low.dtype, device=low.device)
+        return {"u": truncated_quantile(rank, low, high).to(self.dtype)}
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
-        """log P(x | pa) in nats, ``(*batch,)``."""
+        """Return log P(x | pa) in nats, ``(*batch,)``."""
         low, high = self.cell(value, parents)
-        return _log_mass(low, high).to(self._like).squeeze(-1)
+        return log_mass(low, high).to(self.dtype).squeeze(-1)
 
 
 class SteppedFlow(CellMechanism):
@@ -159,10 +139,6 @@ class SteppedFlow(CellMechanism):
         is_whole = self.step == 1
         step = None if is_whole else self.step
         return Domain((1,), inner.lower, inner.upper - self.step, whole=is_whole, step=step)
-
-    @property
-    def _like(self) -> Tensor:
-        return self.flow.constraint.location
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x, in double precision up to the recorded step."""
@@ -225,17 +201,13 @@ class Ordinal(CellMechanism):
         """The classes 0, …, K − 1."""
         return Domain(categories=self.categories)
 
-    @property
-    def _like(self) -> Tensor:
-        return self.initial_thresholds
-
     def thresholds(self, parents: Variables) -> Tensor:
         """t_1(pa), …, t_{K−1}(pa), ``(*batch, K − 1)``, in ascending order."""
         location, log_scale = self.parameters_of(self.context(parents)).chunk(2, dim=-1)
         gaps = self.initial_thresholds.diff() * self.log_gaps.exp()
         first = self.initial_thresholds[:1]
         start = torch.cat([first, first + gaps.cumsum(0)])
-        return (start - location) * (-log_scale).exp()
+        return (start - location) * (-bounded_log_scale(log_scale)).exp()
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """x."""
@@ -326,9 +298,10 @@ class ZeroInflatedFlow(_WithAtoms):
         value = value.clamp(min=torch.finfo(value.dtype).tiny)
         return torch.where(any_ > self._threshold_at(parents), value, torch.zeros_like(value))
 
-    def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
-        """u ~ N(0, I), ``(*shape, 2)``."""
-        return {"u": self.initial_threshold.new_empty(*shape, 2).normal_()}
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """u_1 and u_2, ``(2,)``."""
+        return (2,)
 
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
@@ -339,7 +312,8 @@ class ZeroInflatedFlow(_WithAtoms):
         end = threshold.new_tensor(math.inf)
         low, high = torch.where(zero, -end, threshold), torch.where(zero, threshold, end)
         shape = (*sample_shape, *torch.broadcast_shapes(value.shape, threshold.shape))
-        any_ = _truncated_normal(low, high, shape).to(self.initial_threshold)
+        rank = torch.rand(shape, dtype=low.dtype, device=low.device)
+        any_ = truncated_quantile(rank, low, high).to(self.dtype)
         exact = self.flow.abduct(torch.where(zero, torch.ones_like(value), value), parents)["u"]
         amount = torch.where(zero, torch.randn(shape).to(exact), exact)
         return {"u": torch.cat([any_, amount.to(any_)], dim=-1)}
@@ -368,35 +342,3 @@ class ZeroInflatedFlow(_WithAtoms):
         self.flow.fit(value[some], {name: each[some] for name, each in parents.items()})
         super().fit(value, parents)  # the context, of all rows
         self.initial_threshold.copy_(torch.special.ndtri((~some).double().mean()))
-
-
-def _log_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log(Φ(high) − Φ(low)) of finite relative error in both tails; low < high."""
-    # Both in the lower tail, where Φ keeps its relative accuracy.
-    flip = low + high > 0
-    low, high = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    open_ = low == -math.inf
-    below = torch.special.log_ndtr(low.masked_fill(open_, -1.0))
-    above = torch.special.log_ndtr(high)
-    share = (below - above).clamp(max=-1e-15).masked_fill(open_, -math.inf)
-    return above + torch.log(-torch.expm1(share))
-
-
-def _truncated_normal(low: Tensor, high: Tensor, shape: Sequence[int]) -> Tensor:
-    """Draws ``shape`` of N(0, 1) between ``low`` and ``high``, away from both by a margin."""
-    flip = low + high > 0
-    a, b = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    start, end = torch.special.ndtr(a), torch.special.ndtr(b)
-    rank = torch.rand(tuple(shape), dtype=torch.float64, device=low.device)
-    noise = torch.special.ndtri((start + rank * (end - start)).clamp(min=_TINY))
-    noise = torch.where(flip, -noise, noise)
-    return _away_from_ends(noise, low, high)
-
-
-def _away_from_ends(noise: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Noise in the cell by more than rounding of the noise, and of the cell in another batch."""
-    unit = _MARGIN * torch.finfo(torch.float32).eps
-    width = (high - low).nan_to_num(posinf=math.inf)
-    margin_low = torch.minimum(unit * (1 + low.abs()).nan_to_num(posinf=0.0), width / 4)
-    margin_high = torch.minimum(unit * (1 + high.abs()).nan_to_num(posinf=0.0), width / 4)
-    return noise.maximum(low + margin_low).minimum(high - margin_high)

@@ -14,6 +14,7 @@ from deepscm_pl.checks import class_factory, real_number, shown, whole_number
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.transforms import Constraint, RationalQuadraticSpline, Real
+from deepscm_pl.transforms.cells import bounded_log_scale
 from deepscm_pl.variables import Domain, Noise, Variables
 
 __all__ = ["AffineFlow", "Flow", "SplineFlow"]
@@ -136,4 +137,4 @@ class SplineFlow(Flow):
 
 def _affine(parameters: Tensor) -> Transform:
     location, log_scale = parameters[..., :1], parameters[..., 1:]
-    return transforms.AffineTransform(location, log_scale.exp())
+    return transforms.AffineTransform(location, bounded_log_scale(log_scale).exp())

@@ -75,6 +75,15 @@ class ImageMechanism(Mechanism):
         """Infer the noise of a recorded image, with new dequantisation noise for every draw."""
         return self.abduct(self.dequantise(value.expand(*sample_shape, *value.shape)), parents)
 
+    def in_own_precision(self, image: Tensor) -> Tensor:
+        """Return an image in the precision of the parameters, each pixel in its grey level."""
+        rounded = image.to(next(self.parameters()))
+        if rounded.dtype == image.dtype:
+            return rounded
+        start = rounded.detach()
+        correction = torch.nextafter(start, torch.full_like(start, -math.inf)) - start
+        return rounded + correction * (start.floor() > image.detach().floor())
+
     def fit(self, value: Tensor, parents: Variables) -> None:
         """Fit the context, and raise a ValueError if the images are scaled to [0, 1]."""
         super().fit(value, parents)

@@ -19,6 +19,7 @@ from deepscm_pl.transforms import (
     MultiscaleBijection,
     normalise_activations,
 )
+from deepscm_pl.transforms.cells import in_double
 from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["MultiscaleFlow"]
@@ -83,7 +84,7 @@ class MultiscaleFlow(ImageMechanism):
         """
         flat, contexts, batch = self._one_batch(noise, context)
         processed = call_in_precision(Inverse(self.bijection), noise.dtype, flat, contexts)
-        image: Tensor = self.preprocessing.inv(processed).to(next(self.parameters()))
+        image = self.in_own_precision(self.preprocessing.inv(processed))
         return image.view(*batch, *self.shape)
 
     def infer(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,8 +115,7 @@ class MultiscaleFlow(ImageMechanism):
         A small step in u can be one of hundreds of grey levels in x, so that single precision might
         not recover a grey level.
         """
-        has_double = value.device.type != "mps"
-        noise, _ = self.infer(value.double() if has_double else value, self.context(parents))
+        noise, _ = self.infer(in_double(value), self.context(parents))
         return {"u": noise.expand(*sample_shape, *noise.shape)}
 
     def fit(self, value: Tensor, parents: Variables) -> None:

@@ -103,7 +103,8 @@ class Modified(Mechanism):
         Raises:
             ValueError: If h leaves the domain of the variable.
         """
-        return self.apply_function(self.quantise(self.mechanism(noise, parents)))
+        natural = self.quantise(self.mechanism(noise, parents))
+        return self.apply_function(self.domain.moved_inside(natural))
 
     def apply_function(self, value: Tensor) -> Tensor:
         """Return h of a natural value, after checking that it is in the domain."""

@@ -18,6 +18,7 @@ from deepscm_pl.mechanisms.brightness import Brightness
 from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.older import names_successors
+from deepscm_pl.transforms.cells import in_double
 from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["ConditionalVAE"]
@@ -40,6 +41,12 @@ class _Posterior(NamedTuple):
 
     location: Tensor
     log_scale: Tensor
+
+    @property
+    def divergences(self) -> Tensor:
+        """KL(N(μ, σ²) ‖ N(0, 1)) = ½ (μ² + σ² − 1 − log σ²) of each dimension."""
+        location, log_scale = self
+        return 0.5 * (location.square() + (2 * log_scale).exp() - 1 - 2 * log_scale)
 
 
 @names_successors
@@ -174,17 +181,25 @@ class ConditionalVAE(ImageMechanism):
     def abduct_recorded(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """Draw z from q(z | x, pa), and infer u with new dequantisation noise for each draw.
+        """Draw z from q(z | x, pa), and u given z and the grey levels, independently.
 
-        The encoder runs once, because it cannot distinguish fractions of a grey level.
+        The encoder runs once, because it cannot distinguish fractions of a grey level. u is drawn
+        from its exact posterior if the likelihood is elementwise, and else inferred from the image
+        with new dequantisation noise for each draw.
         """
         latent = self._draw(self.posterior(self.dequantise(value), parents), sample_shape)
-        image = self.dequantise(value.expand(*sample_shape, *value.shape))
-        noise = self._in_chunks(self._pixel_noise, latent, image, parents)
+        levels = in_double(value).expand(*sample_shape, *value.shape)
+        image = self.dequantisation.sample(levels)
+        noise = self._in_chunks(self._recorded_pixel_noise, latent, image, parents)
         return {"z": latent, "u": noise}
 
+    def _recorded_pixel_noise(self, latent: Tensor, image: Tensor, parents: Variables) -> Tensor:
+        decoded, plane = self.decode(latent, parents), self.in_plane(image)
+        return self.in_space(self.likelihood.abduct_recorded(decoded, plane, self.preprocessing))
+
     def _pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
-        processed = self.preprocessing(self.in_plane(value))
+        # Single precision would lose grey levels where the decoder's output is large.
+        processed = self.preprocessing(in_double(self.in_plane(value)))
         return self.in_space(self.likelihood.abduct(self.decode(latent, parents), processed))
 
     def _in_chunks(
@@ -225,6 +240,20 @@ class ConditionalVAE(ImageMechanism):
         log_probs, latent = self._draw_evidence(value, parents, num_particles)
         return Evidence(log_probs.mean(dim=0), latent.divergences.sum(-1), latent)
 
+    @property
+    def has_recorded_bound(self) -> bool:
+        """Whether the likelihood is elementwise."""
+        return self.likelihood.elementwise
+
+    def recorded_bound(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
+        """Return E_q[log P(x | z, pa)] − KL(q ‖ N(0, I)), P the probability of the grey levels."""
+        continuous = value.to(next(self.posterior_head.parameters())) + 0.5
+        posterior = self.posterior(continuous, parents)
+        decoded = self.decode(self._draw(posterior, (num_particles,)), parents)
+        plane = self.in_plane(value)
+        log_probs = self.likelihood.log_prob_recorded(decoded, plane, self.preprocessing)
+        return log_probs.mean(dim=0) - posterior.divergences.sum(-1)
+
     def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
         """Return log p(x | z_k, pa) + log p(z_k) − log q(z_k | x, pa), ``(P, *batch)``."""
         return self._draw_evidence(value, parents, num_particles)[1].log_weights
@@ -236,12 +265,10 @@ class ConditionalVAE(ImageMechanism):
         location, log_scale = posterior = self.posterior(value, parents)
         latent = self._draw(posterior, (num_particles,))
         log_probs = self.image_distribution(latent, parents).log_prob(value)
-        # KL(N(μ, σ²) ‖ N(0, 1)) = ½ (μ² + σ² − 1 − log σ²)
-        divergences = 0.5 * (location.square() + (2 * log_scale).exp() - 1 - 2 * log_scale)
         # log N(z; 0, I) − log N(z; μ, σ²) = Σ ½ ((z − μ)²/σ² − z²) + log σ
         standardised = (latent - location) * (-log_scale).exp()
         log_ratio = (0.5 * (standardised.square() - latent.square()) + log_scale).sum(-1)
-        return log_probs, LatentEvidence(divergences, log_probs + log_ratio)
+        return log_probs, LatentEvidence(posterior.divergences, log_probs + log_ratio)
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """Return the recorded image at the posterior mean of z, without pixel noise (u = 0)."""
@@ -260,7 +287,8 @@ class ConditionalVAE(ImageMechanism):
         return self._image(decoded, self.likelihood.sample_noise(shape, decoded))
 
     def _image(self, decoded: Tensor, noise: Tensor) -> Tensor:
-        return self.in_space(self.preprocessing.inv(self.likelihood(decoded, noise)))
+        image = self.preprocessing.inv(self.likelihood(decoded, noise))
+        return self.in_space(self.in_own_precision(image))
 
     def _log_density(self, decoded: Tensor, value: Tensor) -> Tensor:
         plane = self.in_plane(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from deepscm_pl.metrics.functional import bits_per_dimension, mean_absolute_error
@@ -14,8 +15,8 @@ __all__ = [
     "bound_quantities",
     "bound_terms",
     "quantity_names",
-    "reconstruction_error_names",
-    "reconstruction_errors",
+    "test_quantities",
+    "test_quantity_names",
 ]
 
 
@@ -52,20 +53,40 @@ def bound_terms(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach() for k, v in quantities.items() if k.startswith(kept) or k == "bound"}
 
 
-def reconstruction_error_names(scm: StructuralCausalModel) -> tuple[str, ...]:
-    """Names of the errors of :func:`reconstruction_errors`."""
-    return tuple(f"mean_absolute_error/{name}" for name in scm.image_variables)
+def test_quantity_names(scm: StructuralCausalModel) -> tuple[str, ...]:
+    """Names of the quantities of :func:`test_quantities`."""
+    images = scm.image_variables
+    recorded = [name for name in images if scm[name].has_recorded_bound]
+    return (
+        *(f"mean_absolute_error/{name}" for name in images),
+        *(f"log_prob_recorded/{name}" for name in recorded),
+        *(f"recorded_bits_per_dimension/{name}" for name in recorded),
+    )
 
 
-def reconstruction_errors(scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
-    """The mean absolute error of each image variable's reconstruction, ``(batch,)`` each."""
-    errors = {}
+def test_quantities(
+    scm: StructuralCausalModel, batch: Variables, num_particles: int
+) -> dict[str, Tensor]:
+    """Quantities that are measured in the test only, by name, ``(batch,)`` each.
+
+    ``mean_absolute_error`` is that of reconstructions. ``log_prob_recorded`` is the evidence lower
+    bound of the probability of the recorded grey levels, if the likelihood has one: without the
+    loss of dequantisation, so that all likelihoods are comparable.
+    """
+    found = {}
     for name in scm.image_variables:
-        mechanism = scm[name]
+        mechanism, image = scm[name], batch[name]
         parents = {parent: batch[parent] for parent in scm.graph.parents[name]}
-        errors[f"mean_absolute_error/{name}"] = mean_absolute_error(
-            mechanism.reconstruct(batch[name], parents),
-            batch[name],
+        found[f"mean_absolute_error/{name}"] = mean_absolute_error(
+            mechanism.reconstruct(image, parents),
+            image,
             spatial_dims=len(mechanism.domain.shape) - 1,
         )
-    return errors
+        if mechanism.has_recorded_bound:
+            # Its draws leave those of all other quantities unchanged.
+            with torch.random.fork_rng([image.device] if image.is_cuda else []):
+                bound = mechanism.recorded_bound(image, parents, num_particles)
+            found[f"log_prob_recorded/{name}"] = bound
+            bits = bits_per_dimension(bound, mechanism.domain.features)
+            found[f"recorded_bits_per_dimension/{name}"] = bits
+    return found

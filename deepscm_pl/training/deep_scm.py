@@ -87,9 +87,9 @@ class DeepSCM(StoredModule):
         self.num_evaluation_particles = particles
         self.loaded_steps: int | None = None
         self.quantities = bound.quantity_names(self.scm)
-        self.reconstruction_errors = bound.reconstruction_error_names(self.scm)
+        self.test_quantities = bound.test_quantity_names(self.scm)
         self.validation_statistics = PerImageStatistics(self.quantities)
-        self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
+        self.test_statistics = PerImageStatistics([*self.quantities, *self.test_quantities])
         self._unlogged: dict[str, float | Tensor] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -172,9 +172,10 @@ class DeepSCM(StoredModule):
         self.log_means("validation", self.validation_statistics)
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
-        """Collect the quantities of a batch, and the errors of its reconstruction."""
+        """Collect the quantities of a batch, and those of the test only."""
         quantities = self._evaluate(batch, batch_index)
-        self.test_statistics.update(quantities | bound.reconstruction_errors(self.scm, batch))
+        found = bound.test_quantities(self.scm, batch, self.num_evaluation_particles)
+        self.test_statistics.update(quantities | found)
 
     def on_test_epoch_end(self) -> None:
         """Log the means over all images, and keep them with standard errors in ``association``."""

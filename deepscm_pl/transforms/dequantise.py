@@ -36,15 +36,21 @@ class Dequantise:
         hint = "scale images of more levels down"
         self.levels = whole_number("levels", levels, least=2, most=_MOST_LEVELS, hint=hint)
         # Keeps x + e away from the next whole number by more than float32 rounding.
-        self.margin = 2.0**-20 * levels * 4
+        self.margin = 2.0**-20 * levels
 
     def inverse(self, value: Tensor) -> Tensor:
         """Return the whole grey level ⌊y⌋, within 0 and L − 1."""
         return value.floor().clamp(0, self.levels - 1)
 
+    def parts(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the whole grey level of a drawn value, and its noise as uniform on [0, 1]."""
+        level = self.inverse(value)
+        noise = (value - level - self.margin) / (1 - 2 * self.margin)
+        return level, noise.clamp(0, 1)
+
     def sample(self, levels: Tensor) -> Tensor:
         """Return x + e with e drawn uniformly, slightly inside of [0, 1)."""
-        return levels + torch.rand_like(levels).clamp(self.margin, 1 - self.margin)
+        return levels + self.margin + (1 - 2 * self.margin) * torch.rand_like(levels)
 
 
 class Logit(Transform):
@@ -77,14 +83,18 @@ class Logit(Transform):
     def _log_odds_parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
         # log(p) and log(1 - p) with 1 - p from the difference L - x, which is exact near L.
         slope = (1 - self.alpha) / self.levels
-        return torch.log(self.alpha + slope * x), torch.log(slope * (self.levels - x))
+        tiny = torch.finfo(x.dtype).tiny
+        p = (self.alpha + slope * x).clamp(min=tiny)
+        return torch.log(p), torch.log(slope * (self.levels - x))
 
     def _call(self, x: Tensor) -> Tensor:
         log_p, log_1_minus_p = self._log_odds_parts(x)
         return log_p - log_1_minus_p
 
     def _inverse(self, y: Tensor) -> Tensor:
-        return self.levels * (1 - torch.sigmoid(-y) / (1 - self.alpha))
+        x = self.levels * (1 - torch.sigmoid(-y) / (1 - self.alpha))
+        # Rounding might reach the open end.
+        return x.clamp(max=self.levels * (1 - torch.finfo(x.dtype).eps))
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
         """Return log dy/dx = log((1 − α)/L) − log p − log(1 − p), for each pixel."""

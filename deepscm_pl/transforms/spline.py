@@ -90,9 +90,12 @@ class RationalQuadraticSpline(Transform):
         a = height * (s - slope) + rise * curvature
         b = height * slope - rise * curvature
         c = -s * rise
-        # The form of the root without cancellation; only rounding makes the discriminant negative.
-        discriminant = (b.square() - 4 * a * c).clamp(min=0)
-        xi = 2 * c / (-b - discriminant.sqrt())
+        # Each form of the root where it does not cancel; a is positive where b is negative. Only
+        # rounding makes the discriminant negative.
+        root = (b.square() - 4 * a * c).clamp(min=0).sqrt()
+        positive = b >= 0
+        numerator = torch.where(positive, 2 * c, root - b)
+        xi = (numerator / torch.where(positive, -b - root, 2 * a)).clamp(0, 1)
         inside = left_x + xi * width
         return torch.where(y.abs() < self.bound, inside, y.expand_as(inside))
 

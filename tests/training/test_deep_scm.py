@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import StepLR
 from world_columns import log_prob
 
 from deepscm_pl.configuration import describe, restore
+from deepscm_pl.evaluation.association import association_rows
 from deepscm_pl.mechanisms import AffineFlow, SplineFlow
 from deepscm_pl.training import DeepSCM, OneCycle, bound
 from deepscm_pl.training.bound import bound_quantities
@@ -159,6 +160,15 @@ def test_terms_add_up(trained, tmp_path):
     bits = -image / (64 * torch.log(torch.tensor(2.0)).item())
     assert found["bits_per_dimension/image"] == pytest.approx(bits)
     assert 0 < found["mean_absolute_error/image"] < 255
+    recorded = found["log_prob_recorded/image"]
+    assert recorded > found["bound/image"]
+    bits = -recorded / (64 * torch.log(torch.tensor(2.0)).item())
+    assert found["recorded_bits_per_dimension/image"] == pytest.approx(bits)
+    labels = [
+        row.label
+        for row in association_rows(trained[0].scm.graph, ("image",), trained[0].association)
+    ]
+    assert "recorded image, bits per dimension ≤" in labels
 
 
 def test_loss_is_the_mean_over_images():

@@ -140,3 +140,33 @@ def test_dequantisation_noise_is_uniform_within_a_level(levels):
 def test_levels_that_leave_no_room_for_noise_are_refused(levels):
     with pytest.raises(ValueError, match="levels: expected a whole number from 2 to 4096"):
         Dequantise(levels)
+
+
+@pytest.mark.parametrize("levels", [256, 4096])
+def test_dequantisation_noise_has_no_atoms(levels):
+    """No remainder is drawn more often than single precision makes it."""
+    remainder = Dequantise(levels).sample(torch.zeros(50_000))
+    assert int(remainder.unique(return_counts=True)[1].max()) < 5
+    assert 0 < float(remainder.min()) < float(remainder.max()) < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("levels", [2, 256, 4096])
+def test_inverse_of_the_logit_stays_below_the_last_level(levels, dtype):
+    """Also where the sigmoid rounds to 1; the log-density there is finite."""
+    logit = Logit(levels=levels)
+    y = torch.cat([torch.linspace(-200, 200, 4001), torch.tensor([-1e30, 1e30])]).to(dtype)
+    x = logit.inv(y)
+    assert float(x.max()) < levels
+    assert bool(logit(x).isfinite().all())
+    assert bool(logit.log_abs_det_jacobian(x, y).isfinite().all())
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 5e-5), (torch.float64, 1e-13)])
+def test_inverse_of_the_spline_is_precise_in_steep_bins(dtype, tolerance):
+    """Both forms of the root are used where they do not cancel."""
+    torch.manual_seed(0)
+    parameters = (10 * torch.randn(200_000, 23, dtype=torch.float64)).to(dtype)
+    spline = RationalQuadraticSpline(parameters)
+    y = spline((8 * torch.rand(200_000, 1, dtype=torch.float64) - 4).to(dtype))
+    assert float((spline(spline.inv(y)) - y).abs().max()) < tolerance
