@@ -7,6 +7,9 @@ in raster order, the noise of pixel i is what the earlier pixels do not predict,
 
 with D = diag(σ) and A strictly lower triangular. The precision of y is (I − A)ᵀD⁻²(I − A); every
 covariance has exactly one such factor. log |det du/dy| = −Σ log σ_i for every A.
+
+The grey levels of an image confine u to no product of cells. Therefore u is inferred from the image
+with uniform dequantisation noise, see :class:`~deepscm_pl.likelihoods.Likelihood`.
 """
 
 from __future__ import annotations
