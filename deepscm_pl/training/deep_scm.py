@@ -173,9 +173,8 @@ class DeepSCM(StoredModule):
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch, and those of the test only."""
-        quantities = self._evaluate(batch, batch_index)
         found = bound.test_quantities(self.scm, batch, self.num_evaluation_particles)
-        self.test_statistics.update(quantities | found)
+        self.test_statistics.update(self._evaluate(batch, batch_index) | found)
 
     def on_test_epoch_end(self) -> None:
         """Log the means over all images, and keep them with standard errors in ``association``."""
