@@ -12,7 +12,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from deepscm_pl.checks import class_factory
+from deepscm_pl.checks import class_factory, whole_number
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
 from deepscm_pl.model_memory import require_buildable
@@ -437,25 +437,35 @@ class StructuralCausalModel(nn.Module):
 
     # Counterfactual
 
-    def abduct(self, factual: Variables, num_particles: int = 1) -> dict[str, dict[str, Tensor]]:
+    def abduct(
+        self, factual: Variables, num_particles: int = 1, resample: int | None = None
+    ) -> dict[str, dict[str, Tensor]]:
         """The noise behind ``factual``, with a leading dimension of particles.
 
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``.
             num_particles: Draws of what is not determined by the values; what is, is repeated.
                 An image's grey levels do not determine its noise within a level, which is drawn.
+            resample: K, candidates for each row from which latents are drawn again in proportion
+                to p(x, z | pa) / q(z | x, pa): exact in the limit of many, and K times the work.
+                None to draw from q alone, whose error the particles then share.
 
         Raises:
-            ValueError: If a variable is missing or outside of its domain.
+            ValueError: If a variable is missing or outside of its domain, or ``resample`` is less
+                than 2.
         """
         _check_particles(num_particles)
+        if resample is not None:
+            whole_number("resample", resample, least=2)
         self.check(factual)
-        return {
-            name: self[name].abduct_recorded(
-                factual[name], self._parents(name, factual), (num_particles,)
-            )
-            for name in self.graph.nodes
-        }
+        noise = {}
+        for name in self.graph.nodes:
+            recorded = factual[name], self._parents(name, factual), (num_particles,)
+            if resample is None:
+                noise[name] = self[name].abduct_recorded(*recorded)
+            else:
+                noise[name] = self[name].resample(*recorded, resample)
+        return noise
 
     def predict(
         self, noise: Mapping[str, Noise], kept: Variables | None = None
@@ -477,7 +487,11 @@ class StructuralCausalModel(nn.Module):
         return self._expand(values, ())
 
     def counterfactual(
-        self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
+        self,
+        factual: Variables,
+        do: Do | Sequence[Do],
+        num_particles: int = 1,
+        resample: int | None = None,
     ) -> dict[str, Tensor]:
         """What the observations would have been, had ``do`` been done.
 
@@ -490,6 +504,7 @@ class StructuralCausalModel(nn.Module):
             do: One intervention, or a sequence of K. A tensor with dimensions before those of the
                 batch, such as ``(K, 1, 1)``, means as many interventions at once.
             num_particles: P, draws of what is not determined by the values.
+            resample: Candidates of the latents, as for :meth:`abduct`.
 
         Returns:
             For each variable ``(P, *batch, *event)``, or ``(P, K, *batch, *event)`` for several
@@ -499,7 +514,7 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a variable is missing, unknown or outside of its domain, or ``do`` is an
                 empty sequence.
         """
-        noise = self.abduct(factual, num_particles)
+        noise = self.abduct(factual, num_particles, resample)
         batch = torch.Size((num_particles,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
             return self._answer(factual, noise, do, *batch)

@@ -131,6 +131,13 @@ def _add_counterfactual_options(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="draws of what observations leave open (default: %(default)s)",
     )
+    add(
+        "--resample",
+        type=int,
+        metavar="K",
+        help="draw the latents of each observation again from K candidates of the encoder, by "
+        "importance: exact in the limit, at K times the cost (default: from the encoder alone)",
+    )
     add("--data.root", dest="root", type=Path, metavar="DIR", help="where the run's data lies now")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.checkpoints import TrainedModel, load
+from deepscm_pl.checks import whole_number
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
 from deepscm_pl.cli.observations import (
@@ -174,6 +175,8 @@ def _counterfactual(question: _Question) -> Iterator[Part]:
     observed, particles = _observe(question), question.options.num_particles
     if particles < 1:
         raise ValueError(f"num_particles: expected at least 1, but got {particles}.")
+    if question.options.resample is not None:
+        whole_number("resample", question.options.resample, least=2)
     request = question.request(observed.count, particles=particles, factual=True)
     option = "observations" if question.options.index is None else "index"
     batches = question.batches(request, option)
@@ -184,7 +187,9 @@ def _counterfactual(question: _Question) -> Iterator[Part]:
                 torch.manual_seed(batches.seed(question.options.seed, batch, particle))
                 # All are of one size, so that what is drawn does not depend on how many follow.
                 values = some.values if batch == 0 else _filled(some.values, batches.rows)
-                answers = question.scm.counterfactual(values, question.dos, count)
+                answers = question.scm.counterfactual(
+                    values, question.dos, count, question.options.resample
+                )
                 chosen = [
                     _first({name: value[:, k] for name, value in answers.items()}, len(some.rows))
                     for k in range(len(question.dos))

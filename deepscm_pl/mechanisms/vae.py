@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -182,6 +182,35 @@ class ConditionalVAE(ImageMechanism):
         noise = self._in_chunks(self._pixel_noise, latent, image, parents)
         return {"z": latent, "u": noise}
 
+    def resample(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...], candidates: int
+    ) -> dict[str, Tensor]:
+        """Resample K candidates z_k ~ q(z | x, pa) with weights p(x, z_k | pa) / q(z_k | x, pa).
+
+        Each row has its own K candidates, of which each draw chooses one given its own
+        dequantisation of the image (sampling importance resampling; Rubin 1987); u is exact. Draws
+        repeat a latent if few candidates have large weights.
+        """
+        posterior = self.posterior(self.dequantise(value), parents)
+        latents = self._draw(posterior, (candidates,))
+        batch = latents.shape[1:-1]
+        image = self.dequantise(value.expand(*sample_shape, *batch, *self.shape))
+        weights = torch.stack(
+            [
+                self._in_chunks(self._log_likelihood, latent, image, parents) + ratio
+                for latent, ratio in zip(latents, _log_ratio(latents, posterior), strict=True)
+            ],
+            dim=-1,
+        )
+        chosen = torch.distributions.Categorical(logits=weights).sample()
+        flat = latents.flatten(1, -2) if batch else latents[:, None]
+        picked = flat[chosen.reshape(-1, flat.shape[1]), torch.arange(flat.shape[1])]
+        latent = picked.view(*sample_shape, *batch, self.latent)
+        return {"z": latent, "u": self._in_chunks(self._pixel_noise, latent, image, parents)}
+
+    def _log_likelihood(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+        return self._log_density(self.decode(latent, parents), value)
+
     def _pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
         processed = self.preprocessing(self.in_plane(value))
         return self.in_space(self.likelihood.abduct(self.decode(latent, parents), processed))
@@ -217,7 +246,8 @@ class ConditionalVAE(ImageMechanism):
             function(*each, {n: cause[k] for n, cause in causes.items()})
             for k, each in enumerate(zip(latents, images, strict=True))
         ]
-        return torch.cat(results).view(*batch, *self.shape)
+        joined = torch.cat(results)
+        return joined.view(*batch, *joined.shape[1:])
 
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
         """Return E_q[log p(x | z, pa)] from draws, and KL(q ‖ N(0, I)) in closed form."""
@@ -237,10 +267,12 @@ class ConditionalVAE(ImageMechanism):
         log_probs = self.image_distribution(latent, parents).log_prob(value)
         # KL(N(μ, σ²) ‖ N(0, 1)) = ½ (μ² + σ² − 1 − log σ²)
         divergences = 0.5 * (location.square() + (2 * log_scale).exp() - 1 - 2 * log_scale)
-        # log N(z; 0, I) − log N(z; μ, σ²) = Σ ½ ((z − μ)²/σ² − z²) + log σ
-        standardised = (latent - location) * (-log_scale).exp()
-        log_ratio = (0.5 * (standardised.square() - latent.square()) + log_scale).sum(-1)
-        return log_probs, LatentEvidence(divergences, log_probs + log_ratio)
+        return log_probs, LatentEvidence(divergences, log_probs + _log_ratio(latent, posterior))
+
+    def posterior_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of the encoder and of the layers behind it."""
+        yield from self.encoder.parameters()
+        yield from self.posterior_head.parameters()
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """Return the recorded image at the posterior mean of z, without pixel noise (u = 0)."""
@@ -302,6 +334,13 @@ class ConditionalVAE(ImageMechanism):
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:
         location = posterior.location.expand(*sample_shape, *posterior.location.shape)
         return location + posterior.log_scale.exp() * torch.randn_like(location)
+
+
+def _log_ratio(latent: Tensor, posterior: _Posterior) -> Tensor:
+    """log N(z; 0, I) − log N(z; μ, σ²) = Σ ½ ((z − μ)²/σ² − z²) + log σ, ``(P, *batch)``."""
+    location, log_scale = posterior
+    standardised = (latent - location) * (-log_scale).exp()
+    return (0.5 * (standardised.square() - latent.square()) + log_scale).sum(-1)
 
 
 def _out_features(encoder: nn.Module) -> int:
