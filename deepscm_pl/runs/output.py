@@ -21,6 +21,7 @@ _NOISE = (
     "Loading `",
     "`Trainer.fit` stopped: `max_",  # on the line of the progress bar
 )
+_REFITTING = "posterior refitted"
 _UNIMPORTANT = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
 
 
@@ -43,7 +44,8 @@ class OneLineProgress(TQDMProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """Collect what is shown beside the bar."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        shown = {name: value for name, value in metrics.items() if name != "v_num"}
+        return shown | ({"phase": _REFITTING} if _is_refitting(pl_module) else {})
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the line, because reports are printed before Lightning ends it."""
@@ -83,11 +85,16 @@ class TenthsProgress(ProgressBar):
         tenths = int(10 * _fraction(trainer, batch_idx + 1))
         if tenths > self._printed and self._enabled:
             self._printed = tenths
+            phase = f", {_REFITTING}" if _is_refitting(pl_module) else ""
             print(
                 f"trained {10 * tenths} %: epoch {trainer.current_epoch + 1}, "
-                f"step {trainer.global_step}",
+                f"step {trainer.global_step}{phase}",
                 flush=True,
             )
+
+
+def _is_refitting(pl_module: pl.LightningModule) -> bool:
+    return bool(getattr(pl_module, "is_refitting", False))
 
 
 def progress_for(stream: TextIO) -> ProgressBar:

@@ -32,7 +32,7 @@ from deepscm_pl.training.objectives import (
     ObjectiveValue,
     TrainingProgress,
 )
-from deepscm_pl.training.schedule import Optimisation
+from deepscm_pl.training.schedule import Optimisation, number_of_steps
 from deepscm_pl.training.steps import (
     check_rows,
     require_evaluation_memory,
@@ -112,6 +112,7 @@ class DeepSCM(pl.LightningModule):
         self.loaded_steps: int | None = None
         self.loss_terms: dict[str, Tensor] = {}
         self._run_callbacks = [RepeatableRun(), FiniteCheck()]
+        self._total_steps: int | None = None
         self._unlogged: dict[str, float | Tensor] | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
@@ -236,15 +237,52 @@ class DeepSCM(pl.LightningModule):
                 check_rows(self.scm, datamodule, split)
         self.scm.fit(datamodule.variables("train"))
 
+    @property
+    def is_refitting(self) -> bool:
+        """Whether only the posteriors q(z | x, pa) are trained: the last phase of the training."""
+        return self._has_refit and self.objective.is_refitting(self._progress)
+
+    @property
+    def _has_refit(self) -> bool:
+        return self.objective.refit > 0 and bool(self._posterior_parameters)
+
+    @property
+    def _posterior_parameters(self) -> set[Tensor]:
+        return {
+            each for name in self.scm.graph.nodes for each in self.scm[name].posterior_parameters()
+        }
+
+    @property
+    def _progress(self) -> TrainingProgress:
+        return TrainingProgress(self.global_step, self.current_epoch, self._total_steps)
+
+    def on_train_start(self) -> None:
+        """Count the steps of the training, if it has a phase that begins before its end.
+
+        Raises:
+            ValueError: If the number of steps is not limited.
+        """
+        if self._has_refit:
+            self._total_steps = number_of_steps(self.trainer, "objective: refit")
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Freeze everything but the posteriors while these are refitted."""
+        if self.is_refitting:
+            trained = self._posterior_parameters
+            for parameter in self.parameters():
+                if parameter not in trained:
+                    parameter.grad = None  # not requires_grad, on which several processes agreed
+
     def training_step(self, batch: Variables, batch_index: int) -> Tensor:
         """The negative objective, in nats per image."""
-        progress = TrainingProgress(self.global_step, self.current_epoch)
-        value: ObjectiveValue = self.objective(self.scm, batch, progress)
+        value: ObjectiveValue = self.objective(self.scm, batch, self._progress)
         quantities = self._quantities(value.elbo)
         self.loss_terms = _terms(quantities)
         means = {name: each.detach().mean() for name, each in quantities.items()}
         self.log("train/bound", means["bound"])
         others = {"objective": value.objective.detach(), **value.logged}
+        if self._has_refit:
+            others["phase"] = float(1 + self.is_refitting)
         self._unlogged = {**means, **others}
         if self._is_logged(batch_index):
             self._log_step()
@@ -312,7 +350,8 @@ class DeepSCM(pl.LightningModule):
             if name in self.learning_rates:
                 group["lr"] = self.learning_rates[name]
             groups.append(group)
-        return self.optimisation.configure(self.trainer, groups, "validation/bound")
+        refit = self.objective.refit if self._has_refit else 0.0
+        return self.optimisation.configure(self.trainer, groups, "validation/bound", refit)
 
     def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         quantities = self._quantities(self.scm.elbo(batch, self.num_evaluation_particles))

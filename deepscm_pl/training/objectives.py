@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.mechanisms import Evidence
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
+from deepscm_pl.training.schedule import refit_start
 from deepscm_pl.variables import Variables
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "TrainingProgress",
 ]
 
+_REFIT = 0.15  # of all steps
+
 
 class TrainingProgress(NamedTuple):
     """How far a training has come.
@@ -31,10 +34,12 @@ class TrainingProgress(NamedTuple):
     Attributes:
         step: Steps of the optimiser so far.
         epoch: Epochs finished so far.
+        total_steps: Steps of the whole training; None if they are not known.
     """
 
     step: int
     epoch: int
+    total_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,15 @@ class Objective(nn.Module, ABC):
     Args:
         num_particles: Draws of the latents.
 
+    Attributes:
+        refit: Fraction of the steps, at the end of the training, in which only the parameters of
+            the posteriors q are trained.
+
     Raises:
         ValueError: If there is no draw.
     """
+
+    refit: float = 0.0
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()
@@ -71,6 +82,11 @@ class Objective(nn.Module, ABC):
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
         """The objective of recorded values ``(B, *event)``, averaged over the batch."""
+
+    def is_refitting(self, progress: TrainingProgress) -> bool:
+        """Whether the last phase of the training has begun, in which posteriors are refitted."""
+        total = progress.total_steps
+        return total is not None and progress.step >= refit_start(total, self.refit)
 
 
 class EvidenceLowerBoundObjective(Objective):
@@ -86,15 +102,23 @@ class EvidenceLowerBoundObjective(Objective):
     (Alemi et al. 2018, arXiv:1711.00464), which a counterfactual carries further: noise of pixels
     says nothing of a stroke that moves. What is reported of a model is always the bound itself.
 
+    The best q under such a weight is not the posterior: for β < 1 it is proportional to
+    p(z) p(x | z)^(1/β), with about √β of the posterior's deviation. So the training ends with a
+    phase in which q alone is refitted by the evidence lower bound, with β = 1 and λ = 0, and
+    everything else is frozen.
+
     Args:
         num_particles: Draws of the latents.
         warmup_steps: Steps until β has its final value.
         warmup_epochs: Epochs until β has its final value, instead of steps.
         free_bits: λ, in nats.
         divergence_weight: The final value of β.
+        refit: Fraction of all steps in which q is refitted at the end, 0 for no such phase. None
+            for 0.15 if β is not 1 or there are free bits, else 0.
 
     Raises:
-        ValueError: If a number is negative, β is not positive, or both steps and epochs are given.
+        ValueError: If a number is negative, β is not positive, ``refit`` is not below 1, or both
+            steps and epochs are given.
 
     Example:
         >>> objective = EvidenceLowerBoundObjective(1, warmup_steps=100)
@@ -109,6 +133,7 @@ class EvidenceLowerBoundObjective(Objective):
         warmup_epochs: int = 0,
         free_bits: float = 0.0,
         divergence_weight: float = 1.0,
+        refit: float | None = None,
     ) -> None:
         super().__init__(num_particles)
         whole_number("warmup_steps", warmup_steps, least=0)
@@ -123,6 +148,9 @@ class EvidenceLowerBoundObjective(Objective):
         self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
         self.free_bits = free_bits
         self.divergence_weight = divergence_weight
+        if refit is None:
+            refit = 0.0 if divergence_weight == 1 and free_bits == 0 else _REFIT
+        self.refit = real_number("refit", refit, least=0, below=1)
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
@@ -130,14 +158,17 @@ class EvidenceLowerBoundObjective(Objective):
         """The objective, and β as ``kl_weight``."""
         elbo = scm.elbo(batch, self.num_particles)
         weight = self.divergence_weight_at(progress)
+        free_bits = 0.0 if self.is_refitting(progress) else self.free_bits
         terms = [
-            each.log_prob.mean() - weight * self._divergence(each)
+            each.log_prob.mean() - weight * _divergence(each, free_bits)
             for each in elbo.evidence.values()
         ]
         return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
 
     def divergence_weight_at(self, progress: TrainingProgress) -> float:
         """β."""
+        if self.is_refitting(progress):
+            return 1.0
         return self.divergence_weight * self._warmed_up(progress)
 
     def _warmed_up(self, progress: TrainingProgress) -> float:
@@ -148,12 +179,13 @@ class EvidenceLowerBoundObjective(Objective):
             return min(progress.epoch / self.warmup_epochs, 1.0)
         return 1.0
 
-    def _divergence(self, evidence: Evidence) -> Tensor:
-        """D, a scalar."""
-        if evidence.latent is None or self.free_bits == 0:
-            return evidence.divergence.mean()
-        dimensions = evidence.latent.divergences
-        return dimensions.flatten(0, -2).mean(dim=0).clamp(min=self.free_bits).sum()
+
+def _divergence(evidence: Evidence, free_bits: float) -> Tensor:
+    """D, a scalar."""
+    if evidence.latent is None or free_bits == 0:
+        return evidence.divergence.mean()
+    dimensions = evidence.latent.divergences
+    return dimensions.flatten(0, -2).mean(dim=0).clamp(min=free_bits).sum()
 
 
 class ImportanceWeightedObjective(Objective):
@@ -234,6 +266,7 @@ class CounterfactualObjective(Objective):
         self.variables = [list(names) for names in variables]
         self.weight = real_number("weight", weight, above=0)
         self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
+        self.refit = self.objective.refit
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
