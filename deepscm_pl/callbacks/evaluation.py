@@ -149,6 +149,8 @@ class EvaluationReport(pl.Callback):
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
         origin = {"graph": str(subject.scm.graph), **describe_origin(trainer)}
+        if posterior := getattr(trainer.lightning_module, "posterior_fit", ""):
+            origin["posterior"] = posterior
         rows = tables[0].rows if tables else []
         name = tables[0].reference_name if tables else "reference"
         return Report(subject, found, rows, origin, name)

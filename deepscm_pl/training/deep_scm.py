@@ -113,6 +113,7 @@ class DeepSCM(pl.LightningModule):
         self.loss_terms: dict[str, Tensor] = {}
         self._run_callbacks = [RepeatableRun(), FiniteCheck()]
         self._total_steps: int | None = None
+        self.refit_steps = 0
         self._unlogged: dict[str, float | Tensor] | None = None
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.reconstruction_errors])
@@ -165,6 +166,7 @@ class DeepSCM(pl.LightningModule):
         checkpoint["variables"] = {
             name: each.describe() for name, each in self.scm.variables.items()
         }
+        checkpoint["refit_steps"] = self.refit_steps
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
@@ -172,6 +174,7 @@ class DeepSCM(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Remember the steps of the checkpoint, and what it knows of the variables."""
         self.loaded_steps = checkpoint.get("global_step")
+        self.refit_steps = int(checkpoint.get("refit_steps", 0))
         data = self.scm.variables  # which know better than the file
         self.scm.describe(Checkpoint(Path("the file"), checkpoint).variables())
         self.scm.describe(data)
@@ -243,6 +246,21 @@ class DeepSCM(pl.LightningModule):
         return self._has_refit and self.objective.is_refitting(self._progress)
 
     @property
+    def posterior_fit(self) -> str:
+        """How the posteriors were fitted, where the objective is not the evidence lower bound."""
+        if self.refit_steps:
+            return (
+                f"refitted in the last {self.refit_steps:,} steps by the evidence lower bound, "
+                "everything else frozen"
+            )
+        if self.objective.is_weighted and self._posterior_parameters:
+            return (
+                "trained with a weighted divergence and not refitted; its draws do not spread as "
+                "the posterior does, and intervals are not to be trusted"
+            )
+        return ""
+
+    @property
     def _has_refit(self) -> bool:
         return self.objective.refit > 0 and bool(self._posterior_parameters)
 
@@ -267,7 +285,9 @@ class DeepSCM(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Freeze everything but the posteriors while these are refitted."""
-        if self.is_refitting:
+        is_refitting = self.is_refitting
+        self.refit_steps = self.refit_steps + 1 if is_refitting else 0
+        if is_refitting:
             trained = self._posterior_parameters
             for parameter in self.parameters():
                 if parameter not in trained:

@@ -66,12 +66,15 @@ class Objective(nn.Module, ABC):
     Attributes:
         refit: Fraction of the steps, at the end of the training, in which only the parameters of
             the posteriors q are trained.
+        is_weighted: Whether another number than the evidence lower bound is maximised, under which
+            the best q is not the posterior.
 
     Raises:
         ValueError: If there is no draw.
     """
 
     refit: float = 0.0
+    is_weighted = False
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()
@@ -148,8 +151,9 @@ class EvidenceLowerBoundObjective(Objective):
         self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
         self.free_bits = free_bits
         self.divergence_weight = divergence_weight
+        self.is_weighted = divergence_weight != 1 or free_bits != 0
         if refit is None:
-            refit = 0.0 if divergence_weight == 1 and free_bits == 0 else _REFIT
+            refit = _REFIT if self.is_weighted else 0.0
         self.refit = real_number("refit", refit, least=0, below=1)
 
     def forward(
@@ -266,7 +270,7 @@ class CounterfactualObjective(Objective):
         self.variables = [list(names) for names in variables]
         self.weight = real_number("weight", weight, above=0)
         self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
-        self.refit = self.objective.refit
+        self.refit, self.is_weighted = self.objective.refit, self.objective.is_weighted
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress

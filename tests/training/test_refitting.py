@@ -11,6 +11,7 @@ import torch
 from test_deep_scm import make as make_model
 from test_resuming import Curves
 
+from deepscm_pl.callbacks import EvaluationReport
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.mechanisms import ConditionalVAE
 from deepscm_pl.runs.output import TenthsProgress
@@ -176,3 +177,33 @@ def test_intervals_hold_the_latent_whatever_the_weight_of_the_divergence(tmp_pat
 
 def test_without_the_phase_intervals_are_too_short(tmp_path):
     assert coverage(tmp_path, 0.25, refit=0.0) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("objective", "expected"),
+    [
+        (EvidenceLowerBoundObjective, ""),
+        (TEMPERED, "refitted in the last 2 steps by the evidence lower bound"),
+        (partial(TEMPERED, refit=0.0), "weighted divergence and not refitted"),
+    ],
+)
+def test_the_report_states_how_the_posterior_was_fitted(tmp_path, objective, expected):
+    """Also from a checkpoint."""
+    path = tmp_path / "model.ckpt"
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        max_epochs=1,
+        default_root_dir=tmp_path,
+        callbacks=[EvaluationReport(num_particles=2, density_size=20)],
+    )
+    trainer.fit(make_model(objective=objective), datamodule=TinyDataModule())
+    trainer.save_checkpoint(path)
+    fresh = make_model(objective=objective)
+    trainer.test(fresh, datamodule=TinyDataModule(), ckpt_path=path, weights_only=True)
+    (written,) = tmp_path.rglob("evaluation.md")
+    text = written.read_text()
+    assert ("Posterior: " in text) == bool(expected)
+    assert expected in text
