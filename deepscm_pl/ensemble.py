@@ -108,14 +108,19 @@ class Ensemble:
         return self._joined([member.intervene(do, n) for member, n in self._shared(size)], dim)
 
     def counterfactual(
-        self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
+        self,
+        factual: Variables,
+        do: Do | Sequence[Do],
+        num_particles: int = 1,
+        resample: int | None = None,
     ) -> dict[str, Tensor]:
         """Answer as a single model does, with particles of all members in their order.
 
         Variables that are no descendants of what is intervened on keep their factual values.
         """
         shared = self._shared(num_particles)
-        return self._joined([member.counterfactual(factual, do, n) for member, n in shared])
+        answers = [member.counterfactual(factual, do, n, resample) for member, n in shared]
+        return self._joined(answers)
 
     def spread(self, values: Tensor) -> Spread:
         """The standard deviation of particles, by its causes.

@@ -382,7 +382,9 @@ class StructuralCausalModel(nn.Module):
 
     # Counterfactual
 
-    def abduct(self, factual: Variables, num_particles: int = 1) -> dict[str, dict[str, Tensor]]:
+    def abduct(
+        self, factual: Variables, num_particles: int = 1, resample: int | None = None
+    ) -> dict[str, dict[str, Tensor]]:
         """Infer the noise from ``factual``, with a leading dimension of particles.
 
         Noise that the values determine is repeated over particles; the rest is drawn from its
@@ -391,17 +393,26 @@ class StructuralCausalModel(nn.Module):
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``.
             num_particles: Number of draws.
+            resample: K candidates for each row, from which latents are drawn with the weights
+                p(x, z | pa) / q(z | x, pa): exact in the limit of many candidates, at K times the
+                cost. None to draw from q, whose error all particles share.
 
         Raises:
-            ValueError: If a variable is missing or outside of its domain.
+            ValueError: If a variable is missing or outside of its domain, or ``resample`` is less
+                than 2.
         """
         whole_number("num_particles", num_particles, least=1)
+        if resample is not None:
+            whole_number("resample", resample, least=2)
         self.check(factual)
-        shape = (num_particles,)
-        return {
-            name: self[name].abduct_recorded(factual[name], self._parents(name, factual), shape)
-            for name in self.graph
-        }
+        noise = {}
+        for name in self.graph:
+            recorded = factual[name], self._parents(name, factual), (num_particles,)
+            if resample is None:
+                noise[name] = self[name].abduct_recorded(*recorded)
+            else:
+                noise[name] = self[name].resample(*recorded, resample)
+        return noise
 
     def predict(
         self, noise: Mapping[str, Noise], kept: Variables | None = None
@@ -441,7 +452,11 @@ class StructuralCausalModel(nn.Module):
         )
 
     def counterfactual(
-        self, factual: Variables, do: Do | Sequence[Do], num_particles: int = 1
+        self,
+        factual: Variables,
+        do: Do | Sequence[Do],
+        num_particles: int = 1,
+        resample: int | None = None,
     ) -> dict[str, Tensor]:
         """Counterfactual values of observations under ``do``: abduction, action, prediction.
 
@@ -453,6 +468,7 @@ class StructuralCausalModel(nn.Module):
             do: One intervention, or a sequence of K. A tensor with dimensions before those of the
                 batch, such as ``(K, 1, 1)``, stands for K interventions.
             num_particles: P, draws of the noise that the values do not determine.
+            resample: Candidates of the latents, as for :meth:`abduct`.
 
         Returns:
             For each variable ``(P, *batch, *event)``, or ``(P, K, *batch, *event)`` for several
@@ -462,7 +478,7 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a variable is missing, unknown or outside of its domain, or ``do`` is an
                 empty sequence.
         """
-        noise = self.abduct(factual, num_particles)
+        noise = self.abduct(factual, num_particles, resample)
         batch = torch.Size((num_particles,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
             return self._answer(factual, noise, do, *batch)

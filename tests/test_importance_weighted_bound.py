@@ -186,3 +186,48 @@ def test_numbers_below_one_are_refused(settings, message):
         scm.importance_weighted_bound({"x": torch.zeros(1, 1)}, **settings)
     with pytest.raises(ValueError, match="x is missing"):
         scm.importance_weighted_bound({})
+
+
+def test_resampling_draws_from_the_posterior_of_the_latent(linear_image):
+    """The closed form of a linear image, where the guide is twice as wide and off."""
+    scm, recorded, _ = linear_image
+    vae, parents = scm["image"], {"x": recorded["x"]}
+    weight, bias = vae.decoder.linear.weight.detach(), vae.decoder.linear.bias.detach()
+    variance = torch.tensor(-5.0).exp()
+    precision = torch.eye(2) + weight[:, :2].T @ weight[:, :2] / variance
+    # The middle of a cell stands for the cell, which is narrow beside the noise.
+    processed = vae.preprocessing(recorded["image"] + 0.5).flatten(1)
+    residual = processed - bias - recorded["x"] @ weight[:, 2:].T
+    mean = torch.linalg.solve(precision, weight[:, :2].T) @ residual.T / variance
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = vae.resample(recorded["image"], parents, (1000,), 4000)
+    latent = found["z"]
+    scale = precision.inverse().diagonal().sqrt()
+    torch.testing.assert_close(
+        (latent.mean(0) - mean.T) / scale, torch.zeros(4, 2), atol=0.15, rtol=0
+    )
+    torch.testing.assert_close(latent.std(0) / scale, torch.ones(4, 2), atol=0.15, rtol=0)
+    with torch.no_grad():
+        again = vae.quantise(vae({"z": latent[:5], "u": found["u"][:5]}, parents))
+    torch.testing.assert_close(again, recorded["image"].expand(5, -1, -1, -1, -1).to(again))
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
+def test_resampling_keeps_the_null_intervention_exact(linear_image, batch):
+    scm, recorded, _ = linear_image
+    del scm.dequantise
+    factual = {name: value[0].expand(*batch, *value.shape[1:]) for name, value in recorded.items()}
+    with torch.no_grad():
+        noise = scm.abduct(factual, 5, resample=3)
+        assert noise["image"]["z"].shape == (5, *batch, 2)
+        answer = scm.counterfactual(factual, {"x": lambda x: x + 0}, 5, resample=3)
+    for name, value in factual.items():
+        assert torch.equal(answer[name], value.expand(5, *value.shape))
+
+
+@pytest.mark.parametrize("resample", [1, 0, 2.5])
+def test_resampling_needs_two_candidates(linear_image, resample):
+    scm, recorded, _ = linear_image
+    with pytest.raises(ValueError, match="resample: expected"):
+        scm.counterfactual(recorded, {"x": 1.0}, resample=resample)

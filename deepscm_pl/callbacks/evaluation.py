@@ -141,6 +141,8 @@ class EvaluationReport(pl.Callback):
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
         origin = {"graph": str(model.scm.graph), **describe_origin(trainer)}
+        if posterior := getattr(trainer.lightning_module, "posterior_fit", ""):
+            origin["posterior"] = posterior
         rows = tables[0].rows if tables else []
         name = tables[0].reference_name if tables else "reference"
         return Report(model, found, rows, origin, name)

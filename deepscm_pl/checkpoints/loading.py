@@ -107,6 +107,7 @@ class TrainedModel:
         do: Do | str | Sequence[Do | str],
         num_particles: int = 1,
         seed: int | None = None,
+        resample: int | None = None,
     ) -> dict[str, Tensor]:
         """Infer the observations that would have been made under an intervention.
 
@@ -115,6 +116,7 @@ class TrainedModel:
             do: An intervention, as for :meth:`intervene`, or a sequence of K.
             num_particles: P draws of the noise given the observations.
             seed: As for :meth:`sample`.
+            resample: Candidates of the latents; see :meth:`StructuralCausalModel.abduct`.
 
         Returns:
             For each variable ``(P, *batch, *event)``, ``(P, K, *batch, *event)`` for a sequence.
@@ -125,7 +127,7 @@ class TrainedModel:
         single = isinstance(do, str | Mapping)
         dos = self._do(do) if single else [self._do(each) for each in do]  # type: ignore[arg-type]
         with _without_gradients(seed):
-            return self.scm.counterfactual(factual, dos, num_particles)
+            return self.scm.counterfactual(factual, dos, num_particles, resample)
 
     def _do(self, do: Do | str) -> Do:
         return parse_do(do, self.variables) if isinstance(do, str) else do

@@ -119,15 +119,18 @@ def counterfactual(
     do: Interventions,
     observed: ObservationOptions,
     num_particles: int = 1,
+    resample: Annotated[int | None, Option("K")] = None,
 ) -> None:
     """Counterfactual: infer the observations that would have been made under do(...).
 
     Args:
         num_particles: Number of draws of the noise that observations do not determine.
+        resample: Draw the latents from K candidates of the encoder by importance, which is exact in
+            the limit of many candidates, at K times the cost (default: draws of the encoder).
     """
     from deepscm_pl.cli.questions import answer_counterfactual
 
-    answer_counterfactual(answers, do, observed, num_particles)
+    answer_counterfactual(answers, do, observed, num_particles, resample)
 
 
 def make_morphomnist(

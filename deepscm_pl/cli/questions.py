@@ -45,7 +45,11 @@ def answer_by_drawing(options: AnswerOptions, drawing: DrawOptions, do: Sequence
 
 
 def answer_counterfactual(
-    options: AnswerOptions, do: Sequence[str], observed: ObservationOptions, num_particles: int
+    options: AnswerOptions,
+    do: Sequence[str],
+    observed: ObservationOptions,
+    num_particles: int,
+    resample: int | None = None,
 ) -> None:
     """Write observations and their counterfactuals into a new folder.
 
@@ -58,9 +62,8 @@ def answer_counterfactual(
         Column("factual", "factual"),
         *question.columns("counterfactual", num_particles),
     ]
-    question.write(
-        _counterfactual_parts(question, observed, num_particles), columns, differences=True
-    )
+    parts = _counterfactual_parts(question, observed, num_particles, resample)
+    question.write(parts, columns, differences=True)
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,13 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
 
 
 def _counterfactual_parts(
-    question: _Question, observed: ObservationOptions, particles: int
+    question: _Question, observed: ObservationOptions, particles: int, resample: int | None
 ) -> Iterator[Part]:
     """Give the observations, then their counterfactuals under each intervention."""
     found = _observations(question, observed)
     whole_number("num_particles", particles, least=1)
+    if resample is not None:
+        whole_number("resample", resample, least=2)
     request = Request(found.count, len(question.dos), particles, True, question.options.npz)
     batches = question.batches(request, "observations" if observed.index is None else "index")
     first = 0
@@ -176,7 +181,7 @@ def _counterfactual_parts(
                 torch.manual_seed(batches.seed(question.options.seed, batch, particle))
                 # All batches have one size, so that draws do not depend on how many follow.
                 values = rows.values if batch == 0 else _padded(rows.values, batches.rows)
-                answers = question.scm.counterfactual(values, question.dos, count)
+                answers = question.scm.counterfactual(values, question.dos, count, resample)
                 counterfactuals: list[dict[str, Tensor]] = [
                     {name: value[:, k, : len(rows.rows)] for name, value in answers.items()}
                     for k in range(len(question.dos))

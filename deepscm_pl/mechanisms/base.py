@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -227,6 +227,16 @@ class Mechanism(nn.Module, ABC):
         """
         return self.abduct(self.dequantise(value), parents, sample_shape)
 
+    def resample(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...], candidates: int
+    ) -> dict[str, Tensor]:
+        """Infer the noise of a recorded value by importance resampling of its latents.
+
+        The draws tend to those of the posterior as ``candidates`` grows, whatever q(z | x, pa) is.
+        Without latents this is :meth:`abduct_recorded`, which is then exact.
+        """
+        return self.abduct_recorded(value, parents, sample_shape)
+
     def check_explained(self, name: str, value: Tensor, noise: Noise) -> None:
         """Raise a ValueError if a recorded value of the variable ``name`` has no noise.
 
@@ -273,6 +283,10 @@ class Mechanism(nn.Module, ABC):
         with P = 1, without draws.
         """
         return self.log_prob(value, parents)[None]
+
+    def posterior_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of q(z | x, pa) alone, on which p(x | pa) does not depend."""
+        return iter(())
 
     def model(self, name: str, parents: Variables) -> Tensor:
         """Sample the Pyro site ``name``, and its latents as ``name.z``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyro
@@ -193,9 +193,50 @@ class ConditionalVAE(ImageMechanism):
         noise = self._in_chunks(self._recorded_pixel_noise, latent, image, parents)
         return {"z": latent, "u": noise}
 
-    def _recorded_pixel_noise(self, latent: Tensor, image: Tensor, parents: Variables) -> Tensor:
-        decoded, plane = self.decode(latent, parents), self.in_plane(image)
+    def _recorded_pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+        decoded, plane = self.decode(latent, parents), self.in_plane(value)
         return self.in_space(self.likelihood.abduct_recorded(decoded, plane, self.preprocessing))
+
+    def resample(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...], candidates: int
+    ) -> dict[str, Tensor]:
+        """Resample K candidates z_k ~ q(z | x, pa) with weights p(x, z_k | pa) / q(z_k | x, pa).
+
+        Sampling importance resampling (Rubin 1987): each row has its own K candidates. If the
+        likelihood is elementwise, the weights are those of the recorded grey levels; otherwise each
+        draw selects given its own dequantisation of the image. Draws repeat a latent if few
+        candidates have large weights.
+        """
+        posterior = self.posterior(self.dequantise(value), parents)
+        latents = self._draw(posterior, (candidates,))
+        batch = latents.shape[1:-1]
+        shape = (*sample_shape, *batch)
+        levels = in_double(value).expand(*shape, *self.shape)
+        if self.has_recorded_bound:
+            image, log_prob = value, self._log_probability
+            noise_of, seen = self._recorded_pixel_noise, self.dequantisation.sample(levels)
+        else:
+            image = seen = self.dequantise(value.expand(*shape, *self.shape))
+            log_prob, noise_of = self._log_likelihood, self._pixel_noise
+        weights = torch.stack(
+            [
+                self._in_chunks(log_prob, latent, image, parents) + ratio
+                for latent, ratio in zip(latents, _log_ratio(latents, posterior), strict=True)
+            ],
+            dim=-1,
+        )
+        chosen = torch.distributions.Categorical(logits=weights.expand(*shape, -1)).sample()
+        flat = latents.flatten(1, -2) if batch else latents[:, None]
+        picked = flat[chosen.reshape(-1, flat.shape[1]), torch.arange(flat.shape[1])]
+        latent = picked.view(*shape, self.latent)
+        return {"z": latent, "u": self._in_chunks(noise_of, latent, seen, parents)}
+
+    def _log_probability(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+        decoded, plane = self.decode(latent, parents), self.in_plane(value)
+        return self.likelihood.log_prob_recorded(decoded, plane, self.preprocessing)
+
+    def _log_likelihood(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+        return self._log_density(self.decode(latent, parents), value)
 
     def _pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
         # Single precision would lose grey levels where the decoder's output is large.
@@ -233,7 +274,8 @@ class ConditionalVAE(ImageMechanism):
             function(*each, {n: cause[k] for n, cause in causes.items()})
             for k, each in enumerate(zip(latents, images, strict=True))
         ]
-        return torch.cat(results).view(*batch, *self.shape)
+        joined = torch.cat(results)
+        return joined.view(*batch, *joined.shape[1:])
 
     def evidence(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Evidence:
         """Return E_q[log p(x | z, pa)] from draws, and KL(q ‖ N(0, I)) in closed form."""
@@ -262,13 +304,17 @@ class ConditionalVAE(ImageMechanism):
         self, value: Tensor, parents: Variables, num_particles: int
     ) -> tuple[Tensor, LatentEvidence]:
         """log p(x | z_k, pa) of draws z_k, and the evidence of the latent, all in nats."""
-        location, log_scale = posterior = self.posterior(value, parents)
+        posterior = self.posterior(value, parents)
         latent = self._draw(posterior, (num_particles,))
         log_probs = self.image_distribution(latent, parents).log_prob(value)
-        # log N(z; 0, I) − log N(z; μ, σ²) = Σ ½ ((z − μ)²/σ² − z²) + log σ
-        standardised = (latent - location) * (-log_scale).exp()
-        log_ratio = (0.5 * (standardised.square() - latent.square()) + log_scale).sum(-1)
-        return log_probs, LatentEvidence(posterior.divergences, log_probs + log_ratio)
+        return log_probs, LatentEvidence(
+            posterior.divergences, log_probs + _log_ratio(latent, posterior)
+        )
+
+    def posterior_parameters(self) -> Iterator[nn.Parameter]:
+        """Return the parameters of the encoder and of the layers behind it."""
+        yield from self.encoder.parameters()
+        yield from self.posterior_head.parameters()
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """Return the recorded image at the posterior mean of z, without pixel noise (u = 0)."""
@@ -331,6 +377,13 @@ class ConditionalVAE(ImageMechanism):
     def _draw(posterior: _Posterior, sample_shape: tuple[int, ...]) -> Tensor:
         location = posterior.location.expand(*sample_shape, *posterior.location.shape)
         return location + posterior.log_scale.exp() * torch.randn_like(location)
+
+
+def _log_ratio(latent: Tensor, posterior: _Posterior) -> Tensor:
+    """log N(z; 0, I) − log N(z; μ, σ²) = Σ ½ ((z − μ)²/σ² − z²) + log σ, ``(P, *batch)``."""
+    location, log_scale = posterior
+    standardised = (latent - location) * (-log_scale).exp()
+    return (0.5 * (standardised.square() - latent.square()) + log_scale).sum(-1)
 
 
 def _out_features(encoder: nn.Module) -> int:

@@ -21,6 +21,7 @@ _NOISE = (
     "Loading `",
     "`Trainer.fit` stopped: `max_",  # on the line of the progress bar
 )
+_REFITTING = "posterior refitted"
 
 
 class ParameterCount(pl.Callback):
@@ -42,7 +43,8 @@ class OneLineProgress(TQDMProgressBar):
     ) -> dict[str, int | str | float | dict[str, float]]:
         """The quantities beside the bar."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        shown = {name: value for name, value in metrics.items() if name != "v_num"}
+        return shown | ({"phase": _REFITTING} if _is_refitting(pl_module) else {})
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End the line, because reports are printed before Lightning ends it."""
@@ -83,7 +85,12 @@ class TenthsProgress(ProgressBar):
         if tenths > self._printed and self._enabled:
             self._printed = tenths
             epoch, step = trainer.current_epoch + 1, trainer.global_step
-            print(f"trained {10 * tenths} %: epoch {epoch}, step {step}", flush=True)
+            phase = f", {_REFITTING}" if _is_refitting(pl_module) else ""
+            print(f"trained {10 * tenths} %: epoch {epoch}, step {step}{phase}", flush=True)
+
+
+def _is_refitting(pl_module: pl.LightningModule) -> bool:
+    return bool(getattr(pl_module, "is_refitting", False))
 
 
 def progress_for(stream: TextIO) -> ProgressBar:

@@ -22,15 +22,15 @@ from deepscm_pl.runs.finite import require_finite_terms
 from deepscm_pl.runs.training_state import check_monitors
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import bound, preparation
-from deepscm_pl.training.objectives import Objective, TrainingProgress, make_objective
+from deepscm_pl.training.objectives import Objective, make_objective
+from deepscm_pl.training.refit import RefittingModule
 from deepscm_pl.training.schedule import Optimisation, check_learning_rates
-from deepscm_pl.training.stored import StoredModule
 from deepscm_pl.variables import Variables
 
 __all__ = ["DeepSCM"]
 
 
-class DeepSCM(StoredModule):
+class DeepSCM(RefittingModule):
     """A deep structural causal model, trained by maximising its evidence lower bound.
 
     The loss is the negative objective in nats, averaged over the images of a batch. Logged means
@@ -99,10 +99,10 @@ class DeepSCM(StoredModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the number of steps, and the units and class names that the data lack."""
+        super().on_load_checkpoint(checkpoint)
         self.loaded_steps = checkpoint.get("global_step")
-        from_data = self.scm.variables
-        self.scm.describe(Checkpoint(Path("the file"), checkpoint).variables())
-        self.scm.describe(from_data)
+        for known in (Checkpoint(Path("the file"), checkpoint).variables(), self.scm.variables):
+            self.scm.describe(known)
 
     def setup(self, stage: str) -> None:
         """Take units and class names from the data, and statistics from the training split."""
@@ -127,13 +127,13 @@ class DeepSCM(StoredModule):
 
     def training_step(self, batch: Variables, batch_index: int) -> Tensor:
         """The negative objective, in nats per image."""
-        progress = TrainingProgress(self.global_step, self.current_epoch)
-        value = self.objective(self.scm, batch, progress)
+        value = self.objective(self.scm, batch, self.progress)
         quantities = bound.bound_quantities(self.scm, value.elbo)
         self.loss_terms = bound.bound_terms(quantities)
         means = {name: each.detach().mean() for name, each in quantities.items()}
         self.log("train/bound", means["bound"])
-        self._unlogged = {**means, "objective": value.objective.detach(), **value.logged}
+        means["objective"] = value.objective.detach()
+        self._unlogged = {**means, **value.logged, **self.phase}
         if self._is_logged(batch_index):
             self._log_step()
         return -value.objective
@@ -196,4 +196,4 @@ class DeepSCM(StoredModule):
         for name, parameters in self.gradient_groups().items():
             rate = {"lr": self.learning_rates[name]} if name in self.learning_rates else {}
             groups.append({"params": list(parameters), "name": name, **rate})
-        return self.optimisation.configure(self.trainer, groups, "validation/bound")
+        return self.optimisation.configure(self.trainer, groups, "validation/bound", self.refit)

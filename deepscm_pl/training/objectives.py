@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepscm_pl.checks import real_number, shown, whole_number
 from deepscm_pl.mechanisms import Evidence
 from deepscm_pl.scm import EvidenceLowerBound, StructuralCausalModel
+from deepscm_pl.training.schedule import refit_start
 from deepscm_pl.variables import Variables
 
 __all__ = [
@@ -25,12 +26,21 @@ __all__ = [
     "make_objective",
 ]
 
+_REFIT = 0.15  # of all steps
+
 
 class TrainingProgress(NamedTuple):
-    """The numbers of completed optimiser steps and epochs."""
+    """The progress of a training.
+
+    Attributes:
+        step: Number of completed optimiser steps.
+        epoch: Number of completed epochs.
+        total_steps: Number of steps of the whole training; None if unknown.
+    """
 
     step: int
     epoch: int
+    total_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,17 @@ class ObjectiveValue:
 
 
 class Objective(nn.Module, ABC):
-    """A scalar to maximise, computed from the model, a batch and ``num_particles`` draws."""
+    """A scalar to maximise, computed from the model, a batch and ``num_particles`` draws.
+
+    Attributes:
+        refit: Fraction of the steps, at the end of the training, in which only the parameters of
+            the posteriors q are trained.
+        is_weighted: Whether the objective differs from the evidence lower bound, so that the best q
+            is not the posterior.
+    """
+
+    refit: float = 0.0
+    is_weighted = False
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()
@@ -60,6 +80,11 @@ class Objective(nn.Module, ABC):
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
         """The objective of recorded values ``(B, *event)``, averaged over the batch."""
+
+    def is_refitting(self, progress: TrainingProgress) -> bool:
+        """Whether the last phase of the training has begun, in which posteriors are refitted."""
+        total = progress.total_steps
+        return total is not None and progress.step >= refit_start(total, self.refit)
 
 
 class EvidenceLowerBoundObjective(Objective):
@@ -75,15 +100,23 @@ class EvidenceLowerBoundObjective(Objective):
     noise less (Alemi et al. 2018, arXiv:1711.00464), which improves counterfactuals: pixel noise
     does not follow a moving stroke. The reported bound of a model is always that of the default.
 
+    The best q under such a weight is not the posterior: for β < 1 it is proportional to
+    p(z) p(x | z)^(1/β), with about √β of the posterior's deviation. So the training ends with a
+    phase in which q alone is refitted by the evidence lower bound, with β = 1 and λ = 0, and
+    everything else is frozen.
+
     Args:
         num_particles: Draws of the latents.
         warmup_steps: Steps until β has its final value.
         warmup_epochs: Epochs until β has its final value, instead of steps.
         free_bits: λ, in nats.
         divergence_weight: The final value of β.
+        refit: Fraction of all steps in which q is refitted at the end, 0 for no such phase. None
+            for 0.15 if β is not 1 or there are free bits, else 0.
 
     Raises:
-        ValueError: If a number is negative, β is not positive, or both steps and epochs are given.
+        ValueError: If a number is negative, β is not positive, ``refit`` is not below 1, or both
+            steps and epochs are given.
 
     Example:
         >>> objective = EvidenceLowerBoundObjective(1, warmup_steps=100)
@@ -98,6 +131,7 @@ class EvidenceLowerBoundObjective(Objective):
         warmup_epochs: int = 0,
         free_bits: float = 0.0,
         divergence_weight: float = 1.0,
+        refit: float | None = None,
     ) -> None:
         super().__init__(num_particles)
         whole_number("warmup_steps", warmup_steps, least=0)
@@ -112,6 +146,10 @@ class EvidenceLowerBoundObjective(Objective):
         self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
         self.free_bits = free_bits
         self.divergence_weight = divergence_weight
+        self.is_weighted = divergence_weight != 1 or free_bits != 0
+        if refit is None:
+            refit = _REFIT if self.is_weighted else 0.0
+        self.refit = real_number("refit", refit, least=0, below=1)
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
@@ -119,14 +157,17 @@ class EvidenceLowerBoundObjective(Objective):
         """Return the objective, and log β as ``kl_weight``."""
         elbo = scm.elbo(batch, self.num_particles)
         weight = self.divergence_weight_at(progress)
+        free_bits = 0.0 if self.is_refitting(progress) else self.free_bits
         terms = [
-            each.log_prob.mean() - weight * self._divergence(each)
+            each.log_prob.mean() - weight * _divergence(each, free_bits)
             for each in elbo.evidence.values()
         ]
         return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
 
     def divergence_weight_at(self, progress: TrainingProgress) -> float:
-        """Return β after the given numbers of steps and epochs."""
+        """Return β at the given progress."""
+        if self.is_refitting(progress):
+            return 1.0
         complete = 1.0
         if self.warmup_steps:
             complete = progress.step / self.warmup_steps
@@ -134,11 +175,13 @@ class EvidenceLowerBoundObjective(Objective):
             complete = progress.epoch / self.warmup_epochs
         return self.divergence_weight * min(complete, 1.0)
 
-    def _divergence(self, evidence: Evidence) -> Tensor:
-        if evidence.latent is None or self.free_bits == 0:
-            return evidence.divergence.mean()
-        dimensions = evidence.latent.divergences
-        return dimensions.flatten(0, -2).mean(dim=0).clamp(min=self.free_bits).sum()
+
+def _divergence(evidence: Evidence, free_bits: float) -> Tensor:
+    """D, a scalar."""
+    if evidence.latent is None or free_bits == 0:
+        return evidence.divergence.mean()
+    dimensions = evidence.latent.divergences
+    return dimensions.flatten(0, -2).mean(dim=0).clamp(min=free_bits).sum()
 
 
 class ImportanceWeightedObjective(Objective):
@@ -215,6 +258,7 @@ class CounterfactualObjective(Objective):
         self.variables = [list(names) for names in variables]
         self.weight = real_number("weight", weight, above=0)
         self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
+        self.refit, self.is_weighted = self.objective.refit, self.objective.is_weighted
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress

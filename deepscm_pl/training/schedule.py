@@ -16,7 +16,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR, ReduceLR
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.runs.training_state import make_optimizer, make_scheduler
 
-__all__ = ["OneCycle", "Optimisation", "check_learning_rates", "fuse"]
+__all__ = [
+    "OneCycle",
+    "Optimisation",
+    "check_learning_rates",
+    "fuse",
+    "number_of_steps",
+    "refit_start",
+]
 
 _Kind = TypeVar("_Kind", bound=Optimizer)
 
@@ -28,13 +35,17 @@ class Optimisation:
     optimizer: Callable[[Iterable[Any]], Optimizer]
     scheduler: Callable[[Optimizer], LRScheduler] | None
 
-    def configure(self, trainer: pl.Trainer, parameters: Iterable[Any], monitor: str) -> Any:
+    def configure(
+        self, trainer: pl.Trainer, parameters: Iterable[Any], monitor: str, refit: float = 0.0
+    ) -> Any:
         """Make the result of Lightning's ``configure_optimizers``.
 
         Args:
             trainer: The trainer, for the number of steps.
             parameters: Parameters, or groups of them.
             monitor: The quantity that ``ReduceLROnPlateau`` reads after every epoch.
+            refit: Fraction of the steps at the end in which a :class:`OneCycle` makes a second
+                cycle.
         """
         optimizer = fuse(make_optimizer(self.optimizer, parameters))
         if self.scheduler is None:
@@ -44,13 +55,8 @@ class Optimisation:
             plateau = {"scheduler": made, "monitor": monitor}
             return {"optimizer": optimizer, "lr_scheduler": plateau}
         if isinstance(made, OneCycle) and made.total_steps is None:
-            steps = trainer.estimated_stepping_batches
-            if not math.isfinite(steps):
-                raise ValueError(
-                    "scheduler: OneCycle needs the number of training steps; give "
-                    "--trainer.max_epochs or --trainer.max_steps."
-                )
-            made.total_steps = int(steps)
+            made.total_steps = number_of_steps(trainer, "scheduler: OneCycle")
+            made.restart = refit_start(made.total_steps, refit)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": made, "interval": "step"}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimisation:
@@ -67,6 +73,17 @@ def check_learning_rates(rates: Mapping[str, float], variables: Collection[str])
                 f"{', '.join(variables)}."
             )
         real_number(f"learning_rates.{name}", rate, above=0)
+
+
+def number_of_steps(trainer: pl.Trainer, needed_by: str) -> int:
+    """Return the number of steps of a training; ValueError, naming ``needed_by``, if unlimited."""
+    steps = trainer.estimated_stepping_batches
+    if not math.isfinite(steps):
+        raise ValueError(
+            f"{needed_by} needs the number of training steps; give --trainer.max_epochs or "
+            "--trainer.max_steps."
+        )
+    return int(steps)
 
 
 def fuse(optimizer: _Kind) -> _Kind:
@@ -95,12 +112,23 @@ def fuse(optimizer: _Kind) -> _Kind:
     return optimizer
 
 
+def refit_start(total_steps: int, refit: float) -> int:
+    """Return the first of the last steps that are a fraction ``refit`` of all.
+
+    Example:
+        >>> refit_start(1000, 0.15), refit_start(1000, 0.0)
+        (850, 1000)
+    """
+    return total_steps - int(refit * total_steps)
+
+
 class OneCycle(LambdaLR):
     """A rise to the learning rate of each group along a half cosine, then a fall to nearly zero.
 
     The schedule of :class:`torch.optim.lr_scheduler.OneCycleLR` (Smith and Topin 2018,
     arXiv:1708.07120) for each group's own learning rate, stepped once per training step. The number
-    of steps need not be given: :class:`Optimisation` sets that of the run.
+    of steps need not be given: :class:`Optimisation` sets that of the run. If the posterior is
+    refitted at the end, that phase has a cycle of its own.
 
     Args:
         optimizer: An optimiser, the learning rates of whose groups are the peaks.
@@ -126,19 +154,24 @@ class OneCycle(LambdaLR):
         if total_steps is not None:
             whole_number("total_steps", total_steps, least=1)
         self.total_steps = total_steps
+        self.restart: int | None = None
         self.warmup, self.start, self.end = warmup, start, end
         super().__init__(optimizer, self.factor)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state without the number of steps, which a resumed run sets anew."""
-        return {name: v for name, v in super().state_dict().items() if name != "total_steps"}
+        """The state without the numbers of steps, which a resumed run sets anew."""
+        own = ("total_steps", "restart")
+        return {name: v for name, v in super().state_dict().items() if name not in own}
 
     def factor(self, step: int) -> float:
         """The factor of the learning rates at ``step``; that of the last step after the end."""
         if not self.total_steps:
             return self.start
-        cycle = _cycle(self.total_steps, self.warmup, self.start, self.end)
-        cycle.last_epoch = min(step, self.total_steps) - 1
+        length = restart = self.total_steps if self.restart is None else self.restart
+        if restart < self.total_steps and step >= restart:
+            length, step = self.total_steps - restart, step - restart
+        cycle = _cycle(length, self.warmup, self.start, self.end)
+        cycle.last_epoch = min(step, length) - 1
         cycle.step()
         return float(cycle.get_last_lr()[0])
 

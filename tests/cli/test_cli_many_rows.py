@@ -67,10 +67,10 @@ def spied(monkeypatch):
     sizes, alive, known = [], [], []
     answer = StructuralCausalModel.counterfactual
 
-    def counterfactual(scm, factual, do, num_particles=1):
+    def counterfactual(scm, factual, do, num_particles=1, resample=None):
         gc.collect()
         alive.append(sum(reference() is not None for reference in known))
-        found = answer(scm, factual, do, num_particles)
+        found = answer(scm, factual, do, num_particles, resample)
         sizes.append((len(factual["image"]), num_particles))
         known.append(weakref.ref(found["image"].untyped_storage()))
         known.append(weakref.ref(factual["image"].untyped_storage()))

@@ -173,11 +173,15 @@ def test_pyro_sites_agree(case):
     laws.pyro_sites_agree(mechanism, value, parents)
 
 
-def test_recorded_values_are_recovered_from_the_noise_of_each_particle(case):
+@pytest.mark.parametrize("candidates", [None, 3])
+def test_recorded_values_are_recovered_from_the_noise_of_each_particle(case, candidates):
     """Every draw explains the recorded value, with different noise within a grey level."""
     mechanism, _, value, parents = case
     recorded = mechanism.quantise(value)
-    noise = mechanism.abduct_recorded(recorded, parents, (4,))
+    if candidates is None:
+        noise = mechanism.abduct_recorded(recorded, parents, (4,))
+    else:
+        noise = mechanism.resample(recorded, parents, (4,), candidates)
     again = mechanism.quantise(mechanism(noise, parents))
     torch.testing.assert_close(again, recorded.expand_as(again), atol=1e-9, rtol=1e-9)
     if mechanism.domain.whole:

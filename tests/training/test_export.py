@@ -85,6 +85,7 @@ def test_the_file_describes_its_variables(altered, tmp_path):
         "upper": None,
         "open": True,
         "whole": False,
+        "step": None,
         "categories": None,
     }
     assert variables["intensity"]["unit"] == "grey levels"
@@ -267,7 +268,7 @@ def spoil(kind, path):
         ("fewer tensors", ValueError, r"do not fit the model \(missing: scm\."),
         ("more tensors", ValueError, r"do not fit the model \(unexpected: extra\)"),
         ("another shape", ValueError, r"scm.fitted is of shape \(3,\) instead of \(\)"),
-        ("another kind", ValueError, r"is of torch.int64 \(.*\) instead of torch.float32"),
+        ("another kind", ValueError, r"is of torch.int64 \(.*\) instead of torch.float64"),
         ("other sizes", ValueError, "does not fit"),
         ("hostile", ValueError, "'subprocess.Popen' is refused"),
     ],

@@ -113,6 +113,16 @@ def assert_same(found, expected, where=""):
             STEPS,
             {"model": {"objective": partial(CounterfactualObjective, variables=[["thickness"]])}},
         ),
+        (
+            STEPS,
+            {
+                "model": {
+                    "objective": partial(
+                        EvidenceLowerBoundObjective, divergence_weight=0.5, refit=0.5
+                    )
+                }
+            },
+        ),
     ],
 )
 def test_an_interrupted_training_equals_an_uninterrupted_one(tmp_path, monkeypatch, kind, settings):

@@ -1,0 +1,103 @@
+"""The last phase of a training, in which posteriors are refitted and all else is frozen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.training.objectives import Objective, TrainingProgress
+from deepscm_pl.training.schedule import number_of_steps
+from deepscm_pl.training.stored import StoredModule
+
+__all__ = ["RefittingModule"]
+
+
+class RefittingModule(StoredModule):
+    """A module that refits the posteriors q(z | x, pa) if its objective requires it.
+
+    The best q under a weighted divergence is not the posterior. In the last steps of the training,
+    a fraction ``objective.refit`` of all, only the parameters of q are trained.
+
+    Attributes:
+        refit_steps: Number of refitting steps, 0 before.
+    """
+
+    scm: StructuralCausalModel
+    objective: Objective
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._total_steps: int | None = None
+        self.refit_steps = 0
+
+    @property
+    def progress(self) -> TrainingProgress:
+        """The progress of the training."""
+        return TrainingProgress(self.global_step, self.current_epoch, self._total_steps)
+
+    @property
+    def has_refit(self) -> bool:
+        """Whether the training ends with a phase of refitting."""
+        return self.objective.refit > 0 and bool(self._posterior_parameters)
+
+    @property
+    def refit(self) -> float:
+        """The fraction of the steps of that phase."""
+        return self.objective.refit if self.has_refit else 0.0
+
+    @property
+    def phase(self) -> dict[str, float]:
+        """The quantity ``phase``, 1 or 2, if there are two phases."""
+        return {"phase": float(1 + self.is_refitting)} if self.has_refit else {}
+
+    @property
+    def is_refitting(self) -> bool:
+        """Whether only the posteriors are trained now."""
+        return self.has_refit and self.objective.is_refitting(self.progress)
+
+    @property
+    def posterior_fit(self) -> str:
+        """The fit of the posteriors in words, if the objective is not the evidence lower bound."""
+        if self.refit_steps:
+            return (
+                f"refitted in the last {self.refit_steps:,} steps by the evidence lower bound, "
+                "everything else frozen"
+            )
+        if self.objective.is_weighted and self._posterior_parameters:
+            return (
+                "trained with a weighted divergence and not refitted; the spread of its draws is "
+                "not that of the posterior, and intervals are not reliable"
+            )
+        return ""
+
+    @property
+    def _posterior_parameters(self) -> set[Tensor]:
+        return {each for name in self.scm.graph for each in self.scm[name].posterior_parameters()}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the number of refitting steps."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["refit_steps"] = self.refit_steps
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the number of refitting steps."""
+        super().on_load_checkpoint(checkpoint)
+        self.refit_steps = int(checkpoint.get("refit_steps", 0))
+
+    def on_train_start(self) -> None:
+        """Find the number of steps; ValueError if there is a last phase, but no limit of steps."""
+        if self.has_refit:
+            self._total_steps = number_of_steps(self.trainer, "objective: refit")
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Freeze everything but the posteriors while these are refitted."""
+        is_refitting = self.is_refitting
+        self.refit_steps = self.refit_steps + 1 if is_refitting else 0
+        if is_refitting:
+            trained = self._posterior_parameters
+            for parameter in self.parameters():
+                if parameter not in trained:
+                    parameter.grad = None  # requires_grad must be the same on all processes
