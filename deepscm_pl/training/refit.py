@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.objectives import Objective, TrainingProgress
 from deepscm_pl.training.schedule import number_of_steps
@@ -85,7 +86,8 @@ class RefittingModule(StoredModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the number of refitting steps."""
         super().on_load_checkpoint(checkpoint)
-        self.refit_steps = int(checkpoint.get("refit_steps", 0))
+        steps = checkpoint.get("refit_steps", 0)
+        self.refit_steps = whole_number("refit_steps", steps, least=0)
 
     def on_train_start(self) -> None:
         """Find the number of steps; ValueError if there is a last phase, but no limit of steps."""
