@@ -57,9 +57,12 @@ def bounded_log_scale(log_scale: Tensor) -> Tensor:
     """Return the logarithm of a conditional scale, smoothly bounded to (−12, 4).
 
     The scale is relative to the standard deviation over the training split. Parents far outside of
-    that split would otherwise let it overflow. Between −9 and 1 it changes by less than 10⁻⁶.
+    that split would otherwise let it overflow. Between −9 and 2 it does not change; beyond, it is
+    a hyperbolic tangent with the same first and second derivatives at these points.
     """
-    return -soft_ceiling(-soft_ceiling(log_scale, 4.0, sharpness=5.0), 12.0, sharpness=5.0)
+    upper = 2 + 2 * torch.tanh((log_scale - 2) / 2)
+    lower = -9 + 3 * torch.tanh((log_scale + 9) / 3)
+    return torch.where(log_scale > 2, upper, torch.where(log_scale < -9, lower, log_scale))
 
 
 def normal_distribution(z: Tensor) -> Tensor:

@@ -121,7 +121,8 @@ def test_a_cache_that_cannot_be_written_is_no_error(originals, attributes, tmp_p
     np.testing.assert_array_equal(found, render(originals, attributes))
 
 
-def test_progress_is_shown(originals, attributes, capsys) -> None:
+def test_progress_is_shown_on_a_terminal(originals, attributes, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     render_truth(WORLD, originals, attributes, workers=1)
     measure_attributes(WORLD, originals, workers=1)
     shown = capsys.readouterr().err
