@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscm_pl.training import DeepSCM
+from deepscm_pl.training.objectives import TrainingProgress
 
 _LEVELS, _ALPHA, _LOG_VARIANCE, _BOUND, _BINS = 256, 0.05, -5.0, 4.0, 8
 
@@ -90,7 +91,7 @@ def _difference(
     return difference
 
 
-_START: Any = SimpleNamespace(step=0, epoch=0)
+_START = TrainingProgress(0, 0)
 
 
 class ModelSteps:
