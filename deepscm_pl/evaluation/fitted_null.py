@@ -6,18 +6,26 @@ often: with 500 rows each for training and test, 15 % instead of 5 % (Lilliefors
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import torch
+from scipy.stats import kstwo, norm
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.mechanisms import Mechanism
+from deepscm_pl.metrics.functional import kolmogorov_smirnov, pearson_correlation
 from deepscm_pl.variables import Variables
 
-__all__ = ["ParameterUncertainty", "kolmogorov_smirnov_of"]
+__all__ = ["NullDistribution", "ParameterUncertainty", "largest_correlation_by_chance"]
 
 _SCORED_ROWS = 2_000
 _ROWS_AT_A_TIME = 100
 _PRIOR_PRECISION = 30.0
+_REPETITIONS = 400
+_KOLMOGOROV_95 = 1.3581  # the 95 % quantile of √n·D for large n
 
 
 class ParameterUncertainty:
@@ -98,8 +106,69 @@ class _Abduction(nn.Module):
         return self.of.abduct(value, parents)["u"]
 
 
-def kolmogorov_smirnov_of(noise: Tensor) -> float:
-    """The Kolmogorov–Smirnov statistic of numbers against N(0, 1)."""
-    place = torch.special.ndtr(noise.double().flatten().sort().values)
-    steps = torch.arange(len(place) + 1, dtype=place.dtype, device=place.device) / len(place)
-    return float(torch.maximum(steps[1:] - place, place - steps[:-1]).max())
+@dataclass(frozen=True)
+class NullDistribution:
+    """Statistics of the noise of a correct model with estimated parameters, by simulation.
+
+    Attributes:
+        statistics: Kolmogorov–Smirnov statistics against N(0, 1).
+        correlation: The 95 % quantile of the largest correlation with parents; None without any.
+    """
+
+    statistics: Tensor
+    correlation: float | None
+
+    @classmethod
+    def of(
+        cls, model: ModelOnData, name: str, rows: Tensor, parents: Mapping[str, Tensor]
+    ) -> NullDistribution:
+        """Simulate the noise of some test rows, with the seed 0.
+
+        Args:
+            model: The model, with its training split.
+            name: The variable.
+            rows: Numbers of the test rows, ``(m,)``.
+            parents: Values ``(m, 1)`` of the parents for the correlations.
+        """
+        scm = model.scm
+        device, dtype, causes = scm.fitted.device, scm.dtype, scm.graph.parents[name]
+        trained = {n: model.training[n].to(device, dtype) for n in (name, *causes)}
+        uncertainty = ParameterUncertainty(scm[name], trained.pop(name), trained)
+        given = {cause: model.variables[cause][rows].to(device, dtype) for cause in causes}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            noises = [uncertainty.sample_noise(given, len(rows)).cpu() for _ in range(_REPETITIONS)]
+        statistics = [kolmogorov_smirnov(noise.flatten()).statistic for noise in noises]
+        correlation = None
+        if parents:
+            columns = torch.cat(list(parents.values()), dim=1)
+            largest = [pearson_correlation(noise, columns).abs().max() for noise in noises]
+            correlation = float(torch.stack(largest).nan_to_num().quantile(0.95))
+        return cls(torch.tensor(statistics, dtype=torch.float64), correlation)
+
+    def p_value(self, statistic: float) -> float:
+        """The probability of a statistic at least as large.
+
+        It is that of the Kolmogorov distribution with the number of rows that has the simulated
+        95 % quantile: accurate at that level, and not limited by the number of simulations.
+        """
+        quantile = float(self.statistics.quantile(0.95))
+        rows = max(1, round((_KOLMOGOROV_95 / quantile) ** 2))
+        return float(kstwo.sf(statistic, rows))
+
+
+def largest_correlation_by_chance(rows: int, count: int, trained: int = 0) -> float | None:
+    """The 95 % quantile of the largest of ``count`` correlations of independent numbers.
+
+    A correlation of m pairs is about N(0, 1/m); the estimation from n rows adds a variance of 1/n.
+
+    Args:
+        rows: m.
+        count: How many correlations; without any, the result is None.
+        trained: n, 0 if unknown.
+    """
+    if count == 0:
+        return None
+    variance = 1 / rows + (1 / trained if trained else 0)
+    single = 0.95 ** (1 / count)
+    return min(1.0, float(norm.ppf((1 + single) / 2)) * variance**0.5)

@@ -6,26 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from scipy.stats import kstwo, norm
 from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.evaluation.estimate import Quantities, by_key, on_one_process
-from deepscm_pl.evaluation.fitted_null import ParameterUncertainty, kolmogorov_smirnov_of
+from deepscm_pl.evaluation.fitted_null import NullDistribution, largest_correlation_by_chance
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.metrics import NoiseCalibration
 
-__all__ = [
-    "NoiseResult",
-    "NoiseStatistics",
-    "evaluate_noise",
-    "largest_correlation_by_chance",
-]
+__all__ = ["NoiseResult", "NoiseStatistics", "evaluate_noise"]
 
 _SAMPLE_SIZE = 20_000
-_REPETITIONS = 400
-_KOLMOGOROV_95 = 1.3581
-"""The 95 % quantile of √n·D, for large n."""
 _MOST_PARAMETERS = 5_000
 
 
@@ -126,7 +117,7 @@ def _result(model: ModelOnData, name: str, part: str, noise: Tensor) -> NoiseRes
         trained = len(next(iter(model.training.values()), ()))
         by_chance = largest_correlation_by_chance(rows, flat.shape[1] * len(parents), trained)
         if _is_simple(model, name):
-            null = _NullDistribution.of(model, name, independent[finite], values)
+            null = NullDistribution.of(model, name, independent[finite], values)
             p_value, by_chance = null.p_value(found["kolmogorov_smirnov"]), null.correlation
         statistics = NoiseStatistics(
             found["kolmogorov_smirnov"],
@@ -148,80 +139,3 @@ def _is_simple(model: ModelOnData, name: str) -> bool:
     parameters = sum(each.numel() for each in model.scm[name].parameters())
     used = {name, *model.scm.graph.parents[name]}
     return used <= model.training.keys() and 0 < parameters <= _MOST_PARAMETERS
-
-
-def largest_correlation_by_chance(rows: int, count: int, trained: int = 0) -> float | None:
-    """The 95 % quantile of the largest of ``count`` correlations of independent numbers.
-
-    A correlation of m pairs is about N(0, 1/m); the estimation from n rows adds a variance of 1/n.
-
-    Args:
-        rows: m.
-        count: How many correlations; without any, the result is None.
-        trained: n, 0 if unknown.
-    """
-    if count == 0:
-        return None
-    variance = 1 / rows + (1 / trained if trained else 0)
-    single = 0.95 ** (1 / count)
-    return min(1.0, float(norm.ppf((1 + single) / 2)) * variance**0.5)
-
-
-@dataclass(frozen=True)
-class _NullDistribution:
-    """Statistics of the noise of a correct model with estimated parameters, by simulation.
-
-    Attributes:
-        statistics: Kolmogorov–Smirnov statistics against N(0, 1).
-        correlation: The 95 % quantile of the largest correlation with parents; None without any.
-    """
-
-    statistics: list[float]
-    correlation: float | None
-
-    @classmethod
-    def of(
-        cls, model: ModelOnData, name: str, rows: Tensor, parents: Mapping[str, Tensor]
-    ) -> _NullDistribution:
-        """Simulate the noise of test rows, with the seed 0."""
-        scm = model.scm
-        device, dtype = scm.fitted.device, scm.dtype
-        trained = {n: value.to(device, dtype) for n, value in model.training.items()}
-        causes = scm.graph.parents[name]
-        uncertainty = ParameterUncertainty(
-            scm[name], trained[name], {cause: trained[cause] for cause in causes}
-        )
-        given = {cause: model.variables[cause][rows].to(device, dtype) for cause in causes}
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            repeated = [
-                uncertainty.sample_noise(given, len(rows)).cpu().double()
-                for _ in range(_REPETITIONS)
-            ]
-        correlations = [_largest_correlation(noise, parents) for noise in repeated]
-        quantile = torch.tensor(correlations).quantile(0.95) if parents else None
-        return cls(
-            [kolmogorov_smirnov_of(noise) for noise in repeated],
-            None if quantile is None else float(quantile),
-        )
-
-    def p_value(self, statistic: float) -> float:
-        """The probability of a statistic at least as large.
-
-        It is that of the Kolmogorov distribution with the number of rows that has the simulated
-        95 % quantile: accurate at that level, and not limited by the number of simulations.
-        """
-        quantile = float(torch.tensor(self.statistics).quantile(0.95))
-        rows = max(1, round((_KOLMOGOROV_95 / quantile) ** 2))
-        return float(kstwo.sf(statistic, rows))
-
-
-def _largest_correlation(noise: Tensor, parents: Mapping[str, Tensor]) -> float:
-    columns = torch.cat([value.double() for value in parents.values()], dim=1) if parents else None
-    if columns is None:
-        return 0.0
-    standardised = [
-        (each - each.mean(dim=0)) / each.std(dim=0, correction=0).clamp(min=1e-12)
-        for each in (noise.flatten(1), columns)
-    ]
-    return float((standardised[0].mT @ standardised[1]).abs().max()) / len(noise)

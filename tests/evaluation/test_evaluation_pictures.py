@@ -17,9 +17,9 @@ from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, evaluate
 from deepscm_pl.evaluation.densities import DensityResult, Sample
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example
+from deepscm_pl.evaluation.fitted_null import largest_correlation_by_chance
 from deepscm_pl.evaluation.noise import (
     NoiseResult,
-    largest_correlation_by_chance,
 )
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.evaluation.results import (
