@@ -102,5 +102,19 @@ def test_random_numbers_of_the_program_are_unchanged():
     assert [each.statistics for each in first] == [each.statistics for each in again]
 
 
+def test_infinite_noise_of_other_parameters_is_left_out(monkeypatch):
+    model = on_data(linear_gaussian(1))
+    drawn = ParameterUncertainty.sample_noise
+
+    def sometimes_infinite(*arguments):
+        noise = drawn(*arguments)
+        return noise.masked_fill(torch.arange(len(noise))[:, None] % 50 == 0, torch.inf)
+
+    monkeypatch.setattr(ParameterUncertainty, "sample_noise", sometimes_infinite)
+    found = {each.variable: each.statistics for each in _noise(model)}["b"]
+    assert 0 < found.p_value <= 1
+    assert 0.1 < found.correlation_by_chance < 0.2
+
+
 def _noise(model):
     return evaluate_noise(model, detail_rows=10, progress=False)
