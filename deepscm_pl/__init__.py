@@ -110,14 +110,14 @@ if TYPE_CHECKING:
         ResidualEncoder as ResidualEncoder,
         TemplateDecoder as TemplateDecoder,
     )
+    from deepscm_pl.overlap import (
+        Overlap as Overlap,
+        OverlapEstimator as OverlapEstimator,
+        OverlapThresholds as OverlapThresholds,
+    )
     from deepscm_pl.scm import (
         StructuralCausalModel as StructuralCausalModel,
         summarise as summarise,
-    )
-    from deepscm_pl.support import (
-        Overlap as Overlap,
-        SupportJudge as SupportJudge,
-        Thresholds as Thresholds,
     )
     from deepscm_pl.training import (
         CounterfactualObjective as CounterfactualObjective,

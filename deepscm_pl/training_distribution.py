@@ -17,10 +17,11 @@ _SCORES = torch.linspace(-4, 4, 81, dtype=torch.float64)
 class TrainingDistribution(nn.Module):
     """Quantiles of the scalar variables of the training split, and the number of its rows.
 
-    Single rows are not kept. For each variable, the quantiles lie at Φ(−4), Φ(−3.9), …, Φ(4).
+    Checkpoints contain these, but no single rows. The quantiles are those at Φ(−4), …, Φ(4) in
+    steps of 0.1.
 
     Args:
-        domains: For each scalar variable, where it lives.
+        domains: The domain of each scalar variable.
     """
 
     rows: Tensor
@@ -34,11 +35,12 @@ class TrainingDistribution(nn.Module):
 
     @property
     def is_known(self) -> bool:
-        """Whether the model has kept a training distribution; older checkpoints have none."""
+        """Whether the distribution is known; models of earlier versions have none."""
         return bool(self.rows > 0)
 
     def fit(self, variables: Variables) -> None:
-        """Take the quantiles of the training split, ``(N, 1)`` for each variable."""
+        """Compute the quantiles of the training split, ``(N, *event)`` for each variable."""
+        self.rows.fill_(len(next(iter(variables.values()))))
         places = torch.special.ndtr(_SCORES)
         for name in self.domains:
             column = variables[name].double().flatten()
@@ -51,17 +53,16 @@ class TrainingDistribution(nn.Module):
             share = position - below
             found = ordered[below] + share * (ordered[above] - ordered[below])
             self.get_buffer(f"{name}_quantiles").copy_(found)
-            self.rows.fill_(len(column))
 
     def limits(self, name: str) -> tuple[float, float]:
-        """The smallest and the largest value of the training split, at most N·Φ(−4) rows aside."""
+        """The quantiles at Φ(−4) and Φ(4); with fewer than 15,000 rows, the extreme values."""
         quantiles = self.get_buffer(f"{name}_quantiles")
         return float(quantiles[0]), float(quantiles[-1])
 
     def scores(self, name: str, value: Tensor) -> Tensor:
-        """Φ⁻¹ of the quantile of values, ``(*batch,)``; classes stay as they are.
+        """Normal scores Φ⁻¹(quantile) of values ``(*batch, 1)``, ``(*batch,)``; classes unchanged.
 
-        Beyond the training data, scores grow by 1 for each standard deviation of the middle 80 %.
+        Beyond the training data, scores are linear, with the slope of the middle 80 % of the data.
         """
         flat = value.double().squeeze(-1)
         if self.domains[name].categories is not None:
@@ -80,7 +81,7 @@ class TrainingDistribution(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Tensor], prefix: str, *rest: object
     ) -> None:
-        """Load; a model of an earlier version has kept nothing, and still loads."""
+        """Load buffers, which models of earlier versions lack."""
         if f"{prefix}rows" not in state_dict:
             for name, buffer in self.named_buffers():
                 state_dict[prefix + name] = torch.zeros_like(buffer)

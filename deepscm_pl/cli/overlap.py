@@ -1,4 +1,4 @@
-"""Sentences on how far the answers of a question are from the training data."""
+"""The overlap of answers with the training data, in sentences."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from deepscm_pl.cli.answers import Part
 from deepscm_pl.interventions import format_do
 from deepscm_pl.numerals import format_number
+from deepscm_pl.overlap import VERDICTS, OverlapEstimator
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.support import LEVELS, SupportJudge
 from deepscm_pl.variables import Do
 
 __all__ = ["OverlapCount"]
@@ -19,7 +19,7 @@ __all__ = ["OverlapCount"]
 
 @dataclass
 class OverlapCount:
-    """Counts the verdicts on the answers under each intervention.
+    """The number of answers with each verdict, for each intervention.
 
     Attributes:
         scm: The model.
@@ -31,29 +31,29 @@ class OverlapCount:
     _counts: list[torch.Tensor] = field(default_factory=list)
 
     def watch(self, parts: Iterator[Part]) -> Iterator[Part]:
-        """Pass the answers on, and count the first particles of each."""
-        is_judged = self.scm.training_distribution.is_known and any(self.dos)
-        judge: SupportJudge | None = None
-        self._counts = [torch.zeros(len(LEVELS), dtype=torch.int64) for _ in self.dos]
+        """Yield the answers, and count the verdicts on their first particles."""
+        is_known = self.scm.training_distribution.is_known and any(self.dos)
+        estimator: OverlapEstimator | None = None
+        self._counts = [torch.zeros(len(VERDICTS), dtype=torch.int64) for _ in self.dos]
         for part in parts:
-            if is_judged and part.particle == 0:
-                # Made after the question was checked, which the first answer shows.
-                judge = judge or SupportJudge(self.scm)
+            if is_known and part.particle == 0:
+                # The question has been checked when its first answer arrives.
+                estimator = estimator or OverlapEstimator(self.scm)
                 columns = part.values[-len(self.dos) :]
                 for count, do, values in zip(self._counts, self.dos, columns, strict=True):
                     if do:
-                        level = judge.judge(values, do).level.amax(dim=0).flatten()
-                        count += torch.bincount(level, minlength=len(LEVELS))
+                        verdict = estimator.estimate(values, do).verdict.amax(dim=0).flatten()
+                        count += torch.bincount(verdict, minlength=len(VERDICTS))
             yield part
 
     def sentences(self) -> list[str]:
-        """One for each intervention whose answers are not all supported."""
+        """Describe each intervention whose answers are not all supported."""
         if not any(self.dos):
             return []
         if not self.scm.training_distribution.is_known:
             return [
-                "overlap: not judged, because this model of an earlier version has no training "
-                "distribution; train it again to have answers judged"
+                "overlap: unknown, because this model of an earlier version contains no training "
+                "distribution; train it again"
             ]
         named = zip(self.dos, self._counts, strict=True)
         return [sentence for do, count in named if (sentence := self._sentence(do, count))]
@@ -62,14 +62,14 @@ class OverlapCount:
         _, edge, extrapolated = count.tolist()
         title, total = format_do(do, self.scm.variables), int(count.sum())
         if extrapolated:
-            reason = self._beyond(do) or "no training rows are near the values that they use"
+            reason = self._beyond(do) or "no training rows are near the values of the parents"
             return f"{title}: {extrapolated} of {total} answers extrapolate; {reason}"
         if edge:
             return f"{title}: {edge} of {total} answers are at the edge of the training data"
         return ""
 
     def _beyond(self, do: Do) -> str:
-        """The first value that is set beyond the training data, with their limits."""
+        """Describe the first value that is set beyond the training data."""
         kept = self.scm.training_distribution
         for name, value in do.items():
             domain = kept.domains.get(name)

@@ -22,12 +22,12 @@ def test_values_beyond_the_training_data_extrapolate(checkpoint, tmp_path, capsy
     assert "do(thickness + 0.01): 3 of 3 answers extrapolate" not in printed
 
 
-def test_interventions_on_a_population_are_judged(checkpoint, tmp_path, capsys):
+def test_interventions_on_a_population_have_verdicts(checkpoint, tmp_path, capsys):
     printed = ask(checkpoint, tmp_path, capsys, "thickness=400", command="intervene")
     assert "3 of 3 answers extrapolate" in printed
 
 
-def test_samples_are_not_judged(checkpoint, tmp_path, capsys):
+def test_samples_have_no_verdict(checkpoint, tmp_path, capsys):
     printed = ask(checkpoint, tmp_path, capsys, command="sample")
     assert "extrapolate" not in printed
     assert "overlap" not in printed
@@ -40,4 +40,4 @@ def test_a_model_without_training_distribution_says_so(checkpoint, tmp_path, cap
     older = tmp_path / "older.ckpt"
     torch.save({**content, "state_dict": kept}, older)
     printed = ask(older, tmp_path, capsys, "thickness=400")
-    assert "overlap: not judged, because this model of an earlier version has no" in printed
+    assert "overlap: unknown, because this model of an earlier version contains no" in printed

@@ -1,7 +1,7 @@
-"""How far a question is from the training data: overlap, without which an answer is a guess.
+"""Overlap: the distance of a question from the training data.
 
-A mechanism learned x = f(u; pa) from the parents that occurred. An intervention may ask for others;
-the answer is then an extrapolation of the networks, which no data support.
+A mechanism is learned from the values of the parents that occur in the training data. An
+intervention may set others; the answer is then an extrapolation, which no data support.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from deepscm_pl.checks import real_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Variables
 
-__all__ = ["LEVELS", "Overlap", "SupportJudge", "Thresholds"]
+__all__ = ["VERDICTS", "Overlap", "OverlapEstimator", "OverlapThresholds"]
 
-LEVELS = ("supported", "edge", "extrapolated")
-"""The verdicts on a row, by their index."""
+VERDICTS = ("supported", "edge", "extrapolated")
+"""The verdicts on a row of an answer."""
 
-_FEWEST, _MOST = 2_000, 16_384
+_FEWEST_DRAWS, _MOST_DRAWS = 2_000, 16_384
 _ROWS_AT_A_TIME = 128
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """From which effective number of training rows on an answer counts as supported.
+class OverlapThresholds:
+    """Limits of the effective number of training rows near the parents of an answer.
 
     Attributes:
-        extrapolated: Fewer rows than this: no training row is near.
-        edge: Fewer rows than this: few are.
+        extrapolated: An answer with fewer rows is extrapolated.
+        edge: An answer with fewer rows is at the edge, one with more is supported.
 
     Raises:
         ValueError: Unless 0 < ``extrapolated`` ≤ ``edge``.
@@ -49,41 +49,43 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How far the rows of an answer are from the training data.
+    """The overlap of each row of an answer with the training data.
 
     Attributes:
-        rows: The effective number of training rows near the parents that the answer used, the
-            smallest over the mechanisms that were computed, ``(*batch,)``.
+        rows: Effective number of training rows near the values of the parents, the smallest over
+            the mechanisms that the intervention affects, ``(*batch,)``.
         quantiles: For each variable that was set, the quantile of its value among training rows
-            whose other parents (of the same effects) are near, ``(*batch,)``.
-        level: Index into :data:`LEVELS`, ``(*batch,)``.
+            with similar other causes of its effects, ``(*batch,)``; NaN if there are none.
+        verdict: Index into :data:`VERDICTS`, ``(*batch,)``.
     """
 
     rows: Tensor
     quantiles: Mapping[str, Tensor]
-    level: Tensor
+    verdict: Tensor
 
-    def count(self, level: str) -> int:
-        """How many rows have the verdict ``level``, such as ``"extrapolated"``."""
-        return int((self.level == LEVELS.index(level)).sum())
+    def count(self, verdict: str) -> int:
+        """Count the rows with a verdict, such as ``"extrapolated"``."""
+        return int((self.verdict == VERDICTS.index(verdict)).sum())
 
 
-class SupportJudge:
-    r"""Judges answers by the training rows near the parents that they used.
+class OverlapEstimator:
+    r"""Estimator of the overlap of answers with the training data.
 
-    For each variable that an intervention changes through its scalar parents pa, the effective
-    number of rows is :math:`\sum_n \exp(-\tfrac12 \|s(pa) - s(pa_n)\|^2 / h^2)` over the N training
-    rows, where s are normal scores of quantiles (classes must be equal), and h is Scott's bandwidth
-    :math:`M^{-1/(d+4)}`. The joint distribution of pa is that of M draws of the model's own
-    mechanisms, scaled to N rows; values beyond the training split are extrapolated in any case.
+    For each variable that an intervention affects through its scalar parents pa, the effective
+    number of training rows is
+    :math:`\sum_n \exp(-\tfrac12 \|s(pa) - s(pa_n)\|^2 / h^2)` over the N training rows, where s are
+    normal scores of quantiles (classes must be equal), and h is Scott's bandwidth
+    :math:`M^{-1/(d+4)}`. The joint distribution of pa is that of M draws of the mechanisms of the
+    model, scaled to N rows. Values beyond the training split are always extrapolated. Effects of
+    images are left out, because their distribution requires images.
 
     Args:
         scm: The model.
-        thresholds: Of the verdicts.
-        seed: Of the draws.
+        thresholds: Limits of the verdicts.
+        seed: Seed of the draws.
 
     Raises:
-        ValueError: If the model has kept no training distribution.
+        ValueError: If the model contains no training distribution.
 
     Example:
         >>> from deepscm_pl.mechanisms import AffineFlow
@@ -91,33 +93,40 @@ class SupportJudge:
         >>> scm.fit({"a": torch.randn(500, 1), "b": torch.randn(500, 1)})
         >>> do = {"a": torch.tensor([[0.0], [40.0]])}
         >>> answer = scm.intervene(do, 2)
-        >>> [LEVELS[k] for k in SupportJudge(scm).judge(answer, do).level]
+        >>> [VERDICTS[k] for k in OverlapEstimator(scm).estimate(answer, do).verdict]
         ['supported', 'extrapolated']
     """
 
     def __init__(
         self,
         scm: StructuralCausalModel,
-        thresholds: Thresholds | None = None,
+        thresholds: OverlapThresholds | None = None,
         seed: int = 0,
     ) -> None:
-        self.scm, self.thresholds = scm, thresholds or Thresholds()
+        self.scm, self.thresholds = scm, thresholds or OverlapThresholds()
         self.kept = scm.training_distribution
         if not self.kept.is_known:
             raise ValueError(
-                "overlap: the model has kept no training distribution, for it is of an earlier "
-                "version; add it with scm.training_distribution.fit(variables) of its training "
-                "split."
+                "overlap: the model contains no training distribution, because it is of an "
+                "earlier version; add it with scm.training_distribution.fit(variables), the "
+                "variables of its training split."
             )
         self.rows = int(self.kept.rows)
-        names = [name for name in scm.graph.nodes if name in self.kept.domains]
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(seed)
-            drawn = scm.restrict(names).sample(min(max(self.rows, _FEWEST), _MOST))
-        self._draws = {name: self.kept.scores(name, drawn[name]).cpu() for name in names}
+        images = set(scm.image_variables)
+        scalars = [name for name in scm.graph if name in self.kept.domains]
+        names = [name for name in scalars if not scm.graph.ancestors(name) & images]
+        self._draws = self._draw(names, seed) if names else {}
 
-    def judge(self, answer: Variables, done: Iterable[str]) -> Overlap:
-        """Judge an answer, row by row.
+    @torch.no_grad()
+    def _draw(self, names: Sequence[str], seed: int) -> dict[str, Tensor]:
+        """Scores of draws of the model, ``(M,)`` each."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            drawn = self.scm.restrict(names).sample(min(max(self.rows, _FEWEST_DRAWS), _MOST_DRAWS))
+        return {name: self.kept.scores(name, drawn[name]).cpu() for name in names}
+
+    def estimate(self, answer: Variables, done: Iterable[str]) -> Overlap:
+        """Estimate the overlap of each row of an answer.
 
         Args:
             answer: ``(*batch, *event)`` for each variable.
@@ -139,17 +148,17 @@ class SupportJudge:
             for parent in parents:
                 outside = outside | self._is_outside(parent, answer[parent]).expand(shape)
         rows = rows.view(shape)
-        level = (rows < self.thresholds.edge).long()
-        level = level.masked_fill((rows < self.thresholds.extrapolated) | outside, 2)
+        verdict = (rows < self.thresholds.edge).long()
+        verdict = verdict.masked_fill((rows < self.thresholds.extrapolated) | outside, 2)
         quantiles = {
             name: self._over_rows(scores, partial(self._quantile, name)).view(shape)
             for name in sorted(names & self._draws.keys())
             if self.kept.domains[name].categories is None
         }
-        return Overlap(rows, quantiles, level)
+        return Overlap(rows, quantiles, verdict)
 
     def _sets_of_parents(self, done: set[str]) -> list[tuple[str, ...]]:
-        """The scalar parents of each variable that changes, without repetitions."""
+        """The scalar parents of each affected variable, without repetitions."""
         graph = self.scm.graph
         found = (
             tuple(parent for parent in graph.parents[name] if parent in self._draws)
@@ -161,14 +170,14 @@ class SupportJudge:
     def _over_rows(
         self, scores: Variables, function: Callable[[dict[str, Tensor]], Tensor]
     ) -> Tensor:
-        """``function`` of some rows at a time, so that its memory is bounded."""
+        """Apply ``function`` to a few rows at a time, so that its memory is bounded."""
         parts = {name: each.split(_ROWS_AT_A_TIME) for name, each in scores.items()}
         count = len(next(iter(parts.values())))
         some = [{name: part[k] for name, part in parts.items()} for k in range(count)]
         return torch.cat(list(map(function, some)))
 
     def _is_outside(self, name: str, value: Tensor) -> Tensor:
-        """Whether values lie beyond the training split, where its quantiles end."""
+        """Compare values with the smallest and the largest of the training split."""
         if self.kept.domains[name].categories is not None:
             return torch.zeros(value.shape[:-1], dtype=torch.bool)
         low, high = self.kept.limits(name)
@@ -177,9 +186,9 @@ class SupportJudge:
         return (flat < low - margin) | (flat > high + margin)
 
     def _near(self, scores: Variables, names: Sequence[str]) -> Tensor:
-        """How near each draw is to each row by the variables ``names``, ``(rows, M)``.
+        """Weights of each draw for each row by the distance in ``names``, ``(rows, M)``.
 
-        Scaled, so that the sum over draws is an effective number of training rows.
+        They are scaled so that their sum over draws is an effective number of training rows.
         """
         draws = len(next(iter(self._draws.values())))
         continuous = sum(self.kept.domains[name].categories is None for name in names)
@@ -198,7 +207,7 @@ class SupportJudge:
         return self._near(scores, names).sum(-1)
 
     def _quantile(self, name: str, scores: Variables) -> Tensor:
-        """The share of training rows below, among those whose other parents are near."""
+        """The share of training rows below, among those with similar other causes."""
         graph = self.scm.graph
         effects = [effect for effect in graph.nodes if name in graph.parents[effect]]
         others = {other for effect in effects for other in graph.parents[effect]} - {name}

@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 import torch
 
-from deepscm_pl.mechanisms import AffineFlow, Categorical
+from deepscm_pl.mechanisms import AffineFlow, Bernoulli, Categorical, ConditionalVAE
+from deepscm_pl.overlap import VERDICTS, OverlapEstimator, OverlapThresholds
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.support import LEVELS, SupportJudge, Thresholds
 from deepscm_pl.training_distribution import TrainingDistribution
 from deepscm_pl.transforms import Positive
 from deepscm_pl.variables import Domain
@@ -40,25 +40,25 @@ def correlated():
     return fitted(scm, values), values
 
 
-def judge(scm, do, factual):
+def overlap_of(scm, do, factual):
     answer = {name: each[0] for name, each in scm.counterfactual(factual, do).items()}
-    return SupportJudge(scm).judge(answer, do)
+    return OverlapEstimator(scm).estimate(answer, do)
 
 
-def levels(overlap):
-    return [LEVELS[k] for k in overlap.level.flatten()]
+def verdicts(overlap):
+    return [VERDICTS[k] for k in overlap.verdict.flatten()]
 
 
 def test_ends_of_the_data_and_combinations_are_told_apart(correlated):
     scm, values = correlated
     factual = {name: each[:1] * 0 for name, each in values.items()}
-    assert levels(judge(scm, {"a": 0.5}, factual)) == ["supported"]
-    assert levels(judge(scm, {"a": 40.0}, factual)) == ["extrapolated"]
+    assert verdicts(overlap_of(scm, {"a": 0.5}, factual)) == ["supported"]
+    assert verdicts(overlap_of(scm, {"a": 40.0}, factual)) == ["extrapolated"]
     # Both values occur, but never together.
-    found = judge(scm, {"a": 2.0, "b": -2.0}, factual)
-    assert levels(found) == ["extrapolated"]
+    found = overlap_of(scm, {"a": 2.0, "b": -2.0}, factual)
+    assert verdicts(found) == ["extrapolated"]
     assert float(found.quantiles["a"]) > 0.99
-    assert float(judge(scm, {"a": 2.0, "b": 2.0}, factual).rows) > 10
+    assert float(overlap_of(scm, {"a": 2.0, "b": 2.0}, factual).rows) > 10
 
 
 def test_effective_rows_are_those_of_the_density(correlated):
@@ -72,7 +72,7 @@ def test_effective_rows_are_those_of_the_density(correlated):
         expected = ROWS * bandwidth * (-0.5 * scores**2 / variance).exp() / variance**0.5
         restricted = scm.restrict(["b"])
         few = {name: factual[name] for name in ("a", "b")}
-        found = SupportJudge(restricted).judge(
+        found = OverlapEstimator(restricted).estimate(
             {n: e[0] for n, e in restricted.counterfactual(few, {"a": value}).items()}, ["a"]
         )
         assert float(found.rows) == pytest.approx(float(expected), rel=0.15)
@@ -80,7 +80,7 @@ def test_effective_rows_are_those_of_the_density(correlated):
 
 def test_rows_near_data_are_supported_and_none_are_refused(correlated):
     scm, values = correlated
-    overlap = judge(scm, {"a": lambda a: a}, {n: e[:500] for n, e in values.items()})
+    overlap = overlap_of(scm, {"a": lambda a: a}, {n: e[:500] for n, e in values.items()})
     assert overlap.count("supported") > 470
     assert overlap.count("extrapolated") <= 5
     quantiles = overlap.quantiles["a"]
@@ -99,8 +99,8 @@ def test_error_against_the_truth_rises_with_the_verdict():
     answer = {n: e[0] for n, e in scm.counterfactual(factual, {"a": places}).items()}
     truth = factual["b"] - factual["a"] ** 2 + places**2
     error = (answer["b"] - truth).abs().squeeze(-1)
-    found = SupportJudge(scm).judge(answer, ["a"])
-    means = [float(error[found.level == k].mean()) for k in range(3)]
+    found = OverlapEstimator(scm).estimate(answer, ["a"])
+    means = [float(error[found.verdict == k].mean()) for k in range(3)]
     assert means[0] < 0.3 * means[2]
     assert means[0] < means[1] < means[2]
 
@@ -108,7 +108,7 @@ def test_error_against_the_truth_rises_with_the_verdict():
 def test_leaves_are_supported_whatever_they_are_set_to(correlated):
     scm, values = correlated
     factual = {name: each[:3] for name, each in values.items()}
-    assert levels(judge(scm, {"c": 1e6}, factual)) == ["supported"] * 3
+    assert verdicts(overlap_of(scm, {"c": 1e6}, factual)) == ["supported"] * 3
 
 
 def test_classes_are_counted_by_equality():
@@ -122,7 +122,7 @@ def test_classes_are_counted_by_equality():
     scm = StructuralCausalModel("site -> size", mechanisms)
     scm.fit({"site": site, "size": size})
     factual = {"site": torch.zeros(1, 1), "size": torch.ones(1, 1)}
-    rows = [float(judge(scm, {"site": float(k)}, factual).rows) for k in range(3)]
+    rows = [float(overlap_of(scm, {"site": float(k)}, factual).rows) for k in range(3)]
     assert rows == pytest.approx([3000, 990, 10], rel=0.5)
     assert rows[0] > rows[1] > rows[2]
 
@@ -150,10 +150,27 @@ def test_saved_and_older_models_load(correlated):
     older = {k: v for k, v in scm.state_dict().items() if "training_distribution" not in k}
     fresh = StructuralCausalModel("a -> b; a, b -> c", dict.fromkeys("abc", AffineFlow))
     fresh.load_state_dict(older)
-    with pytest.raises(ValueError, match="kept no training distribution"):
-        SupportJudge(fresh)
+    with pytest.raises(ValueError, match="contains no training distribution"):
+        OverlapEstimator(fresh)
 
 
 def test_thresholds_are_checked():
     with pytest.raises(ValueError, match="edge: expected"):
-        Thresholds(extrapolated=2, edge=1)
+        OverlapThresholds(extrapolated=2, edge=1)
+
+
+def test_effects_of_images_need_no_images(correlated):
+    """The diagnosis follows from an image, which is not drawn."""
+
+    class NeverDrawn(ConditionalVAE):
+        def forward(self, noise, parents):
+            raise AssertionError("an image was drawn")
+
+    image = partial(NeverDrawn, shape=(1, 8, 8), latent=2)
+    scm = StructuralCausalModel(
+        "a -> image -> diagnosis", {"a": AffineFlow, "image": image, "diagnosis": Bernoulli}
+    )
+    scm.training_distribution.fit({"a": torch.randn(100, 1), "diagnosis": torch.ones(100, 1)})
+    answer = {"a": torch.tensor([[0.0], [9.0]]), "image": torch.zeros(2, 1, 8, 8)}
+    answer["diagnosis"] = torch.ones(2, 1)
+    assert verdicts(OverlapEstimator(scm).estimate(answer, ["a"])) == ["supported", "extrapolated"]
