@@ -1,4 +1,4 @@
-"""Several models of one graph that answer together, and how far they disagree."""
+"""Ensembles: answers of several models of one graph, and their disagreement."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Spread:
     total² = within² + between² (the law of total variance).
 
     Attributes:
-        total: Over all particles, ``(*batch, *event)``, as the two others.
-        within: Of the noise that single members leave open.
-        between: Of the means of the members: disagreement about the mechanisms.
+        total: Standard deviation of all particles, ``(*batch, *event)``.
+        within: Its part within members, due to noise that observations do not determine.
+        between: Its part between the means of members, due to different mechanisms.
     """
 
     total: Tensor
@@ -35,12 +35,13 @@ class Spread:
 class Ensemble:
     """A mixture of causal models: each particle of an answer comes from one member.
 
-    Particles of a single model share its error; members that were trained from other seeds make
-    that error visible (Lakshminarayanan et al. 2017, arXiv:1612.01474).
+    Particles of a single model share its error. Members trained with different seeds reveal it
+    (Lakshminarayanan et al. 2017, arXiv:1612.01474).
 
     Args:
         members: Models of the same graph, with the same variables.
-        weights: Of the members, positive; equal if left out. See :func:`stacking_weights`.
+        weights: Weights of the members, at least 0; None for equal weights. See
+            :func:`stacking_weights`.
 
     Raises:
         ValueError: If there is no member, graphs or variables differ, or the weights do not fit.
@@ -83,9 +84,9 @@ class Ensemble:
         return self.members[0].variables
 
     def share(self, count: int) -> list[int]:
-        """How many of ``count`` particles each member gives: as the weights, by largest remainder.
+        """Divide ``count`` particles among the members by their weights, by largest remainder.
 
-        With fewer particles than members, those of the largest weights answer.
+        With fewer particles than members, members with small weights give none.
         """
         exact = [weight * count for weight in self.weights]
         whole = [int(each) for each in exact]
@@ -95,7 +96,7 @@ class Ensemble:
         return whole
 
     def member_of(self, count: int) -> Tensor:
-        """For each of ``count`` particles the number of its member, ``(count,)``."""
+        """Return the index of the member of each of ``count`` particles, ``(count,)``."""
         return torch.repeat_interleave(torch.tensor(self.share(count)))
 
     def sample(self, size: int) -> dict[str, Tensor]:
@@ -103,7 +104,7 @@ class Ensemble:
         return self._joined([member.sample(n) for member, n in self._shared(size)])
 
     def intervene(self, do: Do | Sequence[Do], size: int) -> dict[str, Tensor]:
-        """Draw ``size`` observations under do(...), as the method of a single model does."""
+        """Draw ``size`` observations under do(...); see :meth:`StructuralCausalModel.intervene`."""
         dim = 0 if isinstance(do, Mapping) else 1
         return self._joined([member.intervene(do, n) for member, n in self._shared(size)], dim)
 
@@ -114,19 +115,19 @@ class Ensemble:
         num_particles: int = 1,
         resample: int | None = None,
     ) -> dict[str, Tensor]:
-        """Answer as a single model does, with particles of all members in their order.
+        """Compute counterfactuals with particles of all members, in the order of the members.
 
-        Variables that are no descendants of what is intervened on keep their factual values.
+        See :meth:`StructuralCausalModel.counterfactual`.
         """
         shared = self._shared(num_particles)
         answers = [member.counterfactual(factual, do, n, resample) for member, n in shared]
         return self._joined(answers)
 
     def spread(self, values: Tensor) -> Spread:
-        """The standard deviation of particles, by its causes.
+        """Decompose the standard deviation of particles.
 
         Args:
-            values: Of one variable, ``(P, *batch, *event)``, in the order of :meth:`member_of`.
+            values: Particles of a variable, ``(P, *batch, *event)``, in the order of the members.
         """
         parts = values.double().split([n for _, n in self._shared(len(values))])
         total = values.double().var(dim=0, correction=0)
@@ -136,7 +137,7 @@ class Ensemble:
         return Spread(*(each.sqrt().to(values) for each in (total, within, between)))
 
     def _shared(self, count: int) -> list[tuple[StructuralCausalModel, int]]:
-        """The members that give any of ``count`` particles, and how many."""
+        """The members that give some of ``count`` particles, with their numbers."""
         pairs = zip(self.members, self.share(count), strict=True)
         return [(member, n) for member, n in pairs if n]
 
@@ -146,15 +147,15 @@ class Ensemble:
 
 
 def stacking_weights(log_probs: Tensor, steps: int = 1000) -> list[float]:
-    """Weights of the mixture of models under which held-out rows are most probable.
+    """Compute the weights of a mixture of models that maximise the probability of held-out rows.
 
     argmax_w Σ_n log Σ_m w_m p_m(x_n) over the simplex, by expectation maximisation: stacking of
-    predictive densities (Yao et al. 2018, arXiv:1704.02030). Bounds stand in for log p where a
-    model has no exact one.
+    predictive densities (Yao et al. 2018, arXiv:1704.02030). Use bounds for models
+    without an exact log p.
 
     Args:
         log_probs: log p_m(x_n) in nats, ``(M, N)``, of rows that no model was trained on.
-        steps: Iterations.
+        steps: Number of iterations.
 
     Raises:
         ValueError: If there are no rows, or a number is not finite.

@@ -207,6 +207,7 @@ def _observations(question: _Question, observed: ObservationOptions) -> Observed
             )
         data = question.model.data(observed.root)
         return observations_from_test_split(question.scm, data, observed.index)
-    assert observed.observations is not None  # the parser requires one of both
+    if observed.observations is None:
+        raise ValueError("observations: expected a table, or rows of the test split in index.")
     prepare = question.model.data().prepare_file if observed.prepare else None
     return observations_from_csv(question.scm, observed.observations, prepare)

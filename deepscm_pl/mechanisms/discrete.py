@@ -1,4 +1,4 @@
-"""Attributes with atoms: whole numbers and steps, ordered classes, and values that are often zero.
+"""Attributes with atoms: whole numbers and steps, ordered classes, and zero-inflated values.
 
 A value x of such a variable does not determine its noise but a cell of it, a < u ≤ b: the noise is
 inferred as a draw of N(0, 1) truncated to the cell, which is its exact posterior.
@@ -63,7 +63,7 @@ class _WithAtoms(Mechanism):
 
 
 class CellMechanism(_WithAtoms):
-    """x := the value whose cell (a(x; pa), b(x; pa)) contains u, u ~ N(0, 1).
+    """A discrete variable: x is the value whose cell (a(x; pa), b(x; pa)) contains u ~ N(0, 1).
 
     P(x | pa) = Φ(b) − Φ(a). The coupling is monotone: with fixed parents, x does not fall with u.
     """
@@ -88,22 +88,22 @@ class CellMechanism(_WithAtoms):
 
 
 class SteppedFlow(CellMechanism):
-    """x := s·⌊T(u; pa)/s⌋: a flow whose values are recorded in steps of size s.
+    """A flow whose values are recorded in steps of size s: x := s·⌊T(u; pa)/s⌋.
 
     Counts are a flow of positive numbers (``constraint: Positive``: 0, 1, 2, ...), scores from 1 to
     5 a flow between 1 and 6 (``Interval(1, 6)``). P(x | pa) = Φ(T⁻¹(x + s)) − Φ(T⁻¹(x)).
 
-    Null interventions are exact where the values spread over less than about 10⁴ steps; use the
-    flow itself beyond.
+    Null interventions are exact if the values spread over less than about 10⁴ steps; use the flow
+    itself for more.
 
     Args:
-        context: What the flow sees of its parents.
+        context: The context of the parents.
         flow: Factory of the flow of continuous values, which belong to the cells [x, x + s).
         step: s.
 
     Raises:
-        ValueError: If the step is not positive, a bound of the flow is no multiple of it, or the
-            flow is none.
+        ValueError: If the step is not positive, a bound of the flow is not a multiple of it, or
+            ``flow`` makes no :class:`Flow`.
 
     Example:
         >>> from deepscm_pl.mechanisms import AffineFlow
@@ -141,15 +141,15 @@ class SteppedFlow(CellMechanism):
         return Domain((1,), inner.lower, inner.upper - self.step, whole=is_whole, step=step)
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """x, in double precision up to the recorded step."""
+        """Return x, computed in double precision and rounded to the step."""
         exact = self.flow({"u": noise["u"].double()}, parents)
         low, high = self.domain.lower, self.domain.upper
         return (self.step * (exact / self.step).floor()).clamp(low, high).to(noise["u"])
 
     def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
-        """T⁻¹(x) and T⁻¹(x + s)."""
+        """Return T⁻¹(x) and T⁻¹(x + s)."""
         inner = self.flow.domain
-        # Exact multiples: a recorded 0.3 is not the double 0.3.
+        # Multiples of the step in double precision; a single-precision 0.3 differs from them.
         low = self.step * (value.double() / self.step).round()
         high = low + self.step
         ends = low <= inner.lower, high >= inner.upper
@@ -167,16 +167,16 @@ class SteppedFlow(CellMechanism):
 
 
 class Ordinal(CellMechanism):
-    """x := the number of thresholds t_1(pa) < … < t_{K−1}(pa) below u, u ~ N(0, 1).
+    """Ordered classes, such as grades of a disease.
 
-    Ordered classes, such as grades of a disease. t_k(pa) = (τ_k − η(pa))/exp(ς(pa)), an ordered
-    probit model with unequal spread (McKelvey and Zavoina 1975): η and ς are functions of the
-    parents, τ_k start at the shares of the classes in the training split. Unlike
-    :class:`~deepscm_pl.mechanisms.Categorical`, the coupling is monotone: if the parents raise η,
-    no counterfactual class is lower than the factual one.
+    x is the number of thresholds t_1(pa) < … < t_{K−1}(pa) below u ~ N(0, 1). t_k(pa) = (τ_k −
+    η(pa))/exp(ς(pa)), an ordered probit model with unequal spread (McKelvey and Zavoina 1975): η
+    and ς are functions of the parents, τ_k start at the shares of the classes in the training
+    split. Unlike :class:`~deepscm_pl.mechanisms.Categorical`, the coupling is monotone: if the
+    parents raise η, no counterfactual class is lower than the factual one.
 
     Args:
-        context: What the mechanism sees of its parents.
+        context: The context of the parents.
         categories: K, at least two.
         hidden: Widths of the hidden layers of the network for η and ς; empty for affine functions.
 
@@ -210,12 +210,12 @@ class Ordinal(CellMechanism):
         return (start - location) * (-bounded_log_scale(log_scale)).exp()
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """x."""
-        below = noise["u"] > self.thresholds(parents)
-        return below.sum(-1, keepdim=True).to(noise["u"])
+        """Return x."""
+        above = noise["u"] > self.thresholds(parents)
+        return above.sum(-1, keepdim=True).to(noise["u"])
 
     def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
-        """The thresholds around the class."""
+        """Return the thresholds around the class."""
         inner = self.thresholds(parents).double()
         end = inner.new_full((*inner.shape[:-1], 1), math.inf)
         edges = torch.cat([-end, inner, end], dim=-1)
@@ -243,15 +243,15 @@ class Ordinal(CellMechanism):
 
 
 class ZeroInflatedFlow(_WithAtoms):
-    """x := 0 where u_1 ≤ t(pa), and else T(u_2; pa) > 0; u_1, u_2 ~ N(0, 1).
+    """Nonnegative values that are often exactly zero, such as lesion volumes or doses.
 
-    For values that are often exactly zero, such as lesion volumes or doses: whether there is any,
-    and how much (a hurdle model, Cragg 1971). p(x | pa) is Φ(t) at zero, a probability, and
+    A hurdle model (Cragg 1971): x := 0 if u_1 ≤ t(pa), and x := T(u_2; pa) > 0 otherwise, with
+    u_1, u_2 ~ N(0, 1). p(x | pa) is Φ(t) at zero, a probability, and
     (1 − Φ(t))·p_T(x | pa) elsewhere, a density. The amount behind an observed zero is unknown: u_2
     is then drawn from its prior.
 
     Args:
-        context: What the mechanism sees of its parents.
+        context: The context of the parents.
         flow: Factory of T, a flow of positive numbers; None for a spline.
         hidden: Widths of the hidden layers of the network for t; empty for an affine function.
 
@@ -284,19 +284,19 @@ class ZeroInflatedFlow(_WithAtoms):
 
     @property
     def domain(self) -> Domain:
-        """Zero, and the positive numbers of the flow."""
+        """Zero, and the values of the flow."""
         return Domain(lower=0.0, upper=self.flow.domain.upper)
 
     def _threshold_at(self, parents: Variables) -> Tensor:
         return self.initial_threshold + self.threshold(self.context(parents))
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """x."""
-        any_, amount = noise["u"].split(1, dim=-1)
+        """Return x."""
+        presence, amount = noise["u"].split(1, dim=-1)
         value = self.flow({"u": amount}, parents)
-        # A positive number that underflows is not the atom.
+        # A positive value that underflows must not become zero.
         value = value.clamp(min=torch.finfo(value.dtype).tiny)
-        return torch.where(any_ > self._threshold_at(parents), value, torch.zeros_like(value))
+        return torch.where(presence > self._threshold_at(parents), value, torch.zeros_like(value))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -306,20 +306,20 @@ class ZeroInflatedFlow(_WithAtoms):
     def abduct(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
-        """u_1 beyond t as observed; u_2 exactly where x > 0, and from its prior where x = 0."""
+        """Draw u_1 from its posterior; infer u_2 if x > 0, and draw it from its prior if x = 0."""
         threshold = self._threshold_at(parents).double()
         zero = value == 0
         end = threshold.new_tensor(math.inf)
         low, high = torch.where(zero, -end, threshold), torch.where(zero, threshold, end)
         shape = (*sample_shape, *torch.broadcast_shapes(value.shape, threshold.shape))
         rank = torch.rand(shape, dtype=low.dtype, device=low.device)
-        any_ = truncated_quantile(rank, low, high).to(self.dtype)
+        presence = truncated_quantile(rank, low, high).to(self.dtype)
         exact = self.flow.abduct(torch.where(zero, torch.ones_like(value), value), parents)["u"]
-        amount = torch.where(zero, torch.randn(shape).to(exact), exact)
-        return {"u": torch.cat([any_, amount.to(any_)], dim=-1)}
+        amount = torch.where(zero, exact.new_empty(shape).normal_(), exact)
+        return {"u": torch.cat([presence, amount.to(presence)], dim=-1)}
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
-        """log Φ(t) at zero, log(1 − Φ(t)) + log p_T(x | pa) elsewhere, in nats, ``(*batch,)``."""
+        """Return log Φ(t) at zero, log(1 − Φ(t)) + log p_T(x | pa) elsewhere, in nats."""
         threshold = self._threshold_at(parents).squeeze(-1)
         zero = value.squeeze(-1) == 0
         safe = torch.where(value == 0, torch.ones_like(value), value)

@@ -1,4 +1,4 @@
-"""Conformal calibration of intervals: how much particles must be spread to hold the truth."""
+"""Conformal calibration of intervals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["conformal_factor", "rows_needed"]
 
 
 def rows_needed(level: float) -> int:
-    """The fewest rows from which an interval of this level can be calibrated.
+    """Return the smallest number of rows from which an interval of a level can be calibrated.
 
     Example:
         >>> rows_needed(0.9)
@@ -23,7 +23,7 @@ def rows_needed(level: float) -> int:
 
 
 def conformal_factor(errors: Tensor, scales: Tensor, level: float = 0.9) -> float:
-    r"""The smallest λ for which intervals m ± λ·s hold a share ``level`` of the truth, on new rows.
+    r"""Compute the smallest λ for which intervals m ± λ·s contain a share ``level`` of new values.
 
     The share of pixels outside, averaged over rows, is a risk between 0 and 1. With n calibration
     rows, :math:`\hat λ = \inf \{λ: \tfrac{n}{n + 1} \hat R(λ) + \tfrac{1}{n + 1} ≤ 1 - level\}`
@@ -34,7 +34,7 @@ def conformal_factor(errors: Tensor, scales: Tensor, level: float = 0.9) -> floa
     Args:
         errors: \|y − m\|, the truth's distance from the centre of the interval, ``(n, *event)``.
         scales: s > 0, the half-width at λ = 1, of the same shape.
-        level: The share that is to be held.
+        level: The share that the intervals are to contain.
 
     Raises:
         ValueError: If there are fewer rows than the level needs, the shapes differ, or a scale is
