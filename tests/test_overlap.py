@@ -174,3 +174,23 @@ def test_effects_of_images_need_no_images(correlated):
     answer = {"a": torch.tensor([[0.0], [9.0]]), "image": torch.zeros(2, 1, 8, 8)}
     answer["diagnosis"] = torch.ones(2, 1)
     assert verdicts(OverlapEstimator(scm).estimate(answer, ["a"])) == ["supported", "extrapolated"]
+
+
+def test_values_beyond_the_training_data_are_extrapolated_whatever_the_thresholds(correlated):
+    scm, values = correlated
+    largest = float(values["a"].max())
+    factual = {name: each[:1] * 0 for name, each in values.items()}
+    thresholds = OverlapThresholds(extrapolated=1e-300, edge=1e-300)
+    for asked, expected in ((largest - 0.01, "supported"), (largest + 0.01, "extrapolated")):
+        answer = {n: e[0] for n, e in scm.counterfactual(factual, {"a": asked}).items()}
+        assert verdicts(OverlapEstimator(scm, thresholds).estimate(answer, ["a"])) == [expected]
+
+
+def test_effective_rows_are_those_of_the_training_split_not_of_the_draws():
+    """100 rows, of which the estimator draws 2,000."""
+    torch.manual_seed(0)
+    a = torch.randn(100, 1)
+    scm = StructuralCausalModel("a -> b", {"a": AffineFlow, "b": AffineFlow})
+    fitted(scm, {"a": a, "b": a + torch.randn(100, 1)})
+    overlap = OverlapEstimator(scm).estimate({"a": a[:1] * 0, "b": a[:1]}, ["a"])
+    assert 5 < float(overlap.rows) < 100

@@ -1,7 +1,7 @@
 """Noise inferred from new rows if a model is correct, but its parameters were estimated.
 
 A test of inferred noise against N(0, 1) that ignores the estimation rejects correct models too
-often: with 500 rows each for training and test, 15 % instead of 5 % (Lilliefors 1967).
+often (Lilliefors 1967).
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class ParameterUncertainty:
 
     θ ~ N(θ̂, (n·I + 30)⁻¹) with n training rows and the Fisher information I of a row, the mean
     outer product of scores. The 30 is a prior: directions that the data do not determine stay near
-    θ̂, as in a training of limited length. With it, correct flows are rejected in at most 5 % of
-    cases at the level 0.05: affine and unconditional spline flows in 5 %, networks in fewer.
+    θ̂, as in a training of limited length. With 500 rows each for training and test, the level 0.05
+    rejects correct affine flows in 7 % of 300 repetitions and spline flows without networks in 3 %
+    of 120, in place of 19 % and 27 % without the correction.
 
     Args:
         mechanism: A mechanism with an exact log-probability.
