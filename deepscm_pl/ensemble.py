@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.graph import CausalGraph
+from deepscm_pl.mechanisms import Mechanism
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variable, Variables
 
@@ -82,6 +83,16 @@ class Ensemble:
     def variables(self) -> dict[str, Variable]:
         """The variables of every member."""
         return self.members[0].variables
+
+    @property
+    def fitted(self) -> Tensor:
+        """Whether every member has been fitted, on the device of the first."""
+        fitted = [member.fitted.to(self.members[0].fitted) for member in self.members]
+        return torch.stack(fitted).all()
+
+    def __getitem__(self, name: str) -> Mechanism:
+        """Return the mechanism of a variable in the first member."""
+        return self.members[0][name]
 
     def share(self, count: int) -> list[int]:
         """Divide ``count`` particles among the members by their weights, by largest remainder.

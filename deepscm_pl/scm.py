@@ -407,11 +407,13 @@ class StructuralCausalModel(nn.Module):
         self.check(factual)
         noise = {}
         for name in self.graph:
-            recorded = factual[name], self._parents(name, factual), (num_particles,)
+            parents = self._parents(name, factual)
+            recorded = factual[name], parents, (num_particles,)
             if resample is None:
-                noise[name] = self[name].abduct_recorded(*recorded)
+                found = self[name].abduct_recorded(*recorded)
             else:
-                noise[name] = self[name].resample(*recorded, resample)
+                found = self[name].resample(*recorded, resample)
+            noise[name] = self[name].coupled(found, parents)
         return noise
 
     def predict(

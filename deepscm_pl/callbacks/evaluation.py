@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepscm_pl.callbacks.association import AssociationReport
+from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
@@ -21,6 +22,9 @@ from deepscm_pl.runs.folders import describe_origin, run_folder, trained_steps
 from deepscm_pl.runs.termination import others_wait
 
 __all__ = ["EvaluationReport"]
+
+_CALIBRATION_ROWS = 200
+_FEWEST_CALIBRATION_ROWS = 20
 
 
 class EvaluationReport(pl.Callback):
@@ -119,6 +123,7 @@ class EvaluationReport(pl.Callback):
     ) -> None:
         report = self.report = self._evaluate(trainer, model)
         self.written += [path for path in report.write(folder) if path.suffix in (".json", ".md")]
+        self._store_calibration(trainer, report)
         print(f"Evaluated: {report.rows}.")
         for name, table in report.tables.items():
             if name != "association":
@@ -130,6 +135,18 @@ class EvaluationReport(pl.Callback):
             if isinstance(logger, TensorBoardLogger):
                 _log(report, logger, dict(pl_module.hparams), step)
 
+    def _store_calibration(self, trainer: pl.Trainer, report: Report) -> None:
+        calibration, path = report.evaluation.calibration, trainer.ckpt_path
+        if calibration is None or path is None:
+            return
+        try:
+            store_calibration(path, calibration)
+        except OSError as error:
+            print(
+                f"calibration: {for_terminal(path)} cannot be written ({error.strerror}); pass "
+                "evaluation/calibration.json with your questions instead."
+            )
+
     def _evaluate(self, trainer: pl.Trainer, model: ModelOnData) -> Report:
         with trainer.precision_plugin.forward_context():
             found = evaluate(
@@ -138,6 +155,7 @@ class EvaluationReport(pl.Callback):
                 self.classifier,
                 progress=trainer.progress_bar_callback is not None,
                 cache_dir=self.cache_dir,
+                validation=self._validation(trainer, model),
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
         origin = {"graph": str(model.scm.graph), **describe_origin(trainer)}
@@ -146,6 +164,16 @@ class EvaluationReport(pl.Callback):
         rows = tables[0].rows if tables else []
         name = tables[0].reference_name if tables else "reference"
         return Report(model, found, rows, origin, name)
+
+    def _validation(self, trainer: pl.Trainer, model: ModelOnData) -> ModelOnData | None:
+        """Return rows for the calibration of intervals, if there are enough with a known truth."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        available = len(data.variables("validation")["index"])
+        rows = _CALIBRATION_ROWS if (asked := self.settings.calibration_rows) is None else asked
+        if model.originals is None or min(rows, available) < _FEWEST_CALIBRATION_ROWS:
+            return None
+        found = ModelOnData.of(model.scm, data, min(rows, available), split="validation")
+        return None if found.originals is None else found
 
     def _model_on_data(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -17,6 +17,7 @@ from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.scans.cache import Cache, holds_caches
 from deepscm_pl.escaping import one_line
+from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import parse_do
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.runs.reading import load_weights, read_checkpoint, require_settings
@@ -72,6 +73,11 @@ class TrainedModel:
     def variables(self) -> dict[str, Variable]:
         """The variables with their domains, units and class names, in the order of the graph."""
         return self.scm.variables
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of intervals that ``deepscm test`` stored in the file, if any."""
+        return self.checkpoint.calibration()
 
     def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
         """Make the data module that the model was trained with; see :meth:`Checkpoint.data`."""
@@ -261,6 +267,15 @@ class Checkpoint:
                 f"checkpoint: {self.path} describes its variables in an unexpected form; use "
                 "another checkpoint of the same run."
             ) from None
+
+    def calibration(self) -> Calibration | None:
+        """The calibration of intervals in the file; None if there is none.
+
+        Raises:
+            ValueError: If it is malformed.
+        """
+        found = self.content.get("calibration")
+        return None if found is None else Calibration.read(found)
 
     def described_data(self) -> tuple[type[CausalDataModule], dict[str, Any]] | None:
         """The class of the data module in the file and its arguments; None if there is none.

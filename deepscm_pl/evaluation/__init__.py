@@ -11,11 +11,13 @@ if TYPE_CHECKING:
         association_rows as association_rows,
         evaluate_importance_weighted_bound as evaluate_importance_weighted_bound,
     )
+    from deepscm_pl.evaluation.calibration import calibrate as calibrate
     from deepscm_pl.evaluation.densities import (
         DensityResult as DensityResult,
         evaluate_densities as evaluate_densities,
     )
     from deepscm_pl.evaluation.estimate import Estimate as Estimate
+    from deepscm_pl.evaluation.intervals import Calibration as Calibration
     from deepscm_pl.evaluation.model_on_data import ModelOnData as ModelOnData
     from deepscm_pl.evaluation.noise import (
         NoiseResult as NoiseResult,

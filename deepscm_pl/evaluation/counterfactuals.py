@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from deepscm_pl.data import measure_attributes, render_truth
 from deepscm_pl.evaluation.estimate import Estimate, estimates_of, on_one_process
+from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Answer, Question, answer, true_attributes
 from deepscm_pl.evaluation.results import (
@@ -26,6 +27,7 @@ from deepscm_pl.evaluation.results import (
     ErrorEstimates,
     IdentityEstimates,
     ImageErrors,
+    IntervalEstimates,
     MeasurementErrors,
 )
 from deepscm_pl.metrics import (
@@ -33,6 +35,7 @@ from deepscm_pl.metrics import (
     GroundTruthError,
     IdentityPreservation,
     IntervalCoverage,
+    IntervalQuality,
     Minimality,
     PerImageStatistics,
 )
@@ -140,16 +143,25 @@ def evaluate_counterfactuals(
     classifier: Classifier | None = None,
     workers: int | None = None,
     progress: bool = True,
+    calibration: Calibration | None = None,
 ) -> list[CounterfactualResult]:
     """Evaluate interventions on the rows of a test split.
 
     Each row has one draw of the noise, and the first ``detail_rows`` have ``num_particles``. Each
     row is encoded once, regardless of the number of interventions. Without ``truths``, quantities
-    that need the truth are missing; without a ``classifier``, those of identity.
+    that need the truth are missing; without a ``classifier``, those of identity; without a
+    ``calibration``, those of calibrated intervals.
     """
     levels = [level for level in _COVERAGE_LEVELS if level <= widest_level(num_particles)]
     meters = [
-        _Meter(model, question, None if truths is None else truths[k], classifier, levels)
+        _Meter(
+            model,
+            question,
+            None if truths is None else truths[k],
+            classifier,
+            levels,
+            calibration if num_particles > 1 else None,
+        )
         for k, question in enumerate(questions)
     ]
     parts = ((num_particles, 0, detail_rows), (1, detail_rows, len(model)))
@@ -158,7 +170,7 @@ def evaluate_counterfactuals(
     ) as bar:
         for part, (particles, start, stop) in enumerate(parts):
             for first, factual in model.batches(start, stop, batch_size):
-                answers = answer(model.scm, factual, questions, particles)
+                answers = answer(model.answering, factual, questions, particles)
                 image = factual[model.scm.image_variables[0]]
                 classes = None if classifier is None else classifier(image)
                 for meter, each in zip(meters, answers, strict=True):
@@ -177,15 +189,17 @@ class _Meter:
         truth: Truth | None,
         classifier: Classifier | None,
         levels: Sequence[float],
+        calibration: Calibration | None,
     ) -> None:
         self.model, self.question, self.truth = model, question, truth
-        self.classifier = classifier
+        self.classifier, self.calibration = classifier, calibration
         self.image = model.scm.image_variables[0]
         device = model.scm.fitted.device
         self.error = on_one_process(GroundTruthError(), device)
         self.detailed_error = on_one_process(GroundTruthError(strangers=False), device)
         self.minimality = on_one_process(Minimality(), device)
         self.coverage = on_one_process(IntervalCoverage(levels), device) if levels else None
+        self.intervals = on_one_process(IntervalQuality(), device) if levels else None
         self.identity = on_one_process(IdentityPreservation(), device)
         self.true_identity = on_one_process(IdentityPreservation(), device)
         self.effects = _effects(model, question)
@@ -228,6 +242,9 @@ class _Meter:
                 self.detailed_error.update(images, true_images, observed)
                 if self.coverage is not None:
                     self.coverage.update(images, true_images)
+                if self.intervals is not None:
+                    half = self._half_width(images, observed)
+                    self.intervals.update(images, true_images, half)
         if self.truth is not None and self.attribute_error is not None:
             errors = {}
             for name in self.effects:
@@ -241,6 +258,12 @@ class _Meter:
             if self.truth is not None:
                 after = self.classifier(true_images)[None, :, None]
                 self.true_identity.update(after, before, before)
+
+    def _half_width(self, images: Tensor, factual: Tensor) -> Tensor:
+        if self.calibration is None:
+            return torch.zeros_like(factual)
+        question = self.question
+        return self.calibration.half_width(question.title, tuple(question.do), images, factual)
 
     def result(self, workers: int | None, progress: bool) -> CounterfactualResult:
         """Compute the result over all rows."""
@@ -267,7 +290,7 @@ class _Meter:
         attribute_error: dict[str, Estimate] = {}
         if self.attribute_error is not None:
             attribute_error = estimates_of(self.attribute_error.compute(), rows)
-        particles, coverage = ImageErrors(), CoverageEstimates()
+        particles, coverage, intervals = ImageErrors(), CoverageEstimates(), IntervalEstimates()
         if self.detail_rows:
             detailed = estimates_of(self.detailed_error.compute(), self.detail_rows)
             particles = _image_errors(
@@ -275,6 +298,16 @@ class _Meter:
             )
             if self.coverage is not None:
                 coverage = _coverage(self.coverage, self.detail_rows)
+            if self.intervals is not None:
+                found = estimates_of(self.intervals.compute(), self.detail_rows)
+                known = ("spread_over_error", "width_of_particles")
+                intervals = IntervalEstimates(
+                    **{
+                        name.replace("/", "_"): value
+                        for name, value in found.items()
+                        if self.calibration is not None or name in known
+                    }
+                )
         return CounterfactualResult(
             self.question,
             rows,
@@ -286,6 +319,7 @@ class _Meter:
             coverage,
             self._effectiveness(self.truth, possible, workers, progress),
             identity,
+            intervals=intervals,
         )
 
     def _effectiveness(

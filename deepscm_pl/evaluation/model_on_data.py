@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule, KnownWorld
+from deepscm_pl.data.base import Split
+from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["ModelOnData"]
@@ -37,6 +39,7 @@ class ModelOnData:
         available: Number of rows of the test split, if known.
         identifiers: The person of each row; None if every row belongs to another person.
         training: Scalar variables of the training split, ``(n, 1)`` each; empty if unknown.
+        ensemble: Models whose particles answer counterfactual questions; ``scm`` is the first.
     """
 
     scm: StructuralCausalModel
@@ -48,6 +51,7 @@ class ModelOnData:
     available: int | None = None
     identifiers: Sequence[str] | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
+    ensemble: Ensemble | None = None
 
     @classmethod
     def of(
@@ -56,28 +60,30 @@ class ModelOnData:
         data: CausalDataModule,
         rows: int | None = None,
         least: int = _MIN_ROWS,
+        split: Split = "test",
     ) -> ModelOnData:
-        """Take the first ``rows`` rows of the test split, or all; set units and classes in ``scm``.
+        """Take the first ``rows`` rows of a split, or all; set units and classes in ``scm``.
 
         Args:
             scm: The model.
             data: The data.
             rows: Number of rows; None for all.
             least: Minimal number of rows.
+            split: The split, from which the model has not learned.
 
         Raises:
             ValueError: If the data lacks a variable of the model or has it in another shape or with
                 other classes, or the split has fewer than ``rows`` or ``least`` rows.
         """
-        split = data.variables("test")
-        _check_variables(scm, split)
+        values = data.variables(split)
+        _check_variables(scm, values)
         scm.describe(data.descriptions)
-        available = len(next(iter(split.values())))
+        available = len(next(iter(values.values())))
         size = _checked_size(rows, least, available)
-        identifiers, world = data.identifiers("test"), data.world
+        identifiers, world = data.identifiers(split), data.world
         model = cls(
             scm,
-            {name: split[name][:size] for name in scm.graph.nodes},
+            {name: values[name][:size] for name in scm.graph.nodes},
             world,
             None,
             available=available,
@@ -87,12 +93,12 @@ class ModelOnData:
         if world is None:
             return model
         others = [name for name in world.attributes if name not in model.variables]
-        if missing := [name for name in others if name not in split]:
-            reason = f"the test split lacks {', '.join(missing)}, which affects the images."
+        if missing := [name for name in others if name not in values]:
+            reason = f"the {split} split lacks {', '.join(missing)}, which affects the images."
             return replace(model, why_no_originals=reason)
-        columns = {name: _column(split[name][:size]) for name in others}
+        columns = {name: _column(values[name][:size]) for name in others}
         try:
-            originals = data.originals("test")[:size]
+            originals = data.originals(split)[:size]
         except ValueError as error:
             return replace(model, why_no_originals=str(error), other_attributes=columns)
         return replace(model, originals=originals, other_attributes=columns)
@@ -100,6 +106,11 @@ class ModelOnData:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.variables[self.scm.graph.nodes[0]])
+
+    @property
+    def answering(self) -> StructuralCausalModel | Ensemble:
+        """The ensemble, or the model without one."""
+        return self.ensemble or self.scm
 
     @property
     def scalars(self) -> tuple[str, ...]:

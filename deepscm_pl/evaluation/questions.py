@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel
@@ -151,7 +152,7 @@ def check_possible(model: ModelOnData, name: str, value: Any) -> None:
 
 
 def answer(
-    scm: StructuralCausalModel,
+    scm: StructuralCausalModel | Ensemble,
     factual: Mapping[str, Tensor],
     questions: Sequence[Question],
     num_particles: int,

@@ -19,6 +19,7 @@ __all__ = [
     "ErrorEstimates",
     "IdentityEstimates",
     "ImageErrors",
+    "IntervalEstimates",
     "MeasurementErrors",
 ]
 
@@ -95,13 +96,27 @@ class IdentityEstimates(Quantities):
 
 
 @dataclass(frozen=True)
+class IntervalEstimates(Quantities):
+    """Width and coverage of the particles and of calibrated intervals.
+
+    See :class:`~deepscm_pl.metrics.IntervalQuality`. Widths are in grey levels, of varying pixels.
+    """
+
+    spread_over_error: Estimate | None = None
+    width_of_particles: Estimate | None = None
+    covered_all: Estimate | None = field(default=None, metadata={"key": "covered/all"})
+    covered_varying: Estimate | None = field(default=None, metadata={"key": "covered/varying"})
+    width: Estimate | None = None
+
+
+@dataclass(frozen=True)
 class CounterfactualResult(Quantities):
     """Evaluation of one intervention.
 
     Errors are of a single draw for each row; ``particles`` and ``coverage`` are of all particles of
     the detail rows. ``attribute_error`` and ``effectiveness`` are by attribute, ``reversibility``
-    is the error in grey levels after k cycles, by k. Rows in which the intervention is impossible
-    are counted as ``left_out``.
+    is the error in grey levels after k cycles, by k; ``intervals`` are of the detail rows. Rows in
+    which the intervention is impossible are counted as ``left_out``.
     """
 
     question: Question
@@ -117,6 +132,7 @@ class CounterfactualResult(Quantities):
     reversibility: Mapping[int, Estimate] = field(
         default_factory=dict, metadata={"key": "reversibility/mean_absolute_error"}
     )
+    intervals: IntervalEstimates = IntervalEstimates()
 
     @property
     def quantities(self) -> dict[str, Estimate]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from deepscm_pl.checks import process_count, real_number, seed_number, whole_number
+from deepscm_pl.evaluation.calibration import calibrate
 from deepscm_pl.evaluation.counterfactuals import (
     Classifier,
     CounterfactualResult,
@@ -22,6 +23,7 @@ from deepscm_pl.evaluation.cycles import evaluate_composition, evaluate_reversib
 from deepscm_pl.evaluation.densities import DensityResult, evaluate_densities
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example, take_examples
+from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
@@ -39,6 +41,7 @@ __all__ = [
 
 _DETAIL_ROWS = 500
 _EXAMPLE_ROWS = 4
+_LEAST_MEASURED = 1
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class EvaluationSettings:
         density_size: Draws for each density.
         seed: Random seed; the state of torch's generators is restored.
         workers: Processes to render and measure with; None for one per processor.
+        calibration_rows: Number of the first validation rows on which intervals are calibrated, in
+            a known world; None for 200, or all if there are fewer, and 0 for no calibration.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -71,12 +76,15 @@ class EvaluationSettings:
     density_size: int = 10_000
     seed: int = 0
     workers: int | None = None
+    calibration_rows: int | None = None
 
     def __post_init__(self) -> None:
         """Check the range of each number."""
         whole_number("num_particles", self.num_particles, least=1)
         if self.detail_rows is not None:
             whole_number("detail_rows", self.detail_rows, least=2)
+        if self.calibration_rows is not None:
+            whole_number("calibration_rows", self.calibration_rows, least=0)
         whole_number("batch_size", self.batch_size, least=1)
         whole_number("density_size", self.density_size, least=2)
         for name, values in (self.density_values or {}).items():
@@ -107,6 +115,7 @@ class Evaluation:
     composition: Mapping[int, Estimate] = field(default_factory=dict)
     noise: Sequence[NoiseResult] = ()
     examples: Sequence[Example] = ()
+    calibration: Calibration | None = None
     left_out: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -177,6 +186,7 @@ def evaluate(
     classifier: Classifier | None = None,
     progress: bool = True,
     cache_dir: Path | None = None,
+    validation: ModelOnData | None = None,
 ) -> Evaluation:
     """Evaluate a model on the second and the third rung, and its noise.
 
@@ -188,6 +198,7 @@ def evaluate(
         classifier: Function from images to class indices, for the identity.
         progress: Whether to show progress bars.
         cache_dir: Cache of the rendered truth; None for no cache.
+        validation: Rows for the calibration of intervals; None for no calibration.
 
     Raises:
         ValueError: If a number is out of range, an intervention is impossible, or originals and
@@ -202,6 +213,7 @@ def evaluate(
     counterfactuals: list[CounterfactualResult] = []
     examples: list[Example] = []
     composition: dict[int, Estimate] = {}
+    calibration: Calibration | None = None
     seconds: dict[str, float] = {}
     with _preserved_state(scm):
         with _timed(seconds, "densities", seed):
@@ -213,11 +225,20 @@ def evaluate(
                 truths = true_counterfactuals(
                     model, questions, detail, workers, progress, cache_dir
                 )
+        if truths is not None and validation is not None and settings.num_particles > 1:
+            with _timed(seconds, "calibration", seed):
+                known = true_counterfactuals(
+                    validation, questions, _LEAST_MEASURED, workers, progress, cache_dir
+                )
+                calibration = calibrate(
+                    validation, questions, known, settings.num_particles, batch_size=size,
+                    progress=progress,
+                )  # fmt: skip
         if is_single and questions:
             with _timed(seconds, "counterfactuals", seed):
                 answered = evaluate_counterfactuals(
                     model, questions, truths, settings.num_particles, detail, size, classifier,
-                    workers, progress,
+                    workers, progress, calibration,
                 )  # fmt: skip
             with _timed(seconds, "reversibility", seed):
                 cycles = evaluate_reversibility(
@@ -249,6 +270,7 @@ def evaluate(
         composition=composition,
         noise=noise,
         examples=examples,
+        calibration=calibration,
         left_out=_left_out(model, questions),
         seconds=seconds,
     )

@@ -124,6 +124,14 @@ class Likelihood(nn.Module, ABC):
             )
         return log_mass(*self._cell(decoded, levels, transform)).to(decoded).flatten(-3).sum(-1)
 
+    def moments(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return location and scale of y in each pixel, ``(*batch, C, H, W)``.
+
+        Raises:
+            NotImplementedError: If the likelihood is not elementwise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not give moments of pixels.")
+
     def _cell(
         self, decoded: Tensor, level: Tensor, transform: Transform, margin: float = 0.0
     ) -> tuple[Tensor, Tensor]:
@@ -160,6 +168,11 @@ class LocationScale(Likelihood):
     @abstractmethod
     def location_and_log_scale(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """Return μ ``(*batch, C, H, W)`` and log σ, which broadcasts with it."""
+
+    def moments(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return μ and σ."""
+        location, log_scale = self.location_and_log_scale(decoded)
+        return location, log_scale.exp().expand_as(location)
 
     @staticmethod
     def bounded(location: Tensor) -> Tensor:

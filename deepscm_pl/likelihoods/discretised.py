@@ -75,6 +75,8 @@ class DiscretisedLikelihood(Likelihood):
 
     middles: Tensor
     elementwise = True
+    variance: float = 1.0
+    """Variance of the standard distribution."""
     _predicts_weights = True
 
     def __init__(
@@ -150,6 +152,14 @@ class DiscretisedLikelihood(Likelihood):
     def abduct_recorded(self, decoded: Tensor, image: Tensor, transform: Transform) -> Tensor:
         """Draw u: the density is constant within levels, so that dequantisation is exact."""
         return self.abduct(decoded, image)
+
+    def moments(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the standard deviation of the mixture, with tails beyond [0, L)."""
+        weight, location, inverse_scale = self.components(decoded)
+        mean = (weight * location).sum(-4)
+        variance = (self.variance / inverse_scale.square()).expand_as(location)
+        spread = (location - mean.unsqueeze(-4)).square() + variance
+        return mean, (weight * spread).sum(-4).sqrt()
 
     def log_prob_recorded(self, decoded: Tensor, levels: Tensor, transform: Transform) -> Tensor:
         """Return log P(recorded grey levels), the density as well."""
@@ -306,6 +316,8 @@ class DiscretisedLogisticMixture(DiscretisedLikelihood):
     This is the likelihood of PixelCNN++ (Salimans et al. 2017, arXiv:1701.05517, section 2.1), but
     with independent channels.
     """
+
+    variance = math.pi**2 / 3
 
     @staticmethod
     def distribution(z: Tensor) -> Tensor:

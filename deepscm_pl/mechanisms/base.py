@@ -237,6 +237,18 @@ class Mechanism(nn.Module, ABC):
         """
         return self.abduct_recorded(value, parents, sample_shape)
 
+    def coupled(self, noise: Noise, parents: Variables) -> dict[str, Tensor]:
+        """Return noise of a factual value with all that its coupling with other values needs.
+
+        Samples and interventions do not depend on this coupling, counterfactuals do. By default,
+        noise is the same under every intervention.
+
+        Args:
+            noise: Noise of :meth:`abduct_recorded` or :meth:`resample`.
+            parents: The factual parents.
+        """
+        return dict(noise)
+
     def check_explained(self, name: str, value: Tensor, noise: Noise) -> None:
         """Raise a ValueError if a recorded value of the variable ``name`` has no noise.
 

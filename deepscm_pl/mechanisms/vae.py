@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import pyro
 import torch
@@ -21,8 +21,14 @@ from deepscm_pl.older import names_successors
 from deepscm_pl.transforms.cells import in_double
 from deepscm_pl.variables import Noise, Variables
 
-__all__ = ["ConditionalVAE"]
+__all__ = ["ConditionalVAE", "Coupling"]
 
+Coupling: TypeAlias = Literal["kept", "renewed"]
+"""The coupling of the pixel noise of a factual image with that of a counterfactual one."""
+
+_RENEWAL = ("new", "location", "scale")
+"""Parts of the noise of a factual image beside z and u: ε, and the moments of each pixel."""
+_SAME = 1e-3  # difference from 1 of the affinity of distributions that count as equal
 _LARGEST_LOG_SCALE = 2.0  # of q(z | x, pa), for images unlike any in training
 _LARGEST_LATENT = 2**14  # the calibration of the noise computes all correlations
 _DECODED_AT_A_TIME = 2**22  # numbers that the decoder outputs at a time without gradients; 16 MB
@@ -51,7 +57,7 @@ class _Posterior(NamedTuple):
 
 @names_successors
 class ConditionalVAE(ImageMechanism):
-    """A conditional variational autoencoder: x := h(g(z, pa), u).
+    r"""A conditional variational autoencoder: x := h(g(z, pa), u).
 
     A decoder g depends on a latent z and the parents, and the map h adds pixel noise u. Both z and
     u are exogenous: z ~ N(0, I) is inferred by an encoder, q(z | x, pa) = N(μ, σ²), and u is
@@ -73,8 +79,18 @@ class ConditionalVAE(ImageMechanism):
             ``brightness`` act through :class:`~deepscm_pl.mechanisms.Brightness` alone: encoder and
             decoder do not depend on them, and the encoder receives the image divided by β.
 
+        coupling: Coupling of the pixel noise of a factual and a counterfactual image, which no data
+            identify. ``"kept"``: each pixel keeps its u. ``"renewed"``: u is kept as far as the
+            distribution of the pixel stays the same,
+            :math:`u' = ρ u + \sqrt{1 - ρ²}\, ε` with a new ε ~ N(0, 1), where ρ is the
+            Bhattacharyya coefficient of the pixel's distributions before and after (of normal
+            distributions with the same moments, before brightness): where a shape moves, its
+            residual does not stay behind. Both agree on all samples and interventions, and a null
+            intervention returns the image exactly. ``renewed`` requires an elementwise likelihood.
+
     Raises:
-        ValueError: If decoder or likelihood name a parent that is unknown or unsuitable there.
+        ValueError: If decoder or likelihood name a parent that is unknown or unsuitable there, or
+            the coupling does not fit the likelihood.
 
     Example:
         >>> vae = ConditionalVAE(Context(), shape=(1, 8, 8), latent=2)
@@ -94,6 +110,7 @@ class ConditionalVAE(ImageMechanism):
         likelihood: Callable[[Sequence[int], int], Likelihood] | None = None,
         alpha: float = 0.05,
         levels: int = 256,
+        coupling: Coupling = "kept",
     ) -> None:
         super().__init__(context, shape, alpha, levels)
         self.latent = whole_number("latent", latent, least=1, most=_LARGEST_LATENT)
@@ -102,6 +119,7 @@ class ConditionalVAE(ImageMechanism):
         if not isinstance(made, Likelihood):
             raise ValueError(f"likelihood: expected a Likelihood, but got {shown(made)}.")
         self.likelihood = made
+        self.coupling = coupling
         names = self.likelihood.brightness
         self.brightness = Brightness(context, names, self.latent, levels) if names else None
         features = self._network_context.features
@@ -115,6 +133,23 @@ class ConditionalVAE(ImageMechanism):
         outputs = (self.outputs, *self.shape[1:])
         self.decoder = (decoder or ConvolutionalDecoder)(latent, features, outputs)
         self.preprocessing = self.likelihood.preprocessing(alpha)
+
+    @property
+    def coupling(self) -> Coupling:
+        """The coupling of factual and counterfactual pixel noise; it can be changed at any time."""
+        return self._coupling
+
+    @coupling.setter
+    def coupling(self, value: Coupling) -> None:
+        if value not in get_args(Coupling):
+            expected = " or ".join(get_args(Coupling))
+            raise ValueError(f"coupling: expected {expected}, but got {shown(value)}.")
+        if value == "renewed" and not self.likelihood.elementwise:
+            raise ValueError(
+                "coupling: renewed requires a likelihood with separate noise for each pixel, but "
+                f"{type(self.likelihood).__name__} correlates pixels; choose kept."
+            )
+        self._coupling: Coupling = value
 
     def fit(self, value: Tensor, parents: Variables) -> None:
         """Fit the context, and the brightness if parents act on it."""
@@ -143,24 +178,70 @@ class ConditionalVAE(ImageMechanism):
 
     def decode(self, latent: Tensor, parents: Variables) -> Tensor:
         """Return g(z, pa), ``(*batch, outputs, H, W)``, or ``(*batch, outputs, D·H, W)``."""
+        return self._scaled(self._decoded_content(latent, parents), latent, parents)
+
+    def _decoded_content(self, latent: Tensor, parents: Variables) -> Tensor:
+        """The output of the decoder, without brightness."""
         context = self._network_context(parents).to(latent)
         batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
         flat = latent.expand(*batch, -1).reshape(-1, self.latent)
         context = context.expand(*batch, -1).reshape(len(flat), -1)
         decoded: Tensor = self.decoder(flat, context).to(latent)
-        decoded = decoded.reshape(*batch, self.outputs, *self.plane[1:])
+        return decoded.reshape(*batch, self.outputs, *self.plane[1:])
+
+    def _scaled(self, content: Tensor, latent: Tensor, parents: Variables) -> Tensor:
         if self.brightness is None:
-            return decoded
-        factor = self.brightness.exposure(flat, self._mask(context)).view(*batch, 1)
+            return content
+        context = self._network_context(parents).to(latent)
+        batch = content.shape[:-3]
+        flat = latent.expand(*batch, -1).reshape(-1, self.latent)
+        mask = self._mask(context.expand(*batch, -1).reshape(len(flat), -1))
+        factor = self.brightness.exposure(flat, mask).view(*batch, 1)
         factor = self.brightness.parents(parents) * factor
-        return self.likelihood.scaled(decoded, factor[..., None, None])
+        return self.likelihood.scaled(content, factor[..., None, None])
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
-        """Return x = h(g(z, pa), u), continuous grey levels."""
-        return self._in_chunks(self._image_of, noise["z"], noise["u"], parents)
+        """Return x = h(g(z, pa), u), continuous grey levels.
 
-    def _image_of(self, latent: Tensor, noise: Tensor, parents: Variables) -> Tensor:
-        return self._image(self.decode(latent, parents), self.in_plane(noise))
+        Noise of :meth:`coupled` also has the moments of each pixel's distribution before, and ε.
+        """
+        parts = [noise[name] for name in ("u", *_RENEWAL) if name in noise]
+        return self._in_chunks(self._image_of, noise["z"], parts, parents)
+
+    def _image_of(
+        self, latent: Tensor, parents: Variables, noise: Tensor, *renewal: Tensor
+    ) -> Tensor:
+        content = self._decoded_content(latent, parents)
+        noise = self.in_plane(noise)
+        if renewal:
+            new, location, scale = map(self.in_plane, renewal)
+            share = _affinity((location, scale), self._pixel_moments(content))
+            noise = share * noise + (1 - share.square()).sqrt() * new
+        return self._image(self._scaled(content, latent, parents), noise)
+
+    def _pixel_moments(self, content: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale of each pixel's distribution, without brightness."""
+        if self.brightness is not None:
+            content = self.likelihood.scaled(content, content.new_ones(1, 1, 1))
+        return self.likelihood.moments(content)
+
+    def coupled(self, noise: Noise, parents: Variables) -> dict[str, Tensor]:
+        """Add what is needed to renew the pixel noise of a factual image, if it is renewed.
+
+        Args:
+            noise: Noise of :meth:`abduct_recorded`.
+            parents: The factual parents.
+        """
+        if self.coupling == "kept":
+            return dict(noise)
+        found = self._in_chunks(self._stacked_moments, noise["z"], [], parents)
+        location, scale = (self.in_space(part) for part in found.unbind(-4))
+        new = torch.randn_like(noise["u"])
+        return {**noise, "new": new, "location": location, "scale": scale}
+
+    def _stacked_moments(self, latent: Tensor, parents: Variables) -> Tensor:
+        moments = self._pixel_moments(self._decoded_content(latent, parents))
+        return torch.stack(torch.broadcast_tensors(*moments), dim=-4)
 
     def sample_noise(self, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
         """Draw z ~ N(0, I) ``(*shape, latent)`` and u ~ N(0, τ² I), τ the temperature."""
@@ -175,7 +256,7 @@ class ConditionalVAE(ImageMechanism):
     ) -> dict[str, Tensor]:
         """Draw z from q(z | x, pa), and infer u exactly for each draw."""
         latent = self._draw(self.posterior(value, parents), sample_shape)
-        noise = self._in_chunks(self._pixel_noise, latent, value, parents)
+        noise = self._in_chunks(self._pixel_noise, latent, [value], parents)
         return {"z": latent, "u": noise}
 
     def abduct_recorded(
@@ -190,10 +271,10 @@ class ConditionalVAE(ImageMechanism):
         latent = self._draw(self.posterior(self.dequantise(value), parents), sample_shape)
         levels = in_double(value).expand(*sample_shape, *value.shape)
         image = self.dequantisation.sample(levels)
-        noise = self._in_chunks(self._recorded_pixel_noise, latent, image, parents)
+        noise = self._in_chunks(self._recorded_pixel_noise, latent, [image], parents)
         return {"z": latent, "u": noise}
 
-    def _recorded_pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+    def _recorded_pixel_noise(self, latent: Tensor, parents: Variables, value: Tensor) -> Tensor:
         decoded, plane = self.decode(latent, parents), self.in_plane(value)
         return self.in_space(self.likelihood.abduct_recorded(decoded, plane, self.preprocessing))
 
@@ -220,7 +301,7 @@ class ConditionalVAE(ImageMechanism):
             log_prob, noise_of = self._log_likelihood, self._pixel_noise
         weights = torch.stack(
             [
-                self._in_chunks(log_prob, latent, image, parents) + ratio
+                self._in_chunks(log_prob, latent, [image], parents) + ratio
                 for latent, ratio in zip(latents, _log_ratio(latents, posterior), strict=True)
             ],
             dim=-1,
@@ -229,28 +310,28 @@ class ConditionalVAE(ImageMechanism):
         flat = latents.flatten(1, -2) if batch else latents[:, None]
         picked = flat[chosen.reshape(-1, flat.shape[1]), torch.arange(flat.shape[1])]
         latent = picked.view(*shape, self.latent)
-        return {"z": latent, "u": self._in_chunks(noise_of, latent, seen, parents)}
+        return {"z": latent, "u": self._in_chunks(noise_of, latent, [seen], parents)}
 
-    def _log_probability(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+    def _log_probability(self, latent: Tensor, parents: Variables, value: Tensor) -> Tensor:
         decoded, plane = self.decode(latent, parents), self.in_plane(value)
         return self.likelihood.log_prob_recorded(decoded, plane, self.preprocessing)
 
-    def _log_likelihood(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+    def _log_likelihood(self, latent: Tensor, parents: Variables, value: Tensor) -> Tensor:
         return self._log_density(self.decode(latent, parents), value)
 
-    def _pixel_noise(self, latent: Tensor, value: Tensor, parents: Variables) -> Tensor:
+    def _pixel_noise(self, latent: Tensor, parents: Variables, value: Tensor) -> Tensor:
         # Single precision would lose grey levels where the decoder's output is large.
         processed = self.preprocessing(in_double(self.in_plane(value)))
         return self.in_space(self.likelihood.abduct(self.decode(latent, parents), processed))
 
     def _in_chunks(
         self,
-        function: Callable[[Tensor, Tensor, Variables], Tensor],
+        function: Callable[..., Tensor],
         latent: Tensor,
-        image: Tensor,
+        images: Sequence[Tensor],
         parents: Variables,
     ) -> Tensor:
-        """Apply ``function(latent, image, parents)`` to a few images of a flat batch at a time.
+        """Apply ``function(latent, parents, *images)`` to a few images of a flat batch at a time.
 
         The memory for the output of the decoder then does not grow with particles and
         interventions. Gradients need all of it, so everything is then computed at once.
@@ -258,21 +339,26 @@ class ConditionalVAE(ImageMechanism):
         domains = {n: domain for n, domain in self.context.domains.items() if n in parents}
         batch = torch.broadcast_shapes(
             latent.shape[:-1],
-            self.domain.batch_shape(image),
+            *(self.domain.batch_shape(image) for image in images),
             *(domain.batch_shape(parents[n]) for n, domain in domains.items()),
         )
         rows = max(_DECODED_AT_A_TIME // (self.outputs * math.prod(self.plane[1:])), 1)
         if math.prod(batch) <= rows or torch.is_grad_enabled():
-            return function(latent, image, parents)
+            return function(latent, parents, *images)
         latents = latent.expand(*batch, -1).reshape(-1, self.latent).split(rows)
-        images = image.expand(*batch, *self.shape).reshape(-1, *self.shape).split(rows)
+        split = [
+            image.expand(*batch, *self.shape).reshape(-1, *self.shape).split(rows)
+            for image in images
+        ]
         causes = {
             n: parents[n].expand(*batch, *domain.shape).reshape(-1, *domain.shape).split(rows)
             for n, domain in domains.items()
         }
         results = [
-            function(*each, {n: cause[k] for n, cause in causes.items()})
-            for k, each in enumerate(zip(latents, images, strict=True))
+            function(
+                each, {n: cause[k] for n, cause in causes.items()}, *(part[k] for part in split)
+            )
+            for k, each in enumerate(latents)
         ]
         joined = torch.cat(results)
         return joined.view(*batch, *joined.shape[1:])
@@ -384,6 +470,17 @@ def _log_ratio(latent: Tensor, posterior: _Posterior) -> Tensor:
     location, log_scale = posterior
     standardised = (latent - location) * (-log_scale).exp()
     return (0.5 * (standardised.square() - latent.square()) + log_scale).sum(-1)
+
+
+def _affinity(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+    """The Bhattacharyya coefficient of normal distributions, 1 if they are equal within rounding.
+
+    √(2·s·t / (s² + t²)) · exp(−(m − n)² / (4·(s² + t²))) for locations m, n and scales s, t.
+    """
+    (m, s), (n, t) = first, second
+    total = s.square() + t.square()
+    found = (2 * s * t / total).sqrt() * (-(m - n).square() / (4 * total)).exp()
+    return found.masked_fill(found > 1 - _SAME, 1.0)
 
 
 def _out_features(encoder: nn.Module) -> int:

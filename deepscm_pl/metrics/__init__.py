@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         Effectiveness as Effectiveness,
         GroundTruthError as GroundTruthError,
     )
+    from deepscm_pl.metrics.intervals import IntervalQuality as IntervalQuality
     from deepscm_pl.metrics.statistics import (
         PerImageMetric as PerImageMetric,
         PerImageStatistics as PerImageStatistics,

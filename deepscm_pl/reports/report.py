@@ -21,6 +21,7 @@ from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
+from deepscm_pl.reports.intervals import interval_sentence, interval_table
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
 from deepscm_pl.reports.tables import (
     QUANTILES,
@@ -79,6 +80,8 @@ class Report:
             self.tables["effectiveness"] = effectiveness_table(answered, model.measured, model.unit)
         if answered:
             self.tables["soundness"] = soundness_table(answered)
+        if any(each.intervals.spread_over_error for each in answered):
+            self.tables["intervals"] = interval_table(answered)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
         self.pictures = dict(_draw_pictures(model, evaluation))
@@ -97,6 +100,9 @@ class Report:
         with replaced_folder(folder) as new:
             (new / _NUMBERS).write_text(as_json(self.as_plain_data()), encoding="utf-8")
             (new / "evaluation.md").write_text(self.as_markdown(), encoding="utf-8")
+            if self.evaluation.calibration is not None:
+                found = self.evaluation.calibration.as_plain_data()
+                (new / "calibration.json").write_text(as_json(found), encoding="utf-8")
             for name, figure in self.pictures.items():
                 save_figure(figure, new / f"{name}.png")
         return sorted(folder.iterdir())
@@ -147,7 +153,8 @@ class Report:
             ("Similarity", "similarity", ""),
             ("Counterfactual images", "", "examples"),
             ("Effectiveness", "effectiveness", ""),
-            ("Soundness", "soundness", "coverage"),
+            ("Soundness", "soundness", ""),
+            ("Uncertainty", "intervals", "coverage"),
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
@@ -168,6 +175,8 @@ class Report:
                 parts.append(
                     f"Composition, error of null interventions (0 is perfect): {composition}."
                 )
+            if title == "Uncertainty":
+                parts.append(interval_sentence(evaluation.calibration))
             if picture in self.pictures:
                 caption = self._caption(picture)
                 parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")

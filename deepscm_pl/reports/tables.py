@@ -27,6 +27,7 @@ __all__ = [
     "density_table",
     "effectiveness_table",
     "error_table",
+    "estimated",
     "how_to_read",
     "noise_table",
     "print_table",
@@ -136,7 +137,8 @@ def _fixed(value: float | None, digits: int) -> str:
     return _EMPTY if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
-def _estimated(estimate: Estimate | None, digits: int = 2, percent: bool = False) -> str:
+def estimated(estimate: Estimate | None, digits: int = 2, percent: bool = False) -> str:
+    """Return the mean of an estimate as text, or a dash if it is unknown."""
     value = None if estimate is None else estimate.mean
     if percent and value is not None and math.isfinite(value):
         return f"{100 * value:.{digits}f} %"
@@ -208,12 +210,12 @@ def error_table(results: Sequence[CounterfactualResult]) -> TextTable:
         records.append(
             {
                 **_intervention(each),
-                "error of a draw": _estimated(error.particle),
-                "factual unchanged": _estimated(error.factual),
-                "another original": _estimated(error.stranger),
-                "ratio to unchanged": _estimated(each.error.ratio.particle, 3),
-                f"error, mean of particles{of_first}": _estimated(particles.particle_mean),
-                f"ratio, mean of particles{of_first}": _estimated(ratio, 3),
+                "error of a draw": estimated(error.particle),
+                "factual unchanged": estimated(error.factual),
+                "another original": estimated(error.stranger),
+                "ratio to unchanged": estimated(each.error.ratio.particle, 3),
+                f"error, mean of particles{of_first}": estimated(particles.particle_mean),
+                f"ratio, mean of particles{of_first}": estimated(ratio, 3),
             }
         )
     title = (
@@ -236,10 +238,10 @@ def similarity_table(results: Sequence[CounterfactualResult]) -> TextTable:
                     "intervention": each.question.title,
                     "measure": name,
                     "images": str(each.rows),
-                    "a draw": _estimated(error.particle, digits),
-                    "factual unchanged": _estimated(error.factual, digits),
-                    "another original": _estimated(error.stranger, digits),
-                    f"mean of particles{of_first}": _estimated(particles.particle_mean, digits),
+                    "a draw": estimated(error.particle, digits),
+                    "factual unchanged": estimated(error.factual, digits),
+                    "another original": estimated(error.stranger, digits),
+                    f"mean of particles{of_first}": estimated(particles.particle_mean, digits),
                 }
             )
     title = "Counterfactual: similarity to the truth, by signal-to-noise ratio and by structure"
@@ -273,11 +275,11 @@ def effectiveness_table(
                     "intervention": each.question.title,
                     "attribute": name,
                     "unit": unit(name) or _EMPTY,
-                    "error": _estimated(found.intended.absolute_error, 3),
-                    "bias": _estimated(found.intended.bias, 3),
-                    "error against the truth": _estimated(true.absolute_error if true else None, 3),
-                    "noise floor": _estimated(floor.absolute_error if floor else None, 3),
-                    "unmeasurable": _estimated(found.intended.unmeasurable, 2, percent=True),
+                    "error": estimated(found.intended.absolute_error, 3),
+                    "bias": estimated(found.intended.bias, 3),
+                    "error against the truth": estimated(true.absolute_error if true else None, 3),
+                    "noise floor": estimated(floor.absolute_error if floor else None, 3),
+                    "unmeasurable": estimated(found.intended.unmeasurable, 2, percent=True),
                 }
             )
     title = "Effectiveness: attributes measured in counterfactual images"
@@ -292,15 +294,15 @@ def soundness_table(results: Sequence[CounterfactualResult]) -> TextTable:
         records.append(
             {
                 **_intervention(each),
-                "there and back": _estimated(each.reversibility.get(1)),
-                "10 times": _estimated(each.reversibility.get(10)),
-                "identity kept": _estimated(each.identity.kept, 1, percent=True),
-                "by the truth": _estimated(each.identity.truth, 1, percent=True),
-                "change": _estimated(change.counterfactual),
-                "true change": _estimated(change.truth),
-                "change ÷ true change": _estimated(change.ratio, 3),
-                "coverage of 50 %": _estimated(covered.get(0.5), 1, percent=True),
-                "of 90 %": _estimated(covered.get(0.9), 1, percent=True),
+                "there and back": estimated(each.reversibility.get(1)),
+                "10 times": estimated(each.reversibility.get(10)),
+                "identity kept": estimated(each.identity.kept, 1, percent=True),
+                "by the truth": estimated(each.identity.truth, 1, percent=True),
+                "change": estimated(change.counterfactual),
+                "true change": estimated(change.truth),
+                "change ÷ true change": estimated(change.ratio, 3),
+                "coverage of 50 %": estimated(covered.get(0.5), 1, percent=True),
+                "of 90 %": estimated(covered.get(0.9), 1, percent=True),
             }
         )
     title = "Soundness: reversibility and change in grey levels, identity and coverage in percent"
@@ -411,6 +413,18 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "*Coverage* is how often the true pixel is inside the central interval of the "
             "particles, over pixels that vary. It should equal the level of the interval; a model "
             "with less is overconfident, with more underconfident."
+        ),
+    },
+    "intervals": {
+        "": (
+            "*Spread ÷ error* is the standard deviation of the particles over the error of their "
+            "mean: about 1 for an exact model, and below if the particles are too sure. *Particles "
+            "hold* is the share of varying pixels whose truth lies inside the 90 % interval of the "
+            "particles, *width* its mean width;"
+        ),
+        "calibrated hold": (
+            "*calibrated hold* is that of the calibrated intervals, which should be 90 %, with "
+            "*calibrated width*; *of all pixels* includes those that do not vary."
         ),
     },
     "noise": {

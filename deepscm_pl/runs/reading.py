@@ -244,7 +244,7 @@ def _check_content(path: Path, checkpoint: Any) -> None:
             f"checkpoint: {path} is no checkpoint of a model: expected the entries "
             f"{' and '.join(keys)}."
         )
-    for name in ("hyper_parameters", "data", "reports", "descriptions", "variables"):
+    for name in ("hyper_parameters", "data", "reports", "descriptions", "variables", "calibration"):
         if count_values(checkpoint.get(name), _DESCRIPTION_VALUES) > _DESCRIPTION_VALUES:
             raise ValueError(
                 f"checkpoint: {path} is refused: expected at most {_DESCRIPTION_VALUES:,} values "

@@ -22,7 +22,9 @@ def rows_needed(level: float) -> int:
     return math.ceil(level / (1 - level) - 1e-9)
 
 
-def conformal_factor(errors: Tensor, scales: Tensor, level: float = 0.9) -> float:
+def conformal_factor(
+    errors: Tensor, scales: Tensor, level: float = 0.9, mask: Tensor | None = None
+) -> float:
     r"""Compute the smallest λ for which intervals m ± λ·s contain a share ``level`` of new values.
 
     The share of pixels outside, averaged over rows, is a risk between 0 and 1. With n calibration
@@ -35,6 +37,8 @@ def conformal_factor(errors: Tensor, scales: Tensor, level: float = 0.9) -> floa
         errors: \|y − m\|, the truth's distance from the centre of the interval, ``(n, *event)``.
         scales: s > 0, the half-width at λ = 1, of the same shape.
         level: The share that the intervals are to contain.
+        mask: Which of the values count, of the same shape; None for all. Rows are then weighted by
+            the number of values that count.
 
     Raises:
         ValueError: If there are fewer rows than the level needs, the shapes differ, or a scale is
@@ -53,13 +57,14 @@ def conformal_factor(errors: Tensor, scales: Tensor, level: float = 0.9) -> floa
             "scales: expected a positive number for each error, but got shapes "
             f"{tuple(errors.shape)} and {tuple(scales.shape)}, or a scale of 0."
         )
-    if len(errors) < needed:
+    rows = len(errors) if mask is None else int(mask.flatten(1).any(dim=1).sum())
+    if rows < needed:
         raise ValueError(
             f"level: {level:g} can be calibrated from {needed} rows on, but there are "
-            f"{len(errors)}; use more validation rows or a lower level."
+            f"{rows}; use more validation rows or a lower level."
         )
-    rows = len(errors)
     allowed = (1 - level) - level / rows
-    ratios = (errors.double() / scales.double()).flatten().sort().values
+    found = errors.double() / scales.double()
+    ratios = (found.flatten() if mask is None else found[mask]).sort().values
     inside = math.ceil((1 - allowed) * len(ratios) - 1e-9)
     return float(ratios[max(inside, 1) - 1])

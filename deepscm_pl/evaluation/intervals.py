@@ -1,0 +1,152 @@
+"""Intervals of particles with conformal factors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepscm_pl.checks import real_number, whole_number
+
+__all__ = ["GROUPS", "Calibration", "IntervalFactor", "group_of", "scale_of"]
+
+GROUPS = ("equal", "kept", "changed")
+"""Groups of pixels: equal in all particles; varying, with a mean near the factual; and others."""
+
+_NEAR = 8.0  # grey levels between the mean of particles and the factual of a pixel that is kept
+_FLOOR = 1.0  # grey level, added to the spread so that no scale is 0
+
+
+@dataclass(frozen=True)
+class IntervalFactor:
+    """The factor of an interval, for one intervention and one group of pixels.
+
+    Attributes:
+        intervention: The title of the intervention, such as ``do(thickness = 3 pixels)``.
+        variables: The variables that it sets or changes.
+        group: One of :data:`GROUPS`.
+        factor: λ of the interval m ± λ·√(s² + 1) around the mean m of particles, where s is their
+            standard deviation in grey levels.
+        rows: Number of calibration rows with such pixels.
+    """
+
+    intervention: str
+    variables: tuple[str, ...]
+    group: str
+    factor: float
+    rows: int
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            raise ValueError(f"group: expected one of {', '.join(GROUPS)}, but got {self.group!r}.")
+        real_number("factor", self.factor, least=0)
+        whole_number("rows", self.rows, least=1)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Factors with which intervals of particles hold a share ``level`` of the true pixels.
+
+    They are split-conformal (:func:`~deepscm_pl.metrics.functional.conformal.conformal_factor`):
+    the promise is about new rows from the distribution of the calibration rows, on average over
+    rows and pixels of a group, for the same interventions and the same number of particles.
+
+    Attributes:
+        level: The share.
+        particles: Number of particles.
+        members: Number of models that answered.
+        factors: The factors.
+        source: A description of the truth, such as ``the world thickness-intensity``.
+    """
+
+    level: float
+    particles: int
+    members: int
+    factors: Sequence[IntervalFactor]
+    source: str
+
+    def __post_init__(self) -> None:
+        real_number("level", self.level, above=0, below=1)
+        whole_number("particles", self.particles, least=2)
+        whole_number("members", self.members, least=1)
+        if not self.factors:
+            raise ValueError("factors: expected at least one, but got none.")
+
+    def half_width(
+        self, intervention: str, variables: Sequence[str], particles: Tensor, factual: Tensor
+    ) -> Tensor:
+        """Return the half-width of the interval of each pixel, ``(*batch, *event)``.
+
+        Args:
+            intervention: The title of the intervention.
+            variables: The variables that it sets or changes.
+            particles: ``(P, *batch, *event)``.
+            factual: ``(*batch, *event)``.
+        """
+        factors = self.factors_of(intervention, variables)
+        chosen = particles.new_tensor([factors[group] for group in GROUPS])
+        return chosen[group_of(particles, factual)] * scale_of(particles)
+
+    def is_exact(self, intervention: str) -> bool:
+        """Whether this intervention itself was calibrated."""
+        return any(each.intervention == intervention for each in self.factors)
+
+    def factors_of(self, intervention: str, variables: Sequence[str]) -> dict[str, float]:
+        """Return the factor of each group.
+
+        Of an intervention that was not calibrated, it is the largest of those on the same
+        variables, or else of all.
+        """
+        same = [each for each in self.factors if set(each.variables) == set(variables)]
+        own = [each for each in self.factors if each.intervention == intervention]
+        chosen = own or same or self.factors
+        largest = {group: _largest(self.factors, group) for group in GROUPS}
+        return {group: _largest(chosen, group, largest[group]) for group in GROUPS}
+
+    def as_plain_data(self) -> dict[str, Any]:
+        """Return plain data, which :meth:`read` accepts."""
+        found = asdict(self)
+        found["factors"] = [
+            {**each, "variables": [*each["variables"]]} for each in found["factors"]
+        ]
+        return found
+
+    @classmethod
+    def read(cls, data: Any) -> Calibration:
+        """Read :meth:`as_plain_data`, or its JSON.
+
+        Raises:
+            ValueError: If the data have another form.
+        """
+        try:
+            found = dict(json.loads(data) if isinstance(data, str | bytes) else data)
+            factors = [
+                IntervalFactor(**{**each, "variables": tuple(map(str, each["variables"]))})
+                for each in found.pop("factors")
+            ]
+            return cls(factors=factors, **found)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"calibration: expected the content of a calibration.json, but {error}; calibrate "
+                "the model again with deepscm test."
+            ) from None
+
+
+def scale_of(particles: Tensor) -> Tensor:
+    """Return √(s² + 1) of particles ``(P, *batch, *event)``, in grey levels."""
+    return (particles.var(dim=0) + _FLOOR**2).sqrt()
+
+
+def group_of(particles: Tensor, factual: Tensor) -> Tensor:
+    """Index into :data:`GROUPS` of each pixel."""
+    is_near = (particles.mean(dim=0) - factual).abs() < _NEAR
+    group = torch.where(is_near, 1, 2)
+    return group.masked_fill((particles == particles[:1]).all(dim=0), 0)
+
+
+def _largest(factors: Sequence[IntervalFactor], group: str, default: float = 0.0) -> float:
+    return max((each.factor for each in factors if each.group == group), default=default)

@@ -1,0 +1,143 @@
+"""Calibrated intervals hold what they promise, on rows that the calibration has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from deepscm_pl.checkpoints import load
+from deepscm_pl.checkpoints.calibrated import store_calibration
+from deepscm_pl.ensemble import Ensemble
+from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, calibrate, evaluate
+from deepscm_pl.evaluation.counterfactuals import true_counterfactuals
+from deepscm_pl.evaluation.intervals import GROUPS, Calibration, IntervalFactor, group_of
+from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.reports import Report
+
+from oracle import Picture, Timid, make
+from tiny import KnownTinyDataModule
+
+TEXT = "thickness=7.5"
+
+
+class Certain(Picture):
+    """An image whose particles are nearly equal, although they hide a texture."""
+
+    def abduct(self, value, parents, sample_shape=()):
+        drawn = super().abduct(value, parents, sample_shape)["u"]
+        return {"u": drawn[:1] + 0.2 * (drawn - drawn[:1])} if sample_shape else {"u": drawn}
+
+
+def validation(scm, rows=200):
+    data = KnownTinyDataModule(test_size=rows)
+    return ModelOnData.of(scm, data, rows, split="test")
+
+
+def calibrated(scm, rows=200, particles=9, **settings):
+    model = validation(scm, rows)
+    questions = [Question(TEXT)]
+    truths = true_counterfactuals(model, questions, 1, 1, False)
+    return calibrate(model, questions, truths, particles, progress=False, **settings)
+
+
+@pytest.mark.parametrize("picture", [Picture, Certain, Timid])
+def test_new_rows_are_held(picture):
+    """Overconfident particles, too: here the texture of hidden columns is drawn once or nearly."""
+    data = KnownTinyDataModule(test_size=200, validation_size=60)
+    scm = make(picture)
+    found = evaluate(
+        ModelOnData.of(scm, data),
+        EvaluationSettings([TEXT], num_particles=9, workers=1, detail_rows=200, density_size=100),
+        progress=False,
+        validation=ModelOnData.of(scm, data, split="validation"),
+    )
+    intervals = found.counterfactuals[0].intervals
+    assert intervals.covered_varying.mean == pytest.approx(0.9, abs=0.04)
+    ratio = intervals.spread_over_error.mean
+    if picture is Picture:
+        assert ratio == pytest.approx((9 / 10) ** 0.5, abs=0.03)
+    else:
+        assert ratio < 0.3
+        assert found.counterfactuals[0].coverage.varying[0.5].mean < 0.3
+    text = Report(ModelOnData.of(scm, data), found).as_markdown()
+    assert "calibrated on 60 validation rows of the world tiny" in text
+
+
+def test_without_validation_rows_the_report_calls_intervals_lower_bounds():
+    model = validation(make())
+    settings = EvaluationSettings([TEXT], num_particles=3, workers=1, density_size=100)
+    found = evaluate(model, settings, progress=False)
+    assert found.calibration is None
+    assert found.counterfactuals[0].intervals.covered_all is None
+    assert found.counterfactuals[0].intervals.spread_over_error is not None
+    assert "Intervals of the particles are lower bounds" in Report(model, found).as_markdown()
+
+
+def test_groups_are_by_spread_and_change():
+    particles = torch.tensor([[0.0, 10.0, 100.0], [0.0, 12.0, 120.0]])
+    factual = torch.tensor([0.0, 10.0, 10.0])
+    assert [GROUPS[k] for k in group_of(particles, factual)] == ["equal", "kept", "changed"]
+
+
+def test_factors_of_other_interventions_are_the_largest():
+    factors = [
+        IntervalFactor("do(a = 1)", ("a",), "kept", 2.0, 20),
+        IntervalFactor("do(a = 2)", ("a",), "kept", 3.0, 20),
+        IntervalFactor("do(b = 2)", ("b",), "kept", 5.0, 20),
+    ]
+    calibration = Calibration(0.9, 9, 1, factors, "the truth")
+    assert calibration.factors_of("do(a = 1)", ["a"])["kept"] == 2
+    assert calibration.factors_of("do(a = 7)", ["a"])["kept"] == 3
+    assert calibration.factors_of("do(c = 7)", ["c"])["kept"] == 5
+    assert calibration.is_exact("do(a = 1)")
+    assert not calibration.is_exact("do(a = 7)")
+
+
+def test_an_ensemble_is_calibrated_as_a_whole():
+    scm = make(Timid)
+    model = validation(scm)
+    others = [make(Timid), make(Timid)]
+    for other in others:
+        other.describe(scm.variables)
+    model = replace(model, ensemble=Ensemble([scm, *others]))
+    questions = [Question(TEXT)]
+    truths = true_counterfactuals(model, questions, 1, 1, False)
+    found = calibrate(model, questions, truths, 9, progress=False)
+    alone = calibrated(scm)
+    assert (found.members, alone.members) == (3, 1)
+    changed = {each.group: each.factor for each in found.factors}["changed"]
+    # Three members disagree where one is certain.
+    assert changed < 0.2 * {each.group: each.factor for each in alone.factors}["equal"]
+
+
+def test_it_is_stored_with_the_model(checkpoint, tmp_path):
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(checkpoint.read_bytes())
+    assert load(path).calibration is None
+    factors = [IntervalFactor("do(a = 1)", ("a",), "kept", 2.0, 20)]
+    calibration = Calibration(0.9, 9, 1, factors, "the truth")
+    store_calibration(path, calibration)
+    found = load(path).calibration
+    assert found == calibration
+    before = torch.load(checkpoint, weights_only=True)
+    after = torch.load(path, weights_only=True)
+    assert after.keys() - before.keys() == {"calibration"}
+    assert all(torch.equal(before["state_dict"][k], v) for k, v in after["state_dict"].items())
+
+
+def test_bad_calibrations_are_refused():
+    scm = make()
+    model, questions = validation(scm), [Question(TEXT)]
+    with pytest.raises(ValueError, match="expected the truth of each intervention"):
+        calibrate(model, questions, [], 9, progress=False)
+    with pytest.raises(ValueError, match="num_particles: expected"):
+        calibrated(scm, particles=1)
+    with pytest.raises(ValueError, match="need at least 9 rows, but there are 8"):
+        calibrated(scm, rows=8)
+    for broken in ("[]", "{}", '{"factors": 3}', {"factors": [{"variables": 3}]}, "no json"):
+        with pytest.raises(ValueError, match="calibration: expected the content"):
+            Calibration.read(broken)
+    with pytest.raises(ValueError, match="calibration_rows: expected"):
+        EvaluationSettings(calibration_rows=-1)
