@@ -166,14 +166,13 @@ class EvaluationReport(pl.Callback):
         return Report(model, found, rows, origin, name)
 
     def _validation(self, trainer: pl.Trainer, model: ModelOnData) -> ModelOnData | None:
-        """Return rows for the calibration of intervals, if there are enough with a known truth."""
+        """Return rows for the calibration of intervals, if there are enough."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         available = len(data.variables("validation")["index"])
         rows = _CALIBRATION_ROWS if (asked := self.settings.calibration_rows) is None else asked
-        if model.originals is None or min(rows, available) < _FEWEST_CALIBRATION_ROWS:
+        if min(rows, available) < _FEWEST_CALIBRATION_ROWS:
             return None
-        found = ModelOnData.of(model.scm, data, min(rows, available), split="validation")
-        return None if found.originals is None else found
+        return ModelOnData.of(model.scm, data, min(rows, available), split="validation")
 
     def _model_on_data(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

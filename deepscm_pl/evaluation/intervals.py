@@ -60,7 +60,9 @@ class Calibration:
         particles: Number of particles.
         members: Number of models that answered.
         factors: The factors.
-        source: A description of the truth, such as ``the world thickness-intensity``.
+        source: A description of the truth, such as ``200 validation rows of the world tiny``.
+        is_complete: Whether the truth includes the error of interventions; if not, intervals are
+            lower bounds.
     """
 
     level: float
@@ -68,6 +70,7 @@ class Calibration:
     members: int
     factors: Sequence[IntervalFactor]
     source: str
+    is_complete: bool = True
 
     def __post_init__(self) -> None:
         real_number("level", self.level, above=0, below=1)
@@ -99,13 +102,19 @@ class Calibration:
         """Return the factor of each group.
 
         Of an intervention that was not calibrated, it is the largest of those on the same
-        variables, or else of all.
+        variables, or else of all; of a group without calibration rows, the largest of all groups.
         """
         same = [each for each in self.factors if set(each.variables) == set(variables)]
         own = [each for each in self.factors if each.intervention == intervention]
-        chosen = own or same or self.factors
-        largest = {group: _largest(self.factors, group) for group in GROUPS}
-        return {group: _largest(chosen, group, largest[group]) for group in GROUPS}
+        found = {}
+        for group in GROUPS:
+            candidates = [
+                [each.factor for each in chosen if each.group == group]
+                for chosen in (own, same, self.factors)
+            ]
+            everything = [each.factor for each in self.factors]
+            found[group] = max(next(filter(None, candidates), everything))
+        return found
 
     def as_plain_data(self) -> dict[str, Any]:
         """Return plain data, which :meth:`read` accepts."""
@@ -146,7 +155,3 @@ def group_of(particles: Tensor, factual: Tensor) -> Tensor:
     is_near = (particles.mean(dim=0) - factual).abs() < _NEAR
     group = torch.where(is_near, 1, 2)
     return group.masked_fill((particles == particles[:1]).all(dim=0), 0)
-
-
-def _largest(factors: Sequence[IntervalFactor], group: str, default: float = 0.0) -> float:
-    return max((each.factor for each in factors if each.group == group), default=default)

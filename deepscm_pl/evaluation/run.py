@@ -12,7 +12,12 @@ from pathlib import Path
 import torch
 
 from deepscm_pl.checks import process_count, real_number, seed_number, whole_number
-from deepscm_pl.evaluation.calibration import calibrate
+from deepscm_pl.evaluation.calibration import (
+    calibrate,
+    calibrate_by_composition,
+    calibrate_by_follow_up,
+    check_follow_up,
+)
 from deepscm_pl.evaluation.counterfactuals import (
     Classifier,
     CounterfactualResult,
@@ -61,8 +66,10 @@ class EvaluationSettings:
         density_size: Draws for each density.
         seed: Random seed; the state of torch's generators is restored.
         workers: Processes to render and measure with; None for one per processor.
-        calibration_rows: Number of the first validation rows on which intervals are calibrated, in
-            a known world; None for 200, or all if there are fewer, and 0 for no calibration.
+        calibration_rows: Number of the first validation rows on which intervals are calibrated;
+            None for 200, or all if there are fewer, and 0 for no calibration.
+        follow_up: Variables, such as age, that differ between visits of one person and cause the
+            change; without a known world, intervals are calibrated on such pairs of visits.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -77,6 +84,7 @@ class EvaluationSettings:
     seed: int = 0
     workers: int | None = None
     calibration_rows: int | None = None
+    follow_up: list[str] | None = None
 
     def __post_init__(self) -> None:
         """Check the range of each number."""
@@ -139,6 +147,8 @@ def check_settings(model: ModelOnData, settings: EvaluationSettings) -> list[Que
             f"{detail_rows}; lower it, or omit it for the default."
         )
     check_density_values(model, settings.density_values)
+    if settings.follow_up:
+        check_follow_up(model, settings.follow_up)
     return check_questions(model, settings.interventions)
 
 
@@ -225,15 +235,9 @@ def evaluate(
                 truths = true_counterfactuals(
                     model, questions, detail, workers, progress, cache_dir
                 )
-        if truths is not None and validation is not None and settings.num_particles > 1:
+        if is_single and questions and validation is not None and settings.num_particles > 1:
             with _timed(seconds, "calibration", seed):
-                known = true_counterfactuals(
-                    validation, questions, _LEAST_MEASURED, workers, progress, cache_dir
-                )
-                calibration = calibrate(
-                    validation, questions, known, settings.num_particles, batch_size=size,
-                    progress=progress,
-                )  # fmt: skip
+                calibration = _calibrate(validation, questions, settings, progress, cache_dir)
         if is_single and questions:
             with _timed(seconds, "counterfactuals", seed):
                 answered = evaluate_counterfactuals(
@@ -274,6 +278,29 @@ def evaluate(
         left_out=_left_out(model, questions),
         seconds=seconds,
     )
+
+
+def _calibrate(
+    validation: ModelOnData,
+    questions: Sequence[Question],
+    settings: EvaluationSettings,
+    progress: bool,
+    cache_dir: Path | None,
+) -> Calibration | None:
+    """Calibrate intervals by the best truth that is available."""
+    particles, size = settings.num_particles, settings.batch_size
+    if validation.originals is not None:
+        truths = true_counterfactuals(
+            validation, questions, _LEAST_MEASURED, settings.workers, progress, cache_dir
+        )
+        return calibrate(
+            validation, questions, truths, particles, batch_size=size, progress=progress
+        )
+    if settings.follow_up:
+        return calibrate_by_follow_up(
+            validation, settings.follow_up, particles, batch_size=size, progress=progress
+        )
+    return calibrate_by_composition(validation, particles, batch_size=size, progress=progress)
 
 
 def _left_out(model: ModelOnData, questions: Sequence[Question]) -> list[str]:

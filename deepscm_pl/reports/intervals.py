@@ -40,6 +40,12 @@ def interval_sentence(calibration: Calibration | None) -> str:
             "Intervals of the particles are lower bounds: no truth was available to calibrate "
             "them, and particles do not represent the error that they share, that of the model."
         )
+    if not calibration.is_complete:
+        return (
+            "Intervals of the particles are lower bounds: they were calibrated on "
+            f"{calibration.source} only, because no truth of interventions was available. With "
+            "later visits of the same persons, set `follow_up`."
+        )
     return (
         f"Intervals were calibrated on {calibration.source}, with {calibration.particles} "
         "particles, by a split-conformal factor for each intervention and group of pixels. The "

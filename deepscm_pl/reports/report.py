@@ -158,7 +158,10 @@ class Report:
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
-            if table is None and picture not in self.pictures:
+            text = ""
+            if title == "Uncertainty" and any(each.rows for each in evaluation.counterfactuals):
+                text = interval_sentence(evaluation.calibration)
+            if table is None and picture not in self.pictures and not text:
                 continue
             parts.append(f"## {title}")
             if table is not None:
@@ -175,8 +178,7 @@ class Report:
                 parts.append(
                     f"Composition, error of null interventions (0 is perfect): {composition}."
                 )
-            if title == "Uncertainty":
-                parts.append(interval_sentence(evaluation.calibration))
+            parts += [text] if text else []
             if picture in self.pictures:
                 caption = self._caption(picture)
                 parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")

@@ -11,6 +11,7 @@ from deepscm_pl.checkpoints import load
 from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, calibrate, evaluate
+from deepscm_pl.evaluation.calibration import calibrate_by_composition, calibrate_by_follow_up
 from deepscm_pl.evaluation.counterfactuals import true_counterfactuals
 from deepscm_pl.evaluation.intervals import GROUPS, Calibration, IntervalFactor, group_of
 from deepscm_pl.evaluation.questions import Question
@@ -73,6 +74,70 @@ def test_without_validation_rows_the_report_calls_intervals_lower_bounds():
     assert found.counterfactuals[0].intervals.covered_all is None
     assert found.counterfactuals[0].intervals.spread_over_error is not None
     assert "Intervals of the particles are lower bounds" in Report(model, found).as_markdown()
+
+
+def drawn(rows, seed):
+    """Rows of the oracle as a model on data, without its world."""
+    torch.manual_seed(seed)
+    scm = make()
+    return ModelOnData(scm, scm.sample(rows), None, None)
+
+
+def share_inside(calibration, scm, factual, do, truth, title):
+    particles = scm.counterfactual(factual, do, 9)["image"]
+    half = calibration.half_width(title, list(do), particles, factual["image"])
+    varying = (particles != truth).any(dim=0)
+    inside = (particles.mean(dim=0) - truth).abs() <= half
+    return float(inside[varying].float().mean())
+
+
+def test_intervals_are_calibrated_by_later_visits():
+    """Visits are drawn from the truth; the model is too certain; new pairs are held."""
+    model, truth = drawn(400, 0), make()
+    later = model.variables["thickness"] + 2
+    with torch.no_grad():
+        after = {
+            n: v[0] for n, v in truth.counterfactual(model.variables, {"thickness": later}).items()
+        }
+    names = [f"person {k}" for k in range(200)]
+    wrong = make(Certain)
+    visits = replace(
+        model,
+        scm=wrong,
+        variables={n: torch.cat([v[:200], after[n][:200]]) for n, v in model.variables.items()},
+        identifiers=[*names, *names],
+    )
+    found = calibrate_by_follow_up(visits, ["thickness"], 9, progress=False)
+    assert found.source == "200 pairs of visits in the validation split"
+    factual = {name: value[200:] for name, value in model.variables.items()}
+    do, true = {"thickness": later[200:]}, after["image"][200:]
+    title = "do(thickness = 5)"
+    assert share_inside(found, wrong, factual, do, true, title) == pytest.approx(0.9, abs=0.03)
+    alone = replace(visits, identifiers=[str(k) for k in range(400)])
+    with pytest.raises(ValueError, match="need at least 9 pairs"):
+        calibrate_by_follow_up(alone, ["thickness"], 9, progress=False)
+    with pytest.raises(ValueError, match="follow_up: expected some of thickness, intensity"):
+        calibrate_by_follow_up(visits, ["age"], 9, progress=False)
+    with pytest.raises(ValueError, match="no identifiers of persons"):
+        calibrate_by_follow_up(model, ["thickness"], 9, progress=False)
+
+
+def test_intervals_of_reconstructions_are_lower_bounds(checkpoint):
+    loaded = load(checkpoint)
+    data = loaded.data()
+    model = ModelOnData.of(loaded.scm, data, split="validation")
+    with torch.no_grad():
+        found = calibrate_by_composition(model, 9, progress=False)
+    assert not found.is_complete
+    assert found.source == f"the reconstruction of {len(model)} validation images"
+    assert min(each.factor for each in found.factors) > 0
+    with torch.no_grad():  # a model without latents has no reconstruction
+        assert calibrate_by_composition(drawn(20, 1), 9, progress=False) is None
+    settings = EvaluationSettings(num_particles=9, workers=1, density_size=100)
+    test = ModelOnData.of(loaded.scm, data)
+    evaluated = evaluate(replace(test, world=None), settings, progress=False, validation=model)
+    text = Report(test, evaluated).as_markdown()
+    assert "lower bounds: they were calibrated on the reconstruction of" in text
 
 
 def test_groups_are_by_spread_and_change():
