@@ -177,16 +177,16 @@ def test_an_ensemble_is_calibrated_as_a_whole():
     assert changed < 0.2 * {each.group: each.factor for each in alone.factors}["equal"]
 
 
-def test_it_is_stored_with_the_model(checkpoint, tmp_path):
-    path = tmp_path / "model.ckpt"
-    path.write_bytes(checkpoint.read_bytes())
+def test_it_is_stored_with_the_model(checkpoint, altered):
+    assert load(checkpoint).calibration is not None  # a training ends with a test
+    path = altered(calibration=None)
     assert load(path).calibration is None
+    before = torch.load(path, weights_only=True)
     factors = [IntervalFactor("do(a = 1)", ("a",), "kept", 2.0, 20)]
     calibration = Calibration(0.9, 9, 1, factors, "the truth")
     store_calibration(path, calibration)
     found = load(path).calibration
     assert found == calibration
-    before = torch.load(checkpoint, weights_only=True)
     after = torch.load(path, weights_only=True)
     assert after.keys() - before.keys() == {"calibration"}
     assert all(torch.equal(before["state_dict"][k], v) for k, v in after["state_dict"].items())
