@@ -15,7 +15,14 @@ from typing import Annotated, Any, Literal
 from deepscm_pl.cli.options import Command, Option
 from deepscm_pl.escaping import for_terminal
 
-__all__ = ["COMMANDS", "AnswerOptions", "DrawOptions", "ObservationOptions", "WorldName"]
+__all__ = [
+    "COMMANDS",
+    "AnswerOptions",
+    "DrawOptions",
+    "ObservationOptions",
+    "OverlapOptions",
+    "WorldName",
+]
 
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
@@ -91,13 +98,33 @@ class ObservationOptions:
             path, relative to the table.
         prepare: Preprocess the images of --observations like the files of the run: crop, resize and
             normalise them as its data module does.
-        root: Current folder of the run's data.
     """
 
     index: Annotated[list[int] | None, Option("ROW", exclusive=True)] = None
     observations: Annotated[Path | None, Option("FILE.csv", exclusive=True)] = None
     prepare: bool = False
+
+
+@dataclass(frozen=True)
+class OverlapOptions:
+    """Options about the distance of interventions from the training data.
+
+    Args:
+        refuse: Do not write answers that are extrapolated, or (edge) those that are not supported
+            by the training data.
+        read_training_data: If the model is of an earlier version, read the training data of its run
+            to compute their distribution.
+        root: Current folder of the run's data.
+    """
+
+    refuse: Literal["edge", "extrapolated"] | None = None
+    read_training_data: bool = False
     root: Annotated[Path | None, Option("DIR", ("--data.root",))] = None
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The verdicts on answers that are refused."""
+        return {None: (), "edge": ("edge", "extrapolated")}.get(self.refuse, ("extrapolated",))
 
 
 def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
@@ -107,17 +134,20 @@ def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
     answer_by_drawing(answers, drawing)
 
 
-def intervene(answers: AnswerOptions, do: Interventions, drawing: DrawOptions) -> None:
+def intervene(
+    answers: AnswerOptions, do: Interventions, drawing: DrawOptions, overlap: OverlapOptions
+) -> None:
     """Intervention: draw observations under do(...), several if --do is repeated."""
     from deepscm_pl.cli.questions import answer_by_drawing
 
-    answer_by_drawing(answers, drawing, do)
+    answer_by_drawing(answers, drawing, do, overlap)
 
 
 def counterfactual(
     answers: AnswerOptions,
     do: Interventions,
     observed: ObservationOptions,
+    overlap: OverlapOptions,
     num_particles: int = 1,
     resample: Annotated[int | None, Option("K")] = None,
 ) -> None:
@@ -130,7 +160,7 @@ def counterfactual(
     """
     from deepscm_pl.cli.questions import answer_counterfactual
 
-    answer_counterfactual(answers, do, observed, num_particles, resample)
+    answer_counterfactual(answers, do, observed, overlap, num_particles, resample)
 
 
 def make_morphomnist(

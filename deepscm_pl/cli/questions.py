@@ -15,7 +15,7 @@ from deepscm_pl.checkpoints import TrainedModel, load
 from deepscm_pl.checks import whole_number
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
-from deepscm_pl.cli.commands import AnswerOptions, DrawOptions, ObservationOptions
+from deepscm_pl.cli.commands import AnswerOptions, DrawOptions, ObservationOptions, OverlapOptions
 from deepscm_pl.cli.observations import (
     ObservedRows,
     choose_formats,
@@ -32,7 +32,12 @@ from deepscm_pl.variables import Do, Variables
 __all__ = ["answer_by_drawing", "answer_counterfactual"]
 
 
-def answer_by_drawing(options: AnswerOptions, drawing: DrawOptions, do: Sequence[str] = ()) -> None:
+def answer_by_drawing(
+    options: AnswerOptions,
+    drawing: DrawOptions,
+    do: Sequence[str] = (),
+    overlap: OverlapOptions | None = None,
+) -> None:
     """Draw observations, under interventions if there are any, into a new folder.
 
     Raises:
@@ -40,7 +45,7 @@ def answer_by_drawing(options: AnswerOptions, drawing: DrawOptions, do: Sequence
         ValueError: If the checkpoint, an intervention or an option is not valid, the answers do not
             fit the memory or the disk, or the output folder is not empty or cannot be written.
     """
-    question = _Question.read(options, do)
+    question = _Question.read(options, do, overlap or OverlapOptions())
     question.write(_draw_parts(question, drawing), question.columns("sample"))
 
 
@@ -48,6 +53,7 @@ def answer_counterfactual(
     options: AnswerOptions,
     do: Sequence[str],
     observed: ObservationOptions,
+    overlap: OverlapOptions,
     num_particles: int,
     resample: int | None = None,
 ) -> None:
@@ -57,7 +63,7 @@ def answer_counterfactual(
         FileNotFoundError: If the checkpoint, or a file of observations, does not exist.
         ValueError: As of :func:`answer_by_drawing`, and if an observation is not valid.
     """
-    question = _Question.read(options, do)
+    question = _Question.read(options, do, overlap)
     columns = [
         Column("factual", "factual"),
         *question.columns("counterfactual", num_particles),
@@ -73,13 +79,21 @@ class _Question:
     model: TrainedModel
     options: AnswerOptions
     dos: Sequence[Do]
+    overlap: OverlapOptions
 
     @classmethod
-    def read(cls, options: AnswerOptions, do: Sequence[str]) -> _Question:
+    def read(cls, options: AnswerOptions, do: Sequence[str], overlap: OverlapOptions) -> _Question:
         model = load(options.ckpt_path, trust=options.trust)
         whole_number("seed", options.seed, least=0, most=2**32 - 1)
         choose_formats(model.scm, options.image_format)
-        return cls(model, options, [parse_do(text, model.scm.variables) for text in do] or [{}])
+        dos = [parse_do(text, model.scm.variables) for text in do] or [{}]
+        kept = model.scm.training_distribution
+        if overlap.read_training_data and not kept.is_known:
+            data = model.data(overlap.root)
+            data.prepare_data()
+            data.setup("fit")
+            kept.fit(data.variables("train"))
+        return cls(model, options, dos, overlap)
 
     @property
     def scm(self) -> StructuralCausalModel:
@@ -107,11 +121,19 @@ class _Question:
     ) -> None:
         """Write the answers and print the names of their files."""
         options = self.options
-        output = Output(options.out, columns, options.npz, options.image_format, differences)
+        overlap = OverlapCount(self.scm, self.dos, self.overlap.refused)
+        output = Output(
+            options.out,
+            columns,
+            options.npz,
+            options.image_format,
+            differences,
+            overlap.quantiles if any(self.dos) else None,
+            self.overlap.refused,
+        )
         with torch.no_grad():
             # A question that is refused before its first answer leaves no folder behind. The answer
             # is taken out of the list, so that its memory is free before the second one.
-            overlap = OverlapCount(self.scm, self.dos)
             parts = overlap.watch(parts)
             first = [next(parts)]
             written = write_answers(self.scm, chain((first.pop() for _ in range(1)), parts), output)
@@ -205,9 +227,9 @@ def _observations(question: _Question, observed: ObservationOptions) -> Observed
                 "prepare: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
-        data = question.model.data(observed.root)
+        data = question.model.data(question.overlap.root)
         return observations_from_test_split(question.scm, data, observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
-    prepare = question.model.data().prepare_file if observed.prepare else None
+    prepare = question.model.data(question.overlap.root).prepare_file if observed.prepare else None
     return observations_from_csv(question.scm, observed.observations, prepare)
