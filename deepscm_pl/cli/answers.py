@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,13 +17,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.cli.moments import Moments, MomentsOfMembers
 from deepscm_pl.cli.observations import ImageFiles, ImageFormat, choose_formats, whole_levels
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import TableWriter, for_file_name
 from deepscm_pl.figures import ImageColumn, captions, draw_grid, save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
 from deepscm_pl.overlap import Overlap
-from deepscm_pl.scm import StructuralCausalModel, summarise
+from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["Column", "GrowingArrays", "Output", "Part", "Shown", "Written", "write_answers"]
 
@@ -37,28 +39,9 @@ _MARKS = {"edge": "edge of the data", "extrapolated": "extrapolated"}
 """Captions of images by the verdict on the answer."""
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Means and standard deviations over some particles, ``(N, *event)`` each."""
-
-    count: int
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, values: Tensor) -> _Moments:
-        """Compute the moments of ``(particles, N, *event)``."""
-        return cls(len(values), *summarise(values))
-
-    def merge(self, other: _Moments) -> _Moments:
-        """Compute the moments over the particles of both."""
-        count = self.count + other.count
-        share = other.count / count
-        change = other.mean - self.mean
-        inner = sum((each.count - 1) * each.deviation.square() for each in (self, other))
-        between = self.count * share * change.square()
-        deviation = ((inner + between) / (count - 1)).sqrt()
-        return _Moments(count, self.mean + share * change, deviation)
+_Row = tuple[int, list[object], list[object]]
+"""A row of a table: the number of its observation in its part, and its cells before and after
+those about the spread."""
 
 
 class Shown:
@@ -84,7 +67,7 @@ class Shown:
         self.total = 0
         images = min(_MAX_IMAGES, _MAX_PIXELS // pixels)
         self._capacity = max(1, min(_MAX_ROWS, images // self.columns))
-        self._kept: list[list[dict[str, _Moments]]] = [[] for _ in range(self.columns)]
+        self._kept: list[list[dict[str, Moments]]] = [[] for _ in range(self.columns)]
 
     def add(self, part: Part) -> None:
         """Keep what is shown of some answers."""
@@ -99,7 +82,7 @@ class Shown:
                 verdicts += part.verdicts(k)[:count]
         for kept, column in zip(self._kept, part.values, strict=False):
             # Copies, so that a few rows do not hold the memory of all.
-            found = {n: _Moments.of(value[:, :count].clone()) for n, value in column.items()}
+            found = {n: Moments.of(value[:, :count].clone()) for n, value in column.items()}
             if is_new:
                 kept.append(found)
             else:
@@ -190,12 +173,14 @@ class Column:
         about: A short description of the values.
         heading: The title over pictures, with units; ``title`` if empty.
         particles: Number of draws of each observation.
+        is_observed: Whether the values are observations, which no model has given.
     """
 
     title: str
     about: str
     heading: str = ""
     particles: int = 1
+    is_observed: bool = False
 
 
 @dataclass(frozen=True)
@@ -210,6 +195,7 @@ class Part:
         placements: For each image variable the placement of the image of each observation.
         overlaps: For each column the overlap of each observation, ``(observations,)``; None for
             columns without an intervention, or if it is unknown.
+        members: The index of the model of each answer, ``(particles, observations)``.
     """
 
     rows: Sequence[str]
@@ -218,6 +204,7 @@ class Part:
     particle: int = 0
     placements: Mapping[str, Sequence[Placement | None]] = field(default_factory=dict)
     overlaps: Sequence[Overlap | None] = ()
+    members: Tensor | None = None
 
     def verdicts(self, column: int) -> list[str]:
         """The verdict on each observation, empty if there is none."""
@@ -237,6 +224,8 @@ class Output:
         differences: Whether to write NIfTI files of the differences to the first column, too.
         quantiles: Variables with a column of quantiles; None for a table without the overlap.
         refused: Verdicts on answers that are not written.
+        members: Number of models; with several, the table has a column of the model of each answer.
+        spread: Variables of whose answers by several models the table has the standard deviations.
     """
 
     folder: Path
@@ -246,6 +235,8 @@ class Output:
     differences: bool = False
     quantiles: Sequence[str] | None = None
     refused: Sequence[str] = ()
+    members: int = 1
+    spread: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -295,6 +286,8 @@ class _Writer:
         self._parts = folder / ".parts"
         self._parts.mkdir()
         self._arrays = GrowingArrays(self._parts)
+        self._waiting: list[list[_Row]] = [[] for _ in output.columns]
+        self._moments = [MomentsOfMembers(output.spread) for _ in output.columns]
         if scm.image_variables:
             (folder / "images").mkdir()
 
@@ -305,7 +298,7 @@ class _Writer:
                 continue
             # A table for each column, because columns follow each other in the end.
             with self._table(k).open("a", newline="", encoding="utf-8") as file:
-                TableWriter(file).writerows(self._rows(part, k))
+                TableWriter(file).writerows(self._complete_rows(part, k))
             if self.output.npz:
                 kept = self._kept(part, k)
                 for name, value in values.items():
@@ -333,6 +326,9 @@ class _Writer:
         with (self.folder / "answers.csv").open("wb") as table:
             # The last of several columns of one name is read as an observation.
             header = ["observation", "intervention", "particle"]
+            if self.output.members > 1:
+                kinds = ("between", "within")
+                header += ["member", *(f"{n}_{kind}" for n in self.output.spread for kind in kinds)]
             if self.output.quantiles is not None:
                 quantiles = [f"{name}_quantile" for name in self.output.quantiles]
                 header += ["overlap", "overlap_rows", *quantiles]
@@ -348,7 +344,21 @@ class _Writer:
         formats = self.files.formats
         return [n for n, each in formats.items() if self.output.differences and each == "nifti"]
 
-    def _rows(self, part: Part, k: int) -> Iterator[list[object]]:
+    def _complete_rows(self, part: Part, k: int) -> Iterator[list[object]]:
+        """The rows of one column; with several models, all particles of an observation at once."""
+        column, moments, rows = self.output.columns[k], self._moments[k], self._rows(part, k)
+        if part.members is None or self.output.members == 1:
+            return ([*start, *cells] for _, start, cells in rows)
+        if not column.is_observed:
+            moments.add(part.particle, part.values[k], part.members[:, 0])
+            if part.particle + len(part.members) < column.particles:
+                self._waiting[k] += rows
+                return iter(())
+        waiting, self._waiting[k] = self._waiting[k], []
+        spread = moments.cells(len(part.rows))
+        return ([*start, *spread[n], *cells] for n, start, cells in chain(waiting, rows))
+
+    def _rows(self, part: Part, k: int) -> Iterator[_Row]:
         """The rows of the table of one column; the images in them are written."""
         kept = self._kept(part, k)
         cells = [
@@ -363,13 +373,19 @@ class _Writer:
             overlap = self._overlap(part, k, n)
             for p in range(particles):
                 own = [next(cell) for cell in cells]
-                row = [part.rows[n], self.output.columns[k].title, part.particle + p]
-                yield [*row, *overlap, *own]
+                start = [part.rows[n], self.output.columns[k].title, part.particle + p]
+                yield n, [*start, *self._member(part, k, p, n)], [*overlap, *own]
 
     def _kept(self, part: Part, k: int) -> list[int]:
         """The observations of a column whose answers are not refused."""
         verdicts = part.verdicts(k)
         return [n for n, verdict in enumerate(verdicts) if verdict not in self.output.refused]
+
+    def _member(self, part: Part, k: int, p: int, n: int) -> list[object]:
+        """The cell of the model of an answer, if there are several."""
+        if part.members is None or self.output.members == 1:
+            return []
+        return ["" if self.output.columns[k].is_observed else int(part.members[p, n]) + 1]
 
     def _overlap(self, part: Part, k: int, n: int) -> list[str]:
         """The cells about the overlap of one observation."""
@@ -417,8 +433,8 @@ class _Writer:
         if all(map(all, labels)):
             return
         shown = [
-            ImageColumn(heading, mean[name], _marked(captions(self.scm, mean), marks), label)
-            for heading, mean, marks, label in zip(headings, means, verdicts, labels, strict=True)
+            ImageColumn(heading, mean[name], self._captions(mean, each), label)
+            for heading, mean, each, label in zip(headings, means, verdicts, labels, strict=True)
         ]
         figure = draw_grid(shown, self.shown.rows, differences=len(columns) > 1)
         yield self._save(figure, f"{for_file_name(name)}.png")
@@ -440,16 +456,18 @@ class _Writer:
         )
         yield self._save(figure, f"{for_file_name(name)}-deviation.png")
 
+    def _captions(self, values: Mapping[str, Tensor], verdicts: Sequence[str]) -> list[str]:
+        """The scalars, unless they are refused, and a mark on answers that are not supported."""
+        texts = captions(self.scm, values) or [""] * len(verdicts)
+        lines = [
+            ("" if verdict in self.output.refused else text, _MARKS.get(verdict, ""))
+            for text, verdict in zip(texts, verdicts, strict=True)
+        ]
+        return ["\n".join(filter(None, pair)) for pair in lines]
+
     def _save(self, figure: Figure, file: str) -> str:
         save_figure(figure, self.folder / file)
         return file
-
-
-def _marked(texts: Sequence[str], verdicts: Sequence[str]) -> list[str]:
-    """Captions, which end in the verdict if an answer is not supported."""
-    marks = [_MARKS.get(verdict, "") for verdict in verdicts]
-    pairs = zip(texts or [""] * len(marks), marks, strict=True)
-    return ["\n".join(filter(None, pair)) for pair in pairs]
 
 
 def _format_values(values: Tensor, classes: Sequence[str]) -> Iterator[str]:

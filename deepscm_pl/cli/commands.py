@@ -59,6 +59,9 @@ class AnswerOptions:
     """Options of all questions to a model.
 
     Args:
+        ckpt_path: Checkpoint of a run; several answer together, as an ensemble.
+        weights: Weights of several checkpoints: a number for each, or "validation" for those that
+            maximise the probability of the validation split (default: equal weights).
         seed: Seed of the noise.
         image_format: Format of the image files: png, with the central planes of volumes, or nifti
             (.nii.gz), with the position and the header of the scan (default: nifti for volumes, png
@@ -66,9 +69,10 @@ class AnswerOptions:
         npz: Also write all values to answers.npz.
     """
 
-    ckpt_path: CheckpointPath
+    ckpt_path: Annotated[tuple[Path, ...], Option("FILE")]
     out: NewFolder
     trust: Trusted = ()
+    weights: Annotated[tuple[str, ...], Option("WEIGHT")] = ()
     seed: int = 0
     image_format: FormatOption = None
     npz: bool = False
@@ -148,13 +152,14 @@ def counterfactual(
     do: Interventions,
     observed: ObservationOptions,
     overlap: OverlapOptions,
-    num_particles: int = 1,
+    num_particles: Annotated[int | None, Option("NUMBER")] = None,
     resample: Annotated[int | None, Option("K")] = None,
 ) -> None:
     """Counterfactual: infer the observations that would have been made under do(...).
 
     Args:
-        num_particles: Number of draws of the noise that observations do not determine.
+        num_particles: Number of draws of the noise that observations do not determine (default: 1,
+            or 2 for each of several checkpoints).
         resample: Draw the latents from K candidates of the encoder by importance, which is exact in
             the limit of many candidates, at K times the cost (default: draws of the encoder).
     """

@@ -247,8 +247,8 @@ def _draw_cell(
             "linewidth": 0,
         }
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
-        text["bbox"] = {"facecolor": "0.95", "linewidth": 0, "pad": 1.5}
-        axes.text((left + right) / 2, (top + bottom) / 2, cell.label, **text)
+        box = {"facecolor": "0.95", "linewidth": 0, "pad": 1.5}
+        axes.text((left + right) / 2, (top + bottom) / 2, cell.label, bbox=box, **text)
     pictures = [to_rgb(_as_picture(image), levels) for image in cell.images]
     if cell.difference is not None:
         pictures.append(_signed_difference(*cell.difference))
