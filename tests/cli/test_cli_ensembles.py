@@ -188,7 +188,7 @@ def other_rows(content):
         (other_class, "their training data differ (class"),
         (
             other_unit,
-            "members: expected models of the same variables, but thickness of number 2 differs from that of the first",
+            "members: expected models of the same variables, but thickness of number 2 differs",
         ),
         (other_rows, "their training data differ (the distribution of the training split)"),
     ],
