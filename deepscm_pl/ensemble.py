@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
 
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Mechanism
-from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.variables import Do, Variable, Variables
 
 __all__ = ["Ensemble", "Spread", "stacking_weights"]
@@ -18,12 +20,14 @@ __all__ = ["Ensemble", "Spread", "stacking_weights"]
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation of the particles of an ensemble, and its two parts.
+    """The standard deviation of the answers of an ensemble, and its two parts.
 
-    total² = within² + between² (the law of total variance).
+    total² = within² + between² (the law of total variance). The variances are estimates without
+    bias, as in a random-effects analysis of variance: the noise of the means of few particles is
+    not counted as disagreement. An estimate below zero becomes zero.
 
     Attributes:
-        total: Standard deviation of all particles, ``(*batch, *event)``.
+        total: Standard deviation of all answers, ``(*batch, *event)``.
         within: Its part within members, due to noise that observations do not determine.
         between: Its part between the means of members, due to different mechanisms.
     """
@@ -31,6 +35,23 @@ class Spread:
     total: Tensor
     within: Tensor
     between: Tensor
+
+    @classmethod
+    def pooled(cls, members: Sequence[tuple[int, Tensor, Tensor]]) -> Spread:
+        """Pool the number, the mean and the standard deviation of the particles of each member.
+
+        Args:
+            members: As of :func:`~deepscm_pl.scm.summarise`, with the divisor n − 1. Unless a
+                member has several particles, ``within`` and ``between`` are NaN.
+        """
+        total = sum(n for n, _, _ in members)
+        squares = [(n - 1) * deviation.square() for n, _, deviation in members]
+        within = torch.stack(squares).sum(dim=0) / (total - len(members) or math.nan)
+        mean = torch.stack([n * each for n, each, _ in members]).sum(dim=0) / total
+        changes = [n * (each - mean).square() for n, each, _ in members]
+        raw = torch.stack(changes).sum(dim=0) / total
+        between = (raw - within * (len(members) - 1) / total).clamp(min=0)
+        return cls((within + between).sqrt(), within.sqrt(), between.sqrt())
 
 
 class Ensemble:
@@ -110,14 +131,32 @@ class Ensemble:
         """Return the index of the member of each of ``count`` particles, ``(count,)``."""
         return torch.repeat_interleave(torch.tensor(self.share(count)))
 
+    def turns(self) -> Iterator[int]:
+        """Yield the index of the member of each draw, without end.
+
+        Any number of first draws is divided by the weights.
+        """
+        given = [0] * len(self.members)
+        for k in count(1):
+            lacking = [weight * k - n for weight, n in zip(self.weights, given, strict=True)]
+            member = lacking.index(max(lacking))
+            given[member] += 1
+            yield member
+
     def sample(self, size: int) -> dict[str, Tensor]:
         """Draw ``size`` observations, ``(size, *event)`` for each variable."""
         return self._joined([member.sample(n) for member, n in self._shared(size)])
 
-    def intervene(self, do: Do | Sequence[Do], size: int) -> dict[str, Tensor]:
-        """Draw ``size`` observations under do(...); see :meth:`StructuralCausalModel.intervene`."""
+    def intervene(
+        self, do: Do | Sequence[Do], size: int, shares: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Draw ``size`` observations under do(...), in the order of the members.
+
+        See :meth:`StructuralCausalModel.intervene`; ``shares`` is that of :meth:`counterfactual`.
+        """
         dim = 0 if isinstance(do, Mapping) else 1
-        return self._joined([member.intervene(do, n) for member, n in self._shared(size)], dim)
+        shared = self._shared(size, shares)
+        return self._joined([member.intervene(do, n) for member, n in shared], dim)
 
     def counterfactual(
         self,
@@ -125,12 +164,20 @@ class Ensemble:
         do: Do | Sequence[Do],
         num_particles: int = 1,
         resample: int | None = None,
+        shares: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
         """Compute counterfactuals with particles of all members, in the order of the members.
 
         See :meth:`StructuralCausalModel.counterfactual`.
+
+        Args:
+            factual: As there.
+            do: As there.
+            num_particles: As there.
+            resample: As there.
+            shares: Number of particles of each member; :meth:`share` by default.
         """
-        shared = self._shared(num_particles)
+        shared = self._shared(num_particles, shares)
         answers = [member.counterfactual(factual, do, n, resample) for member, n in shared]
         return self._joined(answers)
 
@@ -141,19 +188,22 @@ class Ensemble:
             values: Particles of a variable, ``(P, *batch, *event)``, in the order of the members.
         """
         parts = values.double().split([n for _, n in self._shared(len(values))])
-        total = values.double().var(dim=0, correction=0)
-        within = torch.stack([len(part) * part.var(dim=0, correction=0) for part in parts])
-        within = within.sum(dim=0) / len(values)
-        between = (total - within).clamp(min=0)
-        return Spread(*(each.sqrt().to(values) for each in (total, within, between)))
+        found = Spread.pooled([(len(part), *summarise(part)) for part in parts])
+        return Spread(*(each.to(values) for each in (found.total, found.within, found.between)))
 
-    def _shared(self, count: int) -> list[tuple[StructuralCausalModel, int]]:
-        """The members that give some of ``count`` particles, with their numbers."""
-        pairs = zip(self.members, self.share(count), strict=True)
-        return [(member, n) for member, n in pairs if n]
+    def _shared(
+        self, size: int, shares: Sequence[int] | None = None
+    ) -> list[tuple[StructuralCausalModel, int]]:
+        """The members that give some of ``size`` particles, with their numbers."""
+        shares = self.share(size) if shares is None else shares
+        if sum(shares) != size:
+            raise ValueError(f"shares: expected {size} particles, but got {list(shares)}.")
+        return [(member, n) for member, n in zip(self.members, shares, strict=True) if n]
 
     @staticmethod
     def _joined(answers: Sequence[Variables], dim: int = 0) -> dict[str, Tensor]:
+        if len(answers) == 1:
+            return dict(answers[0])
         return {name: torch.cat([each[name] for each in answers], dim) for name in answers[0]}
 
 
@@ -198,6 +248,11 @@ def _check_same(first: StructuralCausalModel, other: StructuralCausalModel, numb
         if variable != other.variables[name]:
             raise ValueError(
                 f"members: expected models of the same variables, but {name} of number {number} "
-                f"differs from that of the first: {other.variables[name]} and {variable}; train "
-                "all members on the same data."
+                f"differs from that of the first: {_described(other.variables[name])}, not "
+                f"{_described(variable)}; train all members on the same data."
             )
+
+
+def _described(variable: Variable) -> str:
+    unit = f" {variable.unit}" if variable.unit else ""
+    return f"{variable.domain}{unit}{' '.join(['', *variable.classes])}"

@@ -63,6 +63,11 @@ class Overlap:
     quantiles: Mapping[str, Tensor]
     verdict: Tensor
 
+    @property
+    def verdicts(self) -> list[str]:
+        """The verdict on each row."""
+        return [VERDICTS[k] for k in self.verdict.flatten().tolist()]
+
     def count(self, verdict: str) -> int:
         """Count the rows with a verdict, such as ``"extrapolated"``."""
         return int((self.verdict == VERDICTS.index(verdict)).sum())
@@ -170,11 +175,12 @@ class OverlapEstimator:
     def _over_rows(
         self, scores: Variables, function: Callable[[dict[str, Tensor]], Tensor]
     ) -> Tensor:
-        """Apply ``function`` to a few rows at a time, so that its memory is bounded."""
-        parts = {name: each.split(_ROWS_AT_A_TIME) for name, each in scores.items()}
-        count = len(next(iter(parts.values())))
-        some = [{name: part[k] for name, part in parts.items()} for k in range(count)]
-        return torch.cat(list(map(function, some)))
+        """Apply ``function`` to different rows, a few at a time, so that its memory is bounded."""
+        rows = torch.stack(list(scores.values()), dim=1)
+        different, place = rows.unique(dim=0, return_inverse=True)
+        parts = different.split(_ROWS_AT_A_TIME)
+        some = [dict(zip(scores, part.unbind(dim=1), strict=True)) for part in parts]
+        return torch.cat(list(map(function, some)))[place]
 
     def _is_outside(self, name: str, value: Tensor) -> Tensor:
         """Compare values with the smallest and the largest of the training split."""

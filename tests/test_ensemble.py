@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 
 import pytest
 import torch
@@ -37,6 +38,47 @@ def test_variance_of_linear_gaussian_members_is_analytic():
     assert float(spread.within) == pytest.approx(1, rel=0.01)
     assert float(spread.between) == pytest.approx(2, rel=0.01)  # means 2 and 6
     assert float(spread.total) == pytest.approx(5**0.5, rel=0.01)
+
+
+def test_the_parts_of_the_variance_are_estimated_without_bias():
+    """Noise of the means of few particles is no disagreement between members."""
+    ensemble = Ensemble([member(1.0), member(3.0)], [1, 2])
+    torch.manual_seed(0)
+    shape = (100_000, 6)
+    drawn = torch.cat(
+        [
+            member.intervene({"a": 2.0}, (n, shape[0]))["b"]
+            for member, n in zip(ensemble.members, ensemble.share(6), strict=True)
+        ]
+    )
+    spread = ensemble.spread(drawn)
+    assert float(spread.within.square().mean()) == pytest.approx(1, rel=0.01)
+    between = 16 * (1 / 3) * (2 / 3)  # means 2 and 6
+    assert float(spread.between.square().mean()) == pytest.approx(between, rel=0.01)
+    torch.testing.assert_close(
+        spread.total.square(), spread.within.square() + spread.between.square()
+    )
+    agreeing = Ensemble([member(1.0), member(1.0)])
+    drawn = agreeing.intervene({"a": 2.0}, 60)["b"]
+    assert float(agreeing.spread(drawn).between) < 0.2
+    assert bool(ensemble.spread(torch.randn(2, 5)).within.isnan().all())
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 0.3, 0.2], [0, 1, 0], [1, 1, 7]])
+def test_any_number_of_turns_is_divided_by_the_weights(weights):
+    ensemble = Ensemble([member(1.0)] * 3, weights)
+    turns = torch.tensor(list(islice(ensemble.turns(), 500)))
+    given = torch.nn.functional.one_hot(turns, 3).cumsum(dim=0)
+    expected = torch.tensor(ensemble.weights) * torch.arange(1, 501)[:, None]
+    assert float((given - expected).abs().max()) < 1.001
+
+
+def test_shares_choose_the_members():
+    ensemble = Ensemble([member(1.0), member(3.0)])
+    factual = {"a": torch.zeros(6, 1), "b": torch.zeros(6, 1)}
+    answer = ensemble.counterfactual(factual, {"a": 1.0}, 3, shares=[1, 2])
+    assert answer["b"][:, 0, 0].tolist() == [1.0, 3.0, 3.0]
+    assert torch.equal(ensemble.intervene({"b": 1.0}, 4, [0, 4])["b"], torch.ones(4, 1))
 
 
 def test_counterfactuals_of_members_are_analytic_and_null_interventions_keep_everything():
@@ -100,6 +142,7 @@ def test_stacking_finds_the_mixture():
         (lambda: Ensemble([member(1.0), member(1.0, graph="b, a -> c")]), "models of one graph"),
         (lambda: Ensemble([member(1.0)], [0.0]), "weights: expected 1 numbers"),
         (lambda: Ensemble([member(1.0)] * 2, [1.0]), "weights: expected 2 numbers"),
+        (lambda: Ensemble([member(1.0)] * 2).intervene({}, 3, [1, 1]), "expected 3 particles"),
         (lambda: stacking_weights(torch.zeros(2, 0)), "members, rows"),
         (lambda: stacking_weights(torch.full((2, 3), torch.nan)), "members, rows"),
     ],

@@ -12,10 +12,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from tqdm import tqdm
 
+from deepscm_pl.checks import whole_number
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.scans.cache import Cache, holds_caches
+from deepscm_pl.ensemble import Ensemble, stacking_weights
 from deepscm_pl.escaping import one_line
 from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import parse_do
@@ -30,6 +33,9 @@ __all__ = ["Checkpoint", "TrainedModel", "load", "load_data"]
 _UNFIT = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError)
 """Errors, besides ValueError, that constructors raise for arguments that do not fit together."""
 
+_ROWS_AT_A_TIME = 64
+"""Rows whose bounds are computed at a time."""
+
 _SPARE_PARAMETERS = 1_000
 """Number of parameters that a model may have in addition to the weights in its file."""
 
@@ -38,36 +44,61 @@ _MODEL_CLASS = "deepscm_pl.training.deep_scm.DeepSCM"
 _Module = TypeVar("_Module", bound=nn.Module)
 
 
-def load(path: str | Path, map_location: Any = "cpu", trust: Sequence[str] = ()) -> TrainedModel:
-    """Load a trained structural causal model in evaluation mode.
+def load(
+    path: str | Path | Sequence[str | Path],
+    map_location: Any = "cpu",
+    trust: Sequence[str] = (),
+    weights: Sequence[float] | None = None,
+) -> TrainedModel:
+    """Load a trained structural causal model, or several that answer together.
 
-    No code in the file is executed. Averaged weights are loaded if the file contains them.
+    They are in evaluation mode. No code in a file is executed. Averaged weights are loaded if the
+    file contains them.
 
     Args:
-        path: A checkpoint (``.ckpt``) or an exported model (``.safetensors``).
+        path: A checkpoint (``.ckpt``) or an exported model (``.safetensors``); a sequence of them
+            for an ensemble.
         map_location: Device of the tensors, as in :func:`torch.load`.
         trust: Packages whose classes the file may name, in addition to ``deepscm_pl``,
             ``torch.nn``, ``torch.optim`` and those that you have imported.
+        weights: Weights of several models; None for equal ones.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If the file is truncated, malicious or of another program, does not fit the
-            model that it describes, or contains a model that was never fitted to data.
+            model that it describes, or contains a model that was never fitted to data; if models
+            differ in their graph, variables or training data; or if the weights do not fit.
     """
-    return Checkpoint.read(path, map_location, trust).trained_model()
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    models = [Checkpoint.read(each, map_location, trust).trained_model() for each in paths]
+    for k, model in enumerate(models[1:], 1):
+        for other in models[:k]:
+            _check_members(other, model)
+    ensemble = Ensemble([model.scm for model in models], weights)
+    return TrainedModel(ensemble, tuple(model.checkpoint for model in models))
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained structural causal model and its data.
+    """A trained structural causal model, or several that answer together, and their data.
 
     Attributes:
-        scm: The model, in evaluation mode.
-        checkpoint: The file that it comes from, without weights.
+        ensemble: The models, in evaluation mode; usually one.
+        checkpoints: The file of each model, without weights.
     """
 
-    scm: StructuralCausalModel
-    checkpoint: Checkpoint
+    ensemble: Ensemble
+    checkpoints: tuple[Checkpoint, ...]
+
+    @property
+    def scm(self) -> StructuralCausalModel:
+        """The model, or the first of several."""
+        return self.ensemble.members[0]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The file of the model, or of the first of several."""
+        return self.checkpoints[0]
 
     @property
     def variables(self) -> dict[str, Variable]:
@@ -83,6 +114,36 @@ class TrainedModel:
         """Make the data module that the model was trained with; see :meth:`Checkpoint.data`."""
         return self.checkpoint.data(root, **changes)
 
+    def stacked(self, root: str | Path | None = None) -> TrainedModel:
+        """Weight several models by the bounds of the rows of the validation split.
+
+        The weights are those of :func:`~deepscm_pl.ensemble.stacking_weights`.
+
+        Args:
+            root: Folder of the data, if it has moved.
+
+        Raises:
+            ValueError: If a file has no valid description of the data.
+        """
+        data = self.data(root)
+        data.prepare_data()
+        data.setup("fit")
+        rows = data.variables("validation")
+        chosen = {name: rows[name].split(_ROWS_AT_A_TIME) for name in self.variables}
+        batches = [
+            dict(zip(chosen, each, strict=True)) for each in zip(*chosen.values(), strict=True)
+        ]
+        members = self.ensemble.members
+        with _without_gradients(0), tqdm(total=len(members) * len(batches), disable=None) as bar:
+            bounds = []
+            for scm in members:
+                for batch in batches:
+                    values = {name: value.to(scm.dtype) for name, value in batch.items()}
+                    bounds.append(scm.elbo(values).bound)
+                    bar.update()
+        log_probs = torch.cat(bounds).view(len(members), -1)
+        return replace(self, ensemble=Ensemble(members, stacking_weights(log_probs)))
+
     def sample(self, n: int, seed: int | None = None) -> dict[str, Tensor]:
         """Draw ``n`` observations, ``(n, *event)`` for each variable.
 
@@ -91,7 +152,7 @@ class TrainedModel:
             seed: Seed of the noise; None for the current state of torch's generator.
         """
         with _without_gradients(seed):
-            return self.scm.sample(n)
+            return self.ensemble.sample(n)
 
     def intervene(self, do: Do | str, n: int, seed: int | None = None) -> dict[str, Tensor]:
         """Draw ``n`` observations under do(...), ``(n, *event)`` for each variable.
@@ -105,13 +166,13 @@ class TrainedModel:
             ValueError: If the intervention is not valid.
         """
         with _without_gradients(seed):
-            return self.scm.intervene(self._do(do), n)
+            return self.ensemble.intervene(self._do(do), n)
 
     def counterfactual(
         self,
         factual: Variables,
         do: Do | str | Sequence[Do | str],
-        num_particles: int = 1,
+        num_particles: int | None = None,
         seed: int | None = None,
         resample: int | None = None,
     ) -> dict[str, Tensor]:
@@ -120,7 +181,8 @@ class TrainedModel:
         Args:
             factual: The observations, ``(*batch, *event)`` for every variable.
             do: An intervention, as for :meth:`intervene`, or a sequence of K.
-            num_particles: P draws of the noise given the observations.
+            num_particles: P draws of the noise given the observations; 1 by default, or 2 for each
+                of several models.
             seed: As for :meth:`sample`.
             resample: Candidates of the latents; see :meth:`StructuralCausalModel.abduct`.
 
@@ -132,8 +194,26 @@ class TrainedModel:
         """
         single = isinstance(do, str | Mapping)
         dos = self._do(do) if single else [self._do(each) for each in do]  # type: ignore[arg-type]
+        particles = self.particles(num_particles)
         with _without_gradients(seed):
-            return self.scm.counterfactual(factual, dos, num_particles, resample)
+            return self.ensemble.counterfactual(factual, dos, particles, resample)
+
+    def particles(self, asked: int | None) -> int:
+        """The number of particles of a counterfactual; see :meth:`counterfactual`.
+
+        Raises:
+            ValueError: If it is less than 1, or less than the number of models.
+        """
+        models = len(self.ensemble.members)
+        if asked is None:
+            return 1 if models == 1 else 2 * models
+        whole_number("num_particles", asked, least=1)
+        if asked < models:
+            raise ValueError(
+                f"num_particles: expected at least {models}, one for each model, but got {asked}; "
+                "leave it out for two of each."
+            )
+        return asked
 
     def _do(self, do: Do | str) -> Do:
         return parse_do(do, self.variables) if isinstance(do, str) else do
@@ -198,7 +278,7 @@ class Checkpoint:
 
         scm = self._built(make, _inner_weights)
         content = without_training_state(self.content)
-        return TrainedModel(scm, replace(self, content=content))
+        return TrainedModel(Ensemble([scm]), (replace(self, content=content),))
 
     def build(self, kind: type[_Module], changes: Mapping[str, Any] | None = None) -> _Module:
         """Build the model that the file describes, in evaluation mode.
@@ -336,6 +416,46 @@ class Checkpoint:
                 f"data: the checkpoint {self.path} does not fit this version of "
                 f"{one_line(kind.__qualname__)}: {one_line(error)}"
             ) from None
+
+
+_LOADING = {"batch_size", "cache", "cache_dir", "drop_last", "num_workers"}
+"""Arguments of data modules that do not change the data."""
+
+
+def _check_members(first: TrainedModel, other: TrainedModel) -> None:
+    """Raise ValueError unless two models can answer together."""
+    paths = first.checkpoint.path, other.checkpoint.path
+    which = f"checkpoint: {paths[0]} and {paths[1]} cannot answer together"
+    if paths[0].resolve() == paths[1].resolve():
+        raise ValueError(f"{which}: they are one file; name each file once.")
+    try:
+        Ensemble([first.scm, other.scm])
+    except ValueError as error:
+        raise ValueError(f"{which}: {error}") from None
+    distributions = [model.scm.training_distribution for model in (first, other)]
+    is_known = all(each.is_known for each in distributions)
+    states = [each.state_dict() for each in distributions]
+    settings = [_data_settings(model.checkpoint) for model in (first, other)]
+    names = {name for each in settings for name in each} if all(settings) else set()
+    # Equal training distributions show that a folder has only moved.
+    names -= _LOADING | ({"root"} if is_known else set())
+    differing = sorted(name for name in names if settings[0].get(name) != settings[1].get(name))
+    is_same = all(torch.allclose(value, states[1][name]) for name, value in states[0].items())
+    if differing or (is_known and not is_same):
+        difference = ", ".join(differing) or "the distribution of the training split"
+        raise ValueError(
+            f"{which}: their training data differ ({one_line(difference, 200)}); train all members "
+            "on the same data."
+        )
+
+
+def _data_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The class of the data module in a file, and its arguments as plain data."""
+    found = checkpoint.content.get("data")
+    arguments = found.get("init_args") if isinstance(found, Mapping) else None
+    if not isinstance(found, Mapping) or not isinstance(arguments, Mapping):
+        return {}
+    return {**arguments, "class": found.get("class_path")}
 
 
 def load_data(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +17,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.cli.moments import Moments, MomentsOfMembers
 from deepscm_pl.cli.observations import ImageFiles, ImageFormat, choose_formats, whole_levels
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import TableWriter, for_file_name
 from deepscm_pl.figures import ImageColumn, captions, draw_grid, save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
-from deepscm_pl.scm import StructuralCausalModel, summarise
+from deepscm_pl.overlap import Overlap
+from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["Column", "GrowingArrays", "Output", "Part", "Shown", "Written", "write_answers"]
 
@@ -31,30 +35,13 @@ _MAX_IMAGES = 96
 _MAX_PIXELS = 2**26
 """Pixels of all images in a picture, or voxels of volumes, which are kept until it is drawn."""
 _COPIED_BYTES = 2**24
+_MARKS = {"edge": "edge of the data", "extrapolated": "extrapolated"}
+"""Captions of images by the verdict on the answer."""
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Means and standard deviations over some particles, ``(N, *event)`` each."""
-
-    count: int
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, values: Tensor) -> _Moments:
-        """Compute the moments of ``(particles, N, *event)``."""
-        return cls(len(values), *summarise(values))
-
-    def merge(self, other: _Moments) -> _Moments:
-        """Compute the moments over the particles of both."""
-        count = self.count + other.count
-        share = other.count / count
-        change = other.mean - self.mean
-        inner = sum((each.count - 1) * each.deviation.square() for each in (self, other))
-        between = self.count * share * change.square()
-        deviation = ((inner + between) / (count - 1)).sqrt()
-        return _Moments(count, self.mean + share * change, deviation)
+_Row = tuple[int, list[object], list[object]]
+"""A row of a table: the number of its observation in its part, and its cells before and after
+those about the spread."""
 
 
 class Shown:
@@ -67,6 +54,7 @@ class Shown:
     Attributes:
         columns: Number of interventions that are shown.
         rows: The names of the observations that are shown.
+        verdicts: For each column that is shown, the verdict on each of these observations.
         total: Number of observations so far.
     """
 
@@ -75,28 +63,26 @@ class Shown:
         self.all_columns = columns
         self.columns = min(columns, _MAX_COLUMNS)
         self.rows: list[str] = []
+        self.verdicts: list[list[str]] = [[] for _ in range(self.columns)]
         self.total = 0
         images = min(_MAX_IMAGES, _MAX_PIXELS // pixels)
         self._capacity = max(1, min(_MAX_ROWS, images // self.columns))
-        self._kept: list[list[dict[str, _Moments]]] = [[] for _ in range(self.columns)]
+        self._kept: list[list[dict[str, Moments]]] = [[] for _ in range(self.columns)]
 
-    def add(self, first: int, rows: Sequence[str], values: Sequence[Mapping[str, Tensor]]) -> None:
-        """Keep what is shown of some answers.
-
-        Args:
-            first: Number of the first observation.
-            rows: A name for each observation.
-            values: For each column ``(particles, observations, *event)`` of every variable.
-        """
-        is_new = first >= self.total
-        self.total = max(self.total, first + len(rows))
-        count = min(len(rows), self._capacity - first)
+    def add(self, part: Part) -> None:
+        """Keep what is shown of some answers."""
+        is_new = part.first >= self.total
+        self.total = max(self.total, part.first + len(part.rows))
+        count = min(len(part.rows), self._capacity - part.first)
         if count <= 0:
             return
-        self.rows += rows[:count] if is_new else ()
-        for kept, column in zip(self._kept, values, strict=False):
+        if is_new:
+            self.rows += part.rows[:count]
+            for k, verdicts in enumerate(self.verdicts):
+                verdicts += part.verdicts(k)[:count]
+        for kept, column in zip(self._kept, part.values, strict=False):
             # Copies, so that a few rows do not hold the memory of all.
-            found = {n: _Moments.of(value[:, :count].clone()) for n, value in column.items()}
+            found = {n: Moments.of(value[:, :count].clone()) for n, value in column.items()}
             if is_new:
                 kept.append(found)
             else:
@@ -187,12 +173,14 @@ class Column:
         about: A short description of the values.
         heading: The title over pictures, with units; ``title`` if empty.
         particles: Number of draws of each observation.
+        is_observed: Whether the values are observations, which no model has given.
     """
 
     title: str
     about: str
     heading: str = ""
     particles: int = 1
+    is_observed: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,6 +193,9 @@ class Part:
         first: Number of the first observation.
         particle: Number of the first particle; columns of a single one are in every part.
         placements: For each image variable the placement of the image of each observation.
+        overlaps: For each column the overlap of each observation, ``(observations,)``; None for
+            columns without an intervention, or if it is unknown.
+        members: The index of the model of each answer, ``(particles, observations)``.
     """
 
     rows: Sequence[str]
@@ -212,6 +203,13 @@ class Part:
     first: int = 0
     particle: int = 0
     placements: Mapping[str, Sequence[Placement | None]] = field(default_factory=dict)
+    overlaps: Sequence[Overlap | None] = ()
+    members: Tensor | None = None
+
+    def verdicts(self, column: int) -> list[str]:
+        """The verdict on each observation, empty if there is none."""
+        overlap = self.overlaps[column] if self.overlaps else None
+        return [""] * len(self.rows) if overlap is None else overlap.verdicts
 
 
 @dataclass(frozen=True)
@@ -224,6 +222,10 @@ class Output:
         npz: Whether to write all values as ``answers.npz``, too.
         image_format: The format of images; None for NIfTI of volumes, PNG of others.
         differences: Whether to write NIfTI files of the differences to the first column, too.
+        quantiles: Variables with a column of quantiles; None for a table without the overlap.
+        refused: Verdicts on answers that are not written.
+        members: Number of models; with several, the table has a column of the model of each answer.
+        spread: Variables of whose answers by several models the table has the standard deviations.
     """
 
     folder: Path
@@ -231,6 +233,10 @@ class Output:
     npz: bool = False
     image_format: ImageFormat | None = None
     differences: bool = False
+    quantiles: Sequence[str] | None = None
+    refused: Sequence[str] = ()
+    members: int = 1
+    spread: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -253,6 +259,7 @@ def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Out
     ``images/``: every image as PNG or NIfTI; ``<image>.png`` has the first observations and columns
     in one grid, means over particles, with signed differences to the first column;
     ``<image>-deviation.png`` the standard deviation over particles, if there are several.
+    Refused answers have no rows and images, and are NaN in ``answers.npz``.
 
     Raises:
         ValueError: If the folder is not empty or cannot be written, or an image is not for NIfTI.
@@ -279,21 +286,28 @@ class _Writer:
         self._parts = folder / ".parts"
         self._parts.mkdir()
         self._arrays = GrowingArrays(self._parts)
+        self._waiting: list[list[_Row]] = [[] for _ in output.columns]
+        self._moments = [MomentsOfMembers(output.spread) for _ in output.columns]
         if scm.image_variables:
             (folder / "images").mkdir()
 
     def add(self, part: Part) -> None:
-        self.shown.add(part.first, part.rows, part.values)
+        self.shown.add(part)
         for k, values in enumerate(part.values):
             if part.particle and self.output.columns[k].particles == 1:
                 continue
             # A table for each column, because columns follow each other in the end.
             with self._table(k).open("a", newline="", encoding="utf-8") as file:
-                TableWriter(file).writerows(self._rows(part, k))
+                TableWriter(file).writerows(self._complete_rows(part, k))
             if self.output.npz:
+                kept = self._kept(part, k)
                 for name, value in values.items():
+                    written = value
+                    if len(kept) < len(part.rows):
+                        written = torch.full_like(value, torch.nan)
+                        written[:, kept] = value[:, kept]
                     particles = self.output.columns[k].particles
-                    self._arrays.append(f"{k}/{name}", value.numpy(), particles)
+                    self._arrays.append(f"{k}/{name}", written.numpy(), particles)
 
     def finish(self) -> dict[str, str]:
         """Join the tables and draw the pictures; return notes about files by name."""
@@ -310,8 +324,15 @@ class _Writer:
 
     def _join_tables(self) -> None:
         with (self.folder / "answers.csv").open("wb") as table:
-            extra = [f"{name}_difference" for name in self._compared()]
-            header = ["observation", "intervention", "particle", *self.scm.graph.nodes, *extra]
+            # The last of several columns of one name is read as an observation.
+            header = ["observation", "intervention", "particle"]
+            if self.output.members > 1:
+                kinds = ("between", "within")
+                header += ["member", *(f"{n}_{kind}" for n in self.output.spread for kind in kinds)]
+            if self.output.quantiles is not None:
+                quantiles = [f"{name}_quantile" for name in self.output.quantiles]
+                header += ["overlap", "overlap_rows", *quantiles]
+            header += [*self.scm.graph.nodes, *(f"{n}_difference" for n in self._compared())]
             table.write((",".join(header) + "\r\n").encode())
             for k in range(len(self.output.columns)):
                 with self._table(k).open("rb") as part:
@@ -323,20 +344,61 @@ class _Writer:
         formats = self.files.formats
         return [n for n, each in formats.items() if self.output.differences and each == "nifti"]
 
-    def _rows(self, part: Part, k: int) -> Iterator[list[object]]:
+    def _complete_rows(self, part: Part, k: int) -> Iterator[list[object]]:
+        """The rows of one column; with several models, all particles of an observation at once."""
+        column, moments, rows = self.output.columns[k], self._moments[k], self._rows(part, k)
+        if part.members is None or self.output.members == 1:
+            return ([*start, *cells] for _, start, cells in rows)
+        if not column.is_observed:
+            moments.add(part.particle, part.values[k], part.members[:, 0])
+            if part.particle + len(part.members) < column.particles:
+                self._waiting[k] += rows
+                return iter(())
+        waiting, self._waiting[k] = self._waiting[k], []
+        spread = moments.cells(len(part.rows))
+        return ([*start, *spread[n], *cells] for n, start, cells in chain(waiting, rows))
+
+    def _rows(self, part: Part, k: int) -> Iterator[_Row]:
         """The rows of the table of one column; the images in them are written."""
+        kept = self._kept(part, k)
         cells = [
             self._images(part, k, name)
             if name in self.scm.image_variables
-            else _format_values(part.values[k][name], variable.classes)
+            else _format_values(part.values[k][name][:, kept], variable.classes)
             for name, variable in self.scm.variables.items()
         ]
         cells += [self._differences(part, k, name) for name in self._compared()]
         particles = len(next(iter(part.values[k].values())))
-        for row in part.rows:
+        for n in kept:
+            overlap = self._overlap(part, k, n)
             for p in range(particles):
                 own = [next(cell) for cell in cells]
-                yield [row, self.output.columns[k].title, part.particle + p, *own]
+                start = [part.rows[n], self.output.columns[k].title, part.particle + p]
+                yield n, [*start, *self._member(part, k, p, n)], [*overlap, *own]
+
+    def _kept(self, part: Part, k: int) -> list[int]:
+        """The observations of a column whose answers are not refused."""
+        verdicts = part.verdicts(k)
+        return [n for n, verdict in enumerate(verdicts) if verdict not in self.output.refused]
+
+    def _member(self, part: Part, k: int, p: int, n: int) -> list[object]:
+        """The cell of the model of an answer, if there are several."""
+        if part.members is None or self.output.members == 1:
+            return []
+        return ["" if self.output.columns[k].is_observed else int(part.members[p, n]) + 1]
+
+    def _overlap(self, part: Part, k: int, n: int) -> list[str]:
+        """The cells about the overlap of one observation."""
+        names = self.output.quantiles
+        if names is None:
+            return []
+        overlap = part.overlaps[k] if part.overlaps else None
+        if overlap is None:
+            return [""] * (2 + len(names))
+        known = {name: float(each[n]) for name, each in overlap.quantiles.items()}
+        quantiles = [known.get(name, math.nan) for name in names]
+        cells = ["" if math.isnan(each) else f"{each:.4g}" for each in quantiles]
+        return [overlap.verdicts[n], f"{float(overlap.rows[n]):.6g}", *cells]
 
     def _images(self, part: Part, k: int, name: str) -> Iterator[str]:
         about, pixels = self.output.columns[k].about, whole_levels(part.values[k][name])
@@ -358,25 +420,31 @@ class _Writer:
     ) -> Iterator[tuple[int, int, str, Placement | None]]:
         """Observation, particle, label and placement of every image of a part."""
         placements = part.placements.get(name) or [None] * len(part.rows)
-        for n, placement in enumerate(placements):
+        for n in self._kept(part, k):
             for p in range(len(part.values[k][name])):
-                yield n, p, f"{part.first + n}-{k}-{part.particle + p}", placement
+                yield n, p, f"{part.first + n}-{k}-{part.particle + p}", placements[n]
 
     def _draw(self, name: str) -> Iterator[str]:
         """Draw the grids of an image variable; yield the names of their files."""
         columns, means = self.output.columns[: self.shown.columns], self.shown.moments("mean")
+        verdicts = self.shown.verdicts
         headings = [column.heading or column.title for column in columns]
+        labels = [["refused" * (v in self.output.refused) for v in each] for each in verdicts]
+        if all(map(all, labels)):
+            return
         shown = [
-            ImageColumn(heading, mean[name], captions(self.scm, mean))
-            for heading, mean in zip(headings, means, strict=True)
+            ImageColumn(heading, mean[name], self._captions(mean, each), label)
+            for heading, mean, each, label in zip(headings, means, verdicts, labels, strict=True)
         ]
         figure = draw_grid(shown, self.shown.rows, differences=len(columns) > 1)
         yield self._save(figure, f"{for_file_name(name)}.png")
         if max(column.particles for column in columns) == 1:
             return
         shown = [
-            ImageColumn(heading, deviation[name])
-            for heading, deviation in zip(headings, self.shown.moments("deviation"), strict=True)
+            ImageColumn(heading, deviation[name], labels=label)
+            for heading, deviation, label in zip(
+                headings, self.shown.moments("deviation"), labels, strict=True
+            )
         ]
         largest = max(float(column.images.max()) for column in shown)
         figure = draw_grid(
@@ -387,6 +455,15 @@ class _Writer:
             levels=max(int(largest) + 1, 2),
         )
         yield self._save(figure, f"{for_file_name(name)}-deviation.png")
+
+    def _captions(self, values: Mapping[str, Tensor], verdicts: Sequence[str]) -> list[str]:
+        """The scalars, unless they are refused, and a mark on answers that are not supported."""
+        texts = captions(self.scm, values) or [""] * len(verdicts)
+        lines = [
+            ("" if verdict in self.output.refused else text, _MARKS.get(verdict, ""))
+            for text, verdict in zip(texts, verdicts, strict=True)
+        ]
+        return ["\n".join(filter(None, pair)) for pair in lines]
 
     def _save(self, figure: Figure, file: str) -> str:
         save_figure(figure, self.folder / file)

@@ -15,7 +15,14 @@ from typing import Annotated, Any, Literal
 from deepscm_pl.cli.options import Command, Option
 from deepscm_pl.escaping import for_terminal
 
-__all__ = ["COMMANDS", "AnswerOptions", "DrawOptions", "ObservationOptions", "WorldName"]
+__all__ = [
+    "COMMANDS",
+    "AnswerOptions",
+    "DrawOptions",
+    "ObservationOptions",
+    "OverlapOptions",
+    "WorldName",
+]
 
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
@@ -52,6 +59,9 @@ class AnswerOptions:
     """Options of all questions to a model.
 
     Args:
+        ckpt_path: Checkpoint of a run; several answer together, as an ensemble.
+        weights: Weights of several checkpoints: a number for each, or "validation" for those that
+            maximise the probability of the validation split (default: equal weights).
         seed: Seed of the noise.
         image_format: Format of the image files: png, with the central planes of volumes, or nifti
             (.nii.gz), with the position and the header of the scan (default: nifti for volumes, png
@@ -59,9 +69,10 @@ class AnswerOptions:
         npz: Also write all values to answers.npz.
     """
 
-    ckpt_path: CheckpointPath
+    ckpt_path: Annotated[tuple[Path, ...], Option("FILE")]
     out: NewFolder
     trust: Trusted = ()
+    weights: Annotated[tuple[str, ...], Option("WEIGHT")] = ()
     seed: int = 0
     image_format: FormatOption = None
     npz: bool = False
@@ -91,13 +102,33 @@ class ObservationOptions:
             path, relative to the table.
         prepare: Preprocess the images of --observations like the files of the run: crop, resize and
             normalise them as its data module does.
-        root: Current folder of the run's data.
     """
 
     index: Annotated[list[int] | None, Option("ROW", exclusive=True)] = None
     observations: Annotated[Path | None, Option("FILE.csv", exclusive=True)] = None
     prepare: bool = False
+
+
+@dataclass(frozen=True)
+class OverlapOptions:
+    """Options about the distance of interventions from the training data.
+
+    Args:
+        refuse: Do not write answers that are extrapolated, or (edge) those that are not supported
+            by the training data.
+        read_training_data: If the model is of an earlier version, read the training data of its run
+            to compute their distribution.
+        root: Current folder of the run's data.
+    """
+
+    refuse: Literal["edge", "extrapolated"] | None = None
+    read_training_data: bool = False
     root: Annotated[Path | None, Option("DIR", ("--data.root",))] = None
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """The verdicts on answers that are refused."""
+        return {None: (), "edge": ("edge", "extrapolated")}.get(self.refuse, ("extrapolated",))
 
 
 def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
@@ -107,30 +138,34 @@ def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
     answer_by_drawing(answers, drawing)
 
 
-def intervene(answers: AnswerOptions, do: Interventions, drawing: DrawOptions) -> None:
+def intervene(
+    answers: AnswerOptions, do: Interventions, drawing: DrawOptions, overlap: OverlapOptions
+) -> None:
     """Intervention: draw observations under do(...), several if --do is repeated."""
     from deepscm_pl.cli.questions import answer_by_drawing
 
-    answer_by_drawing(answers, drawing, do)
+    answer_by_drawing(answers, drawing, do, overlap)
 
 
 def counterfactual(
     answers: AnswerOptions,
     do: Interventions,
     observed: ObservationOptions,
-    num_particles: int = 1,
+    overlap: OverlapOptions,
+    num_particles: Annotated[int | None, Option("NUMBER")] = None,
     resample: Annotated[int | None, Option("K")] = None,
 ) -> None:
     """Counterfactual: infer the observations that would have been made under do(...).
 
     Args:
-        num_particles: Number of draws of the noise that observations do not determine.
+        num_particles: Number of draws of the noise that observations do not determine (default: 1,
+            or 2 for each of several checkpoints).
         resample: Draw the latents from K candidates of the encoder by importance, which is exact in
             the limit of many candidates, at K times the cost (default: draws of the encoder).
     """
     from deepscm_pl.cli.questions import answer_counterfactual
 
-    answer_counterfactual(answers, do, observed, num_particles, resample)
+    answer_counterfactual(answers, do, observed, overlap, num_particles, resample)
 
 
 def make_morphomnist(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -15,7 +16,7 @@ from deepscm_pl.checkpoints import TrainedModel, load
 from deepscm_pl.checks import whole_number
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
-from deepscm_pl.cli.commands import AnswerOptions, DrawOptions, ObservationOptions
+from deepscm_pl.cli.commands import AnswerOptions, DrawOptions, ObservationOptions, OverlapOptions
 from deepscm_pl.cli.observations import (
     ObservedRows,
     choose_formats,
@@ -23,6 +24,7 @@ from deepscm_pl.cli.observations import (
     observations_from_test_split,
 )
 from deepscm_pl.cli.overlap import OverlapCount
+from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
@@ -32,7 +34,12 @@ from deepscm_pl.variables import Do, Variables
 __all__ = ["answer_by_drawing", "answer_counterfactual"]
 
 
-def answer_by_drawing(options: AnswerOptions, drawing: DrawOptions, do: Sequence[str] = ()) -> None:
+def answer_by_drawing(
+    options: AnswerOptions,
+    drawing: DrawOptions,
+    do: Sequence[str] = (),
+    overlap: OverlapOptions | None = None,
+) -> None:
     """Draw observations, under interventions if there are any, into a new folder.
 
     Raises:
@@ -40,7 +47,7 @@ def answer_by_drawing(options: AnswerOptions, drawing: DrawOptions, do: Sequence
         ValueError: If the checkpoint, an intervention or an option is not valid, the answers do not
             fit the memory or the disk, or the output folder is not empty or cannot be written.
     """
-    question = _Question.read(options, do)
+    question = _Question.read(options, do, overlap or OverlapOptions())
     question.write(_draw_parts(question, drawing), question.columns("sample"))
 
 
@@ -48,7 +55,8 @@ def answer_counterfactual(
     options: AnswerOptions,
     do: Sequence[str],
     observed: ObservationOptions,
-    num_particles: int,
+    overlap: OverlapOptions,
+    num_particles: int | None,
     resample: int | None = None,
 ) -> None:
     """Write observations and their counterfactuals into a new folder.
@@ -57,13 +65,14 @@ def answer_counterfactual(
         FileNotFoundError: If the checkpoint, or a file of observations, does not exist.
         ValueError: As of :func:`answer_by_drawing`, and if an observation is not valid.
     """
-    question = _Question.read(options, do)
+    question = _Question.read(options, do, overlap)
+    particles = question.model.particles(num_particles)
     columns = [
-        Column("factual", "factual"),
-        *question.columns("counterfactual", num_particles),
+        Column("factual", "factual", is_observed=True),
+        *question.columns("counterfactual", particles),
     ]
-    parts = _counterfactual_parts(question, observed, num_particles, resample)
-    question.write(parts, columns, differences=True)
+    parts = _counterfactual_parts(question, observed, particles, resample)
+    question.write(parts, columns, is_counterfactual=True)
 
 
 @dataclass(frozen=True)
@@ -73,17 +82,35 @@ class _Question:
     model: TrainedModel
     options: AnswerOptions
     dos: Sequence[Do]
+    overlap: OverlapOptions
 
     @classmethod
-    def read(cls, options: AnswerOptions, do: Sequence[str]) -> _Question:
-        model = load(options.ckpt_path, trust=options.trust)
+    def read(cls, options: AnswerOptions, do: Sequence[str], overlap: OverlapOptions) -> _Question:
+        model = _load(options, overlap.root)
         whole_number("seed", options.seed, least=0, most=2**32 - 1)
         choose_formats(model.scm, options.image_format)
-        return cls(model, options, [parse_do(text, model.scm.variables) for text in do] or [{}])
+        dos = [parse_do(text, model.scm.variables) for text in do] or [{}]
+        if overlap.read_training_data and not model.scm.training_distribution.is_known:
+            data = model.data(overlap.root)
+            data.prepare_data()
+            data.setup("fit")
+            model.scm.training_distribution.fit(data.variables("train"))
+        return cls(model, options, dos, overlap)
 
     @property
     def scm(self) -> StructuralCausalModel:
         return self.model.scm
+
+    @property
+    def ensemble(self) -> Ensemble:
+        return self.model.ensemble
+
+    @property
+    def affected(self) -> list[str]:
+        """The numbers and images that an intervention affects."""
+        nodes = {name for do in self.dos for name in self.scm.graph.descendants(*do)}
+        numbers = [name for name, each in self.scm.variables.items() if not each.domain.categories]
+        return [name for name in numbers if name in nodes]
 
     def columns(self, kind: str, particles: int = 1) -> list[Column]:
         """A column of answers for each intervention."""
@@ -103,15 +130,25 @@ class _Question:
         return batches
 
     def write(
-        self, parts: Iterator[Part], columns: Sequence[Column], differences: bool = False
+        self, parts: Iterator[Part], columns: Sequence[Column], is_counterfactual: bool = False
     ) -> None:
         """Write the answers and print the names of their files."""
         options = self.options
-        output = Output(options.out, columns, options.npz, options.image_format, differences)
+        overlap = OverlapCount(self.scm, self.dos, self.overlap.refused)
+        output = Output(
+            options.out,
+            columns,
+            options.npz,
+            options.image_format,
+            is_counterfactual,
+            overlap.quantiles if any(self.dos) else None,
+            self.overlap.refused,
+            len(self.ensemble.members),
+            self.affected if is_counterfactual else (),
+        )
         with torch.no_grad():
             # A question that is refused before its first answer leaves no folder behind. The answer
             # is taken out of the list, so that its memory is free before the second one.
-            overlap = OverlapCount(self.scm, self.dos)
             parts = overlap.watch(parts)
             first = [next(parts)]
             written = write_answers(self.scm, chain((first.pop() for _ in range(1)), parts), output)
@@ -123,29 +160,52 @@ class _Question:
                     f"{name}: the position of the images in a scanner is not known; their files "
                     "have voxels of 1 mm, the first at the origin."
                 )
+        if len(self.model.checkpoints) > 1:
+            pairs = zip(self.model.checkpoints, self.ensemble.weights, strict=True)
+            for k, (checkpoint, weight) in enumerate(pairs, 1):
+                print(for_terminal(f"member {k}, weight {weight:.3g}: {checkpoint.path}"))
         for sentence in overlap.sentences():
             print(for_terminal(f"{sentence}."))
 
 
+def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
+    """Load the models, with their weights."""
+    paths, weights = options.ckpt_path, options.weights
+    if list(weights) == ["validation"]:
+        return load(paths, trust=options.trust).stacked(root)
+    try:
+        numbers = [float(each) for each in weights]
+    except ValueError:
+        raise ValueError(
+            f"weights: expected {len(paths)} numbers, or validation, but got {' '.join(weights)}."
+        ) from None
+    return load(paths, trust=options.trust, weights=numbers or None)
+
+
 def _draw_parts(question: _Question, drawing: DrawOptions) -> Iterator[Part]:
     """Draw with the same noise under every intervention."""
-    scm, total = question.scm, whole_number("size", drawing.size, least=1)
+    ensemble, total = question.ensemble, whole_number("size", drawing.size, least=1)
     if drawing.temperature is not None:
-        _set_temperature(scm, drawing.temperature)
+        for scm in ensemble.members:
+            _set_temperature(scm, drawing.temperature)
     request = Request(total, len(question.dos), npz=question.options.npz)
     batches = question.batches(request, "size")
     # All batches have one size, so that the first draws do not depend on how many follow.
-    size = min(batches.rows, total)
+    size, turns = min(batches.rows, total), ensemble.turns()
     with _progress_bar(total) as bar:
         for batch, first in enumerate(range(0, total, size)):
             torch.manual_seed(batches.seed(question.options.seed, batch))
-            drawn = scm.intervene(question.dos, size)
+            members = torch.tensor(list(islice(turns, size)))
+            shares = members.bincount(minlength=len(ensemble.members)).tolist()
+            drawn = ensemble.intervene(question.dos, size, shares)
             count = min(size, total - first)
+            place = members.argsort(stable=True).argsort()[:count]
             values = [
-                {name: value[k, None, :count] for name, value in drawn.items()}
+                {name: value[k, None, place] for name, value in drawn.items()}
                 for k in range(len(question.dos))
             ]
-            yield Part([f"noise {first + k}" for k in range(count)], values, first)
+            names = [f"noise {first + k}" for k in range(count)]
+            yield Part(names, values, first, members=members[None, :count])
             bar.update(count)
 
 
@@ -169,7 +229,7 @@ def _counterfactual_parts(
 ) -> Iterator[Part]:
     """Give the observations, then their counterfactuals under each intervention."""
     found = _observations(question, observed)
-    whole_number("num_particles", particles, least=1)
+    of_particles = question.ensemble.member_of(particles)
     if resample is not None:
         whole_number("resample", resample, least=2)
     request = Request(found.count, len(question.dos), particles, True, question.options.npz)
@@ -181,13 +241,24 @@ def _counterfactual_parts(
                 torch.manual_seed(batches.seed(question.options.seed, batch, particle))
                 # All batches have one size, so that draws do not depend on how many follow.
                 values = rows.values if batch == 0 else _padded(rows.values, batches.rows)
-                answers = question.scm.counterfactual(values, question.dos, count, resample)
+                members = of_particles[particle : particle + count]
+                shares = members.bincount(minlength=len(question.ensemble.members)).tolist()
+                answers = question.ensemble.counterfactual(
+                    values, question.dos, count, resample, shares
+                )
                 counterfactuals: list[dict[str, Tensor]] = [
                     {name: value[:, k, : len(rows.rows)] for name, value in answers.items()}
                     for k in range(len(question.dos))
                 ]
                 factual = {name: value[None] for name, value in rows.values.items()}
-                yield Part(rows.rows, [factual, *counterfactuals], first, particle, rows.placements)
+                yield Part(
+                    rows.rows,
+                    [factual, *counterfactuals],
+                    first,
+                    particle,
+                    rows.placements,
+                    members=members[:, None].expand(-1, len(rows.rows)),
+                )
             first += len(rows.rows)
             bar.update(len(rows.rows))
 
@@ -205,9 +276,9 @@ def _observations(question: _Question, observed: ObservationOptions) -> Observed
                 "prepare: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
-        data = question.model.data(observed.root)
+        data = question.model.data(question.overlap.root)
         return observations_from_test_split(question.scm, data, observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
-    prepare = question.model.data().prepare_file if observed.prepare else None
+    prepare = question.model.data(question.overlap.root).prepare_file if observed.prepare else None
     return observations_from_csv(question.scm, observed.observations, prepare)

@@ -48,13 +48,15 @@ class GridCell:
 
     Attributes:
         images: Grey levels ``(C, H, W)``, C of 1 or 3, or ``(C, X, Y, Z)``, whose middle planes are
-            drawn. A cell without images is hatched and labelled "impossible".
+            drawn. A cell without images is hatched, with a label.
         difference: Minuend and subtrahend of the difference.
+        label: The text in a cell without images.
     """
 
     images: Sequence[Tensor]
     difference: tuple[Tensor, Tensor] | None = None
     caption: str = ""
+    label: str = "impossible"
 
 
 @dataclass(frozen=True)
@@ -245,8 +247,8 @@ def _draw_cell(
             "linewidth": 0,
         }
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
-        text["bbox"] = {"facecolor": "0.95", "linewidth": 0, "pad": 1.5}
-        axes.text((left + right) / 2, (top + bottom) / 2, "impossible", **text)
+        box = {"facecolor": "0.95", "linewidth": 0, "pad": 1.5}
+        axes.text((left + right) / 2, (top + bottom) / 2, cell.label, bbox=box, **text)
     pictures = [to_rgb(_as_picture(image), levels) for image in cell.images]
     if cell.difference is not None:
         pictures.append(_signed_difference(*cell.difference))
@@ -274,11 +276,22 @@ class ImageColumn:
         images: ``(N, C, H, W)`` in grey levels, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``, whose
             :func:`~deepscm_pl.figures.middle_planes` are drawn.
         captions: A text for each image, or none.
+        labels: A text for each image, or none; one that is not empty replaces the image.
     """
 
     title: str
     images: Tensor
     captions: Sequence[str] = ()
+    labels: Sequence[str] = ()
+
+    def cell(self, n: int, reference: ImageColumn | None = None) -> GridCell:
+        """The cell of an image, with its difference from that of another column."""
+        caption = self.captions[n] if n < len(self.captions) else ""
+        if any(self.labels[n : n + 1]):
+            return GridCell([], caption=caption, label=self.labels[n])
+        if reference is None or any(reference.labels[n : n + 1]):
+            return GridCell([self.images[n]], caption=caption)
+        return GridCell([self.images[n]], (self.images[n], reference.images[n]), caption)
 
 
 def draw_grid(
@@ -308,17 +321,12 @@ def draw_grid(
         >>> figure = draw_grid([column, column], ["first", "second"])
     """
     _check_shapes("columns", [column.images for column in columns])
-    reference = columns[0].images
     rows = [
         [
-            GridCell(
-                [column.images[n]],
-                (column.images[n], reference[n]) if differences and k else None,
-                column.captions[n] if n < len(column.captions) else "",
-            )
+            column.cell(n, columns[0] if differences and k else None)
             for k, column in enumerate(columns)
         ]
-        for n in range(len(reference))
+        for n in range(len(columns[0].images))
     ]
     return draw_grids([ImageGrid(rows, title, [c.title for c in columns], row_labels)], levels)
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from deepscm_pl import DeepSCM, StructuralCausalModel
 from deepscm_pl.cli import answers, batches, main, observations
-from deepscm_pl.cli.answers import GrowingArrays, _Moments
+from deepscm_pl.cli.answers import GrowingArrays
+from deepscm_pl.cli.moments import Moments
 from deepscm_pl.scm import summarise
 
 from tiny import draw
@@ -173,7 +174,7 @@ def test_particles_are_drawn_some_at_a_time(ask, monkeypatch, spied):
 
 def test_moments_of_parts_are_those_of_all():
     values = torch.randn(7, 3, 1, dtype=torch.float64)
-    merged = _Moments.of(values[:2]).merge(_Moments.of(values[2:3])).merge(_Moments.of(values[3:]))
+    merged = Moments.of(values[:2]).merge(Moments.of(values[2:3])).merge(Moments.of(values[3:]))
     mean, deviation = summarise(values)
     torch.testing.assert_close(merged.mean, mean)
     torch.testing.assert_close(merged.deviation, deviation)

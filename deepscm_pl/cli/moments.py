@@ -1,0 +1,88 @@
+"""Moments of particles that arrive in parts, and the disagreement of several models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from deepscm_pl.ensemble import Spread
+from deepscm_pl.scm import summarise
+
+__all__ = ["Moments", "MomentsOfMembers"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Means and standard deviations over some particles, ``(N, *event)`` each."""
+
+    count: int
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, values: Tensor) -> Moments:
+        """Compute the moments of ``(particles, N, *event)``."""
+        return cls(len(values), *summarise(values))
+
+    def merge(self, other: Moments) -> Moments:
+        """Compute the moments over the particles of both."""
+        count = self.count + other.count
+        share = other.count / count
+        change = other.mean - self.mean
+        inner = sum((each.count - 1) * each.deviation.square() for each in (self, other))
+        between = self.count * share * change.square()
+        deviation = ((inner + between) / (count - 1)).sqrt()
+        return Moments(count, self.mean + share * change, deviation)
+
+
+class MomentsOfMembers:
+    """The moments of the particles of each model of an ensemble, for some observations.
+
+    Args:
+        names: The variables.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self._members: dict[int, dict[str, Moments]] = {}
+
+    def add(self, first: int, values: Mapping[str, Tensor], members: Tensor) -> None:
+        """Add particles.
+
+        Args:
+            first: Number of the first particle; 0 for other observations than before.
+            values: ``(particles, N, *event)`` of every variable.
+            members: The model of each particle, ``(particles,)``.
+        """
+        if first == 0:
+            self._members = {}
+        for member in members.unique().tolist():
+            kept = self._members.setdefault(member, {})
+            for name in self.names:
+                found = Moments.of(values[name][members == member].double())
+                kept[name] = kept[name].merge(found) if name in kept else found
+
+    def cells(self, count: int) -> list[list[str]]:
+        """For each of ``count`` observations the spread between and within members, by variable.
+
+        Of images it is the root mean square over pixels. Cells are empty without particles, or if
+        no model has several.
+        """
+        rows: list[list[str]] = [[] for _ in range(count)]
+        for name in self.names:
+            members = [each[name] for each in self._members.values()]
+            deviations = [[math.nan] * count] * 2
+            if members:
+                spread = Spread.pooled(
+                    [(each.count, each.mean, each.deviation) for each in members]
+                )
+                deviations = [
+                    each.square().flatten(1).mean(dim=1).sqrt().tolist()
+                    for each in (spread.between, spread.within)
+                ]
+            for row, *pair in zip(rows, *deviations, strict=True):
+                row += ["" if math.isnan(each) else f"{each:.6g}" for each in pair]
+        return rows
