@@ -21,6 +21,13 @@ from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
+from deepscm_pl.reports.overlap import (
+    draw_overlap,
+    overlap_error_table,
+    overlap_quantities,
+    overlap_table,
+    plain_overlap,
+)
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
 from deepscm_pl.reports.tables import (
     QUANTILES,
@@ -79,6 +86,10 @@ class Report:
             self.tables["effectiveness"] = effectiveness_table(answered, model.measured, model.unit)
         if answered:
             self.tables["soundness"] = soundness_table(answered)
+        if evaluation.overlap is not None and evaluation.overlap.verdicts:
+            self.tables["overlap"] = overlap_table(evaluation.overlap, model.scm.variables)
+        if evaluation.overlap is not None and evaluation.overlap.errors:
+            self.tables["overlap_errors"] = overlap_error_table(evaluation.overlap)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
         self.pictures = dict(_draw_pictures(model, evaluation))
@@ -132,6 +143,7 @@ class Report:
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
+            "overlap": None if evaluation.overlap is None else plain_overlap(evaluation.overlap),
             "left_out": self.left_out,
             "seconds": {part: round(value, 1) for part, value in evaluation.seconds.items()},
         }
@@ -148,6 +160,8 @@ class Report:
             ("Counterfactual images", "", "examples"),
             ("Effectiveness", "effectiveness", ""),
             ("Soundness", "soundness", "coverage"),
+            ("Overlap with the training data", "overlap", ""),
+            ("Error by overlap", "overlap_errors", "overlap"),
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
@@ -207,6 +221,8 @@ class Report:
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
+        if evaluation.overlap is not None:
+            found |= dict(overlap_quantities(evaluation.overlap))
         return _tagged(found)
 
     @property
@@ -298,6 +314,9 @@ _CAPTIONS = {
     "impossible",
     "coverage": "How often the true pixel is inside central intervals of the particles, over "
     "pixels that vary; the grey line is exact calibration",
+    "overlap": "Error against the truth by the effective number of training rows near the answer; "
+    "shaded: the limits of the verdicts. Answers beyond the range of the training data extrapolate "
+    "whatever the number",
     "noise": "Inferred noise and its prior N(0, 1)",
 }
 _DASHED = " (solid) and of the world (dashed)"
@@ -319,6 +338,8 @@ def _draw_pictures(model: ModelOnData, evaluation: Evaluation) -> Iterator[tuple
         yield "examples", draw_examples(evaluation.examples, labels)
     if covered and particles:
         yield "coverage", draw_coverage(covered, particles)
+    if evaluation.overlap is not None and evaluation.overlap.errors:
+        yield "overlap", draw_overlap(evaluation.overlap)
     if evaluation.noise:
         yield "noise", draw_noise_results(evaluation.noise)
 
