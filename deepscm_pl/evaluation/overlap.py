@@ -65,17 +65,25 @@ class OverlapResult:
 
     Attributes:
         thresholds: Limits of the verdicts.
-        verdicts: For each intervention, by its text, the number of rows with each verdict; rows in
-            which it is impossible are not counted.
+        by_row: For each intervention, by its text, the index of the verdict on each row into
+            :data:`~deepscm_pl.overlap.VERDICTS`, ``(N,)``; −1 where it is impossible.
         errors: Errors against the truth, of each affected variable; empty without a known world.
         asked: The interventions of ``errors``, in each of ``rows`` rows.
     """
 
     thresholds: OverlapThresholds
-    verdicts: Mapping[str, Mapping[str, int]]
+    by_row: Mapping[str, Tensor]
     errors: Sequence[OverlapError] = ()
     asked: Sequence[str] = ()
     rows: int = 0
+
+    @property
+    def verdicts(self) -> dict[str, dict[str, int]]:
+        """For each intervention, by its text, the number of rows with each verdict."""
+        return {
+            text: {verdict: int((found == k).sum()) for k, verdict in enumerate(VERDICTS)}
+            for text, found in self.by_row.items()
+        }
 
     def total(self, verdict: str) -> int:
         """Count the answers with a verdict under all interventions."""
@@ -116,11 +124,11 @@ def evaluate_overlap(
         return None
     estimator = OverlapEstimator(model.scm, thresholds, distribution=kept)
     hidden = None if progress else True
-    verdicts = {
-        each.text: _count(model, estimator, each, batch_size)
+    by_row = {
+        each.text: _verdicts(model, estimator, each, batch_size)
         for each in tqdm(questions, desc="overlap", disable=hidden)
     }
-    result = OverlapResult(estimator.thresholds, verdicts)
+    result = OverlapResult(estimator.thresholds, by_row)
     size = min(rows, len(model))
     if model.world is None or not size:
         return result
@@ -141,23 +149,21 @@ def _training_distribution(model: ModelOnData) -> TrainingDistribution | None:
     return computed.to(model.scm.fitted.device)
 
 
-def _count(
+def _verdicts(
     model: ModelOnData, estimator: OverlapEstimator, question: Question, batch_size: int
-) -> dict[str, int]:
-    """Count the verdicts on the answers, from scalar variables only where possible."""
+) -> Tensor:
+    """The verdict on each answer, from scalar variables only where possible; −1 for impossible."""
     graph, images = model.scm.graph, set(model.scm.image_variables)
     scalars = [name for name in model.scalars if not graph.ancestors(name) & images]
     scm = model.scm.restrict(scalars) if question.do.keys() <= set(scalars) else model.scm
-    counts = torch.zeros(len(VERDICTS), dtype=torch.int64)
+    found = []
     for _, factual in model.batches(0, len(model), batch_size):
         observed = {name: factual[name] for name in scm.graph.nodes}
         (answered,) = answer(scm, observed, [question], 1)
         values = {name: value[0] for name, value in answered.values.items()}
-        verdict = estimator.estimate(values, question.do, quantiles=False).verdict[
-            answered.possible.cpu()
-        ]
-        counts += torch.bincount(verdict, minlength=len(VERDICTS))
-    return dict(zip(VERDICTS, counts.tolist(), strict=True))
+        verdict = estimator.estimate(values, question.do, quantiles=False).verdict
+        found.append(verdict.masked_fill(~answered.possible.cpu(), -1))
+    return torch.cat(found)
 
 
 def _first_rows(model: ModelOnData, size: int) -> ModelOnData:

@@ -19,6 +19,7 @@ from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.run import Evaluation
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
+from deepscm_pl.overlap import VERDICTS
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.overlap import (
@@ -335,7 +336,11 @@ def _draw_pictures(model: ModelOnData, evaluation: Evaluation) -> Iterator[tuple
         yield "errors", draw_errors(true, particles)
     if evaluation.examples:
         labels = describe_rows(model, len(evaluation.examples[0].images))
-        yield "examples", draw_examples(evaluation.examples, labels)
+        captions = [
+            ["extrapolated" if VERDICTS[k] == "extrapolated" else "" for k in found[: len(labels)]]
+            for found in (evaluation.overlap.by_row.values() if evaluation.overlap else ())
+        ]
+        yield "examples", draw_examples(evaluation.examples, labels, captions)
     if covered and particles:
         yield "coverage", draw_coverage(covered, particles)
     if evaluation.overlap is not None and evaluation.overlap.errors:
