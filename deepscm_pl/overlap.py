@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from deepscm_pl.checks import real_number
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.training_distribution import TrainingDistribution
 from deepscm_pl.variables import Variables
 
 __all__ = ["VERDICTS", "Overlap", "OverlapEstimator", "OverlapThresholds"]
@@ -24,7 +24,7 @@ VERDICTS = ("supported", "edge", "extrapolated")
 """The verdicts on a row of an answer."""
 
 _FEWEST_DRAWS, _MOST_DRAWS = 2_000, 16_384
-_ROWS_AT_A_TIME = 128
+_ROWS_AT_A_TIME = 16
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,17 @@ class OverlapEstimator:
     :math:`\sum_n \exp(-\tfrac12 \|s(pa) - s(pa_n)\|^2 / h^2)` over the N training rows, where s are
     normal scores of quantiles (classes must be equal), and h is Scott's bandwidth
     :math:`M^{-1/(d+4)}`. The joint distribution of pa is that of M draws of the mechanisms of the
-    model, scaled to N rows. Values beyond the training split are always extrapolated. Effects of
-    images are left out, because their distribution requires images.
+    model within the limits of the training split, scaled to N rows. Values beyond these limits are
+    always extrapolated. Effects of images are left out, because their distribution requires images.
 
     Args:
         scm: The model.
         thresholds: Limits of the verdicts.
         seed: Seed of the draws.
+        distribution: The training distribution; None for that of the model.
 
     Raises:
-        ValueError: If the model contains no training distribution.
+        ValueError: If the training distribution is unknown.
 
     Example:
         >>> from deepscm_pl.mechanisms import AffineFlow
@@ -107,9 +108,10 @@ class OverlapEstimator:
         scm: StructuralCausalModel,
         thresholds: OverlapThresholds | None = None,
         seed: int = 0,
+        distribution: TrainingDistribution | None = None,
     ) -> None:
         self.scm, self.thresholds = scm, thresholds or OverlapThresholds()
-        self.kept = scm.training_distribution
+        self.kept = scm.training_distribution if distribution is None else distribution
         if not self.kept.is_known:
             raise ValueError(
                 "overlap: the model contains no training distribution, because it is of an "
@@ -128,39 +130,49 @@ class OverlapEstimator:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             drawn = self.scm.restrict(names).sample(min(max(self.rows, _FEWEST_DRAWS), _MOST_DRAWS))
-        return {name: self.kept.scores(name, drawn[name]).cpu() for name in names}
+        # Tails of mechanisms reach beyond the training data, where no training rows are.
+        inside = ~torch.stack([self._is_outside(n, drawn[n]) for n in names]).any(dim=0)
+        inside |= ~inside.any()
+        # In single precision, which is exact for classes, and faster.
+        return {name: self.kept.scores(name, drawn[name])[inside].float().cpu() for name in names}
 
-    def estimate(self, answer: Variables, done: Iterable[str]) -> Overlap:
+    @torch.no_grad()
+    def estimate(self, answer: Variables, done: Iterable[str], quantiles: bool = True) -> Overlap:
         """Estimate the overlap of each row of an answer.
 
         Args:
-            answer: ``(*batch, *event)`` for each variable.
+            answer: ``(*batch, *event)`` for each variable; images and their effects may be missing.
             done: The variables that the intervention sets or changes.
+            quantiles: Whether to compute the quantiles, which takes about as long as the rest.
         """
         names = set(done)
         shape = torch.broadcast_shapes(
-            *(self.scm[name].domain.batch_shape(answer[name]) for name in self.scm.graph.nodes)
+            *(
+                self.scm[name].domain.batch_shape(answer[name])
+                for name in self.scm.graph.nodes
+                if name in answer
+            )
         )
         scores = {
-            name: self.kept.scores(name, answer[name]).cpu().expand(shape).flatten()
+            name: self.kept.scores(name, answer[name]).float().cpu().expand(shape).flatten()
             for name in self._draws
         }
         rows = torch.full((math.prod(shape),), float(self.rows), dtype=torch.float64)
         outside = torch.zeros(shape, dtype=torch.bool)
         for parents in self._sets_of_parents(names):
-            near = self._over_rows(scores, partial(self._near_in_all, parents))
+            near = self._over_rows(scores, parents, self._sum_near)
             rows = torch.minimum(rows, near)
             for parent in parents:
                 outside = outside | self._is_outside(parent, answer[parent]).expand(shape)
         rows = rows.view(shape)
         verdict = (rows < self.thresholds.edge).long()
         verdict = verdict.masked_fill((rows < self.thresholds.extrapolated) | outside, 2)
-        quantiles = {
-            name: self._over_rows(scores, partial(self._quantile, name)).view(shape)
-            for name in sorted(names & self._draws.keys())
-            if self.kept.domains[name].categories is None
-        }
-        return Overlap(rows, quantiles, verdict)
+        found = {}
+        for name in sorted(names & self._draws.keys()) if quantiles else ():
+            if self.kept.domains[name].categories is None:
+                causes = (name, *self._other_causes(name))
+                found[name] = self._over_rows(scores, causes, self._quantile).view(shape)
+        return Overlap(rows, found, verdict)
 
     def _sets_of_parents(self, done: set[str]) -> list[tuple[str, ...]]:
         """The scalar parents of each affected variable, without repetitions."""
@@ -173,14 +185,17 @@ class OverlapEstimator:
         return list(dict.fromkeys(parents for parents in found if parents))
 
     def _over_rows(
-        self, scores: Variables, function: Callable[[dict[str, Tensor]], Tensor]
+        self,
+        scores: Variables,
+        names: Sequence[str],
+        function: Callable[[dict[str, Tensor]], Tensor],
     ) -> Tensor:
-        """Apply ``function`` to different rows, a few at a time, so that its memory is bounded."""
-        rows = torch.stack(list(scores.values()), dim=1)
-        different, place = rows.unique(dim=0, return_inverse=True)
+        """Apply ``function`` to the scores of ``names``, to a few different rows at a time."""
+        columns = torch.stack([scores[name] for name in names], dim=1)
+        different, place = columns.unique(dim=0, return_inverse=True)
         parts = different.split(_ROWS_AT_A_TIME)
-        some = [dict(zip(scores, part.unbind(dim=1), strict=True)) for part in parts]
-        return torch.cat(list(map(function, some)))[place]
+        found = [function(dict(zip(names, part.unbind(dim=1), strict=True))) for part in parts]
+        return torch.cat(found)[place]
 
     def _is_outside(self, name: str, value: Tensor) -> Tensor:
         """Compare values with the smallest and the largest of the training split."""
@@ -191,33 +206,37 @@ class OverlapEstimator:
         flat = value.double().squeeze(-1).cpu()
         return (flat < low - margin) | (flat > high + margin)
 
-    def _near(self, scores: Variables, names: Sequence[str]) -> Tensor:
-        """Weights of each draw for each row by the distance in ``names``, ``(rows, M)``.
+    def _near(self, scores: Variables) -> Tensor:
+        """Weights of each draw for each row by the distance in all of ``scores``, ``(rows, M)``.
 
         They are scaled so that their sum over draws is an effective number of training rows.
         """
         draws = len(next(iter(self._draws.values())))
-        continuous = sum(self.kept.domains[name].categories is None for name in names)
-        bandwidth = draws ** (-1 / (continuous + 4))
-        size = len(next(iter(scores.values())))
-        exponent = torch.zeros(size, draws, dtype=torch.float64)
-        for name in names:
-            difference = scores[name][:, None] - self._draws[name]
-            if self.kept.domains[name].categories is None:
-                exponent += difference.square()
-            else:
-                exponent.masked_fill_(difference != 0, math.inf)
-        return (exponent * (-0.5 / bandwidth**2)).exp() * (self.rows / draws)
+        continuous = [name for name in scores if self.kept.domains[name].categories is None]
+        scale = draws ** (1 / (len(continuous) + 4)) / 2**0.5
+        size = len(next(iter(scores.values()))) if scores else 1
+        exponent = torch.zeros(size, draws)
+        for name in continuous:
+            distance = scores[name][:, None] - self._draws[name]
+            exponent.addcmul_(distance, distance, value=-(scale**2))
+        weights = exponent.exp_().mul_(self.rows / draws)
+        for name in scores.keys() - set(continuous):
+            weights *= scores[name][:, None] == self._draws[name]
+        return weights
 
-    def _near_in_all(self, names: Sequence[str], scores: Variables) -> Tensor:
-        return self._near(scores, names).sum(-1)
+    def _sum_near(self, scores: Variables) -> Tensor:
+        return self._near(scores).sum(dim=1).double()
 
-    def _quantile(self, name: str, scores: Variables) -> Tensor:
-        """The share of training rows below, among those with similar other causes."""
-        graph = self.scm.graph
-        effects = [effect for effect in graph.nodes if name in graph.parents[effect]]
-        others = {other for effect in effects for other in graph.parents[effect]} - {name}
-        weights = self._near(scores, sorted(others & self._draws.keys()))
-        own, draws = scores[name][:, None], self._draws[name]
-        below = (draws < own).double() + 0.5 * (draws == own)
-        return (weights * below).sum(-1) / weights.sum(-1)
+    def _other_causes(self, name: str) -> list[str]:
+        """The other scalar causes of the effects of a variable."""
+        parents = self.scm.graph.parents.values()
+        others = {other for causes in parents if name in causes for other in causes} - {name}
+        return sorted(others & self._draws.keys())
+
+    def _quantile(self, scores: Variables) -> Tensor:
+        """The share of training rows below the first variable where the others are similar."""
+        (name, own), *others = scores.items()
+        weights = self._near(dict(others))
+        draws = self._draws[name]
+        below = (draws < own[:, None]).float() + 0.5 * (draws == own[:, None])
+        return ((weights * below).sum(dim=1) / weights.sum(dim=1)).double()

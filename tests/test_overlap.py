@@ -105,6 +105,42 @@ def test_error_against_the_truth_rises_with_the_verdict():
     assert means[0] < means[1] < means[2]
 
 
+def test_rows_are_those_of_the_formula_in_double_precision(correlated):
+    """Rows at the same place are computed once, and draws are compared in single precision."""
+    scm, values = correlated
+    factual = {name: each[:40] for name, each in values.items()}
+    do = {"a": torch.tensor([[[0.5]], [[2.5]]])}
+    answer = {name: each[0] for name, each in scm.counterfactual(factual, do).items()}
+    estimator = OverlapEstimator(scm)
+    found = estimator.estimate(answer, do)
+    kept, draws = scm.training_distribution, estimator._draws
+    size = len(draws["a"])
+    expected = torch.full((2, 40), float(ROWS), dtype=torch.float64)
+    for parents in (["a"], ["a", "b"]):
+        width = size ** (-1 / (len(parents) + 4))
+        gaps = [kept.scores(n, answer[n])[..., None] - draws[n].double() for n in parents]
+        square = sum(gap.square() for gap in gaps) / width**2
+        expected = torch.minimum(expected, (-square / 2).exp().sum(-1) * ROWS / size)
+    torch.testing.assert_close(found.rows, expected.expand(2, 40), rtol=1e-4, atol=1e-6)
+    without = estimator.estimate(answer, do, quantiles=False)
+    assert torch.equal(without.verdict, found.verdict)
+    assert without.quantiles == {}
+
+
+def test_tails_of_mechanisms_beyond_the_data_are_no_training_rows(correlated):
+    """The mechanism is normal, but no training row is beyond 1."""
+    scm, values = correlated
+    cut = (values["a"].abs() < 1).squeeze(-1)
+    narrow = TrainingDistribution(scm.training_distribution.domains)
+    narrow.fit({name: each[cut] for name, each in values.items()})
+    factual = {name: each[:1] * 0 for name, each in values.items()}
+    answer = {n: e[0] for n, e in scm.counterfactual(factual, {"a": 1.7}).items()}
+    assert float(OverlapEstimator(scm).estimate(answer, ["a"]).rows) > 10
+    beyond = OverlapEstimator(scm, distribution=narrow).estimate(answer, ["a"])
+    assert float(beyond.rows) < 0.01
+    assert verdicts(beyond) == ["extrapolated"]
+
+
 def test_leaves_are_supported_whatever_they_are_set_to(correlated):
     scm, values = correlated
     factual = {name: each[:3] for name, each in values.items()}

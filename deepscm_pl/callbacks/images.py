@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ from deepscm_pl.figures import (
 )
 from deepscm_pl.interventions import check_do, format_do, parse_do
 from deepscm_pl.numerals import format_number
+from deepscm_pl.overlap import VERDICTS, OverlapEstimator
 from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.variables import Do, Noise, Variables
 
@@ -54,6 +55,9 @@ class _ImageCallback(FigureCallback):
 
 class _DoGrid(_ImageCallback):
     """A grid of every image variable, with a column for each intervention.
+
+    Captions name the attributes, and answers that extrapolate from the training data, see
+    :class:`~deepscm_pl.overlap.OverlapEstimator`.
 
     Args:
         interventions: A column each, as text: ``thickness=3``, ``thickness+=1, intensity=100``.
@@ -109,14 +113,32 @@ class _DoGrid(_ImageCallback):
     def _titles(self, scm: StructuralCausalModel) -> list[str]:
         return [format_do(do, scm.variables) for do in self.interventions(scm)]
 
+    def _captions(
+        self, scm: StructuralCausalModel, columns: Sequence[Variables]
+    ) -> Iterator[list[str]]:
+        """Yield the captions of the answers to each intervention, with their verdict."""
+        known = scm.training_distribution.is_known
+        estimator = OverlapEstimator(scm) if known else None
+        for do, column in zip(self.interventions(scm), columns, strict=True):
+            texts = captions(scm, column)
+            if texts and estimator is not None:
+                verdicts = estimator.estimate(column, do, quantiles=False).verdict
+                marks = [
+                    "\nextrapolated" if VERDICTS[k] == "extrapolated" else "" for k in verdicts
+                ]
+                texts = [text + mark for text, mark in zip(texts, marks, strict=True)]
+            yield texts
+
     def draw(self, scm: StructuralCausalModel, observations: Variables, split: str) -> Figures:
         """Draw a grid of each image variable."""
         titles, columns = self.columns(scm, observations)
         labels = self.row_labels(observations, split)
+        # The first column is without intervention.
+        texts = [captions(scm, columns[0]), *self._captions(scm, columns[1:])]
         for name in pictures(scm):
             shown = [
-                ImageColumn(title, column[name], captions(scm, column))
-                for title, column in zip(titles, columns, strict=True)
+                ImageColumn(title, column[name], text)
+                for title, column, text in zip(titles, columns, texts, strict=True)
             ]
             levels = level_count(scm, name)
             yield name, draw_grid(shown, labels, differences=self.differences, levels=levels)

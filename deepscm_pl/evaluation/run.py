@@ -31,8 +31,10 @@ from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
+from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.model_memory import require_memory_for
+from deepscm_pl.overlap import OverlapThresholds
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = [
@@ -47,6 +49,10 @@ __all__ = [
 _DETAIL_ROWS = 500
 _EXAMPLE_ROWS = 4
 _LEAST_MEASURED = 1
+_NO_OVERLAP = (
+    "Overlap: the model of an earlier version contains no training distribution, and the training "
+    "split is unknown."
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class EvaluationSettings:
         density_values: Values to set or observe in densities, for each attribute; None for
             quantiles of the test split.
         density_size: Draws for each density.
+        overlap_extrapolated: An answer with fewer effective training rows is extrapolated, see
+            :class:`~deepscm_pl.overlap.OverlapEstimator`.
+        overlap_edge: An answer with fewer effective training rows is at the edge.
+        overlap_rows: Number of the first rows in which the error against a known world is measured
+            within and beyond the training data; 0 for none.
         seed: Random seed; the state of torch's generators is restored.
         workers: Processes to render and measure with; None for one per processor.
         calibration_rows: Number of the first validation rows on which intervals are calibrated;
@@ -81,6 +92,9 @@ class EvaluationSettings:
     batch_size: int = 256
     density_values: dict[str, list[float]] | None = None
     density_size: int = 10_000
+    overlap_extrapolated: float = 1.0
+    overlap_edge: float = 10.0
+    overlap_rows: int = 64
     seed: int = 0
     workers: int | None = None
     calibration_rows: int | None = None
@@ -98,6 +112,9 @@ class EvaluationSettings:
         for name, values in (self.density_values or {}).items():
             for value in values:
                 real_number(f"density_values.{name}", value)
+        least = real_number("overlap_extrapolated", self.overlap_extrapolated, above=0)
+        real_number("overlap_edge", self.overlap_edge, least=least)
+        whole_number("overlap_rows", self.overlap_rows, least=0)
         seed_number("seed", self.seed)
         if self.workers is not None:
             process_count("workers", self.workers)
@@ -109,7 +126,8 @@ class Evaluation:
 
     Expensive quantities are those of the first ``detail_rows`` rows, with ``particles`` draws each.
     ``composition`` is the error in grey levels after k null interventions, by k; ``left_out`` lists
-    the parts that were not evaluated, with reasons.
+    the parts that were not evaluated, with reasons. ``overlap`` is None if the distribution of the
+    training split is unknown.
     """
 
     rows: int
@@ -122,6 +140,7 @@ class Evaluation:
     counterfactuals: Sequence[CounterfactualResult] = ()
     composition: Mapping[int, Estimate] = field(default_factory=dict)
     noise: Sequence[NoiseResult] = ()
+    overlap: OverlapResult | None = None
     examples: Sequence[Example] = ()
     calibration: Calibration | None = None
     left_out: Sequence[str] = ()
@@ -262,6 +281,13 @@ def evaluate(
                 )
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(model, detail, size, progress)
+        with _timed(seconds, "overlap", seed):
+            overlap = evaluate_overlap(
+                model,
+                questions,
+                OverlapThresholds(settings.overlap_extrapolated, settings.overlap_edge),
+                settings.overlap_rows, size, workers, progress, cache_dir,
+            )  # fmt: skip
     return Evaluation(
         rows=len(model),
         detail_rows=detail,
@@ -273,9 +299,10 @@ def evaluate(
         counterfactuals=counterfactuals,
         composition=composition,
         noise=noise,
+        overlap=overlap,
         examples=examples,
         calibration=calibration,
-        left_out=_left_out(model, questions),
+        left_out=_left_out(model, questions) + ([_NO_OVERLAP] if overlap is None else []),
         seconds=seconds,
     )
 

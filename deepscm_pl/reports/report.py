@@ -19,9 +19,17 @@ from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.run import Evaluation
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
+from deepscm_pl.overlap import VERDICTS
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.intervals import interval_sentence, interval_table
+from deepscm_pl.reports.overlap import (
+    draw_overlap,
+    overlap_error_table,
+    overlap_quantities,
+    overlap_table,
+    plain_overlap,
+)
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
 from deepscm_pl.reports.tables import (
     QUANTILES,
@@ -82,6 +90,10 @@ class Report:
             self.tables["soundness"] = soundness_table(answered)
         if any(each.intervals.spread_over_error for each in answered):
             self.tables["intervals"] = interval_table(answered)
+        if evaluation.overlap is not None and evaluation.overlap.verdicts:
+            self.tables["overlap"] = overlap_table(evaluation.overlap, model.scm.variables)
+        if evaluation.overlap is not None and evaluation.overlap.errors:
+            self.tables["overlap_errors"] = overlap_error_table(evaluation.overlap)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
         self.pictures = dict(_draw_pictures(model, evaluation))
@@ -138,6 +150,7 @@ class Report:
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
+            "overlap": None if evaluation.overlap is None else plain_overlap(evaluation.overlap),
             "left_out": self.left_out,
             "seconds": {part: round(value, 1) for part, value in evaluation.seconds.items()},
         }
@@ -155,6 +168,8 @@ class Report:
             ("Effectiveness", "effectiveness", ""),
             ("Soundness", "soundness", ""),
             ("Uncertainty", "intervals", "coverage"),
+            ("Overlap with the training data", "overlap", ""),
+            ("Error by overlap", "overlap_errors", "overlap"),
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
@@ -218,6 +233,8 @@ class Report:
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
+        if evaluation.overlap is not None:
+            found |= dict(overlap_quantities(evaluation.overlap))
         return _tagged(found)
 
     @property
@@ -309,6 +326,9 @@ _CAPTIONS = {
     "impossible",
     "coverage": "How often the true pixel is inside central intervals of the particles, over "
     "pixels that vary; the grey line is exact calibration",
+    "overlap": "Error against the truth by the effective number of training rows near the answer; "
+    "shaded: the limits of the verdicts. Answers beyond the range of the training data extrapolate "
+    "whatever the number",
     "noise": "Inferred noise and its prior N(0, 1)",
 }
 _DASHED = " (solid) and of the world (dashed)"
@@ -327,9 +347,15 @@ def _draw_pictures(model: ModelOnData, evaluation: Evaluation) -> Iterator[tuple
         yield "errors", draw_errors(true, particles)
     if evaluation.examples:
         labels = describe_rows(model, len(evaluation.examples[0].images))
-        yield "examples", draw_examples(evaluation.examples, labels)
+        captions = [
+            ["extrapolated" if VERDICTS[k] == "extrapolated" else "" for k in found[: len(labels)]]
+            for found in (evaluation.overlap.by_row.values() if evaluation.overlap else ())
+        ]
+        yield "examples", draw_examples(evaluation.examples, labels, captions)
     if covered and particles:
         yield "coverage", draw_coverage(covered, particles)
+    if evaluation.overlap is not None and evaluation.overlap.errors:
+        yield "overlap", draw_overlap(evaluation.overlap)
     if evaluation.noise:
         yield "noise", draw_noise_results(evaluation.noise)
 

@@ -427,6 +427,22 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "*calibrated width*; *of all pixels* includes those that do not vary."
         ),
     },
+    "overlap": {
+        "": (
+            "*Supported* answers are near training data, answers at the *edge* have few effective "
+            "training rows near the values of the parents, and *extrapolated* answers have none, "
+            "or set a value beyond the training data: no data support them, whatever the other "
+            "tables say."
+        ),
+    },
+    "overlap_errors": {
+        "": (
+            "Each continuous cause is set to values within and beyond the training data, where the "
+            "known world gives the truth. The verdicts can be trusted if the error rises from "
+            "*supported* to *extrapolated*; where it does not, the model happens to extrapolate "
+            "well in this world. *Ratio*: the error divided by that of the factual value unchanged."
+        ),
+    },
     "noise": {
         "": (
             "The noise that a correct model infers is standard normal and independent of the "

@@ -85,6 +85,36 @@ def test_columns_are_the_interventions():
     assert (columns[1]["intensity"] == 100).all()
 
 
+@pytest.mark.parametrize("grid", [CounterfactualGrid, InterventionGrid])
+def test_extrapolated_answers_are_marked(grid):
+    """Below the values of the row; the first column is no answer."""
+    model = make()
+    data = TinyDataModule().variables("train")
+    model.scm.fit(data)
+    observations = {name: value[:3].float() for name, value in data.items()}
+    asked = grid(["thickness=30", "thickness=3"], num_images=3)
+    ((_, figure),) = asked.draw(model.scm, observations, "validation")
+    texts = [text.get_text() for text in figure.axes[0].texts if "\nintensity" in text.get_text()]
+    beyond = [text for text in texts if text.startswith("thickness 30")]
+    assert len(beyond) == 3
+    assert all(text.endswith("\nextrapolated") for text in beyond)
+    within = [text for text in texts if text.split("\n")[0] == "thickness 3"]
+    assert len(within) == 3
+    if grid is CounterfactualGrid:
+        factual = [text for text in texts if text not in (*beyond, *within)]
+        assert len(factual) == 3
+        assert not any("extrapolated" in text for text in factual)
+
+
+def test_models_without_training_distribution_are_drawn_without_marks():
+    model = make()
+    data = TinyDataModule().variables("train")
+    observations = {name: value[:3].float() for name, value in data.items()}
+    grid = CounterfactualGrid(["thickness=30"], num_images=3)
+    ((_, figure),) = grid.draw(model.scm.eval(), observations, "validation")
+    assert not any("extrapolated" in text.get_text() for text in figure.axes[0].texts)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

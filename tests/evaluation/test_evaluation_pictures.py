@@ -386,7 +386,7 @@ def test_every_picture_of_a_report_is_legible(data, texts, particles):
         check_legible(figure)
     expected = {"examples", "noise", "densities"}
     if found.world is not None:
-        expected |= {"errors"}
+        expected |= {"errors", "overlap"}
     if texts in (["thickness=7.5"], MANY):
         expected |= {"coverage"}
     assert set(report.pictures) == expected
