@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.objectives import Objective, TrainingProgress
-from deepscm_pl.training.schedule import number_of_steps
+from deepscm_pl.training.schedule import number_of_steps, refit_start
 from deepscm_pl.training.stored import StoredModule
 
 __all__ = ["RefittingModule"]
@@ -93,6 +94,20 @@ class RefittingModule(StoredModule):
         """Find the number of steps; ValueError if there is a last phase, but no limit of steps."""
         if self.has_refit:
             self._total_steps = number_of_steps(self.trainer, "objective: refit")
+
+    def on_train_end(self) -> None:
+        """Warn if a training that is complete has ended before the last phase."""
+        total, trainer = self._total_steps, self.trainer
+        is_resumed_later = trainer.interrupted or trainer.received_sigterm
+        if not self.has_refit or total is None or self.refit_steps or is_resumed_later:
+            return
+        start = refit_start(total, self.refit)
+        if start < total and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"the training ended at step {self.global_step:,}, but the posterior would have "
+                f"been refitted from step {start:,} on: intervals are not reliable. Limit "
+                "trainer.max_epochs instead of stopping early, or set the objective's refit to 0."
+            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Freeze everything but the posteriors while these are refitted."""
