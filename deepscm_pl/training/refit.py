@@ -16,6 +16,8 @@ from deepscm_pl.training.stored import StoredModule
 
 __all__ = ["RefittingModule"]
 
+_COMPLETE = 2**62  # steps, and epochs, of a training that is complete
+
 
 class RefittingModule(StoredModule):
     """A module that refits the posteriors q(z | x, pa) if its objective requires it.
@@ -33,12 +35,25 @@ class RefittingModule(StoredModule):
     def __init__(self) -> None:
         super().__init__()
         self._total_steps: int | None = None
+        self._repeated: tuple[int, int] | None = None
         self.refit_steps = 0
 
     @property
     def progress(self) -> TrainingProgress:
         """The progress of the training."""
-        return TrainingProgress(self.global_step, self.current_epoch, self._total_steps)
+        if self._repeated is None:
+            return TrainingProgress(self.global_step, self.current_epoch, self._total_steps)
+        first, spacing = self._repeated
+        position = (self.global_step - first) % spacing
+        is_last = self.global_step >= first and position >= refit_start(spacing, self.refit)
+        return TrainingProgress(_COMPLETE, _COMPLETE, _COMPLETE if is_last else None)
+
+    def repeat_phases(self, first: int, spacing: int) -> None:
+        """Repeat both phases in every ``spacing`` steps from the step ``first`` on.
+
+        A finished training continues: a warm-up of the objective is complete.
+        """
+        self._repeated = first, spacing
 
     @property
     def has_refit(self) -> bool:
@@ -92,7 +107,7 @@ class RefittingModule(StoredModule):
 
     def on_train_start(self) -> None:
         """Find the number of steps; ValueError if there is a last phase, but no limit of steps."""
-        if self.has_refit:
+        if self.has_refit and self._repeated is None:
             self._total_steps = number_of_steps(self.trainer, "objective: refit")
 
     def on_train_end(self) -> None:
