@@ -35,6 +35,7 @@ from deepscm_pl.cli.described import (
     shell_command,
 )
 from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
+from deepscm_pl.cli.members import Member, take_members, train_members
 from deepscm_pl.cli.runs import (
     OneCheckpoint,
     Predictions,
@@ -52,7 +53,12 @@ from deepscm_pl.cli.settings import (
     require_trained,
 )
 from deepscm_pl.cli.training_help import TRAINING_COMMANDS
-from deepscm_pl.cli.words import option_value, split_configurations, trusted_packages
+from deepscm_pl.cli.words import (
+    option_value,
+    split_configurations,
+    take_options,
+    trusted_packages,
+)
 from deepscm_pl.cli.yaml_files import check_yaml
 from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
@@ -96,15 +102,18 @@ def run_training_command(words: list[str]) -> None:
     """
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
-    files, others = split_configurations(words)
+    members, others = take_members(words)
+    files, others = split_configurations(others)
     configuration = Configuration.read(files)
     with configuration.naming_lines():
         # Options come after all files, because they override them.
         merged = [others[0], *configuration.words(), *others[1:]]
-        _run_merged(merged, configuration.settings, typed=words)
+        _run_merged(merged, configuration.settings, words, members)
 
 
-def _run_merged(words: list[str], settings: Mapping[str, Any], typed: list[str]) -> None:
+def _run_merged(
+    words: list[str], settings: Mapping[str, Any], typed: list[str], members: int | None
+) -> None:
     check_configuration(settings)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
@@ -131,7 +140,15 @@ def _run_merged(words: list[str], settings: Mapping[str, Any], typed: list[str])
     model = _model_class(words, settings) if described is None else type(described.model)
     try:
         with quiet_log_threads(), without_noise():
-            TrainingCommand(words, model, described, trust, typed, opened)
+            if members is None:
+                TrainingCommand(words, model, described, trust, typed, opened)
+            else:
+                train_members(
+                    members,
+                    lambda member, data: TrainingCommand(
+                        words, model, trust=trust, typed=typed, member=member, data=data
+                    ),
+                )
     finally:
         # Open connections between processes can abort Python when it exits.
         if distributed.is_available() and distributed.is_initialized():
@@ -190,6 +207,11 @@ class TrainingCommand(LightningCLI):
         trust: Packages whose classes a checkpoint may name.
         typed: The words that the user typed, if ``words`` contains others in addition.
         opened: The checkpoint that ``words`` name, which is not read again.
+        member: The member of an ensemble that is trained; None for a single model.
+        data: The data of earlier members, which are not read again.
+
+    Attributes:
+        tested: The tested checkpoint of a complete training; None before.
     """
 
     def __init__(
@@ -200,7 +222,13 @@ class TrainingCommand(LightningCLI):
         trust: Sequence[str] = (),
         typed: list[str] | None = None,
         opened: Checkpoint | None = None,
+        member: Member | None = None,
+        data: pl.LightningDataModule | None = None,
     ) -> None:
+        self.member = member
+        self.tested: str | None = None
+        self._data = data
+        self._resumes = False
         self.is_causal = model is DeepSCM
         self.words = words
         self.described = described
@@ -271,7 +299,12 @@ class TrainingCommand(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args`` only, not those of the surrounding program."""
         self.config = parser.parse_args(args)
-        check_seed(self.config[self.config.subcommand].get("seed_everything"))
+        settings = self.config[self.config.subcommand]
+        if self.member is not None:
+            check_seed(settings.get("seed_everything"))
+            self._resumes = settings.get("ckpt_path") == "last"
+            self.member.apply(settings)
+        check_seed(settings.get("seed_everything"))
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: a checkpoint's settings come before the words, which may change them."""
@@ -328,6 +361,8 @@ class TrainingCommand(LightningCLI):
         if self.described is not None:
             self.model = self.described.model
             self.datamodule = self.described.data or self.datamodule
+        if self._data is not None:
+            self.datamodule = self._data
 
     def instantiate_trainer(self, **settings: Any) -> pl.Trainer:
         """Make the trainer, with the reports that a checkpoint describes."""
@@ -372,6 +407,16 @@ class TrainingCommand(LightningCLI):
     def fit(self, **settings: Any) -> None:
         """Train, test the best checkpoint, and print what to do next."""
         model, datamodule, path = settings["model"], settings["datamodule"], settings["ckpt_path"]
+        typed = self._typed
+        if self.member is not None:
+            trained = self.member.trained() if self._resumes else None
+            if trained is not None:
+                self.tested = str(trained)
+                if self.trainer.is_global_zero:
+                    print(f"\nMember {self.member.number} is trained: {for_terminal(trained)}")
+                return
+            self.member.begin()
+            typed = [*take_options(typed, "--ckpt_path".__eq__)[1], "--ckpt_path", "last"]
         callback: Any = self.trainer.checkpoint_callback
         with (
             # A resumed run may write to its own folder.
@@ -379,7 +424,7 @@ class TrainingCommand(LightningCLI):
             self._discarding_refused_run(),
             report_interruption(
                 self.trainer,
-                lambda: describe_resumption(getattr(callback, "dirpath", None), self._typed),
+                lambda: describe_resumption(getattr(callback, "dirpath", None), typed),
             ),
             restoring(path),
         ):
@@ -396,22 +441,31 @@ class TrainingCommand(LightningCLI):
             print("No checkpoint was written, so there is nothing to test.")
             return
         trust = _trust_options(model, datamodule)
-        test = shell_command("test", "--ckpt_path", best, *trust)
-        advice = f"the training is done; test it with: {test}"
+        if self.member is None:
+            test = shell_command("test", "--ckpt_path", best, *trust)
+            advice = f"the training is done; test it with: {test}"
+        else:
+            advice = f"the training is done; test it and go on with: {shell_command(*typed)}"
         with report_interruption(self.trainer, lambda: advice):
             self.test(model=model, datamodule=datamodule, ckpt_path=best)
         folder = self.trainer.log_dir  # a collective operation
+        self.tested = str(best)
         if self.trainer.is_global_zero:
-            options = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
+            if self.member is not None:
+                self.member.complete(best)
             print(f"\nWatch the run:       tensorboard --logdir {_quoted(folder)}")
             if isinstance(model, DeepSCM):
-                grids = self._callbacks(CounterfactualGrid)
-                do = grids[0].texts[0] if grids else f"{model.scm.graph.nodes[0]}*=1.1"
-                print(
-                    f"Ask the model:       deepscm counterfactual {options} "
-                    f"--do {_quoted(do)} --index 0 1 2 --out answers"
-                )
+                print(f"Ask the model:       {self.question([best])}")
+            options = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
             print(f"Evaluate it again:   deepscm test {options}")
+
+    def question(self, checkpoints: Sequence[str]) -> str:
+        """Return a command that asks trained models, all of the class of this one."""
+        trust = _trust_options(self.model, self.datamodule)
+        options = for_terminal(shlex.join(["--ckpt_path", *map(str, checkpoints), *trust]))
+        grids = self._callbacks(CounterfactualGrid)
+        do = grids[0].texts[0] if grids else f"{self.model.scm.graph.nodes[0]}*=1.1"
+        return f"deepscm counterfactual {options} --do {_quoted(do)} --index 0 1 2 --out answers"
 
     @contextmanager
     def _discarding_refused_run(self) -> Iterator[None]:

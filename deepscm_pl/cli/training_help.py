@@ -27,6 +27,13 @@ _CKPT_PATH = """\
   --trust PACKAGE [PACKAGE ...]
                         Packages whose classes a checkpoint may name in addition to this one's."""
 
+_MEMBERS = """
+  --members N           Train N models of an ensemble, one after another, which differ in their
+                        seeds: that of --seed_everything (0 by default) and those that follow it.
+                        Data are read once, and results are in member_1 to member_N of
+                        --trainer.default_root_dir. '--ckpt_path last' resumes the member that is
+                        not trained yet."""
+
 
 def training_help(command: str) -> str:
     """The help of a command, as its parser would print it."""
@@ -34,6 +41,7 @@ def training_help(command: str) -> str:
         f"usage: deepscm {command} --config FILE.yaml [OPTIONS]\n\n{TRAINING_COMMANDS[command]} "
         "The options of a data module: --data.help CLASS,\nfor example "
         f"deepscm_pl.data.MorphoMNISTDataModule.\n\n{_options_text()}\n{_CKPT_PATH}"
+        f"{_MEMBERS if command == 'fit' else ''}"
     )
 
 
@@ -53,6 +61,7 @@ def check_training_words(words: Sequence[str]) -> None:
             f"--ckpt_path FILE.ckpt; deepscm {words[0]} --help lists all options."
         )
     options = {*_OPTION.findall(_options_text()), "ckpt_path", "trust", "help", "verbose"}
+    options |= {"members"} if words[0] == "fit" else set()
     for word in words[1:]:
         name = word.partition("=")[0].removesuffix("+")
         if name.startswith("--") and not _is_option(name[2:], options):

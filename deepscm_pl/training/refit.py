@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.objectives import Objective, TrainingProgress
-from deepscm_pl.training.schedule import number_of_steps
+from deepscm_pl.training.schedule import number_of_steps, refit_start
 from deepscm_pl.training.stored import StoredModule
 
 __all__ = ["RefittingModule"]
+
+_COMPLETE = 2**62  # steps, and epochs, of a training that is complete
 
 
 class RefittingModule(StoredModule):
@@ -32,12 +35,25 @@ class RefittingModule(StoredModule):
     def __init__(self) -> None:
         super().__init__()
         self._total_steps: int | None = None
+        self._repeated: tuple[int, int] | None = None
         self.refit_steps = 0
 
     @property
     def progress(self) -> TrainingProgress:
         """The progress of the training."""
-        return TrainingProgress(self.global_step, self.current_epoch, self._total_steps)
+        if self._repeated is None:
+            return TrainingProgress(self.global_step, self.current_epoch, self._total_steps)
+        first, spacing = self._repeated
+        position = (self.global_step - first) % spacing
+        is_last = self.global_step >= first and position >= refit_start(spacing, self.refit)
+        return TrainingProgress(_COMPLETE, _COMPLETE, _COMPLETE if is_last else None)
+
+    def repeat_phases(self, first: int, spacing: int) -> None:
+        """Repeat both phases in every ``spacing`` steps from the step ``first`` on.
+
+        A finished training continues: a warm-up of the objective is complete.
+        """
+        self._repeated = first, spacing
 
     @property
     def has_refit(self) -> bool:
@@ -91,8 +107,22 @@ class RefittingModule(StoredModule):
 
     def on_train_start(self) -> None:
         """Find the number of steps; ValueError if there is a last phase, but no limit of steps."""
-        if self.has_refit:
+        if self.has_refit and self._repeated is None:
             self._total_steps = number_of_steps(self.trainer, "objective: refit")
+
+    def on_train_end(self) -> None:
+        """Warn if a training that is complete has ended before the last phase."""
+        total, trainer = self._total_steps, self.trainer
+        is_resumed_later = trainer.interrupted or trainer.received_sigterm
+        if not self.has_refit or total is None or self.refit_steps or is_resumed_later:
+            return
+        start = refit_start(total, self.refit)
+        if start < total and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"the training ended at step {self.global_step:,}, but the posterior would have "
+                f"been refitted from step {start:,} on: intervals are not reliable. Limit "
+                "trainer.max_epochs instead of stopping early, or set the objective's refit to 0."
+            )
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Freeze everything but the posteriors while these are refitted."""

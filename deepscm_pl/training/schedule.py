@@ -46,6 +46,9 @@ class Optimisation:
             monitor: The quantity that ``ReduceLROnPlateau`` reads after every epoch.
             refit: Fraction of the steps at the end in which a :class:`OneCycle` makes a second
                 cycle.
+
+        Raises:
+            ValueError: If a :class:`OneCycle` of another length is combined with ``refit``.
         """
         optimizer = fuse(make_optimizer(self.optimizer, parameters))
         if self.scheduler is None:
@@ -54,9 +57,16 @@ class Optimisation:
         if isinstance(made, ReduceLROnPlateau):
             plateau = {"scheduler": made, "monitor": monitor}
             return {"optimizer": optimizer, "lr_scheduler": plateau}
-        if isinstance(made, OneCycle) and made.total_steps is None:
-            made.total_steps = number_of_steps(trainer, "scheduler: OneCycle")
-            made.restart = refit_start(made.total_steps, refit)
+        if isinstance(made, OneCycle) and (made.total_steps is None or refit):
+            steps = number_of_steps(trainer, "scheduler: OneCycle")
+            if made.total_steps not in (None, steps):
+                raise ValueError(
+                    f"scheduler: OneCycle: total_steps: expected {steps}, the steps of the "
+                    f"training, but got {made.total_steps}: the posterior is refitted in a cycle "
+                    "of its own in the last of them; omit total_steps, or set the objective's "
+                    "refit to 0."
+                )
+            made.total_steps, made.restart = steps, refit_start(steps, refit)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": made, "interval": "step"}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimisation:
@@ -128,7 +138,8 @@ class OneCycle(LambdaLR):
     The schedule of :class:`torch.optim.lr_scheduler.OneCycleLR` (Smith and Topin 2018,
     arXiv:1708.07120) for each group's own learning rate, stepped once per training step. The number
     of steps need not be given: :class:`Optimisation` sets that of the run. If the posterior is
-    refitted at the end, that phase has a cycle of its own.
+    refitted at the end, that phase has a cycle of its own, and the number has to be that of the
+    run.
 
     Args:
         optimizer: An optimiser, the learning rates of whose groups are the peaks.

@@ -27,6 +27,7 @@ from deepscm_pl.mechanisms import (
 )
 from deepscm_pl.nn import (
     ConvolutionalConditioner,
+    ConvolutionalDecoder,
     ConvolutionalEncoder,
     Overlay,
     PyramidDecoder,
@@ -36,7 +37,7 @@ from deepscm_pl.nn import (
     ResidualEncoder,
     TemplateDecoder,
 )
-from deepscm_pl.training import DeepSCM, ImageClassifier
+from deepscm_pl.training import DeepSCM, EvidenceLowerBoundObjective, ImageClassifier
 from deepscm_pl.transforms import Interval, Positive
 
 from tiny import draw
@@ -83,6 +84,35 @@ def attributes():
             "intensity": partial(AffineFlow, constraint=constraint),
         },
         optimizer=partial(torch.optim.SGD, lr=0.05),
+    )
+
+
+class NoiseFreeVAE(ConditionalVAE):
+    """A VAE that draws the mean of q, from grey levels without a random part."""
+
+    def dequantise(self, value):
+        return value + 0.5
+
+    @staticmethod
+    def _draw(posterior, sample_shape):
+        return posterior.location.expand(*sample_shape, *posterior.location.shape)
+
+
+def refitted_image():
+    """A model without noise, whose posterior is refitted in the second half of the training."""
+    image = partial(
+        NoiseFreeVAE,
+        shape=(1, 8, 8),
+        latent=2,
+        hidden=4,
+        encoder=partial(ConvolutionalEncoder, features=8, channels=(4, 8)),
+        decoder=partial(ConvolutionalDecoder, hidden=8, channels=(8, 4)),
+    )
+    return DeepSCM(
+        "image",
+        {"image": image},
+        optimizer=partial(torch.optim.SGD, lr=1e-6),
+        objective=partial(EvidenceLowerBoundObjective, divergence_weight=0.5, refit=0.5),
     )
 
 
@@ -210,6 +240,25 @@ def train_attributes(folder, batch_size, checkpoint=None, **settings):
     return {"parameters": model.state_dict(), "measured": measured, "steps": steps}
 
 
+def train_refitted(folder, batch_size, **settings):
+    """Parameters before the phase of refitting and at the end, of a training without noise."""
+    torch.manual_seed(0)
+    model = refitted_image()
+    trainer = trainer_in(folder, callbacks=[AtHalf()], **settings)
+    trainer.fit(model, datamodule=RowsOfAllKinds(batch_size))
+    parameters = {name: each.detach().clone() for name, each in model.named_parameters()}
+    return {"before": model.at_half, "parameters": parameters, "steps": model.refit_steps}
+
+
+class AtHalf(pl.Callback):
+    """Keeps the parameters after the first of two epochs."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            named = pl_module.named_parameters()
+            pl_module.at_half = {name: each.detach().clone() for name, each in named}
+
+
 def measure_classifier(folder, **settings):
     """The results of an untrained classifier for 13 rows in uneven shares."""
     torch.manual_seed(0)
@@ -295,6 +344,7 @@ def main(folder, checkpoint):
     pl.seed_everything(3)
     found["attributes"] = train_attributes(folder / "two", BATCH // 2, **two)
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
+    found["refitted"] = train_refitted(folder / "refitted", BATCH // 2, **two)
     found["classifier"] = measure_classifier(folder, **two)
     found["refusal"] = refusal_of_common_statistics(folder / "refused", **two)
     torch.save(found, folder / f"{rank}.pt")

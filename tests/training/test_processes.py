@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from on_processes import BATCH, measure_classifier, train_attributes
+from on_processes import BATCH, measure_classifier, train_attributes, train_refitted
 from started import start, wait_for
 
 ROWS = 64
@@ -25,6 +25,7 @@ def alone(tmp_path_factory):
             "folder": folder,
             "attributes": train_attributes(folder, BATCH),
             "resumed": train_attributes(folder / "resumed", BATCH // 2, folder / SAVED),
+            "refitted": train_refitted(folder / "refitted", BATCH),
             "classifier": measure_classifier(folder),
         }
 
@@ -116,6 +117,16 @@ def test_two_halves_of_a_batch_train_as_the_whole(found, alone):
     for process in found:
         steps = EPOCHS * ROWS // BATCH
         assert_trained_alike(process["attributes"], alone["attributes"], steps)
+
+
+def test_two_processes_refit_the_posterior_as_one(found, alone):
+    steps = ROWS // BATCH
+    expected = alone["refitted"]
+    for process in found:
+        assert_trained_alike(process["refitted"], expected, steps)
+        for name, before in process["refitted"]["before"].items():
+            is_frozen = torch.equal(before, process["refitted"]["parameters"][name])
+            assert is_frozen == ("encoder" not in name and "posterior_head" not in name), name
 
 
 STEPS_OF_HALF_A_BATCH = 3 + 2 + 8

@@ -117,6 +117,43 @@ def test_the_number_of_steps_has_to_be_known(tmp_path):
         fit(model, TinyDataModule(), max_epochs=-1, default_root_dir=tmp_path)
 
 
+def test_a_cycle_of_another_length_is_refused(tmp_path):
+    for steps, refit in ((12, 0.5), (7, 0.0)):
+        objective = partial(TEMPERED, refit=refit)
+        model = make_model(objective=objective, scheduler=partial(OneCycle, total_steps=steps))
+        watch = Watch()
+        fit(model, TinyDataModule(), max_epochs=3, callbacks=[watch], default_root_dir=tmp_path)
+        if refit:  # 12 steps are those of the training, so that each phase has a cycle
+            assert watch.rates[:6] == pytest.approx(watch.rates[6:12])
+    model = make_model(objective=TEMPERED, scheduler=partial(OneCycle, total_steps=7))
+    with pytest.raises(ValueError, match="total_steps: expected 12, the steps of the training, b"):
+        fit(model, TinyDataModule(), max_epochs=3, default_root_dir=tmp_path)
+
+
+class StopAfterEpoch(pl.Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = trainer.current_epoch == self.epoch
+
+
+@pytest.mark.parametrize(
+    ("epoch", "objective", "warns"),
+    [(0, TEMPERED, True), (1, TEMPERED, False), (9, TEMPERED, False), (0, None, False)],
+)
+def test_a_training_that_stops_before_the_phase_warns(tmp_path, recwarn, epoch, objective, warns):
+    model = make_model(objective=objective)
+    callbacks = [StopAfterEpoch(epoch)]
+    fit(model, TinyDataModule(), max_epochs=3, callbacks=callbacks, default_root_dir=tmp_path)
+    found = [
+        str(each.message) for each in recwarn if "would have been refitted" in str(each.message)
+    ]
+    assert len(found) == warns
+    if warns:
+        assert "ended at step 4, but the posterior would have been refitted from step 6" in found[0]
+
+
 class Drawn(CausalDataModule):
     """Images drawn from a model."""
 
