@@ -92,8 +92,9 @@ class Evaluation:
     """Results of an evaluation on the first of the ``available`` rows of a test split.
 
     Expensive quantities are those of the first ``detail_rows`` rows, with ``particles`` draws each.
-    ``composition`` is the error in grey levels after k null interventions, by k; ``left_out`` lists
-    the parts that were not evaluated, with reasons.
+    ``composition`` is the error in grey levels after k null interventions, by k, and
+    ``composition_without_pixel_noise`` that of the latent alone; ``left_out`` lists the parts that
+    were not evaluated, with reasons.
     """
 
     rows: int
@@ -105,6 +106,7 @@ class Evaluation:
     densities: Sequence[DensityResult] = ()
     counterfactuals: Sequence[CounterfactualResult] = ()
     composition: Mapping[int, Estimate] = field(default_factory=dict)
+    composition_without_pixel_noise: Mapping[int, Estimate] = field(default_factory=dict)
     noise: Sequence[NoiseResult] = ()
     examples: Sequence[Example] = ()
     left_out: Sequence[str] = ()
@@ -202,6 +204,7 @@ def evaluate(
     counterfactuals: list[CounterfactualResult] = []
     examples: list[Example] = []
     composition: dict[int, Estimate] = {}
+    without_pixel_noise: dict[int, Estimate] = {}
     seconds: dict[str, float] = {}
     with _preserved_state(scm):
         with _timed(seconds, "densities", seed):
@@ -235,6 +238,9 @@ def evaluate(
                 composition = evaluate_composition(
                     model, detail, batch_size=size, progress=progress
                 )
+                without_pixel_noise = evaluate_composition(
+                    model, detail, (1, 10), size, progress, without_pixel_noise=True
+                )
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(model, detail, size, progress)
     return Evaluation(
@@ -247,6 +253,7 @@ def evaluate(
         densities=densities,
         counterfactuals=counterfactuals,
         composition=composition,
+        composition_without_pixel_noise=without_pixel_noise,
         noise=noise,
         examples=examples,
         left_out=_left_out(model, questions),

@@ -19,6 +19,7 @@ from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.run import Evaluation
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
+from deepscm_pl.reports.composition import composition_quantities, composition_table
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
@@ -79,6 +80,8 @@ class Report:
             self.tables["effectiveness"] = effectiveness_table(answered, model.measured, model.unit)
         if answered:
             self.tables["soundness"] = soundness_table(answered)
+        if evaluation.composition:
+            self.tables["composition"] = composition_table(evaluation)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
         self.pictures = dict(_draw_pictures(model, evaluation))
@@ -127,7 +130,8 @@ class Report:
                 for each in evaluation.counterfactuals
             },
             "composition": {
-                f"{_COMPOSITION}/{k}": v.as_plain_data() for k, v in evaluation.composition.items()
+                key: each.as_plain_data()
+                for key, each in composition_quantities(evaluation).items()
             },
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
@@ -138,7 +142,6 @@ class Report:
 
     def as_markdown(self) -> str:
         """Return the report in Markdown, with links to pictures in the same folder."""
-        evaluation = self.evaluation
         parts = ["# Evaluation", self._introduction()]
         for title, name, picture in (
             ("Association", "association", ""),
@@ -148,6 +151,7 @@ class Report:
             ("Counterfactual images", "", "examples"),
             ("Effectiveness", "effectiveness", ""),
             ("Soundness", "soundness", "coverage"),
+            ("Composition", "composition", ""),
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
@@ -160,14 +164,6 @@ class Report:
                     f"{for_markdown(table.title)}.",
                     table.as_markdown(),
                 ]
-            if title == "Soundness" and evaluation.composition:
-                composition = ", ".join(
-                    f"{value.mean:.3f} grey levels after {count}"
-                    for count, value in evaluation.composition.items()
-                )
-                parts.append(
-                    f"Composition, error of null interventions (0 is perfect): {composition}."
-                )
             if picture in self.pictures:
                 caption = self._caption(picture)
                 parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
@@ -203,7 +199,7 @@ class Report:
         found = {key: value for key, value in distances.items() if value is not None}
         for each in evaluation.counterfactuals:
             found |= {f"{each.question.text}/{k}": v.mean for k, v in each.quantities.items()}
-        found |= {f"{_COMPOSITION}/{k}": v.mean for k, v in evaluation.composition.items()}
+        found |= {key: each.mean for key, each in composition_quantities(evaluation).items()}
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
@@ -278,8 +274,6 @@ _REPEATED = (
     " Standard errors treat images of one subject as independent, and are too small if these are "
     "similar; noise is that of the first image of each subject."
 )
-
-_COMPOSITION = "composition/mean_absolute_error"
 
 _SIGNS = {"+": "_plus_", "-": "_minus_", "*": "_times_"}
 
