@@ -515,9 +515,8 @@ class StructuralCausalModel(nn.Module):
         for name, intervention in interventions.items():
             # Without an intervention on an ancestor, every function applies to the factual value.
             is_natural = not self.graph.ancestors(name) & interventions.keys()
-            if (is_natural or isinstance(intervention, OfFactual)) and not isinstance(
-                intervention, Tensor
-            ):
+            is_of_factual = is_natural or isinstance(intervention, OfFactual)
+            if is_of_factual and not isinstance(intervention, Tensor):
                 modified = Modified(self[name], intervention, name)
                 interventions[name] = modified.apply_function(factual[name])
         extra = self._leading_dimensions(interventions, batch)
