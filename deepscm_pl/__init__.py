@@ -57,7 +57,11 @@ if TYPE_CHECKING:
         stacking_weights as stacking_weights,
     )
     from deepscm_pl.graph import CausalGraph as CausalGraph
-    from deepscm_pl.interventions import format_do as format_do, parse_do as parse_do
+    from deepscm_pl.interventions import (
+        OfFactual as OfFactual,
+        format_do as format_do,
+        parse_do as parse_do,
+    )
     from deepscm_pl.likelihoods import (
         CovarianceGaussian as CovarianceGaussian,
         DiscretisedGaussian as DiscretisedGaussian,

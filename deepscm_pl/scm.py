@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from deepscm_pl.checks import class_factory, whole_number
 from deepscm_pl.graph import CausalGraph
+from deepscm_pl.interventions import OfFactual
 from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.training_distribution import TrainingDistribution
@@ -335,21 +336,32 @@ class StructuralCausalModel(nn.Module):
         """The model under an intervention; all other mechanisms are shared with this one.
 
         A number or tensor replaces the mechanism by a :class:`~deepscm_pl.mechanisms.Constant` and
-        cuts the edges into the variable; a function h replaces f(u; pa) by h(f(u; pa)).
+        cuts the edges into the variable; a function h replaces f(u; pa) by h(f(u; pa)). If several
+        variables are changed, h is therefore applied to the value under the other changes.
 
         Raises:
             ValueError: If a variable is unknown, or a value has the wrong shape, is NaN, or is
-                outside of the domain of its variable.
+                outside of the domain of its variable; if an intervention refers to a factual value.
         """
         mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
         constants = []
         for name, intervention in self._interventions(do).items():
+            if isinstance(intervention, OfFactual):
+                raise ValueError(
+                    f"do: {name} is a function of its factual value, which only counterfactuals "
+                    f"have; ask for a counterfactual, or change the value itself, such as "
+                    f"{name}+=20."
+                )
             if isinstance(intervention, Tensor):
                 mechanisms[name] = Constant(intervention, self[name].domain)
                 constants.append(name)
             else:
                 mechanisms[name] = Modified(self[name], intervention, name)
         return self._sharing(self.graph.do(*constants), mechanisms)
+
+    def check_do(self, do: Do) -> None:
+        """Raise a ValueError unless a counterfactual under ``do`` can be asked; see :meth:`act`."""
+        self._interventions(do)
 
     def intervene(self, do: Do | Sequence[Do], size: int | tuple[int, ...]) -> dict[str, Tensor]:
         """Draw ``size`` observations under do(...), as :meth:`sample` does.
@@ -465,6 +477,10 @@ class StructuralCausalModel(nn.Module):
         All interventions share the same noise (Pawlowski et al. 2020, section 2). Variables that do
         not descend from an intervened variable keep exactly their factual values.
 
+        Under ``{"thickness": 4.0, "intensity": h}`` with thickness -> intensity, h is applied to
+        the counterfactual intensity at a thickness of 4, and with
+        ``{"intensity": OfFactual(h)}`` to the observed one.
+
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``.
             do: One intervention, or a sequence of K. A tensor with dimensions before those of the
@@ -499,9 +515,10 @@ class StructuralCausalModel(nn.Module):
     ) -> dict[str, Tensor]:
         interventions = self._interventions(do)
         for name, intervention in interventions.items():
-            # Without an intervention on an ancestor, a function applies to the factual value.
+            # Without an intervention on an ancestor, every function applies to the factual value.
             is_natural = not self.graph.ancestors(name) & interventions.keys()
-            if is_natural and not isinstance(intervention, Tensor):
+            is_of_factual = is_natural or isinstance(intervention, OfFactual)
+            if is_of_factual and not isinstance(intervention, Tensor):
                 modified = Modified(self[name], intervention, name)
                 interventions[name] = modified.apply_function(factual[name])
         extra = self._leading_dimensions(interventions, batch)

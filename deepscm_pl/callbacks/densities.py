@@ -93,7 +93,7 @@ class AttributeDensities(FigureCallback):
                         f"{argument}: the variable {name!r} is {kind}; expected some of {expected}."
                     )
         for text in self.texts:
-            scm.act(parse_do(text, scm.variables))
+            scm.check_do(parse_do(text, scm.variables))
         return None if self.chosen(scm) else "the model has no continuous scalar variable."
 
     def needed(self, scm: StructuralCausalModel) -> Sequence[str]:

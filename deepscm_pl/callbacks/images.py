@@ -103,7 +103,7 @@ class _DoGrid(_ImageCallback):
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Check that every intervention fits the model."""
         for do in self.interventions(scm):
-            scm.act(do)
+            scm.check_do(do)
         return super().check(scm)
 
     def interventions(self, scm: StructuralCausalModel) -> list[Do]:
@@ -181,6 +181,12 @@ class InterventionGrid(_DoGrid):
     """
 
     name = "intervention"
+
+    def check(self, scm: StructuralCausalModel) -> str | None:
+        """Check every intervention; draws have no factual values to refer to."""
+        for do in self.interventions(scm):
+            scm.act(do)
+        return super().check(scm)
 
     def columns(
         self, scm: StructuralCausalModel, observations: Variables

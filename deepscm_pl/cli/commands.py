@@ -42,7 +42,9 @@ Interventions = Annotated[
         "TEXT",
         help="Intervention: variable=number, variable=class, variable+=number or "
         "variable*=number. Commas join several variables into one intervention; further texts "
-        "are further interventions.",
+        "are further interventions. If several are changed, += and *= refer to the value under "
+        "the other changes; for counterfactuals, variable=factual+number refers to the observed "
+        "value.",
     ),
 ]
 Workers = Annotated[

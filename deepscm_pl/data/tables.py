@@ -35,7 +35,7 @@ _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float3
 """The range of absolute values that single precision represents with all its digits."""
 
 _FEW_LEVELS = 20
-"""The largest number of different texts in an inferred category."""
+"""The largest number of different texts in an inferred category, and of values to be counted."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ class Attribute:
         else:
             low, high = self.values.min(), self.values.max()
             shown = f"from {format_number(low)} to {format_number(high)}"
+            if (count := len(np.unique(self.values))) <= _FEW_LEVELS:
+                shown += f", {count} different values"
         source = "declared" if self.declared else "inferred"
         return f"{self.name}: {self.kind} ({source}), column {self.column}, {shown}"
 

@@ -31,10 +31,15 @@ def evaluate_composition(
     repetitions: Sequence[int] = (1, 10),
     batch_size: int = 256,
     progress: bool = True,
+    without_pixel_noise: bool = False,
 ) -> dict[int, Estimate]:
     """Measure the error of the first ``rows`` images after repeated null interventions.
 
     A null intervention infers all noise and computes every variable from it, the image included.
+    Pixel noise that is inferred exactly makes the error zero, whatever the model has learned.
+    Without pixel noise, the image is that of its inferred latent alone, encoded anew in each
+    repetition (:meth:`~deepscm_pl.mechanisms.Mechanism.reconstruct`); mechanisms without a latent
+    have no such error.
 
     Returns:
         The error in grey levels by number of repetitions; empty if no row is possible throughout.
@@ -43,7 +48,8 @@ def evaluate_composition(
         total=rows, unit="image", desc="composition", disable=None if progress else True
     ) as bar:
         metric = Composition(repetitions)
-        return _repeated_errors(model, metric, _null, rows, batch_size, bar.update)
+        step = _without_pixel_noise if without_pixel_noise else _null
+        return _repeated_errors(model, metric, step, rows, batch_size, bar.update)
 
 
 def evaluate_reversibility(
@@ -108,6 +114,15 @@ def _null(
 ) -> tuple[dict[str, Tensor], Tensor]:
     predicted = {name: value[0] for name, value in scm.predict(scm.abduct(values)).items()}
     return predicted, _all_rows(scm, values)
+
+
+def _without_pixel_noise(
+    scm: StructuralCausalModel, factual: Mapping[str, Tensor], values: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], Tensor]:
+    image = scm.image_variables[0]
+    parents = {name: values[name] for name in scm.graph.parents[image]}
+    reconstructed = {**values, image: scm[image].reconstruct(values[image], parents)}
+    return reconstructed, _all_rows(scm, values)
 
 
 def _cycle(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.evaluation.model_on_data import ModelOnData
-from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.interventions import OfFactual, format_do, parse_do
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variable
 
@@ -65,7 +65,7 @@ class Question:
 
     def check(self, model: ModelOnData) -> None:
         """Raise ValueError unless the intervention is possible in the model and the world."""
-        model.scm.act(self.do)
+        model.scm.check_do(self.do)
         for name in self.do:
             if name in model.scm.image_variables:
                 raise ValueError(f"do: {name} is an image; intervene on what causes it.")
@@ -166,7 +166,14 @@ def answer(
         }
         for question in questions
     ]
-    values = scm.counterfactual(factual, guarded, num_particles)
+    asked = [
+        {
+            name: OfFactual(each) if isinstance(question.do[name], OfFactual) else each
+            for name, each in do.items()
+        }
+        for question, do in zip(questions, guarded, strict=True)
+    ]
+    values = scm.counterfactual(factual, asked, num_particles)
     answers = []
     for k, do in enumerate(guarded):
         possible = torch.ones(size, dtype=torch.bool)

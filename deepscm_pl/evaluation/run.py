@@ -125,9 +125,10 @@ class Evaluation:
     """Results of an evaluation on the first of the ``available`` rows of a test split.
 
     Expensive quantities are those of the first ``detail_rows`` rows, with ``particles`` draws each.
-    ``composition`` is the error in grey levels after k null interventions, by k; ``left_out`` lists
-    the parts that were not evaluated, with reasons. ``overlap`` is None if the distribution of the
-    training split is unknown.
+    ``composition`` is the error in grey levels after k null interventions, by k, and
+    ``composition_without_pixel_noise`` that of the latent alone; ``left_out`` lists the parts that
+    were not evaluated, with reasons. ``overlap`` is None if the distribution of the training split
+    is unknown.
     """
 
     rows: int
@@ -139,6 +140,7 @@ class Evaluation:
     densities: Sequence[DensityResult] = ()
     counterfactuals: Sequence[CounterfactualResult] = ()
     composition: Mapping[int, Estimate] = field(default_factory=dict)
+    composition_without_pixel_noise: Mapping[int, Estimate] = field(default_factory=dict)
     noise: Sequence[NoiseResult] = ()
     overlap: OverlapResult | None = None
     examples: Sequence[Example] = ()
@@ -243,6 +245,7 @@ def evaluate(
     examples: list[Example] = []
     composition: dict[int, Estimate] = {}
     calibration: Calibration | None = None
+    without_pixel_noise: dict[int, Estimate] = {}
     seconds: dict[str, float] = {}
     with _preserved_state(scm):
         with _timed(seconds, "densities", seed):
@@ -279,6 +282,9 @@ def evaluate(
                 composition = evaluate_composition(
                     model, detail, batch_size=size, progress=progress
                 )
+                without_pixel_noise = evaluate_composition(
+                    model, detail, (1, 10), size, progress, without_pixel_noise=True
+                )
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(model, detail, size, progress)
         with _timed(seconds, "overlap", seed):
@@ -298,6 +304,7 @@ def evaluate(
         densities=densities,
         counterfactuals=counterfactuals,
         composition=composition,
+        composition_without_pixel_noise=without_pixel_noise,
         noise=noise,
         overlap=overlap,
         examples=examples,

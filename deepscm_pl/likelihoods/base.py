@@ -42,6 +42,10 @@ class Likelihood(nn.Module, ABC):
     broadcast. ``brightness`` contains the names of the parents whose only effect is to scale the
     grey levels.
 
+    The map is one coupling of many with the same density: elementwise ones are monotone, so that
+    each pixel keeps its quantile, and correlated ones keep what their order of pixels or their
+    factors call noise.
+
     A recorded grey level k does not determine u. If the likelihood is ``elementwise``, where each
     pixel increases with its own u alone, it determines the cell of u that returns k: u is drawn
     from its exact posterior, N(0, 1) truncated to the cell, and the mass of the cell is the exact

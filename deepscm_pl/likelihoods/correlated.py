@@ -7,6 +7,8 @@ in raster order, the noise of pixel i is what the earlier pixels do not predict,
 
 with D = diag(σ) and A strictly lower triangular. The precision of y is (I − A)ᵀD⁻²(I − A); every
 covariance has exactly one such factor. log |det du/dy| = −Σ log σ_i for every A.
+:class:`LowRankGaussian` uses another root of the covariance. Roots of one covariance have equal
+densities but other counterfactuals where parents change it: the coupling is a choice.
 
 The grey levels of an image confine u to no product of cells. Therefore u is inferred from the image
 with uniform dequantisation noise, see :class:`~deepscm_pl.likelihoods.Likelihood`.
@@ -40,7 +42,10 @@ _LARGEST_RADIUS = 64  # pixels; the decoder predicts 8,320 weights for each pixe
 
 
 class CovarianceGaussian(GaussianLikelihood):
-    """y = μ + (I − A)⁻¹D·u; subclasses define μ, σ and A."""
+    """y = μ + (I − A)⁻¹D·u; subclasses define μ, σ and A.
+
+    The coupling follows the raster order: a pixel keeps what the pixels before it do not predict.
+    """
 
     @abstractmethod
     def predict(self, decoded: Tensor, residual: Tensor) -> Tensor:
@@ -193,7 +198,8 @@ def _solve_row(weights: Tensor, right: Tensor) -> Tensor:
 class LowRankGaussian(GaussianLikelihood):
     """y = μ + D·R·u, R·Rᵀ = I + V·Vᵀ; subclasses define μ, σ and V.
 
-    K is lower triangular with K·Kᵀ = I + VᵀV. An image takes O(C·H·W·rank) memory.
+    K is lower triangular with K·Kᵀ = I + VᵀV. An image takes O(C·H·W·rank) memory. The coupling is
+    that of this root R, the identity orthogonally to the factors: no order of pixels is preferred.
     """
 
     @abstractmethod

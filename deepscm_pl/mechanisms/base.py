@@ -163,6 +163,10 @@ class Mechanism(nn.Module, ABC):
     Values here are continuous. Quantised recorded ones, such as 8-bit images, pass through
     :meth:`dequantise` before and :meth:`quantise` after.
 
+    Many f have the same p(x | pa) and different counterfactuals: data determine p, and f is chosen.
+    The choice is the *coupling* of the values that one noise gives under different parents. Each
+    mechanism documents its own; :mod:`deepscm_pl.sensitivity` computes answers under others.
+
     By default the noise is standard normal, and p(x | pa) is explicit: such mechanisms define
     :meth:`domain`, :meth:`forward`, :meth:`abduct` and :meth:`distribution`.
 

@@ -40,8 +40,8 @@ class Categorical(Mechanism):
     arXiv:1411.0030). So the observed value is always recovered, the noise inferred from data is
     standard normal again, and counterfactuals are stable: if no class gains more, in proportion,
     than the observed one, the value does not change (Oberst and Sontag 2019, arXiv:1905.05824,
-    definition 4). Stability is an assumption that data cannot test; for two classes it is the
-    monotonicity of :class:`Bernoulli`.
+    definition 4). This coupling, of Gumbel-max, is an assumption that data cannot test; for two
+    classes it is the monotone coupling of :class:`Bernoulli`.
 
     Args:
         categories: Number of classes K, at least two.
@@ -161,7 +161,7 @@ class Bernoulli(CellMechanism):
     its noise but bounds it: abduction draws from the posterior, the normal distribution beyond t if
     x = 1 and below t if x = 0. So the observed value is always recovered, the noise inferred from
     data is standard normal again, and counterfactuals are monotone: raising p never turns a 1 into
-    a 0. Monotonicity is an assumption; without parents it has no effect.
+    a 0. The monotone coupling is an assumption; without parents it has no effect.
 
     Args:
         hidden: Widths of the hidden layers of the network for the logit; empty for an affine

@@ -91,7 +91,8 @@ class SteppedFlow(CellMechanism):
     """A flow whose values are recorded in steps of size s: x := s·⌊T(u; pa)/s⌋.
 
     Counts are a flow of positive numbers (``constraint: Positive``: 0, 1, 2, ...), scores from 1 to
-    5 a flow between 1 and 6 (``Interval(1, 6)``). P(x | pa) = Φ(T⁻¹(x + s)) − Φ(T⁻¹(x)).
+    5 a flow between 1 and 6 (``Interval(1, 6)``). P(x | pa) = Φ(T⁻¹(x + s)) − Φ(T⁻¹(x)). The
+    coupling is monotone: x does not fall with u.
 
     Null interventions are exact if the values spread over less than about 10⁴ steps; use the flow
     itself for more.
@@ -249,6 +250,10 @@ class ZeroInflatedFlow(_WithAtoms):
     u_1, u_2 ~ N(0, 1). p(x | pa) is Φ(t) at zero, a probability, and
     (1 − Φ(t))·p_T(x | pa) elsewhere, a density. The amount behind an observed zero is unknown: u_2
     is then drawn from its prior.
+
+    The coupling is monotone in both: parents that lower t never turn a positive value into zero,
+    and positive values keep their quantile among the positive ones. That u_1 and u_2 are
+    independent, also in counterfactuals, is part of the choice.
 
     Args:
         context: The context of the parents.

@@ -29,6 +29,8 @@ class Flow(Mechanism):
     log p(x | pa) = log N(u; 0, 1) − log |dx/du| (Pawlowski et al. 2020, section 3, "invertible,
     explicit likelihood").
 
+    The coupling is monotone if T increases with u: a value keeps its quantile given the parents.
+
     Args:
         constraint: Factory of c, a :class:`~deepscm_pl.transforms.Constraint`.
     """
@@ -79,6 +81,8 @@ class Flow(Mechanism):
 class AffineFlow(Flow):
     """A flow with an affine map: x := c(μ(pa) + σ(pa)·u).
 
+    The coupling is monotone: a value keeps its quantile given the parents.
+
     Args:
         hidden: Widths of the hidden layers of the network for μ and log σ; empty for affine
             functions of the standardised parents.
@@ -106,7 +110,8 @@ class SplineFlow(Flow):
     """A flow with a monotonic rational-quadratic spline S: x := c(μ(pa) + σ(pa)·S(u; pa)).
 
     The spline shapes the density within ±``bound`` standard deviations of the noise, and the affine
-    map shifts and scales it.
+    map shifts and scales it. The coupling is monotone: a value keeps its quantile given the
+    parents.
 
     Args:
         hidden: Widths of the hidden layers of the network for all parameters.

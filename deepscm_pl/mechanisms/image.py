@@ -26,7 +26,7 @@ class ImageMechanism(Mechanism):
 
     Recorded images contain whole grey levels 0, …, L − 1; the methods of a mechanism take and
     return continuous images in [0, L), recorded ones with uniform dequantisation noise. Densities
-    are in these units.
+    are in these units. The coupling is chosen by the subclass.
 
     Args:
         shape: (channels, height, width), in pixels, or (channels, depth, height, width), in voxels.

@@ -34,6 +34,9 @@ class MultiscaleFlow(ImageMechanism):
     likelihood"). T⁻¹ is a :class:`~deepscm_pl.transforms.MultiscaleBijection`; h is the inverse of
     the preprocessing x ↦ logit(α + (1 − α)·x/L).
 
+    The coupling is that of the network, which transforms pixels and channels given others in the
+    order of its steps; other networks with the same density have other counterfactuals.
+
     The noise of a recorded image is that of the image with uniform dequantisation noise: every draw
     returns the image, but it is a draw of the posterior only as far as the density is constant
     within grey levels, and the probability of the recorded image has a lower bound only.

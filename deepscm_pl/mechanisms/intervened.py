@@ -17,6 +17,8 @@ __all__ = ["Constant", "Modified"]
 class Constant(Mechanism):
     """x := c for all parents and noise: the replacement of a mechanism under do(x = c).
 
+    Without noise there is no coupling to choose.
+
     Args:
         value: c, ``(*batch, *event)``; its batch dimensions broadcast.
         domain: The domain of the variable.
@@ -71,7 +73,8 @@ class Constant(Mechanism):
 class Modified(Mechanism):
     """x := h(f(u; pa)) for a function h: the replacement of a mechanism under do(x = h).
 
-    The parents keep their influence through f: an increment is added to the value of f.
+    The parents keep their influence through f: an increment is added to the value of f. The
+    coupling is that of f.
 
     Args:
         mechanism: f.

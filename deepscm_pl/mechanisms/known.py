@@ -80,7 +80,7 @@ class Known(Given):
     """x := T(u; pa), u ~ N(0, 1), with a given sequence of elementwise transforms T.
 
     log p(x | pa) = log N(u; 0, 1) − log |dx/du|, and minus infinity for values that T does not
-    produce.
+    produce. The coupling is given: monotone, for the increasing transforms of the known worlds.
 
     Args:
         layers: From the values of the parents to T, the transform nearest to the noise first.
@@ -136,7 +136,7 @@ class KnownCoin(Given):
     """x := [u > t], 1 with a given probability, without parents.
 
     The noise of a value is the median of all noise that produces it. Without parents, no
-    counterfactual depends on that choice.
+    counterfactual depends on that choice or on the coupling.
     """
 
     def __init__(self, context: Context, probability: float) -> None:

@@ -64,6 +64,11 @@ class ConditionalVAE(ImageMechanism):
     exact, given z (Pawlowski et al. 2020, section 3, "amortised, explicit likelihood", equation 4).
     h is the map of the likelihood, then the inverse of its preprocessing.
 
+    The coupling is that of the decoder, which keeps z, and of the likelihood, which keeps u: pixel
+    noise stays where it was, if elementwise with its quantile, if correlated in the raster order or
+    along the factors. Another decoder, z rotated by parents, or another root of the same covariance
+    has equal densities and other counterfactuals.
+
     Args:
         latent: Size of z.
         hidden: Width of the layer from the features of encoder and context to the parameters of q.

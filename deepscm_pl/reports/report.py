@@ -20,6 +20,7 @@ from deepscm_pl.evaluation.run import Evaluation
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
 from deepscm_pl.overlap import VERDICTS
+from deepscm_pl.reports.composition import composition_quantities, composition_table
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.intervals import interval_sentence, interval_table
@@ -94,6 +95,8 @@ class Report:
             self.tables["overlap"] = overlap_table(evaluation.overlap, model.scm.variables)
         if evaluation.overlap is not None and evaluation.overlap.errors:
             self.tables["overlap_errors"] = overlap_error_table(evaluation.overlap)
+        if evaluation.composition:
+            self.tables["composition"] = composition_table(evaluation)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
         self.pictures = dict(_draw_pictures(model, evaluation))
@@ -145,7 +148,8 @@ class Report:
                 for each in evaluation.counterfactuals
             },
             "composition": {
-                f"{_COMPOSITION}/{k}": v.as_plain_data() for k, v in evaluation.composition.items()
+                key: each.as_plain_data()
+                for key, each in composition_quantities(evaluation).items()
             },
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
@@ -157,7 +161,6 @@ class Report:
 
     def as_markdown(self) -> str:
         """Return the report in Markdown, with links to pictures in the same folder."""
-        evaluation = self.evaluation
         parts = ["# Evaluation", self._introduction()]
         for title, name, picture in (
             ("Association", "association", ""),
@@ -170,6 +173,7 @@ class Report:
             ("Uncertainty", "intervals", "coverage"),
             ("Overlap with the training data", "overlap", ""),
             ("Error by overlap", "overlap_errors", "overlap"),
+            ("Composition", "composition", ""),
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
@@ -185,14 +189,6 @@ class Report:
                     f"{for_markdown(table.title)}.",
                     table.as_markdown(),
                 ]
-            if title == "Soundness" and evaluation.composition:
-                composition = ", ".join(
-                    f"{value.mean:.3f} grey levels after {count}"
-                    for count, value in evaluation.composition.items()
-                )
-                parts.append(
-                    f"Composition, error of null interventions (0 is perfect): {composition}."
-                )
             parts += [text] if text else []
             if picture in self.pictures:
                 caption = self._caption(picture)
@@ -229,7 +225,7 @@ class Report:
         found = {key: value for key, value in distances.items() if value is not None}
         for each in evaluation.counterfactuals:
             found |= {f"{each.question.text}/{k}": v.mean for k, v in each.quantities.items()}
-        found |= {f"{_COMPOSITION}/{k}": v.mean for k, v in evaluation.composition.items()}
+        found |= {key: each.mean for key, each in composition_quantities(evaluation).items()}
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
@@ -306,8 +302,6 @@ _REPEATED = (
     " Standard errors treat images of one subject as independent, and are too small if these are "
     "similar; noise is that of the first image of each subject."
 )
-
-_COMPOSITION = "composition/mean_absolute_error"
 
 _SIGNS = {"+": "_plus_", "-": "_minus_", "*": "_times_"}
 

@@ -443,6 +443,15 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "well in this world. *Ratio*: the error divided by that of the factual value unchanged."
         ),
     },
+    "composition": {
+        "": (
+            "A null intervention, repeated once and ten times, must not change the image. *All "
+            "noise inferred*: zero by construction, whatever the model has learned, where pixel "
+            "noise is inferred exactly; a larger error is a defect of the mechanism. *Without "
+            "pixel noise*: the image of the inferred latent alone, encoded anew each time, which "
+            "shows what the latent does not keep of an image; it is zero without a latent."
+        ),
+    },
     "noise": {
         "": (
             "The noise that a correct model infers is standard normal and independent of the "

@@ -12,6 +12,7 @@ from deepscm_pl.data.base import Split
 from deepscm_pl.mechanisms import ConditionalVAE
 from deepscm_pl.model_memory import bytes_of, require_memory_for
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.training.repeated_values import warn_of_repeated_values
 
 __all__ = [
     "check_rows",
@@ -50,6 +51,7 @@ def fit_statistics(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
         for split in get_args(Split):
             check_rows(scm, datamodule, split)
     scm.fit(datamodule.variables("train"))
+    warn_of_repeated_values(scm, datamodule.variables("train"))
 
 
 def require_fitted(scm: StructuralCausalModel) -> None:
