@@ -178,8 +178,8 @@ class Report:
         ):
             table = self.tables.get(name)
             text = ""
-            if title == "Uncertainty" and any(each.rows for each in evaluation.counterfactuals):
-                text = interval_sentence(evaluation.calibration)
+            if title == "Uncertainty" and any(each.rows for each in self.evaluation.counterfactuals):
+                text = interval_sentence(self.evaluation.calibration)
             if table is None and picture not in self.pictures and not text:
                 continue
             parts.append(f"## {title}")
