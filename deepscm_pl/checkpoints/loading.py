@@ -107,8 +107,11 @@ class TrainedModel:
 
     @property
     def calibration(self) -> Calibration | None:
-        """The calibration of intervals that ``deepscm test`` stored in the file, if any."""
-        return self.checkpoint.calibration()
+        """The calibration of intervals that ``deepscm test`` stored in the file, if any.
+
+        Several models together have none: their calibration is a file ``calibration.json``.
+        """
+        return self.checkpoint.calibration() if len(self.checkpoints) == 1 else None
 
     def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
         """Make the data module that the model was trained with; see :meth:`Checkpoint.data`."""

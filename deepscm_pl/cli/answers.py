@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.cli.moments import Moments, MomentsOfMembers
+from deepscm_pl.cli.moments import MomentsOfMembers
 from deepscm_pl.cli.observations import ImageFiles, ImageFormat, choose_formats, whole_levels
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import TableWriter, for_file_name
+from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.figures import ImageColumn, captions, draw_grid, save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
+from deepscm_pl.moments import Moments
 from deepscm_pl.overlap import Overlap
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -174,6 +176,7 @@ class Column:
         heading: The title over pictures, with units; ``title`` if empty.
         particles: Number of draws of each observation.
         is_observed: Whether the values are observations, which no model has given.
+        changed: The variables that the intervention sets or changes.
     """
 
     title: str
@@ -181,6 +184,7 @@ class Column:
     heading: str = ""
     particles: int = 1
     is_observed: bool = False
+    changed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,7 @@ class Output:
         refused: Verdicts on answers that are not written.
         members: Number of models; with several, the table has a column of the model of each answer.
         spread: Variables of whose answers by several models the table has the standard deviations.
+        calibration: The calibration of intervals of images; None if they are unknown.
     """
 
     folder: Path
@@ -237,6 +242,7 @@ class Output:
     refused: Sequence[str] = ()
     members: int = 1
     spread: Sequence[str] = ()
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -258,7 +264,8 @@ def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Out
     ``answers.csv`` has a row for each column, observation and particle, and names the files in
     ``images/``: every image as PNG or NIfTI; ``<image>.png`` has the first observations and columns
     in one grid, means over particles, with signed differences to the first column;
-    ``<image>-deviation.png`` the standard deviation over particles, if there are several.
+    ``<image>-deviation.png`` the standard deviation over particles, if there are several, and
+    ``<image>-interval.png`` the half-width of calibrated intervals.
     Refused answers have no rows and images, and are NaN in ``answers.npz``.
 
     Raises:
@@ -440,21 +447,48 @@ class _Writer:
         yield self._save(figure, f"{for_file_name(name)}.png")
         if max(column.particles for column in columns) == 1:
             return
-        shown = [
-            ImageColumn(heading, deviation[name], labels=label)
-            for heading, deviation, label in zip(
-                headings, self.shown.moments("deviation"), labels, strict=True
+        deviations = [each[name] for each in self.shown.moments("deviation")]
+        spread = list(zip(headings, deviations, labels, strict=True))
+        figure = self._draw_spread(spread, "standard deviation over particles")
+        yield self._save(figure, f"{for_file_name(name)}-deviation.png")
+        calibration = self.output.calibration
+        if calibration is None or not columns[0].is_observed:
+            return
+        factual = means[0][name]
+        widths = [
+            (
+                heading,
+                torch.zeros_like(factual)
+                if column.is_observed
+                else calibration.half_width(
+                    heading,
+                    column.changed,
+                    Moments(column.particles, mean[name], deviation),
+                    factual,
+                ),
+                label,
+            )
+            for column, mean, (heading, deviation, label) in zip(
+                columns, means, spread, strict=True
             )
         ]
+        title = f"half-width of intervals of {100 * calibration.level:g} % around the mean"
+        figure = self._draw_spread(widths, title)
+        yield self._save(figure, f"{for_file_name(name)}-interval.png")
+
+    def _draw_spread(
+        self, columns: Sequence[tuple[str, Tensor, Sequence[str]]], title: str
+    ) -> Figure:
+        """Draw a grid of headings, grey levels and labels, as bright as the largest one."""
+        shown = [ImageColumn(heading, images, labels=label) for heading, images, label in columns]
         largest = max(float(column.images.max()) for column in shown)
-        figure = draw_grid(
+        return draw_grid(
             shown,
             self.shown.rows,
-            f"standard deviation over particles, white is {largest:.0f} grey levels",
+            f"{title}, white is {largest:.0f} grey levels",
             differences=False,
             levels=max(int(largest) + 1, 2),
         )
-        yield self._save(figure, f"{for_file_name(name)}-deviation.png")
 
     def _captions(self, values: Mapping[str, Tensor], verdicts: Sequence[str]) -> list[str]:
         """The scalars, unless they are refused, and a mark on answers that are not supported."""

@@ -21,6 +21,7 @@ __all__ = [
     "DrawOptions",
     "ObservationOptions",
     "OverlapOptions",
+    "ParticleOptions",
     "WorldName",
 ]
 
@@ -112,6 +113,24 @@ class ObservationOptions:
 
 
 @dataclass(frozen=True)
+class ParticleOptions:
+    """Options of the uncertainty of counterfactuals.
+
+    Args:
+        num_particles: Number of draws of the noise that observations do not determine (default: 1,
+            or 2 for each of several checkpoints).
+        resample: Draw the latents from K candidates of the encoder by importance, which is exact in
+            the limit of many candidates, at K times the cost (default: draws of the encoder).
+        calibration: File calibration.json that deepscm test has written for these checkpoints
+            (default: the calibration in the checkpoint, if there is one).
+    """
+
+    num_particles: Annotated[int | None, Option("NUMBER")] = None
+    resample: Annotated[int | None, Option("K")] = None
+    calibration: Annotated[Path | None, Option("FILE.json")] = None
+
+
+@dataclass(frozen=True)
 class OverlapOptions:
     """Options about the distance of interventions from the training data.
 
@@ -154,20 +173,12 @@ def counterfactual(
     do: Interventions,
     observed: ObservationOptions,
     overlap: OverlapOptions,
-    num_particles: Annotated[int | None, Option("NUMBER")] = None,
-    resample: Annotated[int | None, Option("K")] = None,
+    uncertainty: ParticleOptions,
 ) -> None:
-    """Counterfactual: infer the observations that would have been made under do(...).
-
-    Args:
-        num_particles: Number of draws of the noise that observations do not determine (default: 1,
-            or 2 for each of several checkpoints).
-        resample: Draw the latents from K candidates of the encoder by importance, which is exact in
-            the limit of many candidates, at K times the cost (default: draws of the encoder).
-    """
+    """Counterfactual: infer the observations that would have been made under do(...)."""
     from deepscm_pl.cli.questions import answer_counterfactual
 
-    answer_counterfactual(answers, do, observed, overlap, num_particles, resample)
+    answer_counterfactual(answers, do, observed, overlap, uncertainty)
 
 
 def make_morphomnist(

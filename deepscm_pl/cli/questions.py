@@ -16,7 +16,14 @@ from deepscm_pl.checkpoints import TrainedModel, load
 from deepscm_pl.checks import whole_number
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
-from deepscm_pl.cli.commands import AnswerOptions, DrawOptions, ObservationOptions, OverlapOptions
+from deepscm_pl.cli.commands import (
+    AnswerOptions,
+    DrawOptions,
+    ObservationOptions,
+    OverlapOptions,
+    ParticleOptions,
+)
+from deepscm_pl.cli.intervals import interval_sentences, read_calibration
 from deepscm_pl.cli.observations import (
     ObservedRows,
     choose_formats,
@@ -26,6 +33,7 @@ from deepscm_pl.cli.observations import (
 from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
+from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.scm import StructuralCausalModel
@@ -56,8 +64,7 @@ def answer_counterfactual(
     do: Sequence[str],
     observed: ObservationOptions,
     overlap: OverlapOptions,
-    num_particles: int | None,
-    resample: int | None = None,
+    uncertainty: ParticleOptions,
 ) -> None:
     """Write observations and their counterfactuals into a new folder.
 
@@ -66,13 +73,17 @@ def answer_counterfactual(
         ValueError: As of :func:`answer_by_drawing`, and if an observation is not valid.
     """
     question = _Question.read(options, do, overlap)
-    particles = question.model.particles(num_particles)
+    particles = question.model.particles(uncertainty.num_particles)
+    calibration = read_calibration(question.model, uncertainty.calibration)
     columns = [
         Column("factual", "factual", is_observed=True),
         *question.columns("counterfactual", particles),
     ]
-    parts = _counterfactual_parts(question, observed, particles, resample)
-    question.write(parts, columns, is_counterfactual=True)
+    parts = _counterfactual_parts(question, observed, particles, uncertainty.resample)
+    question.write(parts, columns, is_counterfactual=True, calibration=calibration)
+    if question.scm.image_variables and any(question.dos):
+        for sentence in interval_sentences(calibration, columns[1:]):
+            print(for_terminal(sentence))
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,8 @@ class _Question:
         for do in self.dos:
             title = format_do(do, without_units)
             about = f"{kind} under {title}" if do else kind
-            columns.append(Column(title or kind, about, format_do(do, variables), particles))
+            heading = format_do(do, variables)
+            columns.append(Column(title or kind, about, heading, particles, changed=tuple(do)))
         return columns
 
     def batches(self, request: Request, option: str) -> Batches:
@@ -130,7 +142,11 @@ class _Question:
         return batches
 
     def write(
-        self, parts: Iterator[Part], columns: Sequence[Column], is_counterfactual: bool = False
+        self,
+        parts: Iterator[Part],
+        columns: Sequence[Column],
+        is_counterfactual: bool = False,
+        calibration: Calibration | None = None,
     ) -> None:
         """Write the answers and print the names of their files."""
         options = self.options
@@ -145,6 +161,7 @@ class _Question:
             self.overlap.refused,
             len(self.ensemble.members),
             self.affected if is_counterfactual else (),
+            calibration,
         )
         with torch.no_grad():
             # A question that is refused before its first answer leaves no folder behind. The answer

@@ -22,6 +22,7 @@ from deepscm_pl.evaluation.intervals import (
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Question, answer
 from deepscm_pl.metrics.functional.conformal import conformal_factor, rows_needed
+from deepscm_pl.moments import Moments
 
 __all__ = ["calibrate", "calibrate_by_composition", "calibrate_by_follow_up", "check_follow_up"]
 
@@ -204,9 +205,9 @@ def _batches(
 
 
 def _part_of(particles: Tensor, truth: Tensor, factual: Tensor) -> _Part:
-    truth = truth.to(particles)
-    error, varying = (particles.mean(dim=0) - truth).abs(), (particles != truth).any(dim=0)
-    return error, scale_of(particles), group_of(particles, factual), varying
+    truth, moments = truth.to(particles), Moments.of(particles)
+    error, varying = (moments.mean - truth).abs(), (particles != truth).any(dim=0)
+    return error, scale_of(moments), group_of(moments, factual), varying
 
 
 def _members(model: ModelOnData) -> int:

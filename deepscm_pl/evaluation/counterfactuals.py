@@ -40,6 +40,7 @@ from deepscm_pl.metrics import (
     PerImageStatistics,
 )
 from deepscm_pl.metrics.functional import widest_level
+from deepscm_pl.moments import Moments
 
 __all__ = [
     "Classifier",
@@ -263,7 +264,8 @@ class _Meter:
         if self.calibration is None:
             return torch.zeros_like(factual)
         question = self.question
-        return self.calibration.half_width(question.title, tuple(question.do), images, factual)
+        moments = Moments.of(images)
+        return self.calibration.half_width(question.title, tuple(question.do), moments, factual)
 
     def result(self, workers: int | None, progress: bool) -> CounterfactualResult:
         """Compute the result over all rows."""

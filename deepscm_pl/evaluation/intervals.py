@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.checks import real_number, whole_number
+from deepscm_pl.moments import Moments
 
 __all__ = ["GROUPS", "Calibration", "IntervalFactor", "group_of", "scale_of"]
 
@@ -80,19 +81,19 @@ class Calibration:
             raise ValueError("factors: expected at least one, but got none.")
 
     def half_width(
-        self, intervention: str, variables: Sequence[str], particles: Tensor, factual: Tensor
+        self, intervention: str, variables: Sequence[str], moments: Moments, factual: Tensor
     ) -> Tensor:
         """Return the half-width of the interval of each pixel, ``(*batch, *event)``.
 
         Args:
             intervention: The title of the intervention.
             variables: The variables that it sets or changes.
-            particles: ``(P, *batch, *event)``.
+            moments: Mean and standard deviation of the particles of the answer.
             factual: ``(*batch, *event)``.
         """
         factors = self.factors_of(intervention, variables)
-        chosen = particles.new_tensor([factors[group] for group in GROUPS])
-        return chosen[group_of(particles, factual)] * scale_of(particles)
+        chosen = factual.new_tensor([factors[group] for group in GROUPS])
+        return chosen[group_of(moments, factual)] * scale_of(moments)
 
     def is_exact(self, intervention: str) -> bool:
         """Whether this intervention itself was calibrated."""
@@ -145,13 +146,12 @@ class Calibration:
             ) from None
 
 
-def scale_of(particles: Tensor) -> Tensor:
-    """Return √(s² + 1) of particles ``(P, *batch, *event)``, in grey levels."""
-    return (particles.var(dim=0) + _FLOOR**2).sqrt()
+def scale_of(moments: Moments) -> Tensor:
+    """Return √(s² + 1) of answers with the standard deviation s, in grey levels."""
+    return (moments.deviation.square() + _FLOOR**2).sqrt()
 
 
-def group_of(particles: Tensor, factual: Tensor) -> Tensor:
-    """Index into :data:`GROUPS` of each pixel."""
-    is_near = (particles.mean(dim=0) - factual).abs() < _NEAR
-    group = torch.where(is_near, 1, 2)
-    return group.masked_fill((particles == particles[:1]).all(dim=0), 0)
+def group_of(moments: Moments, factual: Tensor) -> Tensor:
+    """Return the index into :data:`GROUPS` of each pixel, ``(*batch, *event)``."""
+    group = torch.where((moments.mean - factual).abs() < _NEAR, 1, 2)
+    return group.masked_fill(moments.deviation == 0, 0)

@@ -178,7 +178,9 @@ class Report:
         ):
             table = self.tables.get(name)
             text = ""
-            if title == "Uncertainty" and any(each.rows for each in self.evaluation.counterfactuals):
+            if title == "Uncertainty" and any(
+                each.rows for each in self.evaluation.counterfactuals
+            ):
                 text = interval_sentence(self.evaluation.calibration)
             if table is None and picture not in self.pictures and not text:
                 continue

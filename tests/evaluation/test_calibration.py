@@ -15,6 +15,7 @@ from deepscm_pl.evaluation.calibration import calibrate_by_composition, calibrat
 from deepscm_pl.evaluation.counterfactuals import true_counterfactuals
 from deepscm_pl.evaluation.intervals import GROUPS, Calibration, IntervalFactor, group_of
 from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.moments import Moments
 from deepscm_pl.reports import Report
 
 from oracle import Picture, Timid, make
@@ -85,7 +86,7 @@ def drawn(rows, seed):
 
 def share_inside(calibration, scm, factual, do, truth, title):
     particles = scm.counterfactual(factual, do, 9)["image"]
-    half = calibration.half_width(title, list(do), particles, factual["image"])
+    half = calibration.half_width(title, list(do), Moments.of(particles), factual["image"])
     varying = (particles != truth).any(dim=0)
     inside = (particles.mean(dim=0) - truth).abs() <= half
     return float(inside[varying].float().mean())
@@ -143,7 +144,11 @@ def test_intervals_of_reconstructions_are_lower_bounds(checkpoint):
 def test_groups_are_by_spread_and_change():
     particles = torch.tensor([[0.0, 10.0, 100.0], [0.0, 12.0, 120.0]])
     factual = torch.tensor([0.0, 10.0, 10.0])
-    assert [GROUPS[k] for k in group_of(particles, factual)] == ["equal", "kept", "changed"]
+    assert [GROUPS[k] for k in group_of(Moments.of(particles), factual)] == [
+        "equal",
+        "kept",
+        "changed",
+    ]
 
 
 def test_factors_of_other_interventions_are_the_largest():
