@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count
 
 import torch
 from torch import Tensor
@@ -115,17 +115,25 @@ class Ensemble:
         """Return the mechanism of a variable in the first member."""
         return self.members[0][name]
 
-    def share(self, count: int) -> list[int]:
+    def share(self, count: int, first: int = 0, some: int | None = None) -> list[int]:
         """Divide ``count`` particles among the members by their weights, by largest remainder.
 
         With fewer particles than members, members with small weights give none.
+
+        Args:
+            count: Number of particles, in the order of the members.
+            first: The first of the particles that are divided.
+            some: Number of these; all by default.
         """
         exact = [weight * count for weight in self.weights]
         whole = [int(each) for each in exact]
         order = sorted(range(len(exact)), key=lambda k: (whole[k] - exact[k], k))
         for k in order[: count - sum(whole)]:
             whole[k] += 1
-        return whole
+        if some is None:
+            return whole
+        ends = zip(whole, accumulate(whole), strict=True)
+        return [max(0, min(end, first + some) - max(end - n, first)) for n, end in ends]
 
     def member_of(self, count: int) -> Tensor:
         """Return the index of the member of each of ``count`` particles, ``(count,)``."""

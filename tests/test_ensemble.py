@@ -125,6 +125,9 @@ def test_all_particles_are_shared(count):
     assert sum(shares) == count
     assert all(abs(n - w * count) < 1 for n, w in zip(shares, ensemble.weights, strict=True))
     assert len(ensemble.member_of(count)) == count
+    parts = [ensemble.share(count, first, min(4, count - first)) for first in range(0, count, 4)]
+    joined = [torch.repeat_interleave(torch.tensor(part)) for part in parts]
+    assert torch.equal(torch.cat(joined), ensemble.member_of(count))
 
 
 def test_stacking_finds_the_mixture():

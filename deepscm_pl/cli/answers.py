@@ -252,10 +252,12 @@ class Written:
     Attributes:
         files: The files, without those in ``images/``, each with a note about it.
         unplaced: Image variables with an image whose placement is not known.
+        disagreements: Sentences about the disagreement of several models.
     """
 
     files: Mapping[Path, str]
     unplaced: frozenset[str]
+    disagreements: Sequence[str] = ()
 
 
 def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Output) -> Written:
@@ -277,7 +279,8 @@ def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Out
             writer.add(part)
         notes = writer.finish()
     files = sorted(path for path in output.folder.iterdir() if path.is_file())
-    return Written({path: notes.get(path.name, "") for path in files}, frozenset(writer.unplaced))
+    noted = {path: notes.get(path.name, "") for path in files}
+    return Written(noted, frozenset(writer.unplaced), writer.disagreements())
 
 
 class _Writer:
@@ -325,6 +328,12 @@ class _Writer:
         self._parts.rmdir()
         note = self.shown.describe()
         return {file: note for name in self.scm.image_variables for file in self._draw(name)}
+
+    def disagreements(self) -> list[str]:
+        """Describe the disagreement of several models on each column."""
+        sentences = [moments.sentence(self.scm.variables) for moments in self._moments]
+        pairs = zip(self.output.columns, sentences, strict=True)
+        return [f"{column.heading}: {sentence}" for column, sentence in pairs if sentence]
 
     def _table(self, column: int) -> Path:
         return self._parts / f"{column}.csv"

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from deepscm_pl.ensemble import Spread
 from deepscm_pl.moments import Moments
+from deepscm_pl.numerals import format_number
+from deepscm_pl.variables import Variable
 
 __all__ = ["MomentsOfMembers"]
 
@@ -23,6 +25,7 @@ class MomentsOfMembers:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = names
         self._members: dict[int, dict[str, Moments]] = {}
+        self._squares = dict.fromkeys(names, (0, 0.0, 0.0))
 
     def add(self, first: int, values: Mapping[str, Tensor], members: Tensor) -> None:
         """Add particles.
@@ -60,4 +63,21 @@ class MomentsOfMembers:
                 ]
             for row, *pair in zip(rows, *deviations, strict=True):
                 row += ["" if math.isnan(each) else f"{each:.6g}" for each in pair]
+                if not any(map(math.isnan, pair)):
+                    number, between, within = self._squares[name]
+                    self._squares[name] = number + 1, between + pair[0] ** 2, within + pair[1] ** 2
         return rows
+
+    def sentence(self, variables: Mapping[str, Variable]) -> str:
+        """Describe the root mean square over all observations; an empty text without any."""
+        parts = []
+        for name, (number, *squares) in self._squares.items():
+            if number:
+                between, within = (format_number(math.sqrt(each / number)) for each in squares)
+                variable = variables[name]
+                unit = variable.unit if variable.domain.shape == (1,) else "grey levels"
+                parts.append(
+                    f"{variable.spoken} by {between}{unit and f' {unit}'} (noise within a model: "
+                    f"{within})"
+                )
+        return f"models disagree on {', '.join(parts)}" if parts else ""

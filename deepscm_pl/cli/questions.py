@@ -181,7 +181,7 @@ class _Question:
             pairs = zip(self.model.checkpoints, self.ensemble.weights, strict=True)
             for k, (checkpoint, weight) in enumerate(pairs, 1):
                 print(for_terminal(f"member {k}, weight {weight:.3g}: {checkpoint.path}"))
-        for sentence in overlap.sentences():
+        for sentence in [*written.disagreements, *overlap.sentences()]:
             print(for_terminal(f"{sentence}."))
 
 
@@ -246,7 +246,6 @@ def _counterfactual_parts(
 ) -> Iterator[Part]:
     """Give the observations, then their counterfactuals under each intervention."""
     found = _observations(question, observed)
-    of_particles = question.ensemble.member_of(particles)
     if resample is not None:
         whole_number("resample", resample, least=2)
     request = Request(found.count, len(question.dos), particles, True, question.options.npz)
@@ -258,8 +257,8 @@ def _counterfactual_parts(
                 torch.manual_seed(batches.seed(question.options.seed, batch, particle))
                 # All batches have one size, so that draws do not depend on how many follow.
                 values = rows.values if batch == 0 else _padded(rows.values, batches.rows)
-                members = of_particles[particle : particle + count]
-                shares = members.bincount(minlength=len(question.ensemble.members)).tolist()
+                shares = question.ensemble.share(particles, particle, count)
+                members = torch.repeat_interleave(torch.tensor(shares))
                 answers = question.ensemble.counterfactual(
                     values, question.dos, count, resample, shares
                 )

@@ -13,6 +13,7 @@ import torch
 from deepscm_pl import Ensemble, load
 from deepscm_pl.cli import batches, main
 from deepscm_pl.ensemble import stacking_weights
+from deepscm_pl.numerals import format_number
 
 from tiny import write_configuration
 
@@ -75,7 +76,7 @@ def test_two_particles_of_each_member_by_default(members, ask):
 
 
 @pytest.mark.parametrize("numbers", [2**24, 3 * 8 * 8])
-def test_disagreement_is_apart_from_noise(members, ask, monkeypatch, numbers):
+def test_disagreement_is_apart_from_noise(members, ask, monkeypatch, numbers, capsys):
     monkeypatch.setattr(batches, "_BATCH_NUMBERS", numbers)  # one or many parts
     rows, arrays = ask("a", "counterfactual", members, *INDEX, "--num_particles", "8")
     ensemble = load(members).ensemble
@@ -93,6 +94,11 @@ def test_disagreement_is_apart_from_noise(members, ask, monkeypatch, numbers):
     assert all(float(row["intensity_between"]) > 0 for row in rows[2:])
     assert {row["image_between"] + row["intensity_within"] for row in rows[:2]} == {""}
     assert "thickness_between" not in rows[0]
+    printed = capsys.readouterr().out
+    squares = [float(row["intensity_between"]) ** 2 for row in rows[2:]]
+    expected = format_number(np.mean(squares) ** 0.5)
+    sentence = f"models disagree on intensity by {expected} (noise within a model: 0), image by "
+    assert f"do(thickness = 3): {sentence}" in printed
 
 
 def test_one_particle_of_each_member_leaves_the_noise_unknown(members, ask):
