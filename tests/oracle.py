@@ -163,6 +163,7 @@ __all__ = [
     "IntensityAlone",
     "Photograph",
     "Picture",
+    "Thickness",
     "Timid",
     "make",
 ]

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from deepscm_pl.data import render_truth
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Question, answer, true_attributes
-from deepscm_pl.overlap import VERDICTS, Overlap, OverlapEstimator, OverlapThresholds
+from deepscm_pl.overlap import VERDICTS, OverlapEstimator, OverlapThresholds
 from deepscm_pl.training_distribution import TrainingDistribution
 
 __all__ = ["OverlapBin", "OverlapError", "OverlapResult", "evaluate_overlap"]
@@ -94,7 +95,7 @@ def evaluate_overlap(
     model: ModelOnData,
     questions: Sequence[Question],
     thresholds: OverlapThresholds | None = None,
-    rows: int = 64,
+    rows: int = 32,
     batch_size: int = 256,
     workers: int | None = None,
     progress: bool = True,
@@ -133,11 +134,10 @@ def evaluate_overlap(
     if model.world is None or not size:
         return result
     part = _first_rows(model, size)
-    asked = list(_sweep(part, kept))
-    found = _Errors(part, estimator)
-    for question in tqdm(asked, desc="error by overlap", disable=hidden):
-        found.add(question, workers, cache_dir)
-    return replace(result, errors=found.result(), asked=found.asked, rows=size)
+    truths = _with_images(part, _true_answers(part, kept), workers, progress, cache_dir)
+    found = _measure(part, estimator, truths, batch_size, progress)
+    asked = [truth.question.text for truth in truths]
+    return replace(result, errors=list(_errors(part, found)), asked=asked, rows=size)
 
 
 def _training_distribution(model: ModelOnData) -> TrainingDistribution | None:
@@ -167,10 +167,12 @@ def _verdicts(
 
 
 def _first_rows(model: ModelOnData, size: int) -> ModelOnData:
+    """The first rows, with originals only if the model has a single image, which they determine."""
+    drawn = model.originals if len(model.scm.image_variables) == 1 else None
     return replace(
         model,
         variables={name: value[:size] for name, value in model.variables.items()},
-        originals=None if model.originals is None else model.originals[:size],
+        originals=None if drawn is None else drawn[:size],
         other_attributes={name: each[:size] for name, each in model.other_attributes.items()},
     )
 
@@ -203,85 +205,130 @@ def _affected(model: ModelOnData, cause: str) -> list[str]:
     return [name for name in (*images, *continuous) if name in changed and name != cause]
 
 
-class _Errors:
-    """Errors of single answers, with the overlap of each."""
+@dataclass(frozen=True)
+class _TrueAnswer:
+    """The answer of the world to an intervention on one cause.
 
-    def __init__(self, model: ModelOnData, estimator: OverlapEstimator) -> None:
-        self.model, self.estimator = model, estimator
-        self.asked: list[str] = []
-        self._found: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+    Attributes:
+        values: Attributes, and the image in ``usable`` rows if it can be rendered.
+        usable: Rows in which the intervention is possible, and the image can be rendered, ``(R,)``.
+    """
 
-    def add(self, question: Question, workers: int | None, cache_dir: Path | None) -> None:
-        """Compare the answers to a question with the truth, in the rows in which both exist."""
-        model, world = self.model, self.model.world
-        (cause,) = question.do
-        if world is None:
-            return
-        factual = model.rows(0, len(model))
+    question: Question
+    values: Mapping[str, NDArray[Any]]
+    usable: NDArray[np.bool_]
+
+
+def _true_answers(model: ModelOnData, kept: TrainingDistribution) -> list[_TrueAnswer]:
+    world, found = model.world, []
+    for question in _sweep(model, kept):
         try:
-            true, can_be_true = true_attributes(model, question)
-            (answered,) = answer(model.scm, factual, [question], 1)
-        except ValueError:  # no finite answer of the world or the model at such a value
-            return
-        usable = can_be_true & answered.possible.cpu().numpy()
-        for name, domain in world.domains.items():
-            usable &= domain.contains(torch.from_numpy(true[name])).numpy()
-        if not usable.any():
-            return
-        self.asked.append(question.text)
-        values = {name: value[0] for name, value in answered.values.items()}
-        overlap = self.estimator.estimate(values, question.do, quantiles=False)
-        for name in _affected(model, cause):
-            truth = torch.from_numpy(true[name])[:, None] if name in true else None
-            if truth is None and model.originals is not None:
-                drawn = {key: column[usable] for key, column in true.items()}
-                images = render_truth(
-                    world, model.originals[usable], drawn, workers, False, cache_dir
-                )
-                truth = torch.zeros(values[name].shape, dtype=torch.float64)
-                truth[torch.from_numpy(usable)] = torch.from_numpy(images)[:, None].double()
-            if truth is not None:
-                self._keep(name, values[name], factual[name], truth, overlap, usable)
+            values, usable = true_attributes(model, question)
+        except ValueError:  # the world has no finite answer at such a value
+            continue
+        for name, domain in world.domains.items() if world is not None else ():
+            usable = usable & domain.contains(torch.from_numpy(values[name])).numpy()
+        if usable.any():
+            found.append(_TrueAnswer(question, values, usable))
+    return found
 
-    def _keep(
-        self,
-        name: str,
-        value: Tensor,
-        factual: Tensor,
-        truth: Tensor,
-        overlap: Overlap,
-        usable: NDArray[np.bool_],
-    ) -> None:
-        def error(other: Tensor) -> Tensor:
-            return (other.double().cpu() - truth).abs().flatten(1).mean(dim=1)
 
-        row = torch.arange(len(value))
-        columns = (overlap.verdict, overlap.rows, error(value), error(factual), row)
-        kept = torch.stack([each.double() for each in columns], dim=1)
-        self._found[name].append(kept.numpy()[usable])
+def _with_images(
+    model: ModelOnData,
+    truths: Sequence[_TrueAnswer],
+    workers: int | None,
+    progress: bool,
+    cache_dir: Path | None,
+) -> list[_TrueAnswer]:
+    """Render all images at once, so that several processes share the work."""
+    world, originals = model.world, model.originals
+    if world is None or originals is None or not truths:
+        return list(truths)
+    columns = {
+        name: np.concatenate([each.values[name][each.usable] for each in truths])
+        for name in world.attributes
+    }
+    rows = np.concatenate([originals[each.usable] for each in truths])
+    images = render_truth(world, rows, columns, workers, progress, cache_dir)[:, None]
+    ends = np.cumsum([each.usable.sum() for each in truths])[:-1]
+    (name,) = model.scm.image_variables
+    return [
+        replace(each, values={**each.values, name: part})
+        for each, part in zip(truths, np.split(images, ends), strict=True)
+    ]
 
-    def result(self) -> list[OverlapError]:
-        """Average the errors of each variable."""
-        return [self._error(name, np.concatenate(parts)) for name, parts in self._found.items()]
 
-    def _error(self, name: str, kept: NDArray[np.float64]) -> OverlapError:
-        verdict, rows, error, unchanged, row = kept.T
+def _measure(
+    model: ModelOnData,
+    estimator: OverlapEstimator,
+    truths: Sequence[_TrueAnswer],
+    batch_size: int,
+    progress: bool,
+) -> dict[str, NDArray[np.float64]]:
+    """Compare single answers of the model with the truth.
+
+    Returns:
+        For each affected variable verdict, effective rows, error, error of the factual value, and
+        row of the test split of each answer, ``(answers, 5)``. Answers that overflow are left out.
+    """
+    found: dict[str, list[Tensor]] = defaultdict(list)
+    scm, size = model.scm, len(model)
+    with tqdm(
+        total=size * len(truths), desc="error by overlap", disable=None if progress else True
+    ) as bar:
+        for first, factual in model.batches(0, size, batch_size):
+            count = min(batch_size, size - first)
+            noise = scm.abduct(factual)
+            for truth in truths:
+                bar.update(count)
+                ((cause, value),) = truth.question.do.items()
+                changed = scm.graph.descendants(cause) | {cause}
+                kept = {name: each[None] for name, each in factual.items() if name not in changed}
+                try:
+                    answered = scm.act({cause: value}).predict(noise, kept)
+                except ValueError:  # overflow
+                    continue
+                values = {name: each[0].expand_as(factual[name]) for name, each in answered.items()}
+                overlap = estimator.estimate(values, [cause], quantiles=False)
+                usable = torch.from_numpy(truth.usable[first : first + count])
+                rows = (torch.arange(count) + first)[usable]
+                start = int(truth.usable[:first].sum())
+                for name in _affected(model, cause):
+                    true = torch.from_numpy(truth.values[name]).double()
+                    if name in scm.image_variables:
+                        true = true[start : start + len(rows)]
+                    else:
+                        true = true[rows, None]
+                    both = (values[name], factual[name])
+                    errors = [
+                        (each.double().cpu()[usable] - true).abs().flatten(1).mean(dim=1)
+                        for each in both
+                    ]
+                    columns = (overlap.verdict[usable], overlap.rows[usable], *errors, rows)
+                    found[name].append(torch.stack([each.double() for each in columns], dim=1))
+    return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+
+def _errors(model: ModelOnData, found: Mapping[str, NDArray[np.float64]]) -> Iterator[OverlapError]:
+    limits = _FEWEST_ROWS * 10.0 ** np.arange(13)
+    for name, answers in found.items():
+        verdict, rows, error, unchanged, row = answers.T
         groups = {text: verdict == k for k, text in enumerate(VERDICTS) if (verdict == k).any()}
-        limits = _FEWEST_ROWS * 10.0 ** np.arange(13)
         place = np.digitize(rows, limits)
-        return OverlapError(
+        bins = [
+            OverlapBin(
+                float(limits[k - 1]) if k else 0.0,
+                float(limits[k]),
+                _mean(error[place == k], row[place == k]),
+            )
+            for k in np.unique(place)
+        ]
+        yield OverlapError(
             name,
-            self.model.unit(name),
+            model.unit(name),
             {text: _mean(error[group], row[group]) for text, group in groups.items()},
             {text: _mean(unchanged[group], row[group]) for text, group in groups.items()},
-            [
-                OverlapBin(
-                    float(limits[k - 1]) if k else 0.0,
-                    float(limits[k]),
-                    _mean(error[place == k], row[place == k]),
-                )
-                for k in np.unique(place).tolist()
-            ],
+            bins,
         )
 
 

@@ -73,8 +73,8 @@ class EvaluationSettings:
         overlap_extrapolated: An answer with fewer effective training rows is extrapolated, see
             :class:`~deepscm_pl.overlap.OverlapEstimator`.
         overlap_edge: An answer with fewer effective training rows is at the edge.
-        overlap_rows: Number of the first rows in which the error against a known world is measured
-            within and beyond the training data; 0 for none.
+        overlap_rows: Number of the first detail rows in which the error against a known world is
+            measured within and beyond the training data; 0 for none.
         seed: Random seed; the state of torch's generators is restored.
         workers: Processes to render and measure with; None for one per processor.
         calibration_rows: Number of the first validation rows on which intervals are calibrated;
@@ -94,7 +94,7 @@ class EvaluationSettings:
     density_size: int = 10_000
     overlap_extrapolated: float = 1.0
     overlap_edge: float = 10.0
-    overlap_rows: int = 64
+    overlap_rows: int = 32
     seed: int = 0
     workers: int | None = None
     calibration_rows: int | None = None
@@ -292,7 +292,7 @@ def evaluate(
                 model,
                 questions,
                 OverlapThresholds(settings.overlap_extrapolated, settings.overlap_edge),
-                settings.overlap_rows, size, workers, progress, cache_dir,
+                min(settings.overlap_rows, detail), size, workers, progress, cache_dir,
             )  # fmt: skip
     return Evaluation(
         rows=len(model),

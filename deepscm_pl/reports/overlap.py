@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from deepscm_pl.evaluation.overlap import OverlapError, OverlapResult
-from deepscm_pl.figures.output import PlainFigure, wrapped
+from deepscm_pl.figures.output import PlainFigure, make_ticks_readable, wrapped
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.numerals import format_number
 from deepscm_pl.overlap import VERDICTS, OverlapThresholds
@@ -117,14 +117,15 @@ def _draw_error(axes: Axes, error: OverlapError, thresholds: OverlapThresholds) 
         axes.plot([], [], color=_COLOURS[verdict], linewidth=2.5, label=f"mean, {verdict}")
     axes.set_xlim(low, high)
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(LogLocator())
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_title(wrapped(error.variable, 40), fontsize=9)
-    axes.set_xlabel("effective number of training rows", fontsize=8)
     unit = f" ({error.unit})" if error.unit else ""
     axes.set_ylabel(f"mean absolute error{unit}", fontsize=8)
     axes.tick_params(labelsize=8)
+    make_ticks_readable(axes)
+    axes.set_xlabel("effective number of training rows", fontsize=8)
+    axes.xaxis.set_major_locator(LogLocator())
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def overlap_quantities(result: OverlapResult) -> Iterator[tuple[str, float]]:

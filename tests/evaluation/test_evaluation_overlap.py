@@ -25,7 +25,7 @@ from deepscm_pl.reports.overlap import overlap_error_table, overlap_table
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.worlds import KnownWorld
 
-from oracle import make
+from oracle import IntensityAlone, Thickness, make
 from tiny import KnownTinyDataModule, TinyDataModule
 
 
@@ -132,6 +132,44 @@ def test_a_right_model_has_no_error_anywhere():
     # Hidden columns of the texture are drawn, so that images differ from the truth by chance.
     assert all(each.mean > 0 for each in errors["image"].by_verdict.values())
     assert all(0 < float(t.split("=")[1]) <= 255 for t in found.asked)
+
+
+def test_models_without_an_image_are_compared_by_their_attributes():
+    data = KnownTinyDataModule(test_size=20)
+    mechanisms = {"thickness": Thickness, "intensity": IntensityAlone}
+    scm = StructuralCausalModel("thickness -> intensity", mechanisms).eval()
+    found = evaluate(ModelOnData.of(scm, data), EvaluationSettings(density_size=50), progress=False)
+    (error,) = found.overlap.errors
+    assert error.variable == "intensity"
+    # An intensity that ignores the thickness is as wrong as no change at all.
+    for verdict, estimate in error.by_verdict.items():
+        assert estimate.mean > 5
+        assert estimate.mean == pytest.approx(error.unchanged[verdict].mean)
+
+
+def test_worlds_without_originals_give_errors_of_attributes_only():
+    model = ModelOnData.of(make(), KnownTinyDataModule(test_size=20, has_originals=False))
+    found = evaluate(model, EvaluationSettings(["thickness=2"], 1, density_size=50), progress=False)
+    assert [each.variable for each in found.overlap.errors] == ["intensity"]
+
+
+def test_errors_do_not_depend_on_batches():
+    model = ModelOnData.of(make(), KnownTinyDataModule(test_size=20))
+    found = []
+    for size in (20, 7):
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            found.append(
+                evaluate_overlap(model, [], rows=20, batch_size=size, workers=1, progress=False)
+            )
+    images = [{e.variable: e for e in each.errors}["image"] for each in found]
+    for verdict, estimate in images[0].by_verdict.items():
+        other = images[1].by_verdict[verdict]
+        assert estimate.rows == other.rows
+        # Of another draw of the hidden texture.
+        assert estimate.mean == pytest.approx(other.mean, rel=0.3)
+        unchanged = [each.unchanged[verdict].mean for each in images]
+        assert unchanged[0] == pytest.approx(unchanged[1])
 
 
 def test_thresholds_are_settings(parabola):
