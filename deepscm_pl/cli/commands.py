@@ -167,8 +167,11 @@ def keep_members(
             ckpt_path, out, count, steps, rate, seed, trust=trust, data=data, **trainer
         )
     _print_written(out)
-    options = ["--ckpt_path", *map(str, paths), *(["--trust", *trust] if trust else [])]
-    print(f"Ask all members:     deepscm sample {for_terminal(shlex.join(options))} --out answers")
+    files = f"{shlex.quote(str(paths[0].parent))}/*{paths[0].suffix}"
+    options = f" --trust {shlex.join(trust)}" if trust else ""
+    print(
+        for_terminal(f"Ask all members:     deepscm sample --ckpt_path {files}{options} --out DIR")
+    )
 
 
 def make_morphomnist(
