@@ -7,6 +7,8 @@ Nothing that takes long to import is imported before a function is called.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +181,45 @@ def counterfactual(
     from deepscm_pl.cli.questions import answer_counterfactual
 
     answer_counterfactual(answers, do, observed, overlap, uncertainty)
+
+
+def keep_members(
+    ckpt_path: CheckpointPath,
+    out: NewFolder,
+    count: int = 10,
+    steps: Annotated[int | None, Option("NUMBER")] = None,
+    rate: float = 1.0,
+    gradient_clip_val: Annotated[float | None, Option("NUMBER")] = None,
+    seed: int = 0,
+    root: Annotated[Path | None, Option("DIR", ("--data.root",))] = None,
+    trust: Trusted = (),
+) -> None:
+    """Make an ensemble of one trained model: train it further at a constant learning rate.
+
+    Args:
+        count: Number of members, which are kept at equal intervals.
+        steps: Number of further steps (default: half of those of the training).
+        rate: Learning rates as a fraction of those of the optimiser.
+        gradient_clip_val: Largest norm of gradients (default: no limit).
+        seed: Seed of the noise in the further training.
+        root: Current folder of the run's data.
+    """
+    from deepscm_pl.checkpoints import load_data
+    from deepscm_pl.runs.output import progress_for, without_noise
+    from deepscm_pl.training import keep_iterates
+
+    data = None if root is None else load_data(ckpt_path, root, trust)
+    trainer = {"gradient_clip_val": gradient_clip_val, "callbacks": [progress_for(sys.stdout)]}
+    with without_noise():
+        paths = keep_iterates(
+            ckpt_path, out, count, steps, rate, seed, trust=trust, data=data, **trainer
+        )
+    _print_written(out)
+    files = f"{shlex.quote(str(paths[0].parent))}/*{paths[0].suffix}"
+    options = f" --trust {shlex.join(trust)}" if trust else ""
+    print(
+        for_terminal(f"Ask all members:     deepscm sample --ckpt_path {files}{options} --out DIR")
+    )
 
 
 def make_morphomnist(
@@ -354,6 +395,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "sample": sample,
     "intervene": intervene,
     "counterfactual": counterfactual,
+    "members": keep_members,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
     "experiments": list_experiments,
     "export": export,

@@ -273,8 +273,10 @@ def make_scheduler(make: Callable[[Optimizer], LRScheduler], optimizer: Optimize
         ValueError: If the schedule cannot be made, or cannot step.
     """
     with _naming_errors("scheduler", make):
-        trial = make(_stepped(torch.optim.Adam))
+        stepped = _stepped(torch.optim.Adam)
+        trial = make(stepped)
         if _is_from_torch(trial):
+            stepped.step()  # torch warns if a schedule steps first
             if isinstance(trial, ReduceLROnPlateau):
                 trial.step(0.0)
             else:

@@ -53,7 +53,7 @@ def keep_iterates(
         seed: Seed of the noise in the further training.
         trust: Packages whose classes the checkpoint may name, in addition to this package.
         data: The data; None for those of the checkpoint.
-        trainer: Arguments of the trainer, such as ``gradient_clip_val`` and ``devices``.
+        trainer: Arguments of the trainer, such as ``gradient_clip_val``; it uses one device.
 
     Returns:
         The files, from the first to the last step.
@@ -85,7 +85,8 @@ def keep_iterates(
         keeper = _Keeper(
             opened.content, {first + (k + 1) * spacing: folder / names[k] for k in range(count)}
         )
-        settings = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        settings: dict[str, Any] = {"devices": 1}
+        settings |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         callbacks = [run, keeper, *trainer.pop("callbacks", ())]
         pl.Trainer(
             max_epochs=-1,

@@ -105,8 +105,8 @@ def test_iterates_vary_as_in_the_theory_of_a_constant_rate(tmp_path):
     rate = 0.2
     model = DeepSCM("x", {"x": AffineFlow}, optimizer=partial(torch.optim.SGD, lr=rate))
     path = train(tmp_path, model, Gaussian(), 2)
-    steps = int(300 * 12 / 0.8)
-    paths = keep_iterates(path, tmp_path / "members", 300, steps, **QUIET)
+    steps = int(100 * 12 / 0.8)
+    paths = keep_iterates(path, tmp_path / "members", 100, steps, **QUIET)
     found = []
     for each in paths:
         scm = load(each).scm
@@ -114,9 +114,9 @@ def test_iterates_vary_as_in_the_theory_of_a_constant_rate(tmp_path):
         found.append(scm["x"].parameters_of(context).detach().flatten())
     values = torch.stack(found).double()
     # The gradient of the second is not linear.
-    for column, fisher, tolerance in zip(values.T, (1, 2), (0.15, 0.3), strict=True):
+    for column, fisher, tolerance in zip(values.T, (1, 2), (0.25, 0.35), strict=True):
         expected = math.sqrt(rate / (16 * (2 - rate * fisher)))
-        assert float(column.mean()) == pytest.approx(0, abs=0.03)
+        assert float(column.mean()) == pytest.approx(0, abs=0.05)
         assert float(column.std()) == pytest.approx(expected, rel=tolerance)
 
 
