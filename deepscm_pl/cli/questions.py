@@ -23,6 +23,7 @@ from deepscm_pl.cli.observations import (
     observations_from_test_split,
 )
 from deepscm_pl.cli.overlap import OverlapCount
+from deepscm_pl.cli.reaction import reaction_sentences
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
@@ -123,7 +124,7 @@ class _Question:
                     f"{name}: the position of the images in a scanner is not known; their files "
                     "have voxels of 1 mm, the first at the origin."
                 )
-        for sentence in overlap.sentences():
+        for sentence in [*overlap.sentences(), *reaction_sentences(self.scm, self.dos)]:
             print(for_terminal(f"{sentence}."))
 
 
