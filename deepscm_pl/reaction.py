@@ -148,10 +148,11 @@ def image_reactions(
         >>> from functools import partial
         >>> from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE
         >>> image = partial(ConditionalVAE, shape=(1, 8, 8), latent=2)
-        >>> scm = StructuralCausalModel("a; b; a -> x", {"a": AffineFlow, "b": AffineFlow, "x": image})
+        >>> mechanisms = {"a": AffineFlow, "b": AffineFlow, "x": image}
+        >>> scm = StructuralCausalModel("a; b; a -> x", mechanisms)
         >>> image_reactions(scm)[0].changes["b"]
         0.0
-    """  # fmt: skip
+    """
     device = scm.fitted.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
