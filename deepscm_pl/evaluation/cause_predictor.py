@@ -27,6 +27,7 @@ __all__ = ["CausePredictor", "fingerprint"]
 _CHANNELS = (16, 32, 48)
 _LARGEST_SIDE = 64
 _BATCH = 64
+_MOST_PASSES = 30
 _LEARNING_RATE = 4e-3
 _READ_AT_A_TIME = 256
 _HASHED_IMAGES = 64
@@ -66,7 +67,7 @@ class CausePredictor(nn.Module):
         self.skill: dict[str, float] = {}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Return for images ``(B, *shape)`` the standardised cause ``(B,)`` or logits ``(B, K)``."""
+        """Return standardised causes ``(B,)``, or logits ``(B, K)``, of images ``(B, *shape)``."""
         plane = image.flatten(1, -3).float()
         if self.block > 1:
             plane = functional.avg_pool2d(plane, self.block)
@@ -78,7 +79,7 @@ class CausePredictor(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor) -> dict[str, Tensor]:
-        """Predict the causes of images ``(N, *shape)`` in their units, or classes, ``(N,)`` each."""
+        """Predict the causes ``(N,)`` of images ``(N, *shape)``, in their units or as classes."""
         device = next(self.parameters()).device
         found: dict[str, list[Tensor]] = {name: [] for name in self.classes}
         for some in images.split(_READ_AT_A_TIME):
@@ -96,7 +97,7 @@ class CausePredictor(nn.Module):
         cls,
         scm: StructuralCausalModel,
         data: CausalDataModule,
-        steps: int = 600,
+        steps: int = 400,
         seed: int = 0,
         progress: bool = True,
     ) -> CausePredictor:
@@ -107,7 +108,7 @@ class CausePredictor(nn.Module):
         Args:
             scm: A model with one image, which determines the causes.
             data: The data.
-            steps: Training steps of 64 images.
+            steps: Training steps of 64 images, at most 30 passes over the training split.
             seed: Random seed.
             progress: Whether to show a progress bar.
         """
@@ -141,9 +142,10 @@ class CausePredictor(nn.Module):
                 self.get_buffer(f"{name}_mean").copy_(values.mean())
                 deviation = values.std(correction=0)
                 self.get_buffer(f"{name}_deviation").copy_(deviation if deviation > 0 else 1.0)
+        size = len(train[image])
+        steps = min(steps, math.ceil(_MOST_PASSES * size / _BATCH))
         optimizer = torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, steps)
-        size = len(train[image])
         bar = tqdm(
             range(steps), unit="step", desc="predictor of causes",
             disable=None if progress else True,

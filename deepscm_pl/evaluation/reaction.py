@@ -115,9 +115,7 @@ def evaluate_reaction(
     skill = {} if predictor is None else predictor.skill
     read = [name for name in skill if skill[name] >= limits.skill]
     meter = _Meter(model, questions, predictor, rows)
-    with tqdm(
-        total=rows, unit="image", desc="reaction", disable=None if progress else True
-    ) as bar:
+    with tqdm(total=rows, unit="image", desc="reaction", disable=None if progress else True) as bar:
         for first, factual in model.batches(0, rows, batch_size):
             meter.update(first, factual)
             bar.update(len(factual[meter.image]))
@@ -255,9 +253,7 @@ class _Meter:
         size = len(observed)
         # Adjacent rows may be slices of one subject.
         others = (torch.arange(first, first + size) + self.rows // 2) % self.rows
-        dos = [
-            {name: self.model.variables[name][others].to(factual[name])} for name in self.causes
-        ]
+        dos = [{name: self.model.variables[name][others].to(factual[name])} for name in self.causes]
         values = self.model.scm.counterfactual(factual, dos) if dos else {}
         read = self._read(observed)
         for k, name in enumerate(self.causes):

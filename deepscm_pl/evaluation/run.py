@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from deepscm_pl.checks import process_count, real_number, seed_number, whole_number
+from deepscm_pl.evaluation.cause_predictor import CausePredictor
 from deepscm_pl.evaluation.counterfactuals import (
     Classifier,
     CounterfactualResult,
@@ -25,7 +26,9 @@ from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
+from deepscm_pl.evaluation.reaction import ReactionResult, evaluate_reaction
 from deepscm_pl.model_memory import require_memory_for
+from deepscm_pl.reaction import ReactionThresholds
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = [
@@ -58,6 +61,13 @@ class EvaluationSettings:
         density_size: Draws for each density.
         seed: Random seed; the state of torch's generators is restored.
         workers: Processes to render and measure with; None for one per processor.
+        predict_causes: Whether to train a predictor of the causes of an image, which measures
+            whether counterfactual images show what was asked; None if no world measures images.
+        predictor_steps: Training steps of the predictor, at most 30 passes over the data.
+        reaction_change: See :class:`~deepscm_pl.reaction.ReactionThresholds`, as the following.
+        reaction_pixel_noise: The largest share of pixel noise.
+        reaction_response: The least share of asked changes that images show.
+        reaction_skill: The least skill of a predictor.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -71,9 +81,24 @@ class EvaluationSettings:
     density_size: int = 10_000
     seed: int = 0
     workers: int | None = None
+    predict_causes: bool | None = None
+    predictor_steps: int = 400
+    reaction_change: float = ReactionThresholds.change
+    reaction_pixel_noise: float = ReactionThresholds.pixel_noise
+    reaction_response: float = ReactionThresholds.response
+    reaction_skill: float = ReactionThresholds.skill
+
+    @property
+    def reaction(self) -> ReactionThresholds:
+        """The limits of the verdicts on the image model."""
+        names = ("change", "pixel_noise", "response", "skill")
+        return ReactionThresholds(*(getattr(self, f"reaction_{name}") for name in names))
 
     def __post_init__(self) -> None:
         """Check the range of each number."""
+        whole_number("predictor_steps", self.predictor_steps, least=1)
+        for name in ("change", "pixel_noise", "response", "skill"):
+            real_number(f"reaction_{name}", getattr(self, f"reaction_{name}"), least=0, most=1)
         whole_number("num_particles", self.num_particles, least=1)
         if self.detail_rows is not None:
             whole_number("detail_rows", self.detail_rows, least=2)
@@ -106,6 +131,7 @@ class Evaluation:
     counterfactuals: Sequence[CounterfactualResult] = ()
     composition: Mapping[int, Estimate] = field(default_factory=dict)
     noise: Sequence[NoiseResult] = ()
+    reaction: ReactionResult | None = None
     examples: Sequence[Example] = ()
     left_out: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -177,6 +203,7 @@ def evaluate(
     classifier: Classifier | None = None,
     progress: bool = True,
     cache_dir: Path | None = None,
+    cause_predictor: CausePredictor | None = None,
 ) -> Evaluation:
     """Evaluate a model on the second and the third rung, and its noise.
 
@@ -188,6 +215,8 @@ def evaluate(
         classifier: Function from images to class indices, for the identity.
         progress: Whether to show progress bars.
         cache_dir: Cache of the rendered truth; None for no cache.
+        cause_predictor: A predictor of the causes of the image, which measures whether images show
+            what was asked; None for the reaction of pixels only.
 
     Raises:
         ValueError: If a number is out of range, an intervention is impossible, or originals and
@@ -202,6 +231,7 @@ def evaluate(
     counterfactuals: list[CounterfactualResult] = []
     examples: list[Example] = []
     composition: dict[int, Estimate] = {}
+    reaction = None
     seconds: dict[str, float] = {}
     with _preserved_state(scm):
         with _timed(seconds, "densities", seed):
@@ -235,6 +265,10 @@ def evaluate(
                 composition = evaluate_composition(
                     model, detail, batch_size=size, progress=progress
                 )
+            with _timed(seconds, "reaction", seed):
+                reaction = evaluate_reaction(
+                    model, questions, cause_predictor, settings.reaction, detail, size, progress
+                )
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(model, detail, size, progress)
     return Evaluation(
@@ -248,8 +282,9 @@ def evaluate(
         counterfactuals=counterfactuals,
         composition=composition,
         noise=noise,
+        reaction=reaction,
         examples=examples,
-        left_out=_left_out(model, questions),
+        left_out=[*_left_out(model, questions), *(reaction.left_out if reaction else ())],
         seconds=seconds,
     )
 

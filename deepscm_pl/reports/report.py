@@ -22,6 +22,12 @@ from deepscm_pl.files import replaced_folder
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
+from deepscm_pl.reports.reaction import (
+    bits_verdicts,
+    plain_reaction,
+    reaction_table,
+    shown_table,
+)
 from deepscm_pl.reports.tables import (
     QUANTILES,
     TextTable,
@@ -53,6 +59,8 @@ class Report:
 
     Attributes:
         tables: All tables that are not empty.
+        verdicts: Sentences about an image model that does not react to its causes, repeats the
+            factual image, or has learned nothing; empty if all is well.
         pictures: All pictures, by the name of their file without its ending.
     """
 
@@ -79,8 +87,17 @@ class Report:
             self.tables["effectiveness"] = effectiveness_table(answered, model.measured, model.unit)
         if answered:
             self.tables["soundness"] = soundness_table(answered)
+        reaction = evaluation.reaction
+        if reaction is not None and reaction.causes:
+            self.tables["reaction"] = reaction_table(reaction, model)
+        if reaction is not None and (
+            reaction.pixel_noise or any(e.shown for e in reaction.questions)
+        ):
+            self.tables["shown"] = shown_table(reaction, model)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
+        self.verdicts = bits_verdicts(association, model.scm)
+        self.verdicts += [] if reaction is None else reaction.verdicts
         self.pictures = dict(_draw_pictures(model, evaluation))
 
     def write(self, folder: Path) -> list[Path]:
@@ -129,6 +146,7 @@ class Report:
             "composition": {
                 f"{_COMPOSITION}/{k}": v.as_plain_data() for k, v in evaluation.composition.items()
             },
+            "reaction": plain_reaction(evaluation.reaction, self.verdicts),
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
@@ -140,6 +158,9 @@ class Report:
         """Return the report in Markdown, with links to pictures in the same folder."""
         evaluation = self.evaluation
         parts = ["# Evaluation", self._introduction()]
+        if self.verdicts:
+            lines = "\n".join(f"- **{for_markdown(verdict)}.**" for verdict in self.verdicts)
+            parts.append(f"## Verdicts\n\n{lines}")
         for title, name, picture in (
             ("Association", "association", ""),
             ("Intervention", "densities", "densities"),
@@ -147,6 +168,8 @@ class Report:
             ("Similarity", "similarity", ""),
             ("Counterfactual images", "", "examples"),
             ("Effectiveness", "effectiveness", ""),
+            ("Reaction", "reaction", ""),
+            ("Shown", "shown", ""),
             ("Soundness", "soundness", "coverage"),
             ("Noise", "noise", "noise"),
         ):
@@ -204,6 +227,10 @@ class Report:
         for each in evaluation.counterfactuals:
             found |= {f"{each.question.text}/{k}": v.mean for k, v in each.quantities.items()}
         found |= {f"{_COMPOSITION}/{k}": v.mean for k, v in evaluation.composition.items()}
+        if evaluation.reaction is not None:
+            quantities = evaluation.reaction.quantities
+            found |= {f"reaction/{key}": value.mean for key, value in quantities.items()}
+            found["reaction/verdicts"] = float(len(self.verdicts))
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
