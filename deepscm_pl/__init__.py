@@ -119,6 +119,11 @@ if TYPE_CHECKING:
         OverlapEstimator as OverlapEstimator,
         OverlapThresholds as OverlapThresholds,
     )
+    from deepscm_pl.reaction import (
+        ImageReaction as ImageReaction,
+        ReactionThresholds as ReactionThresholds,
+        image_reactions as image_reactions,
+    )
     from deepscm_pl.scm import (
         StructuralCausalModel as StructuralCausalModel,
         summarise as summarise,

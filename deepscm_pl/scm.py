@@ -111,7 +111,7 @@ class StructuralCausalModel(nn.Module):
             self.mechanisms[name] = self._make(name, mechanisms[name])
         self.register_buffer("fitted", torch.tensor(False))
         self.training_distribution = TrainingDistribution(
-            {name: self[name].domain for name in self.scalar_variables}
+            {name: self[name].domain for name in self.scalar_variables}, self.image_variables
         )
         self._described: dict[str, Variable] = {}
 

@@ -1,8 +1,8 @@
-"""The distribution of the training split that a model keeps: quantiles, not rows."""
+"""The distribution of the training split that a model keeps: quantiles and variances, not rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +12,30 @@ from deepscm_pl.variables import Domain, Variables
 __all__ = ["TrainingDistribution"]
 
 _SCORES = torch.linspace(-4, 4, 81, dtype=torch.float64)
+_MOST_IMAGES = 512
 
 
 class TrainingDistribution(nn.Module):
     """Quantiles of the scalar variables of the training split, and the number of its rows.
 
     Checkpoints contain these, but no single rows. The quantiles are those at Φ(−4), …, Φ(4) in
-    steps of 0.1.
+    steps of 0.1. Of images, it keeps the variance over rows, averaged over pixels.
 
     Args:
         domains: The domain of each scalar variable.
+        images: The names of the images.
     """
 
     rows: Tensor
 
-    def __init__(self, domains: Mapping[str, Domain]) -> None:
+    def __init__(self, domains: Mapping[str, Domain], images: Sequence[str] = ()) -> None:
         super().__init__()
-        self.domains = dict(domains)
+        self.domains, self.images = dict(domains), tuple(images)
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
         for name in self.domains:
             self.register_buffer(f"{name}_quantiles", torch.zeros_like(_SCORES))
+        for name in self.images:
+            self.register_buffer(f"{name}_variance", torch.zeros((), dtype=torch.float64))
 
     @property
     def is_known(self) -> bool:
@@ -53,6 +57,15 @@ class TrainingDistribution(nn.Module):
             share = position - below
             found = ordered[below] + share * (ordered[above] - ordered[below])
             self.get_buffer(f"{name}_quantiles").copy_(found)
+        for name in (name for name in self.images if name in variables):
+            # At most 512 images, spread evenly over the split.
+            some = variables[name][:: -(-len(variables[name]) // _MOST_IMAGES)].double()
+            self.get_buffer(f"{name}_variance").copy_(some.var(dim=0, correction=0).mean())
+
+    def variance_of(self, name: str) -> float | None:
+        """The variance of an image over rows, averaged over pixels; None if it is unknown."""
+        variance = float(self.get_buffer(f"{name}_variance"))
+        return variance if variance > 0 else None
 
     def limits(self, name: str) -> tuple[float, float]:
         """The quantiles at Φ(−4) and Φ(4); with fewer than 15,000 rows, the extreme values."""
@@ -82,9 +95,8 @@ class TrainingDistribution(nn.Module):
         self, state_dict: dict[str, Tensor], prefix: str, *rest: object
     ) -> None:
         """Load buffers, which models of earlier versions lack."""
-        if f"{prefix}rows" not in state_dict:
-            for name, buffer in self.named_buffers():
-                state_dict[prefix + name] = torch.zeros_like(buffer)
+        for name, buffer in self.named_buffers():
+            state_dict.setdefault(prefix + name, torch.zeros_like(buffer))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

@@ -13,8 +13,9 @@ from deepscm_pl.callbacks.association import AssociationReport
 from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.escaping import for_terminal
+from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, check_settings, evaluate
+from deepscm_pl.evaluation.cause_predictor import CausePredictor, fingerprint
 from deepscm_pl.evaluation.counterfactuals import Classifier
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.tables import print_table
@@ -121,7 +122,10 @@ class EvaluationReport(pl.Callback):
     def _report(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, model: ModelOnData, folder: Path
     ) -> None:
-        report = self.report = self._evaluate(trainer, model)
+        predictor = self._cause_predictor(
+            trainer, model, folder.parent / "cause_predictor.safetensors"
+        )
+        report = self.report = self._evaluate(trainer, model, predictor)
         self.written += [path for path in report.write(folder) if path.suffix in (".json", ".md")]
         self._store_calibration(trainer, report)
         print(f"Evaluated: {report.rows}.")
@@ -147,7 +151,30 @@ class EvaluationReport(pl.Callback):
                 "evaluation/calibration.json with your questions instead."
             )
 
-    def _evaluate(self, trainer: pl.Trainer, model: ModelOnData) -> Report:
+    def _cause_predictor(
+        self, trainer: pl.Trainer, model: ModelOnData, path: Path
+    ) -> CausePredictor | None:
+        """Read the predictor of this run, or train and write it; None if it is not wanted."""
+        scm, wanted = model.scm, self.settings.predict_causes
+        wanted = not model.measured if wanted is None else wanted
+        images, data = scm.image_variables, getattr(trainer, "datamodule", None)
+        if not wanted or len(images) != 1 or not isinstance(data, CausalDataModule):
+            return None
+        if not scm.graph.ancestors(*images) & set(scm.scalar_variables):
+            return None
+        steps, seed = self.settings.predictor_steps, self.settings.seed
+        key = fingerprint(scm, data, steps, seed)
+        found = CausePredictor.load(path, key, scm.fitted.device)
+        if found is None:
+            progress = trainer.progress_bar_callback is not None
+            found = CausePredictor.trained_on(scm, data, steps, seed, progress)
+            found.save(path, key)
+            self.written.append(path)
+        return found
+
+    def _evaluate(
+        self, trainer: pl.Trainer, model: ModelOnData, predictor: CausePredictor | None
+    ) -> Report:
         with trainer.precision_plugin.forward_context():
             found = evaluate(
                 model,
@@ -156,6 +183,7 @@ class EvaluationReport(pl.Callback):
                 progress=trainer.progress_bar_callback is not None,
                 cache_dir=self.cache_dir,
                 validation=self._validation(trainer, model),
+                cause_predictor=predictor,
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
         origin = {"graph": str(model.scm.graph), **describe_origin(trainer)}
@@ -193,6 +221,8 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:
     for name, value in report.scalars().items():
         logger.experiment.add_scalar(name, value, step)
+    verdicts = "\n".join(f"- {for_markdown(verdict)}." for verdict in report.verdicts)
+    logger.experiment.add_text("evaluation/verdicts", verdicts or "The image model reacts.", step)
     for name, figure in report.pictures.items():
         logger.experiment.add_figure(f"evaluation/{name}", figure, step, close=False)
     logger.log_hyperparams(settings, report.main_figures(), step)

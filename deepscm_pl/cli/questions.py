@@ -31,6 +31,7 @@ from deepscm_pl.cli.observations import (
     observations_from_test_split,
 )
 from deepscm_pl.cli.overlap import OverlapCount
+from deepscm_pl.cli.reaction import reaction_sentences
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
@@ -181,7 +182,8 @@ class _Question:
             pairs = zip(self.model.checkpoints, self.ensemble.weights, strict=True)
             for k, (checkpoint, weight) in enumerate(pairs, 1):
                 print(for_terminal(f"member {k}, weight {weight:.3g}: {checkpoint.path}"))
-        for sentence in [*written.disagreements, *overlap.sentences()]:
+        reactions = reaction_sentences(self.scm, self.dos)
+        for sentence in [*written.disagreements, *overlap.sentences(), *reactions]:
             print(for_terminal(f"{sentence}."))
 
 

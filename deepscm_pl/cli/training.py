@@ -458,6 +458,7 @@ class TrainingCommand(LightningCLI):
                 print(f"Ask the model:       {self.question([best])}")
             options = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
             print(f"Evaluate it again:   deepscm test {options}")
+            self._print_verdicts()
 
     def question(self, checkpoints: Sequence[str]) -> str:
         """Return a command that asks trained models, all of the class of this one."""
@@ -488,6 +489,14 @@ class TrainingCommand(LightningCLI):
         self._evaluate(self.trainer.test, {**settings, "verbose": not self.is_causal})
         if self.trainer.is_global_zero:
             _print_written_files(self.trainer)
+            if self.subcommand == "test":
+                self._print_verdicts()
+
+    def _print_verdicts(self) -> None:
+        """Print what the evaluation found wrong with the image model, as the last lines."""
+        reports = [callback.report for callback in self._callbacks(EvaluationReport)]
+        for verdict in (verdict for report in reports if report for verdict in report.verdicts):
+            print(f"Warning: {for_terminal(verdict)}.")
 
     def predict(self, **settings: Any) -> None:
         """Write the quantities of every test image as ``quantities.csv`` in the run's folder."""

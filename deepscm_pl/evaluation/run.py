@@ -18,6 +18,7 @@ from deepscm_pl.evaluation.calibration import (
     calibrate_by_follow_up,
     check_follow_up,
 )
+from deepscm_pl.evaluation.cause_predictor import CausePredictor
 from deepscm_pl.evaluation.counterfactuals import (
     Classifier,
     CounterfactualResult,
@@ -33,8 +34,10 @@ from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
+from deepscm_pl.evaluation.reaction import ReactionResult, evaluate_reaction
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.overlap import OverlapThresholds
+from deepscm_pl.reaction import ReactionThresholds
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = [
@@ -81,6 +84,13 @@ class EvaluationSettings:
             None for 200, or all if there are fewer, and 0 for no calibration.
         follow_up: Variables, such as age, that differ between visits of one person and cause the
             change; without a known world, intervals are calibrated on such pairs of visits.
+        predict_causes: Whether to train a predictor of the causes of an image, which measures
+            whether counterfactual images show what was asked; None if no world measures images.
+        predictor_steps: Training steps of the predictor, at most 30 passes over the data.
+        reaction_change: See :class:`~deepscm_pl.reaction.ReactionThresholds`, as the following.
+        reaction_pixel_noise: The largest share of pixel noise.
+        reaction_response: The least share of asked changes that images show.
+        reaction_skill: The least skill of a predictor.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -99,9 +109,24 @@ class EvaluationSettings:
     workers: int | None = None
     calibration_rows: int | None = None
     follow_up: list[str] | None = None
+    predict_causes: bool | None = None
+    predictor_steps: int = 400
+    reaction_change: float = ReactionThresholds.change
+    reaction_pixel_noise: float = ReactionThresholds.pixel_noise
+    reaction_response: float = ReactionThresholds.response
+    reaction_skill: float = ReactionThresholds.skill
+
+    @property
+    def reaction(self) -> ReactionThresholds:
+        """The limits of the verdicts on the image model."""
+        names = ("change", "pixel_noise", "response", "skill")
+        return ReactionThresholds(*(getattr(self, f"reaction_{name}") for name in names))
 
     def __post_init__(self) -> None:
         """Check the range of each number."""
+        whole_number("predictor_steps", self.predictor_steps, least=1)
+        for name in ("change", "pixel_noise", "response", "skill"):
+            real_number(f"reaction_{name}", getattr(self, f"reaction_{name}"), least=0, most=1)
         whole_number("num_particles", self.num_particles, least=1)
         if self.detail_rows is not None:
             whole_number("detail_rows", self.detail_rows, least=2)
@@ -143,6 +168,7 @@ class Evaluation:
     composition_without_pixel_noise: Mapping[int, Estimate] = field(default_factory=dict)
     noise: Sequence[NoiseResult] = ()
     overlap: OverlapResult | None = None
+    reaction: ReactionResult | None = None
     examples: Sequence[Example] = ()
     calibration: Calibration | None = None
     left_out: Sequence[str] = ()
@@ -218,6 +244,7 @@ def evaluate(
     progress: bool = True,
     cache_dir: Path | None = None,
     validation: ModelOnData | None = None,
+    cause_predictor: CausePredictor | None = None,
 ) -> Evaluation:
     """Evaluate a model on the second and the third rung, and its noise.
 
@@ -230,6 +257,8 @@ def evaluate(
         progress: Whether to show progress bars.
         cache_dir: Cache of the rendered truth; None for no cache.
         validation: Rows for the calibration of intervals; None for no calibration.
+        cause_predictor: A predictor of the causes of the image, which measures whether images show
+            what was asked; None for the reaction of pixels only.
 
     Raises:
         ValueError: If a number is out of range, an intervention is impossible, or originals and
@@ -246,6 +275,7 @@ def evaluate(
     composition: dict[int, Estimate] = {}
     calibration: Calibration | None = None
     without_pixel_noise: dict[int, Estimate] = {}
+    reaction = None
     seconds: dict[str, float] = {}
     with _preserved_state(scm):
         with _timed(seconds, "densities", seed):
@@ -285,6 +315,10 @@ def evaluate(
                 without_pixel_noise = evaluate_composition(
                     model, detail, (1, 10), size, progress, without_pixel_noise=True
                 )
+            with _timed(seconds, "reaction", seed):
+                reaction = evaluate_reaction(
+                    model, questions, cause_predictor, settings.reaction, detail, size, progress
+                )
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(model, detail, size, progress)
         with _timed(seconds, "overlap", seed):
@@ -307,9 +341,14 @@ def evaluate(
         composition_without_pixel_noise=without_pixel_noise,
         noise=noise,
         overlap=overlap,
+        reaction=reaction,
         examples=examples,
         calibration=calibration,
-        left_out=_left_out(model, questions) + ([_NO_OVERLAP] if overlap is None else []),
+        left_out=[
+            *_left_out(model, questions),
+            *([_NO_OVERLAP] if overlap is None else []),
+            *(reaction.left_out if reaction else ()),
+        ],
         seconds=seconds,
     )
 

@@ -32,6 +32,12 @@ from deepscm_pl.reports.overlap import (
     plain_overlap,
 )
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
+from deepscm_pl.reports.reaction import (
+    bits_verdicts,
+    plain_reaction,
+    reaction_table,
+    shown_table,
+)
 from deepscm_pl.reports.tables import (
     QUANTILES,
     TextTable,
@@ -63,6 +69,8 @@ class Report:
 
     Attributes:
         tables: All tables that are not empty.
+        verdicts: Sentences about an image model that does not react to its causes, repeats the
+            factual image, or has learned nothing; empty if all is well.
         pictures: All pictures, by the name of their file without its ending.
     """
 
@@ -97,8 +105,17 @@ class Report:
             self.tables["overlap_errors"] = overlap_error_table(evaluation.overlap)
         if evaluation.composition:
             self.tables["composition"] = composition_table(evaluation)
+        reaction = evaluation.reaction
+        if reaction is not None and reaction.causes:
+            self.tables["reaction"] = reaction_table(reaction, model)
+        if reaction is not None and (
+            reaction.pixel_noise or any(e.shown for e in reaction.questions)
+        ):
+            self.tables["shown"] = shown_table(reaction, model)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
+        self.verdicts = bits_verdicts(association, model.scm)
+        self.verdicts += [] if reaction is None else reaction.verdicts
         self.pictures = dict(_draw_pictures(model, evaluation))
 
     def write(self, folder: Path) -> list[Path]:
@@ -151,6 +168,7 @@ class Report:
                 key: each.as_plain_data()
                 for key, each in composition_quantities(evaluation).items()
             },
+            "reaction": plain_reaction(evaluation.reaction, self.verdicts),
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
@@ -162,6 +180,9 @@ class Report:
     def as_markdown(self) -> str:
         """Return the report in Markdown, with links to pictures in the same folder."""
         parts = ["# Evaluation", self._introduction()]
+        if self.verdicts:
+            lines = "\n".join(f"- **{for_markdown(verdict)}.**" for verdict in self.verdicts)
+            parts.append(f"## Verdicts\n\n{lines}")
         for title, name, picture in (
             ("Association", "association", ""),
             ("Intervention", "densities", "densities"),
@@ -169,6 +190,8 @@ class Report:
             ("Similarity", "similarity", ""),
             ("Counterfactual images", "", "examples"),
             ("Effectiveness", "effectiveness", ""),
+            ("Reaction", "reaction", ""),
+            ("Shown", "shown", ""),
             ("Soundness", "soundness", ""),
             ("Uncertainty", "intervals", "coverage"),
             ("Overlap with the training data", "overlap", ""),
@@ -228,6 +251,10 @@ class Report:
         for each in evaluation.counterfactuals:
             found |= {f"{each.question.text}/{k}": v.mean for k, v in each.quantities.items()}
         found |= {key: each.mean for key, each in composition_quantities(evaluation).items()}
+        if evaluation.reaction is not None:
+            quantities = evaluation.reaction.quantities
+            found |= {f"reaction/{key}": value.mean for key, value in quantities.items()}
+            found["reaction/verdicts"] = float(len(self.verdicts))
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}

@@ -394,6 +394,33 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "the best measurable result. *Unmeasurable* images are excluded from the errors."
         ),
     },
+    "reaction": {
+        "": (
+            "Each cause is set to its value in another test row. *Change of the image* is the "
+            "difference to the factual image, divided by that of two test images: near 0, the "
+            "image does not react."
+        ),
+        "asked changes shown": (
+            "A predictor, trained on the training images, reads the cause from the images. *Asked "
+            "changes shown* is the share of the asked changes that it reads: 100 % is perfect, and "
+            "near 0 the image does not react. *Error of counterfactuals* is that of the values "
+            "read against those asked; *of test images*, that of the predictor itself, is about "
+            "the best possible. The predictor learns from combinations of causes that occur in the "
+            "data, and is less reliable for others."
+        ),
+    },
+    "shown": {
+        "share of pixel noise": (
+            "*Share of pixel noise*: the part of the answers that the pixel noise of the factual "
+            "image carries, and not the decoder. Near 100 %, counterfactual images repeat the "
+            "factual ones, whatever was asked."
+        ),
+        "error shown": (
+            "*Error shown* compares what a predictor reads with the value in the answer: *set* by "
+            "the intervention, *effect* of it, or *kept*. It should be close to the *error in test "
+            "images*."
+        ),
+    },
     "soundness": {
         "there and back": (
             "*There and back* is the error after an intervention and its inverse, *10 times* that "
