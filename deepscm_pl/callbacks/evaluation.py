@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,9 +10,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from deepscm_pl.callbacks.association import AssociationReport
+from deepscm_pl.checkpoints import load
 from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data import CausalDataModule
+from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, check_settings, evaluate
 from deepscm_pl.evaluation.cause_predictor import CausePredictor, fingerprint
@@ -45,6 +47,8 @@ class EvaluationReport(pl.Callback):
         rows: How many of the first test images to evaluate on; None for all.
         predictor: Checkpoint of a classifier of images, which measures the identity; None omits
             it. The program loads it; in Python, set ``classifier`` instead.
+        members: Checkpoints of further models of the same data, which answer counterfactual
+            questions together with the tested one, with equal weights.
         cache_dir: Folder for rendered true images; None for ``~/.cache/deepscm_pl``.
         **settings: See :class:`~deepscm_pl.evaluation.EvaluationSettings`.
 
@@ -66,6 +70,7 @@ class EvaluationReport(pl.Callback):
         enabled: bool = True,
         rows: int | None = None,
         predictor: str | None = None,
+        members: list[str] | None = None,
         cache_dir: str | None = None,
         **settings: Any,
     ) -> None:
@@ -73,6 +78,7 @@ class EvaluationReport(pl.Callback):
         self.rows = rows if rows is None else whole_number("rows", rows, least=1)
         self.settings = EvaluationSettings(**settings)
         self.predictor = predictor
+        self.members = tuple(members or ())
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
         self.classifier: Classifier | None = None
         self.report: Report | None = None
@@ -115,6 +121,7 @@ class EvaluationReport(pl.Callback):
         model = self._model_on_data(trainer, pl_module)
         if model is None:
             return
+        model = self._with_members(trainer, model)
         with others_wait():
             if trainer.is_global_zero:
                 self._report(trainer, pl_module, model, folder)
@@ -127,7 +134,8 @@ class EvaluationReport(pl.Callback):
         )
         report = self.report = self._evaluate(trainer, model, predictor)
         self.written += [path for path in report.write(folder) if path.suffix in (".json", ".md")]
-        self._store_calibration(trainer, report)
+        if not self.members:
+            self._store_calibration(trainer, report)
         print(f"Evaluated: {report.rows}.")
         for name, table in report.tables.items():
             if name != "association":
@@ -187,6 +195,8 @@ class EvaluationReport(pl.Callback):
             )
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
         origin = {"graph": str(model.scm.graph), **describe_origin(trainer)}
+        if self.members:
+            origin["members"] = list(self.members)
         if posterior := getattr(trainer.lightning_module, "posterior_fit", ""):
             origin["posterior"] = posterior
         rows = tables[0].rows if tables else []
@@ -200,7 +210,27 @@ class EvaluationReport(pl.Callback):
         rows = _CALIBRATION_ROWS if (asked := self.settings.calibration_rows) is None else asked
         if min(rows, available) < _FEWEST_CALIBRATION_ROWS:
             return None
-        return ModelOnData.of(model.scm, data, min(rows, available), split="validation")
+        found = ModelOnData.of(model.scm, data, min(rows, available), split="validation")
+        return replace(found, ensemble=model.ensemble)
+
+    def _with_members(self, trainer: pl.Trainer, model: ModelOnData) -> ModelOnData:
+        """Let the members answer together with the model, if there are any.
+
+        Raises:
+            ValueError: If they are models of another graph, of other variables or data.
+        """
+        if not self.members:
+            return model
+        if trainer.ckpt_path is None:
+            raise ValueError(
+                "members: expected a tested checkpoint, but got none; test with --ckpt_path FILE."
+            )
+        together = load([trainer.ckpt_path, *self.members], model.scm.fitted.device)
+        others = together.ensemble.members[1:]
+        for other in others:
+            other.describe(model.scm.variables)
+            other.to(model.scm.fitted.device)
+        return replace(model, ensemble=Ensemble([model.scm, *others]))
 
     def _model_on_data(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -103,12 +104,23 @@ def run_training_command(words: list[str]) -> None:
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
     members, others = take_members(words)
-    files, others = split_configurations(others)
+    files, others = split_configurations(_with_one_checkpoint(others))
     configuration = Configuration.read(files)
     with configuration.naming_lines():
         # Options come after all files, because they override them.
         merged = [others[0], *configuration.words(), *others[1:]]
         _run_merged(merged, configuration.settings, words, members)
+
+
+def _with_one_checkpoint(words: list[str]) -> list[str]:
+    """Replace ``--ckpt_path A B C`` of a test, whose models answer together, by one and others."""
+    if words[0] != "test":
+        return words
+    taken, others = take_options(words, "--ckpt_path".__eq__, several=True)
+    paths = [path for _, path in taken]
+    if len(paths) < 2:
+        return words
+    return [*others, "--ckpt_path", paths[0], f"--evaluation.members={json.dumps(paths[1:])}"]
 
 
 def _run_merged(
