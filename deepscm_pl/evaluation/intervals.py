@@ -19,6 +19,7 @@ GROUPS = ("equal", "kept", "changed")
 """Groups of pixels: equal in all particles; varying, with a mean near the factual; and others."""
 
 _NEAR = 8.0  # grey levels between the mean of particles and the factual of a pixel that is kept
+_RANGE = 255.0  # grey levels, the largest half-width
 _FLOOR = 1.0  # grey level, added to the spread so that no scale is 0
 
 
@@ -93,7 +94,7 @@ class Calibration:
         """
         factors = self.factors_of(intervention, variables)
         chosen = factual.new_tensor([factors[group] for group in GROUPS])
-        return chosen[group_of(moments, factual)] * scale_of(moments)
+        return (chosen[group_of(moments, factual)] * scale_of(moments)).clamp(max=_RANGE)
 
     def is_exact(self, intervention: str) -> bool:
         """Whether this intervention itself was calibrated."""
