@@ -200,7 +200,7 @@ def keep_members(
         count: Number of members, which are kept at equal intervals.
         steps: Number of further steps (default: half of those of the training).
         rate: Learning rates as a fraction of those of the optimiser.
-        gradient_clip_val: Largest norm of gradients (default: no limit).
+        gradient_clip_val: Largest norm of gradients (default: that of the training).
         seed: Seed of the noise in the further training.
         root: Current folder of the run's data.
     """
@@ -209,7 +209,9 @@ def keep_members(
     from deepscm_pl.training import keep_iterates
 
     data = None if root is None else load_data(ckpt_path, root, trust)
-    trainer = {"gradient_clip_val": gradient_clip_val, "callbacks": [progress_for(sys.stdout)]}
+    trainer: dict[str, Any] = {"callbacks": [progress_for(sys.stdout)]}
+    if gradient_clip_val is not None:
+        trainer["gradient_clip_val"] = gradient_clip_val
     with without_noise():
         paths = keep_iterates(
             ckpt_path, out, count, steps, rate, seed, trust=trust, data=data, **trainer

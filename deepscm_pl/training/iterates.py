@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from torch.optim.lr_scheduler import ConstantLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.checks import real_number, seed_number, whole_number
@@ -53,7 +53,8 @@ def keep_iterates(
         seed: Seed of the noise in the further training.
         trust: Packages whose classes the checkpoint may name, in addition to this package.
         data: The data; None for those of the checkpoint.
-        trainer: Arguments of the trainer, such as ``gradient_clip_val``; it uses one device.
+        trainer: Arguments of the trainer, which uses one device. By default it limits gradients
+            (``gradient_clip_val``) as the training did.
 
     Returns:
         The files, from the first to the last step.
@@ -71,11 +72,17 @@ def keep_iterates(
     trained = opened.content.get("global_step")
     if steps is None:
         steps = max(int(_SHARE * whole_number("checkpoint: global_step", trained, least=1)), count)
+    limit = opened.content.get("gradient_clip_val")
+    if limit is not None:
+        real_number("checkpoint: gradient_clip_val", limit, least=0)
     spacing = max(int((1 - _BURN_IN) * steps) // count, 1)
     first = steps - count * spacing
-    model.optimisation = Optimisation(
-        model.optimisation.optimizer, partial(ConstantLR, factor=rate, total_iters=steps + 1)
-    )
+
+    def factor(step: int) -> float:
+        return rate * min((step + 1) / max(first / 2, 1), 1.0)
+
+    optimizer = model.optimisation.optimizer
+    model.optimisation = Optimisation(optimizer, partial(LambdaLR, lr_lambda=factor))
     model.repeat_phases(first, spacing)
     run = RepeatableRun()
     run.seed = seed_number("seed", seed)
@@ -85,7 +92,7 @@ def keep_iterates(
         keeper = _Keeper(
             opened.content, {first + (k + 1) * spacing: folder / names[k] for k in range(count)}
         )
-        settings: dict[str, Any] = {"devices": 1}
+        settings: dict[str, Any] = {"devices": 1, "gradient_clip_val": limit}
         settings |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
         callbacks = [run, keeper, *trainer.pop("callbacks", ())]
         pl.Trainer(

@@ -63,10 +63,13 @@ class StoredModule(pl.LightningModule):
         return Checkpoint.read(checkpoint_path, map_location, trust).build(cls, changes)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the description of the data module with the model."""
+        """Save the description of the data module, and the limit of gradients, with the model."""
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "configuration"):
             checkpoint["data"] = describe(datamodule.configuration())
+        limit = getattr(self.trainer, "gradient_clip_val", None)
+        if limit is not None:
+            checkpoint["gradient_clip_val"] = limit
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Add reproducible random numbers and the check for losses that are not finite."""

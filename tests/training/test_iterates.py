@@ -28,6 +28,7 @@ def train(folder, model, data, epochs):
         enable_checkpointing=False,
         enable_model_summary=False,
         max_epochs=epochs,
+        gradient_clip_val=700.0,
         default_root_dir=folder,
         **QUIET,
     )
@@ -50,7 +51,7 @@ def test_members_are_kept_at_equal_intervals_each_refitted(trained, tmp_path):
     out = tmp_path / "members"
     paths = keep_iterates(trained, out, 3, steps=15, rate=0.5, callbacks=[watch], **QUIET)
     assert paths == sorted(out.iterdir()) == [out / f"member_{k}.safetensors" for k in (1, 2, 3)]
-    assert watch.rates == pytest.approx([0.002] * len(watch.rates))
+    assert watch.rates == pytest.approx([0.004 / 3, 0.002] + [0.002] * 14)
     # Three steps are left out, and each member has two steps of refitting after two others.
     for path, step in zip(paths, (7, 11, 15), strict=True):
         content = read_checkpoint(path)
@@ -68,10 +69,15 @@ def test_members_are_kept_at_equal_intervals_each_refitted(trained, tmp_path):
     assert ensemble.spread(answers).between.max() > 0
 
 
-def test_by_default_half_of_the_steps_of_the_training(trained, tmp_path):
-    watch = Watch()
-    keep_iterates(trained, tmp_path / "members", 2, callbacks=[watch], **QUIET)
+def test_by_default_half_of_the_steps_of_the_training_and_its_limit_of_gradients(trained, tmp_path):
+    class Limit(pl.Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.found = trainer.gradient_clip_val
+
+    watch, limit = Watch(), Limit()
+    keep_iterates(trained, tmp_path / "members", 2, callbacks=[watch, limit], **QUIET)
     assert len(watch.states) == 6 + 1
+    assert limit.found == 700
 
 
 def test_the_seed_decides(trained, tmp_path):
