@@ -237,7 +237,8 @@ class _Meter:
 
         self.factual.update(observed, without(factual))
         self._update_causes(first, factual)
-        for k, answered in enumerate(answer(scm, factual, self.questions, 1)):
+        answers = answer(scm, factual, self.questions, 1) if self.questions else []
+        for k, answered in enumerate(answers):
             possible = answered.possible
             if not bool(possible.any()):
                 continue
