@@ -155,14 +155,15 @@ class Reader:
 
 
 class Slope(torch.nn.Module):
-    """A decoder of a constant image with logits ``slope`` times the thickness."""
+    """A decoder of a constant image with logits ``slope`` times the first feature."""
 
-    def __init__(self, latent, features, shape):
+    def __init__(self, latent, features, shape, slope=0.2):
         super().__init__()
-        self.shape = shape
+        self.shape, self.slope = shape, slope
 
     def forward(self, latent, context):
-        return (0.2 * context[:, :1]).expand(-1, 64).reshape(-1, *self.shape)
+        centred = context[:, :1] - 0.5 * (context.shape[1] == 2)  # one-hot, or standardised
+        return (self.slope * centred).expand(-1, 64).reshape(-1, *self.shape)
 
 
 def test_the_response_is_the_slope_of_shown_over_asked_changes():
@@ -204,11 +205,33 @@ def test_classes_are_compared_by_the_share_that_shows_the_asked_one():
     made = CausePredictor.trained_on(scm, data, 300, progress=False)
     assert made.skill["wide"] > 0.5
     untrained = reaction(scm, data, made).causes["wide"]
-    assert untrained.response.mean < 0.1
+    assert abs(untrained.response.mean) < 0.1
     assert untrained.r_squared is None
-    trained = reaction(model(data, "wide -> image", 300, wide=wide), data, made)
-    assert trained.causes["wide"].response.mean > 0.5
-    assert 0 <= trained.causes["wide"].error.mean < 0.5
+
+
+@pytest.mark.parametrize(("slope", "response"), [(2.0, 1.0), (0.0, 0.0)])
+def test_the_response_to_a_class_is_the_share_of_images_that_show_it(slope, response):
+    torch.manual_seed(0)
+    image = partial(
+        image_mechanism(likelihood=partial(FixedVarianceGaussian, log_variance=-9)),
+        decoder=partial(Slope, slope=slope),
+    )
+    wide = partial(Categorical, categories=2)
+    scm = StructuralCausalModel("thickness -> image", {"thickness": wide, "image": image})
+    reader = Reader()
+    reader.read = lambda images: {"thickness": (images[:, 0, 0, 0] < 127).double()}
+    with torch.no_grad():
+        drawn = {name: value.float() for name, value in scm.sample(200).items()}
+        scm.fit(drawn)
+        # The recorded images are those of a perfect model.
+        level = torch.where(drawn["thickness"] == 1, 40.0, 200.0)
+        drawn["image"] = level[..., None, None].expand(-1, 1, 8, 8)
+        found = evaluate_reaction(ModelOnData(scm, drawn, None, None), [], reader, progress=False)
+    cause = found.causes["thickness"]
+    assert cause.floor.mean == 0
+    assert cause.error.mean == 1 - response
+    assert cause.response.mean == response
+    assert any("does not react to thickness" in each for each in found.verdicts) == (not slope)
 
 
 def test_a_predictor_without_skill_is_not_used(trained, bars, predictor):
