@@ -39,6 +39,8 @@ class ReactionThresholds:
             than this share of the difference between two images; likewise for the latent.
         pixel_noise: A model with a larger share of pixel noise is untrained, or its posterior has
             collapsed.
+        collapsed: The posterior of a model whose latent does not change the image has collapsed if
+            the share of pixel noise is larger than this; otherwise there is nothing left to encode.
         response: An image does not react to a cause if it shows less than this share of the changes
             that are asked, as read by a predictor.
         skill: A predictor is used if it removes at least this share of the error of the best
@@ -50,6 +52,7 @@ class ReactionThresholds:
 
     change: float = 0.02
     pixel_noise: float = 0.9
+    collapsed: float = 0.1
     response: float = 0.1
     skill: float = 0.5
 
@@ -96,17 +99,20 @@ class ImageReaction:
 
     def _of_noise(self, limits: ReactionThresholds) -> Iterator[str]:
         noise, latent = self.pixel_noise, self.latent
-        if noise is not None and noise >= limits.pixel_noise:
+        if noise is None or latent is None:
+            return
+        if noise >= limits.pixel_noise:
             yield (
                 f"{self.image}: {noise:.0%} of the variation of the images is pixel noise; "
                 "the image model is untrained or its posterior has collapsed, so that "
                 "counterfactual images repeat the factual ones"
             )
-        elif latent is not None and latent < limits.change:
+        elif latent < limits.change and noise >= limits.collapsed:
             yield (
                 f"{self.image}: another latent changes the image by {latent:.1%} of the difference "
-                "between two images; the posterior has collapsed, so that pixel noise carries all "
-                "that the causes do not determine"
+                f"between two images, and {noise:.0%} of their variation is pixel noise; the "
+                "posterior has collapsed, so that pixel noise carries all that the causes do not "
+                "determine"
             )
 
     def _of_causes(self, asked: Iterable[str], limits: ReactionThresholds) -> Iterator[str]:

@@ -73,10 +73,16 @@ def test_changes_are_those_of_the_decoder():
 
 
 def test_a_decoder_that_ignores_its_latent_is_called_collapsed():
-    (reaction,) = image_reactions(linear_model({"a": 1.0}, latent=0.0))
+    (reaction,) = image_reactions(linear_model({"a": 0.05}, latent=0.0))
     (verdict,) = reaction.verdicts(["a"])
     assert "posterior has collapsed" in verdict
     assert reaction.latent == 0
+
+
+def test_a_latent_without_anything_left_to_encode_is_no_collapse():
+    (reaction,) = image_reactions(linear_model({"a": 0.8}, latent=0.0))
+    assert reaction.latent == 0
+    assert reaction.verdicts(["a"]) == []
 
 
 def test_without_a_path_the_image_does_not_react():

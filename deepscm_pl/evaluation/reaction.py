@@ -33,8 +33,8 @@ class CauseReaction(Quantities):
         r_squared: Share of the variance of asked values that the shown ones explain,
             1 − Σ(shown − asked)² / Σ(asked − mean)²; None for classes.
         response: Share of an asked change that the image shows: the slope of shown changes over
-            asked ones; for classes the share of images with the asked class, divided by that of
-            test images with their own.
+            asked ones; for classes (p − p₀) / (p₁ − p₀), where the asked class is read in a share p
+            of the answers and p₀ of the test images, and the own class in p₁ of the test images.
     """
 
     change: Estimate
@@ -237,7 +237,8 @@ class _Meter:
 
         self.factual.update(observed, without(factual))
         self._update_causes(first, factual)
-        for k, answered in enumerate(answer(scm, factual, self.questions, 1)):
+        answers = answer(scm, factual, self.questions, 1) if self.questions else []
+        for k, answered in enumerate(answers):
             possible = answered.possible
             if not bool(possible.any()):
                 continue
@@ -294,8 +295,9 @@ class _Meter:
             return found
         error = _mean(self._error(name, shown, asked))
         if self.model.scm[name].domain.categories is not None:
-            right = 1 - floor.mean
-            response = (1 - error.mean) / right if right > 0 else math.nan
+            before = float((read == asked).double().mean())
+            possible = 1 - floor.mean - before
+            response = (1 - error.mean - before) / possible if possible > 0 else math.nan
             return replace(found, error=error, response=Estimate(response, math.nan, rows))
         step = asked - actual
         response = float(((shown - read) * step).sum() / step.square().sum())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -89,6 +89,7 @@ class EvaluationSettings:
         predictor_steps: Training steps of the predictor, at most 30 passes over the data.
         reaction_change: See :class:`~deepscm_pl.reaction.ReactionThresholds`, as the following.
         reaction_pixel_noise: The largest share of pixel noise.
+        reaction_collapsed: The same if the latent does not change the image.
         reaction_response: The least share of asked changes that images show.
         reaction_skill: The least skill of a predictor.
 
@@ -113,20 +114,22 @@ class EvaluationSettings:
     predictor_steps: int = 400
     reaction_change: float = ReactionThresholds.change
     reaction_pixel_noise: float = ReactionThresholds.pixel_noise
+    reaction_collapsed: float = ReactionThresholds.collapsed
     reaction_response: float = ReactionThresholds.response
     reaction_skill: float = ReactionThresholds.skill
 
     @property
     def reaction(self) -> ReactionThresholds:
         """The limits of the verdicts on the image model."""
-        names = ("change", "pixel_noise", "response", "skill")
-        return ReactionThresholds(*(getattr(self, f"reaction_{name}") for name in names))
+        names = [each.name for each in fields(ReactionThresholds)]
+        return ReactionThresholds(**{name: getattr(self, f"reaction_{name}") for name in names})
 
     def __post_init__(self) -> None:
         """Check the range of each number."""
         whole_number("predictor_steps", self.predictor_steps, least=1)
-        for name in ("change", "pixel_noise", "response", "skill"):
-            real_number(f"reaction_{name}", getattr(self, f"reaction_{name}"), least=0, most=1)
+        for each in fields(ReactionThresholds):
+            name = f"reaction_{each.name}"
+            real_number(name, getattr(self, name), least=0, most=1)
         whole_number("num_particles", self.num_particles, least=1)
         if self.detail_rows is not None:
             whole_number("detail_rows", self.detail_rows, least=2)
