@@ -25,6 +25,7 @@ from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
+from deepscm_pl.evaluation.sensitivity import SensitivityResult, evaluate_sensitivity
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -108,6 +109,7 @@ class Evaluation:
     composition: Mapping[int, Estimate] = field(default_factory=dict)
     composition_without_pixel_noise: Mapping[int, Estimate] = field(default_factory=dict)
     noise: Sequence[NoiseResult] = ()
+    sensitivity: Sequence[SensitivityResult] = ()
     examples: Sequence[Example] = ()
     left_out: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -241,6 +243,8 @@ def evaluate(
                 without_pixel_noise = evaluate_composition(
                     model, detail, (1, 10), size, progress, without_pixel_noise=True
                 )
+        with _timed(seconds, "sensitivity", seed):
+            sensitivity = evaluate_sensitivity(model, questions, detail, seed, progress)
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(model, detail, size, progress)
     return Evaluation(
@@ -255,6 +259,7 @@ def evaluate(
         composition=composition,
         composition_without_pixel_noise=without_pixel_noise,
         noise=noise,
+        sensitivity=sensitivity,
         examples=examples,
         left_out=_left_out(model, questions),
         seconds=seconds,

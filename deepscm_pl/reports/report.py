@@ -23,6 +23,11 @@ from deepscm_pl.reports.composition import composition_quantities, composition_t
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
+from deepscm_pl.reports.sensitivity import (
+    plain_sensitivity,
+    sensitivity_quantities,
+    sensitivity_table,
+)
 from deepscm_pl.reports.tables import (
     QUANTILES,
     TextTable,
@@ -82,6 +87,8 @@ class Report:
             self.tables["soundness"] = soundness_table(answered)
         if evaluation.composition:
             self.tables["composition"] = composition_table(evaluation)
+        if evaluation.sensitivity:
+            self.tables["sensitivity"] = sensitivity_table(model, evaluation.sensitivity)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
         self.pictures = dict(_draw_pictures(model, evaluation))
@@ -133,6 +140,7 @@ class Report:
                 key: each.as_plain_data()
                 for key, each in composition_quantities(evaluation).items()
             },
+            "sensitivity": plain_sensitivity(evaluation.sensitivity),
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
@@ -152,6 +160,7 @@ class Report:
             ("Effectiveness", "effectiveness", ""),
             ("Soundness", "soundness", "coverage"),
             ("Composition", "composition", ""),
+            ("Sensitivity", "sensitivity", ""),
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
@@ -200,6 +209,7 @@ class Report:
         for each in evaluation.counterfactuals:
             found |= {f"{each.question.text}/{k}": v.mean for k, v in each.quantities.items()}
         found |= {key: each.mean for key, each in composition_quantities(evaluation).items()}
+        found |= sensitivity_quantities(evaluation.sensitivity)
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
