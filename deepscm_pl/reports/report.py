@@ -40,6 +40,7 @@ from deepscm_pl.reports.tables import (
     similarity_table,
     soundness_table,
 )
+from deepscm_pl.reports.trust import describe_assumptions
 
 __all__ = ["Report"]
 
@@ -176,6 +177,7 @@ class Report:
             if picture in self.pictures:
                 caption = self._caption(picture)
                 parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
+        parts.append(f"## Assumptions\n\n{describe_assumptions(self.evaluation)}")
         left_out = self.left_out
         if left_out:
             parts.append(

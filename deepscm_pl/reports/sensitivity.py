@@ -56,6 +56,6 @@ def plain_sensitivity(results: Sequence[SensitivityResult]) -> dict[str, Any]:
 def sensitivity_quantities(results: Sequence[SensitivityResult]) -> dict[str, float]:
     """Return distances by their keys in TensorBoard."""
     return {
-        f"{each.question.text}/sensitivity/{each.variable}/{each.coupling}": each.distance.mean
+        f"sensitivity/{each.question.text}/{each.variable}/{each.coupling}": each.distance.mean
         for each in results
     }

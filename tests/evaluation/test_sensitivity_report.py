@@ -53,11 +53,14 @@ def test_every_effect_and_coupling_has_a_result(model):
     assert row["unit"] == "grey levels"
     assert row["images"] == "20"
     assert "*Moves by*" in how_to_read("sensitivity", table)
-    assert "## Sensitivity" in report.as_markdown()
+    text = report.as_markdown()
+    assert "## Sensitivity" in text
+    assert "## Assumptions" in text
+    assert "intervals of its particles are lower bounds. `docs/trust.md`" in text
     plain = report.as_plain_data()["sensitivity"]["thickness=3"]["intensity"]["reversed"]
     assert plain["distance"]["mean"] == found.sensitivity[1].distance.mean > 1
     assert plain["distance"]["rows"] == 20
-    tag = "evaluation/thickness_3/sensitivity/intensity/reversed"
+    tag = "evaluation/sensitivity/thickness_3/intensity/reversed"
     assert report.scalars()[tag] == plain["distance"]["mean"]
 
 
