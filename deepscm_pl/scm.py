@@ -191,6 +191,12 @@ class StructuralCausalModel(nn.Module):
         parents = {name: causes for name, causes in self.graph.parents.items() if name in kept}
         return self._sharing(CausalGraph(parents), {name: self[name] for name in parents})
 
+    def with_mechanisms(self, mechanisms: Mapping[str, Mechanism]) -> StructuralCausalModel:
+        """The model with some mechanisms replaced, which shares all others."""
+        return self._sharing(
+            self.graph, {**{name: self[name] for name in self.graph}, **mechanisms}
+        )
+
     def _sharing(
         self, graph: CausalGraph, mechanisms: Mapping[str, Mechanism]
     ) -> StructuralCausalModel:

@@ -19,6 +19,7 @@ from deepscm_pl.variables import Domain, Variable
 
 __all__ = [
     "Answer",
+    "Guards",
     "Question",
     "answer",
     "check_possible",
@@ -159,29 +160,12 @@ def answer(
 ) -> list[Answer]:
     """Compute the counterfactuals of rows under every intervention, from the same noise."""
     size = len(next(iter(factual.values())))
-    guarded = [
-        {
-            name: _Guarded(each, scm[name].domain) if callable(each) else each
-            for name, each in question.do.items()
-        }
-        for question in questions
-    ]
-    asked = [
-        {
-            name: OfFactual(each) if isinstance(question.do[name], OfFactual) else each
-            for name, each in do.items()
-        }
-        for question, do in zip(questions, guarded, strict=True)
-    ]
-    values = scm.counterfactual(factual, asked, num_particles)
+    guards = [Guards(scm, question) for question in questions]
+    values = scm.counterfactual(factual, [each.do for each in guards], num_particles)
     answers = []
-    for k, do in enumerate(guarded):
-        possible = torch.ones(size, dtype=torch.bool)
-        for each in do.values():
-            if isinstance(each, _Guarded):
-                possible = possible & each.possible
+    for k, each in enumerate(guards):
         drawn = {name: value[:, k] for name, value in values.items()}
-        answers.append(Answer(drawn, possible.to(scm.fitted.device)))
+        answers.append(Answer(drawn, each.possible(size).to(scm.fitted.device)))
     return answers
 
 
@@ -204,6 +188,32 @@ def true_attributes(
     (true,) = answer(world.scm, factual, [question], 1)
     values = {name: value[0, :, 0].numpy() for name, value in true.values.items()}
     return values, true.possible.numpy()
+
+
+class Guards:
+    """An intervention whose functions change nothing in rows where they would leave a domain.
+
+    Attributes:
+        do: The intervention.
+    """
+
+    def __init__(self, scm: StructuralCausalModel, question: Question) -> None:
+        self.do: dict[str, Any] = dict(question.do)
+        self._guarded = {
+            name: _Guarded(each, scm[name].domain)
+            for name, each in self.do.items()
+            if callable(each)
+        }
+        for name, guarded in self._guarded.items():
+            is_of_factual = isinstance(self.do[name], OfFactual)
+            self.do[name] = OfFactual(guarded) if is_of_factual else guarded
+
+    def possible(self, size: int) -> Tensor:
+        """Return the rows in which the last answer was possible, ``(size,)``."""
+        possible = torch.ones(size, dtype=torch.bool)
+        for guarded in self._guarded.values():
+            possible = possible & guarded.possible
+        return possible
 
 
 class _Guarded:

@@ -35,6 +35,7 @@ from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.reaction import ReactionResult, evaluate_reaction
+from deepscm_pl.evaluation.sensitivity import SensitivityResult, evaluate_sensitivity
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.overlap import OverlapThresholds
 from deepscm_pl.reaction import ReactionThresholds
@@ -172,6 +173,7 @@ class Evaluation:
     noise: Sequence[NoiseResult] = ()
     overlap: OverlapResult | None = None
     reaction: ReactionResult | None = None
+    sensitivity: Sequence[SensitivityResult] = ()
     examples: Sequence[Example] = ()
     calibration: Calibration | None = None
     left_out: Sequence[str] = ()
@@ -322,6 +324,8 @@ def evaluate(
                 reaction = evaluate_reaction(
                     model, questions, cause_predictor, settings.reaction, detail, size, progress
                 )
+        with _timed(seconds, "sensitivity", seed):
+            sensitivity = evaluate_sensitivity(model, questions, detail, seed, progress)
         with _timed(seconds, "noise", seed):
             noise = evaluate_noise(model, detail, size, progress)
         with _timed(seconds, "overlap", seed):
@@ -345,6 +349,7 @@ def evaluate(
         noise=noise,
         overlap=overlap,
         reaction=reaction,
+        sensitivity=sensitivity,
         examples=examples,
         calibration=calibration,
         left_out=[

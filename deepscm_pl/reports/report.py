@@ -38,6 +38,11 @@ from deepscm_pl.reports.reaction import (
     reaction_table,
     shown_table,
 )
+from deepscm_pl.reports.sensitivity import (
+    plain_sensitivity,
+    sensitivity_quantities,
+    sensitivity_table,
+)
 from deepscm_pl.reports.tables import (
     QUANTILES,
     TextTable,
@@ -50,6 +55,7 @@ from deepscm_pl.reports.tables import (
     similarity_table,
     soundness_table,
 )
+from deepscm_pl.reports.trust import describe_assumptions
 
 __all__ = ["Report"]
 
@@ -112,6 +118,8 @@ class Report:
             reaction.pixel_noise or any(e.shown for e in reaction.questions)
         ):
             self.tables["shown"] = shown_table(reaction, model)
+        if evaluation.sensitivity:
+            self.tables["sensitivity"] = sensitivity_table(model, evaluation.sensitivity)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
         self.verdicts = bits_verdicts(association, model.scm)
@@ -169,6 +177,7 @@ class Report:
                 for key, each in composition_quantities(evaluation).items()
             },
             "reaction": plain_reaction(evaluation.reaction, self.verdicts),
+            "sensitivity": plain_sensitivity(evaluation.sensitivity),
             "noise": {
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
@@ -197,6 +206,7 @@ class Report:
             ("Overlap with the training data", "overlap", ""),
             ("Error by overlap", "overlap_errors", "overlap"),
             ("Composition", "composition", ""),
+            ("Sensitivity", "sensitivity", ""),
             ("Noise", "noise", "noise"),
         ):
             table = self.tables.get(name)
@@ -218,6 +228,7 @@ class Report:
             if picture in self.pictures:
                 caption = self._caption(picture)
                 parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
+        parts.append(f"## Assumptions\n\n{describe_assumptions(self.evaluation)}")
         left_out = self.left_out
         if left_out:
             parts.append(
@@ -255,6 +266,7 @@ class Report:
             quantities = evaluation.reaction.quantities
             found |= {f"reaction/{key}": value.mean for key, value in quantities.items()}
             found["reaction/verdicts"] = float(len(self.verdicts))
+        found |= sensitivity_quantities(evaluation.sensitivity)
         for result in evaluation.noise:
             prefix = f"noise/{result.variable}/{result.part}"
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}

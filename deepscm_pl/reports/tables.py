@@ -479,6 +479,18 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "shows what the latent does not keep of an image; it is zero without a latent."
         ),
     },
+    "sensitivity": {
+        "": (
+            "Data determine association and intervention, but not the coupling of the noise under "
+            "different parents, which counterfactuals also depend on and each mechanism chooses. "
+            "*Moves by*: how far answers move if one mechanism had another coupling with equal "
+            "densities; *change*: how far the intervention itself moves the variable. A ratio "
+            "near 0 means that the answer hardly depends on the choice; near 1 or above, it is "
+            "the choice. *Independent* keeps nothing of an individual and *reversed* exchanges "
+            "high and low: they are extremes, not plausible alternatives. No test on data "
+            "can tell couplings apart. Classes: share of answers that differ."
+        ),
+    },
     "noise": {
         "": (
             "The noise that a correct model infers is standard normal and independent of the "
