@@ -197,7 +197,7 @@ class Guards:
         do: The intervention.
     """
 
-    def __init__(self, scm: StructuralCausalModel, question: Question) -> None:
+    def __init__(self, scm: StructuralCausalModel | Ensemble, question: Question) -> None:
         self.do: dict[str, Any] = dict(question.do)
         self._guarded = {
             name: _Guarded(each, scm[name].domain)
