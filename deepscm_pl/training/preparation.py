@@ -51,7 +51,8 @@ def fit_statistics(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
         for split in get_args(Split):
             check_rows(scm, datamodule, split)
     scm.fit(datamodule.variables("train"))
-    warn_of_repeated_values(scm, datamodule.variables("train"))
+    persons = datamodule.identifiers("train") if isinstance(datamodule, CausalDataModule) else None
+    warn_of_repeated_values(scm, datamodule.variables("train"), persons)
 
 
 def require_fitted(scm: StructuralCausalModel) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -18,14 +20,20 @@ _LARGE_SHARE = 0.1
 _SHOWN = 6
 
 
-def warn_of_repeated_values(scm: StructuralCausalModel, variables: Variables) -> None:
+def warn_of_repeated_values(
+    scm: StructuralCausalModel, variables: Variables, persons: Sequence[str] | None = None
+) -> None:
     """Warn for each flow whose variable has few different values, or one that is frequent.
+
+    Slices of a person repeat the values of that person: only the first row of each counts.
 
     A flow is a mechanism of continuous values: of repeated ones its density exceeds every
     probability, and their noise is not normal.
     """
+    first = list({person: row for row, person in reversed([*enumerate(persons or ())])}.values())
     for name in scm.scalar_variables:
-        repeated = describe_repeated_values(variables[name])
+        values = variables[name]
+        repeated = describe_repeated_values(values if persons is None else values[first])
         if repeated and isinstance(scm[name], Flow):
             rank_zero_warn(
                 for_terminal(

@@ -11,10 +11,17 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from deepscm_pl import AffineFlow, DeepSCM, Interval, SteppedFlow, ZeroInflatedFlow
+from deepscm_pl import (
+    AffineFlow,
+    DeepSCM,
+    Interval,
+    SteppedFlow,
+    StructuralCausalModel,
+    ZeroInflatedFlow,
+)
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.data.tables import Table, read_attribute
-from deepscm_pl.training.repeated_values import describe_repeated_values
+from deepscm_pl.training.repeated_values import describe_repeated_values, warn_of_repeated_values
 
 
 class Scores(CausalDataModule):
@@ -94,3 +101,14 @@ def test_the_summary_of_a_table_counts_few_values():
     table = Table(Path("subjects.csv"), {"id": table["id"], "age": many}, "id")
     found = read_attribute(table, "age", "age", None, np.ones(40, dtype=bool))
     assert "different values" not in str(found)
+
+
+def test_slices_of_a_person_count_once():
+    values = torch.arange(16.0).repeat_interleave(3)[:, None]
+    scm = StructuralCausalModel("age", {"age": AffineFlow})
+    persons = [f"person {k // 3}" for k in range(48)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_repeated_values(scm, {"age": values}, persons)
+    with pytest.warns(UserWarning, match="only 16 different values in 48"):
+        warn_of_repeated_values(scm, {"age": values})
