@@ -371,7 +371,7 @@ class _Writer:
                 self._waiting[k] += rows
                 return iter(())
         waiting, self._waiting[k] = self._waiting[k], []
-        spread = moments.cells(len(part.rows))
+        spread = moments.cells(len(part.rows), self._kept(part, k))
         return ([*start, *spread[n], *cells] for n, start, cells in chain(waiting, rows))
 
     def _rows(self, part: Part, k: int) -> Iterator[_Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
@@ -43,11 +43,11 @@ class MomentsOfMembers:
                 found = Moments.of(values[name][members == member].double())
                 kept[name] = kept[name].merge(found) if name in kept else found
 
-    def cells(self, count: int) -> list[list[str]]:
+    def cells(self, count: int, kept: Collection[int]) -> list[list[str]]:
         """For each of ``count`` observations the spread between and within members, by variable.
 
         Of images it is the root mean square over pixels. Cells are empty without particles, or if
-        no model has several.
+        no model has several. :meth:`sentence` describes the observations in ``kept``.
         """
         rows: list[list[str]] = [[] for _ in range(count)]
         for name in self.names:
@@ -61,15 +61,15 @@ class MomentsOfMembers:
                     each.square().flatten(1).mean(dim=1).sqrt().tolist()
                     for each in (spread.between, spread.within)
                 ]
-            for row, *pair in zip(rows, *deviations, strict=True):
+            for n, (row, *pair) in enumerate(zip(rows, *deviations, strict=True)):
                 row += ["" if math.isnan(each) else f"{each:.6g}" for each in pair]
-                if not any(map(math.isnan, pair)):
+                if n in kept and not any(map(math.isnan, pair)):
                     number, between, within = self._squares[name]
                     self._squares[name] = number + 1, between + pair[0] ** 2, within + pair[1] ** 2
         return rows
 
     def sentence(self, variables: Mapping[str, Variable]) -> str:
-        """Describe the root mean square over all observations; an empty text without any."""
+        """Describe the root mean square over these observations; an empty text without any."""
         parts = []
         for name, (number, *squares) in self._squares.items():
             if number:

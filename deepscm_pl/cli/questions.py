@@ -190,15 +190,15 @@ class _Question:
 def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
     """Load the models, with their weights."""
     paths, weights = options.ckpt_path, options.weights
-    if list(weights) == ["validation"]:
-        return load(paths, trust=options.trust).stacked(root)
+    is_stacked = list(weights) == ["validation"]
     try:
-        numbers = [float(each) for each in weights]
+        numbers = [float(each) for each in weights if not is_stacked]
     except ValueError:
         raise ValueError(
             f"weights: expected {len(paths)} numbers, or validation, but got {' '.join(weights)}."
         ) from None
-    return load(paths, trust=options.trust, weights=numbers or None)
+    model = load(paths, trust=options.trust, weights=numbers or None)
+    return model.stacked(root) if is_stacked else model
 
 
 def _draw_parts(question: _Question, drawing: DrawOptions) -> Iterator[Part]:
