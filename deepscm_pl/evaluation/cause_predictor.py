@@ -122,8 +122,9 @@ class CausePredictor(nn.Module):
             torch.enable_grad(),
         ):
             torch.manual_seed(seed)
-            levels = int(train[image].max()) + 1 if len(train[image]) else 256
-            predictor = cls(tuple(scm[image].domain.shape), causes, max(levels, 256)).to(device)
+            domain = scm[image].domain
+            levels = int(domain.upper) + 1 if math.isfinite(domain.upper) else 256
+            predictor = cls(tuple(domain.shape), causes, levels).to(device)
             predictor._fit(train, image, steps, progress)
         predictor.eval()
         validation = data.variables("validation")
@@ -141,7 +142,8 @@ class CausePredictor(nn.Module):
                 values = targets[name].double()
                 self.get_buffer(f"{name}_mean").copy_(values.mean())
                 deviation = values.std(correction=0)
-                self.get_buffer(f"{name}_deviation").copy_(deviation if deviation > 0 else 1.0)
+                varies = (deviation > 0).double()
+                self.get_buffer(f"{name}_deviation").copy_(deviation + 1 - varies)
         size = len(train[image])
         steps = min(steps, math.ceil(_MOST_PASSES * size / _BATCH))
         optimizer = torch.optim.Adam(self.parameters(), lr=_LEARNING_RATE)
@@ -155,7 +157,7 @@ class CausePredictor(nn.Module):
             outputs = self(train[image][rows].to(device))
             losses = [self._loss(name, outputs[name], targets[name][rows]) for name in outputs]
             optimizer.zero_grad()
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(losses).sum().backward()
             optimizer.step()
             schedule.step()
 
