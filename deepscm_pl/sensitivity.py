@@ -8,9 +8,10 @@ flow. Here the same question is asked under others, with the same conditionals:
 - ``independent``: noise drawn anew where the parents change, so that nothing is kept;
 - ``reversed``: of scalars, −u in place of u where the parents change: the value with quantile q
   becomes that with 1 − q. For continuous values, the monotone and the reversed coupling are the
-  extremes;
+  extremes (−u under all parents would be the coupling of the model again);
 - ``classes in order``: of :class:`~deepscm_pl.mechanisms.Categorical`, one uniform number that
-  selects a class by the cumulative probabilities, in place of Gumbel-max;
+  selects a class by the cumulative probabilities, in place of Gumbel-max. The reversed order is
+  the same coupling;
 - ``rotated latent``: of a VAE, a rotation of z by 30 degrees where the parents change;
 - ``new pixel noise``: of a VAE, u drawn anew where the parents change;
 - ``reversed raster order``: of a VAE with a predicted covariance of its pixel noise, the root of
