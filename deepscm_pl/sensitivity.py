@@ -8,13 +8,14 @@ flow. Here the same question is asked under others, with the same conditionals:
 - ``independent``: noise drawn anew where the parents change, so that nothing is kept;
 - ``reversed``: of scalars, −u in place of u where the parents change: the value with quantile q
   becomes that with 1 − q. For continuous values, the monotone and the reversed coupling are the
-  extremes;
+  extremes (−u under all parents would be the coupling of the model again);
 - ``classes in order``: of :class:`~deepscm_pl.mechanisms.Categorical`, one uniform number that
-  selects a class by the cumulative probabilities, in place of Gumbel-max;
+  selects a class by the cumulative probabilities, in place of Gumbel-max. The reversed order is
+  the same coupling;
 - ``rotated latent``: of a VAE, a rotation of z by 30 degrees where the parents change;
 - ``new pixel noise``: of a VAE, u drawn anew where the parents change;
-- ``reversed raster order``: of a VAE with correlated pixel noise, the root of the same covariance
-  in which a pixel keeps what the pixels *after* it do not predict.
+- ``reversed raster order``: of a VAE with a predicted covariance of its pixel noise, the root of
+  the same covariance in which a pixel keeps what the pixels *after* it do not predict.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.likelihoods import CovarianceGaussian, Likelihood, LowRankGaussian
+from deepscm_pl.likelihoods import (
+    Likelihood,
+    PredictedCovarianceGaussian,
+    PredictedLowRankGaussian,
+)
 from deepscm_pl.mechanisms import Categorical, CellMechanism, ConditionalVAE, Evidence, Mechanism
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Domain, Noise, Variables
@@ -148,8 +153,12 @@ def couplings(mechanism: Mechanism) -> dict[str, Coupling]:
     if isinstance(mechanism, ConditionalVAE):
         found["rotated latent"] = _coupling(_rotated, "z")
         found["new pixel noise"] = _coupling(_independent, "u")
-        is_correlated = isinstance(mechanism.likelihood, CovarianceGaussian | LowRankGaussian)
-        if is_correlated and math.prod(mechanism.shape) <= _LARGEST_COVARIANCE:
+        # A covariance that is the same under all parents has one coupling for every root.
+        predicted = PredictedCovarianceGaussian, PredictedLowRankGaussian
+        if (
+            isinstance(mechanism.likelihood, predicted)
+            and math.prod(mechanism.shape) <= _LARGEST_COVARIANCE
+        ):
             found["reversed raster order"] = lambda each, factual: _with_reversed_order(each)
     return found
 
@@ -376,20 +385,21 @@ class _ReversedOrder(Likelihood):
         return torch.stack(rows).view(*batch, *self.shape).to(image)
 
     def _value_of(self, decoded: Tensor, noise: Tensor) -> Tensor:
-        location, root = self._location_and_root(decoded)
-        return location + (root @ noise.flatten()).view(self.shape)
+        location, inverse = self._location_and_inverse_root(decoded)
+        residual = torch.linalg.solve_triangular(inverse, noise.view(-1, 1), upper=True)
+        return location + residual.view(self.shape)
 
     def _noise_of(self, decoded: Tensor, value: Tensor) -> Tensor:
-        location, root = self._location_and_root(decoded)
-        residual = (value - location).view(-1, 1)
-        return torch.linalg.solve_triangular(root, residual, upper=True).view(self.shape)
+        location, inverse = self._location_and_inverse_root(decoded)
+        return (inverse @ (value - location).flatten()).view(self.shape)
 
-    def _location_and_root(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+    def _location_and_inverse_root(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and U⁻¹, the transposed Cholesky factor of the precision."""
         location = self.likelihood.noise_free(decoded)
-        columns = self.likelihood(decoded[None], self.basis.view(-1, *self.shape)) - location
-        factor = columns.flatten(1)  # a row for each entry of the noise
-        covariance = (factor.mT @ factor).flip(0, 1)
-        return location, torch.linalg.cholesky(covariance).flip(0, 1)
+        images = location + self.basis.view(-1, *self.shape)
+        noise = self.likelihood.abduct(decoded[None], images)
+        columns = noise.flatten(1)  # a row for each pixel, its effect on the noise
+        return location, torch.linalg.cholesky(columns @ columns.mT).mT
 
 
 def _with_reversed_order(mechanism: Mechanism) -> Mechanism:

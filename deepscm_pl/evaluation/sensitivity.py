@@ -16,7 +16,7 @@ from deepscm_pl.sensitivity import sensitivity_to_coupling
 
 __all__ = ["SensitivityResult", "evaluate_sensitivity"]
 
-_MOST_ROWS = 32
+_MOST_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def evaluate_sensitivity(
     seed: int = 0,
     progress: bool = True,
 ) -> list[SensitivityResult]:
-    """Compute how far answers for the first rows, at most 32, move under other couplings.
+    """Compute how far answers for the first rows, at most 16, move under other couplings.
 
     Rows in which an intervention is impossible are ignored.
     """

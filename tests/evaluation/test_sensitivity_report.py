@@ -51,7 +51,7 @@ def test_every_effect_and_coupling_has_a_result(model):
     row = dict(zip(table.columns, table.rows[2], strict=True))
     assert row["effect"] == "image"
     assert row["unit"] == "grey levels"
-    assert row["images"] == "20"
+    assert row["images"] == "16"
     assert "*Moves by*" in how_to_read("sensitivity", table)
     text = report.as_markdown()
     assert "## Sensitivity" in text
@@ -59,19 +59,19 @@ def test_every_effect_and_coupling_has_a_result(model):
     assert "intervals of its particles are lower bounds. `docs/trust.md`" in text
     plain = report.as_plain_data()["sensitivity"]["thickness=3"]["intensity"]["reversed"]
     assert plain["distance"]["mean"] == found.sensitivity[1].distance.mean > 1
-    assert plain["distance"]["rows"] == 20
+    assert plain["distance"]["rows"] == 16
     tag = "evaluation/sensitivity/thickness_3/intensity/reversed"
     assert report.scalars()[tag] == plain["distance"]["mean"]
 
 
 @torch.no_grad()
 def test_impossible_rows_are_ignored_and_the_distance_is_that_of_the_reversed_quantile():
-    model = ModelOnData.of(make(), KnownTinyDataModule(test_size=30))
+    model = ModelOnData.of(make(), KnownTinyDataModule(test_size=16))
     question = Question("thickness+=3", model.scm.variables)
-    found = evaluate_sensitivity(model, [question], 30, progress=False)
+    found = evaluate_sensitivity(model, [question], 16, progress=False)
     thickness, intensity = (model.variables[n].double() for n in ("thickness", "intensity"))
     possible = (thickness + 3 <= 8).squeeze(-1)
-    assert 0 < possible.sum() < 30
+    assert 0 < possible.sum() < 16
     result = next(each for each in found if each.coupling == "reversed")
     assert result.variable == "intensity"
     assert result.distance.rows == result.change.rows == possible.sum()
@@ -92,6 +92,6 @@ def test_classes_are_compared_by_the_share_that_differs():
     assert [each.coupling for each in found] == ["independent", "reversed"]
     for each in found:
         assert 0 < each.distance.mean <= 1
-        assert each.distance.rows == 32
+        assert each.distance.rows == 16
     # Untrained, the probability does not depend on a.
     assert found[0].change.mean == 0
