@@ -164,6 +164,8 @@ class _Question:
             pairs = zip(self.model.checkpoints, self.ensemble.weights, strict=True)
             for k, (checkpoint, weight) in enumerate(pairs, 1):
                 print(for_terminal(f"member {k}, weight {weight:.3g}: {checkpoint.path}"))
+            if sum(weight > 0 for weight in self.ensemble.weights) == 1:
+                print("disagreement: unknown, because only one model has a weight above 0.")
         for sentence in [*written.disagreements, *overlap.sentences()]:
             print(for_terminal(f"{sentence}."))
 
