@@ -42,7 +42,8 @@ class Spread:
 
         Args:
             members: As of :func:`~deepscm_pl.scm.summarise`, with the divisor n − 1. Unless a
-                member has several particles, ``within`` and ``between`` are NaN.
+                member has several particles, ``within`` and ``between`` are NaN; ``between`` is NaN
+                for a single member, too, whose error is unknown.
         """
         total = sum(n for n, _, _ in members)
         squares = [(n - 1) * deviation.square() for n, _, deviation in members]
@@ -51,6 +52,8 @@ class Spread:
         changes = [n * (each - mean).square() for n, each, _ in members]
         raw = torch.stack(changes).sum(dim=0) / total
         between = (raw - within * (len(members) - 1) / total).clamp(min=0)
+        if len(members) == 1:
+            return cls(within.sqrt(), within.sqrt(), torch.full_like(within, math.nan))
         return cls((within + between).sqrt(), within.sqrt(), between.sqrt())
 
 

@@ -62,6 +62,9 @@ def test_the_parts_of_the_variance_are_estimated_without_bias():
     drawn = agreeing.intervene({"a": 2.0}, 60)["b"]
     assert float(agreeing.spread(drawn).between) < 0.2
     assert bool(ensemble.spread(torch.randn(2, 5)).within.isnan().all())
+    alone = Ensemble([member(1.0), member(3.0)], [1, 0]).spread(torch.randn(4, 5))
+    assert torch.equal(alone.total, alone.within)
+    assert bool(alone.between.isnan().all())
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 0.3, 0.2], [0, 1, 0], [1, 1, 7]])

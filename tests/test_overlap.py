@@ -46,7 +46,22 @@ def overlap_of(scm, do, factual):
 
 
 def verdicts(overlap):
-    return [VERDICTS[k] for k in overlap.verdict.flatten()]
+    assert overlap.verdicts == [VERDICTS[k] for k in overlap.verdict.flatten()]
+    return overlap.verdicts
+
+
+def test_each_row_has_its_own_verdict_however_often_it_occurs(correlated):
+    scm, _ = correlated
+    rows = torch.linspace(-6, 6, 300)[:, None]
+    answer = {"a": rows, "b": rows.flip(0), "c": rows}
+    estimator = OverlapEstimator(scm)
+    once = estimator.estimate(answer, {"a": 0.0})
+    order = torch.randint(300, (4, 500))
+    repeated = estimator.estimate({name: v[order] for name, v in answer.items()}, {"a": 0.0})
+    assert torch.equal(repeated.verdict, once.verdict[order])
+    torch.testing.assert_close(repeated.rows, once.rows[order])
+    quantiles = once.quantiles["a"][order]
+    torch.testing.assert_close(repeated.quantiles["a"], quantiles, equal_nan=True)
 
 
 def test_ends_of_the_data_and_combinations_are_told_apart(correlated):

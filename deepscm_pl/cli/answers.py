@@ -414,7 +414,7 @@ class _Writer:
         known = {name: float(each[n]) for name, each in overlap.quantiles.items()}
         quantiles = [known.get(name, math.nan) for name in names]
         cells = ["" if math.isnan(each) else f"{each:.4g}" for each in quantiles]
-        return [overlap.verdicts[n], f"{float(overlap.rows[n]):.6g}", *cells]
+        return [overlap.verdicts[n], f"{round(float(overlap.rows[n]), 6):.6g}", *cells]
 
     def _images(self, part: Part, k: int, name: str) -> Iterator[str]:
         about, pixels = self.output.columns[k].about, whole_levels(part.values[k][name])

@@ -123,12 +123,15 @@ class ParticleOptions:
             or 2 for each of several checkpoints).
         resample: Draw the latents from K candidates of the encoder by importance, which is exact in
             the limit of many candidates, at K times the cost (default: draws of the encoder).
+        coupling: Coupling of the pixel noise of factual and counterfactual images: kept at its pixel,
+            or renewed where the picture changes (default: as the model was configured).
         calibration: File calibration.json that deepscm test has written for these checkpoints
             (default: the calibration in the checkpoint, if there is one).
     """
 
     num_particles: Annotated[int | None, Option("NUMBER")] = None
     resample: Annotated[int | None, Option("K")] = None
+    coupling: Literal["kept", "renewed"] | None = None
     calibration: Annotated[Path | None, Option("FILE.json")] = None
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.cli.answers import Column
-from deepscm_pl.evaluation.intervals import Calibration
+from deepscm_pl.evaluation.intervals import Calibration, coupling_of
+from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["interval_sentences", "read_calibration"]
 
@@ -35,7 +36,9 @@ def read_calibration(model: TrainedModel, path: Path | None) -> Calibration | No
     return found
 
 
-def interval_sentences(calibration: Calibration | None, columns: Sequence[Column]) -> Iterator[str]:
+def interval_sentences(
+    scm: StructuralCausalModel, calibration: Calibration | None, columns: Sequence[Column]
+) -> Iterator[str]:
     """Describe the intervals of images, for interventions with several particles."""
     asked = [column for column in columns if column.particles > 1]
     if not asked:
@@ -55,6 +58,12 @@ def interval_sentences(calibration: Calibration | None, columns: Sequence[Column
         yield (
             f"Not calibrated themselves: {', '.join(others)}; their factors are the largest of "
             "interventions on the same variables, or else of all."
+        )
+    coupling = coupling_of(scm)
+    if coupling != calibration.coupling:
+        yield (
+            f"The calibration is of pixel noise that is {calibration.coupling}, but it is "
+            f"{coupling} here; ask with --coupling {calibration.coupling}."
         )
     if any(column.particles != calibration.particles for column in asked):
         yield (

@@ -37,6 +37,7 @@ from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
+from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variables
 
@@ -76,6 +77,8 @@ def answer_counterfactual(
     question = _Question.read(options, do, overlap)
     particles = question.model.particles(uncertainty.num_particles)
     calibration = read_calibration(question.model, uncertainty.calibration)
+    for member in question.ensemble.members:
+        couple_pixel_noise(member, uncertainty.coupling)
     columns = [
         Column("factual", "factual", is_observed=True),
         *question.columns("counterfactual", particles),
@@ -83,7 +86,7 @@ def answer_counterfactual(
     parts = _counterfactual_parts(question, observed, particles, uncertainty.resample)
     question.write(parts, columns, is_counterfactual=True, calibration=calibration)
     if question.scm.image_variables and any(question.dos):
-        for sentence in interval_sentences(calibration, columns[1:]):
+        for sentence in interval_sentences(question.scm, calibration, columns[1:]):
             print(for_terminal(sentence))
 
 
@@ -182,6 +185,8 @@ class _Question:
             pairs = zip(self.model.checkpoints, self.ensemble.weights, strict=True)
             for k, (checkpoint, weight) in enumerate(pairs, 1):
                 print(for_terminal(f"member {k}, weight {weight:.3g}: {checkpoint.path}"))
+            if sum(weight > 0 for weight in self.ensemble.weights) == 1:
+                print("disagreement: unknown, because only one model has a weight above 0.")
         reactions = reaction_sentences(self.scm, self.dos)
         for sentence in [*written.disagreements, *overlap.sentences(), *reactions]:
             print(for_terminal(f"{sentence}."))

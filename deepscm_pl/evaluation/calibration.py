@@ -16,6 +16,7 @@ from deepscm_pl.evaluation.intervals import (
     GROUPS,
     Calibration,
     IntervalFactor,
+    coupling_of,
     group_of,
     scale_of,
 )
@@ -85,7 +86,9 @@ def calibrate(
         )
     world = "" if model.world is None else f" of the world {model.world.name}"
     source = f"{len(model)} validation rows{world}"
-    return Calibration(level, num_particles, _members(model), factors, source)
+    return Calibration(
+        level, num_particles, _members(model), factors, source, coupling_of(model.scm)
+    )
 
 
 def calibrate_by_follow_up(
@@ -134,7 +137,9 @@ def calibrate_by_follow_up(
     title = f"do({', '.join(variables)} = that of a later visit)"
     factors = list(_factors(title, tuple(variables), parts, level))
     source = f"{len(earlier)} pairs of visits in the validation split"
-    return Calibration(level, num_particles, _members(model), factors, source)
+    return Calibration(
+        level, num_particles, _members(model), factors, source, coupling_of(model.scm)
+    )
 
 
 def check_follow_up(model: ModelOnData, variables: Sequence[str]) -> None:
@@ -186,7 +191,8 @@ def calibrate_by_composition(
     if not factors:
         return None
     source = f"the reconstruction of {len(model)} validation images"
-    return Calibration(level, num_particles, members, factors, source, is_complete=False)
+    coupling = coupling_of(scm)
+    return Calibration(level, num_particles, members, factors, source, coupling, is_complete=False)
 
 
 _Part = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.moments import Moments
+from deepscm_pl.scm import StructuralCausalModel
 
-__all__ = ["GROUPS", "Calibration", "IntervalFactor", "group_of", "scale_of"]
+__all__ = ["GROUPS", "Calibration", "IntervalFactor", "coupling_of", "group_of", "scale_of"]
 
 GROUPS = ("equal", "kept", "changed")
 """Groups of pixels: equal in all particles; varying, with a mean near the factual; and others."""
@@ -63,6 +64,8 @@ class Calibration:
         members: Number of models that answered.
         factors: The factors.
         source: A description of the truth, such as ``200 validation rows of the world tiny``.
+        coupling: The coupling of the pixel noise; see
+            :class:`~deepscm_pl.mechanisms.ConditionalVAE`.
         is_complete: Whether the truth includes the error of interventions; if not, intervals are
             lower bounds.
     """
@@ -72,6 +75,7 @@ class Calibration:
     members: int
     factors: Sequence[IntervalFactor]
     source: str
+    coupling: str = "kept"
     is_complete: bool = True
 
     def __post_init__(self) -> None:
@@ -145,6 +149,11 @@ class Calibration:
                 f"calibration: expected the content of a calibration.json, but {error}; calibrate "
                 "the model again with deepscm test."
             ) from None
+
+
+def coupling_of(scm: StructuralCausalModel) -> str:
+    """Return the coupling of the pixel noise of the image of a model, ``"kept"`` without a VAE."""
+    return str(getattr(scm[scm.image_variables[0]], "coupling", "kept"))
 
 
 def scale_of(moments: Moments) -> Tensor:

@@ -36,6 +36,7 @@ from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.reaction import ReactionResult, evaluate_reaction
 from deepscm_pl.evaluation.sensitivity import SensitivityResult, evaluate_sensitivity
+from deepscm_pl.mechanisms.vae import ConditionalVAE, Coupling, couple_pixel_noise
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.overlap import OverlapThresholds
 from deepscm_pl.reaction import ReactionThresholds
@@ -81,6 +82,8 @@ class EvaluationSettings:
             measured within and beyond the training data; 0 for none.
         seed: Random seed; the state of torch's generators is restored.
         workers: Processes to render and measure with; None for one per processor.
+        coupling: Coupling of the pixel noise of factual and counterfactual images, ``kept`` or
+            ``renewed``; None for that of the model.
         calibration_rows: Number of the first validation rows on which intervals are calibrated;
             None for 200, or all if there are fewer, and 0 for no calibration.
         follow_up: Variables, such as age, that differ between visits of one person and cause the
@@ -109,6 +112,7 @@ class EvaluationSettings:
     overlap_rows: int = 32
     seed: int = 0
     workers: int | None = None
+    coupling: Coupling | None = None
     calibration_rows: int | None = None
     follow_up: list[str] | None = None
     predict_causes: bool | None = None
@@ -283,6 +287,8 @@ def evaluate(
     reaction = None
     seconds: dict[str, float] = {}
     with _preserved_state(scm):
+        for member in [scm] if model.ensemble is None else model.ensemble.members:
+            couple_pixel_noise(member, settings.coupling)
         with _timed(seconds, "densities", seed):
             densities = evaluate_densities(
                 model, settings.density_values, settings.density_size, seed, progress
@@ -405,6 +411,9 @@ def _preserved_state(scm: StructuralCausalModel) -> Iterator[None]:
     """Evaluate without dropout, and restore random states and modes of modules afterwards."""
     devices = [scm.fitted.device] if scm.fitted.device.type == "cuda" else []
     modes = [(module, module.training) for module in scm.modules()]
+    couplings = [
+        (each, each.coupling) for each in scm.modules() if isinstance(each, ConditionalVAE)
+    ]
     scm.eval()
     try:
         with torch.random.fork_rng(devices), torch.inference_mode():
@@ -412,6 +421,8 @@ def _preserved_state(scm: StructuralCausalModel) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        for vae, coupling in couplings:
+            vae.coupling = coupling
 
 
 @contextmanager

@@ -106,6 +106,15 @@ def test_one_particle_of_each_member_leaves_the_noise_unknown(members, ask):
     assert {row["image_within"] + row["image_between"] for row in rows} == {""}
 
 
+def test_the_disagreement_of_one_model_is_unknown(members, ask, capsys):
+    rows, _ = ask("a", "counterfactual", members, *INDEX, "--weights", "0", "1", "0")
+    assert {row["image_between"] for row in rows} == {""}
+    assert all(float(row["image_within"]) > 0 for row in rows[2:])
+    printed = capsys.readouterr().out
+    assert "disagreement: unknown, because only one model has a weight above 0." in printed
+    assert "models disagree" not in printed
+
+
 def test_draws_of_members_take_turns(members, ask, monkeypatch):
     monkeypatch.setattr(batches, "_BATCH_ROWS", 4)
     do = ("--do", "thickness=3", "intensity=100")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from deepscm_pl import load
-from deepscm_pl.cli import main
+from deepscm_pl.cli import batches, main
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.observations import observations_from_csv
 from deepscm_pl.figures import draw_grid
@@ -150,6 +150,20 @@ def test_edge_refuses_both(checkpoint, tmp_path, capsys, monkeypatch):
     assert read(tmp_path / "some") == expected
     verdicts = {row["overlap"] for row in read(tmp_path / "all")}
     assert verdicts == {"", "supported", "edge", "extrapolated"}
+
+
+def test_particles_that_come_in_parts_have_one_verdict(checkpoint, tmp_path, capsys, monkeypatch):
+    do, more = ("thickness=400", "thickness=3.5"), [*REFUSE, "--num_particles", "5"]
+    ask(checkpoint, tmp_path / "a", capsys, *do, more=more)
+    monkeypatch.setattr(batches, "_BATCH_NUMBERS", 2 * 3 * 8 * 8 + 20)
+    printed = ask(checkpoint, tmp_path / "b", capsys, *do, more=more)
+    assert "refused: 3 of 6 answers" in printed
+    names = ("observation", "intervention", "particle", "overlap", "overlap_rows", "intensity")
+    whole, parts = (
+        [[row[name] for name in names] for row in read(tmp_path / folder)] for folder in "ab"
+    )
+    assert parts == whole
+    assert len(parts) == 3 + 3 * 5
 
 
 def test_pictures_name_extrapolated_and_refused_answers(checkpoint, tmp_path, capsys, monkeypatch):
