@@ -25,7 +25,7 @@ from deepscm_pl.reports.overlap import overlap_error_table, overlap_table
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.worlds import KnownWorld
 
-from oracle import IntensityAlone, Thickness, make
+from oracle import IntensityAlone, Picture, Thickness, make
 from tiny import KnownTinyDataModule, TinyDataModule
 
 
@@ -170,6 +170,34 @@ def test_errors_do_not_depend_on_batches():
         assert estimate.mean == pytest.approx(other.mean, rel=0.3)
         unchanged = [each.unchanged[verdict].mean for each in images]
         assert unchanged[0] == pytest.approx(unchanged[1])
+
+
+class Restricted(Picture):
+    """An image that has learned thickness up to 4, the largest in its training data."""
+
+    def forward(self, noise, parents):
+        return super().forward(noise, {**parents, "thickness": parents["thickness"].clamp(max=4)})
+
+
+def test_images_are_wrong_where_they_were_not_trained():
+    data = KnownTinyDataModule(test_size=20)
+    errors = {}
+    torch.manual_seed(0)
+    for picture in (Picture, Restricted):
+        model = ModelOnData.of(make(picture), data)
+        narrow = model.training["thickness"].flatten() <= 4
+        # As many rows as for a real model.
+        training = {n: each[narrow].repeat(50, 1) for n, each in model.training.items()}
+        part = replace(model, training=training)
+        with torch.inference_mode():
+            found = evaluate_overlap(part, [], rows=20, workers=1, progress=False)
+        errors[picture] = {each.variable: each.by_verdict for each in found.errors}["image"]
+    right, wrong = errors[Picture], errors[Restricted]
+    # Both draw the hidden texture, and only the second misses what is beyond.
+    assert wrong["supported"].mean == pytest.approx(right["supported"].mean, rel=0.2)
+    gain = wrong["extrapolated"].mean - right["extrapolated"].mean
+    assert gain > 10 * abs(wrong["supported"].mean - right["supported"].mean)
+    assert wrong["extrapolated"].mean > 4 * wrong["supported"].mean
 
 
 def test_thresholds_are_settings(parabola):
