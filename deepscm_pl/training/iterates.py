@@ -61,7 +61,8 @@ def keep_iterates(
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
-        ValueError: If the checkpoint or an argument is not valid, or the folder is not empty.
+        ValueError: If the checkpoint or an argument is not valid, the folder is not empty, or the
+            trainer stops early.
     """
     whole_number("count", count, least=2)
     if steps is not None:
@@ -102,6 +103,11 @@ def keep_iterates(
             callbacks=callbacks,
             **settings | trainer,
         ).fit(model.train(), datamodule=data or opened.data())
+        if keeper.paths:
+            raise ValueError(
+                f"trainer: expected {steps} further steps, but it stopped after "
+                f"{model.global_step}, before all members were kept; remove its other limits."
+            )
     return [out / name for name in names]
 
 
@@ -114,5 +120,6 @@ class _Keeper(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         path = self.paths.pop(trainer.global_step, None)
         if path is not None and trainer.is_global_zero:
+            steps = (self.content.get("global_step") or 0) + trainer.global_step
             new = {"state_dict": pl_module.state_dict(), "refit_steps": pl_module.refit_steps}
-            write_exported({**self.content, **new}, path)
+            write_exported({**self.content, **new, "global_step": steps, "weights": "raw"}, path)

@@ -56,6 +56,7 @@ def test_members_are_kept_at_equal_intervals_each_refitted(trained, tmp_path):
     for path, step in zip(paths, (7, 11, 15), strict=True):
         content = read_checkpoint(path)
         assert content["refit_steps"] == 2
+        assert content["global_step"] == 12 + step
         refitted = [watch.states[step - k] for k in (2, 1, 0)]
         for name, value in refitted[-1].items():
             assert torch.equal(content["state_dict"][name], value), name
@@ -156,5 +157,15 @@ def test_an_interruption_leaves_no_folder(trained, tmp_path):
                 raise ValueError("stopped")
 
     with pytest.raises(ValueError, match="stopped"):
+        keep_iterates(trained, tmp_path / "members", 3, callbacks=[Stop()], **QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trainer_that_stops_early_leaves_no_folder(trained, tmp_path):
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            trainer.should_stop = trainer.global_step == 4
+
+    with pytest.raises(ValueError, match="expected 6 further steps, but it stopped after 4"):
         keep_iterates(trained, tmp_path / "members", 3, callbacks=[Stop()], **QUIET)
     assert list(tmp_path.iterdir()) == []
