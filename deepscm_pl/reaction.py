@@ -103,14 +103,14 @@ class ImageReaction:
             return
         if noise >= limits.pixel_noise:
             yield (
-                f"{self.image}: {noise:.0%} of the variation of the images is pixel noise; "
+                f"{self.image}: {100 * noise:.0f} % of the variation of the images is pixel noise; "
                 "the image model is untrained or its posterior has collapsed, so that "
                 "counterfactual images repeat the factual ones"
             )
         elif latent < limits.change and noise >= limits.collapsed:
             yield (
-                f"{self.image}: another latent changes the image by {latent:.1%} of the difference "
-                f"between two images, and {noise:.0%} of their variation is pixel noise; the "
+                f"{self.image}: another latent changes the image by {100 * latent:.1f} % of the difference "
+                f"between two images, and {100 * noise:.0f} % of their variation is pixel noise; the "
                 "posterior has collapsed, so that pixel noise carries all that the causes do not "
                 "determine"
             )
@@ -122,7 +122,7 @@ class ImageReaction:
                 continue
             if name in self.causes:
                 reason = (
-                    f"another value changes it by {change:.1%} of the difference between two images"
+                    f"another value changes it by {100 * change:.1f} % of the difference between two images"
                 )
             else:
                 reason = "there is no path between them in the graph"

@@ -123,8 +123,8 @@ class ParticleOptions:
             or 2 for each of several checkpoints).
         resample: Draw the latents from K candidates of the encoder by importance, which is exact in
             the limit of many candidates, at K times the cost (default: draws of the encoder).
-        coupling: Coupling of the pixel noise of factual and counterfactual images: kept at its pixel,
-            or renewed where the picture changes (default: as the model was configured).
+        coupling: Coupling of the pixel noise of factual and counterfactual images: kept at its
+            pixel, or renewed where the picture changes (default: as the model was configured).
         calibration: File calibration.json that deepscm test has written for these checkpoints
             (default: the calibration in the checkpoint, if there is one).
     """

@@ -130,8 +130,8 @@ def evaluate_reaction(
         pixel_noise,
         _verdicts(model, list(asked), causes, pixel_noise, limits),
         [
-            f"Reaction to {name}: its predictor removes {max(value, 0):.0%} of the error of a "
-            f"constant on the validation split, less than {limits.skill:.0%}."
+            f"Reaction to {name}: its predictor removes {100 * max(value, 0):.0f} % of the error of a "
+            f"constant on the validation split, less than {100 * limits.skill:.0f} %."
             for name, value in skill.items()
             if name not in read
         ],
@@ -157,7 +157,7 @@ def _verdicts(
         if response.mean < limits.response:
             found.append(
                 f"{reaction.image}: the image does not react to {name}; of the changes that are "
-                f"asked, it shows {max(response.mean, 0):.0%}"
+                f"asked, it shows {100 * max(response.mean, 0):.0f} %"
             )
     return found
 

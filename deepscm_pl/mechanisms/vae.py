@@ -479,13 +479,15 @@ def couple_pixel_noise(model: nn.Module, coupling: Coupling | None) -> None:
     Raises:
         ValueError: If there is no VAE, or its likelihood does not permit the coupling.
     """
+    if coupling is None:
+        return
     found = [module for module in model.modules() if isinstance(module, ConditionalVAE)]
-    if coupling is not None and not found:
+    if not found:
         raise ValueError(
             "coupling: expected a model with a ConditionalVAE, whose pixel noise can be renewed; "
             "leave it out."
         )
-    for module in found if coupling is not None else ():
+    for module in found:
         module.coupling = coupling
 
 
