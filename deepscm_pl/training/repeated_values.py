@@ -41,8 +41,8 @@ def warn_of_repeated_values(scm: StructuralCausalModel, variables: Variables) ->
 def describe_repeated_values(values: Tensor) -> str:
     """Describe the values of the training split if they repeat too much for a flow, or return "".
 
-    They do if there are at most 20 different ones, each for at least three rows on average, or if one
-    of them has at least a tenth of the rows, and at least ten rows.
+    They do if there are at most 20 different ones, each for at least three rows on average, or if
+    one of them has at least a tenth of the rows, and at least ten rows.
 
     Example:
         >>> import torch
