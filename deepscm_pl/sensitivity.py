@@ -253,6 +253,12 @@ class Recoupled(Mechanism):
         """Infer u from a recorded value, and draw u' from its prior."""
         return self._with_other(self.mechanism.abduct_recorded(value, parents, sample_shape))
 
+    def resample(
+        self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...], candidates: int
+    ) -> dict[str, Tensor]:
+        """Infer u by importance resampling as f does, and draw u' from its prior."""
+        return self._with_other(self.mechanism.resample(value, parents, sample_shape, candidates))
+
     def _with_other(self, noise: Noise) -> dict[str, Tensor]:
         others = {key + _OTHER: torch.randn_like(noise[key]) for key in self.transforms}
         return {**noise, **others}

@@ -230,6 +230,17 @@ def test_a_rotated_latent_keeps_its_length_and_turns_by_thirty_degrees():
     torch.testing.assert_close(cosine, torch.full_like(cosine, math.cos(math.pi / 6)))
 
 
+def test_importance_resampling_is_that_of_the_mechanism():
+    scm = model(image_mechanism())
+    factual = observed(scm, 0.5, 2)
+    other = recouple(scm, "x", "rotated latent", factual)
+    found = []
+    for each in (scm, other):
+        torch.manual_seed(0)
+        found.append(each.abduct(factual, 2, resample=8)["x"]["z"])
+    torch.testing.assert_close(*found)
+
+
 def test_unknown_couplings_and_effects_that_are_set():
     scm = model(AffineFlow)
     factual = observed(scm, 0.5, 2)

@@ -49,8 +49,8 @@ def warn_of_repeated_values(
 def describe_repeated_values(values: Tensor) -> str:
     """Describe the values of the training split if they repeat too much for a flow, or return "".
 
-    They do if there are at most 20 different ones, each for at least two rows on average, or if one
-    of them has at least a tenth of the rows, and at least ten rows.
+    They do if there are at most 20 different ones, each for at least three rows on average, or if
+    one of them has at least a tenth of the rows, and at least ten rows.
 
     Example:
         >>> import torch
@@ -61,7 +61,7 @@ def describe_repeated_values(values: Tensor) -> str:
     """
     rows = values.numel()
     distinct, counts = values.flatten().unique(return_counts=True)
-    if len(distinct) <= min(_FEW_VALUES, rows // 2):
+    if len(distinct) <= min(_FEW_VALUES, rows // 3):
         shown = [format_number(each) for each in distinct[:_SHOWN].tolist()]
         if len(distinct) > _SHOWN:
             shown.append("...")

@@ -81,7 +81,8 @@ def test_mechanisms_with_atoms_are_not():
         (torch.arange(100.0), False),
         (torch.arange(20.0), False),  # a small data set
         (torch.arange(21.0).repeat(20), False),  # whole years
-        (torch.arange(20.0).repeat(2), True),
+        (torch.arange(20.0).repeat(2), False),  # a small data set, too
+        (torch.arange(20.0).repeat(3), True),
         (torch.cat([torch.zeros(11), torch.arange(1, 90.0)]), True),
         (torch.cat([torch.zeros(9), torch.arange(1, 50.0)]), False),
     ],
