@@ -121,9 +121,8 @@ class ImageReaction:
             if change is None or not change < limits.change:
                 continue
             if name in self.causes:
-                reason = (
-                    f"another value changes it by {100 * change:.1f} % of the difference between two images"
-                )
+                reason = f"another value changes it by {100 * change:.1f} % of the difference between "
+                    "two images"
             else:
                 reason = "there is no path between them in the graph"
             yield f"{self.image}: the image does not react to {name}; {reason}"
