@@ -109,8 +109,8 @@ class ImageReaction:
             )
         elif latent < limits.change and noise >= limits.collapsed:
             yield (
-                f"{self.image}: another latent changes the image by {100 * latent:.1f} % of the difference "
-                f"between two images, and {100 * noise:.0f} % of their variation is pixel noise; the "
+                f"{self.image}: another latent changes the image by {100 * latent:.1f} % of the "
+                f"difference between two images, and {100 * noise:.0f} % of their variation is pixel noise; the "
                 "posterior has collapsed, so that pixel noise carries all that the causes do not "
                 "determine"
             )
