@@ -110,8 +110,8 @@ class ImageReaction:
         elif latent < limits.change and noise >= limits.collapsed:
             yield (
                 f"{self.image}: another latent changes the image by {100 * latent:.1f} % of the "
-                f"difference between two images, and {100 * noise:.0f} % of their variation is pixel noise; the "
-                "posterior has collapsed, so that pixel noise carries all that the causes do not "
+                f"difference between two images, and {100 * noise:.0f} % of their variation is "
+                "pixel noise; the posterior has collapsed, so that pixel noise carries all that the causes do not "
                 "determine"
             )
 
@@ -121,8 +121,10 @@ class ImageReaction:
             if change is None or not change < limits.change:
                 continue
             if name in self.causes:
-                reason = f"another value changes it by {100 * change:.1f} % of the difference between "
+                reason = (
+                    f"another value changes it by {100 * change:.1f} % of the difference between "
                     "two images"
+                )
             else:
                 reason = "there is no path between them in the graph"
             yield f"{self.image}: the image does not react to {name}; {reason}"
