@@ -111,8 +111,8 @@ class ImageReaction:
             yield (
                 f"{self.image}: another latent changes the image by {100 * latent:.1f} % of the "
                 f"difference between two images, and {100 * noise:.0f} % of their variation is "
-                "pixel noise; the posterior has collapsed, so that pixel noise carries all that the causes do not "
-                "determine"
+                "pixel noise; the posterior has collapsed, so that pixel noise carries all that the "
+                "causes do not determine"
             )
 
     def _of_causes(self, asked: Iterable[str], limits: ReactionThresholds) -> Iterator[str]:
