@@ -130,8 +130,8 @@ def evaluate_reaction(
         pixel_noise,
         _verdicts(model, list(asked), causes, pixel_noise, limits),
         [
-            f"Reaction to {name}: its predictor removes {100 * max(value, 0):.0f} % of the error of a "
-            f"constant on the validation split, less than {100 * limits.skill:.0f} %."
+            f"Reaction to {name}: its predictor removes {100 * max(value, 0):.0f} % of the error "
+            f"of a constant on the validation split, less than {100 * limits.skill:.0f} %."
             for name, value in skill.items()
             if name not in read
         ],
