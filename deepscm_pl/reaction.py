@@ -111,8 +111,8 @@ class ImageReaction:
             yield (
                 f"{self.image}: another latent changes the image by {100 * latent:.1f} % of the "
                 f"difference between two images, and {100 * noise:.0f} % of their variation is "
-                "pixel noise; the posterior has collapsed, so that pixel noise carries all that the "
-                "causes do not determine"
+                "pixel noise; the posterior has collapsed, so that pixel noise carries all that "
+                "the causes do not determine"
             )
 
     def _of_causes(self, asked: Iterable[str], limits: ReactionThresholds) -> Iterator[str]:
@@ -121,10 +121,8 @@ class ImageReaction:
             if change is None or not change < limits.change:
                 continue
             if name in self.causes:
-                reason = (
-                    f"another value changes it by {100 * change:.1f} % of the difference between "
-                    "two images"
-                )
+                share = f"{100 * change:.1f} %"
+                reason = f"another value changes it by {share} of the difference between two images"
             else:
                 reason = "there is no path between them in the graph"
             yield f"{self.image}: the image does not react to {name}; {reason}"
