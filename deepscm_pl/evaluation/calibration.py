@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.ensemble import Ensemble
-from deepscm_pl.evaluation.counterfactuals import Truth
+from deepscm_pl.evaluation.counterfactuals import TrueImages
 from deepscm_pl.evaluation.intervals import (
     GROUPS,
     Calibration,
@@ -31,7 +31,7 @@ __all__ = ["calibrate", "calibrate_by_composition", "calibrate_by_follow_up", "c
 def calibrate(
     model: ModelOnData,
     questions: Sequence[Question],
-    truths: Sequence[Truth],
+    truths: Sequence[TrueImages],
     num_particles: int,
     level: float = 0.9,
     batch_size: int = 256,

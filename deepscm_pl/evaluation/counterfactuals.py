@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.data import measure_attributes, render_truth
+from deepscm_pl.data import KnownWorld, measure_attributes, render_truth
 from deepscm_pl.evaluation.estimate import Estimate, estimates_of, on_one_process
 from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.evaluation.model_on_data import ModelOnData
@@ -45,9 +45,11 @@ from deepscm_pl.moments import Moments
 __all__ = [
     "Classifier",
     "CounterfactualResult",
+    "TrueImages",
     "Truth",
     "evaluate_counterfactuals",
     "true_counterfactuals",
+    "true_images",
 ]
 
 Classifier: TypeAlias = Callable[[Tensor], Tensor]
@@ -60,22 +62,31 @@ _MAX_MISMATCH = 12.0
 
 
 @dataclass(frozen=True)
-class Truth:
-    """True counterfactuals of all N rows under one intervention.
+class TrueImages:
+    """True counterfactual images of all N rows under one intervention.
 
     Attributes:
-        attributes: Attributes in the world, ``(N,)`` each.
         images: ``(N, 1, H, W)`` or, for volumes, ``(N, 1, X, Y, Z)``, uint8.
-        others: True images of other originals with the same attributes, of the same shape.
-        measured: Attributes measured in the first D images, ``(D,)`` each.
         possible: Whether the intervention is possible in the world, ``(N,)``.
+        attributes: Attributes in the world, ``(N,)`` each.
     """
 
-    attributes: Mapping[str, NDArray[np.float64]]
     images: Tensor
+    possible: Tensor
+    attributes: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Truth(TrueImages):
+    """True counterfactuals of all N rows under one intervention, with what they compare with.
+
+    Attributes:
+        others: True images of other originals with the same attributes, of the same shape.
+        measured: Attributes measured in the first D images, ``(D,)`` each.
+    """
+
     others: Tensor
     measured: Mapping[str, NDArray[np.float64]]
-    possible: Tensor
 
 
 def true_counterfactuals(
@@ -89,32 +100,53 @@ def true_counterfactuals(
     """Render the truth under each intervention, and measure the first ``detail_rows`` images.
 
     Raises:
-        ValueError: If the world or the originals are missing, or the originals do not belong to the
-            images.
+        ValueError: As of :func:`true_images`.
     """
-    world, originals = model.world, model.originals
-    if world is None or originals is None:
-        raise ValueError("model: expected a world and originals, but there are none.")
-    check_originals(model)
     truths = []
-    for question in questions:
-        attributes, possible = true_attributes(model, question)
-        images = render_truth(world, originals, attributes, workers, progress, cache_dir)
+    for true in true_images(model, questions, workers, progress, cache_dir):
+        world, originals = _world_and_originals(model)
         # Originals with the attributes of the previous row: if all rows have equal attributes,
         # shapes (which depend on attributes) equal those of the truth.
-        previous = {name: np.roll(column, 1) for name, column in attributes.items()}
+        previous = {name: np.roll(column, 1) for name, column in true.attributes.items()}
         others = render_truth(world, originals, previous, workers, progress, cache_dir)
-        measured = measure_attributes(world, images[:detail_rows], workers, progress)
+        first = true.images[:detail_rows, 0].numpy()
         truths.append(
             Truth(
-                attributes,
-                torch.from_numpy(images)[:, None],
+                true.images,
+                true.possible,
+                true.attributes,
                 torch.from_numpy(np.roll(others, -1, axis=0))[:, None],
-                measured,
-                torch.from_numpy(possible),
+                measure_attributes(world, first, workers, progress),
             )
         )
     return truths
+
+
+def true_images(
+    model: ModelOnData,
+    questions: Sequence[Question],
+    workers: int | None = None,
+    progress: bool = True,
+    cache_dir: Path | None = None,
+) -> Iterator[TrueImages]:
+    """Render the true images under each intervention.
+
+    Raises:
+        ValueError: If the world or the originals are missing, or the originals do not belong to the
+            images.
+    """
+    world, originals = _world_and_originals(model)
+    check_originals(model)
+    for question in questions:
+        attributes, possible = true_attributes(model, question)
+        images = render_truth(world, originals, attributes, workers, progress, cache_dir)
+        yield TrueImages(torch.from_numpy(images)[:, None], torch.from_numpy(possible), attributes)
+
+
+def _world_and_originals(model: ModelOnData) -> tuple[KnownWorld, NDArray[Any]]:
+    if model.world is None or model.originals is None:
+        raise ValueError("model: expected a world and originals, but there are none.")
+    return model.world, model.originals
 
 
 def check_originals(model: ModelOnData, rows: int = 32) -> None:

@@ -24,6 +24,7 @@ from deepscm_pl.evaluation.counterfactuals import (
     CounterfactualResult,
     evaluate_counterfactuals,
     true_counterfactuals,
+    true_images,
 )
 from deepscm_pl.evaluation.cycles import evaluate_composition, evaluate_reversibility
 from deepscm_pl.evaluation.densities import DensityResult, evaluate_densities
@@ -53,7 +54,6 @@ __all__ = [
 
 _DETAIL_ROWS = 500
 _EXAMPLE_ROWS = 4
-_LEAST_MEASURED = 1
 _NO_OVERLAP = (
     "Overlap: the model of an earlier version contains no training distribution, and the training "
     "split is unknown."
@@ -377,9 +377,7 @@ def _calibrate(
     """Calibrate intervals by the best truth that is available."""
     particles, size = settings.num_particles, settings.batch_size
     if validation.originals is not None:
-        truths = true_counterfactuals(
-            validation, questions, _LEAST_MEASURED, settings.workers, progress, cache_dir
-        )
+        truths = list(true_images(validation, questions, settings.workers, progress, cache_dir))
         return calibrate(
             validation, questions, truths, particles, batch_size=size, progress=progress
         )

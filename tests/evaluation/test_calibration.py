@@ -12,7 +12,7 @@ from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, calibrate, evaluate
 from deepscm_pl.evaluation.calibration import calibrate_by_composition, calibrate_by_follow_up
-from deepscm_pl.evaluation.counterfactuals import true_counterfactuals
+from deepscm_pl.evaluation.counterfactuals import true_images
 from deepscm_pl.evaluation.intervals import GROUPS, Calibration, IntervalFactor, group_of
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.moments import Moments
@@ -40,7 +40,7 @@ def validation(scm, rows=200):
 def calibrated(scm, rows=200, particles=9, **settings):
     model = validation(scm, rows)
     questions = [Question(TEXT)]
-    truths = true_counterfactuals(model, questions, 1, 1, False)
+    truths = list(true_images(model, questions, 1, False))
     return calibrate(model, questions, truths, particles, progress=False, **settings)
 
 
@@ -173,7 +173,7 @@ def test_an_ensemble_is_calibrated_as_a_whole():
         other.describe(scm.variables)
     model = replace(model, ensemble=Ensemble([scm, *others]))
     questions = [Question(TEXT)]
-    truths = true_counterfactuals(model, questions, 1, 1, False)
+    truths = list(true_images(model, questions, 1, False))
     found = calibrate(model, questions, truths, 9, progress=False)
     alone = calibrated(scm)
     assert (found.members, alone.members) == (3, 1)
