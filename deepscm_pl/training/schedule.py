@@ -73,6 +73,8 @@ class Optimisation:
         """Return itself: factories of a command line refer to its trainer, which has no copies."""
         return self
 
+_PEAK_OF_REFIT = 0.5
+
 
 def check_learning_rates(rates: Mapping[str, float], variables: Collection[str]) -> None:
     """Raise ValueError unless learning rates are positive and those of known variables."""
@@ -138,8 +140,8 @@ class OneCycle(LambdaLR):
     The schedule of :class:`torch.optim.lr_scheduler.OneCycleLR` (Smith and Topin 2018,
     arXiv:1708.07120) for each group's own learning rate, stepped once per training step. The number
     of steps need not be given: :class:`Optimisation` sets that of the run. If the posterior is
-    refitted at the end, that phase has a cycle of its own, and the number has to be that of the
-    run.
+    refitted at the end, that phase has a cycle of its own with half of the rates, at which trained
+    encoders stay stable, and the number has to be that of the run.
 
     Args:
         optimizer: An optimiser, the learning rates of whose groups are the peaks.
@@ -179,12 +181,13 @@ class OneCycle(LambdaLR):
         if not self.total_steps:
             return self.start
         length = restart = self.total_steps if self.restart is None else self.restart
+        peak = 1.0
         if restart < self.total_steps and step >= restart:
-            length, step = self.total_steps - restart, step - restart
+            length, step, peak = self.total_steps - restart, step - restart, _PEAK_OF_REFIT
         cycle = _cycle(length, self.warmup, self.start, self.end)
         cycle.last_epoch = min(step, length) - 1
         cycle.step()
-        return float(cycle.get_last_lr()[0])
+        return peak * float(cycle.get_last_lr()[0])
 
 
 @functools.lru_cache(maxsize=4)
