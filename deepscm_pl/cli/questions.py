@@ -187,7 +187,8 @@ class _Question:
                 print(for_terminal(f"member {k}, weight {weight:.3g}: {checkpoint.path}"))
             if sum(weight > 0 for weight in self.ensemble.weights) == 1:
                 print("disagreement: unknown, because only one model has a weight above 0.")
-        reactions = reaction_sentences(self.scm, self.dos)
+        members = self.ensemble.members
+        reactions = dict.fromkeys(s for each in members for s in reaction_sentences(each, self.dos))
         for sentence in [*written.disagreements, *overlap.sentences(), *reactions]:
             print(for_terminal(f"{sentence}."))
 

@@ -73,6 +73,7 @@ class Optimisation:
         """Return itself: factories of a command line refer to its trainer, which has no copies."""
         return self
 
+
 _PEAK_OF_REFIT = 0.5
 
 
