@@ -63,6 +63,10 @@ def shown_table(result: ReactionResult, model: ModelOnData) -> TextTable:
         ]
         rows = rows or [_shown(title, _EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY)]
         records += [row | {noise: _percent(each.pixel_noise)} for row in rows]
+    if not any(each.shown for each in result.questions):  # without a predictor
+        records = [{"intervention": each["intervention"], noise: each[noise]} for each in records]
+        title = "Shown: the share of counterfactual images that is pixel noise"
+        return TextTable.of_records(title, records)
     title = "Shown: what counterfactual images show, and the share of them that is pixel noise"
     return TextTable.of_records(title, records, words=4)
 
