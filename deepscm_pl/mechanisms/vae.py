@@ -383,8 +383,8 @@ class ConditionalVAE(ImageMechanism):
 
     def recorded_bound(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
         """Return E_q[log P(x | z, pa)] − KL(q ‖ N(0, I)), P the probability of the grey levels."""
-        continuous = value.to(next(self.posterior_head.parameters())) + 0.5
-        posterior = self.posterior(continuous, parents)
+        # The encoder has learned from images with dequantisation noise.
+        posterior = self.posterior(self.dequantise(value), parents)
         decoded = self.decode(self._draw(posterior, (num_particles,)), parents)
         plane = self.in_plane(value)
         log_probs = self.likelihood.log_prob_recorded(decoded, plane, self.preprocessing)
