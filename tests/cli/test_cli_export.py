@@ -63,6 +63,7 @@ def test_the_test_is_the_same(checkpoint, exported, tmp_path, capsys, monkeypatc
         words += ["--trainer.enable_progress_bar", "false", "--seed_everything", "3"]
         assert main(words) == 0
         tables.append(capsys.readouterr().out)
+        (tmp_path / "cause_predictor.safetensors").unlink()
     assert "Association" in tables[0]
     assert tables[1] == tables[0]
 

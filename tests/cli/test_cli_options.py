@@ -107,7 +107,7 @@ def test_options_are_the_parameters_of_a_function():
     assert call.keywords["do"] == ["a", "b", "c"]
     assert call.keywords["observed"].index == [1, 2]
     assert str(call.keywords["overlap"].root) == "z"
-    assert call.keywords["num_particles"] is None
+    assert call.keywords["uncertainty"] == commands.ParticleOptions()
     answers = call.keywords["answers"]
     assert (answers.seed, answers.npz, answers.image_format, answers.trust) == (0, False, None, ())
 
