@@ -23,6 +23,7 @@ class IntervalQuality(PerImageMetric):
     - ``width_of_particles``: the mean over them of the range of the particles.
 
     Example:
+        >>> import torch
         >>> metric = IntervalQuality()
         >>> particles = torch.tensor([-1.0, 1.0])[:, None, None].expand(2, 3, 4)
         >>> metric.update(particles, torch.zeros(3, 4) + 2, torch.full((3, 4), 2.0))
