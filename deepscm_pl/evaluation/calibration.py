@@ -36,8 +36,10 @@ def calibrate(
     level: float = 0.9,
     batch_size: int = 256,
     progress: bool = True,
-) -> Calibration:
+) -> Calibration | None:
     """Calibrate the intervals of images under some interventions on rows with a known truth.
+
+    The result is None if no intervention has enough rows in which it is possible and pixels vary.
 
     Args:
         model: The model and calibration rows, which neither training nor evaluation uses.
@@ -80,10 +82,7 @@ def calibrate(
         for factor in _factors(question.title, tuple(question.do), part, level)
     ]
     if not factors:
-        raise ValueError(
-            f"calibration: no intervention has {needed} rows with a truth; use more "
-            "validation rows."
-        )
+        return None
     world = "" if model.world is None else f" of the world {model.world.name}"
     source = f"{len(model)} validation rows{world}"
     return Calibration(

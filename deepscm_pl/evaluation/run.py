@@ -286,8 +286,9 @@ def evaluate(
     without_pixel_noise: dict[int, Estimate] = {}
     reaction = None
     seconds: dict[str, float] = {}
-    with _preserved_state(scm):
-        for member in [scm] if model.ensemble is None else model.ensemble.members:
+    members = (scm,) if model.ensemble is None else (scm, *model.ensemble.members)
+    with _preserved_state(members):
+        for member in members:
             couple_pixel_noise(member, settings.coupling)
         with _timed(seconds, "densities", seed):
             densities = evaluate_densities(
@@ -405,14 +406,15 @@ def _left_out(model: ModelOnData, questions: Sequence[Question]) -> list[str]:
 
 
 @contextmanager
-def _preserved_state(scm: StructuralCausalModel) -> Iterator[None]:
-    """Evaluate without dropout, and restore random states and modes of modules afterwards."""
-    devices = [scm.fitted.device] if scm.fitted.device.type == "cuda" else []
-    modes = [(module, module.training) for module in scm.modules()]
-    couplings = [
-        (each, each.coupling) for each in scm.modules() if isinstance(each, ConditionalVAE)
-    ]
-    scm.eval()
+def _preserved_state(members: Sequence[StructuralCausalModel]) -> Iterator[None]:
+    """Evaluate without dropout, and restore random states, modes and couplings afterwards."""
+    device = members[0].fitted.device
+    devices = [device] if device.type == "cuda" else []
+    modules = [module for member in members for module in member.modules()]
+    modes = [(module, module.training) for module in modules]
+    couplings = [(each, each.coupling) for each in modules if isinstance(each, ConditionalVAE)]
+    for member in members:
+        member.eval()
     try:
         with torch.random.fork_rng(devices), torch.inference_mode():
             yield

@@ -12,13 +12,13 @@ from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, calibrate, evaluate
 from deepscm_pl.evaluation.calibration import calibrate_by_composition, calibrate_by_follow_up
-from deepscm_pl.evaluation.counterfactuals import true_images
+from deepscm_pl.evaluation.counterfactuals import TrueImages, true_images
 from deepscm_pl.evaluation.intervals import GROUPS, Calibration, IntervalFactor, group_of
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.moments import Moments
 from deepscm_pl.reports import Report
 
-from oracle import Picture, Timid, make
+from oracle import Photograph, Picture, Timid, make
 from tiny import KnownTinyDataModule
 
 TEXT = "thickness=7.5"
@@ -211,3 +211,24 @@ def test_bad_calibrations_are_refused():
             Calibration.read(broken)
     with pytest.raises(ValueError, match="calibration_rows: expected"):
         EvaluationSettings(calibration_rows=-1)
+
+
+def test_an_evaluation_without_varying_pixels_has_no_calibration():
+    """Nothing changes under an intervention on nothing that the image shows."""
+    model = validation(make(Photograph))
+    image = model.variables["image"]
+    same = TrueImages(image, torch.ones(len(image), dtype=torch.bool), {})
+    assert calibrate(model, [Question(TEXT)], [same], 9, progress=False) is None
+
+
+def test_an_evaluation_restores_every_member(checkpoint):
+    members = [load(checkpoint).scm for _ in range(2)]
+    for member in members:
+        member.train()
+    data = load(checkpoint).data()
+    model = ModelOnData.of(members[0], data)
+    members[1].describe(members[0].variables)
+    settings = EvaluationSettings(num_particles=3, workers=1, density_size=100, coupling="renewed")
+    evaluate(replace(model, ensemble=Ensemble(members)), settings, progress=False)
+    assert [member["image"].coupling for member in members] == ["kept", "kept"]
+    assert all(member.training for member in members)
