@@ -17,6 +17,7 @@ from deepscm_pl.data import CausalDataModule
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, check_settings, evaluate
+from deepscm_pl.evaluation.calibration import follow_up_pairs
 from deepscm_pl.evaluation.cause_predictor import CausePredictor, fingerprint
 from deepscm_pl.evaluation.counterfactuals import Classifier
 from deepscm_pl.reports import Report
@@ -100,6 +101,9 @@ class EvaluationReport(pl.Callback):
         if model is None:
             return
         check_settings(model, self.settings)
+        validation = self._validation(trainer, model) if self.settings.follow_up else None
+        if validation is not None and validation.originals is None:
+            follow_up_pairs(validation, self.settings.follow_up or ())
         if self.predictor is not None and self.classifier is None:
             raise ValueError(
                 f"predictor: {self.predictor} is not loaded; set the attribute classifier of the "

@@ -25,7 +25,13 @@ from deepscm_pl.evaluation.questions import Question, answer
 from deepscm_pl.metrics.functional.conformal import conformal_factor, rows_needed
 from deepscm_pl.moments import Moments
 
-__all__ = ["calibrate", "calibrate_by_composition", "calibrate_by_follow_up", "check_follow_up"]
+__all__ = [
+    "calibrate",
+    "calibrate_by_composition",
+    "calibrate_by_follow_up",
+    "check_follow_up",
+    "follow_up_pairs",
+]
 
 
 def calibrate(
@@ -116,13 +122,7 @@ def calibrate_by_follow_up(
         ValueError: If a variable is unknown, or there are fewer pairs than the level needs.
     """
     whole_number("num_particles", num_particles, least=2)
-    check_follow_up(model, variables)
-    earlier, later = _pairs(model, variables)
-    if len(earlier) < rows_needed(level):
-        raise ValueError(
-            f"follow_up: intervals of {level:g} need at least {rows_needed(level)} pairs of visits "
-            f"of one person, but the validation split has {len(earlier)}; leave follow_up out."
-        )
+    earlier, later = follow_up_pairs(model, variables, level)
     image = model.scm.image_variables[0]
     after = {name: value[later] for name, value in model.variables.items()}
     before = {name: value[earlier] for name, value in model.variables.items()}
@@ -153,6 +153,24 @@ def check_follow_up(model: ModelOnData, variables: Sequence[str]) -> None:
             raise ValueError(
                 f"follow_up: expected some of {', '.join(model.scalars)}, but got {name!r}."
             )
+
+
+def follow_up_pairs(
+    model: ModelOnData, variables: Sequence[str], level: float = 0.9
+) -> tuple[list[int], list[int]]:
+    """Return the rows of first visits, and for each the row of a later visit.
+
+    Raises:
+        ValueError: As of :func:`check_follow_up`, or if there are too few pairs for the level.
+    """
+    check_follow_up(model, variables)
+    earlier, later = _pairs(model, variables)
+    if len(earlier) < rows_needed(level):
+        raise ValueError(
+            f"follow_up: intervals of {level:g} need at least {rows_needed(level)} pairs of visits "
+            f"of one person, but the validation split has {len(earlier)}; leave follow_up out."
+        )
+    return earlier, later
 
 
 def calibrate_by_composition(

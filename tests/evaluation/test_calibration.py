@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from deepscm_pl.callbacks import EvaluationReport
 from deepscm_pl.checkpoints import load
 from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.ensemble import Ensemble
@@ -232,3 +234,15 @@ def test_an_evaluation_restores_every_member(checkpoint):
     evaluate(replace(model, ensemble=Ensemble(members)), settings, progress=False)
     assert [member["image"].coupling for member in members] == ["kept", "kept"]
     assert all(member.training for member in members)
+
+
+def test_too_few_visits_are_refused_before_a_training(checkpoint, monkeypatch):
+    loaded = load(checkpoint)
+    data = loaded.data()
+    names = lambda split: [str(k) for k in range(len(data.variables(split)["index"]))]  # noqa: E731
+    monkeypatch.setattr(data, "identifiers", names)
+    trainer = SimpleNamespace(callbacks=[], datamodule=data, fast_dev_run=False)
+    report = EvaluationReport(follow_up=["thickness"], calibration_rows=20)
+    module = SimpleNamespace(scm=loaded.scm)
+    with pytest.raises(ValueError, match="need at least 9 pairs of visits"):
+        report.setup(trainer, module, "fit")
