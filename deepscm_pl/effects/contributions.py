@@ -39,6 +39,8 @@ _PAIRS = 2**14
 """Pairs of units of a batch, at most."""
 _NUMBERS = 2**20
 """Numbers in the values of a batch of pairs, at most."""
+_REPEATED, _MOST_PAIRS = 20, 2**15
+"""Pairs of each unit of a group, and of all together, about."""
 _GROUPS = 10
 """Groups of drawn permutations, whose difference shows their error."""
 _TOTAL = "total"
@@ -235,13 +237,21 @@ def contributions_to_difference(
                     f"{units.count:,}; choose another condition, or more rows."
                 )
         generator = np.random.default_rng([question.settings.seed, member])
-        size = max(map(len, inside))
-        orders = [np.resize(generator.permutation(len(each)), size) for each in inside]
+        # Each unit is in several pairs, or their chance would widen the intervals.
+        most = max(map(len, inside))
+        size = max(most, min(_REPEATED * most, _MOST_PAIRS))
+        orders = [_repeated_orders(len(each), size, generator) for each in inside]
         return _Pairs(units.taken(inside[0]), units.taken(inside[1]), orders[0], orders[1])
 
     replicates, _, _ = game.between(pairs)
     title = f"contributions to the difference of {chosen} from {other} in {found.label}"
     return game.result(title, replicates, [*game.own_notes(), *notes_on_rows(question)])
+
+
+def _repeated_orders(count: int, size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """``size`` indices below ``count``, each equally often as far as possible."""
+    times = -(-size // count)
+    return np.concatenate([generator.permutation(count) for _ in range(times)])[:size]
 
 
 def _causes(

@@ -127,12 +127,12 @@ def _compared(text: str, variables: Mapping[str, Variable], argument: str) -> _C
 
 def _operand(variable: Variable, operator: str, operand: str, argument: str) -> float:
     domain = variable.domain
-    if variable.classes or domain.categories:
+    if variable.classes:
         index = variable.class_index(operand)
-        if index is None or not 0 <= index < (domain.categories or len(variable.classes)):
-            known = ", ".join(variable.classes) or str(domain)
+        if index is None:
             raise ValueError(
-                f"{argument}: {variable.name}: expected one of {known}, but got {operand!r}."
+                f"{argument}: {variable.name}: expected one of {', '.join(variable.classes)}, but "
+                f"got {operand!r}."
             )
         return float(index)
     try:
@@ -141,6 +141,12 @@ def _operand(variable: Variable, operator: str, operand: str, argument: str) -> 
         raise ValueError(
             f"{argument}: {variable.name}: expected a number, but got {operand!r}."
         ) from None
+    if domain.categories is not None:
+        if number not in range(domain.categories):
+            raise ValueError(
+                f"{argument}: {variable.name}: expected {domain}, but got {operand}."
+            )
+        return number
     # At a bound, a comparison can still be true of one side.
     if not domain.lower <= number <= domain.upper or number != number:
         raise ValueError(

@@ -303,6 +303,8 @@ def read_do(model: Model, do: Do | str | None) -> Do:
         ValueError: If the text cannot be read, or it is no possible intervention.
     """
     scm = ensemble_of(model).members[0]
-    found: Do = parse_do(do, scm.variables) if isinstance(do, str) else (do or {})
+    if not do:
+        return {}
+    found: Do = parse_do(do, scm.variables) if isinstance(do, str) else do
     scm.check_do(found)
     return found

@@ -114,7 +114,7 @@ def test_no_directed_path_gives_exactly_zero_and_says_why():
         (("y", {"x": float("nan")}), "NaN"),
         (("y > yes", "x=3"), "y: expected a number, but got 'yes'"),
         (("y > 2 or y < 1", "x=3"), "expected a number"),
-        (("c=2", "x=3"), "c: expected one of a class index from 0 to 1, but got '2'"),
+        (("c=2", "x=3"), "c: expected a class index from 0 to 1, but got 2"),
         (("p > -1", "x=3"), "p: expected a number within its domain.*every value or none"),
     ],
 )
