@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -344,7 +345,7 @@ class _Groups:
             numbers = ()
         if rest.endswith(",") and len(numbers) == 1:
             return cls(variable, numbers)
-        ascending = all(a < b for a, b in zip(numbers, numbers[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(numbers))
         is_count = len(numbers) == 1 and numbers[0] in range(2, _MOST_GROUPS + 1)
         if variable.domain.categories or not numbers or not ascending:
             raise ValueError(

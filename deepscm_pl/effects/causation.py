@@ -101,9 +101,7 @@ def causes_of_event(
         np.all([each["exposed"] + each["unexposed"] == 1 for each in columns])
     )
     names = {"necessity": counts["x,y"], "sufficiency": counts["x',y'"], "both": question.rows}
-    estimates = {
-        name: replicates.estimate(_STATISTICS[name], rows) for name, rows in names.items()
-    }
+    estimates = {name: replicates.estimate(_STATISTICS[name], rows) for name, rows in names.items()}
     for name, (low, high) in (_BOUNDS if is_binary else {"both": _EXPERIMENTAL}).items():
         estimates[f"{name}, at least"] = replicates.estimate(low, names[name])
         estimates[f"{name}, at most"] = replicates.estimate(high, names[name])

@@ -78,7 +78,7 @@ class Condition:
         """Read such as ``sex = male`` or ``age > 60 and age <= 70``.
 
         Args:
-            text: The condition; names of classes may be in quotes, names of variables in backquotes.
+            text: The condition; classes may be in quotes, and variables in backquotes.
             variables: The variables of the model.
             argument: The setting, for messages.
 
@@ -143,9 +143,7 @@ def _operand(variable: Variable, operator: str, operand: str, argument: str) -> 
         ) from None
     if domain.categories is not None:
         if number not in range(domain.categories):
-            raise ValueError(
-                f"{argument}: {variable.name}: expected {domain}, but got {operand}."
-            )
+            raise ValueError(f"{argument}: {variable.name}: expected {domain}, but got {operand}.")
         return number
     # At a bound, a comparison can still be true of one side.
     if not domain.lower <= number <= domain.upper or number != number:

@@ -266,9 +266,7 @@ class _Search:
     farthest: float
 
     @classmethod
-    def of(
-        cls, question: Question, goal: _Goal, names: Sequence[str], farthest: float
-    ) -> _Search:
+    def of(cls, question: Question, goal: _Goal, names: Sequence[str], farthest: float) -> _Search:
         scm = question.scm
         classes = tuple(n for n in names if scm[n].domain.categories)
         numbers = tuple(n for n in names if n not in classes)
@@ -447,11 +445,11 @@ class _Row:
         search = self.search_of
         elements = sum(self.units[0].scm[n].domain.features for n in self.units[0].scm.graph)
         step = max(1, 2**20 // (elements * self.units[0].particles))
-        return torch.cat([self._some_outcomes(search, each, classes) for each in shifts.split(step)])
+        return torch.cat(
+            [self._some_outcomes(search, each, classes) for each in shifts.split(step)]
+        )
 
-    def _some_outcomes(
-        self, search: _Search, shifts: Tensor, classes: tuple[float, ...]
-    ) -> Tensor:
+    def _some_outcomes(self, search: _Search, shifts: Tensor, classes: tuple[float, ...]) -> Tensor:
         found = torch.zeros(len(shifts), dtype=torch.float64)
         for weight, units in zip(search.question.ensemble.weights, self.units, strict=True):
             some = units.taken(torch.arange(units.particles).repeat_interleave(len(shifts)))

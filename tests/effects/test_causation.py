@@ -6,14 +6,13 @@ import math
 
 import pytest
 import torch
+from linear_worlds import coin, linear
 from scipy.stats import norm
 
 from deepscm_pl.effects import EffectSettings, causes_of_event
 from deepscm_pl.mechanisms.known import Given
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
-
-from linear_worlds import coin, linear
 
 MANY = EffectSettings(rows=40_000, replicates=100)
 
@@ -41,9 +40,7 @@ def rule(function, probability=0.5):
 def discrete(function, confounded=False):
     """y is a given function of x and its own coin of 0.4; x of its own, or of a confounder."""
     if not confounded:
-        return StructuralCausalModel(
-            "x -> y", {"x": coin(0.3), "y": rule(function, 0.4)}
-        ).eval()
+        return StructuralCausalModel("x -> y", {"x": coin(0.3), "y": rule(function, 0.4)}).eval()
     return StructuralCausalModel(
         "z -> x; z, x -> y",
         {
@@ -95,7 +92,7 @@ def test_a_threshold_of_a_number_and_of_a_cause():
     assert found["necessity"].value == pytest.approx(both / norm.cdf(1), abs=0.01)
     assert found["sufficiency"].value == pytest.approx(both / norm.cdf(1), abs=0.01)
     scm = StructuralCausalModel("x -> y", {"x": linear(), "y": linear(x=2.0)}).eval()
-    with pytest.raises(ValueError, match="exposed: expected a condition.*such as 'x > 3'"):
+    with pytest.raises(ValueError, match=r"exposed: expected a condition.*such as 'x > 3'"):
         causes_of_event(scm, "y > 1", "x=1", "x=0")
     found = causes_of_event(scm, "y > 1", "x=1", "x=0", "x > 0", settings=MANY)
     assert "Exposed: x > 0." in found.notes
@@ -104,7 +101,9 @@ def test_a_threshold_of_a_number_and_of_a_cause():
     torch.manual_seed(1)
     x, u = torch.randn(2, 400_000)
     chosen = (x > 0) & (2 * x + u > 1)
-    assert found["necessity"].value == pytest.approx(float((u[chosen] <= 1).float().mean()), abs=0.01)
+    assert found["necessity"].value == pytest.approx(
+        float((u[chosen] <= 1).float().mean()), abs=0.01
+    )
 
 
 def test_no_path_and_no_rows():

@@ -7,6 +7,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from linear_worlds import coin, linear, mediated, product
 
 from deepscm_pl.effects import (
     EffectSettings,
@@ -19,8 +20,6 @@ from deepscm_pl.effects import (
 from deepscm_pl.effects.shapley import permutations_of
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.scm import StructuralCausalModel
-
-from linear_worlds import coin, linear, mediated, product
 
 FEW = EffectSettings(rows=4000, replicates=100)
 
@@ -44,7 +43,9 @@ def test_shapley_values_are_the_mean_over_all_permutations():
     orders = list(permutations(range(players)))
     for order in orders:
         for place, player in enumerate(order):
-            expected[player] += worth(frozenset(order[: place + 1])) - worth(frozenset(order[:place]))
+            expected[player] += worth(frozenset(order[: place + 1])) - worth(
+                frozenset(order[:place])
+            )
     values, by_group = shapley_values(worth, players)
     assert by_group is None
     torch.testing.assert_close(values, expected / len(orders))
@@ -118,7 +119,9 @@ def test_the_total_is_the_difference_of_the_observed_means():
     assert found["total"].value == pytest.approx(float(truth), abs=0.15)
     assert found["x"].value > 5 * abs(found["m"].value)
     # The interval is that of the two groups, not of their pairs.
-    error = (factual["y"][inside].var() / inside.sum() + factual["y"][~inside].var() / (~inside).sum())
+    error = (
+        factual["y"][inside].var() / inside.sum() + factual["y"][~inside].var() / (~inside).sum()
+    )
     width = found["total"].high - found["total"].low
     assert width == pytest.approx(2 * 1.96 * float(error.sqrt()), rel=0.2)
 
@@ -146,9 +149,7 @@ def test_contributions_to_observations():
 
 
 def test_contributions_of_several_changes():
-    scm = StructuralCausalModel(
-        "x, s -> y", {"x": linear(), "s": linear(), "y": product()}
-    ).eval()
+    scm = StructuralCausalModel("x, s -> y", {"x": linear(), "s": linear(), "y": product()}).eval()
     found = contributions_of_changes(scm, "y", "x=3, s=2", "x=1, s=0", settings=FEW)
     # The worth of x alone is 0, of s alone 2, of both 6.
     values = [found[name].value for name in ("x", "s", "total")]

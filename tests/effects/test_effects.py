@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from linear_worlds import coin, linear, mediated, product
 
 from deepscm_pl.effects import (
     EffectSettings,
@@ -19,7 +20,6 @@ from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
 
-from linear_worlds import coin, linear, mediated, product
 from tiny import draw, image_mechanism
 
 FEW = EffectSettings(rows=2000, replicates=200)
@@ -188,11 +188,15 @@ def test_a_missing_path_makes_a_part_zero_and_says_why():
     ).eval()
     found = mediation(chain, "y", "x=1", settings=FEW)
     assert found["direct"].value == found["direct"].high == 0
-    assert any("direct effect is exactly 0: every directed path leads through m" in n for n in found.notes)
+    assert any(
+        "direct effect is exactly 0: every directed path leads through m" in n for n in found.notes
+    )
     found = mediation(chain, "y", "m=1", settings=FEW)
     assert found["indirect"].value == 0
     assert any("indirect effect is exactly 0" in note for note in found.notes)
-    with pytest.raises(ValueError, match="through: expected variables on directed paths.*choose from m"):
+    with pytest.raises(
+        ValueError, match=r"through: expected variables on directed paths.*choose from m"
+    ):
         mediation(chain, "y", "x=1", through=["y"])
     with pytest.raises(ValueError, match="did you mean 'm'"):
         mediation(chain, "y", "x=1", through=["mm"])
@@ -268,15 +272,21 @@ def test_an_image_as_outcome_stands_for_its_mean_grey_level():
     scm = image_model()
     factual = {name: value for name, value in draw(6, 1).items() if name in scm.graph}
     settings = EffectSettings(num_particles=3, rows=50, replicates=50)
-    found = individual_effects(scm, "image", "thickness=5", "thickness=2", factual, settings=settings)
+    found = individual_effects(
+        scm, "image", "thickness=5", "thickness=2", factual, settings=settings
+    )
     assert found.outcome.heading == "mean of image (grey levels)"
     assert all(each.low <= each.value <= each.high for each in found.estimates.values())
     measured = Outcome("top", ("image",), lambda v: v["image"][:, 0, 0, 0], "first pixel")
-    both = mediation(scm, measured, "thickness=5", "thickness=2", observed=factual, settings=settings)
+    both = mediation(
+        scm, measured, "thickness=5", "thickness=2", observed=factual, settings=settings
+    )
     assert both.outcome.label == "first pixel"
     parts = mediation(scm, "image", "thickness=5", "thickness=2", settings=settings)
     value = {name: each.value for name, each in parts.estimates.items()}
-    assert value["total"] == pytest.approx(value["direct"] + value["indirect"] + value["interaction"])
+    assert value["total"] == pytest.approx(
+        value["direct"] + value["indirect"] + value["interaction"]
+    )
 
 
 def test_a_tensor_sets_a_value_of_each_observation_for_all_particles():

@@ -6,19 +6,19 @@ import math
 
 import pytest
 import torch
+from linear_worlds import coin, linear, mediated
 
 from deepscm_pl.effects import EffectSettings, smallest_changes
 from deepscm_pl.mechanisms import Known
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
 
-from linear_worlds import coin, linear, mediated
-
 
 def two_causes(second=None):
     """y = 3a + b + u with standard deviations of 1 and 2."""
     return StructuralCausalModel(
-        "a; b; a, b -> y", {"a": linear(), "b": second or linear(scale=2.0), "y": linear(a=3.0, b=1.0)}
+        "a; b; a, b -> y",
+        {"a": linear(), "b": second or linear(scale=2.0), "y": linear(a=3.0, b=1.0)},
     ).eval()
 
 
@@ -72,7 +72,9 @@ def test_causes_that_are_not_chosen_respond():
 
 def test_domains_are_respected_and_unreachable_goals_are_told():
     small = linear(offset=0.5, scale=0.1, domain=Domain(lower=0.0, upper=1.0))
-    scm = StructuralCausalModel("a; b; a, b -> y", {"a": small, "b": small, "y": linear(a=3.0, b=1.0)}).eval()
+    scm = StructuralCausalModel(
+        "a; b; a, b -> y", {"a": small, "b": small, "y": linear(a=3.0, b=1.0)}
+    ).eval()
     scm.training_distribution.fit({n: torch.rand(500, 1) for n in "aby"})
     start = row(a=0.5, b=0.5, y=2)
     found = smallest_changes(scm, "y >= 3.9", ["a", "b"], start)["0"]
