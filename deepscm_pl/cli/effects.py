@@ -28,7 +28,7 @@ from deepscm_pl.effects import (
     contributions_to_rows,
     contributions_to_variance,
     individual_effects,
-    mediation,
+    mediated_effects,
     smallest_changes,
 )
 from deepscm_pl.effects.outcome import Condition, Outcome
@@ -82,9 +82,9 @@ def answer_mediation(
     versus: str | None,
     through: Sequence[str],
 ) -> None:
-    """Write direct and indirect effects; see :func:`~deepscm_pl.effects.mediation`."""
+    """Write direct and indirect effects; see :func:`~deepscm_pl.effects.mediated_effects`."""
     asked = _Asked.read(options, rows, [do, versus], names=through)
-    found = mediation(
+    found = mediated_effects(
         asked.model,
         options.outcome,
         do,

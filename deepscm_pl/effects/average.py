@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.effects.outcome import Outcome, check_known
-from deepscm_pl.effects.result import Effects, Estimate, Replicates
+from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
 from deepscm_pl.effects.units import (
     Columns,
     EffectSettings,
@@ -198,13 +199,13 @@ def average_effect(
     unit = contrast.outcome.unit
     first, second = contrast.titles
     estimates = {
-        f"under {first}": replicates.estimate(lambda mean: mean["do"], unit=unit),
-        f"under {second}": replicates.estimate(lambda mean: mean["versus"], unit=unit),
-        "effect": replicates.estimate(lambda mean: mean["effect"], unit=unit),
+        f"under {first}": replicates.estimate(itemgetter("do"), unit=unit),
+        f"under {second}": replicates.estimate(itemgetter("versus"), unit=unit),
+        "effect": replicates.estimate(itemgetter("effect"), unit=unit),
     }
     for text, rows in members.items():
         estimates[f"effect, {text}"] = replicates.estimate(
-            lambda mean, t=text: mean[f"{t} effect"] / mean[t], int(rows.sum()), unit
+            ratio(f"{text} effect", text), int(rows.sum()), unit
         )
     drawn = tuple(name for name in estimates if name.startswith("effect"))
     return Effects(

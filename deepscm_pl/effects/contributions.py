@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from deepscm_pl.checks import whole_number
 from deepscm_pl.effects.average import Contrast, notes_on_rows
 from deepscm_pl.effects.outcome import Condition, Outcome
-from deepscm_pl.effects.result import Effects, Estimate, Replicates
+from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
 from deepscm_pl.effects.shapley import EXACT_PLAYERS, shapley_values
 from deepscm_pl.effects.units import (
     Columns,
@@ -310,7 +311,8 @@ class _Game:
         self, pairs: Callable[[int], _Pairs]
     ) -> tuple[Replicates, list[Columns], list[_Pairs]]:
         """The contributions to the difference of paired units, for each model."""
-        columns, kept = [], []
+        columns: list[Columns] = []
+        kept = []
         with torch.no_grad():
             for member in range(len(self.question.ensemble.members)):
                 some = pairs(member)
@@ -344,15 +346,13 @@ class _Game:
         estimates: dict[str, Estimate] = {}
         for name in (*self.players, _TOTAL):
             estimates[name] = replicates.estimate(
-                lambda mean, n=name: 100 * mean[n] / mean[_TOTAL] if in_percent else mean[n],
-                unit=unit,
+                ratio(name, _TOTAL, 100) if in_percent else itemgetter(name), unit=unit
             )
         if len(self.players) > EXACT_PLAYERS:
             errors = []
             for name in self.players:
                 groups = [
-                    replicates.estimate(lambda mean, n=f"{name} {g}": mean[n]).value
-                    for g in range(_GROUPS)
+                    replicates.estimate(itemgetter(f"{name} {g}")).value for g in range(_GROUPS)
                 ]
                 errors.append(float(np.std(groups, ddof=1)) / _GROUPS**0.5)
             notes = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -14,10 +15,10 @@ from deepscm_pl.effects.result import Effects, Replicates
 from deepscm_pl.effects.units import EffectSettings, Model, Question, Units
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["mediation"]
+__all__ = ["mediated_effects"]
 
 
-def mediation(
+def mediated_effects(
     model: Model,
     outcome: str | Outcome,
     do: Do | str,
@@ -63,7 +64,7 @@ def mediation(
         >>> scm = StructuralCausalModel(
         ...     "x -> m; x, m -> y", {"x": linear(), "m": linear(x=2.0), "y": linear(x=1.0, m=3.0)}
         ... )
-        >>> found = mediation(scm, "y", {"x": 1.0}, {"x": 0.0})
+        >>> found = mediated_effects(scm, "y", {"x": 1.0}, {"x": 0.0})
         >>> [round(found[name].value, 3) for name in ("total", "direct", "indirect")]
         [7.0, 1.0, 6.0]
     """
@@ -74,7 +75,7 @@ def mediation(
     replicates = Replicates(question, columns)
     unit = contrast.outcome.unit
     estimates = {
-        name: replicates.estimate(lambda mean, n=name: mean[n], unit=unit)
+        name: replicates.estimate(itemgetter(name), unit=unit)
         for name in ("total", "direct", "indirect")
     }
     estimates["interaction"] = replicates.estimate(

@@ -369,11 +369,9 @@ class _Row:
         farthest = self.search_of.farthest
         if not self.count:
             outcome = self._outcome(torch.zeros(1, 0), classes)
-            missing = float(self.missing(outcome))
-            return (
-                (torch.zeros(0), float(outcome)) if missing <= 0 else None,
-                (missing, torch.zeros(0), float(outcome)),
-            )
+            lacking, nothing = float(self.missing(outcome)), torch.zeros(0)
+            found = (nothing, float(outcome)) if lacking <= 0 else None
+            return found, (lacking, nothing, float(outcome))
         directions = self._directions()
         reach = farthest * directions.abs().amax(dim=1, keepdim=True).reciprocal()
         # More radii near zero, and zero itself, which reaches the goal if a class does.
@@ -399,8 +397,7 @@ class _Row:
         best = self._halved(directions[chosen], below[chosen], radii[chosen], classes)
         for k in range(_ROUNDS if self.count > 1 else 0):
             best = self._refined(best, 0.4 * 0.45**k, classes)
-        outcome = float(self._outcome(best[None], classes))
-        return (best, outcome), nearest
+        return (best, float(self._outcome(best[None], classes))), nearest
 
     def _directions(self) -> Tensor:
         axes = torch.cat([torch.eye(self.count), -torch.eye(self.count)])

@@ -14,7 +14,7 @@ from deepscm_pl.effects import (
     Outcome,
     average_effect,
     individual_effects,
-    mediation,
+    mediated_effects,
 )
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.scm import StructuralCausalModel
@@ -96,7 +96,7 @@ def test_no_directed_path_gives_exactly_zero_and_says_why():
         assert (found.value, found.low, found.high) == (0, 0, 0)
         found = average_effect(mediated(), outcome, {cause: 3.0}, settings=FEW)
         assert f"no directed path from {cause} to {outcome}" in found.notes[0]
-        parts = mediation(mediated(), outcome, {cause: 3.0}, settings=FEW)
+        parts = mediated_effects(mediated(), outcome, {cause: 3.0}, settings=FEW)
         assert all(each.value == each.low == each.high == 0 for each in parts.estimates.values())
         assert "exactly 0" in parts.notes[0]
 
@@ -154,14 +154,14 @@ def test_settings_out_of_bounds_are_refused(settings):
 
 
 def test_direct_and_indirect_effects_of_a_linear_world():
-    found = mediation(mediated(), "y", "x=2", "x=0", settings=FEW)
+    found = mediated_effects(mediated(), "y", "x=2", "x=0", settings=FEW)
     values = {name: round(each.value, 4) for name, each in found.estimates.items()}
     assert values == {"total": 14, "direct": 2, "indirect": 12, "interaction": 0}
     assert "Indirect: through m." in found.notes
     # The effect of the confounder: x and m are mediators, each alone or both.
     parts = {}
     for through in (None, ["x"], ["m"]):
-        found = mediation(mediated(), "y", "z=1", "z=0", through, settings=FEW)
+        found = mediated_effects(mediated(), "y", "z=1", "z=0", through, settings=FEW)
         parts[str(through)] = [round(found[n].value, 4) for n in ("total", "direct", "indirect")]
     assert parts == {
         "None": [2.5, -1.0, 3.5],
@@ -174,7 +174,7 @@ def test_an_interaction_of_both_paths():
     scm = StructuralCausalModel(
         "x -> m; x, m -> y", {"x": linear(), "m": linear(x=2.0), "y": product()}
     ).eval()
-    found = mediation(scm, "y", "x=3", "x=1", settings=FEW)
+    found = mediated_effects(scm, "y", "x=3", "x=1", settings=FEW)
     # Y(a, M(b)) = a · (2b + u): total 18 − 2, direct 6 − 2, indirect 6 − 2.
     for name, truth in {"total": 16, "direct": 4, "indirect": 4, "interaction": 8}.items():
         assert_contains(found[name], truth)
@@ -186,20 +186,20 @@ def test_a_missing_path_makes_a_part_zero_and_says_why():
     chain = StructuralCausalModel(
         "x -> m -> y", {"x": linear(), "m": linear(x=2.0), "y": linear(m=1.0)}
     ).eval()
-    found = mediation(chain, "y", "x=1", settings=FEW)
+    found = mediated_effects(chain, "y", "x=1", settings=FEW)
     assert found["direct"].value == found["direct"].high == 0
     assert any(
         "direct effect is exactly 0: every directed path leads through m" in n for n in found.notes
     )
-    found = mediation(chain, "y", "m=1", settings=FEW)
+    found = mediated_effects(chain, "y", "m=1", settings=FEW)
     assert found["indirect"].value == 0
     assert any("indirect effect is exactly 0" in note for note in found.notes)
     with pytest.raises(
         ValueError, match=r"through: expected variables on directed paths.*choose from m"
     ):
-        mediation(chain, "y", "x=1", through=["y"])
+        mediated_effects(chain, "y", "x=1", through=["y"])
     with pytest.raises(ValueError, match="did you mean 'm'"):
-        mediation(chain, "y", "x=1", through=["mm"])
+        mediated_effects(chain, "y", "x=1", through=["mm"])
 
 
 def observations(scm, rows=40):
@@ -278,11 +278,11 @@ def test_an_image_as_outcome_stands_for_its_mean_grey_level():
     assert found.outcome.heading == "mean of image (grey levels)"
     assert all(each.low <= each.value <= each.high for each in found.estimates.values())
     measured = Outcome("top", ("image",), lambda v: v["image"][:, 0, 0, 0], "first pixel")
-    both = mediation(
+    both = mediated_effects(
         scm, measured, "thickness=5", "thickness=2", observed=factual, settings=settings
     )
     assert both.outcome.label == "first pixel"
-    parts = mediation(scm, "image", "thickness=5", "thickness=2", settings=settings)
+    parts = mediated_effects(scm, "image", "thickness=5", "thickness=2", settings=settings)
     value = {name: each.value for name, each in parts.estimates.items()}
     assert value["total"] == pytest.approx(
         value["direct"] + value["indirect"] + value["interaction"]
