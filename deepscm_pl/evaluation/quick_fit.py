@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,23 +11,27 @@ from torch import Tensor
 
 from deepscm_pl.mechanisms import Mechanism
 from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training_distribution import TrainingDistribution
 from deepscm_pl.variables import Variables
 
 __all__ = [
     "Rows",
+    "copied",
     "fit_mechanism",
     "fit_scalars",
+    "is_linear",
     "linear_form",
     "log_probs",
     "mean_log_prob",
+    "nonlinear_form",
     "parentless_form",
 ]
 
-_MOST_ROWS = 5000
-_ROUNDS = 25  # of at most ten steps each, after each of which the validation rows are asked
-_PATIENCE = 4
+_MOST_ROWS = 2000
+_ROUNDS = 15  # of at most ten steps each, after each of which the validation rows are asked
+_PATIENCE = 2
 
 
 @dataclass(frozen=True)
@@ -55,23 +59,41 @@ class Rows:
         return replace(self, value=self.value[::step], parents=parents)
 
 
+def copied(mechanism: Mechanism) -> Mechanism:
+    """Copy a mechanism to the CPU, in double precision."""
+    return copy.deepcopy(mechanism).cpu().double().eval()
+
+
+def is_linear(mechanism: Mechanism) -> bool:
+    """Whether the parameters of a mechanism are affine functions of its parents."""
+    networks = [each for each in mechanism.modules() if isinstance(each, ParameterNetwork)]
+    return all(each.is_affine for each in networks)
+
+
 def linear_form(mechanism: Mechanism) -> Mechanism:
     """Copy a mechanism with affine functions of the parents in place of its networks."""
-    return _with_networks(mechanism, keeps_context=True)
+    return _with_networks(mechanism, lambda each: (each.context_features, ()))
+
+
+def nonlinear_form(mechanism: Mechanism) -> Mechanism:
+    """Copy a mechanism with networks of the default widths in place of its own."""
+    return _with_networks(mechanism, lambda each: (each.context_features, NONLINEAR))
 
 
 def parentless_form(mechanism: Mechanism) -> Mechanism:
     """Copy a mechanism with constants in place of its networks."""
-    return _with_networks(mechanism, keeps_context=False)
+    return _with_networks(mechanism, lambda each: (0, ()))
 
 
-def _with_networks(mechanism: Mechanism, keeps_context: bool) -> Mechanism:
-    made = copy.deepcopy(mechanism)
+def _with_networks(
+    mechanism: Mechanism, sizes: Callable[[ParameterNetwork], tuple[int, Sequence[int]]]
+) -> Mechanism:
+    made = copied(mechanism)
     for module in list(made.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, ParameterNetwork):
-                features = child.context_features if keeps_context else 0
-                setattr(module, name, ParameterNetwork(features, child.parameters_count))
+                features, hidden = sizes(child)
+                setattr(module, name, ParameterNetwork(features, child.parameters_count, hidden))
     return made
 
 
@@ -82,7 +104,7 @@ def fit_mechanism(
 
     Args:
         mechanism: An explicit mechanism; it is changed.
-        training: Rows to learn from; an even selection of 5,000 of them is used.
+        training: Rows to learn from; an even selection of 2,000 of them is used.
         validation: Rows that determine when to stop; None for no early stop.
 
     Returns:
@@ -107,7 +129,7 @@ def fit_mechanism(
         for _ in range(_ROUNDS):
             asked = rows if validation is None else validation
             reached = mean_log_prob(mechanism, asked)
-            if reached > best + 1e-5:
+            if reached > best + 1e-4:
                 best, kept, since = reached, copy.deepcopy(mechanism.state_dict()), 0
             elif (since := since + 1) == _PATIENCE or reached != reached:
                 break

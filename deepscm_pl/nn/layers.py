@@ -177,6 +177,7 @@ class ParameterNetwork(nn.Module):
         super().__init__()
         hidden = whole_numbers("hidden", hidden, least=1)
         self.context_features, self.parameters_count = context_features, parameters
+        self.is_affine = context_features == 0 or not hidden
         if context_features == 0:
             self.free = nn.Parameter(torch.zeros(parameters))
             return
