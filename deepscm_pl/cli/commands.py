@@ -20,6 +20,7 @@ from deepscm_pl.escaping import for_terminal
 __all__ = [
     "COMMANDS",
     "AnswerOptions",
+    "CheckOptions",
     "DrawOptions",
     "ObservationOptions",
     "OverlapOptions",
@@ -157,6 +158,29 @@ class OverlapOptions:
         return {None: (), "edge": ("edge", "extrapolated")}.get(self.refuse, ("extrapolated",))
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """Options of a check.
+
+    Args:
+        level: Level of the tests.
+        permutations: Number of random graphs of the same shape to compare with, 0 for none.
+        seed: Seed of the random graphs and of p-values.
+        root: Current folder of the data.
+    """
+
+    out: NewFolder
+    do: Annotated[
+        list[str] | None,
+        Option("TEXT", help="Interventions whose overlap with the training split is checked."),
+    ] = None
+    level: float = 0.05
+    permutations: int = 100
+    seed: int = 0
+    root: Annotated[Path | None, Option("DIR", ("--data.root",))] = None
+    trust: Trusted = ()
+
+
 def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
     """Association: draw observations from a trained model."""
     from deepscm_pl.cli.questions import answer_by_drawing
@@ -184,6 +208,22 @@ def counterfactual(
     from deepscm_pl.cli.questions import answer_counterfactual
 
     answer_counterfactual(answers, do, observed, overlap, uncertainty)
+
+
+def check(
+    options: CheckOptions,
+    config: Annotated[list[str] | None, Option("FILE", ("-c", "--config"), exclusive=True)] = None,
+    ckpt_path: Annotated[Path | None, Option("FILE", exclusive=True)] = None,
+) -> None:
+    """Check a causal graph and its data: independences, leakage, duplicates, overlap, noise.
+
+    Args:
+        config: Configuration of a training, a YAML file; several are merged, later ones override.
+        ckpt_path: Checkpoint of a run, whose noise is tested, too.
+    """
+    from deepscm_pl.cli.check import check_model_and_data
+
+    check_model_and_data(config, ckpt_path, options)
 
 
 def keep_members(
@@ -400,6 +440,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "sample": sample,
     "intervene": intervene,
     "counterfactual": counterfactual,
+    "check": check,
     "members": keep_members,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
     "experiments": list_experiments,
