@@ -98,7 +98,7 @@ EXPRESSIONS = [
      "volume = 1 if age > 80 else 2 if sex == male", (2, 20)),
     ("volume+=1 if sex == male", "volume = volume + (1 if sex == male else 0)", (11, 20)),
     ("volume*=age/10", "volume = volume * (age / 10)", (70, 100)),
-    ("volume-=age-50", "volume = volume + -(age - 50)", (-10, 20)),
+    ("volume-=age-50", "volume = volume - (age - 50)", (-10, 20)),
     ("sex=male if age < 60 else female", "sex = male if age < 60 else female", (0, 1)),
     ("sex=1 if age < 60", "sex = male if age < 60", (1, 1)),
     ("sex=1-sex", "sex = 1 - sex", (0, 1)),
@@ -136,7 +136,7 @@ def test_functions_and_conditions(text, title, expected):
     ((name, change),) = do.items()
     assert isinstance(change, Expression)
     found = change.apply(*seen(name)).expand(2, 1)
-    torch.testing.assert_close(found.flatten().double(), torch.tensor(expected).double())
+    torch.testing.assert_close(found.flatten().float(), torch.tensor(expected).float())
     assert read(f"do({title})") == do
     assert name not in change.reads
 
@@ -187,7 +187,6 @@ def test_groups(text, title, group):
         ("volume=1e999*2", r"cannot read"),
         ("volume=3 4", r"cannot read '3 4'"),
         ("volume=(3", r"cannot read '\(3'"),
-        ("volume=" + "(" * 60 + "3" + ")" * 60, r"cannot read|levels"),
         ("volume=" + "1+" * 2000 + "1", r"at most 2000 characters"),
         ("volume=" + "-" * 300 + "age", r"at most 50 levels"),
         ("age~3", r"do\(age\): expected a distribution after ~, such as normal\(3, 0.5\) or train"),
@@ -252,26 +251,31 @@ def drawn_value(generator, variable):
     return generator.choice(kinds if variable.classes else [number, number, *kinds])
 
 
-@pytest.mark.parametrize("seed", range(400))
-def test_what_is_printed_is_read_back(seed):
-    """For any names of variables and classes, units and numbers, however odd."""
-    generator = random.Random(seed)
+def drawn_do(generator):
+    """Variables and an intervention with odd names, units, classes and numbers."""
     variables = drawn_variables(generator)
     names = generator.sample(sorted(variables), generator.randint(1, len(variables)))
     do = {name: drawn_value(generator, variables[name]) for name in names}
     if generator.random() < 0.3:
-        named = generator.choice([each for each in variables.values()])
-        quoted = "`" + named.name.replace("`", "``") + "`"
-        other = f"{generator.uniform(-3, 3)}"
+        named = generator.choice(list(variables.values()))
+        name, other = "`" + named.name.replace("`", "``") + "`", f"{generator.uniform(-3, 3)}"
         if named.classes:
             other = "'" + generator.choice(named.classes).replace("'", "''") + "'"
-        some = parse_do(f"age=1 where {quoted} == {other} or not {quoted} > {other}", variables)
-        do = {name: Where(value, some["age"].condition) for name, value in do.items()}
-        texts = f"{quoted} == {other}"
-        do["age"] = Where(parse_do(f"age=2*age if {texts}", variables)["age"], some["age"].condition)
-    title = format_do(do, variables)
-    assert parse_do(title, variables) == do, title
-    check_do(title)
+        condition = f"{name} == {other}"
+        some = parse_do(f"age~train where {condition} or not {name} > {other}", variables)["age"]
+        do["age"] = parse_do(f"age+=2 if {condition} else 3", variables)["age"]
+        do = {name: Where(value, some.condition) for name, value in do.items()}
+    return variables, do
+
+
+@pytest.mark.parametrize("start", range(0, 1000, 100))
+def test_what_is_printed_is_read_back(start):
+    """For any names of variables and classes, units and numbers, however odd."""
+    for seed in range(start, start + 100):
+        variables, do = drawn_do(random.Random(seed))
+        title = format_do(do, variables)
+        assert parse_do(title, variables) == do, title
+        check_do(title)
 
 
 def test_single_numbers_of_tensors_are_printed_in_their_precision():

@@ -13,6 +13,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "Expression",
     "Reference",
     "UnreadableError",
+    "in_millions",
     "plain_signs",
     "quoted",
     "read_expression",
@@ -236,6 +238,12 @@ def _branches(node: ast.expr) -> Iterator[ast.expr]:
         yield node
 
 
+def in_millions(text: str) -> str:
+    """A number such as ``1.2 million`` as a numeral."""
+    number, is_million, _ = text.partition("million")
+    return str(Decimal(number.strip()).scaleb(6)) if is_million else text
+
+
 def plain_signs(text: str) -> str:
     """Replace signs of titles, such as ``×`` and ``−``, by those of programs."""  # noqa: RUF002
     return text.translate(_PLAIN_SIGNS)
@@ -274,10 +282,12 @@ class _Reader:
     texts: dict[str, str] = field(default_factory=dict)
     draws: list[Draw] = field(default_factory=list)
 
-    def placeholders(self, text: str) -> str:
-        """Replace names by placeholders."""
+    def placeholders(self, text: str, otherwise: str) -> str:
+        """Replace names by placeholders, and end every condition by ``otherwise``."""
         parts: list[str] = []
-        place = open_ifs = depth = 0
+        place = open_ifs = 0
+        calls: list[str] = []  # the name before each open bracket
+        last = ""
         while place < len(text):
             found = _TOKEN.match(text, place)
             if found is None:
@@ -291,15 +301,23 @@ class _Reader:
             if found["quoted"]:
                 part = self._placeholder(unquoted(part) or "", part[0])
             elif found["number"]:
-                part = repr(float(found["number"]) * (1e6 if found["million"] else 1))
+                number = float(in_millions(part))
+                if number == float("inf"):
+                    raise UnreadableError(f"cannot read {part!r}, which is too large")
+                part = repr(number)
             elif found["name"] and part in _WORDS:
-                open_ifs += (part == "if") - (part == "else") if depth == 0 else 0
+                open_ifs += (part == "if") - (part == "else") if not calls else 0
             elif found["name"]:
                 part = self._placeholder(part, "")
-            depth += {"(": 1, ")": -1}.get(part, 0)
-            parts.append("==" if part == "=" else part)
+            if part == "(":
+                calls.append(last)
+            elif part == ")" and calls:
+                calls.pop()
+            is_share = bool(calls) and calls[-1] == "categorical"
+            last = found[0].strip() or last
+            parts.append("==" if part == "=" and not is_share else part)
         return "".join(f"{part} " if part.strip() else part for part in parts) + (
-            f" else {_KEEP}" * open_ifs
+            f" else {otherwise}" * open_ifs
         )
 
     def _placeholder(self, name: str, mark: str) -> str:
@@ -307,11 +325,14 @@ class _Reader:
         self.words[key] = name, mark
         return key
 
-    def read(self, text: str, condition: bool) -> Expression:
+    def read(self, text: str, condition: bool, change: tuple[str, str]) -> Expression:
         """Read an expression whose value is a number, or a condition."""
+        operator, neutral = change
         if len(text) > _LONGEST:
             raise UnreadableError(f"expected at most {_LONGEST} characters, but got {len(text)}")
-        source = self.placeholders(plain_signs_outside_quotes(text)).strip()
+        source = self.placeholders(plain_signs_outside_quotes(text), neutral or _KEEP).strip()
+        if operator:
+            source = f"{self._placeholder(self.own, '`')} {operator} ({source})"
         try:
             tree = ast.parse(source, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -370,11 +391,11 @@ class _Reader:
         if node.id == _KEEP:
             return self._refer(Reference("own"), _KEEP)
         name, mark = self.words[node.id]
+        if name == TRAIN and self.draws_train and wanted == "value" and not mark:
+            return self._draw(Draw(TRAIN))
         if wanted == "value" and mark != "`" and self.target.classes:
             if name in self.target.classes or mark:
                 return self._class(self.target, name)
-        if name == TRAIN and self.draws_train and wanted == "value" and not mark:
-            return self._draw(Draw(TRAIN))
         if name == _FACTUAL and not mark and not self.before:
             return self._refer(Reference("factual"), _FACTUAL)
         return self._variable(name, "before" if self.before else "value")
@@ -578,6 +599,7 @@ def read_expression(
     condition: bool = False,
     draws_train: bool = False,
     before: bool = False,
+    change: tuple[str, str] = ("", ""),
 ) -> Expression:
     """Read an expression.
 
@@ -588,9 +610,11 @@ def read_expression(
         condition: Whether a condition is expected rather than a value.
         draws_train: Whether ``train`` is a draw from the training data, as after ``~``.
         before: Whether names are values before the intervention, as after ``where``.
+        change: A sign between the variable and the expression, as ``+`` for ``+=``, and the value
+            of a condition that does not hold.
 
     Raises:
         UnreadableError: If it cannot be read.
     """
     reader = _Reader(target, variables, target.name, draws_train, before)
-    return reader.read(text, condition)
+    return reader.read(text, condition, change)

@@ -18,6 +18,7 @@ from deepscm_pl.interventions.expressions import (
     RESERVED,
     Expression,
     UnreadableError,
+    in_millions,
     plain_signs,
     quoted,
     read_expression,
@@ -31,9 +32,9 @@ __all__ = ["check_do", "format_do", "parse_do"]
 
 _REAL = r"[-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s+million\b)?"  # noqa: RUF001
 _FACTUAL = re.compile(rf"factual\s*(?:([-+*])\s*({_REAL}))?")
-_NAME = rf"{QUOTED}|[^=~]*?"
+_NAME = rf"{QUOTED}|(?!['\"`\s])[^=~]*?"
 _STATEMENT = re.compile(rf"\s*({_NAME})\s*([-+*−×]?=|~)(.*)", re.DOTALL)  # noqa: RUF001
-_CHANGE = re.compile(rf"\s*({QUOTED}|[^=~]+?)\s*([-+*−×])\s*([^=~]+)", re.DOTALL)  # noqa: RUF001
+_CHANGE = re.compile(rf"\s*({_NAME})\s*([-+*−×])\s*([^=~]+)", re.DOTALL)  # noqa: RUF001
 _PIECE = re.compile(rf"(?<!\w)(?:{QUOTED})|[(),]|\bwhere\b|.", re.DOTALL)
 _BARE_CLASS = re.compile(r"(?!=)[\w≥≤<>+/.:#%&-]+(?: [\w≥≤<>+/.:#%&-]+)*")
 _UNSAFE_UNIT = re.compile(r"[,'\"`=~()]|\bwhere\b|\bif\b|\bmillion\b")
@@ -58,14 +59,7 @@ def check_do(text: str) -> None:
     Raises:
         ValueError: If it cannot be read, or names a variable twice.
     """
-    for name, statement in _statements(_split(text)[0], text, None).items():
-        operand = statement.operand
-        if statement.operator in ("+=", "*=") or _is_number(operand):
-            parse_do(f"{variable_text(name)}{statement.operator}{operand}")
-        elif re.search(r"=|^[-+]?(?:nan|inf|infinity)$", operand, re.IGNORECASE) and not re.search(
-            r"[<>=!]=| if |\(", operand
-        ):
-            raise ValueError(f"do: cannot read {name + '=' + operand!r}; {_FORMS}")
+    _statements(_split(text)[0], text, None)
 
 
 def parse_do(
@@ -164,13 +158,11 @@ def _statement(part: str, variables: Mapping[str, Variable] | None) -> _Statemen
         return None
     name, operator, operand = match[1].strip(), plain_signs(match[2]), match[3].strip()
     plain = unquoted(name)
-    is_known = name in (variables or ())
-    if plain is None and not is_known and not re.fullmatch(r"[^\W\d]\w*", name):
+    # Without variables, names of several words and numerals may be those of variables.
+    is_name = re.fullmatch(r"\w+( \w+)*" if variables is None else r"[^\W\d]\w*", name)
+    if plain is None and name not in (variables or ()) and not is_name:
         return None
-    if operator in ("+", "-", "*"):
-        operator += "="
-    if operator == "-=":
-        operator, operand = "+=", f"-{operand}" if _is_number(operand) else f"-({operand})"
+    operator += "=" if operator in ("+", "-", "*") else ""
     return _Statement(name if plain is None else plain, operator, operand) if operand else None
 
 
@@ -179,9 +171,7 @@ def _is_number(text: str) -> bool:
 
 
 def _number(text: str) -> float:
-    text = plain_signs(text)
-    mantissa, million, _ = text.partition("million")
-    return float(mantissa) * (1e6 if million else 1)
+    return float(in_millions(plain_signs(text)))
 
 
 def _intervention(
@@ -197,16 +187,16 @@ def _intervention(
         simple = _simple(variable, operand)
         if simple is not None:
             return simple
-    elif operator != "~" and _is_number(operand.replace("--", "")):
-        number = _number(operand.replace("--", ""))
-        return Multiply(number) if operator == "*=" else Increase(number)
-    elif operator != "~":
-        neutral = " else 0" if operator == "+=" else " else 1"
-        has_open_if = len(re.findall(r"\bif\b", operand)) > len(re.findall(r"\belse\b", operand))
-        operand = f"({operand}{neutral if has_open_if else ''})"
-        operand = f"{variable_text(name)} {operator[0]} {operand}"
+    elif operator != "~" and _is_number(operand):
+        number = _number(operand)
+        if operator == "*=":
+            return Multiply(number)
+        return Increase(number if operator == "+=" else -number)
+    reading = {"+=": ("+", "0"), "-=": ("-", "0"), "*=": ("*", "1")}.get(operator, ("", ""))
     try:
-        found = read_expression(operand, variable, variables, draws_train=operator == "~")
+        found = read_expression(
+            operand, variable, variables, draws_train=operator == "~", change=reading
+        )
     except UnreadableError as error:
         raise ValueError(_refusal(variable, statement, error)) from None
     if len(found.draws) == 1 and found.text.removesuffix("()") == str(found.draws[0]):
@@ -249,7 +239,8 @@ def _simple(variable: Variable, operand: str) -> float | OfFactual | None:
 
 def _without_unit(operand: str, unit: str) -> str:
     """An operand as in a title, without the unit at its end."""
-    if unit and operand.endswith(unit):
+    unit = unit.strip()
+    if unit and operand.endswith(unit) and not _is_number(operand):
         shorter = operand[: -len(unit)].rstrip()
         if _is_number(shorter) or _FACTUAL.fullmatch(plain_signs(shorter)):
             return shorter
@@ -267,7 +258,7 @@ def _unknown_class(variable: Variable, text: str) -> str:
 
 def _refusal(variable: Variable, statement: _Statement, error: UnreadableError) -> str:
     operand = statement.operand
-    is_word = re.fullmatch(r"[^()\[\]]*", operand) and not re.search(r"[-+*/^]|\bif\b", operand)
+    is_word = re.fullmatch(r"[^\W\d]\w*( \w+)*", operand)
     if statement.operator == "=" and variable.classes and (is_word or _BARE_CLASS.fullmatch(operand)):
         return _unknown_class(variable, operand)
     if statement.operator == "=" and is_word:
@@ -318,7 +309,9 @@ def _format_one(variable: Variable, value: Any) -> Iterator[str]:
         yield f" where {value.condition}"
     elif isinstance(value, OfFactual):
         yield f"{name} = factual"
-        if value.function != Increase(0.0):
+        if value.function == Increase(0.0):
+            yield " + 0" if "factual" in variable.classes else ""
+        else:
             (change,) = _format_one(replace(variable, name="factual"), value.function)
             yield change.replace("`factual`", "").replace(" = …", ", …")
     elif isinstance(value, Increase):
