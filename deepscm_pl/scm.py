@@ -385,9 +385,17 @@ class StructuralCausalModel(nn.Module):
         parents = {name: mechanisms[name].context.parents for name in interventions}
         return self._sharing(CausalGraph({**self.graph.parents, **parents}), mechanisms)
 
-    def check_do(self, do: Do) -> None:
-        """Raise a ValueError unless a counterfactual under ``do`` can be asked; see :meth:`act`."""
-        self._interventions(do)
+    def check_do(self, do: Do, drawn: bool = False) -> None:
+        """Raise a ValueError unless a question about ``do`` can be asked; see :meth:`act`.
+
+        Args:
+            do: The intervention.
+            drawn: Whether it will be asked of draws, by :meth:`intervene`, rather than of
+                observations, by :meth:`counterfactual`.
+        """
+        for name, intervention in self._interventions(do).items():
+            if drawn:
+                Before({}, drawn=True).check(name, as_change(intervention))
 
     def intervene(self, do: Do | Sequence[Do], size: int | tuple[int, ...]) -> dict[str, Tensor]:
         """Draw ``size`` observations under do(...), as :meth:`sample` does.
@@ -523,7 +531,10 @@ class StructuralCausalModel(nn.Module):
 
         Under ``{"thickness": 4.0, "intensity": h}`` with thickness -> intensity, h is applied to
         the counterfactual intensity at a thickness of 4, and with
-        ``{"intensity": OfFactual(h)}`` to the observed one.
+        ``{"intensity": OfFactual(h)}`` to the observed one. A change that reads other variables
+        (:class:`~deepscm_pl.interventions.Conditional`) sees them under the other changes, too.
+        Rows outside of the group of a :class:`~deepscm_pl.interventions.Where` keep exactly their
+        factual values. A distribution is drawn from for each particle of each observation.
 
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``.

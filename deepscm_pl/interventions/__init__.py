@@ -27,6 +27,7 @@ from deepscm_pl.interventions.changes import (
     Where,
     as_change,
     is_constant,
+    is_set_anew,
     read_variables,
 )
 from deepscm_pl.interventions.draws import Draw, check_support, draw_values
@@ -51,6 +52,7 @@ __all__ = [
     "draw_values",
     "format_do",
     "is_constant",
+    "is_set_anew",
     "parse_do",
     "read_variables",
     "resolve",

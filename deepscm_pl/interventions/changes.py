@@ -21,6 +21,7 @@ __all__ = [
     "Where",
     "as_change",
     "is_constant",
+    "is_set_anew",
     "read_variables",
 ]
 
@@ -236,6 +237,16 @@ def is_constant(intervention: Any) -> bool:
         (True, False, False)
     """
     return not isinstance(intervention, Change | Draw | Distribution) and not callable(intervention)
+
+
+def is_set_anew(intervention: Any) -> bool:
+    """Whether an intervention replaces a value by one that does not depend on it.
+
+    Example:
+        >>> is_set_anew(3.0), is_set_anew(Draw("train")), is_set_anew(Increase(1.0))
+        (True, True, False)
+    """
+    return is_constant(intervention) or isinstance(intervention, Draw | Distribution)
 
 
 def read_variables(do: Mapping[str, Any]) -> tuple[str, ...]:

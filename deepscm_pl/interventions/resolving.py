@@ -35,12 +35,8 @@ class Before:
     drawn: bool = False
     natural: dict[str, Tensor] = field(default_factory=dict)
 
-    def seen(self, name: str, change: Change) -> Seen:
-        """The values before the intervention that a change of a variable reads.
-
-        Raises:
-            ValueError: If they are unknown, or not factual where factual ones are read.
-        """
+    def check(self, name: str, change: Change) -> None:
+        """Raise ValueError unless these values have all that a change of a variable reads."""
         if change.factual and (self.values is None or self.drawn):
             raise ValueError(
                 f"do: {name} is a function of {'its' if '' in change.factual else 'a'} factual "
@@ -52,6 +48,14 @@ class Before:
                 f"do: {name} is changed where a condition holds before the intervention, which "
                 "needs observations or draws; ask for a counterfactual, or use scm.intervene."
             )
+
+    def seen(self, name: str, change: Change) -> Seen:
+        """The values before the intervention that a change of a variable reads.
+
+        Raises:
+            ValueError: If they are unknown, or not factual where factual ones are read.
+        """
+        self.check(name, change)
         values = self.values or {}
         names = {*change.factual, *change.before}
         return Seen(before={each: values[each or name] for each in names})
@@ -80,8 +84,10 @@ def changed_graph(graph: CausalGraph, interventions: Mapping[str, Resolved]) -> 
                     f"the observed value as factual({each})."
                 )
         parents[name] = (*parents[name], *(each for each in reads if each not in parents[name]))
+    if parents == graph.parents:
+        return graph
     try:
-        return CausalGraph(parents) if any(as_change(x).reads for x in interventions.values()) else graph
+        return CausalGraph(parents)
     except ValueError:
         raise ValueError(
             f"do: the changes of {', '.join(interventions)} read each other in a circle; let one "
