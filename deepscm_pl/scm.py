@@ -560,6 +560,23 @@ class StructuralCausalModel(nn.Module):
             raise ValueError(_LEADING)
         return _stack(answers, dim=1)
 
+    def answer(self, factual: Variables, noise: Mapping[str, Noise], do: Do) -> dict[str, Tensor]:
+        """Answer for rows whose noise is known: action and prediction of a counterfactual.
+
+        Args:
+            factual: Recorded values of every variable, ``(N, *event)``.
+            noise: The noise of each row, ``(N, *event)``, without a dimension of particles.
+            do: One intervention.
+
+        Returns:
+            ``(N, *event)`` for each variable; those that do not descend from an intervened one keep
+            exactly their factual values.
+
+        Raises:
+            ValueError: As of :meth:`counterfactual`.
+        """
+        return self._answer(factual, noise, do, torch.Size(), self._batch_shape(factual))
+
     def _answer(
         self,
         factual: Variables,

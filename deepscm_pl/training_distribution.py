@@ -100,6 +100,16 @@ class TrainingDistribution(nn.Module):
         variance = float(self.get_buffer(f"{name}_variance"))
         return variance if variance > 0 else None
 
+    def deviation_of(self, name: str) -> float:
+        """The standard deviation of a scalar variable, computed from its quantiles."""
+        quantiles = self.get_buffer(f"{name}_quantiles")
+        shares = torch.special.ndtr(_SCORES).diff().to(quantiles)
+        # Between two quantiles, values are spread evenly.
+        middles, widths = (quantiles[1:] + quantiles[:-1]) / 2, quantiles.diff()
+        mean = (shares * middles).sum() / shares.sum()
+        squares = (middles - mean).square() + widths.square() / 12
+        return float(((shares * squares).sum() / shares.sum()).sqrt())
+
     def limits(self, name: str) -> tuple[float, float]:
         """The quantiles at Φ(−4) and Φ(4); with fewer than 15,000 rows, the extreme values."""
         quantiles = self.get_buffer(f"{name}_quantiles")

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from deepscm_pl.cli.options import Command, Option
+from deepscm_pl.cli.effect_commands import EFFECTS
+from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_terminal
 
 __all__ = [
@@ -31,15 +32,6 @@ __all__ = [
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
 CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
-NewFolder = Annotated[Path, Option("DIR", help="Folder to make; new or empty.")]
-Trusted = Annotated[
-    tuple[str, ...],
-    Option(
-        "PACKAGE",
-        help="Packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
-        "torch.nn and torch.optim; they are imported, and their constructors run.",
-    ),
-]
 Interventions = Annotated[
     list[str],
     Option(
@@ -441,6 +433,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "intervene": intervene,
     "counterfactual": counterfactual,
     "check": check,
+    "effect": EFFECTS,
     "members": keep_members,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
     "experiments": list_experiments,
