@@ -47,11 +47,16 @@ class TrainingDistribution(nn.Module):
         return bool(self.rows > 0)
 
     def fit(self, variables: Variables) -> None:
-        """Compute the quantiles of the training split, ``(N, *event)`` for each variable."""
+        """Compute the quantiles of the training split, ``(N, *event)`` for each variable.
+
+        Missing values, NaN, are left out.
+        """
         self.rows.fill_(len(next(iter(variables.values()))))
         places = torch.special.ndtr(_SCORES)
         for name in self.domains:
             column = variables[name].double().flatten()
+            if bool((unknown := column.isnan()).any()):
+                column = column[~unknown]
             ordered = column.sort().values
             # The mid-rank of a value is its place; torch.quantile refuses more than 2²⁴ values.
             position = places.to(column) * len(column) - 0.5
