@@ -226,7 +226,7 @@ class Answer(Mapping[str, Tensor]):
         return found
 
     def to_frame(self, images: bool = False) -> pd.DataFrame:
-        """Make a table with a row for each observation, intervention and particle, or for each draw.
+        """Make a table with a row for each observation, intervention and particle, or draw.
 
         It has the index and the columns of the observations; names of classes as texts; for each
         number that is affected, a column ``<name>_change``; and a column ``overlap``. If there are

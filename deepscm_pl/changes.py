@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.numerals import format_number
-from deepscm_pl.variables import Do, Variable
+from deepscm_pl.variables import Variable
 
 __all__ = ["Change", "Changes", "Summary", "affected_by", "as_lines", "signed", "without_noise"]
 
 _NOISE = 1e-6
 """Relative differences that rounding in single precision causes, at most."""
+_NUMBERS = 2**20
+"""Numbers that are converted to double precision at a time."""
 _MOST_CLASSES = 4
 """Classes in a cell of a table, at most."""
 
 
-def affected_by(graph: CausalGraph, do: Do) -> list[str]:
+def affected_by(graph: CausalGraph, do: Iterable[str]) -> list[str]:
     """Return the variables that an intervention sets, changes or affects, in order of the graph."""
     named = [name for name in do if name in graph]
     return [name for name in graph if name in {*named, *graph.descendants(*named)}]
@@ -68,8 +69,9 @@ class Changes:
         names: The variables that the intervention affects; see :func:`affected_by`.
 
     Example:
+        >>> import torch
         >>> changes = Changes({"age": Variable("age", unit="years")}, ["age"])
-        >>> changes.add({"age": torch.tensor([[60.0]])}, {"age": torch.tensor([[80.0]])})
+        >>> changes.add({"age": torch.tensor([[60.0]])}, {"age": torch.tensor([[[80.0]]])}, 1)
         >>> changes.lines()
         [Change(variable='age', factual='60 years', answer='80 years', change='+20 years')]
     """
@@ -85,20 +87,20 @@ class Changes:
         """Add answers.
 
         Args:
-            factual: Observations that broadcast with the answers.
-            answer: ``(*batch, *event)`` of each variable.
-            observations: Number of different observations among them.
+            factual: The observations, ``(N, *event)`` of each variable.
+            answer: ``(P, N, *event)`` of each variable.
+            observations: Number of observations that were not added before.
         """
         self.observations += observations
         for name in self.names:
             domain = self.variables[name].domain
-            before, after = torch.broadcast_tensors(factual[name].double(), answer[name].double())
-            self._add(
-                self._sums.setdefault(name, _Sums()),
-                before.reshape(-1, math.prod(domain.shape)),
-                after.reshape(-1, math.prod(domain.shape)),
-                domain.categories,
-            )
+            sums = self._sums.setdefault(name, _Sums())
+            rows = max(_NUMBERS // math.prod(domain.shape), 1)
+            pieces = factual[name].split(rows)
+            for particle in answer[name]:
+                for before, after in zip(pieces, particle.split(rows), strict=True):
+                    pair = before.double().flatten(1), after.double().flatten(1)
+                    self._add(sums, *pair, domain.categories)
 
     @staticmethod
     def _add(sums: _Sums, before: Tensor, after: Tensor, categories: int | None) -> None:

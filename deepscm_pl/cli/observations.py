@@ -33,6 +33,7 @@ __all__ = [
     "choose_formats",
     "observations_from_csv",
     "observations_from_test_split",
+    "other_columns",
     "whole_levels",
 ]
 
@@ -131,11 +132,13 @@ class Observations:
         values: ``(N, *event)`` of every variable.
         rows: A name for each row.
         placements: For each image variable the position of each image; None if unknown.
+        others: For each row the cells of the other columns of its table.
     """
 
     values: Mapping[str, Tensor]
     rows: Sequence[str]
     placements: Mapping[str, Sequence[Placement | None]]
+    others: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,15 @@ class ObservedRows:
         count: Number of observations, at least.
         is_exact: Whether ``count`` is exact; files may contain several images.
         read: From a batch size to the batches.
+        others: The other columns of the table, such as identifiers.
+        option: The option that selects them, for messages.
     """
 
     count: int
     is_exact: bool
     read: Callable[[int], Iterator[Observations]]
+    others: Sequence[str] = ()
+    option: str = "observations"
 
 
 def observations_from_test_split(
@@ -190,14 +197,14 @@ def observations_from_test_split(
                 dict.fromkeys(scm.image_variables, places),
             )
 
-    return ObservedRows(len(rows), is_exact=True, read=read)
+    return ObservedRows(len(rows), is_exact=True, read=read, option="index")
 
 
 _Cell = tuple[Tensor, Placement | None]
 """A value, and where it lies if it is an image."""
 
-_Row = tuple[str, dict[str, _Cell]]
-"""The name of an observation, and its values."""
+_Row = tuple[str, dict[str, _Cell], Sequence[str]]
+"""The name of an observation, its values, and its cells in other columns."""
 
 
 def observations_from_csv(
@@ -230,12 +237,41 @@ def observations_from_csv(
         observed = (row for line in table.lines() for row in table.read(line, read_images))
         while rows := list(islice(observed, size)):
             yield Observations(
-                {name: torch.stack([row[name][0] for _, row in rows]) for name in scm.graph.nodes},
-                [title for title, _ in rows],
-                {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
+                {n: torch.stack([row[n][0] for _, row, _ in rows]) for n in scm.graph.nodes},
+                [title for title, _, _ in rows],
+                {name: [row[name][1] for _, row, _ in rows] for name in scm.image_variables},
+                [others for _, _, others in rows],
             )
 
-    return ObservedRows(count, is_exact=prepare is None, read=read)
+    return ObservedRows(count, prepare is None, read, table.others)
+
+
+_COLUMNS_OF_ANSWERS = (
+    "observation",
+    "intervention",
+    "particle",
+    "member",
+    "overlap",
+    "overlap_rows",
+)
+_SUFFIXES_OF_ANSWERS = ("between", "within", "quantile", "change", "difference")
+
+
+def other_columns(columns: Sequence[str], variables: Sequence[str]) -> list[str]:
+    """Return the columns of a table that are of no variable, such as identifiers.
+
+    Of an ``answers.csv``, whose rows may be the observations of the next question, the columns that
+    this program adds are left out.
+
+    Example:
+        >>> other_columns(["name", "age", "site"], ["age"])
+        ['name', 'site']
+    """
+    known = set(variables)
+    if set(_COLUMNS_OF_ANSWERS[:3]) <= set(columns):
+        known |= {*_COLUMNS_OF_ANSWERS}
+        known |= {f"{name}_{suffix}" for name in variables for suffix in _SUFFIXES_OF_ANSWERS}
+    return [name for name in columns if name not in known]
 
 
 @dataclass(frozen=True)
@@ -244,6 +280,7 @@ class _Line:
 
     number: int
     cells: Mapping[str, str]
+    others: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -265,11 +302,20 @@ class _Table:
             with self.path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 self._require_columns(reader.fieldnames or ())
+                others = other_columns(reader.fieldnames or (), self.scm.graph.nodes)
                 for number, row in enumerate(reader):
-                    cells = {name: row[name] or "" for name in self.scm.graph.nodes}
-                    yield _Line(number, {n: from_spreadsheet(cells[n]) for n in cells})
+                    cells = {
+                        n: from_spreadsheet(row[n] or "") for n in (*self.scm.graph.nodes, *others)
+                    }
+                    yield _Line(number, cells, [cells[name] for name in others])
         except (csv.Error, UnicodeDecodeError) as error:
             raise ValueError(f"observations: {self.path} is no table of UTF-8 ({error}).") from None
+
+    @property
+    def others(self) -> list[str]:
+        """The columns of no variable."""
+        with self.path.open(newline="", encoding="utf-8-sig") as file:
+            return other_columns(csv.DictReader(file).fieldnames or (), self.scm.graph.nodes)
 
     def check(self) -> int:
         """Check every number and the existence of every image, and count the rows."""
@@ -300,7 +346,8 @@ class _Table:
         one = f"{self.path.name} {line.number}"
         for k in range(count):
             title = f"{one}, slice {k}" if count > 1 else one
-            yield title, {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
+            values = {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
+            yield title, values, line.others
 
     def _require_columns(self, columns: Sequence[str], rows: bool = True) -> None:
         names = self.scm.graph.nodes
