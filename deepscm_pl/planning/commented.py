@@ -42,7 +42,11 @@ def _lines(node: Any, path: str, indent: str, reasons: Mapping[str, str]) -> Ite
     for key, value in entries:
         where = f"{path}.{key}" if path else str(key)
         start = f"{indent}{_scalar(key)}:" if isinstance(node, Mapping) else f"{indent}-"
-        if not _is_block(value):
+        folded = _folded(value, f"{indent}  ") if len(start) + len(str(value)) >= _WIDTH else None
+        if folded is not None:
+            yield from _with_reason(f"{start} >-", indent, reasons.get(where, ""))
+            yield from folded
+        elif not _is_block(value):
             yield from _with_reason(f"{start} {_scalar(value)}", indent, reasons.get(where, ""))
         elif start.endswith("-"):
             yield from _comment(indent, reasons.get(where, ""))
@@ -61,6 +65,16 @@ def _item(lines: Iterator[str], indent: str) -> Iterator[str]:
         yield line
 
 
+def _folded(value: Any, indent: str) -> list[str] | None:
+    """The lines of a long text, whose breaks YAML reads as blanks; None if it has no such lines."""
+    if not isinstance(value, str) or not value.isprintable() or value != " ".join(value.split()):
+        return None
+    lines = textwrap.wrap(
+        value, _WIDTH - len(indent), break_long_words=False, break_on_hyphens=False
+    )
+    return [f"{indent}{line}" for line in lines]
+
+
 def _is_block(value: Any) -> bool:
     if isinstance(value, Mapping):
         return bool(value)
@@ -68,8 +82,22 @@ def _is_block(value: Any) -> bool:
 
 
 def _scalar(value: Any) -> str:
+    """A scalar, or a list or mapping of scalars, in one line."""
+    if isinstance(value, list):
+        # In a list of one, a scalar is quoted as lists need it.
+        return f"[{', '.join(_dumped([each])[1:-1] for each in value)}]"
+    return _dumped(value)
+
+
+def _dumped(value: Any) -> str:
+    style = '"' if "\n" in str(value) or "\\n" in str(value) else None
     text = yaml.safe_dump(
-        value, default_flow_style=True, allow_unicode=True, width=10**9, sort_keys=False
+        value,
+        default_flow_style=True,
+        default_style=style,
+        allow_unicode=True,
+        width=10**9,
+        sort_keys=False,
     )
     return text.removesuffix("\n").removesuffix("\n...")
 

@@ -72,7 +72,7 @@ def image_mechanism(images: ImageFingerprint, rows: int) -> tuple[dict[str, Any]
     """
     shape = image_shape(images)
     _, *sizes = shape
-    halvings = max(1, min(4, int(math.log2(min(sizes) / _SMALLEST))))
+    halvings = max(1, min(4, round(math.log2(min(sizes) / _SMALLEST))))
     latent = 16 if rows < 500 else 32 if rows < 5000 else 64
     widest = 64 if rows < 5000 else 128
     if len(sizes) == 3:

@@ -112,7 +112,7 @@ def make_plan(fingerprint: Fingerprint, graph: str | None) -> Plan:
         "seed_everything": 0,
         "model": model,
         "data": data,
-        **_evaluation(has_image, reasons),
+        **_evaluation(has_image, fingerprint.rows, reasons),
         "trainer": _trainer(fingerprint, has_image, length, model, reasons),
     }
     reasons["seed_everything"] = "the same answers in every run"
@@ -291,12 +291,16 @@ def _model(
     return model
 
 
-def _evaluation(has_image: bool, reasons: dict[str, str]) -> dict[str, Any]:
+def _evaluation(has_image: bool, rows: int, reasons: dict[str, str]) -> dict[str, Any]:
     if not has_image:
         return {}
+    tested = max(2, rows // 10)
     reasons["association.importance_rows"] = "of the test split; more take longer"
     reasons["evaluation.detail_rows"] = "rows with 19 draws each, which take the longest"
-    return {"association": {"importance_rows": 50}, "evaluation": {"detail_rows": 20}}
+    return {
+        "association": {"importance_rows": min(50, tested)},
+        "evaluation": {"detail_rows": min(20, tested)},
+    }
 
 
 def _trainer(

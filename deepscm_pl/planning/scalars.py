@@ -76,6 +76,12 @@ def _is_stepped(column: ColumnFingerprint) -> bool:
     return column.step is not None and (few or column.most_frequent >= _ZEROS > column.zeros)
 
 
+def _is_score(column: ColumnFingerprint) -> bool:
+    """Whether whole numbers are all those from 1 to at most 10, as those of a scale."""
+    low, high = column.lowest or 0, column.highest or 0
+    return column.kind == "count" and low == 1 and column.distinct == high <= 10
+
+
 def _flow(
     column: ColumnFingerprint, has_parents: bool, rows: int
 ) -> tuple[dict[str, Any], dict[str, str]]:
@@ -97,16 +103,27 @@ def _constraint(column: ColumnFingerprint) -> tuple[dict[str, Any] | str, str]:
     low, high = column.lowest or 0.0, column.highest or 0.0
     step = column.step or 1.0
     if column.kind == "bounded":
-        bounds = {"low": 0.0, "high": 1.0}
-        return _class(f"{_TRANSFORMS}.Interval", bounds), "between the bounds"
-    if column.kind == "count":
-        return f"{_TRANSFORMS}.Positive", "counts are whole numbers from 0 on"
-    if column.kind == "positive" and (low > 0 or column.zeros >= _ZEROS):
-        return f"{_TRANSFORMS}.Positive", f"all are above zero, up to {high:g}"
-    if _is_stepped(column):
+        bounds = _bounds(low, high)
+        return _class(f"{_TRANSFORMS}.Interval", bounds), "the bounds, which no value can exceed"
+    if _is_score(column) or (column.kind != "count" and _is_stepped(column)):
         bounds = {"low": low, "high": high + step}
         return _class(f"{_TRANSFORMS}.Interval", bounds), f"scores from {low:g} to {high:g}"
+    if column.kind == "count":
+        return f"{_TRANSFORMS}.Positive", "counts are whole numbers from 0 on"
+    if low > 0 or (low == 0 and column.zeros >= _ZEROS):
+        return f"{_TRANSFORMS}.Positive", f"all are above zero, up to {high:g}"
     return f"{_TRANSFORMS}.Real", "any number"
+
+
+def _bounds(low: float, high: float) -> dict[str, float]:
+    """The usual bounds around two numbers; with those numbers on them, slightly wider ones."""
+    usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
+    found = next((each for each in usual if each[0] <= low and high <= each[1]), (low, high))
+    margin = 0.001 * (found[1] - found[0])
+    return {
+        "low": found[0] - (margin if low <= found[0] else 0),
+        "high": found[1] + (margin if high >= found[1] else 0),
+    }
 
 
 def _class(path: str, arguments: dict[str, Any]) -> dict[str, Any]:

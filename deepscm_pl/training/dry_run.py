@@ -25,6 +25,7 @@ _STEPS = 6
 _WARM_UP = 2  # steps that allocate memory and choose kernels
 _CHECKPOINTS = 2
 _NEVER = 10**6
+_ACCELERATORS = {"cuda": "gpu"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class _Clock(pl.Callback):
 
 
 def _synchronise(trainer: pl.Trainer) -> None:
+    # Without it, only the start of the work is measured.
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.synchronize(trainer.strategy.root_device)
 
@@ -139,9 +141,10 @@ def measure_training(
     """
     clock = _Clock()
     settings: Any = trainer
+    device = trainer.strategy.root_device
     accumulated = settings.accumulate_grad_batches
     short = pl.Trainer(
-        accelerator=settings.accelerator,
+        accelerator=_ACCELERATORS.get(device.type, device.type),
         devices=1,
         precision=settings.precision,
         gradient_clip_val=settings.gradient_clip_val,
@@ -158,7 +161,6 @@ def measure_training(
     )
     short.fit(model, datamodule=datamodule)
     rows = {each: len(next(iter(datamodule.variables(each).values()))) for each in get_args(Split)}
-    device = short.strategy.root_device
     epoch = math.ceil(_train_batches(settings, datamodule) / accumulated)
     epochs = math.inf if settings.max_epochs in (None, -1) else settings.max_epochs
     steps = min(epochs * epoch, settings.max_steps if settings.max_steps > 0 else math.inf)
