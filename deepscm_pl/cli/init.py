@@ -26,12 +26,14 @@ class InitOptions:
         identifier: Column with the identifiers of units, such as persons, whose rows belong to one
             split (default: found by its name and values, else each row is a unit).
         visits: Columns that distinguish the rows of a unit.
+        sheet: Sheet of an Excel workbook (default: the only one).
     """
 
     images: Annotated[str | None, Option("COLUMN|PATTERN")] = None
     graph: Annotated[str | None, Option("TEXT")] = None
     identifier: Annotated[str | None, Option("COLUMN")] = None
     visits: Annotated[tuple[str, ...], Option("COLUMN")] = ()
+    sheet: Annotated[str | None, Option("NAME")] = None
 
 
 def plan_experiment(
@@ -59,7 +61,7 @@ def plan_experiment(
     if (out.exists() or out.is_symlink()) and not overwrite:
         raise ValueError(f"out: {out} exists; name a new file, or add --overwrite.")
     cache = out.with_suffix(".fingerprint.json")
-    found = read_fingerprint(table, data.images, data.identifier, data.visits, cache)
+    found = read_fingerprint(table, data.images, data.identifier, data.visits, data.sheet, cache)
     print(for_terminal(found.summary(), lines=True))
     plan = make_plan(found, data.graph)
     fit = f"deepscm fit --config {shlex.quote(str(out))}"

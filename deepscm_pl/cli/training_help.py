@@ -36,8 +36,8 @@ _MEMBERS = """
                         Data are read once, and results are in member_1 to member_N of
                         --trainer.default_root_dir. '--ckpt_path last' resumes the member that is
                         not trained yet.
-  --dry_run             Train nothing: read the data, measure a few steps, and print rows, parameters,
-                        memory, size of checkpoints and minutes expected."""
+  --dry_run             Train nothing: read the data, measure a few steps, print rows, parameters,
+                        memory, sizes of checkpoints and minutes expected."""
 
 
 def training_help(command: str) -> str:

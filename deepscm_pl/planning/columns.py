@@ -5,13 +5,17 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscm_pl.data.tables import Attribute, AttributeKind, Table, read_attribute
+from deepscm_pl.data.tables.attributes import Column
+from deepscm_pl.data.tables.numbers import is_number
 from deepscm_pl.numerals import format_number
 
 __all__ = ["ColumnFingerprint", "ColumnKind", "describe_column", "variable_name"]
@@ -27,43 +31,22 @@ ColumnKind = Literal[
     "identifier",
     "splits",
     "images",
-    "constant",
-    "date",
-    "text",
-    "empty",
+    "other",
 ]
-"""Kinds of columns; those after ``categorical`` are no variables."""
+"""Kinds of columns: those of attributes, and those that are no variables."""
 
-_VARIABLES = frozenset(
-    ("continuous", "positive", "bounded", "count", "ordinal", "binary", "categorical")
-)
 _SPLITS = {"train", "validation", "test"}
-_MOST_CLASSES = 20
 _MOST_SHOWN = 50
-_FEW_VALUES = 20
 _IMAGES = re.compile(r".+\.(png|jpe?g|tiff?|webp|bmp|npy|dcm|nii|nii\.gz)", re.IGNORECASE)
-_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}")
 _IDENTIFIER = re.compile(
     r"(.*[_ ])?(e?id|ids|identifier|name|rid|uid|guid|iid)|(participant|subject|patient|person)s?"
     r"([_ ]?(id|no|nr|number|code))?|(image|scan|file)[_ ]?(id|name)",
     re.IGNORECASE,
 )
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]{1,12})[)\]]$")
-_ORDERS = (
-    ("very low", "low", "medium", "high", "very high"),
-    ("low", "middle", "high"),
-    ("low", "moderate", "high"),
-    ("none", "mild", "moderate", "severe", "very severe"),
-    ("absent", "mild", "moderate", "severe"),
-    ("never", "rarely", "sometimes", "often", "always"),
-    ("never", "former", "current"),
-    ("small", "medium", "large"),
-    ("poor", "fair", "good", "very good", "excellent"),
-    ("bad", "fair", "good"),
-    ("strongly disagree", "disagree", "neutral", "agree", "strongly agree"),
-    ("first", "second", "third"),
-)
-"""Words that have an order; a column may use some of them."""
+_FEW_ROWS = 10
+_STEPS = (1.0, 0.5, 0.1, 0.05, 0.01)
+_PLACE = re.compile(r"^(columns|kinds|decimal): ")
 
 
 @dataclass(frozen=True)
@@ -107,7 +90,7 @@ class ColumnFingerprint:
     @property
     def is_variable(self) -> bool:
         """Whether the column can be a variable of a model."""
-        return self.kind in _VARIABLES
+        return self.kind in get_args(AttributeKind)
 
     def __str__(self) -> str:
         parts = [f"{self.variable}: {self.kind} ({self.reason})"]
@@ -149,64 +132,65 @@ def variable_name(column: str, taken: Collection[str] = ()) -> tuple[str, str]:
     return name, unit
 
 
-def describe_column(
-    name: str, variable: str, unit: str, texts: Sequence[str], missing: NDArray[np.bool_]
-) -> ColumnFingerprint:
-    """Infer the kind of a column.
+def describe_column(table: Table, name: str, variable: str, unit: str = "") -> ColumnFingerprint:
+    """Describe a column, with the kind that a data module would infer.
 
     Args:
-        name: The name in the table.
+        table: The table.
+        name: The name of the column.
         variable: The name of the variable.
         unit: Its unit.
-        texts: The cells, N texts.
-        missing: Which cells have no value, ``(N,)``.
     """
-    present = [text for text, gone in zip(texts, missing, strict=True) if not gone]
-    counts: dict[str, int] = {}
-    for text in present:
-        counts[text] = counts.get(text, 0) + 1
-    base = {
+    missing = table.is_missing(name)
+    texts = table[name][~missing].tolist()
+    counts = Counter(texts)
+    base: dict[str, Any] = {
         "name": name,
         "variable": variable,
         "unit": unit,
-        "rows": len(present),
+        "rows": len(texts),
         "missing": int(missing.sum()),
         "distinct": len(counts),
         "rarest": min(counts.values(), default=0),
-        "most_frequent": max(counts.values(), default=0) / max(len(present), 1),
+        "most_frequent": max(counts.values(), default=0) / max(len(texts), 1),
     }
-    if not present:
-        return ColumnFingerprint(kind="empty", reason="no value in any row", **base)
-    numbers = _numbers(list(counts))
-    if numbers is None:
-        kind, reason, levels = _kind_of_texts(name, counts, len(present))
-        return ColumnFingerprint(
-            kind=kind, reason=reason, levels=tuple(levels[:_MOST_SHOWN]), **base
-        )
-    values = np.unique(numbers)
-    base["distinct"] = len(values)
-    weights = np.array(list(counts.values()))
-    base["zeros"] = float(weights[numbers == 0].sum() / len(present))
-    step = _step(values)
-    kind, reason, levels = _kind_of_numbers(name, values, step, base["zeros"], len(present))
+    special = _special(name, counts, len(texts))
+    if special is not None:
+        kind, reason = special
+        levels = tuple(sorted(counts)) if kind == "splits" else ()
+        return ColumnFingerprint(kind=kind, reason=reason, levels=levels, **base)
+    try:
+        rules = Column(variable, name, missing="infer")
+        attribute = read_attribute(table, rules, np.ones(len(table), dtype=np.bool_))
+    except ValueError as error:
+        reason = _PLACE.sub("", str(error)).rstrip(".")
+        return ColumnFingerprint(kind="other", reason=reason, **base)
     return ColumnFingerprint(
-        kind=kind,
-        reason=reason,
-        levels=tuple(levels),
-        lowest=float(values[0]),
-        highest=float(values[-1]),
-        step=step,
-        **base,
+        kind=attribute.kind,
+        levels=attribute.levels[:_MOST_SHOWN],
+        **base | _of_values(attribute, table.numbers(name)),
     )
 
 
-def _numbers(texts: Sequence[str]) -> NDArray[np.float64] | None:
-    """Texts as numbers, or None if one of them is no finite number."""
-    try:
-        numbers = np.array([float(text) for text in texts])
-    except ValueError:
-        return None
-    return numbers if np.isfinite(numbers).all() else None
+def _of_values(attribute: Attribute, numbers: NDArray[np.float64]) -> dict[str, Any]:
+    """The properties of classes or of numbers."""
+    if attribute.levels:
+        shown = ", ".join(attribute.levels[:5]) + (", …" if len(attribute.levels) > 5 else "")
+        return {"reason": f"{attribute.reason}: {shown}", "distinct": len(attribute.levels)}
+    found, counts = np.unique(numbers[np.isfinite(numbers)], return_counts=True)
+    low, high = format_number(found[0]), format_number(found[-1])
+    # Reasons of counts have the range already.
+    shown = "" if attribute.kind == "count" else f", from {low} to {high}, {len(found)} different"
+    return {
+        "reason": f"{attribute.reason}{shown}",
+        "distinct": len(found),
+        "lowest": float(found[0]),
+        "highest": float(found[-1]),
+        "step": _step(found),
+        "rarest": int(counts.min()),
+        "most_frequent": float(counts.max() / counts.sum()),
+        "zeros": float(counts[found == 0].sum() / counts.sum()),
+    }
 
 
 def _step(values: NDArray[np.float64]) -> float | None:
@@ -216,79 +200,23 @@ def _step(values: NDArray[np.float64]) -> float | None:
         >>> _step(np.array([1.5, 2.0, 3.5])), _step(np.array([3.0, 7.0])), _step(np.array([0.123]))
         (0.5, 1.0, None)
     """
-    for step in (1.0, 0.5, 0.1, 0.05, 0.01):
-        if np.abs(values / step - np.round(values / step)).max() < 1e-6:
-            return step
-    return None
+    fits = (np.abs(values / step - np.round(values / step)).max() < 1e-6 for step in _STEPS)
+    return next((step for step, is_fitting in zip(_STEPS, fits, strict=True) if is_fitting), None)
 
 
-def _kind_of_numbers(
-    name: str, values: NDArray[np.float64], step: float | None, zeros: float, rows: int
-) -> tuple[ColumnKind, str, list[str]]:
-    low, high = format_number(values[0]), format_number(values[-1])
-    if len(values) == 1:
-        return "constant", f"{low} in every row", []
-    if step == 1 and len(values) == rows > 20 and _IDENTIFIER.fullmatch(name):
-        return "identifier", "a different whole number in each row, and its name", []
-    if len(values) == 2:
-        return "binary", f"two values, {low} and {high}", [_level(each) for each in values]
-    many = f"{len(values)} different numbers from {low} to {high}"
-    if step == 1 and values[0] >= 0 and len(values) <= max(_FEW_VALUES, min(100, rows // 10)):
-        return "count", f"whole numbers from {low} to {high}, {len(values)} different", []
-    if values[0] >= 0 and values[-1] <= 1 and (values[0] == 0 or values[-1] == 1 or high <= "1"):
-        return "bounded", f"{many}, within 0 and 1", []
-    if values[0] > 0 or (values[0] == 0 and zeros >= 0.1):
-        return "positive", many, []
-    return "continuous", many, []
-
-
-def _level(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
-
-
-def _kind_of_texts(
-    name: str, counts: dict[str, int], rows: int
-) -> tuple[ColumnKind, str, list[str]]:
-    levels = sorted(counts)
-    first = repr(levels[0])
+def _special(name: str, counts: Counter[str], rows: int) -> tuple[ColumnKind, str] | None:
+    """The kind of a column that is no variable, by its texts and its name; None for others."""
     if set(counts) <= _SPLITS and len(counts) > 1:
-        return "splits", "train, validation and test", levels
-    if len(counts) == 1:
-        return "constant", f"{first} in every row", levels
-    if all(_IMAGES.fullmatch(text) for text in counts):
-        return "images", f"names of image files, such as {first}", []
-    dates = sum(counts[text] for text in counts if _DATE.fullmatch(text))
-    if dates > rows / 2:
-        return (
-            "date",
-            f"dates, such as {first}; as a variable, write days or years since a day into a column",
-            [],
-        )
-    if len(counts) == rows > 20 or (len(counts) > rows / 2 and _IDENTIFIER.fullmatch(name)):
-        return "identifier", f"texts that differ in {len(counts):,} of {rows:,} rows", []
-    if len(counts) == 2:
-        return "binary", f"two texts, {levels[0]!r} and {levels[1]!r}", levels
-    numeric = sum(counts[text] for text in counts if _numbers([text]) is not None)
-    if numeric > rows / 2:
-        odd = next(text for text in levels if _numbers([text]) is None)
-        return "text", f"numbers, except {odd!r} and other texts; correct them", []
-    ordered = _ordered(levels)
-    if ordered:
-        return "ordinal", f"words with an order, {' < '.join(ordered)}", ordered
-    if len(counts) > _MOST_CLASSES:
-        return "text", f"{len(counts):,} different texts, such as {first}", []
-    return "categorical", f"{len(counts)} different texts", levels
-
-
-def _ordered(levels: Sequence[str]) -> list[str]:
-    """The levels in their order, if they are words of one order; else an empty list.
-
-    Example:
-        >>> _ordered(["High", "Low", "medium"])
-        ['Low', 'medium', 'High']
-    """
-    lower = {level.lower().strip(): level for level in levels}
-    for order in _ORDERS:
-        if len(lower) == len(levels) > 2 and set(lower) <= set(order):
-            return [lower[word] for word in order if word in lower]
-    return []
+        return "splits", ", ".join(each for each in sorted(counts))
+    if counts and all(map(_IMAGES.fullmatch, counts)):
+        return "images", f"names of image files, such as {next(iter(counts))}"
+    if rows <= _FEW_ROWS or not counts:
+        return None
+    is_text = not all(map(is_number, counts))
+    is_whole = all(text.isdigit() for text in counts)
+    named = _IDENTIFIER.fullmatch(name) is not None
+    if (is_text and len(counts) == rows) or (
+        named and (is_text or is_whole) and len(counts) > rows / 2
+    ):
+        return "identifier", f"{len(counts):,} different texts in {rows:,} rows"
+    return None

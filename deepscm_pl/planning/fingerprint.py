@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,13 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import deepscm_pl
+from deepscm_pl.data.cohort import find_sources
+from deepscm_pl.data.tables import Table, TableFormat, read_table
 from deepscm_pl.files import new_file
 from deepscm_pl.planning.columns import ColumnFingerprint, describe_column, variable_name
 from deepscm_pl.planning.pictures import ImageFingerprint, describe_images
-from deepscm_pl.planning.reading import find_images, missing_cells, read_cells
 
 __all__ = ["ColumnFingerprint", "Fingerprint", "ImageFingerprint", "read_fingerprint"]
 
@@ -39,6 +37,7 @@ class Fingerprint:
         identifier: Column with the identifiers of units, such as persons; None for row numbers.
         units: Number of units, which rows without an identifier are themselves.
         visits: Columns that distinguish the rows of a unit.
+        sheet: Sheet of an Excel workbook.
         version: Version of this package.
     """
 
@@ -51,6 +50,7 @@ class Fingerprint:
     identifier: str | None = None
     units: int = 0
     visits: tuple[str, ...] = ()
+    sheet: str | None = None
     version: str = field(default_factory=lambda: deepscm_pl.__version__)
 
     @property
@@ -96,6 +96,7 @@ def read_fingerprint(
     images: str | None = None,
     identifier: str | None = None,
     visits: Sequence[str] = (),
+    sheet: str | None = None,
     cache: Path | None = None,
 ) -> Fingerprint:
     """Describe a table and its images.
@@ -106,6 +107,7 @@ def read_fingerprint(
             folder of the table.
         identifier: Column with the identifiers of units; None to find one by its name and values.
         visits: Columns that distinguish the rows of a unit.
+        sheet: Sheet of an Excel workbook; None for the only one.
         cache: A JSON file; a fingerprint of the same state of the table with the same options is
             taken from it, and a new one is written to it.
 
@@ -117,39 +119,40 @@ def read_fingerprint(
     if not table.is_file():
         raise FileNotFoundError(f"table: {table} is missing, or not a file.")
     status = table.stat()
-    options = [images, identifier, *visits]
+    options = [images, identifier, sheet, *visits]
     cached = None if cache is None else Fingerprint.read(cache)
     if cached is not None and _is_current(cached, status.st_size, status.st_mtime_ns, options):
         return cached
     _check_width(table)
-    cells = read_cells(table)
-    rows = len(next(iter(cells.values()), ()))
-    if rows < _FEWEST_ROWS:
+    read = read_table(table, TableFormat(sheet=sheet))
+    _check_number_of_columns(table, len(read.columns))
+    if len(read) < _FEWEST_ROWS:
         raise ValueError(
-            f"table: {table} has {rows} rows, but a training, a validation and a test split need "
-            f"at least {_FEWEST_ROWS}; collect more."
+            f"table: {table} has {len(read)} rows, but a training, a validation and a test split "
+            f"need at least {_FEWEST_ROWS}; collect more."
         )
-    missing = {name: missing_cells(texts) for name, texts in cells.items()}
-    columns = _describe(cells, missing)
+    columns = _describe(read)
     if not any(each.is_variable for each in columns):
-        kinds = "; ".join(f"{each.name}: {each.kind}, {each.reason}" for each in columns[:5])
-        raise ValueError(f"table: {table} has no column that can be a variable ({kinds}).")
-    _require("identifier", [identifier] if identifier else [], cells, table)
-    _require("visits", visits, cells, table)
+        kinds = "; ".join(f"{each.name}: {each.kind} ({each.reason})" for each in columns[:5])
+        raise ValueError(f"table: {table} has no column that can be a variable: {kinds}.")
+    read.require("visits", visits)
+    read.require("identifier", [identifier] if identifier else [])
     found = identifier or _find_identifier(columns)
-    units = len(set(cells[found])) if found else rows
-    if found and units < rows:
-        visits = visits or _find_visits(columns, cells, found, table)
+    units = len(set(read[found])) if found else len(read)
+    if found and units < len(read):
+        visits = visits or _find_visits(read, columns, found)
+    read.identified(found, visits)
     made = Fingerprint(
         table=str(table),
         size=status.st_size,
         modified=status.st_mtime_ns,
-        rows=rows,
+        rows=len(read),
         columns=tuple(columns),
-        images=None if images is None else _describe_images(table, cells, images),
+        images=None if images is None else _describe_images(read, images),
         identifier=found,
         units=units,
         visits=tuple(visits),
+        sheet=sheet,
     )
     if cache is not None:
         made.write(cache)
@@ -159,13 +162,14 @@ def read_fingerprint(
 def _is_current(
     cached: Fingerprint, size: int, modified: int, options: Sequence[str | None]
 ) -> bool:
-    images, identifier, *visits = options
+    images, identifier, sheet, *visits = options
     pattern = None if cached.images is None else cached.images.pattern
     return (
         (cached.size, cached.modified) == (size, modified)
         and pattern in (images, f"{{{images}}}")
         and identifier in (None, cached.identifier)
         and tuple(visits) in ((), cached.visits)
+        and sheet == cached.sheet
     )
 
 
@@ -189,24 +193,14 @@ def _check_number_of_columns(table: Path, number: int, at_least: bool = False) -
         )
 
 
-def _describe(
-    cells: Mapping[str, Sequence[str]], missing: Mapping[str, Any]
-) -> list[ColumnFingerprint]:
+def _describe(table: Table) -> list[ColumnFingerprint]:
     taken: list[str] = []
     described = []
-    for name, texts in cells.items():
+    for name in table.columns:
         variable, unit = variable_name(name, taken)
         taken.append(variable)
-        described.append(describe_column(name, variable, unit, texts, missing[name]))
+        described.append(describe_column(table, name, variable, unit))
     return described
-
-
-def _require(argument: str, names: Sequence[str], known: Mapping[str, Any], table: Path) -> None:
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, list(known), n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else "."
-            raise ValueError(f"{argument}: {table} has no column {name!r}{meant}")
 
 
 def _find_identifier(columns: Sequence[ColumnFingerprint]) -> str | None:
@@ -217,25 +211,19 @@ _VISIT = re.compile(r"(.*[_ ])?(visit|session|scan|wave|time|timepoint|date|age|
 
 
 def _find_visits(
-    columns: Sequence[ColumnFingerprint],
-    cells: Mapping[str, Sequence[str]],
-    identifier: str,
-    table: Path,
+    table: Table, columns: Sequence[ColumnFingerprint], identifier: str
 ) -> tuple[str, ...]:
     """The column that distinguishes the rows of a unit, by its name."""
     for each in columns:
-        pairs = set(zip(cells[identifier], cells[each.name], strict=True))
-        if _VISIT.fullmatch(each.name.lower()) and len(pairs) == len(cells[identifier]):
+        if _VISIT.fullmatch(each.name.lower()) and not table.first_twice([identifier, each.name]):
             return (each.name,)
     raise ValueError(
-        f"visits: several rows of {table} have the same {identifier}; name the column that "
+        f"visits: several rows of {table.path} have the same {identifier}; name the column that "
         "distinguishes them, such as --visits session, or another --identifier."
     )
 
 
-def _describe_images(
-    table: Path, cells: Mapping[str, Sequence[str]], images: str
-) -> ImageFingerprint:
-    pattern = f"{{{images}}}" if images in cells else images
-    paths = find_images(table, cells, pattern)
-    return describe_images(pattern, paths)
+def _describe_images(table: Table, images: str) -> ImageFingerprint:
+    pattern = f"{{{images}}}" if images in table.columns else images
+    sources = find_sources(table, table.path.parent, pattern)
+    return describe_images(pattern, [each.path for each in sources])

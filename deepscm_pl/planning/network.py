@@ -45,7 +45,9 @@ def preprocessing(images: ImageFingerprint) -> tuple[dict[str, Any], dict[str, s
             reasons["normalisation"] = f"{found}, some below zero: one scale for all"
         else:
             steps["normalisation"] = "percentiles"
-            reasons["normalisation"] = f"{found}: each image from its 0.5th to its 99.5th percentile"
+            reasons["normalisation"] = (
+                f"{found}: each image from its 0.5th to its 99.5th percentile"
+            )
     _, *sizes = image_shape(images)
     if tuple(sizes) != images.sizes or images.different_sizes > 1:
         if images.is_volume:

@@ -12,7 +12,7 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.planning.columns import ColumnFingerprint
 from deepscm_pl.planning.commented import commented_yaml
 from deepscm_pl.planning.fingerprint import Fingerprint
-from deepscm_pl.planning.network import image_mechanism, image_shape, preprocessing, slicing
+from deepscm_pl.planning.network import image_mechanism, preprocessing, slicing
 from deepscm_pl.planning.scalars import scalar_mechanism
 from deepscm_pl.planning.wanted_graph import IMAGE, read_graph
 
@@ -96,8 +96,8 @@ def make_plan(fingerprint: Fingerprint, graph: str | None) -> Plan:
     columns = [fingerprint.variables[name] for name in found.nodes if name != IMAGE]
     has_image = IMAGE in found.nodes
     splits, reasons_of_splits = _splits(fingerprint, columns)
-    rows = fingerprint.rows if splits.get("column") else int(
-        splits["fractions"][0] * fingerprint.rows
+    rows = (
+        fingerprint.rows if splits.get("column") else int(splits["fractions"][0] * fingerprint.rows)
     )
     length = _length(rows, has_image)
     reasons: dict[str, str] = {}
@@ -119,9 +119,7 @@ def make_plan(fingerprint: Fingerprint, graph: str | None) -> Plan:
     return Plan(settings, reasons, tuple(_notes(fingerprint, columns, rows)))
 
 
-def _notes(
-    fingerprint: Fingerprint, columns: list[ColumnFingerprint], rows: int
-) -> list[str]:
+def _notes(fingerprint: Fingerprint, columns: list[ColumnFingerprint], rows: int) -> list[str]:
     notes = []
     if rows < 200:
         notes.append(
@@ -186,6 +184,8 @@ def _data(
     section = "subjects" if cut else "table"
     where = f"data.init_args.{section}"
     table: dict[str, Any] = {"table" if cut else "file": path.name}
+    if fingerprint.sheet is not None:
+        table["sheet"] = fingerprint.sheet
     if scans is not None:
         table["images"] = scans.pattern
         reasons[f"{where}.images"] = f"{scans.files:,} files, one for each row"

@@ -16,7 +16,9 @@ __all__ = ["IMAGE", "read_graph"]
 IMAGE = "image"
 """Name of the variable of images."""
 
-_TOKEN = re.compile(r"[^\S\n]*(?:`([^`]*)`|\"([^\"]*)\"|'([^']*)'|(->|→|[,;\n])|([^`\"'\n;,→-]+|-))")
+_TOKEN = re.compile(
+    r"[^\S\n]*(?:`([^`]*)`|\"([^\"]*)\"|'([^']*)'|(->|→|[,;\n])|([^`\"'\n;,→-]+|-))"
+)
 
 
 def read_graph(text: str | None, fingerprint: Fingerprint) -> CausalGraph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import sys
@@ -215,5 +216,5 @@ def _peak_memory(device: torch.device) -> int:
 
 def _seconds_per_step(ends: list[float]) -> float:
     """The median time of a batch after those that allocate memory."""
-    times = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    times = [after - before for before, after in itertools.pairwise(ends)]
     return statistics.median(times[_WARM_UP:] or times or [0.0])

@@ -66,7 +66,7 @@ def test_reads_names_of_columns_and_of_variables(text: str, expected: str) -> No
     ],
 )
 def test_names_what_does_not_fit(text: str | None, words: list[str]) -> None:
-    with pytest.raises(ValueError, match="^graph: ") as error:
+    with pytest.raises(ValueError, match=r"^graph: ") as error:
         read_graph(text, PEOPLE)
     assert [word for word in words if word not in str(error.value)] == []
     assert "\n" not in str(error.value)

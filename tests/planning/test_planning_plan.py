@@ -205,5 +205,7 @@ def test_trainings_are_as_long_as_the_rows_need(rows: int) -> None:
     assert 1000 <= steps <= 6000
     assert batch <= fraction * rows
     stops = settings["trainer"]["callbacks"][0]["init_args"]
-    validations = settings["trainer"]["max_epochs"] // settings["trainer"]["check_val_every_n_epoch"]
+    validations = (
+        settings["trainer"]["max_epochs"] // settings["trainer"]["check_val_every_n_epoch"]
+    )
     assert 2 <= stops["patience"] < validations
