@@ -141,7 +141,8 @@ def _check_distinct(table: Table, paths: list[Path]) -> None:
         if earlier != row:
             raise ValueError(
                 f"images: {table.where(row)} has the same file {path} as "
-                f"{table.counted} {table.number(earlier)}; name a column in the pattern that distinguishes them."
+                f"{table.counted} {table.number(earlier)}; name a column in the pattern that "
+                "distinguishes them."
             )
 
 
@@ -218,7 +219,9 @@ def divide_subjects(
     order = shuffled[np.lexsort(groups[::-1])] if groups else shuffled
     splits = np.empty(len(first), dtype=np.int64)
     splits[order] = _deal(len(first), np.asarray(fractions, dtype=np.float64))
-    _check_none_is_empty(splits, f"fractions: {len(first)} {_units(table)} in shares of {list(fractions)}")
+    _check_none_is_empty(
+        splits, f"fractions: {len(first)} {_units(table)} in shares of {list(fractions)}"
+    )
     return splits[subject_of_row]
 
 
@@ -396,7 +399,7 @@ class TableSettings(RowSettings):
         ValueError: If a setting has an invalid value.
 
     Example:
-        >>> TableSettings("patients.csv", images={"t1": "{id}_t1.png", "t2": "{id}_t2.png"}).patterns
+        >>> TableSettings("scans.csv", images={"t1": "{id}_t1.png", "t2": "{id}_t2.png"}).patterns
         {'t1': '{id}_t1.png', 't2': '{id}_t2.png'}
     """
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.cohort import Source
+from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.slices import flat_plane
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file

@@ -25,7 +25,7 @@ __all__ = ["TableDataModule"]
 
 
 class TableDataModule(CausalDataModule):
-    """Rows of a table: numbers, classes, and images from any number of columns, or none.
+    r"""Rows of a table: numbers, classes, and images from any number of columns, or none.
 
     Columns become variables ``(N, 1)`` float32: numbers in their own units, class indices, and NaN
     where a value is missing, with ``missing: infer``. Their kinds are inferred, logged with the
@@ -51,7 +51,7 @@ class TableDataModule(CausalDataModule):
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> rows = [f"{40 + n},{'low' if n % 2 else 'high'},{n / 7:.2f}" for n in range(20)]
-        >>> _ = (folder / "table.csv").write_text("\\n".join(["age,risk,score", *rows]))
+        >>> _ = (folder / "table.csv").write_text("\n".join(["age,risk,score", *rows]))
         >>> data = TableDataModule(folder, splits=Division(fractions=(0.5, 0.25, 0.25)))
         >>> [f"{each.name}: {each.kind}" for each in data.attributes]
         ['age: positive', 'risk: binary', 'score: continuous']

@@ -116,7 +116,7 @@ def test_visits_of_a_subject_are_rows_of_one_split(tmp_path):
     subjects = set(data.identifiers("test"))
     expected = {f"{subject}, visit {visit}" for subject in subjects for visit in "ab"}
     assert set(data.row_names("test")) == expected
-    with pytest.raises(ValueError, match=r"line 3 of subjects.csv \(eid 0000\) has the same eid as"):
+    with pytest.raises(ValueError, match=r"line 3 of .* \(eid 0000\) has the same eid as"):
         make(tmp_path, images="{eid}-{visit}.png").setup()
 
 
@@ -216,7 +216,7 @@ def test_rows_that_are_left_out_count_in_messages(tmp_path):
     changed(tmp_path, age={1: ""}, site={"else": ""})
     with pytest.raises(ValueError, match=r"missing: no row of .* has a value in each of age, site"):
         make(tmp_path, columns=["age", "site"], missing="drop").setup()
-    with pytest.raises(ValueError, match="missing: expected refuse or drop or infer, but got 'ignore'"):
+    with pytest.raises(ValueError, match=r"missing: expected refuse or .*, but got 'ignore'"):
         make(tmp_path, missing="ignore")
 
 
@@ -281,7 +281,7 @@ def test_globs_match_one_file(tmp_path):
     data = make(tmp_path, images="sub-{eid}/*/x*.png")
     assert len(data.variables("train")["image"]) == 6
     (folder / "x2.png").touch()
-    with pytest.raises(ValueError, match=r"line 11 .* expected one file, but 2 match sub-0009/\*/x"):
+    with pytest.raises(ValueError, match=r"line 11 .* one file, but 2 match sub-0009/\*/x"):
         make(tmp_path, images="sub-{eid}/*/x*.png").setup()
 
 

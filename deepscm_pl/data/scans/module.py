@@ -11,10 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.data.base import InMemoryDataset, PublishedSplit, Split
+from deepscm_pl.data.base import InMemoryDataset, PublishedSplit
 from deepscm_pl.data.cohort import Division
 from deepscm_pl.data.loading import data_seed
-from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.scans.cache import Cache
 from deepscm_pl.data.scans.cohort import Subjects
 from deepscm_pl.data.scans.preprocessing import Preprocessing, Slicing

@@ -23,7 +23,14 @@ from deepscm_pl.data.tables.numbers import is_number
 from deepscm_pl.data.tables.table import Table, Text
 from deepscm_pl.numerals import format_number
 
-__all__ = ["Attribute", "AttributeKind", "Column", "MissingValues", "read_attribute", "select_columns"]
+__all__ = [
+    "Attribute",
+    "AttributeKind",
+    "Column",
+    "MissingValues",
+    "read_attribute",
+    "select_columns",
+]
 
 MissingValues = Literal["refuse", "drop", "infer"]
 """The treatment of rows in which a variable has no value."""
@@ -301,8 +308,8 @@ def _check_class_names(cells: _Cells, levels: set[str]) -> None:
     if len(levels) > FEW_LEVELS:
         raise ValueError(
             f"columns: {column} of {table.path} contains {len(levels)} different texts, such as "
-            f"{cells.texts[cells.present][0]!r}; declare it categorical in kinds, remove units from "
-            "numbers, name it in identifier, or list in columns only those to read."
+            f"{cells.texts[cells.present][0]!r}; declare it categorical in kinds, remove units "
+            "from numbers, name it in identifier, or list in columns only those to read."
         )
     signs = [level for level in levels if not re.search(r"\w", level)]
     if signs and len(signs) < len(levels):
@@ -347,8 +354,8 @@ def _checked_numbers(cells: _Cells, kind: AttributeKind) -> Numbers:
     if not fitting.all():
         row = int(fitting.argmin())
         raise ValueError(
-            f"columns: {table.where(row)}: {cells.texts[row]!r} in {column} is outside the range of "
-            f"single precision, absolute values from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct "
+            f"columns: {table.where(row)}: {cells.texts[row]!r} in {column} is outside the range "
+            f"of single precision, absolute values from {_SMALLEST:.0e} to {_LARGEST:.0e}; correct "
             "it, or convert the column to another unit."
         )
     known = numbers[cells.present]
@@ -399,9 +406,7 @@ def _classes(
     return tuple(map(_level_name, levels)), values
 
 
-def _ordered(
-    cells: _Cells, order: tuple[str, ...], known: set[str | float]
-) -> list[str | float]:
+def _ordered(cells: _Cells, order: tuple[str, ...], known: set[str | float]) -> list[str | float]:
     """The levels of the training rows in a given order."""
     table, column = cells.table, cells.rules.column
     levels: list[str | float] = list(order)

@@ -145,7 +145,9 @@ def _western(where: str, content: bytes) -> str:
     )
 
 
-def parsed(where: str, text: str, separator: str | None, header_line: int) -> RawTable:
+def parsed(
+    where: str, text: str, separator: str | None, header_line: int, lacks_name: bool = False
+) -> RawTable:
     """Parse a text as a header and rows; empty lines are omitted.
 
     Args:
@@ -153,6 +155,7 @@ def parsed(where: str, text: str, separator: str | None, header_line: int) -> Ra
         text: The content of the file.
         separator: Character between cells, ``" "`` for runs of blanks; None to choose it.
         header_line: Line of the header, from 1.
+        lacks_name: Whether the header has no name for the first column.
 
     Raises:
         ValueError: If a quotation mark is not closed, or there is no header.
@@ -162,8 +165,14 @@ def parsed(where: str, text: str, separator: str | None, header_line: int) -> Ra
     start = header_line - 1 + (hint is not None)
     lines = lines[start:]
     suggested = hint[1] if hint is not None else None
-    between = separator or suggested or _choose_separator(lines)
-    records = list(_records(where, lines, start, between))
+    between = separator or suggested or _choose_separator(lines, int(lacks_name))
+    try:
+        records = list(_records(where, lines, start, between))
+    except ValueError:
+        # Blanks may follow a quoted cell, which the csv module does not accept.
+        trailing = re.compile(rf'" +(?=[{re.escape(between)}\r\n]|$)')
+        trimmed = [trailing.sub('"', line) if line.count('"') % 2 == 0 else line for line in lines]
+        records = list(_records(where, trimmed, start, between))
     if not records:
         raise ValueError(
             f"{where}: expected a line with the names of the columns and a row for each "
@@ -231,23 +240,23 @@ def _opening(lines: Sequence[str], separator: str) -> int:
     return found
 
 
-def _choose_separator(lines: Sequence[str]) -> str:
-    """The separator for which most rows are as long as the header."""
+def _choose_separator(lines: Sequence[str], more: int) -> str:
+    """The separator for which most rows are as long as the header, or longer by ``more`` cells."""
     size, sample = 0, []
     for line in lines:
         size += len(line)
         if sample and size > _SAMPLE:
             break
         sample.append(line)
-    scores = {each: _fit(sample, each) for each in _SEPARATORS}
+    scores = {each: _fit(sample, each, more) for each in _SEPARATORS}
     best = max(_SEPARATORS, key=lambda each: scores[each])
     if scores[best] > (0.0, 0.0, 0):
         return best
-    counts = {len(line.split()) for line in sample if line.strip()}
-    return " " if len(counts) == 1 and counts > {0} and counts != {1} else ","
+    header, *rows = [len(line.split()) for line in sample if line.strip()] or [0]
+    return " " if rows and {*rows} == {header + more} != {1} else ","
 
 
-def _fit(lines: Sequence[str], separator: str) -> tuple[float, float, int]:
+def _fit(lines: Sequence[str], separator: str, more: int) -> tuple[float, float, int]:
     """How well a separator fits: rows of equal length, cells without other separators, names."""
     try:
         reader = csv.reader(iter(lines), delimiter=separator, skipinitialspace=True)
@@ -260,5 +269,5 @@ def _fit(lines: Sequence[str], separator: str) -> tuple[float, float, int]:
     cells = [cell for row in rows[1:] for cell in row]
     others = set(_SEPARATORS) - {separator}
     clean = [not others.intersection(cell) or is_number(cell) for cell in cells]
-    even = [len(row) == width for row in rows[1:]]
+    even = [len(row) == width + more for row in rows[1:]]
     return sum(even) / max(len(even), 1), sum(clean) / max(len(clean), 1), width

@@ -56,7 +56,7 @@ _NUMBERED = re.compile(
     r"[\s_-]*(?P<number>\d+|[ivx]+)",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"(?P<sign>[<>≤≥]=?)?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*[-–]\s*\d+(?:\.\d+)?|\+)?")  # noqa: RUF001
+_RANGE = re.compile(r"(?P<sign>[<>≤≥]=?)?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*[-–]\s*\d+(?:\.\d+)?|\+)?")
 _ROMAN = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 
 _DATE = re.compile(

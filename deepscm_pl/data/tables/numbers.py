@@ -40,7 +40,7 @@ def is_number(text: str) -> bool:
 
 def _simplified(text: str) -> str:
     """A text with an ASCII minus sign and without blanks between groups of digits."""
-    text = text.strip().replace("−", "-")  # noqa: RUF001
+    text = text.strip().replace("−", "-")
     return _BLANKS.sub("", text) if _GROUPS_BY_BLANK.fullmatch(text) else text
 
 

@@ -63,7 +63,8 @@ def checked_rows(where: str, raw: RawTable, row_names: str | None) -> RawTable:
             shifted = all(len(each) == width + 1 for each in rows)
             raise ValueError(
                 f"{where}, {raw.counted} {number}: expected {width} cells, one for each name in "
-                f"the header, but got {len(row)}; {_remedy(shifted, len(row) > width, raw.separator)}."
+                f"the header, but got {len(row)}; "
+                f"{_remedy(shifted, len(row) > width, raw.separator)}."
             )
     return replace(raw, header=header, rows=rows)
 

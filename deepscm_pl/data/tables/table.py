@@ -129,6 +129,13 @@ class Table:
         """The identifier of a row; its number from 1 if the table has no identifiers."""
         return str(self.units[row])
 
+    @property
+    def listed(self) -> str:
+        """The names of the columns, for messages; only the first of many."""
+        names = list(self.columns)
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        return ", ".join(names[:_MOST_NAMES]) + more
+
     @cached_property
     def units(self) -> Text:
         """The identifiers of all rows, ``(N,)``."""
@@ -228,8 +235,7 @@ class Table:
                 close = difflib.get_close_matches(column, list(self.columns), n=1)
                 meant = f"; did you mean {close[0]!r}?" if close else "."
                 raise ValueError(
-                    f"{argument}: {self.path} has no column {column!r}; it has "
-                    f"{_listed(self.columns)}{meant}"
+                    f"{argument}: {self.path} has no column {column!r}; it has {self.listed}{meant}"
                 )
 
     def first_twice(self, columns: Sequence[str]) -> tuple[int, int] | None:
@@ -279,23 +285,17 @@ class Table:
         return table
 
 
-def _listed(columns: Mapping[str, Text]) -> str:
-    names = list(columns)
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(names[:_MOST_NAMES]) + more
-
-
 def read_table(
     path: str | Path,
-    format: TableFormat = TableFormat(),  # noqa: A002, B008
+    format: TableFormat = TableFormat(),
     setting: str = "table",
     expected: Sequence[str] = (),
 ) -> Table:
-    """Read a table with the rules for training data, observations and attributes alike.
+    r"""Read a table with the rules for training data, observations and attributes alike.
 
     Names are stripped of blanks. Columns without a name, such as row numbers written by pandas, and
-    empty lines are ignored. A first line that looks like data is refused, unless it has the expected
-    names.
+    empty lines are ignored. A first line that looks like data is refused, unless it has the
+    expected names.
 
     Args:
         path: CSV, TSV or another text with separated cells, Parquet or Excel.
@@ -312,7 +312,7 @@ def read_table(
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "subjects.csv"
-        >>> _ = path.write_text("id ; age\\n0001;70,5\\n0002;45,7\\n")
+        >>> _ = path.write_text("id ; age\n0001;70,5\n0002;45,7\n")
         >>> table = read_table(path)
         >>> table.numbers("age").tolist(), table.where(1)
         ([70.5, 45.7], 'line 3 of subjects.csv')
@@ -339,7 +339,7 @@ def read_table(
     return Table(path, columns, None, lines, raw.counted, format, raw.floats, raw.notes)
 
 
-def _read(where: str, path: Path, format: TableFormat) -> RawTable:  # noqa: A002
+def _read(where: str, path: Path, format: TableFormat) -> RawTable:
     content = path.read_bytes()
     if is_parquet(content):
         return checked_rows(where, read_parquet(where, path), format.row_names)
@@ -349,7 +349,7 @@ def _read(where: str, path: Path, format: TableFormat) -> RawTable:  # noqa: A00
     if format.sheet is not None:
         raise ValueError(f"sheet: expected an Excel workbook, but {path} is none; leave it out.")
     text, encoding = decoded(where, decompressed(where, content), format.encoding)
-    raw = parsed(where, text, format.separator, format.header_line)
+    raw = parsed(where, text, format.separator, format.header_line, format.row_names is not None)
     checked = checked_rows(where, raw, format.row_names)
     return replace(checked, notes=(encoding, *checked.notes))
 
@@ -380,7 +380,8 @@ def _looks_like(name: str, cells: Sequence[str]) -> bool | None:
     numbers = read_numbers(np.array([name, *cells], dtype=object), decimal, is_grouped=False)
     if np.isfinite(numbers[1:]).all():
         low, high = numbers[1:].min(), numbers[1:].max()
-        return bool(2 * low - high <= numbers[0] <= 2 * high - low)  # False for NaN
+        near = max(high - low, abs(low) / 2, abs(high) / 2, 1.0)
+        return bool(low - near <= numbers[0] <= high + near)  # False for NaN
     if np.isfinite(numbers[0]):
         return None
     shapes = {_shape(cell) for cell in cells}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import io
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +52,7 @@ def read_parquet(where: str, path: Path) -> RawTable:
     if any(named) or frame.index.dtype.kind not in "iu":
         frame = frame.reset_index()
     header = [_joined(name) for name in frame.columns]
-    columns = [
-        _texts(where, name, frame.iloc[:, position]) for position, name in enumerate(header)
-    ]
+    columns = [_texts(where, name, frame.iloc[:, position]) for position, name in enumerate(header)]
     floats = {
         name
         for position, name in enumerate(header)
@@ -141,7 +138,9 @@ def read_excel(where: str, content: bytes, sheet: str | None, header_line: int) 
 
 def _chosen(where: str, sheets: dict[str, Any], sheet: str | None) -> str:
     if sheet is None:
-        filled = [title for title, each in sheets.items() if each.max_row > 1 or each.max_column > 1]
+        filled = [
+            title for title, each in sheets.items() if each.max_row > 1 or each.max_column > 1
+        ]
         if len(filled) > 1:
             raise ValueError(
                 f"{where}: expected one sheet, but the workbook has {', '.join(filled)}; set sheet "
@@ -157,9 +156,7 @@ def _chosen(where: str, sheets: dict[str, Any], sheet: str | None) -> str:
     return sheet
 
 
-def _cells(
-    where: str, values: Any, formulas: Any, header_line: int
-) -> list[tuple[int, list[Any]]]:
+def _cells(where: str, values: Any, formulas: Any, header_line: int) -> list[tuple[int, list[Any]]]:
     """The rows that are not empty, padded to the width of the header, with their numbers."""
     found: list[tuple[int, list[Any]]] = []
     pairs = zip(values.iter_rows(), formulas.iter_rows(), strict=True)
