@@ -231,7 +231,7 @@ class TrainedModel:
         do: Do | str,
         versus: Do | str | None = None,
         by: str | None = None,
-        observed: Variables | None = None,
+        observed: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> Effects:
         """Estimate the average effect of an intervention.
