@@ -42,7 +42,7 @@ from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["answer_by_drawing", "answer_counterfactual", "load_models"]
+__all__ = ["answer_by_drawing", "answer_counterfactual", "find_observations", "load_models"]
 
 _PRINTED = 20
 """Variables of which the output describes the change."""
@@ -87,7 +87,7 @@ def answer_counterfactual(
         Column("factual", "factual", is_observed=True),
         *question.columns("counterfactual", particles),
     ]
-    found = _observations(question, observed)
+    found = find_observations(question.model, question.scm, observed, overlap.root)
     parts = _counterfactual_parts(question, found, particles, uncertainty.resample)
     question.write(parts, columns, found, calibration)
     if question.scm.image_variables and any(question.dos):
@@ -327,16 +327,32 @@ def _padded(values: Variables, size: int) -> dict[str, Tensor]:
     return {name: value[rows * (rows < len(value))] for name, value in values.items()}
 
 
-def _observations(question: _Question, observed: ObservationOptions) -> ObservedRows:
+def find_observations(
+    model: TrainedModel,
+    scm: StructuralCausalModel,
+    observed: ObservationOptions,
+    root: Path | None,
+) -> ObservedRows:
+    """Find the observations of a question: rows of the test split, or of a table.
+
+    Args:
+        model: The model, whose data module has the test split.
+        scm: The model of the variables that the question needs.
+        observed: The options that select them.
+        root: Current folder of the run's data.
+
+    Raises:
+        FileNotFoundError: If the table or an image does not exist.
+        ValueError: If an option or a cell is not valid.
+    """
     if observed.index is not None:
         if observed.prepare:
             raise ValueError(
                 "prepare: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
-        data = question.model.data(question.overlap.root)
-        return observations_from_test_split(question.scm, data, observed.index)
+        return observations_from_test_split(scm, model.data(root), observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
-    prepare = question.model.data(question.overlap.root).prepare_file if observed.prepare else None
-    return observations_from_csv(question.scm, observed.observations, prepare)
+    prepare = model.data(root).prepare_file if observed.prepare else None
+    return observations_from_csv(scm, observed.observations, prepare)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ from deepscm_pl.effects.units import (
     Units,
     ensemble_of,
 )
-from deepscm_pl.variables import Do, Variables
+from deepscm_pl.variables import Do
 
 __all__ = [
     "contributions_of_changes",
@@ -52,7 +53,7 @@ def contributions_of_changes(
     outcome: str | Outcome,
     do: Do | str,
     versus: Do | str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """Divide the effect of an intervention on several variables among them.
@@ -135,7 +136,7 @@ def contributions_to_variance(
 def contributions_to_rows(
     model: Model,
     outcome: str | Outcome,
-    observed: Variables,
+    observed: Any,
     references: int = 500,
     row_names: Sequence[str] | None = None,
     settings: EffectSettings | None = None,
@@ -149,9 +150,9 @@ def contributions_to_rows(
     Args:
         model: The model, or several.
         outcome: As of :func:`~deepscm_pl.effects.average_effect`.
-        observed: Observations ``(N, *event)``.
+        observed: Observations, as of :func:`~deepscm_pl.effects.average_effect`.
         references: Number of rows that are drawn from the model.
-        row_names: A name for each observation; numbers from 0 by default.
+        row_names: A name for each observation; labels of a data frame or numbers by default.
         settings: Particles, seed and intervals.
 
     Raises:
@@ -170,7 +171,7 @@ def contributions_to_rows(
         return _Pairs(own, other, places // references, places % references)
 
     replicates, columns, all_pairs = game.between(pairs)
-    names = [str(k) for k in range(rows)] if row_names is None else list(row_names)
+    names = question.row_names(row_names)
     each = {
         name: np.average(
             [
@@ -197,7 +198,7 @@ def contributions_to_difference(
     outcome: str | Outcome,
     group: str,
     reference: str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """Divide the difference of the mean outcome of two groups of rows among the mechanisms.
@@ -210,7 +211,7 @@ def contributions_to_difference(
         outcome: As of :func:`~deepscm_pl.effects.average_effect`.
         group: A condition for the rows of one group, such as ``"sex=male"``.
         reference: A condition for those of the other; all other rows by default.
-        observed: Observations ``(N, *event)``; None to draw rows from the model.
+        observed: As of :func:`~deepscm_pl.effects.average_effect`.
         settings: Rows, seed and intervals.
 
     Raises:
@@ -259,7 +260,7 @@ def _causes(
     model: Model,
     outcome: str | Outcome,
     settings: EffectSettings | None,
-    observed: Variables | None = None,
+    observed: Any = None,
     names: Sequence[str] = (),
 ) -> tuple[Question, Outcome, tuple[str, ...]]:
     """The question, the outcome, and the outcome's variables and causes in topological order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ def mediated_effects(
     do: Do | str,
     versus: Do | str | None = None,
     through: Sequence[str] | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """Divide the effect of an intervention into a direct and an indirect part.

@@ -17,7 +17,7 @@ from deepscm_pl.effects.outcome import Condition, Outcome, check_known
 from deepscm_pl.effects.units import EffectSettings, Model, Question, Units, ensemble_of
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain, Variable, Variables
+from deepscm_pl.variables import Domain, Variable
 
 if TYPE_CHECKING:
     import pandas
@@ -138,7 +138,7 @@ def smallest_changes(
     model: Model,
     goal: str,
     causes: Sequence[str],
-    observed: Variables,
+    observed: Any,
     row_names: Sequence[str] | None = None,
     farthest: float = 5.0,
     settings: EffectSettings | None = None,
@@ -156,8 +156,8 @@ def smallest_changes(
             that is to equal a value is reached from its side. Of several particles and models, the
             mean has to fulfil it, and a class has to be the more probable one.
         causes: The variables that may be changed.
-        observed: Observations ``(N, *event)``.
-        row_names: A name for each observation; numbers from 0 by default.
+        observed: Observations, as of :func:`~deepscm_pl.effects.average_effect`.
+        row_names: A name for each observation; labels of a data frame or numbers by default.
         farthest: The largest shift of each number, in standard deviations.
         settings: Particles and seed.
 
@@ -183,7 +183,7 @@ def smallest_changes(
     real_number("farthest", farthest, above=0)
     question = Question.of(model, [wanted.outcome.names[0], *names], settings, observed)
     search = _Search.of(question, wanted, names, farthest)
-    rows = [str(k) for k in range(question.rows)] if row_names is None else list(row_names)
+    rows = question.row_names(row_names)
     with torch.no_grad():
         found = {
             name: search.row(k) for k, name in enumerate(tqdm(rows, disable=None, leave=False))
@@ -233,7 +233,7 @@ class _Goal:
     @classmethod
     def read(cls, text: str, variables: Mapping[str, Variable]) -> _Goal:
         condition = Condition.parse(text, variables, "goal")
-        if len(condition.comparisons) != 1:
+        if len(condition.comparisons) != 1:  # none for an expression
             raise ValueError(f"goal: expected one comparison, but got {text!r}.")
         (only,) = condition.comparisons
         variable = only.variable
