@@ -21,11 +21,14 @@ from deepscm_pl.variables import Domain, Variable
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 __all__ = ["SmallestChange", "SmallestChanges", "smallest_changes"]
 
 _DIRECTIONS, _RADII, _ROUNDS, _HALVINGS = 96, 32, 8, 12
 _FEWEST_DRAWS = 4_000
+_DRAWN = 40
+"""Observations in a picture, at most."""
 _CLASS_COST = 1.0
 """The distance of a change of class, in standard deviations."""
 
@@ -124,8 +127,27 @@ class SmallestChanges:
     def to_frame(self) -> pandas.DataFrame:
         """The changes as a frame with a row for each observation."""
         import pandas
+    from matplotlib.figure import Figure
 
         return pandas.DataFrame(self.columns()).set_index("observation")
+
+    def plot(self) -> Figure:
+        """Draw the causes before and after the changes of the first 40 observations."""
+        from deepscm_pl.figures import draw_changes
+
+        some = dict(list(self.changes.items())[:_DRAWN])
+        names = next(iter(some.values())).before
+        return draw_changes(
+            {
+                self.variables[name].label: [
+                    (each.before[name], each.after[name]) for each in some.values()
+                ]
+                for name in names
+            },
+            list(some),
+            self.title,
+            {self.variables[name].label: self.variables[name].classes for name in names},
+        )
 
     def describe(self) -> dict[str, Any]:
         """The changes as plain data for JSON."""
