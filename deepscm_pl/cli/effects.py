@@ -32,7 +32,7 @@ from deepscm_pl.effects import (
 from deepscm_pl.effects.outcome import Condition, Outcome
 from deepscm_pl.effects.units import read_do
 from deepscm_pl.escaping import TableWriter, as_json, for_terminal
-from deepscm_pl.figures import draw_estimates, save_figure
+from deepscm_pl.figures import save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
 from deepscm_pl.interventions import read_variables
 from deepscm_pl.variables import Variables
@@ -228,7 +228,6 @@ class _Asked:
 
     def write(self, found: Effects, arguments: Mapping[str, Any]) -> None:
         """Write and print estimates."""
-        drawn = {name: found[name] for name in found.drawn or found}
 
         def tables() -> Iterator[tuple[str, list[str], list[list[Any]]]]:
             frame = found.describe()["estimates"]
@@ -244,19 +243,13 @@ class _Asked:
                     list(map(list, zip(*columns.values(), strict=True))),
                 )
 
-        units = {each.unit for each in drawn.values()}
-        unit = f" ({units.pop()})" if len(units) == 1 and any(units) else ""
-        has_values = any(math.isfinite(each.value) for each in drawn.values())
+        has_values = any(math.isfinite(each.value) for each in found.estimates.values())
         _print(found.title, found.table(_SHOWN), found.notes)
         self._write_folder(
             found.describe(),
             arguments,
             tables(),
-            lambda: (
-                draw_estimates(drawn, found.title, f"{found.outcome.label}{unit}")
-                if has_values
-                else None
-            ),
+            lambda: found.plot() if has_values else None,
         )
 
     def write_changes(self, found: SmallestChanges, arguments: Mapping[str, Any]) -> None:

@@ -127,7 +127,6 @@ class SmallestChanges:
     def to_frame(self) -> pandas.DataFrame:
         """The changes as a frame with a row for each observation."""
         import pandas
-    from matplotlib.figure import Figure
 
         return pandas.DataFrame(self.columns()).set_index("observation")
 
