@@ -244,3 +244,72 @@ def test_unknown_names_in_settings_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             TableDataModule(tmp_path, TableSettings(**settings), THIRDS).setup()
+
+
+def test_other_tables_are_joined_and_rows_are_chosen(tmp_path):
+    scans = {
+        "scan": range(30),
+        "id": [f"{k // 3:02d}" for k in range(30)],
+        "view": ["PA", "AP", "LL"] * 10,
+    }
+    write(tmp_path, scans, "scans.csv")
+    write(tmp_path, {"id": [f"{k:02d}" for k in range(9)], "age": np.arange(9) + 40.5,
+                     "scan": range(9)}, "people.csv")  # fmt: skip
+
+    def module(**settings):
+        joined = {"identifier": "id", "visits": ["scan"], "join": {"people.csv": ["id"]}}
+        return TableDataModule(
+            tmp_path, TableSettings("scans.csv", **{**joined, **settings}), THIRDS
+        )
+
+    data = module(where={"view": ["PA", "AP"]}, columns=["age", "view"], missing="drop")
+    found = {s: data.variables(s)["age"].flatten().tolist() for s in SPLITS}
+    for split, ages in found.items():
+        assert [f"{age - 40.5:02.0f}" for age in ages] == data.identifiers(split)
+    assert sum(map(len, found.values())) == 18
+    assert not set(data.identifiers("train")) & set(data.identifiers("test"))
+    assert [each.levels for each in data.attributes][1] == ("AP", "PA")
+    assert "people.scan" in {each.name for each in module(missing="drop").attributes}
+    for settings, message in (
+        ({"join": {"people.csv": ["name"]}}, "join: .*scans.csv has no column 'name'"),
+        ({"join": {"people.csv": ["view"]}}, "join: .*people.csv has no column 'view'"),
+        ({"join": {"none.csv": ["id"]}}, "join: .*none.csv is missing"),
+        ({"where": {"view": ["P"]}}, "view of .* to be P in some row, but it contains AP, LL, PA"),
+        ({"where": {"vew": ["P"]}}, "where: .* no column 'vew'; .* did you mean 'view'"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            module(**settings).setup()
+    write(tmp_path, {"id": [f"1{k}" for k in range(9)], "age": range(9)}, "people.csv")
+    with pytest.raises(ValueError, match=r"agree in id, but there are none, as in .*00.* and .*10"):
+        module().setup()
+    write(tmp_path, {"id": ["00", "01", "01"], "age": range(3)}, "people.csv")
+    with pytest.raises(ValueError, match=r"join: line 4 of people.csv has the same id as line 3"):
+        module().setup()
+
+
+def test_rows_without_a_file_can_be_left_out_and_numbers_padded(tmp_path, caplog):
+    write(tmp_path, {"number": [2, 13, 114, 5, 6, 7, 8, 9], "age": np.arange(8) + 40.5})
+    pixels = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    for number in (2, 13, 114, 5, 7, 8):
+        Image.fromarray(pixels + number).save(tmp_path / f"S{number:03d}-x.png")
+    cache = Cache(tmp_path / "cache", workers=1, progress=False)
+
+    def module(missing, pattern="S{number:03}-*.png"):
+        table = TableSettings(images=pattern, missing=missing)
+        return TableDataModule(tmp_path, table, Division(fractions=(0.5, 0.25, 0.25)), cache=cache)
+
+    with pytest.raises(
+        FileNotFoundError, match=r"line 6 .*S006-\*.png, and 1 more are missing; .*drop"
+    ):
+        module("refuse").setup()
+    data = module("drop")
+    with caplog.at_level("INFO"):
+        rows = [data.variables(split) for split in SPLITS]
+    assert "without 2 rows whose image is missing" in caplog.text
+    numbers = {2: 40.5, 13: 41.5, 114: 42.5, 5: 43.5, 7: 45.5, 8: 46.5}
+    found = {
+        int(p[0, 0, 0]): float(a) for v in rows for p, a in zip(v["image"], v["age"], strict=True)
+    }
+    assert found == numbers
+    with pytest.raises(FileNotFoundError, match="and 7 more are missing"):
+        module("drop", "{number}.jpg").setup()
