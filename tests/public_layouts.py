@@ -1,4 +1,4 @@
-"""Miniature folders in exactly the layouts of public data sets, with invented people and pictures."""
+"""Miniature folders in the layouts of public data sets, with invented people and pictures."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ def write_public(root: Path) -> None:
 
 def _scan(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid = np.stack(
-        np.meshgrid(*[np.linspace(-1, 1, size) for size in (16, 20, 18)], indexing="ij")
-    )
-    head = (np.square(grid).sum(axis=0) < 0.7) * _RANDOM.integers(200, 900, grid.shape[1:])
+    axes = [np.linspace(-1, 1, size) ** 2 for size in (16, 20, 18)]
+    distance = axes[0][:, None, None] + axes[1][:, None] + axes[2]
+    head = (distance < 0.7) * _RANDOM.integers(200, 900, distance.shape)
     nibabel.save(nibabel.Nifti1Image(head.astype(np.int16), AFFINE), path)
 
 
@@ -65,9 +64,8 @@ def _ixi(folder: Path) -> None:
     for k in range(ROWS):
         number, site = 2 + 7 * k, ("Guys", "HH", "IOP")[k % 3]
         age = "" if k == 5 else str(_age(k))
-        rows.append(
-            f"{number},{1 + k % 2},{160 + k},{60 + k},1,4,1,5,1958-02-22,1,2005-11-18,{age}"
-        )
+        body = f"{160 + k},{60 + k},1,4,1,5,1958-02-22,1,2005-11-18"
+        rows.append(f"{number},{1 + k % 2},{body},{age}")
         if k != 7:  # the table has more rows than there are scans
             _scan(folder / "IXI-T1" / f"IXI{number:03d}-{site}-{800 + k:04d}-T1.nii.gz")
     _write(folder / "IXI.csv", header, rows, "\r\n")
