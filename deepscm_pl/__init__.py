@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         SourceSplits as SourceSplits,
         Split as Split,
         SyntheticBrainDataModule as SyntheticBrainDataModule,
+        TableDataModule as TableDataModule,
+        TableSettings as TableSettings,
         ThicknessIntensityFallingWorld as ThicknessIntensityFallingWorld,
         ThicknessIntensityWorld as ThicknessIntensityWorld,
         ThicknessSlantWorld as ThicknessSlantWorld,

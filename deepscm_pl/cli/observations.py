@@ -336,7 +336,7 @@ class _TableOfObservations:
         if variable.classes:
             indices = [variable.class_index(text) for text in self.table[name]]
             found = np.array([np.nan if each is None else each for each in indices], np.float64)
-        for row in np.flatnonzero(~np.isfinite(found)):
+        for row in np.flatnonzero(~np.isfinite(found)).tolist():
             expected = f"one of {', '.join(variable.classes)}" if variable.classes else "a number"
             text = self.table.uncertain(name) if not variable.classes else None
             hint = (
