@@ -62,12 +62,9 @@ def test_the_effect_of_x_is_the_curve(trained):
 
 
 def test_the_course_and_the_fit_are_described(trained):
-    model, data, trainer = trained
-    assert {name: len(each) for name, each in model.validation_history.items()} == {
-        "x": 40,
-        "y": 40,
-    }
+    model, data, _ = trained
     history = model.validation_history
+    assert {name: len(each) for name, each in history.items()} == {"x": 40, "y": 40}
     on_data = ModelOnData.of(model.scm, data, split="validation")
     found = {f.variable: f for f in evaluate_mechanisms(on_data, history, progress=False)}
     assert found["y"].sentence.startswith("y: converged, uses its parents (gains ")
