@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from deepscm_pl.cli.options import Command, Option
+from deepscm_pl.cli.effect_commands import EFFECTS
+from deepscm_pl.cli.init import InitOptions, plan_experiment
+from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_terminal
 
 __all__ = [
@@ -31,15 +33,6 @@ __all__ = [
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
 CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
-NewFolder = Annotated[Path, Option("DIR", help="Folder to make; new or empty.")]
-Trusted = Annotated[
-    tuple[str, ...],
-    Option(
-        "PACKAGE",
-        help="Packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
-        "torch.nn and torch.optim; they are imported, and their constructors run.",
-    ),
-]
 Interventions = Annotated[
     list[str],
     Option(
@@ -378,6 +371,24 @@ def graph(
     _print_written(save_figure(draw_graph(CausalGraph(edges_of_graph)), out))
 
 
+def init(
+    table: Annotated[Path, Option("TABLE", ("table",))],
+    data: InitOptions,
+    out: File = Path("experiment.yaml"),
+    overwrite: bool = False,
+    no_dry_run: bool = False,
+) -> None:
+    """Plan an experiment from a table and a graph: a YAML file that trains as it is.
+
+    Args:
+        table: CSV, TSV, Parquet or Excel file with a row for each unit or visit.
+        out: YAML file to write; each setting has its reason as a comment.
+        overwrite: Replace the file if it exists.
+        no_dry_run: Do not measure memory and time in a few steps.
+    """
+    plan_experiment(table, data, out, overwrite, not no_dry_run)
+
+
 def list_experiments(
     name: Annotated[str | None, Option("NAME", ("name",))] = None,
     out: Annotated[Path | None, Option("FILE.yaml")] = None,
@@ -441,7 +452,9 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "intervene": intervene,
     "counterfactual": counterfactual,
     "check": check,
+    "effect": EFFECTS,
     "members": keep_members,
+    "init": init,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
     "experiments": list_experiments,
     "export": export,

@@ -297,7 +297,8 @@ class ZeroInflatedFlow(_WithAtoms):
         """Zero, and the values of the flow."""
         return Domain(lower=0.0, upper=self.flow.domain.upper)
 
-    def _threshold_at(self, parents: Variables) -> Tensor:
+    def threshold_at(self, parents: Variables) -> Tensor:
+        """Return t(pa), ``(*batch, 1)``."""
         return self.initial_threshold + self.threshold(self.context(parents))
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
@@ -306,7 +307,7 @@ class ZeroInflatedFlow(_WithAtoms):
         value = self.flow({"u": amount}, parents)
         # A positive value that underflows must not become zero.
         value = value.clamp(min=torch.finfo(value.dtype).tiny)
-        return torch.where(presence > self._threshold_at(parents), value, torch.zeros_like(value))
+        return torch.where(presence > self.threshold_at(parents), value, torch.zeros_like(value))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -317,7 +318,7 @@ class ZeroInflatedFlow(_WithAtoms):
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
         """Draw u_1 from its posterior; infer u_2 if x > 0, and draw it from its prior if x = 0."""
-        threshold = self._threshold_at(parents).double()
+        threshold = self.threshold_at(parents).double()
         zero = value == 0
         end = threshold.new_tensor(math.inf)
         low, high = torch.where(zero, -end, threshold), torch.where(zero, threshold, end)
@@ -330,7 +331,7 @@ class ZeroInflatedFlow(_WithAtoms):
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
         """Return log Φ(t) at zero, log(1 − Φ(t)) + log p_T(x | pa) elsewhere, in nats."""
-        threshold = self._threshold_at(parents).squeeze(-1)
+        threshold = self.threshold_at(parents).squeeze(-1)
         zero = value.squeeze(-1) == 0
         safe = torch.where(value == 0, torch.ones_like(value), value)
         some = torch.special.log_ndtr(-threshold) + self.flow.log_prob(safe, parents)

@@ -31,6 +31,9 @@ from deepscm_pl.variables import Variables
 __all__ = ["DeepSCM"]
 
 
+_INFERENCE = "(missing values)"  # not the name of a variable
+
+
 class DeepSCM(RefittingModule):
     """A deep structural causal model, trained by maximising its evidence lower bound.
 
@@ -171,8 +174,10 @@ class DeepSCM(RefittingModule):
             self._unlogged = None
 
     def gradient_groups(self) -> dict[str, Iterable[Tensor]]:
-        """The parameters of each variable's mechanism."""
-        return {name: self.scm[name].parameters() for name in self.scm.graph.nodes}
+        """The parameters of each variable's mechanism, and of the inference of missing values."""
+        groups = {name: self.scm[name].parameters() for name in self.scm.graph.nodes}
+        inference = [*self.scm.missing_values.parameters()]
+        return {**groups, _INFERENCE: inference} if inference else groups
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
