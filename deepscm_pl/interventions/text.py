@@ -258,6 +258,9 @@ def _unknown_class(variable: Variable, text: str) -> str:
 
 def _refusal(variable: Variable, statement: _Statement, error: UnreadableError) -> str:
     operand = statement.operand
+    if re.fullmatch(r"[-+]?(?:nan|inf|infinity)", operand, re.IGNORECASE):
+        written = f"{variable.name}{statement.operator}{operand}"
+        return f"do: cannot read {written!r}; give a finite number."
     is_word = re.fullmatch(r"[^\W\d]\w*( \w+)*", operand)
     if statement.operator == "=" and variable.classes and (is_word or _BARE_CLASS.fullmatch(operand)):
         return _unknown_class(variable, operand)
