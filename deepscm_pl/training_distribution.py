@@ -47,11 +47,16 @@ class TrainingDistribution(nn.Module):
         return bool(self.rows > 0)
 
     def fit(self, variables: Variables) -> None:
-        """Compute the quantiles of the training split, ``(N, *event)`` for each variable."""
+        """Compute the quantiles of the training split, ``(N, *event)`` for each variable.
+
+        Missing values, NaN, are left out.
+        """
         self.rows.fill_(len(next(iter(variables.values()))))
         places = torch.special.ndtr(_SCORES)
         for name in self.domains:
             column = variables[name].double().flatten()
+            if bool((unknown := column.isnan()).any()):
+                column = column[~unknown]
             ordered = column.sort().values
             # The mid-rank of a value is its place; torch.quantile refuses more than 2²⁴ values.
             position = places.to(column) * len(column) - 0.5
@@ -99,6 +104,16 @@ class TrainingDistribution(nn.Module):
         """The variance of an image over rows, averaged over pixels; None if it is unknown."""
         variance = float(self.get_buffer(f"{name}_variance"))
         return variance if variance > 0 else None
+
+    def deviation_of(self, name: str) -> float:
+        """The standard deviation of a scalar variable, computed from its quantiles."""
+        quantiles = self.get_buffer(f"{name}_quantiles")
+        shares = torch.special.ndtr(_SCORES).diff().to(quantiles)
+        # Between two quantiles, values are spread evenly.
+        middles, widths = (quantiles[1:] + quantiles[:-1]) / 2, quantiles.diff()
+        mean = (shares * middles).sum() / shares.sum()
+        squares = (middles - mean).square() + widths.square() / 12
+        return float(((shares * squares).sum() / shares.sum()).sqrt())
 
     def limits(self, name: str) -> tuple[float, float]:
         """The quantiles at Φ(−4) and Φ(4); with fewer than 15,000 rows, the extreme values."""
@@ -170,7 +185,9 @@ class TrainingMarginal(Distribution):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         """Draw values, ``(*sample_shape, *batch_shape)``."""
         if self.shares is not None:
-            classes = Categorical(self.shares).expand(torch.Size((*sample_shape, *self._batch_shape)))
+            classes = Categorical(self.shares).expand(
+                torch.Size((*sample_shape, *self._batch_shape))
+            )
             return classes.sample().double()
         scores = torch.randn(*sample_shape, *self._batch_shape, dtype=torch.float64)
         grid = _SCORES.to(self.quantiles.device)

@@ -140,8 +140,13 @@ class Domain:
         """The batch dimensions of ``value``: its shape without the event."""
         return value.shape[: value.dim() - len(self.shape)]
 
-    def check(self, name: str, value: Tensor) -> None:
+    def check(self, name: str, value: Tensor, is_complete: bool = True) -> None:
         """Check that ``value`` is a batch of possible values of the variable ``name``.
+
+        Args:
+            name: The variable.
+            value: ``(*batch, *event)``.
+            is_complete: Whether NaN, a missing value, is refused; in images it always is.
 
         Raises:
             ValueError: If the trailing shape is not the event shape, or a value is NaN, outside the
@@ -155,7 +160,11 @@ class Domain:
         if self._contains_type(value.dtype):
             return
         if value.is_floating_point() and bool(value.isnan().any()):
-            raise ValueError(f"{name}: expected numbers, but got NaN; remove the missing values.")
+            if is_complete or self.shape != (1,):
+                raise ValueError(
+                    f"{name}: expected numbers, but got NaN; remove the missing values."
+                )
+            value = value[~value.isnan()]
         outside = value[~self.contains(value)]
         if outside.numel():
             raise ValueError(
