@@ -37,11 +37,21 @@ Interventions = Annotated[
     list[str],
     Option(
         "TEXT",
-        help="Intervention: variable=number, variable=class, variable+=number or "
-        "variable*=number. Commas join several variables into one intervention; further texts "
-        "are further interventions. If several are changed, += and *= refer to the value under "
-        "the other changes; for counterfactuals, variable=factual+number refers to the observed "
-        "value.",
+        help="Intervention: variable=number, variable=class, variable+=number, variable*=number, a "
+        "function (age=0.9*age+3 if sex == male), a draw (age~normal(40, 5), age~train), and at "
+        "the end of all a group (where age > 60). Commas join several variables into one "
+        "intervention; further texts are further interventions. If several are changed, names "
+        "refer to values under the other changes; for counterfactuals, variable=factual+number "
+        "refers to the observed value. Names with commas, brackets or quotes are quoted.",
+    ),
+]
+InterventionTable = Annotated[
+    Path | None,
+    Option(
+        "FILE",
+        help="Table of further interventions, one a row: columns of variables have values as "
+        "after variable= in --do, such as 3, male, +=5 or ~train, empty for no change; the "
+        "columns do and where have whole texts.",
     ),
 ]
 Workers = Annotated[
