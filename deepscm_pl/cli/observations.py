@@ -14,11 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.images import ImageFormat, default_placement, read_image, write_nifti
+from deepscm_pl.data.images import (
+    ImageFormat,
+    default_placement,
+    read_observed,
+    write_nifti,
+    write_picture,
+)
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_file_name, from_spreadsheet
 from deepscm_pl.figures import as_pictures
@@ -94,8 +99,7 @@ class ImageFiles:
         if self.formats[name] == "nifti":
             return self._write_nifti(stem, pixels[0].numpy(), about, placement)
         picture = as_pictures(pixels, pixels.dim()).numpy()
-        colours = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
-        Image.fromarray(colours).save(self.folder / f"{stem}.png")
+        write_picture(self.folder / f"{stem}.png", picture)
         return f"{stem}.png"
 
     def write_difference(
@@ -203,19 +207,19 @@ _Row = tuple[str, dict[str, _Cell]]
 def observations_from_csv(
     scm: StructuralCausalModel,
     path: Path,
-    prepare: Callable[[Path], Sequence[_Cell]] | None = None,
+    data: CausalDataModule | None = None,
 ) -> ObservedRows:
     """A table with a column for each variable; images by their paths, relative to the table.
 
-    Classes are given by their names, or by their indices if they have none. Images are PNG, JPEG,
-    NIfTI, or arrays ``.npy`` with the shape of the model's images, with or without channel; volumes
-    are NIfTI or arrays. All numbers, and the existence of all images, are checked first; images are
-    read in batches.
+    Classes are given by their names, or by their indices if they have none. Images are prepared as
+    those of ``data``; see :func:`~deepscm_pl.data.images.read_observed`. All numbers, and the
+    existence of all images, are checked first; images are read in batches.
 
     Args:
         scm: The model.
         path: The table.
-        prepare: Preprocesses the images of a file; each of several is an observation.
+        data: The data of the model, by which images are prepared; each of several images of a file
+            is an observation. None for images that are prepared already.
 
     Raises:
         FileNotFoundError: If the table or an image does not exist.
@@ -224,7 +228,7 @@ def observations_from_csv(
     """
     table = _Table(scm, path)
     count = table.check()
-    read_images = _reader(scm, prepare)
+    read_images = _reader(scm, data)
 
     def read(size: int) -> Iterator[Observations]:
         observed = (row for line in table.lines() for row in table.read(line, read_images))
@@ -235,7 +239,7 @@ def observations_from_csv(
                 {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
             )
 
-    return ObservedRows(count, is_exact=prepare is None, read=read)
+    return ObservedRows(count, is_exact=data is None, read=read)
 
 
 @dataclass(frozen=True)
@@ -343,18 +347,18 @@ class _Table:
 
 
 def _reader(
-    scm: StructuralCausalModel, prepare: Callable[[Path], Sequence[_Cell]] | None
+    scm: StructuralCausalModel, data: CausalDataModule | None
 ) -> Callable[[str, Path, str], Sequence[_Cell]]:
     """A function that reads the images of a file, given its position in the table."""
 
     def read(where: str, path: Path, name: str) -> Sequence[_Cell]:
         domain = scm[name].domain
         try:
-            found = [read_image(path, domain.shape)] if prepare is None else prepare(path)
+            found = read_observed(path, domain.shape, data)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
         for image, _ in found:
-            _check_image(where, path, image, domain, is_prepared=prepare is not None)
+            _check_image(where, path, image, domain, is_prepared=data is not None)
         return [(image.to(scm.dtype), place) for image, place in found]
 
     return read
@@ -377,7 +381,7 @@ def _read_number(where: str, cell: str, variable: Variable) -> float:
 def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepared: bool) -> None:
     """Raise unless an image has the shape and the values of the variable."""
     advice = "ask a model of such images" if is_prepared else (
-        "prepare it as the training data, or ask with --prepare"
+        "prepare it as the training data"
     )  # fmt: skip
     if tuple(image.shape) != domain.shape:
         raise ValueError(

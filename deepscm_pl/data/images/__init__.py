@@ -10,8 +10,10 @@ if TYPE_CHECKING:
         NIFTI_SUFFIXES as NIFTI_SUFFIXES,
         read_header as read_header,
     )
+    from deepscm_pl.data.images.observed import read_observed as read_observed
     from deepscm_pl.data.images.reading import (
         SUFFIXES as SUFFIXES,
+        is_answer as is_answer,
         is_in_colour as is_in_colour,
         read_image as read_image,
         read_scan as read_scan,
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
         ImageFormat as ImageFormat,
         default_placement as default_placement,
         write_nifti as write_nifti,
+        write_picture as write_picture,
     )
 
 __getattr__ = first_use(__name__)

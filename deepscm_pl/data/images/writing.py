@@ -12,11 +12,12 @@ from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 from deepscm_pl.data.images.nifti import NIFTI_SUFFIXES
+from deepscm_pl.data.images.scan import WRITER
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file
 
-__all__ = ["ImageFormat", "default_placement", "write_nifti"]
+__all__ = ["ImageFormat", "default_placement", "write_nifti", "write_picture"]
 
 ImageFormat = Literal["png", "nifti"]
 """Formats of image files."""
@@ -82,11 +83,30 @@ def write_nifti(
         temporary.write_bytes(compressed)
 
 
+def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write grey levels ``(1, rows, columns)``, or colours ``(3, rows, columns)``, as PNG.
+
+    Raises:
+        ValueError: If there are other channels.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    if image.ndim != 3 or len(image) not in (1, 3):
+        raise ValueError(
+            f"image: expected one or three channels (C, rows, columns), but got {image.shape}."
+        )
+    marks = PngInfo()
+    marks.add_text("Software", WRITER)
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, "PNG", pnginfo=marks)
+
+
 def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nifti1Header:
     header = Nifti1Header() if placement.header is None else placement.header.copy()
     header.set_data_dtype(volume.dtype)
     header.set_data_shape(volume.shape)
-    header.set_intent("none")
+    header.set_intent("none", name=WRITER)
     header.set_dim_info(None, None, None)
     for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
         header[name] = 0
