@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.images import (
     ImageFormat,
+    colours,
     default_placement,
     read_observed,
     write_nifti,
@@ -50,20 +50,20 @@ def choose_formats(scm: StructuralCausalModel, asked: ImageFormat | None) -> dic
         asked: One format for all; None for NIfTI if volumes and PNG if images.
 
     Raises:
-        ValueError: If NIfTI is requested without images, or for images of several channels.
+        ValueError: If NIfTI is requested without images, or for images of other than one or three
+            channels.
     """
     shapes = {name: scm[name].domain.shape for name in scm.image_variables}
     if asked == "nifti" and not shapes:
         raise ValueError("format: nifti is for images, but the model has none; leave it out.")
     formats: dict[str, ImageFormat] = {
-        name: asked or ("nifti" if len(shape) == 4 and shape[0] == 1 else "png")
-        for name, shape in shapes.items()
+        name: asked or ("nifti" if len(shape) == 4 else "png") for name, shape in shapes.items()
     }
     for name, each in formats.items():
-        if each == "nifti" and shapes[name][0] != 1:
+        if each == "nifti" and shapes[name][0] not in (1, 3):
             raise ValueError(
-                f"format: nifti needs images of one channel, but {name} has {shapes[name][0]}; "
-                "choose png."
+                f"format: nifti needs images of one or three channels, but {name} has "
+                f"{shapes[name][0]}; choose png."
             )
     return formats
 
@@ -97,7 +97,7 @@ class ImageFiles:
         """
         stem = f"images/{for_file_name(name)}-{label}"
         if self.formats[name] == "nifti":
-            return self._write_nifti(stem, pixels[0].numpy(), about, placement)
+            return self._write_nifti(stem, pixels.numpy(), about, placement)
         picture = as_pictures(pixels, pixels.dim()).numpy()
         write_picture(self.folder / f"{stem}.png", picture)
         return f"{stem}.png"
@@ -105,16 +105,16 @@ class ImageFiles:
     def write_difference(
         self, name: str, label: str, difference: Tensor, about: str, placement: Placement | None
     ) -> str:
-        """Write signed differences of grey levels ``(1, *sizes)`` as NIfTI; see :meth:`write`."""
+        """Write signed differences of grey levels ``(C, *sizes)`` as NIfTI; see :meth:`write`."""
         stem = f"images/{for_file_name(name)}-{label}-difference"
-        values = difference[0].cpu().numpy().astype(np.float32)
-        return self._write_nifti(stem, values, about, placement)
+        return self._write_nifti(stem, difference.cpu().float().numpy(), about, placement)
 
     def _write_nifti(
         self, stem: str, values: NDArray[Any], about: str, placement: Placement | None
     ) -> str:
-        path = f"{stem}.nii.gz"
-        write_nifti(self.folder / path, values, placement or default_placement(values.ndim), about)
+        path, dimensions = f"{stem}.nii.gz", values.ndim - 1
+        image = values[0] if len(values) == 1 else colours(values)
+        write_nifti(self.folder / path, image, placement or default_placement(dimensions), about)
         return path
 
 

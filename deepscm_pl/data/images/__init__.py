@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deepscm_pl.data.images.sizes import check_voxel_sizes as check_voxel_sizes
     from deepscm_pl.data.images.writing import (
         ImageFormat as ImageFormat,
+        colours as colours,
         default_placement as default_placement,
         write_nifti as write_nifti,
         write_picture as write_picture,

@@ -17,11 +17,12 @@ from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file
 
-__all__ = ["ImageFormat", "default_placement", "write_nifti", "write_picture"]
+__all__ = ["ImageFormat", "colours", "default_placement", "write_nifti", "write_picture"]
 
 ImageFormat = Literal["png", "nifti"]
 """Formats of image files."""
 
+_COLOUR = np.dtype([(name, np.uint8) for name in "RGB"])
 _DESCRIPTION_BYTES = 79
 _ASCII = str.maketrans("−×³²", "-*32")
 """Replacements of characters that interventions use and a header cannot hold."""
@@ -58,7 +59,8 @@ def write_nifti(
 
     Args:
         path: The file, ``.nii`` or ``.nii.gz``; it appears when it is complete.
-        image: Volume ``(X, Y, Z)`` or slice ``(rows, columns)``, in the type of the file.
+        image: Volume ``(X, Y, Z)`` or slice ``(rows, columns)``, in the type of the file; or of
+            :func:`colours`, of which bytes become colours and other numbers vectors.
         placement: Position of the voxels.
         description: For the header, up to 79 characters.
 
@@ -72,15 +74,32 @@ def write_nifti(
     if image.ndim not in (2, 3):
         raise ValueError(
             f"image: expected a slice (rows, columns) or a volume (X, Y, Z), but got shape "
-            f"{image.shape}; write each channel by itself."
+            f"{image.shape}; write channels as colours."
         )
     volume = image if image.ndim == 3 else image[..., None]
     header = _header(volume, placement, description)
+    if volume.dtype.names and volume.dtype != _COLOUR:
+        volume = np.stack([volume[name] for name in volume.dtype.names], axis=-1)[:, :, :, None]
+        header.set_data_dtype(volume.dtype)
+        header.set_intent("vector", name=WRITER)
     content = nibabel.Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
     with new_file(path) as temporary:
         # Without a timestamp, equal answers give equal files.
         compressed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
         temporary.write_bytes(compressed)
+
+
+def colours(image: NDArray[Any]) -> NDArray[Any]:
+    """Channels ``(3, *sizes)`` as an array ``(*sizes,)`` with the fields R, G and B.
+
+    Example:
+        >>> colours(np.zeros((3, 4, 5), np.uint8)).shape
+        (4, 5)
+    """
+    found: NDArray[Any] = np.zeros(image.shape[1:], [(name, image.dtype) for name in "RGB"])
+    for name, channel in zip("RGB", image, strict=True):
+        found[name] = channel
+    return found
 
 
 def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
@@ -104,7 +123,7 @@ def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
 
 def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nifti1Header:
     header = Nifti1Header() if placement.header is None else placement.header.copy()
-    header.set_data_dtype(volume.dtype)
+    header.set_data_dtype(_COLOUR if volume.dtype.names else volume.dtype)
     header.set_data_shape(volume.shape)
     header.set_intent("none", name=WRITER)
     header.set_dim_info(None, None, None)
