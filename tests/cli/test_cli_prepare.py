@@ -13,7 +13,7 @@ from PIL import Image
 
 from deepscm_pl.cli import main
 from deepscm_pl.data import Placement, SyntheticBrainDataModule
-from deepscm_pl.data.images import read_observed
+from deepscm_pl.data.images import read_prepared
 from deepscm_pl.training import load_data
 
 from scan_folders import make, volume, write_folder, write_nifti
@@ -173,11 +173,11 @@ def test_observations_of_other_depths_and_colours(tmp_path):
     plain, stretched = make(tmp_path), make(tmp_path, normalisation="percentiles")
     for name in ("u16_full", "u16_12bit"):
         with pytest.raises(ValueError, match=f"{name}.png: normalisation: none takes 8-bit images"):
-            read_observed(cases / f"{name}.png", (1, 20, 20), plain)
-        [(image, _)] = read_observed(cases / f"{name}.png", (1, 20, 20), stretched)
+            read_prepared(cases / f"{name}.png", (1, 20, 20), plain)
+        [(image, _)] = read_prepared(cases / f"{name}.png", (1, 20, 20), stretched)
         assert len(image.unique()) > 50
     for data in (plain, stretched):
         with pytest.raises(ValueError, match=r"colour.png: expected grey levels, .* in colour"):
-            read_observed(cases / "colour.png", (1, 20, 20), data)
-        grey = read_observed(tmp_path / "0001.png", (3, 20, 20), data)[0][0]
+            read_prepared(cases / "colour.png", (1, 20, 20), data)
+        grey = read_prepared(tmp_path / "0001.png", (3, 20, 20), data)[0][0]
         assert torch.equal(grey[0], grey[2])

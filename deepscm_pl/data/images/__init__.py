@@ -10,7 +10,7 @@ if TYPE_CHECKING:
         NIFTI_SUFFIXES as NIFTI_SUFFIXES,
         read_header as read_header,
     )
-    from deepscm_pl.data.images.observed import read_observed as read_observed
+    from deepscm_pl.data.images.prepared import read_prepared as read_prepared
     from deepscm_pl.data.images.reading import (
         SUFFIXES as SUFFIXES,
         is_answer as is_answer,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from deepscm_pl.data.scans.cohort import Source
+    from deepscm_pl.data.cohort import Source
 
 __all__ = ["check_voxel_sizes"]
 
@@ -32,7 +32,7 @@ def check_voxel_sizes(
 
     Example:
         >>> from pathlib import Path
-        >>> from deepscm_pl.data.scans.cohort import Source
+        >>> from deepscm_pl.data.cohort import Source
         >>> files = [Source(Path(name), name, 0, 0) for name in ("a.nii", "b.nii")]
         >>> affines = np.stack([np.diag([size, 1.0, 1.0, 1.0]) for size in (1.0, 1.2)])
         >>> check_voxel_sizes(affines, files, 2)

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.checks import process_count, real_number
+from deepscm_pl.data.cohort import Source
 from deepscm_pl.data.images import HEADER_BYTES, is_in_colour
 from deepscm_pl.data.parallel import stream_rows
-from deepscm_pl.data.scans.cohort import Source
 from deepscm_pl.data.scans.preprocessing import Colour, PreparedScan, Preprocessing, Slicing
 from deepscm_pl.files import flush_to_disk, new_folder
 

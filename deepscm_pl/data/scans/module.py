@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from deepscm_pl.data.base import (
-    CausalDataModule,
-    InMemoryDataset,
-    PublishedSplit,
-    SourceSplits,
-    Split,
-)
-from deepscm_pl.data.images import check_voxel_sizes, read_header
+from deepscm_pl.data.base import InMemoryDataset, PublishedSplit
+from deepscm_pl.data.cohort import Division
 from deepscm_pl.data.loading import data_seed
-from deepscm_pl.data.placement import Placement
-from deepscm_pl.data.scans.cache import Cache, PreparedImages, cached_images
-from deepscm_pl.data.scans.cohort import Cohort, Division, Subjects, read_cohort
+from deepscm_pl.data.scans.cache import Cache
+from deepscm_pl.data.scans.cohort import Subjects
 from deepscm_pl.data.scans.preprocessing import Preprocessing, Slicing
 from deepscm_pl.data.scans.slices import RandomCrop, centre_crop, centre_offset
-from deepscm_pl.data.tables import Attribute
+from deepscm_pl.data.table_module import TableDataModule
 from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, read_originals
-from deepscm_pl.escaping import for_terminal
 from deepscm_pl.older import names_successors
-from deepscm_pl.variables import Variable
 from deepscm_pl.worlds import KnownWorld, read_world
 
 __all__ = ["BrainMRIDataModule"]
 
 
 @names_successors
-class BrainMRIDataModule(CausalDataModule):
+class BrainMRIDataModule(TableDataModule):
     """Scans of subjects in a table: slices or volumes, and the attributes that cause them.
 
     The table has a row per subject, or per visit of a subject. Its columns become variables ``(N,
@@ -100,31 +89,12 @@ class BrainMRIDataModule(CausalDataModule):
         num_workers: int = 0,
         drop_last: bool = False,
     ) -> None:
-        super().__init__(batch_size, num_workers=num_workers, drop_last=drop_last)
-        self.root = Path(root).expanduser().absolute()
+        super().__init__(
+            root, subjects, splits, preprocessing, cache, batch_size, num_workers, drop_last
+        )
         self.subjects = subjects
-        self.splits = splits
         self.slicing = slicing
-        self.preprocessing = preprocessing
         self.random_crop = None if random_crop is None else list(random_crop)
-        self.cache = cache
-
-    @property
-    def attributes(self) -> tuple[Attribute, ...]:
-        """The variables of the table, with their kinds and class names."""
-        return self._cohort.attributes
-
-    @property
-    def descriptions(self) -> dict[str, Variable]:
-        """The units, and the class names in columns of classes."""
-        units = self.subjects.units
-        if units is None:
-            units = {name: each.unit for name, each in super().descriptions.items()}
-        classes = {each.name: each.levels for each in self.attributes}
-        return {
-            name: Variable(name, unit=units.get(name, ""), classes=tuple(classes.get(name, ())))
-            for name in {**classes, **units}
-        }
 
     @property
     def world(self) -> KnownWorld | None:
@@ -133,7 +103,7 @@ class BrainMRIDataModule(CausalDataModule):
         Raises:
             ValueError: If ``world.json`` is broken.
         """
-        path = (self.root / self.subjects.table).with_name(WORLD_FILE)
+        path = (self.root / self.subjects.file).with_name(WORLD_FILE)
         unchanged = self.preprocessing.is_identity and self.slicing.axis is None
         if not path.is_file() or self.random_crop or not unchanged:
             return None
@@ -141,92 +111,14 @@ class BrainMRIDataModule(CausalDataModule):
         known = {attribute.name for attribute in self.attributes}
         return world if known.issuperset(world.attributes) else None
 
-    def prepare_data(self) -> None:
-        """Preprocess the images unless they are in the cache."""
-        self._images()
-
-    def load(self) -> SourceSplits:
-        """The rows for training and validation, in this order, and for the test."""
-        lines = [self._cohort.summary(), *self._prepared.summary()]
-        rank_zero_info("%s", for_terminal("\n".join(lines), lines=True))
-        self._check_units()
-        variables = {
-            attribute.name: torch.from_numpy(attribute.values)[:, None].repeat_interleave(
-                self._prepared.per_source, dim=0
-            )
-            for attribute in self.attributes
-        }
-        images = self._prepared.images
-        if self.random_crop is not None:
-            images = centre_crop(images, self.random_crop)
-        variables["image"] = images
-        first = self._first_row("test")
-        return SourceSplits(
-            train={name: values[:first] for name, values in variables.items()},
-            test={name: values[first:] for name, values in variables.items()},
-        )
-
-    def divide(self, size: int) -> tuple[slice, slice]:
-        """Training rows come first, then validation rows."""
-        first = self._first_row("validation")
-        return slice(0, first), slice(first, size)
-
     def training_dataset(self) -> InMemoryDataset:
         """Training rows, with random crops if requested."""
         variables = self.variables("train")
         if self.random_crop is None:
             return InMemoryDataset(variables)
-        whole = self._prepared.images[: self._first_row("validation")]
+        whole = self._prepared["image"].images[: self._first_row("validation")]
         crop = RandomCrop(self.random_crop, data_seed())
         return InMemoryDataset({**variables, "image": whole}, crop)
-
-    def identifiers(self, split: Split) -> list[str]:
-        """The subject of each row of a split."""
-        repeated = self._cohort.identifiers.repeat(self._prepared.per_source)
-        return [str(each) for each in repeated[self._rows(split)]]
-
-    def row_names(self, split: Split) -> list[str]:
-        """The subject, visit and slice of each row, such as ``0042, session 2, axial 0.45``."""
-        slices = [f", {self.slicing.axis} {position}" for position in self.slicing.slices]
-        which = slices if len(slices) > 1 else [""] * self._prepared.per_source
-        names = [f"{visit}{each}" for visit in self._cohort.visits for each in which]
-        return [names[row] for row in self._rows(split)]
-
-    def placement(self, split: Split, row: int) -> Placement | None:
-        """The position of a preprocessed image, of its centre crop if crops are random."""
-        number = int(self._rows(split)[row])
-        affine = self._prepared.affines[number]
-        if not np.isfinite(affine).all():
-            return None
-        header = self._prepared.headers[number]
-        if self.random_crop is not None:
-            affine = affine @ _crop_offset(self._prepared.images.shape[2:], self.random_crop)
-        return Placement(affine, read_header(header.tobytes()) if header.any() else None)
-
-    def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
-        """Preprocess a scan that may be from outside the data set.
-
-        Its voxels must be as large as those of the data, unless ``voxel_size`` is set.
-
-        Returns:
-            Grey levels ``(C, *sizes)`` with their placement, for each slice, or of the volume.
-
-        Raises:
-            ValueError: If the file cannot be read, or does not fit the settings.
-        """
-        prepared = self.preprocessing(path, self.slicing)
-        for note in prepared.notes:
-            rank_zero_info("%s", for_terminal(f"{path}: {note}"))
-        images = torch.from_numpy(prepared.images)
-        step = np.eye(4)
-        if self.random_crop is not None:
-            step = _crop_offset(images.shape[2:], self.random_crop)
-            images = centre_crop(images, self.random_crop)
-        header = None if prepared.header is None else read_header(prepared.header)
-        return [
-            (image, Placement(affine @ step, header) if np.isfinite(affine).all() else None)
-            for image, affine in zip(images, prepared.affines, strict=True)
-        ]
 
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """The traits of the heads of a split, in the order of :meth:`load`."""
@@ -235,11 +127,11 @@ class BrainMRIDataModule(CausalDataModule):
             return super().load_originals(split)
         names = self._cohort.identifiers
         first = sum(self._cohort.counts[:2])
-        path = (self.root / self.subjects.table).with_name(ORIGINALS_FILE)
+        path = (self.root / self.subjects.file).with_name(ORIGINALS_FILE)
         originals = read_originals(path, names[first:] if split == "test" else names[:first])
         drawn, found = (
             world.renderer.drawn_shape(originals)[1:],
-            tuple(self._prepared.images.shape[2:]),
+            tuple(self._prepared["image"].images.shape[2:]),
         )
         if drawn != found:
             raise ValueError(
@@ -249,42 +141,12 @@ class BrainMRIDataModule(CausalDataModule):
             )
         return originals
 
-    def _check_units(self) -> None:
-        names = [attribute.name for attribute in self.attributes]
-        for name in self.subjects.units or {}:
-            if name not in names:
-                raise ValueError(f"units: {name!r} is not one of the variables {', '.join(names)}.")
+    def _cropped(self, images: Tensor) -> Tensor:
+        return images if self.random_crop is None else centre_crop(images, self.random_crop)
 
-    @cached_property
-    def _cohort(self) -> Cohort:
-        return read_cohort(self.root, self.subjects, self.splits)
-
-    @cached_property
-    def _prepared(self) -> PreparedImages:
-        return self._images()
-
-    def _images(self) -> PreparedImages:
-        sources = self._cohort.sources
-        prepared = cached_images(sources, self.preprocessing, self.slicing, self.cache)
-        if not self.preprocessing.makes_heads_one_size:
-            check_voxel_sizes(prepared.affines, sources, prepared.images.dim() - 2)
-        return prepared
-
-    def _first_row(self, split: Split) -> int:
-        """The first row of a split among all rows."""
-        train, validation, _ = self._cohort.counts
-        before = {"train": 0, "validation": train, "test": train + validation}
-        return before[split] * self._prepared.per_source
-
-    def _rows(self, split: Split) -> NDArray[np.int64]:
-        """The rows of a split among all rows."""
-        index: Tensor = self.variables(split)["index"].squeeze(-1)
-        return index.numpy() + (self._first_row("test") if split == "test" else 0)
-
-
-def _crop_offset(shape: Sequence[int], sizes: Sequence[int]) -> NDArray[np.float64]:
-    """From a voxel index of the centre crop to that of the whole image, ``(4, 4)``."""
-    step = np.eye(4)
-    offset = centre_offset(shape, sizes)
-    step[: len(offset), 3] = offset
-    return step
+    def _crop_step(self, shape: torch.Size) -> NDArray[np.float64]:
+        step = super()._crop_step(shape)
+        if self.random_crop is not None:
+            offset = centre_offset(shape, self.random_crop)
+            step[: len(offset), 3] = offset
+        return step

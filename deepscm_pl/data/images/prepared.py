@@ -14,10 +14,10 @@ from deepscm_pl.data.placement import Placement
 if TYPE_CHECKING:
     from deepscm_pl.data.base import CausalDataModule
 
-__all__ = ["read_observed"]
+__all__ = ["read_prepared"]
 
 
-def read_observed(
+def read_prepared(
     path: Path, shape: Sequence[int], data: CausalDataModule | None = None
 ) -> list[tuple[Tensor, Placement | None]]:
     """Read the images of a file for a model, prepared as the images of its data were.
@@ -44,7 +44,7 @@ def read_observed(
         >>> from PIL import Image
         >>> path = Path(tempfile.mkdtemp()) / "grey.png"
         >>> Image.new("L", (5, 4), 200).save(path)
-        >>> [(image, _)] = read_observed(path, (3, 4, 5))
+        >>> [(image, _)] = read_prepared(path, (3, 4, 5))
         >>> image.shape
         torch.Size([3, 4, 5])
     """
