@@ -107,14 +107,17 @@ class ObservationOptions:
 
     Args:
         index: Rows of the run's test split, from 0.
-        observations: Table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by
-            path, relative to the table.
-        prepare: Preprocess the images of --observations like the files of the run: crop, resize and
-            normalise them as its data module does.
+        observations: Table with a column per variable; images (PNG, JPEG, TIFF, .npy, .nii.gz) by
+            path, relative to the table. They are prepared like the files of the run: cropped,
+            resized and normalised as its data module does.
+        prepared: The images of --observations are prepared already, as are those of answers: in the
+            size of the model, in 8-bit grey levels.
+        prepare: Without effect, because images are prepared by default.
     """
 
     index: Annotated[list[int] | None, Option("ROW", exclusive=True)] = None
     observations: Annotated[Path | None, Option("FILE.csv", exclusive=True)] = None
+    prepared: bool = False
     prepare: bool = False
 
 

@@ -33,6 +33,7 @@ from deepscm_pl.cli.observations import (
 )
 from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.cli.reaction import reaction_sentences
+from deepscm_pl.data import CausalDataModule
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
@@ -328,15 +329,29 @@ def _padded(values: Variables, size: int) -> dict[str, Tensor]:
 
 
 def _observations(question: _Question, observed: ObservationOptions) -> ObservedRows:
+    if observed.prepare:
+        print("prepare: images are prepared like those of the run by default; leave it out.")
     if observed.index is not None:
-        if observed.prepare:
+        if observed.prepared:
             raise ValueError(
-                "prepare: expected with --observations only, because the test split is prepared; "
+                "prepared: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
         data = question.model.data(question.overlap.root)
         return observations_from_test_split(question.scm, data, observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
-    prepare = question.model.data(question.overlap.root).prepare_file if observed.prepare else None
-    return observations_from_csv(question.scm, observed.observations, prepare)
+    source = None if observed.prepared else _data_from_files(question)
+    return observations_from_csv(question.scm, observed.observations, source)
+
+
+def _data_from_files(question: _Question) -> CausalDataModule | None:
+    """The data of the model if its images are made from files."""
+    if not question.scm.image_variables:
+        return None
+    try:
+        return question.model.checkpoint.data_from_files(question.overlap.root)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Or give images that are already prepared, with --prepared."
+        ) from None
