@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         contributions_to_rows as contributions_to_rows,
         contributions_to_variance as contributions_to_variance,
         individual_effects as individual_effects,
-        mediation as mediation,
+        mediated_effects as mediated_effects,
         smallest_changes as smallest_changes,
     )
     from deepscm_pl.ensemble import (

@@ -244,7 +244,7 @@ class TrainedModel:
         do: Do | str,
         versus: Do | str | None = None,
         by: str | None = None,
-        observed: Mapping[str, Any] | None = None,
+        observed: Any = None,
         **settings: Any,
     ) -> Effects:
         """Estimate the average effect of an intervention.
@@ -257,7 +257,8 @@ class TrainedModel:
             do: The intervention, as for :meth:`intervene`.
             versus: The intervention that it is compared with; None for none.
             by: A variable by which rows are grouped.
-            observed: Observations ``(N, *event)`` to average over; None to draw rows.
+            observed: Observations to average over, as for :meth:`counterfactual`, of these
+                variables and their causes; None to draw rows.
             settings: Fields of :class:`~deepscm_pl.effects.EffectSettings`, such as ``rows``.
 
         Raises:

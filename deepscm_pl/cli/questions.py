@@ -43,7 +43,7 @@ from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["answer_by_drawing", "answer_counterfactual", "load_models"]
+__all__ = ["answer_by_drawing", "answer_counterfactual", "find_observations", "load_models"]
 
 _PRINTED = 20
 """Variables of which the output describes the change."""
@@ -88,7 +88,7 @@ def answer_counterfactual(
         Column("factual", "factual", is_observed=True),
         *question.columns("counterfactual", particles),
     ]
-    found = _observations(question, observed)
+    found = find_observations(question.model, question.scm, observed, overlap.root)
     parts = _counterfactual_parts(question, found, particles, uncertainty.resample)
     question.write(parts, columns, found, calibration)
     if question.scm.image_variables and any(question.dos):
@@ -328,7 +328,24 @@ def _padded(values: Variables, size: int) -> dict[str, Tensor]:
     return {name: value[rows * (rows < len(value))] for name, value in values.items()}
 
 
-def _observations(question: _Question, observed: ObservationOptions) -> ObservedRows:
+def find_observations(
+    model: TrainedModel,
+    scm: StructuralCausalModel,
+    observed: ObservationOptions,
+    root: Path | None,
+) -> ObservedRows:
+    """Find the observations of a question: rows of the test split, or of a table.
+
+    Args:
+        model: The model, whose data module has the test split.
+        scm: The model of the variables that the question needs.
+        observed: The options that select them.
+        root: Current folder of the run's data.
+
+    Raises:
+        FileNotFoundError: If the table or an image does not exist.
+        ValueError: If an option or a cell is not valid.
+    """
     if observed.prepare:
         print("prepare: images are prepared like those of the run by default; leave it out.")
     if observed.index is not None:
@@ -337,20 +354,21 @@ def _observations(question: _Question, observed: ObservationOptions) -> Observed
                 "prepared: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
-        data = question.model.data(question.overlap.root)
-        return observations_from_test_split(question.scm, data, observed.index)
+        return observations_from_test_split(scm, model.data(root), observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
-    source = None if observed.prepared else _data_from_files(question)
-    return observations_from_csv(question.scm, observed.observations, source)
+    source = None if observed.prepared else _data_from_files(model, scm, root)
+    return observations_from_csv(scm, observed.observations, source)
 
 
-def _data_from_files(question: _Question) -> CausalDataModule | None:
+def _data_from_files(
+    model: TrainedModel, scm: StructuralCausalModel, root: Path | None
+) -> CausalDataModule | None:
     """The data of the model if its images are made from files."""
-    if not question.scm.image_variables:
+    if not scm.image_variables:
         return None
     try:
-        return question.model.checkpoint.data_from_files(question.overlap.root)
+        return model.checkpoint.data_from_files(root)
     except ValueError as error:
         raise ValueError(
             f"{error} Or give images that are already prepared, with --prepared."
