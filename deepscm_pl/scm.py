@@ -11,15 +11,24 @@ from typing import TypeAlias
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from deepscm_pl.checks import class_factory, whole_number
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.interventions import OfFactual
-from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
+from deepscm_pl.interventions import (
+    Before,
+    Draw,
+    Resolved,
+    Where,
+    as_change,
+    changed_graph,
+    resolve,
+)
+from deepscm_pl.mechanisms import Constant, Context, Drawn, Evidence, Mechanism, Modified
 from deepscm_pl.mechanisms.missing import MissingValues, is_missing
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.training_distribution import TrainingDistribution
-from deepscm_pl.variables import Do, Intervention, Noise, Variable, Variables
+from deepscm_pl.variables import Change, Do, Intervention, Noise, Variable, Variables
 
 __all__ = [
     "EvidenceLowerBound",
@@ -443,32 +452,51 @@ class StructuralCausalModel(nn.Module):
         """The model under an intervention; all other mechanisms are shared with this one.
 
         A number or tensor replaces the mechanism by a :class:`~deepscm_pl.mechanisms.Constant` and
-        cuts the edges into the variable; a function h replaces f(u; pa) by h(f(u; pa)). If several
-        variables are changed, h is therefore applied to the value under the other changes.
+        cuts the edges into the variable, as does a distribution
+        (:class:`~deepscm_pl.mechanisms.Drawn`); a function h replaces f(u; pa) by h(f(u; pa)), and
+        gets an edge from every other variable that it reads. If several variables are changed, h is
+        therefore applied to the value under the other changes.
 
         Raises:
             ValueError: If a variable is unknown, or a value has the wrong shape, is NaN, or is
-                outside of the domain of its variable; if an intervention refers to a factual value.
+                outside of the domain of its variable; if an intervention refers to a factual value,
+                or to a group of observations; if a variable reads one of its own effects.
         """
-        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
-        constants = []
-        for name, intervention in self._interventions(do).items():
-            if isinstance(intervention, OfFactual):
-                raise ValueError(
-                    f"do: {name} is a function of its factual value, which only counterfactuals "
-                    f"have; ask for a counterfactual, or change the value itself, such as "
-                    f"{name}+=20."
-                )
-            if isinstance(intervention, Tensor):
-                mechanisms[name] = Constant(intervention, self[name].domain)
-                constants.append(name)
-            else:
-                mechanisms[name] = Modified(self[name], intervention, name)
-        return self._sharing(self.graph.do(*constants), mechanisms)
+        return self._act(self._interventions(do))
 
-    def check_do(self, do: Do) -> None:
-        """Raise a ValueError unless a counterfactual under ``do`` can be asked; see :meth:`act`."""
-        self._interventions(do)
+    def _act(
+        self, interventions: Mapping[str, Resolved], before: Before | None = None
+    ) -> StructuralCausalModel:
+        """The model under interventions on observations that are known before them."""
+        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
+        for name, intervention in interventions.items():
+            domain = self[name].domain
+            if isinstance(intervention, Tensor):
+                mechanisms[name] = Constant(intervention, domain)
+            elif isinstance(intervention, Distribution):
+                like = torch.zeros((), dtype=self.dtype, device=self.fitted.device)
+                mechanisms[name] = Drawn(intervention, domain, name, like)
+            else:
+                change = as_change(intervention)
+                kept = None if before is None else before.natural.get(name)
+                mechanism = self[name] if kept is None else Constant(kept, domain)
+                others = {each: self[each].domain for each in change.reads}
+                seen = (before or Before()).seen(name, change)
+                mechanisms[name] = Modified(mechanism, intervention, name, others, seen)
+        parents = {name: mechanisms[name].context.parents for name in interventions}
+        return self._sharing(CausalGraph({**self.graph.parents, **parents}), mechanisms)
+
+    def check_do(self, do: Do, drawn: bool = False) -> None:
+        """Raise a ValueError unless a question about ``do`` can be asked; see :meth:`act`.
+
+        Args:
+            do: The intervention.
+            drawn: Whether it will be asked of draws, by :meth:`intervene`, rather than of
+                observations, by :meth:`counterfactual`.
+        """
+        for name, intervention in self._interventions(do).items():
+            if drawn:
+                Before({}, drawn=True).check(name, as_change(intervention))
 
     def intervene(self, do: Do | Sequence[Do], size: int | tuple[int, ...]) -> dict[str, Tensor]:
         """Draw ``size`` observations under do(...), as :meth:`sample` does.
@@ -485,16 +513,34 @@ class StructuralCausalModel(nn.Module):
                 than 1, or ``do`` is an empty sequence.
         """
         shape = _sizes(size)
-        if isinstance(do, Mapping):
-            self._leading_dimensions(self._interventions(do), shape)
-            return self.act(do).sample(shape)
-        acted = []
-        for each in _check_several(do):
-            if self._leading_dimensions(self._interventions(each), shape):
+        dos = [self._interventions(each) for each in ([do] if isinstance(do, Mapping) else do)]
+        needs_before = any(as_change(x).before for each in dos for x in each.values())
+        if isinstance(do, Mapping) and not needs_before:
+            self._leading_dimensions(dos[0], shape)
+            return self._act(dos[0]).sample(shape)
+        for each in _check_several(dos):
+            if self._leading_dimensions(each, shape):
                 raise ValueError(_LEADING)
-            acted.append(self.act(each))
         noise = self._sample_noise(shape)
-        return _stack([each._expand(each.predict(noise), shape) for each in acted], dim=0)
+        natural = self._expand(self.predict(noise), shape) if needs_before else None
+        answers = []
+        for each in dos:
+            acted = self._act(each, None if natural is None else Before(natural, drawn=True))
+            answer = acted._expand(acted.predict(acted._with_draws(noise, shape)), shape)
+            answers.append(answer if natural is None else self._in_group(natural, each, answer))
+        return answers[0] if isinstance(do, Mapping) else _stack(answers, dim=0)
+
+    def _marginal(self, name: str) -> Distribution:
+        return self.training_distribution.marginal(name)
+
+    def _with_draws(self, noise: Mapping[str, Noise], shape: torch.Size) -> dict[str, Noise]:
+        """Noise with the draws of stochastic interventions, for each observation of ``shape``."""
+        found = dict(noise)
+        for name in self.graph:
+            mechanism = self[name]
+            if isinstance(mechanism, Drawn | Modified):
+                found[name] = {**noise.get(name, {}), **mechanism.sample_draws(shape)}
+        return found
 
     def _sample_noise(self, shape: torch.Size) -> dict[str, dict[str, Tensor]]:
         return {name: self[name].sample_noise(shape) for name in self.graph}
@@ -660,7 +706,10 @@ class StructuralCausalModel(nn.Module):
 
         Under ``{"thickness": 4.0, "intensity": h}`` with thickness -> intensity, h is applied to
         the counterfactual intensity at a thickness of 4, and with
-        ``{"intensity": OfFactual(h)}`` to the observed one.
+        ``{"intensity": OfFactual(h)}`` to the observed one. A change that reads other variables
+        (:class:`~deepscm_pl.interventions.Conditional`) sees them under the other changes, too.
+        Rows outside of the group of a :class:`~deepscm_pl.interventions.Where` keep exactly their
+        factual values. A distribution is drawn from for each particle of each observation.
 
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``. Scalars may be
@@ -695,12 +744,30 @@ class StructuralCausalModel(nn.Module):
         found = self._completed(variables, 1, None)
         return {name: value[0] for name, value in found.items()}
 
+    def answer(self, factual: Variables, noise: Mapping[str, Noise], do: Do) -> dict[str, Tensor]:
+        """Answer for rows whose noise is known: action and prediction of a counterfactual.
+
+        Args:
+            factual: Recorded values of every variable, ``(N, *event)``.
+            noise: The noise of each row, ``(N, *event)``, without a dimension of particles.
+            do: One intervention.
+
+        Returns:
+            ``(N, *event)`` for each variable; those that do not descend from an intervened one keep
+            exactly their factual values.
+
+        Raises:
+            ValueError: As of :meth:`counterfactual`.
+        """
+        return self._answer(factual, noise, do, torch.Size(), self._batch_shape(factual))
+
     def _completed(
         self, factual: Variables, num_particles: int, candidates: int | None
     ) -> dict[str, Tensor]:
         """Observations with inferred missing values, ``(P, *batch, *event)`` for every variable."""
         whole_number("num_particles", num_particles, least=1)
-        found = self.infer_missing(factual, num_particles, candidates)
+        count = None if candidates is None else max(candidates, _CANDIDATES, 2 * num_particles)
+        found = self.infer_missing(factual, num_particles, count)
         return self._expand(found, torch.Size((num_particles, *self._batch_shape(factual))))
 
     def _incomplete_counterfactual(
@@ -739,27 +806,52 @@ class StructuralCausalModel(nn.Module):
         particles: torch.Size,
         batch: torch.Size,
     ) -> dict[str, Tensor]:
-        interventions = self._interventions(do)
+        checked = self._interventions(do)
+        interventions, before = dict(checked), Before(factual)
+        graph = changed_graph(self.graph, interventions)
+        reached = graph.descendants(*interventions) | interventions.keys()
         for name, intervention in interventions.items():
+            if isinstance(intervention, Tensor | Distribution):
+                continue
+            change = as_change(intervention)
             # Without an intervention on an ancestor, every function applies to the factual value.
-            is_natural = not self.graph.ancestors(name) & interventions.keys()
-            is_of_factual = is_natural or isinstance(intervention, OfFactual)
-            if is_of_factual and not isinstance(intervention, Tensor):
-                modified = Modified(self[name], intervention, name)
-                interventions[name] = modified.apply_function(factual[name])
+            if not graph.ancestors(name) & interventions.keys():
+                before.natural[name] = factual[name]
+            is_known = name in before.natural or not (change.uses_value or change.reads)
+            if is_known and not change.draws:
+                seen = before.seen(name, change)
+                modified = Modified(self[name], intervention, name, (), seen)
+                interventions[name] = modified.apply_change(factual[name], factual)
         extra = self._leading_dimensions(interventions, batch)
-        changed = self.graph.descendants(*interventions) | interventions.keys()
-        kept = {name: factual[name] for name in self.graph if name not in changed}
-        for name in changed:
-            if not isinstance(interventions.get(name), Tensor):
+        kept = {name: factual[name] for name in self.graph if name not in reached}
+        for name in reached:
+            is_set = isinstance(interventions.get(name), Tensor | Distribution)
+            if not is_set and name not in before.natural:
                 self[name].check_explained(name, factual[name], noise[name])
         spread = (slice(None), *[None] * len(extra))  # after the particles
         spread_noise = {
             name: {key: value[spread] for key, value in parts.items()}
             for name, parts in noise.items()
         }
-        answer = self.act(interventions).predict(spread_noise, kept)
-        return self._expand(answer, torch.Size((*particles, *extra, *batch)))
+        shape = torch.Size((*particles, *extra, *batch))
+        acted = self._act(interventions, before)
+        answer = acted.predict(acted._with_draws(spread_noise, shape), kept)
+        return self._in_group(factual, checked, self._expand(answer, shape))
+
+    def _in_group(
+        self, before: Variables, interventions: Mapping[str, Resolved], answer: Variables
+    ) -> dict[str, Tensor]:
+        """The answer in the groups of interventions on groups only, and ``before`` elsewhere."""
+        if not interventions or not all(isinstance(x, Where) for x in interventions.values()):
+            return dict(answer)
+        groups = [each.group(before) for each in interventions.values() if isinstance(each, Where)]
+        inside = torch.stack(torch.broadcast_tensors(*groups)).any(dim=0)
+        found = {}
+        for name, value in answer.items():
+            event = len(self[name].domain.shape)
+            mask = inside.reshape(*inside.shape, *[1] * (event - 1))
+            found[name] = torch.where(mask, value, before[name].to(value.dtype))
+        return found
 
     def _leading_dimensions(
         self, interventions: Mapping[str, object], batch: torch.Size
@@ -810,7 +902,7 @@ class StructuralCausalModel(nn.Module):
             parent: self[parent].quantise(values[parent]) for parent in self.graph.parents[name]
         }
 
-    def _interventions(self, do: Do) -> dict[str, Tensor | Callable[[Tensor], Tensor]]:
+    def _interventions(self, do: Do) -> dict[str, Resolved]:
         if not isinstance(do, Mapping):
             raise ValueError(f"do: expected a mapping of variables, but got {do!r}.")
         for name in do:
@@ -818,11 +910,15 @@ class StructuralCausalModel(nn.Module):
                 raise ValueError(
                     f"do: unknown variable {name!r}; expected one of {', '.join(self.graph.nodes)}."
                 )
-        return {name: self._intervention(name, do[name]) for name in self.graph if name in do}
+        found = {name: self._intervention(name, do[name]) for name in self.graph if name in do}
+        changed_graph(self.graph, found)
+        return found
 
-    def _intervention(
-        self, name: str, intervention: Intervention
-    ) -> Tensor | Callable[[Tensor], Tensor]:
+    def _intervention(self, name: str, intervention: Intervention) -> Resolved:
+        if isinstance(intervention, Where):
+            return replace(intervention, value=self._intervention(name, intervention.value))
+        if isinstance(intervention, Draw | Distribution | Change):
+            return resolve(name, intervention, self.variables, self._marginal)
         if callable(intervention):
             return intervention
         domain = self[name].domain

@@ -364,7 +364,7 @@ def test_a_null_intervention_keeps_observed_values_and_inferred_ones_of_each_par
             known = ~value.isnan()
             assert torch.equal(found[name][:, known], value[known].expand(6, -1))
             assert found[name].isfinite().all()
-    assert (answer["a"][:, 0].std(dim=0) > 0).all()  # an inferred value differs between particles
+    assert (answer["a"].std(dim=0) > 0).any()  # an inferred value differs between particles
     assert several["a"].shape == (6, 2, 10, 1)
     assert leading["image"].shape == (6, 3, 10, 1, 8, 8)
     # What the question does not change keeps the same inferred value under each of several.

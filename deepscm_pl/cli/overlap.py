@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from deepscm_pl.cli.answers import Part
-from deepscm_pl.interventions import format_do
+from deepscm_pl.interventions import Where, format_do, is_constant
 from deepscm_pl.numerals import format_number
 from deepscm_pl.overlap import VERDICTS, Overlap, OverlapEstimator
 from deepscm_pl.scm import StructuralCausalModel
@@ -113,8 +113,9 @@ class OverlapCount:
         """Describe the first value that is set beyond the training data."""
         kept = self.scm.training_distribution
         for name, value in do.items():
+            value = value.value if isinstance(value, Where) else value
             domain = kept.domains.get(name)
-            if domain is None or domain.categories is not None or callable(value):
+            if domain is None or domain.categories is not None or not is_constant(value):
                 continue
             low, high = kept.limits(name)
             asked = torch.as_tensor(value, dtype=torch.float64)

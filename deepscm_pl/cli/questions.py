@@ -41,7 +41,7 @@ from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["answer_by_drawing", "answer_counterfactual"]
+__all__ = ["answer_by_drawing", "answer_counterfactual", "load_models"]
 
 
 def answer_by_drawing(
@@ -101,7 +101,7 @@ class _Question:
 
     @classmethod
     def read(cls, options: AnswerOptions, do: Sequence[str], overlap: OverlapOptions) -> _Question:
-        model = _load(options, overlap.root)
+        model = load_models(options.ckpt_path, options.weights, options.trust, overlap.root)
         whole_number("seed", options.seed, least=0, most=2**32 - 1)
         choose_formats(model.scm, options.image_format)
         dos = [parse_do(text, model.scm.variables) for text in do] or [{}]
@@ -193,9 +193,15 @@ class _Question:
             print(for_terminal(f"{sentence}."))
 
 
-def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
-    """Load the models, with their weights."""
-    paths, weights = options.ckpt_path, options.weights
+def load_models(
+    paths: Sequence[Path], weights: Sequence[str], trust: Sequence[str], root: Path | None
+) -> TrainedModel:
+    """Load models, with their weights as of the command line.
+
+    Raises:
+        FileNotFoundError: If a checkpoint does not exist.
+        ValueError: If a checkpoint or a weight is not valid.
+    """
     is_stacked = list(weights) == ["validation"]
     try:
         numbers = [float(each) for each in weights if not is_stacked]
@@ -203,7 +209,7 @@ def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
         raise ValueError(
             f"weights: expected {len(paths)} numbers, or validation, but got {' '.join(weights)}."
         ) from None
-    model = load(paths, trust=options.trust, weights=numbers or None)
+    model = load(paths, trust=trust, weights=numbers or None)
     return model.stacked(root) if is_stacked else model
 
 

@@ -21,6 +21,7 @@ from deepscm_pl.checks import class_factory, real_number, shown, whole_number
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.mechanisms.flow import Flow, SplineFlow
 from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.transforms import Positive
 from deepscm_pl.transforms.cells import bounded_log_scale, log_mass, truncated_quantile
 from deepscm_pl.variables import Domain, Noise, Variables
@@ -179,7 +180,8 @@ class Ordinal(CellMechanism):
     Args:
         context: The context of the parents.
         categories: K, at least two.
-        hidden: Widths of the hidden layers of the network for η and ς; empty for affine functions.
+        hidden: Widths of the hidden layers of the network for η and ς, which is nonlinear by
+            default; empty for affine functions.
 
     Example:
         >>> grade = Ordinal(Context(), categories=3)
@@ -190,7 +192,9 @@ class Ordinal(CellMechanism):
 
     initial_thresholds: Tensor
 
-    def __init__(self, context: Context, categories: int, hidden: Sequence[int] = ()) -> None:
+    def __init__(
+        self, context: Context, categories: int, hidden: Sequence[int] = NONLINEAR
+    ) -> None:
         super().__init__(context)
         self.categories = whole_number("categories", categories, least=2)
         self.parameters_of = ParameterNetwork(context.features, 2, hidden)
@@ -258,7 +262,8 @@ class ZeroInflatedFlow(_WithAtoms):
     Args:
         context: The context of the parents.
         flow: Factory of T, a flow of positive numbers; None for a spline.
-        hidden: Widths of the hidden layers of the network for t; empty for an affine function.
+        hidden: Widths of the hidden layers of the network for t, which is nonlinear by default;
+            empty for an affine function.
 
     Example:
         >>> dose = ZeroInflatedFlow(Context())
@@ -273,7 +278,7 @@ class ZeroInflatedFlow(_WithAtoms):
         self,
         context: Context,
         flow: Callable[[Context], Flow] | None = None,
-        hidden: Sequence[int] = (),
+        hidden: Sequence[int] = NONLINEAR,
     ) -> None:
         super().__init__(context)
         given = partial(SplineFlow, constraint=Positive) if flow is None else flow
