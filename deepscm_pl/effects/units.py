@@ -90,18 +90,28 @@ class Units:
     ) -> Units:
         """Infer the noise of observed rows, ``(N, *event)`` for each variable.
 
-        The other arguments are those of :meth:`StructuralCausalModel.abduct`.
+        The other arguments are those of :meth:`StructuralCausalModel.abduct`. Missing values, NaN,
+        are inferred for each particle.
 
         Raises:
             ValueError: If a variable is missing or outside of its domain.
         """
         values = {name: factual[name].to(scm.dtype) for name in scm.graph if name in factual}
-        found = scm.abduct(values, particles, resample)
+        repeated = {name: _repeated(value, particles) for name, value in values.items()}
+        if scm.is_incomplete(values):  # each particle has its own inferred values
+            inferred = scm.infer_missing(values, particles, resample)
+            repeated |= {
+                name: value.flatten(0, 1)
+                for name, value in inferred.items()
+                if value.dim() > values[name].dim()
+            }
+            found = scm.abduct(repeated, 1, resample)
+        else:
+            found = scm.abduct(values, particles, resample)
         noise = {
             name: {key: part.flatten(0, 1) for key, part in parts.items()}
             for name, parts in found.items()
         }
-        repeated = {name: _repeated(value, particles) for name, value in values.items()}
         return cls(scm, repeated, noise, particles)
 
     @property
