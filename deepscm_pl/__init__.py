@@ -6,6 +6,7 @@ from deepscm_pl import moved
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
+    from deepscm_pl.answers import Answer as Answer
     from deepscm_pl.callbacks import (
         AssociationReport as AssociationReport,
         AttributeDensities as AttributeDensities,

@@ -185,7 +185,9 @@ class TrainingMarginal(Distribution):
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
         """Draw values, ``(*sample_shape, *batch_shape)``."""
         if self.shares is not None:
-            classes = Categorical(self.shares).expand(torch.Size((*sample_shape, *self._batch_shape)))
+            classes = Categorical(self.shares).expand(
+                torch.Size((*sample_shape, *self._batch_shape))
+            )
             return classes.sample().double()
         scores = torch.randn(*sample_shape, *self._batch_shape, dtype=torch.float64)
         grid = _SCORES.to(self.quantiles.device)

@@ -60,10 +60,10 @@ def read(text):
         ("sex~categorical(female=0.3, male=0.7)", {"sex": Draw("categorical", (0.3, 0.7))}),
         ("geno~categorical('3xTG'=1)", {"geno": Draw("categorical", (1.0, 0.0))}),
         ("do(age = 40 years)", {"age": 40.0}),
-        ("do(age + 1 years, volume − 2.5 ml)", {"age": Increase(1.0), "volume": Increase(-2.5)}),  # noqa: RUF001
-        ("do(volume × 1.1)", {"volume": Multiply(1.1)}),  # noqa: RUF001
+        ("do(age + 1 years, volume − 2.5 ml)", {"age": Increase(1.0), "volume": Increase(-2.5)}),
+        ("do(volume × 1.1)", {"volume": Multiply(1.1)}),
         ("do(volume = 1.25 million ml)", {"volume": 1.25e6}),
-        ("do(volume = factual − 3 ml)", {"volume": OfFactual(Increase(-3.0))}),  # noqa: RUF001
+        ("do(volume = factual − 3 ml)", {"volume": OfFactual(Increase(-3.0))}),
     ],
 )
 def test_values_names_and_draws(text, do):
@@ -219,7 +219,7 @@ def test_nothing_but_arithmetic_is_run(monkeypatch):
             read(f"age={text}")
 
 
-ALPHABET = " aZ_9.,=~<>()'\"`+-−*×/≥é:;#%&|\\$!?@[]{}^\n"  # noqa: RUF001
+ALPHABET = " aZ_9.,=~<>()'\"`+-−*×/≥é:;#%&|\\$!?@[]{}^\n"
 WORDS = ("if", "else", "where", "and", "or", "not", "in", "factual", "train", "nan", "inf", "1",
          "01", "1e3", "-1", "do(x)", "million", "3 million", "normal(0, 1)", "age", "x + 1")  # fmt: skip
 
@@ -235,7 +235,9 @@ def drawn_variables(generator):
     variables = {}
     for name in sorted(names):
         classes = {drawn_name(generator) for _ in range(generator.randint(0, 4))}
-        unit = generator.choice(["", "ml", "mm³", "kg/m²", "a, b", "years", "10⁶", drawn_name(generator)])
+        unit = generator.choice(
+            ["", "ml", "mm³", "kg/m²", "a, b", "years", "10⁶", drawn_name(generator)]
+        )
         variables[name] = Variable(name, unit=unit, classes=tuple(sorted(classes)))
     return variables
 

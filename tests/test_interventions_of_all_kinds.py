@@ -61,7 +61,9 @@ def factual():
 
 def ask(scm, factual, text, **options):
     answer = scm.counterfactual(factual, parse_do(text, scm.variables), **options)
-    return {name: [round(x, 3) for x in value[0].flatten().tolist()] for name, value in answer.items()}
+    return {
+        name: [round(x, 3) for x in value[0].flatten().tolist()] for name, value in answer.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,9 @@ def test_torch_distributions(scm, factual):
     found = scm.counterfactual(factual, {"age": wrapped})["age"].flatten()
     assert found[[0, 2]].tolist() == [1, -1]
     assert 5 < found[1] < 6
-    with pytest.raises(ValueError, match=r"do\(b\): expected a distribution whose draws have a shape"):
+    with pytest.raises(
+        ValueError, match=r"do\(b\): expected a distribution whose draws have a shape"
+    ):
         scm.counterfactual(factual, {"b": distributions.Normal(torch.zeros(7, 1), 1.0)})
 
 
@@ -205,7 +209,13 @@ def test_impossible_changes_are_refused_before_anything_is_drawn(do, message):
     positive = partial(AffineFlow, constraint=Positive)
     scm = StructuralCausalModel(
         "age, sex -> b -> c; p",
-        {"age": linear(), "sex": Bernoulli, "b": linear(age=10, sex=2), "c": linear(b=1), "p": positive},
+        {
+            "age": linear(),
+            "sex": Bernoulli,
+            "b": linear(age=10, sex=2),
+            "c": linear(b=1),
+            "p": positive,
+        },
     )
     scm.describe({"sex": Variable("sex", classes=("female", "male"))})
     before = torch.random.get_rng_state()
@@ -231,7 +241,9 @@ def test_unknown_training_data_and_images():
     with pytest.raises(ValueError, match=r"do\(b\): the distribution of images"):
         scm.training_distribution.marginal("b")
     images = make()
-    with pytest.raises(ValueError, match=r"do\(thickness\): the change reads image, which is an image|effect"):
+    with pytest.raises(
+        ValueError, match=r"do\(thickness\): the change reads image, which is an image|effect"
+    ):
         images.check_do({"thickness": Conditional(lambda x, _: x, ["image"])})
     with pytest.raises(ValueError, match=r"do\(thickness\): unknown variable 'x'"):
         images.check_do({"thickness": Conditional(lambda x, _: x, ["x"])})
@@ -265,7 +277,9 @@ def test_ensembles_overlap_and_sensitivity_accept_all_kinds(scm, factual):
         assert len(overlap.verdicts) == 7
         changes = sensitivity_to_coupling(scm, factual, do)
         assert {each.variable for each in changes} >= {"c"}
-    far = OverlapEstimator(scm).estimate(ensemble.intervene(parse_do("age~normal(90, 1)"), 7), ["age"])
+    far = OverlapEstimator(scm).estimate(
+        ensemble.intervene(parse_do("age~normal(90, 1)"), 7), ["age"]
+    )
     assert far.verdicts == ["extrapolated"] * 7
 
 
@@ -280,7 +294,10 @@ def test_evaluations_answer_where_a_change_is_possible(scm, factual):
 
 def test_evaluations_compare_changes_with_the_world_and_refuse_draws():
     """The oracle is the world, so that its errors are zero."""
-    texts = ["thickness=thickness-0.5 if intensity > 100", "intensity=0.9*intensity where thickness > 2"]
+    texts = [
+        "thickness=thickness-0.5 if intensity > 100",
+        "intensity=0.9*intensity where thickness > 2",
+    ]
     model = ModelOnData.of(make(), KnownTinyDataModule(test_size=40))
     with pytest.raises(ValueError, match="is an effect of thickness"):
         evaluate(model, EvaluationSettings(texts, workers=1), progress=False)

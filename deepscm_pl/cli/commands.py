@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from deepscm_pl.cli.effect_commands import EFFECTS
+from deepscm_pl.cli.init import InitOptions, plan_experiment
 from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_terminal
 
@@ -370,6 +371,24 @@ def graph(
     _print_written(save_figure(draw_graph(CausalGraph(edges_of_graph)), out))
 
 
+def init(
+    table: Annotated[Path, Option("TABLE", ("table",))],
+    data: InitOptions,
+    out: File = Path("experiment.yaml"),
+    overwrite: bool = False,
+    no_dry_run: bool = False,
+) -> None:
+    """Plan an experiment from a table and a graph: a YAML file that trains as it is.
+
+    Args:
+        table: CSV, TSV, Parquet or Excel file with a row for each unit or visit.
+        out: YAML file to write; each setting has its reason as a comment.
+        overwrite: Replace the file if it exists.
+        no_dry_run: Do not measure memory and time in a few steps.
+    """
+    plan_experiment(table, data, out, overwrite, not no_dry_run)
+
+
 def list_experiments(
     name: Annotated[str | None, Option("NAME", ("name",))] = None,
     out: Annotated[Path | None, Option("FILE.yaml")] = None,
@@ -435,6 +454,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "check": check,
     "effect": EFFECTS,
     "members": keep_members,
+    "init": init,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
     "experiments": list_experiments,
     "export": export,

@@ -40,6 +40,7 @@ ask a trained model
   export          as safetensors:          deepscm export --ckpt_path FILE.ckpt --out model.safetensors
 
 configurations, data and graphs
+  init            plan an experiment:      deepscm init TABLE.csv --graph "age -> volume"
   experiments     list experiments:        deepscm experiments
   data            make a data set:         deepscm data morphomnist --mnist DIR --out DIR
   graph           draw a causal graph:     deepscm graph --config FILE.yaml --out graph.svg

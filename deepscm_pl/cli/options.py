@@ -124,6 +124,8 @@ def _add_options(parser: FriendlyArgumentParser, function: Command) -> None:
         flags = option.flags or (f"--{parameter.name}",)
         if flags[0].startswith("-"):
             settings |= {"dest": parameter.name, "required": default is parameter.empty}
+        elif default is parameter.empty:
+            del settings["nargs"]  # it has to be given
         if default is not parameter.empty:
             settings["default"] = default
         if option.exclusive:

@@ -244,7 +244,9 @@ class Guards:
 class _Guarded(Change):
     """A change that keeps values unchanged where it would leave a domain, and records where."""
 
-    def __init__(self, change: Change, domain: Domain, recorded: list[Tensor] | None = None) -> None:
+    def __init__(
+        self, change: Change, domain: Domain, recorded: list[Tensor] | None = None
+    ) -> None:
         self.change, self.domain = change, domain
         self.recorded = [torch.ones(1, dtype=torch.bool)] if recorded is None else recorded
         self.reads, self.factual, self.before = change.reads, change.factual, change.before

@@ -104,7 +104,9 @@ class Conditional(Change):
 
     def __post_init__(self) -> None:
         if isinstance(self.reads, str):
-            raise ValueError(f"reads: expected names, but got the text {self.reads!r}; write a tuple.")
+            raise ValueError(
+                f"reads: expected names, but got the text {self.reads!r}; write a tuple."
+            )
         object.__setattr__(self, "reads", tuple(self.reads))
 
     def apply(self, value: Tensor, seen: Seen) -> Tensor:

@@ -46,7 +46,7 @@ _TOKEN = re.compile(
     rf"\s+|(?P<quoted>{QUOTED})|(?P<number>{_NUMBER})(?P<million>\s+million\b)?(?![\w.])"
     r"|(?P<name>[^\W\d]\w*)|(?P<sign>\*\*|<=|>=|==|!=|[-+*/<>=(),])"
 )
-_PLAIN_SIGNS = str.maketrans({"−": "-", "×": "*", "·": "*", "≤": "<=", "≥": ">=", "≠": "!="})  # noqa: RUF001
+_PLAIN_SIGNS = str.maketrans({"−": "-", "×": "*", "·": "*", "≤": "<=", "≥": ">=", "≠": "!="})
 
 _KEEP, _FACTUAL = "_keep", "factual"
 _WORDS = {"and", "or", "not", "in", "if", "else"}
@@ -245,7 +245,7 @@ def in_millions(text: str) -> str:
 
 
 def plain_signs(text: str) -> str:
-    """Replace signs of titles, such as ``×`` and ``−``, by those of programs."""  # noqa: RUF002
+    """Replace signs of titles, such as ``×`` and ``−``, by those of programs."""
     return text.translate(_PLAIN_SIGNS)
 
 
@@ -461,7 +461,9 @@ class _Reader:
                 found.append(self._members(term, lambda each: of(each, "number")))
             else:
                 found.append(self._members(term, lambda each: self._class_of(variable, each)))
-        if not all(type(each) in _OPERATORS or isinstance(each, ast.In | ast.NotIn) for each in node.ops):
+        if not all(
+            type(each) in _OPERATORS or isinstance(each, ast.In | ast.NotIn) for each in node.ops
+        ):
             self._refuse(node)
         return ast.Compare(found[0], node.ops, found[1:])
 

@@ -30,11 +30,11 @@ from deepscm_pl.variables import Intervention, Variable
 
 __all__ = ["check_do", "format_do", "parse_do"]
 
-_REAL = r"[-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s+million\b)?"  # noqa: RUF001
+_REAL = r"[-+−]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?(?:\s+million\b)?"
 _FACTUAL = re.compile(rf"factual\s*(?:([-+*])\s*({_REAL}))?")
 _NAME = rf"{QUOTED}|(?!['\"`\s])[^=~]*?"
-_STATEMENT = re.compile(rf"\s*({_NAME})\s*([-+*−×]?=|~)(.*)", re.DOTALL)  # noqa: RUF001
-_CHANGE = re.compile(rf"\s*({_NAME})\s*([-+*−×])\s*([^=~]+)", re.DOTALL)  # noqa: RUF001
+_STATEMENT = re.compile(rf"\s*({_NAME})\s*([-+*−×]?=|~)(.*)", re.DOTALL)
+_CHANGE = re.compile(rf"\s*({_NAME})\s*([-+*−×])\s*([^=~]+)", re.DOTALL)
 _PIECE = re.compile(rf"(?<!\w)(?:{QUOTED})|[(),]|\bwhere\b|.", re.DOTALL)
 _BARE_CLASS = re.compile(r"(?!=)[\w≥≤<>+/.:#%&-]+(?: [\w≥≤<>+/.:#%&-]+)*")
 _UNSAFE_UNIT = re.compile(r"[,'\"`=~()]|\bwhere\b|\bif\b|\bmillion\b")
@@ -62,9 +62,7 @@ def check_do(text: str) -> None:
     _statements(_split(text)[0], text, None)
 
 
-def parse_do(
-    text: str, variables: Mapping[str, Variable] | None = None
-) -> dict[str, Intervention]:
+def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict[str, Intervention]:
     """Read ``thickness=3``, ``thickness+=1``, ``thickness*=2``, or several joined by commas.
 
     A class is given by its name, as in ``sex=male``, or by its index; see
@@ -259,7 +257,11 @@ def _unknown_class(variable: Variable, text: str) -> str:
 def _refusal(variable: Variable, statement: _Statement, error: UnreadableError) -> str:
     operand = statement.operand
     is_word = re.fullmatch(r"[^\W\d]\w*( \w+)*", operand)
-    if statement.operator == "=" and variable.classes and (is_word or _BARE_CLASS.fullmatch(operand)):
+    if (
+        statement.operator == "="
+        and variable.classes
+        and (is_word or _BARE_CLASS.fullmatch(operand))
+    ):
         return _unknown_class(variable, operand)
     if statement.operator == "=" and is_word:
         return (
@@ -315,10 +317,10 @@ def _format_one(variable: Variable, value: Any) -> Iterator[str]:
             (change,) = _format_one(replace(variable, name="factual"), value.function)
             yield change.replace("`factual`", "").replace(" = …", ", …")
     elif isinstance(value, Increase):
-        sign = "+" if value.amount >= 0 else "−"  # noqa: RUF001
+        sign = "+" if value.amount >= 0 else "−"
         yield f"{name} {sign} {_number_text(abs(value.amount))} {unit}".rstrip()
     elif isinstance(value, Multiply):
-        yield f"{name} × {_number_text(value.factor)}"  # noqa: RUF001
+        yield f"{name} × {_number_text(value.factor)}"
     elif isinstance(value, Expression):
         yield f"{name} = {value}"
     elif isinstance(value, Draw | Distribution):
