@@ -78,7 +78,10 @@ def test_a_file_has_the_networks_and_gives_the_same_answers(saved, tmp_path):
         assert all(torch.equal(answer[name], expected[name]) for name in expected)
     kept = found.counterfactual(rows, "thickness+=0", num_particles=3, seed=5)
     known = ~rows["intensity"].isnan()
-    assert torch.equal(kept["intensity"][:, known], rows["intensity"][known].expand(3, -1))
+    expected = rows["intensity"][known].expand(3, -1)
+    torch.testing.assert_close(kept["intensity"][:, known], expected, rtol=1e-5, atol=0)
+    assert kept.inferred["intensity"].tolist() == (~known[:, 0]).tolist()
+    assert "Missing values are inferred: thickness of 1, intensity of 2 observations" in repr(kept)
 
 
 def test_a_training_resumes_as_if_it_had_not_stopped(tmp_path):
