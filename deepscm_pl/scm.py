@@ -767,7 +767,8 @@ class StructuralCausalModel(nn.Module):
         """Observations with inferred missing values, ``(P, *batch, *event)`` for every variable."""
         whole_number("num_particles", num_particles, least=1)
         count = None if candidates is None else max(candidates, _CANDIDATES, 2 * num_particles)
-        found = self.infer_missing(factual, num_particles, count)
+        given = {name: factual[name] for name in self.graph if name in factual}
+        found = self.infer_missing(given, num_particles, count)
         return self._expand(found, torch.Size((num_particles, *self._batch_shape(factual))))
 
     def _incomplete_counterfactual(

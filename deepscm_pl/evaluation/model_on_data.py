@@ -40,6 +40,7 @@ class ModelOnData:
         available: Number of rows of the test split, if known.
         identifiers: The person of each row; None if every row belongs to another person.
         training: Scalar variables of the training split, ``(n, 1)`` each; empty if unknown.
+        incomplete: Number of rows that were left out because of missing values.
         ensemble: Models whose particles answer counterfactual questions; ``scm`` is the first.
     """
 
@@ -52,6 +53,7 @@ class ModelOnData:
     available: int | None = None
     identifiers: Sequence[str] | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
+    incomplete: int = 0
     ensemble: Ensemble | None = None
 
     @classmethod
@@ -99,6 +101,7 @@ class ModelOnData:
             world,
             None,
             available=available,
+            incomplete=0 if complete is None else len(next(iter(values.values()))) - available,
             identifiers=identifiers,
             training=_scalars(scm, data.variables("train")),
         )

@@ -92,7 +92,7 @@ def test_quantities(
     """
     found = {}
     if scm.is_incomplete(batch):
-        batch = scm.completed(batch)
+        batch = {**batch, **scm.completed(batch)}
     for name in scm.image_variables:
         mechanism, image = scm[name], batch[name]
         parents = {parent: batch[parent] for parent in scm.graph.parents[name]}

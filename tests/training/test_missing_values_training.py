@@ -138,8 +138,9 @@ def test_a_weighted_divergence_is_not_that_of_missing_values():
         values.append(objective(model.scm, batch, model.progress))
     found = values[0].elbo.evidence
     expected = 0.75 * found["image"].divergence.mean()
-    torch.testing.assert_close(values[1].objective - values[0].objective, expected)
-    assert found["intensity"].divergence.mean() > 0
+    found_change = values[1].objective - values[0].objective
+    torch.testing.assert_close(found_change, expected, rtol=0.05, atol=0)
+    assert found["intensity"].divergence.mean() > 0.2
 
 
 def test_an_evaluation_takes_the_complete_rows(saved):
@@ -164,12 +165,12 @@ def run(tmp_path_factory):
 def test_the_program_trains_evaluates_and_answers(run, capsys):
     checkpoint = next(run.rglob("last.ckpt"))
     report = json.loads(next(run.rglob("evaluation.json")).read_text())
-    assert report
+    assert "7 rows of the test split with missing values" in " ".join(report["left_out"])
     out = run / "answers"
     words = ["counterfactual", "--ckpt_path", str(checkpoint), "--do", "thickness=2"]
     assert main([*words, "--index", "0", "1", "--num_particles", "3", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "missing values: intensity of test 0" in printed
+    assert "missing values: thickness of test 0, intensity of test 0 inferred" in printed
     table = (out / "answers.csv").read_text().splitlines()
     columns = table[0].split(",")
     rows = [dict(zip(columns, line.split(","), strict=True)) for line in table[1:]]
