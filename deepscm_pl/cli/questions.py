@@ -25,6 +25,7 @@ from deepscm_pl.cli.commands import (
     ParticleOptions,
 )
 from deepscm_pl.cli.intervals import interval_sentences, read_calibration
+from deepscm_pl.cli.missing import MissingCount
 from deepscm_pl.cli.observations import (
     ObservedRows,
     choose_formats,
@@ -89,8 +90,11 @@ def answer_counterfactual(
         *question.columns("counterfactual", particles),
     ]
     found = find_observations(question.model, question.scm, observed, overlap.root)
-    parts = _counterfactual_parts(question, found, particles, uncertainty.resample)
+    missing = MissingCount(question.scm)
+    parts = missing.watch(_counterfactual_parts(question, found, particles, uncertainty.resample))
     question.write(parts, columns, found, calibration)
+    for sentence in missing.sentences():
+        print(for_terminal(f"{sentence}."))
     if question.scm.image_variables and any(question.dos):
         for sentence in interval_sentences(question.scm, calibration, columns[1:]):
             print(for_terminal(sentence))
