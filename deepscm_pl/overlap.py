@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.checks import real_number
-from deepscm_pl.interventions import format_do
+from deepscm_pl.interventions import Where, format_do, is_constant
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training_distribution import TrainingDistribution
@@ -282,8 +282,9 @@ def _beyond(scm: StructuralCausalModel, do: Do) -> str:
     """Describe the first value that is set beyond the training data."""
     kept = scm.training_distribution
     for name, value in do.items():
+        value = value.value if isinstance(value, Where) else value
         domain = kept.domains.get(name)
-        if domain is None or domain.categories is not None or callable(value):
+        if domain is None or domain.categories is not None or not is_constant(value):
             continue
         low, high = kept.limits(name)
         asked = torch.as_tensor(value, dtype=torch.float64)

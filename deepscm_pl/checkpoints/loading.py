@@ -19,6 +19,7 @@ from deepscm_pl.checks import whole_number
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.scans.cache import Cache, holds_caches
+from deepscm_pl.effects import Effects, EffectSettings, Outcome, average_effect
 from deepscm_pl.ensemble import Ensemble, stacking_weights
 from deepscm_pl.escaping import one_line
 from deepscm_pl.evaluation.intervals import Calibration
@@ -223,6 +224,33 @@ class TrainedModel:
         from deepscm_pl.data.images import read_image
 
         return read_image(path, variable.domain.shape)[0]
+
+    def effect(
+        self,
+        outcome: str | Outcome,
+        do: Do | str,
+        versus: Do | str | None = None,
+        by: str | None = None,
+        observed: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Effects:
+        """Estimate the average effect of an intervention.
+
+        See :func:`~deepscm_pl.effects.average_effect`. The other questions of
+        :mod:`deepscm_pl.effects` take this object as their model.
+
+        Args:
+            outcome: The variable, or a condition such as ``"volume > 1000"``.
+            do: The intervention, as for :meth:`intervene`.
+            versus: The intervention that it is compared with; None for none.
+            by: A variable by which rows are grouped.
+            observed: Observations ``(N, *event)`` to average over; None to draw rows.
+            settings: Fields of :class:`~deepscm_pl.effects.EffectSettings`, such as ``rows``.
+
+        Raises:
+            ValueError: If a name, an intervention or a setting is not valid.
+        """
+        return average_effect(self, outcome, do, versus, by, observed, EffectSettings(**settings))
 
     def particles(self, asked: int | None) -> int:
         """The number of particles of a counterfactual; see :meth:`counterfactual`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from torch import Tensor
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.images import ImageFormat, default_placement, read_image, write_nifti
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.escaping import for_file_name, from_spreadsheet
+from deepscm_pl.data.tables import Table, TableFormat, read_table
+from deepscm_pl.escaping import for_file_name
 from deepscm_pl.figures import as_pictures
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variable
@@ -120,10 +120,6 @@ def whole_levels(images: Tensor) -> Tensor:
     return images.round().clamp(0, 255).byte().cpu()
 
 
-_CHECKED = 4096
-"""Rows of a table whose numbers are checked at a time."""
-
-
 @dataclass(frozen=True)
 class Observations:
     """Some observations.
@@ -190,11 +186,14 @@ def observations_from_test_split(
         for start in range(0, len(rows), count):
             some = list(rows[start : start + count])
             chosen = torch.as_tensor(some)
-            places = [datamodule.placement("test", row) for row in some]
+            places = {
+                name: [datamodule.placement_of(name, "test", row) for row in some]
+                for name in scm.image_variables
+            }
             yield Observations(
                 {name: variables[name][chosen].to(scm.dtype) for name in scm.graph.nodes},
                 [f"test {row}" if names is None else f"test {row} ({names[row]})" for row in some],
-                dict.fromkeys(scm.image_variables, places),
+                places,
             )
 
     return ObservedRows(len(rows), is_exact=True, read=read, option="index")
@@ -211,9 +210,11 @@ def observations_from_csv(
     scm: StructuralCausalModel,
     path: Path,
     prepare: Callable[[Path], Sequence[_Cell]] | None = None,
+    table_format: TableFormat = TableFormat(),  # noqa: B008
 ) -> ObservedRows:
     """A table with a column for each variable; images by their paths, relative to the table.
 
+    It is read with the rules for training data: see :func:`~deepscm_pl.data.tables.read_table`.
     Classes are given by their names, or by their indices if they have none. Images are PNG, JPEG,
     NIfTI, or arrays ``.npy`` with the shape of the model's images, with or without channel; volumes
     are NIfTI or arrays. All numbers, and the existence of all images, are checked first; images are
@@ -223,27 +224,29 @@ def observations_from_csv(
         scm: The model.
         path: The table.
         prepare: Preprocesses the images of a file; each of several is an observation.
+        table_format: The format of the table.
 
     Raises:
         FileNotFoundError: If the table or an image does not exist.
         ValueError: If a column is missing or a cell is invalid; later, if an image has another
             shape.
     """
-    table = _Table(scm, path)
-    count = table.check()
+    names = scm.graph.nodes
+    table = _TableOfObservations(scm, read_table(path, table_format, "observations", names))
+    table.check()
     read_images = _reader(scm, prepare)
 
     def read(size: int) -> Iterator[Observations]:
-        observed = (row for line in table.lines() for row in table.read(line, read_images))
+        observed = (row for number in range(len(table)) for row in table.read(number, read_images))
         while rows := list(islice(observed, size)):
             yield Observations(
-                {n: torch.stack([row[n][0] for _, row, _ in rows]) for n in scm.graph.nodes},
+                {name: torch.stack([row[name][0] for _, row, _ in rows]) for name in names},
                 [title for title, _, _ in rows],
                 {name: [row[name][1] for _, row, _ in rows] for name in scm.image_variables},
                 [others for _, _, others in rows],
             )
 
-    return ObservedRows(count, prepare is None, read, table.others)
+    return ObservedRows(len(table), prepare is None, read, table.others)
 
 
 _COLUMNS_OF_ANSWERS = (
@@ -275,118 +278,101 @@ def other_columns(columns: Sequence[str], variables: Sequence[str]) -> list[str]
 
 
 @dataclass(frozen=True)
-class _Line:
-    """A row of a table: its number from 0, and its cells."""
-
-    number: int
-    cells: Mapping[str, str]
-    others: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table of observations that is read row by row."""
+class _TableOfObservations:
+    """A table with a column for each variable."""
 
     scm: StructuralCausalModel
-    path: Path
+    table: Table
+
+    def __len__(self) -> int:
+        return len(self.table)
 
     @cached_property
-    def variables(self) -> dict[str, Variable]:
-        return self.scm.variables
-
-    def lines(self) -> Iterator[_Line]:
-        """The rows of a table with a column for each variable."""
-        if not self.path.is_file():
-            raise FileNotFoundError(f"observations: there is no file {self.path}.")
-        try:
-            with self.path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                self._require_columns(reader.fieldnames or ())
-                others = other_columns(reader.fieldnames or (), self.scm.graph.nodes)
-                for number, row in enumerate(reader):
-                    cells = {
-                        n: from_spreadsheet(row[n] or "") for n in (*self.scm.graph.nodes, *others)
-                    }
-                    yield _Line(number, cells, [cells[name] for name in others])
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"observations: {self.path} is no table of UTF-8 ({error}).") from None
-
-    @property
     def others(self) -> list[str]:
         """The columns of no variable."""
-        with self.path.open(newline="", encoding="utf-8-sig") as file:
-            return other_columns(csv.DictReader(file).fieldnames or (), self.scm.graph.nodes)
+        return other_columns(list(self.table.columns), self.scm.graph.nodes)
 
-    def check(self) -> int:
-        """Check every number and the existence of every image, and count the rows."""
-        count, lines = 0, self.lines()
-        while some := list(islice(lines, _CHECKED)):
-            count += len(some)
-            for name in self.scm.graph.nodes:
-                if name in self.scm.image_variables:
-                    for line in some:
-                        self._require_image(line, name)
-                else:
-                    self._check_numbers(some, name)
-        if not count:
-            self._require_columns(self.scm.graph.nodes, rows=False)
-        return count
+    def check(self) -> None:
+        """Check the columns, every number and the existence of every image."""
+        names = self.scm.graph.nodes
+        missing = [name for name in names if name not in self.table.columns]
+        if missing:
+            raise ValueError(
+                f"observations: expected {self.table.path} to have the columns {', '.join(names)}, "
+                f"but {', '.join(missing)} is missing; it has {self.table.listed}."
+            )
+        for name in names:
+            if name in self.scm.image_variables:
+                for row in range(len(self)):
+                    self._require_image(row, name)
+        self._check_numbers()
 
     def read(
-        self, line: _Line, read_images: Callable[[str, Path, str], Sequence[_Cell]]
+        self, row: int, read_images: Callable[[str, Path, str], Sequence[_Cell]]
     ) -> Iterator[_Row]:
         """The observations of a row: one for each image of its file."""
         cells = {
-            name: read_images(self._where(line, name), self._file(line, name), name)
+            name: read_images(self._where(row, name), self._file(row, name), name)
             if name in self.scm.image_variables
-            else [(self._numbers([line], name)[0], None)]
+            else [(self.values[name][row], None)]
             for name in self.scm.graph.nodes
         }
         count = max(map(len, cells.values()))
-        one = f"{self.path.name} {line.number}"
+        one = f"{self.table.path.name} {row}"
         for k in range(count):
             title = f"{one}, slice {k}" if count > 1 else one
             values = {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
-            yield title, values, line.others
+            yield title, values, [str(self.table[name][row]) for name in self.others]
 
-    def _require_columns(self, columns: Sequence[str], rows: bool = True) -> None:
-        names = self.scm.graph.nodes
-        missing = [name for name in names if name not in columns]
-        if missing or not rows:
-            raise ValueError(
-                f"observations: expected {self.path} to have the columns {', '.join(names)} and "
-                f"at least one row, but {', '.join(missing) or 'every row'} is missing."
+    @cached_property
+    def values(self) -> dict[str, Tensor]:
+        """The numbers and class indices ``(N, 1)`` of each variable that is no image."""
+        scalars = [name for name in self.scm.graph.nodes if name not in self.scm.image_variables]
+        return {name: self._column(self.scm.variables[name]) for name in scalars}
+
+    def _column(self, variable: Variable) -> Tensor:
+        name = variable.name
+        found = self.table.numbers(name)
+        if variable.classes:
+            indices = [variable.class_index(text) for text in self.table[name]]
+            found = np.array([np.nan if each is None else each for each in indices], np.float64)
+        for row in np.flatnonzero(~np.isfinite(found)):
+            expected = f"one of {', '.join(variable.classes)}" if variable.classes else "a number"
+            text = self.table.uncertain(name) if not variable.classes else None
+            hint = (
+                f", which may be {text.replace(',', '.')} or {text.replace(',', '')}"
+                if text
+                else ""
             )
+            raise ValueError(
+                f"{self._where(row, name)}: expected {expected}, but got {self.table[name][row]!r}"
+                f"{hint}."
+            )
+        return torch.as_tensor(found, dtype=self.scm.dtype)[:, None]
 
-    def _where(self, line: _Line, name: str) -> str:
-        return f"observations: {self.path}, line {line.number + 2}, {name}"
+    def _where(self, row: int, name: str) -> str:
+        place = f"{self.table.counted} {self.table.number(row)}"
+        return f"observations: {self.table.path}, {place}, {name}"
 
-    def _file(self, line: _Line, name: str) -> Path:
-        return self.path.parent / line.cells[name]
+    def _file(self, row: int, name: str) -> Path:
+        return self.table.path.parent / str(self.table[name][row])
 
-    def _require_image(self, line: _Line, name: str) -> None:
-        path = self._file(line, name)
+    def _require_image(self, row: int, name: str) -> None:
+        path = self._file(row, name)
         with suppress(OSError):  # for example, if the name is too long
             if path.is_file():
                 return
-        raise FileNotFoundError(f"{self._where(line, name)}: there is no image {path}.")
+        raise FileNotFoundError(f"{self._where(row, name)}: there is no image {path}.")
 
-    def _numbers(self, lines: Sequence[_Line], name: str) -> Tensor:
-        """Numbers ``(N, 1)`` of a column."""
-        variable = self.variables[name]
-        found = [
-            [_read_number(self._where(line, name), line.cells[name], variable)] for line in lines
-        ]
-        return torch.tensor(found, dtype=self.scm.dtype)
-
-    def _check_numbers(self, lines: Sequence[_Line], name: str) -> None:
-        domain, values = self.scm[name].domain, self._numbers(lines, name)
-        if values[0].shape != domain.shape:
-            domain.check(name, values)
-        wrong = ~domain.contains(values)[:, 0]
-        if wrong.any():
-            first = int(wrong.int().argmax())
-            domain.check(self._where(lines[first], name), values[first : first + 1])
+    def _check_numbers(self) -> None:
+        for name, values in self.values.items():
+            domain = self.scm[name].domain
+            if values[0].shape != domain.shape:
+                domain.check(name, values)
+            wrong = ~domain.contains(values)[:, 0]
+            if wrong.any():
+                first = int(wrong.int().argmax())
+                domain.check(self._where(first, name), values[first : first + 1])
 
 
 def _reader(
@@ -405,20 +391,6 @@ def _reader(
         return [(image.to(scm.dtype), place) for image, place in found]
 
     return read
-
-
-def _read_number(where: str, cell: str, variable: Variable) -> float:
-    """A number, or the index of a class."""
-    if variable.classes:
-        found = variable.class_index(cell)
-        if found is None:
-            expected = ", ".join(variable.classes)
-            raise ValueError(f"{where}: expected one of {expected}, but got {cell!r}.")
-        return found
-    try:
-        return float(cell)
-    except ValueError:
-        raise ValueError(f"{where}: expected a number, but got {cell!r}.") from None
 
 
 def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepared: bool) -> None:

@@ -43,7 +43,7 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["answer_by_drawing", "answer_counterfactual"]
+__all__ = ["answer_by_drawing", "answer_counterfactual", "load_models"]
 
 _PARTICLES = 16
 """Particles of a suggested question about the uncertainty of an answer."""
@@ -138,7 +138,7 @@ class _Question:
 
     @classmethod
     def read(cls, options: AnswerOptions, do: Sequence[str], overlap: OverlapOptions) -> _Question:
-        model = _load(options, overlap.root)
+        model = load_models(options.ckpt_path, options.weights, options.trust, overlap.root)
         whole_number("seed", options.seed, least=0, most=2**32 - 1)
         choose_formats(model.scm, options.image_format)
         dos = [parse_do(text, model.scm.variables) for text in do] or [{}]
@@ -260,9 +260,15 @@ def _print_changes(heading: str, changes: Changes) -> None:
             print(f"  … and {len(rows) - _PRINTED} more variables, see answers.csv")
 
 
-def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
-    """Load the models, with their weights."""
-    paths, weights = options.ckpt_path, options.weights
+def load_models(
+    paths: Sequence[Path], weights: Sequence[str], trust: Sequence[str], root: Path | None
+) -> TrainedModel:
+    """Load models, with their weights as of the command line.
+
+    Raises:
+        FileNotFoundError: If a checkpoint does not exist.
+        ValueError: If a checkpoint or a weight is not valid.
+    """
     is_stacked = list(weights) == ["validation"]
     try:
         numbers = [float(each) for each in weights if not is_stacked]
@@ -270,7 +276,7 @@ def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
         raise ValueError(
             f"weights: expected {len(paths)} numbers, or validation, but got {' '.join(weights)}."
         ) from None
-    model = load(paths, trust=options.trust, weights=numbers or None)
+    model = load(paths, trust=trust, weights=numbers or None)
     return model.stacked(root) if is_stacked else model
 
 

@@ -52,7 +52,7 @@ from deepscm_pl.cli.settings import (
     named_errors,
     require_trained,
 )
-from deepscm_pl.cli.training_help import TRAINING_COMMANDS
+from deepscm_pl.cli.training_help import DRY_RUN, TRAINING_COMMANDS
 from deepscm_pl.cli.words import (
     option_value,
     split_configurations,
@@ -78,6 +78,7 @@ from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
 from deepscm_pl.suggestions import Asked
 from deepscm_pl.training import DeepSCM, ImageClassifier
+from deepscm_pl.training.dry_run import measure_training
 
 __all__ = ["PACKAGES", "TrainingCommand", "run_training_command"]
 
@@ -103,13 +104,14 @@ def run_training_command(words: list[str]) -> None:
     """
     for option, text in pairwise(words):
         check_yaml(text, option.lstrip("-"))
-    members, others = take_members(words)
+    is_dry = words[0] == "fit" and DRY_RUN in words
+    members, others = take_members([word for word in words if not is_dry or word != DRY_RUN])
     files, others = split_configurations(_with_one_checkpoint(others))
     configuration = Configuration.read(files)
     with configuration.naming_lines():
         # Options come after all files, because they override them.
         merged = [others[0], *configuration.words(), *others[1:]]
-        _run_merged(merged, configuration.settings, words, members)
+        _run_merged(merged, configuration.settings, words, None if is_dry else members, is_dry)
 
 
 def _with_one_checkpoint(words: list[str]) -> list[str]:
@@ -124,7 +126,11 @@ def _with_one_checkpoint(words: list[str]) -> list[str]:
 
 
 def _run_merged(
-    words: list[str], settings: Mapping[str, Any], typed: list[str], members: int | None
+    words: list[str],
+    settings: Mapping[str, Any],
+    typed: list[str],
+    members: int | None,
+    is_dry: bool = False,
 ) -> None:
     check_configuration(settings)
     if os.environ.get("LOCAL_RANK", "0") != "0":
@@ -153,7 +159,7 @@ def _run_merged(
     try:
         with quiet_log_threads(), without_noise():
             if members is None:
-                TrainingCommand(words, model, described, trust, typed, opened)
+                TrainingCommand(words, model, described, trust, typed, opened, is_dry=is_dry)
             else:
                 train_members(
                     members,
@@ -221,6 +227,7 @@ class TrainingCommand(LightningCLI):
         opened: The checkpoint that ``words`` name, which is not read again.
         member: The member of an ensemble that is trained; None for a single model.
         data: The data of earlier members, which are not read again.
+        is_dry: Whether ``fit`` only measures a few steps.
 
     Attributes:
         tested: The tested checkpoint of a complete training; None before.
@@ -236,8 +243,9 @@ class TrainingCommand(LightningCLI):
         opened: Checkpoint | None = None,
         member: Member | None = None,
         data: pl.LightningDataModule | None = None,
+        is_dry: bool = False,
     ) -> None:
-        self.member = member
+        self.member, self.is_dry = member, is_dry
         self.tested: str | None = None
         self._data = data
         self._resumes = False
@@ -418,6 +426,9 @@ class TrainingCommand(LightningCLI):
 
     def fit(self, **settings: Any) -> None:
         """Train, test the best checkpoint, and print what to do next."""
+        if self.is_dry:
+            print(measure_training(self.trainer, settings["model"], settings["datamodule"]))
+            return
         model, datamodule, path = settings["model"], settings["datamodule"], settings["ckpt_path"]
         typed = self._typed
         if self.member is not None:

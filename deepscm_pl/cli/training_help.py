@@ -9,7 +9,7 @@ from importlib.resources import files
 from deepscm_pl.cli.parser import FriendlyArgumentParser, fail
 from deepscm_pl.cli.words import split_configurations
 
-__all__ = ["TRAINING_COMMANDS", "check_training_words", "training_help"]
+__all__ = ["DRY_RUN", "TRAINING_COMMANDS", "check_training_words", "training_help"]
 
 TRAINING_COMMANDS = {
     "fit": "Train a model, then test its best checkpoint.",
@@ -17,6 +17,9 @@ TRAINING_COMMANDS = {
     "test": "Evaluate a model on the test split.",
     "predict": "Write the quantities of every test image as a table.",
 }
+
+DRY_RUN = "--dry_run"
+"""The option of ``fit`` that trains nothing."""
 
 _OPTION = re.compile(r"^ +(?:-\w[^,\n]*, )?--([\w.]+)", re.MULTILINE)
 _COMPLETE_GROUPS = ("trainer", "checkpoint", "association", "evaluation")
@@ -32,7 +35,9 @@ _MEMBERS = """
                         seeds: that of --seed_everything (0 by default) and those that follow it.
                         Data are read once, and results are in member_1 to member_N of
                         --trainer.default_root_dir. '--ckpt_path last' resumes the member that is
-                        not trained yet."""
+                        not trained yet.
+  --dry_run             Train nothing: read the data, measure a few steps, print rows, parameters,
+                        memory, sizes of checkpoints and minutes expected."""
 
 
 def training_help(command: str) -> str:
@@ -61,7 +66,7 @@ def check_training_words(words: Sequence[str]) -> None:
             f"--ckpt_path FILE.ckpt; deepscm {words[0]} --help lists all options."
         )
     options = {*_OPTION.findall(_options_text()), "ckpt_path", "trust", "help", "verbose"}
-    options |= {"members"} if words[0] == "fit" else set()
+    options |= {"members", "dry_run"} if words[0] == "fit" else set()
     for word in words[1:]:
         name = word.partition("=")[0].removesuffix("+")
         if name.startswith("--") and not _is_option(name[2:], options):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         SourceSplits as SourceSplits,
         Split as Split,
     )
+    from deepscm_pl.data.cohort import Division as Division, TableSettings as TableSettings
     from deepscm_pl.data.digits import DigitsDataModule as DigitsDataModule
     from deepscm_pl.data.generate import (
         generate_brain as generate_brain,
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from deepscm_pl.data.scans import (
         BrainMRIDataModule as BrainMRIDataModule,
         Cache as Cache,
-        Division as Division,
         Preprocessing as Preprocessing,
         Slicing as Slicing,
         Subjects as Subjects,
     )
     from deepscm_pl.data.synthetic_brain import SyntheticBrainDataModule as SyntheticBrainDataModule
+    from deepscm_pl.data.table_module import TableDataModule as TableDataModule
+    from deepscm_pl.data.tables import TableFormat as TableFormat, read_table as read_table
     from deepscm_pl.data.truth import (
         measure_attributes as measure_attributes,
         render_truth as render_truth,

@@ -257,6 +257,10 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         """The position in the scanner of the image in a row of :meth:`variables`, if known."""
         return None
 
+    def placement_of(self, name: str, split: Split, row: int) -> Placement | None:
+        """The position of one of several images in a row; see :meth:`placement`."""
+        return self.placement(split, row)
+
     def configuration(self) -> dict[str, Any]:
         """The class and arguments of this module as plain data for a checkpoint.
 

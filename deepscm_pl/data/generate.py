@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.checks import process_count, seed_number, whole_number, whole_numbers
+from deepscm_pl.data.cohort import SPLITS, divide_subjects
 from deepscm_pl.data.idx import write_idx
 from deepscm_pl.data.images import ImageFormat
 from deepscm_pl.data.morphomnist import (
@@ -20,7 +21,6 @@ from deepscm_pl.data.morphomnist import (
     write_attributes,
 )
 from deepscm_pl.data.parallel import stream_rows
-from deepscm_pl.data.scans.cohort import SPLITS, divide_subjects
 from deepscm_pl.data.tables import Table, write_table
 from deepscm_pl.data.truth import ORIGINALS_FILE, WORLD_FILE, render_truth, write_originals
 from deepscm_pl.files import exit_on_termination, new_folder

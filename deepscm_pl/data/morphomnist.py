@@ -17,7 +17,7 @@ from torch import Tensor
 
 from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
 from deepscm_pl.data.idx import read_idx
-from deepscm_pl.data.tables import write_table
+from deepscm_pl.data.tables import Table, read_table, write_table
 from deepscm_pl.data.truth import WORLD_FILE
 from deepscm_pl.worlds import KnownWorld, ThicknessIntensityWorld, read_world
 
@@ -142,16 +142,21 @@ def read_attributes(path: str | Path, world: KnownWorld) -> dict[str, NDArray[np
         ValueError: If a column is missing, a value is not a number, the index is not 0, 1, 2, …, or
             an attribute is outside its domain.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, or not a file.")
-    table = _read_table(path, world)
-    index = table.pop("index")
-    _require(path, "index", index, index == np.arange(len(index)), "0, 1, 2, … from row to row")
-    for name, column in table.items():
+    table = read_table(path, setting="attributes")
+    names = ("index", *world.attributes)
+    missing = [name for name in names if name not in table.columns]
+    if missing:
+        raise ValueError(
+            f"{path} should have the columns {', '.join(names)} of the world {world.name}, but it "
+            f"has {', '.join(table.columns)}, without {', '.join(missing)}; {_REMEDY}"
+        )
+    index = table.numbers("index")
+    _require(table, "index", index == np.arange(len(index)), "0, 1, 2, … from row to row")
+    columns = {name: table.numbers(name) for name in world.attributes}
+    for name, column in columns.items():
         domain = world.domains[name]
-        _require(path, name, column, domain.contains(torch.from_numpy(column)).numpy(), str(domain))
-    return {name: column.astype(np.float32) for name, column in table.items()}
+        _require(table, name, domain.contains(torch.from_numpy(column)).numpy(), str(domain))
+    return {name: column.astype(np.float32) for name, column in columns.items()}
 
 
 def write_attributes(path: str | Path, attributes: Mapping[str, NDArray[np.float32]]) -> None:
@@ -192,36 +197,12 @@ def _read_split(files: SplitFiles, world: KnownWorld) -> dict[str, Tensor]:
     }
 
 
-def _read_table(path: Path, world: KnownWorld) -> dict[str, NDArray[np.float64]]:
-    names = ("index", *world.attributes)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} should be a text file in UTF-8: {error}") from error
-    header = [name.strip() for name in lines[0].split(",")] if lines else []
-    missing = [name for name in names if name not in header]
-    if missing:
-        raise ValueError(
-            f"{path} should have the columns {', '.join(names)} of the world {world.name}, but its "
-            f"first line is {','.join(header)!r}, without {', '.join(missing)}."
-        )
-    if len(lines) == 1:
-        raise ValueError(f"{path} should have a row for each digit, but it has none.")
-    columns = [header.index(name) for name in names]
-    try:
-        table = np.loadtxt(lines[1:], delimiter=",", usecols=columns, ndmin=2, comments=None)
-    except ValueError as error:
-        raise ValueError(f"{path} should hold a number in every cell: {error}") from error
-    return dict(zip(names, table.T, strict=True))
-
-
-def _require(
-    path: Path, column: str, values: NDArray[np.float64], valid: NDArray[np.bool_], expected: str
-) -> None:
+def _require(table: Table, column: str, valid: NDArray[np.bool_], expected: str) -> None:
     """Raise, naming the first invalid row, unless all values are valid."""
     if not valid.all():
         row = int(np.argmin(valid))
         raise ValueError(
-            f"{path}, line {row + 2}: {column}: expected {expected}, but got {values[row]:g}; "
-            "correct the row, or generate the data set again with `deepscm data morphomnist`."
+            f"{table.path}, {table.counted} {table.number(row)}: {column}: expected {expected}, "
+            f"but got {table[column][row] or 'an empty cell'}; correct the row, or generate the "
+            "data set again with `deepscm data morphomnist`."
         )

@@ -135,7 +135,7 @@ def test_a_missing_image_stops_the_program_before_training(folder, tmp_path, cap
     words = ["fit", "--config", str(path), "--trainer.default_root_dir", str(tmp_path)]
     assert main(words) != 0
     message = capsys.readouterr().err
-    assert "images: row 4 of subjects.csv (eid 1000003): there is no file" in message
+    assert "images: line 5 of subjects.csv (eid 1000003): there is no file" in message
     assert "and 1 more are missing" in message
 
 

@@ -126,7 +126,10 @@ def test_questions_repeat_under_a_seed(checkpoint, tmp_path):
         (["--do", "thickness=3", "--index", "0", "--resample", "1"], "resample"),
         (["--do", "thickness=3", "--index", "0", "--seed", "99999999999999999999"], "seed"),
         (["--do", "thickness=3", "--index", "0", "--data.root", "x"], "has no root"),
-        (["--do", "thickness=3", "--observations", "none.csv"], "there is no file none.csv"),
+        (
+            ["--do", "thickness=3", "--observations", "none.csv"],
+            "none.csv is missing, or not a file",
+        ),
     ],
 )
 def test_bad_questions_are_answered_with_what_is_wrong(
@@ -145,12 +148,12 @@ def test_bad_questions_are_answered_with_what_is_wrong(
     ("table", "message"),
     [
         ("thickness,image\n1,a.png", "intensity is missing"),
-        ("thickness,intensity,image\n", "every row is missing"),
+        ("thickness,intensity,image\n", "should have a row for each observation, but has none"),
         ("thickness,intensity,image\n1,100,none.png", "there is no image"),
         ("thickness,intensity,image\n1,bright,a.png", "line 2, intensity: expected a number"),
         ("thickness,intensity,image\n1,100,b.png", "8×8 pixels (width × height), but"),
         ("thickness,intensity,image\n1,100,t.csv", "is no image"),
-        ("thickness,intensity,image\nnan,100,a.png", "NaN"),
+        ("thickness,intensity,image\nnan,100,a.png", "expected a number, but got 'nan'"),
         ("thickness,intensity,image\n0,100,a.png", "in (0, inf), but got 0"),
     ],
 )

@@ -173,9 +173,9 @@ def test_missing_column(root: Path, column: str) -> None:
         ("3.5,2,100", r"line 5: index: expected 0, 1, 2.*but got 3.5"),
         ("4,2,100", r"line 5: index: expected 0, 1, 2.*but got 4"),
         ("nan,2,100", r"line 5: index: expected 0, 1, 2.*but got nan"),
-        ("3,thick,100", "should hold a number in every cell.*thick"),
-        ("3,,100", "should hold a number in every cell"),
-        ("3,2", "should hold a number in every cell"),
+        ("3,thick,100", r"line 5: thickness: expected values in \(0, inf\), but got thick"),
+        ("3,,100", r"line 5: thickness: expected values in \(0, inf\), but got an empty cell"),
+        ("3,2", "line 5: expected 3 cells, one for each name in the header, but got 2"),
     ],
 )
 def test_broken_row(root: Path, row: str, message: str) -> None:
@@ -189,14 +189,15 @@ def test_broken_row(root: Path, row: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "without index, thickness, intensity"),
+        (b"", "it is empty"),
         (b"index,thickness,intensity\n", "has none"),
-        (b"\x1f\x8b\xff", "UTF-8"),
+        (b"\x1f\x8b\xff", "complete gzip file"),
+        (b"1,2,3\n0,1,2\n", "looks like a row of data"),
     ],
 )
 def test_no_table(root: Path, content: bytes, message: str) -> None:
     (root / "train-morpho.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=f"train-morpho.csv should .*{message}"):
+    with pytest.raises(ValueError, match=f"train-morpho.csv.* {message}"):
         setup(root)
 
 

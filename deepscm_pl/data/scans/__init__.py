@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
+    from deepscm_pl.data.cohort import Division as Division
     from deepscm_pl.data.scans.cache import Cache as Cache
-    from deepscm_pl.data.scans.cohort import Division as Division, Subjects as Subjects
+    from deepscm_pl.data.scans.cohort import Subjects as Subjects
     from deepscm_pl.data.scans.module import BrainMRIDataModule as BrainMRIDataModule
     from deepscm_pl.data.scans.preprocessing import (
         Normalisation as Normalisation,

@@ -1,0 +1,162 @@
+"""The kinds of columns: numbers and classes, inferred with a reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "FEW_LEVELS",
+    "AttributeKind",
+    "are_dates",
+    "is_date",
+    "kind_of_numbers",
+    "order_of",
+    "standard_bounds",
+]
+
+AttributeKind = Literal[
+    "continuous", "positive", "bounded", "count", "ordinal", "binary", "categorical"
+]
+"""Kinds of attributes: any numbers, positive numbers, numbers of an interval, whole numbers from 0,
+ordered classes, two classes, or more classes without an order."""
+
+FEW_LEVELS = 20
+"""The largest number of different texts in an inferred category, and of values in a count."""
+
+_SCALES = tuple(
+    tuple(scale.split("|"))
+    for scale in (
+        "none|minimal|very mild|mild|moderate|severe|very severe|extreme",
+        "very low|low|medium|high|very high",
+        "very low|low|normal|high|very high",
+        "low|mid|high",
+        "low|middle|high",
+        "low|average|high",
+        "low|moderate|high",
+        "very small|small|medium|large|very large",
+        "never|rarely|sometimes|often|always",
+        "never|seldom|sometimes|usually|always",
+        "poor|fair|good|very good|excellent",
+        "bad|fair|good|very good|excellent",
+        "strongly disagree|disagree|neutral|agree|strongly agree",
+        "young|middle-aged|old",
+        "young|middle|old",
+        "i|ii|iii|iv|v",
+    )
+)
+"""Names of classes in ascending order."""
+
+_NUMBERED = re.compile(
+    r"(?P<word>grade|stage|level|degree|quartile|quintile|tertile|decile|step|phase|score)"
+    r"[\s_-]*(?P<number>\d+|[ivx]+)",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(r"(?P<sign>[<>≤≥]=?)?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*[-–]\s*\d+(?:\.\d+)?|\+)?")
+_ROMAN = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
+
+_DATE = re.compile(
+    r"(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:\d{4}|\d{2})"
+    r"|\d{1,2}[-\s.]*(?P<a>[a-z]{3,9})[-\s.,]*\d{2,4}|(?P<b>[a-z]{3,9})\.?\s*\d{1,2},?\s+\d{4})"
+    r"(?:[t\s]\d{1,2}:\d{2}.*)?|\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?",
+    re.IGNORECASE,
+)
+_MONTHS = re.compile(
+    "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mär|mai|okt|dez|fév|avr|juin|août|déc",
+    re.IGNORECASE,
+)
+_COMPACT_DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+
+
+def is_date(text: str) -> bool:
+    """Whether a text is a date or a time of day.
+
+    Example:
+        >>> [is_date(text) for text in ("1960-03-12", "12.3.60", "12 Mar 1960", "08:30", "18-38")]
+        [True, True, True, True, False]
+    """
+    found = _DATE.fullmatch(text.strip())
+    month = None if found is None else found["a"] or found["b"]
+    return found is not None and (month is None or _MONTHS.match(month) is not None)
+
+
+def are_dates(texts: Sequence[str]) -> bool:
+    """Whether texts are dates, also without separators, such as ``19600312``."""
+    if len(set(texts)) > 4 and all(map(_COMPACT_DATE.fullmatch, texts)):
+        return True
+    return len(texts) > 0 and all(map(is_date, texts))
+
+
+def kind_of_numbers(numbers: NDArray[np.float64]) -> tuple[AttributeKind, str]:
+    """The kind of finite numbers ``(N,)``, and the reason.
+
+    Example:
+        >>> kind_of_numbers(np.array([0.0, 1.0, 1.0, 3.0, 0.0, 3.0]))
+        ('count', 'whole numbers from 0 to 3, 3 of them')
+        >>> kind_of_numbers(np.array([0.25, 0.5, 0.75]))
+        ('bounded', 'all between 0 and 1')
+    """
+    low, high, levels = numbers.min(), numbers.max(), len(np.unique(numbers))
+    is_whole = bool((numbers == np.rint(numbers)).all())
+    if is_whole and low >= 0 and levels <= min(FEW_LEVELS, len(numbers) // 2):
+        return "count", f"whole numbers from {low:.0f} to {high:.0f}, {levels} of them"
+    if low > 0 and high < 1:
+        return "bounded", "all between 0 and 1"
+    if low > 0:
+        return "positive", "all above 0"
+    return "continuous", "some are 0" if low == 0 else "some are below 0"
+
+
+def standard_bounds(low: float, high: float) -> tuple[float, float] | None:
+    """The smallest usual interval that contains two numbers; None if there is none.
+
+    Example:
+        >>> standard_bounds(0.2, 0.9), standard_bounds(3, 70), standard_bounds(3, 700)
+        ((0.0, 1.0), (0.0, 100.0), None)
+    """
+    intervals = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
+    return next((each for each in intervals if each[0] <= low and high <= each[1]), None)
+
+
+def order_of(levels: Collection[str]) -> tuple[str, ...] | None:
+    """The ascending order of class names; None if they have none.
+
+    Names have an order if they are words of a scale, ranges of numbers, or numbered grades.
+
+    Example:
+        >>> order_of(["high", "low", "medium"]), order_of(["18-38", "≥61", "39-60"])
+        (('low', 'medium', 'high'), ('18-38', '39-60', '≥61'))
+        >>> order_of(["3xTG", "C57BL/6", "APP"]) is None
+        True
+    """
+    words = {level: level.strip().casefold() for level in levels}
+    for scale in _SCALES:
+        if set(words.values()) <= set(scale) and len(set(words.values())) == len(words):
+            return tuple(sorted(words, key=lambda level: scale.index(words[level])))
+    numbers = {level: _rank(level) for level in levels}
+    ranks = [rank for rank in numbers.values() if rank is not None]
+    if len(ranks) == len(levels) == len(set(ranks)) and len({word for word, _, _ in ranks}) == 1:
+        return tuple(sorted(numbers, key=lambda level: _number_of(numbers[level])))
+    return None
+
+
+def _number_of(rank: tuple[str, float, int] | None) -> tuple[float, int]:
+    return (0.0, 0) if rank is None else rank[1:]
+
+
+def _rank(level: str) -> tuple[str, float, int] | None:
+    """The word of a numbered grade or range, its number, and -1 for those below a number."""
+    text = level.strip()
+    if found := _NUMBERED.fullmatch(text):
+        number = found["number"].lower()
+        if number in _ROMAN:
+            return found["word"].lower(), float(_ROMAN.index(number)), 0
+        return (found["word"].lower(), float(number), 0) if number.isdigit() else None
+    if found := _RANGE.fullmatch(text):
+        sign = {"<": -1, "≤": -1, ">": 1, "≥": 1}.get((found["sign"] or "")[:1], 0)
+        return "", float(found["low"]), sign
+    return None

@@ -1,0 +1,115 @@
+"""The mechanism of images: a network whose size fits the pixels and the rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from deepscm_pl.planning.pictures import ImageFingerprint
+
+__all__ = ["image_mechanism", "image_shape", "preprocessing", "slicing"]
+
+_NN = "deepscm_pl.nn"
+_LARGEST_IMAGE, _LARGEST_VOLUME = 64, 40
+_SMALLEST = 4
+"""Size at which halving ends: the decoder starts there."""
+
+
+def slicing(images: ImageFingerprint) -> dict[str, Any] | None:
+    """The division of volumes into slices, if they are too large to be modelled whole."""
+    if not images.is_volume or max(images.largest) <= _LARGEST_VOLUME:
+        return None
+    return {"axis": "axial", "slices": [0.5]}
+
+
+def image_shape(images: ImageFingerprint) -> tuple[int, ...]:
+    """Shape of the images of the model, (channels, *sizes)."""
+    sizes = images.sizes
+    if slicing(images) is not None:
+        sizes = sizes[1::-1]  # rows from front to back, columns from left to right
+    largest = _LARGEST_VOLUME if len(sizes) == 3 else _LARGEST_IMAGE
+    scale = min(1.0, largest / max(sizes))
+    if scale < 1:
+        sizes = tuple(max(_SMALLEST, 4 * round(size * scale / 4)) for size in sizes)
+    return (images.channels, *sizes)
+
+
+def preprocessing(images: ImageFingerprint) -> tuple[dict[str, Any], dict[str, str]]:
+    """The steps from the files to images of one shape, with reasons by setting."""
+    steps: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    if images.type != "uint8":
+        found = f"{images.type} numbers from {images.lowest:g} to {images.highest:g}"
+        if images.lowest < 0:
+            steps |= {"normalisation": "window", "window": [images.lowest, images.highest]}
+            reasons["normalisation"] = f"{found}, some below zero: one scale for all"
+        else:
+            steps["normalisation"] = "percentiles"
+            reasons["normalisation"] = (
+                f"{found}: each image from its 0.5th to its 99.5th percentile"
+            )
+    _, *sizes = image_shape(images)
+    if tuple(sizes) != images.sizes or images.different_sizes > 1:
+        if images.is_volume:
+            steps["crop_foreground"] = True
+            reasons["crop_foreground"] = "heads of one size, whatever the field of view"
+        steps["shape"] = list(sizes)
+        reasons["shape"] = (
+            f"{images.different_sizes} different sizes become one"
+            if images.different_sizes > 1
+            else f"from {' × '.join(map(str, images.sizes))}: larger ones take hours on a CPU"
+        )
+    return steps, reasons
+
+
+def image_mechanism(images: ImageFingerprint, rows: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Choose the mechanism of images.
+
+    Args:
+        images: The images.
+        rows: Number of training rows.
+
+    Returns:
+        Class and arguments, and the reasons by dotted path within them.
+    """
+    shape = image_shape(images)
+    _, *sizes = shape
+    halvings = max(1, min(4, round(math.log2(min(sizes) / _SMALLEST))))
+    latent = 16 if rows < 500 else 32 if rows < 5000 else 64
+    widest = 64 if rows < 5000 else 128
+    if len(sizes) == 3:
+        widest //= 2
+    channels = [max(8, widest >> (halvings - 1 - scale)) for scale in range(halvings)]
+    where = "init_args"
+    reasons = {
+        "": f"{images.channels} × {' × '.join(map(str, sizes))} numbers in each image",
+        f"{where}.shape": "channels and sizes, as the data module gives them",
+        f"{where}.latent": f"{rows:,} training rows",
+        f"{where}.encoder.init_args.channels": f"sizes are halved {halvings} times",
+        f"{where}.decoder.init_args.channels": "the encoder's, in reverse",
+        f"{where}.likelihood.init_args.num_components": (
+            "logistics for each pixel and channel, integrated over whole grey levels"
+        ),
+    }
+    if len(sizes) == 3:
+        encoder = {"channels": channels, "features": 64, "convolutions": 2}
+        decoder = {"channels": channels[::-1], "convolutions": 2}
+        networks, components = "Pyramid", 1
+    else:
+        features = 64 if rows < 5000 else 128
+        encoder = {"channels": channels, "features": features}
+        decoder = {"hidden": 128 if rows < 1000 else 256, "channels": channels[::-1]}
+        reasons[f"{where}.encoder.init_args.features"] = "a small layer: most weights are here"
+        reasons[f"{where}.decoder.init_args.hidden"] = "a small layer, for the same reason"
+        networks, components = "Residual", 3
+    arguments = {
+        "shape": list(shape),
+        "latent": latent,
+        "encoder": {"class_path": f"{_NN}.{networks}Encoder", "init_args": encoder},
+        "decoder": {"class_path": f"{_NN}.{networks}Decoder", "init_args": decoder},
+        "likelihood": {
+            "class_path": "deepscm_pl.likelihoods.DiscretisedLogisticMixture",
+            "init_args": {"num_components": components},
+        },
+    }
+    return {"class_path": "deepscm_pl.mechanisms.ConditionalVAE", "init_args": arguments}, reasons
