@@ -42,10 +42,13 @@ from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Do, Variables
 
 __all__ = ["answer_by_drawing", "answer_counterfactual", "find_observations", "load_models"]
 
+_PARTICLES = 16
+"""Particles of a suggested question about the uncertainty of an answer."""
 _PRINTED = 20
 """Variables of which the output describes the change."""
 
@@ -65,6 +68,10 @@ def answer_by_drawing(
     """
     question = _Question.read(options, do, overlap or OverlapOptions())
     question.write(_draw_parts(question, drawing), question.columns("sample"))
+    if do and question.asked.has_data:
+        print(f"\nAsk about rows:      {question.asked.counterfactual(do[0])}")
+    else:
+        print(f"\nAsk what if:         {question.asked.intervene()}")
 
 
 def answer_counterfactual(
@@ -98,6 +105,31 @@ def answer_counterfactual(
     if question.scm.image_variables and any(question.dos):
         for sentence in interval_sentences(question.scm, calibration, columns[1:]):
             print(for_terminal(sentence))
+    _suggest_after(question, do, observed, particles, calibration)
+
+
+def _suggest_after(
+    question: _Question,
+    do: Sequence[str],
+    observed: ObservationOptions,
+    particles: int,
+    calibration: Calibration | None,
+) -> None:
+    """Print a question that follows on a counterfactual."""
+    asked = question.asked
+    if question.scm.image_variables and particles == 1:
+        rows = (
+            ["--index", *map(str, observed.index)]
+            if observed.index is not None
+            else ["--observations", str(observed.observations), *["--prepare"][: observed.prepare]]
+        )
+        count = _PARTICLES if calibration is None else calibration.particles
+        words = ["--do", *do, *rows, "--num_particles", str(count)]
+        print(f"\nSee its uncertainty: {asked.command('counterfactual', *words)}")
+    elif asked.has_data:
+        print(f"\nCheck the model:     {asked.command('test', out='')}")
+    else:
+        print(f"\nAsk what if:         {asked.intervene()}")
 
 
 @dataclass(frozen=True)
@@ -129,6 +161,13 @@ class _Question:
     @property
     def ensemble(self) -> Ensemble:
         return self.model.ensemble
+
+    @property
+    def asked(self) -> Asked:
+        """The model for suggestions of further questions."""
+        files = self.model.checkpoints
+        has_data = files[0].content.get("data") is not None
+        return Asked(self.scm, self.options.ckpt_path, self.options.trust, None, has_data)
 
     @property
     def affected(self) -> list[str]:
