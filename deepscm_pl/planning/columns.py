@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deepscm_pl.data.tables import Attribute, AttributeKind, Table, read_attribute
 from deepscm_pl.data.tables.attributes import Column
+from deepscm_pl.data.tables.kinds import are_dates
 from deepscm_pl.data.tables.numbers import is_number
 from deepscm_pl.numerals import format_number
 
@@ -210,7 +211,7 @@ def _special(name: str, counts: Counter[str], rows: int) -> tuple[ColumnKind, st
         return "splits", ", ".join(each for each in sorted(counts))
     if counts and all(map(_IMAGES.fullmatch, counts)):
         return "images", f"names of image files, such as {next(iter(counts))}"
-    if rows <= _FEW_ROWS or not counts:
+    if rows <= _FEW_ROWS or not counts or are_dates(list(counts)):
         return None
     is_text = not all(map(is_number, counts))
     is_whole = all(text.isdigit() for text in counts)
