@@ -219,16 +219,20 @@ def _find_identifier(columns: Sequence[ColumnFingerprint]) -> str | None:
     return next((each.name for each in columns if each.kind == "identifier"), None)
 
 
-_VISIT = re.compile(r"(.*[_ ])?(visit|session|scan|wave|time|timepoint|date|age|year|run)s?(_.*)?")
+_VISITS = (
+    re.compile(r"(.*[_ ])?(visit|session|ses|scan|wave|timepoint|time|run|round)s?([_ ].*)?"),
+    re.compile(r"(.*[_ ])?(date|year|month|day|age)s?([_ ].*)?"),
+)
 
 
 def _find_visits(
     table: Table, columns: Sequence[ColumnFingerprint], identifier: str
 ) -> tuple[str, ...]:
     """The column that distinguishes the rows of a unit, by its name."""
-    for each in columns:
-        if _VISIT.fullmatch(each.name.lower()) and not table.first_twice([identifier, each.name]):
-            return (each.name,)
+    for pattern in _VISITS:
+        for name in (each.name for each in columns):
+            if pattern.fullmatch(name.lower()) and not table.first_twice([identifier, name]):
+                return (name,)
     raise ValueError(
         f"visits: several rows of {table.path} have the same {identifier}; name the column that "
         "distinguishes them, such as --visits session, or another --identifier."

@@ -78,7 +78,7 @@ def test_a_dry_run_writes_nothing(
     assert sorted(tmp_path.rglob("*")) == before
     printed = capsys.readouterr().out
     assert "7 steps of" in printed
-    assert [word for word in ("rows:", "parameters:", "memory:", "MB") if word not in printed] == []
+    assert [word for word in ("rows:", "parameters:", "memory:", "kB") if word not in printed] == []
 
 
 def test_the_size_of_checkpoints_is_that_of_a_training(
@@ -209,6 +209,29 @@ def test_the_fingerprint_is_read_once_for_each_state_of_the_table(
     assert read_fingerprint(table, cache=cache).rows == 50
     cache.write_text("{broken")
     assert read_fingerprint(table, cache=cache).rows == 50
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "kind"),
+    [
+        ("subject", [f"s{row // 2}" for row in range(60)], "identifier"),
+        ("eid", [1000 + row for row in range(60)], "identifier"),
+        ("id", [row // 2 for row in range(60)], "identifier"),
+        ("weight_code", [100 + row for row in range(60)], "identifier"),
+        ("weight", [100 + row for row in range(60)], "positive"),
+        ("id", [100.5 + row for row in range(60)], "positive"),
+        ("drug_name", ["abc"[row % 3] for row in range(60)], "categorical"),
+        ("scan", [f"a/{row}.nii.gz" for row in range(60)], "images"),
+        ("score", [row % 3 for row in range(60)], "count"),
+    ],
+)
+def test_identifiers_are_told_from_variables(
+    name: str, cells: list[object], kind: str, tmp_path: Path
+) -> None:
+    others: dict[str, list[object]] = {"participant_id": [1] * 60, "session": list(range(60))}
+    table = write_people(tmp_path / "people.csv", **others | {name: cells, "id_of": range(60)})
+    columns = read_fingerprint(table, identifier="id_of").columns
+    assert next(each.kind for each in columns if each.name == name) == kind
 
 
 def test_visits_are_found_by_name(tmp_path: Path) -> None:
