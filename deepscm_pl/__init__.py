@@ -6,6 +6,7 @@ from deepscm_pl import moved
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
+    from deepscm_pl.answers import Answer as Answer
     from deepscm_pl.callbacks import (
         AssociationReport as AssociationReport,
         AttributeDensities as AttributeDensities,
@@ -50,6 +51,22 @@ if TYPE_CHECKING:
         ThicknessWidthWorld as ThicknessWidthWorld,
         generate_brain as generate_brain,
         generate_morphomnist as generate_morphomnist,
+    )
+    from deepscm_pl.effects import (
+        Effects as Effects,
+        EffectSettings as EffectSettings,
+        Estimate as Estimate,
+        Outcome as Outcome,
+        SmallestChanges as SmallestChanges,
+        average_effect as average_effect,
+        causes_of_event as causes_of_event,
+        contributions_of_changes as contributions_of_changes,
+        contributions_to_difference as contributions_to_difference,
+        contributions_to_rows as contributions_to_rows,
+        contributions_to_variance as contributions_to_variance,
+        individual_effects as individual_effects,
+        mediation as mediation,
+        smallest_changes as smallest_changes,
     )
     from deepscm_pl.ensemble import (
         Ensemble as Ensemble,

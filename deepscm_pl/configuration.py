@@ -30,7 +30,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 
-from deepscm_pl.older import translated
+from deepscm_pl.older import translated, with_former_defaults
 
 __all__ = [
     "annotations_of",
@@ -122,6 +122,9 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
         if not classes:
             raise ValueError(f"cannot describe {factory!r}: expected functools.partial of a class.")
         target, arguments = classes[0], factory.keywords
+    changed = with_former_defaults(target, {}).keys() - arguments.keys()
+    defaults = {name: annotations_of(target)[name][1] for name in sorted(changed)}
+    arguments = {**arguments, **defaults}
     return {
         "class_path": _class_path(target),
         "init_args": {name: describe(item) for name, item in arguments.items()},
@@ -301,6 +304,8 @@ class _Restorer:
         described = found.get("init_args") or {}
         if isinstance(described, Mapping) and _is_within(target.__module__, _PACKAGE):
             described = translated(target.__name__, described)
+        if isinstance(described, Mapping):
+            described = with_former_defaults(target, described)
         arguments = self.arguments(target, described, where)
         return functools.partial(target, **arguments)
 

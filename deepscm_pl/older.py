@@ -6,7 +6,14 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-__all__ = ["SUCCESSORS", "names_successors", "successor_hint", "translated"]
+__all__ = [
+    "FORMER_DEFAULTS",
+    "SUCCESSORS",
+    "names_successors",
+    "successor_hint",
+    "translated",
+    "with_former_defaults",
+]
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -43,6 +50,33 @@ SUCCESSORS: dict[str, dict[str, str]] = {
     },
 }
 """For each class its arguments of version 0.1 and their successors."""
+
+FORMER_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"hidden": []}
+    for name in ("AffineFlow", "Bernoulli", "Categorical", "Ordinal", "ZeroInflatedFlow")
+}
+"""For each class the arguments whose defaults were others, which checkpoints without them mean.
+
+Checkpoints contain the values of these arguments, also where they are the defaults of today.
+"""
+
+
+def with_former_defaults(target: type, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the defaults that described arguments of a class, or of one derived from it, meant.
+
+    Example:
+        >>> from deepscm_pl.mechanisms import AffineFlow
+        >>> with_former_defaults(AffineFlow, {}), with_former_defaults(AffineFlow, {"hidden": [8]})
+        ({'hidden': []}, {'hidden': [8]})
+    """
+    for each in target.__mro__:
+        if each.__module__.startswith(__name__.partition(".")[0]) and (
+            former := FORMER_DEFAULTS.get(each.__name__)
+        ):
+            # A derived class with a constructor of its own has its own defaults.
+            is_inherited = target.__init__ is each.__init__  # type: ignore[misc]
+            return {**former, **arguments} if is_inherited else dict(arguments)
+    return dict(arguments)
 
 
 def successor_hint(words: Iterable[str], message: str) -> str:

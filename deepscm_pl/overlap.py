@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.checks import real_number
+from deepscm_pl.interventions import Where, format_do, is_constant
+from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training_distribution import TrainingDistribution
-from deepscm_pl.variables import Variables
+from deepscm_pl.variables import Do, Variables
 
-__all__ = ["VERDICTS", "Overlap", "OverlapEstimator", "OverlapThresholds"]
+__all__ = ["VERDICTS", "Overlap", "OverlapEstimator", "OverlapThresholds", "describe_overlap"]
 
 VERDICTS = ("supported", "edge", "extrapolated")
 """The verdicts on a row of an answer."""
@@ -67,6 +69,19 @@ class Overlap:
     def verdicts(self) -> list[str]:
         """The verdict on each row."""
         return [VERDICTS[k] for k in self.verdict.flatten().tolist()]
+
+    def counts(self) -> list[int]:
+        """Count the rows with each of :data:`VERDICTS`."""
+        return torch.bincount(self.verdict.flatten(), minlength=len(VERDICTS)).tolist()
+
+    def worst(self) -> Overlap:
+        """Return the overlap of each observation, from that of its particles ``(P, N)``."""
+        particle = self.rows.argmin(dim=0, keepdim=True)
+        return Overlap(
+            self.rows.gather(0, particle)[0],
+            {name: each.gather(0, particle)[0] for name, each in self.quantiles.items()},
+            self.verdict.amax(dim=0),
+        )
 
     def count(self, verdict: str) -> int:
         """Count the rows with a verdict, such as ``"extrapolated"``."""
@@ -240,3 +255,41 @@ class OverlapEstimator:
         draws = self._draws[name]
         below = (draws < own[:, None]).float() + 0.5 * (draws == own[:, None])
         return ((weights * below).sum(dim=1) / weights.sum(dim=1)).double()
+
+
+def describe_overlap(scm: StructuralCausalModel, do: Do, counts: Sequence[int]) -> str:
+    """Describe the answers under an intervention that the training data do not support.
+
+    Args:
+        scm: The model.
+        do: The intervention.
+        counts: Number of answers with each of :data:`VERDICTS`.
+
+    Returns:
+        A sentence without a full stop; empty if all answers are supported.
+    """
+    _, edge, extrapolated = counts
+    title, total = format_do(do, scm.variables), sum(counts)
+    if extrapolated:
+        reason = _beyond(scm, do) or "no training rows are near the values of the parents"
+        return f"{title}: {extrapolated} of {total} answers extrapolate; {reason}"
+    if edge:
+        return f"{title}: {edge} of {total} answers are at the edge of the training data"
+    return ""
+
+
+def _beyond(scm: StructuralCausalModel, do: Do) -> str:
+    """Describe the first value that is set beyond the training data."""
+    kept = scm.training_distribution
+    for name, value in do.items():
+        value = value.value if isinstance(value, Where) else value
+        domain = kept.domains.get(name)
+        if domain is None or domain.categories is not None or not is_constant(value):
+            continue
+        low, high = kept.limits(name)
+        asked = torch.as_tensor(value, dtype=torch.float64)
+        if bool(((asked < low) | (asked > high)).any()):
+            unit = scm.variables[name].unit
+            limits = f"{format_number(low)} to {format_number(high)}"
+            return f"{name} is from {limits}{unit and f' {unit}'} in the training data"
+    return ""

@@ -11,14 +11,24 @@ from typing import TypeAlias
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from deepscm_pl.checks import class_factory, whole_number
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.interventions import OfFactual
-from deepscm_pl.mechanisms import Constant, Context, Evidence, Mechanism, Modified
+from deepscm_pl.interventions import (
+    Before,
+    Draw,
+    Resolved,
+    Where,
+    as_change,
+    changed_graph,
+    resolve,
+)
+from deepscm_pl.mechanisms import Constant, Context, Drawn, Evidence, Mechanism, Modified
+from deepscm_pl.mechanisms.missing import MissingValues, is_missing
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.training_distribution import TrainingDistribution
-from deepscm_pl.variables import Do, Intervention, Noise, Variable, Variables
+from deepscm_pl.variables import Change, Do, Intervention, Noise, Variable, Variables
 
 __all__ = [
     "EvidenceLowerBound",
@@ -26,6 +36,9 @@ __all__ = [
     "MechanismFactory",
     "StructuralCausalModel",
 ]
+
+_CANDIDATES = 32  # of missing values, for each row
+_INFERRED_AT_A_TIME = 256  # rows with missing values
 
 MechanismFactory: TypeAlias = Callable[[Context], Mechanism]
 """A mechanism class, or a ``functools.partial`` of one, called with the context of its parents."""
@@ -110,6 +123,7 @@ class StructuralCausalModel(nn.Module):
         for name in self.graph:
             self.mechanisms[name] = self._make(name, mechanisms[name])
         self.register_buffer("fitted", torch.tensor(False))
+        self.missing_values = MissingValues({name: self[name].domain for name in self.graph})
         self.training_distribution = TrainingDistribution(
             {name: self[name].domain for name in self.scalar_variables}, self.image_variables
         )
@@ -204,33 +218,90 @@ class StructuralCausalModel(nn.Module):
         made = StructuralCausalModel(graph, mechanisms)
         made.fitted = self.fitted.clone()
         made.training_distribution = self.training_distribution
+        made.missing_values = self.missing_values
         made._described = self._described
         # Not train(), which would change the mode of the shared mechanisms.
         made.training = self.training
         return made
 
-    def fit(self, variables: Variables) -> None:
+    def fit(self, variables: Variables, incomplete: Iterable[str] = ()) -> None:
         """Compute the statistics for standardisation from the whole training split.
 
+        Variables with missing values, NaN, get a network that infers them; see
+        :mod:`deepscm_pl.mechanisms.missing`.
+
+        Args:
+            variables: The training split, ``(N, *event)`` for each variable.
+            incomplete: Further variables that may be missing, such as in other splits.
+
         Raises:
-            ValueError: If a variable is missing or a value is outside of its domain.
+            ValueError: If a variable is missing, a value is outside of its domain, or every value
+                of a variable is missing.
         """
         self.check(variables)
+        missing = {name: is_missing(variables[name]) for name in self.scalar_variables}
         for name in self.graph:
             try:
-                self[name].fit(variables[name], self._parents(name, variables))
+                value, parents = variables[name], self._parents(name, variables)
+                if name in missing and bool(missing[name].any()):
+                    seen = ~missing[name]
+                    if not bool(seen.any()):
+                        raise ValueError("every value of the training split is missing.")
+                    value, parents = value[seen], {n: each[seen] for n, each in parents.items()}
+                self[name].fit(value, parents)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
         self.training_distribution.fit(variables)
+        self.declare_incomplete(variables, incomplete)
         self.fitted.fill_(True)
 
-    def check(self, variables: Variables) -> None:
-        """Raise ValueError unless ``variables`` contains possible values of every variable."""
+    def declare_incomplete(self, variables: Variables, names: Iterable[str] = ()) -> None:
+        """Add the networks that infer missing values, if there are any in the training split.
+
+        Args:
+            variables: The training split, ``(N, *event)`` for each variable.
+            names: Further variables that may be missing.
+        """
+        found = {name for name in self.scalar_variables if bool(variables[name].isnan().any())}
+        found |= set(names) & set(self.scalar_variables)
+        if found - set(self.missing_values.names):
+            mechanisms = {name: self[name] for name in self.graph}
+            self.missing_values.declare([n for n in self.graph if n in found], mechanisms)
+            self.missing_values.fit(variables)
+
+    def check(self, variables: Variables, is_complete: bool = False) -> None:
+        """Raise ValueError unless ``variables`` contains possible values of every variable.
+
+        Scalars may be NaN, missing values, unless ``is_complete``.
+        """
         self._check_complete(variables)
         for name in self.graph:
-            self[name].domain.check(name, variables[name])
+            self[name].domain.check(name, variables[name], is_complete)
         if 0 in self._batch_shape(variables):
             raise ValueError("variables: expected at least one observation, but got none.")
+
+    def is_incomplete(self, variables: Variables) -> bool:
+        """Whether a scalar variable is missing, NaN, in some row."""
+        return any(bool(variables[name].isnan().any()) for name in self.scalar_variables)
+
+    def _may_be_incomplete(self, variables: Variables) -> bool:
+        """Whether to infer missing values.
+
+        A training of complete data does not look for any, which would synchronise with the device.
+        """
+        is_known = not self.training or self.missing_values.names
+        return bool(is_known) and self.is_incomplete(variables)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
+        """Make the networks that infer missing values, of which the state has weights."""
+        start = f"{prefix}missing_values.networks."
+        found = {key[len(start) :].split(".")[0] for key in state_dict if key.startswith(start)}
+        mechanisms = {name: self[name] for name in self.graph}
+        chosen = [name for name in self.scalar_variables if name in found]
+        self.missing_values.declare(chosen, mechanisms)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _check_complete(self, variables: Variables) -> None:
         missing = [name for name in self.graph if name not in variables]
@@ -280,9 +351,9 @@ class StructuralCausalModel(nn.Module):
 
         Raises:
             NotImplementedError: If a mechanism has only a bound; see :meth:`elbo`.
-            ValueError: If a variable is missing or outside of its domain.
+            ValueError: If a variable is missing or outside of its domain, or a value is NaN.
         """
-        self.check(values)
+        self.check(values, is_complete=True)
         return _sum(
             self[name].log_prob(values[name], self._parents(name, values)) for name in self.graph
         )
@@ -290,12 +361,18 @@ class StructuralCausalModel(nn.Module):
     def elbo(self, values: Variables, num_particles: int = 1) -> EvidenceLowerBound:
         """The evidence lower bound of recorded values, by variable.
 
+        Scalars may be missing, NaN: the bound is then that of the observed values, and the evidence
+        of a missing one is the divergence of its inferred distribution from its mechanism.
+
         It equals Pyro's ``TraceMeanField_ELBO`` of :meth:`model` and :meth:`guide`, but is computed
         without tracing: encoders run once, decoders on one flat batch of all particles.
         """
         whole_number("num_particles", num_particles, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
+        if self._may_be_incomplete(values):
+            given = self.graph, self._all(), values, continuous
+            return EvidenceLowerBound(self.missing_values.evidence(*given, num_particles))
         evidence = {
             name: self[name].evidence(value, self._parents(name, values), num_particles)
             for name, value in continuous.items()
@@ -325,16 +402,49 @@ class StructuralCausalModel(nn.Module):
         whole_number("chunk", chunk, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
-        found = {
+        found = {}
+        if self._may_be_incomplete(values):
+            found = self._incomplete_weights(values, continuous, num_particles)
+        found |= {
             name: _mean_weights(
                 self[name], value, self._parents(name, values), num_particles, chunk
             )
             for name, value in continuous.items()
+            if name not in found
         }
         return ImportanceWeightedBound(
             {name: bound for name, (bound, _) in found.items()},
             {name: bound for name, (_, bound) in found.items()},
         )
+
+    def _all(self) -> dict[str, Mechanism]:
+        return {name: self[name] for name in self.graph}
+
+    def _incomplete_weights(
+        self, values: Variables, continuous: Variables, num_particles: int
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """As :func:`_mean_weights`, for variables that are or depend on missing ones, ``(N,)``.
+
+        The gain over the mean of the log-weights, which is one of all variables together, is that
+        of the missing ones.
+        """
+        given = self.graph, self._all(), values, continuous
+        draws = [weights for _, weights in self.missing_values.draws(*given, num_particles)]
+        weights = {name: torch.stack([each[name] for each in draws]) for name in draws[0]}
+        means = {name: each.mean(dim=0) for name, each in weights.items()}
+        bounds = {n: each.logsumexp(dim=0) - math.log(len(each)) for n, each in weights.items()}
+        missing = {n: is_missing(values[n]) for n in weights if n in self.scalar_variables}
+        count = _sum(each.long() for each in missing.values())
+        total = _sum(weights.values()).logsumexp(dim=0) - math.log(num_particles)
+        gain = (total - _sum(means.values())) / count.clamp(min=1)
+        for name, bound in bounds.items():
+            mean, is_absent = (
+                means[name],
+                missing.get(name, torch.zeros_like(count, dtype=torch.bool)),
+            )
+            inferred = torch.where(is_absent, mean + gain, mean)
+            bounds[name] = torch.where(count > 0, inferred, bound)
+        return {name: (bounds[name], means[name]) for name in bounds}
 
     # Intervention
 
@@ -342,32 +452,51 @@ class StructuralCausalModel(nn.Module):
         """The model under an intervention; all other mechanisms are shared with this one.
 
         A number or tensor replaces the mechanism by a :class:`~deepscm_pl.mechanisms.Constant` and
-        cuts the edges into the variable; a function h replaces f(u; pa) by h(f(u; pa)). If several
-        variables are changed, h is therefore applied to the value under the other changes.
+        cuts the edges into the variable, as does a distribution
+        (:class:`~deepscm_pl.mechanisms.Drawn`); a function h replaces f(u; pa) by h(f(u; pa)), and
+        gets an edge from every other variable that it reads. If several variables are changed, h is
+        therefore applied to the value under the other changes.
 
         Raises:
             ValueError: If a variable is unknown, or a value has the wrong shape, is NaN, or is
-                outside of the domain of its variable; if an intervention refers to a factual value.
+                outside of the domain of its variable; if an intervention refers to a factual value,
+                or to a group of observations; if a variable reads one of its own effects.
         """
-        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
-        constants = []
-        for name, intervention in self._interventions(do).items():
-            if isinstance(intervention, OfFactual):
-                raise ValueError(
-                    f"do: {name} is a function of its factual value, which only counterfactuals "
-                    f"have; ask for a counterfactual, or change the value itself, such as "
-                    f"{name}+=20."
-                )
-            if isinstance(intervention, Tensor):
-                mechanisms[name] = Constant(intervention, self[name].domain)
-                constants.append(name)
-            else:
-                mechanisms[name] = Modified(self[name], intervention, name)
-        return self._sharing(self.graph.do(*constants), mechanisms)
+        return self._act(self._interventions(do))
 
-    def check_do(self, do: Do) -> None:
-        """Raise a ValueError unless a counterfactual under ``do`` can be asked; see :meth:`act`."""
-        self._interventions(do)
+    def _act(
+        self, interventions: Mapping[str, Resolved], before: Before | None = None
+    ) -> StructuralCausalModel:
+        """The model under interventions on observations that are known before them."""
+        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
+        for name, intervention in interventions.items():
+            domain = self[name].domain
+            if isinstance(intervention, Tensor):
+                mechanisms[name] = Constant(intervention, domain)
+            elif isinstance(intervention, Distribution):
+                like = torch.zeros((), dtype=self.dtype, device=self.fitted.device)
+                mechanisms[name] = Drawn(intervention, domain, name, like)
+            else:
+                change = as_change(intervention)
+                kept = None if before is None else before.natural.get(name)
+                mechanism = self[name] if kept is None else Constant(kept, domain)
+                others = {each: self[each].domain for each in change.reads}
+                seen = (before or Before()).seen(name, change)
+                mechanisms[name] = Modified(mechanism, intervention, name, others, seen)
+        parents = {name: mechanisms[name].context.parents for name in interventions}
+        return self._sharing(CausalGraph({**self.graph.parents, **parents}), mechanisms)
+
+    def check_do(self, do: Do, drawn: bool = False) -> None:
+        """Raise a ValueError unless a question about ``do`` can be asked; see :meth:`act`.
+
+        Args:
+            do: The intervention.
+            drawn: Whether it will be asked of draws, by :meth:`intervene`, rather than of
+                observations, by :meth:`counterfactual`.
+        """
+        for name, intervention in self._interventions(do).items():
+            if drawn:
+                Before({}, drawn=True).check(name, as_change(intervention))
 
     def intervene(self, do: Do | Sequence[Do], size: int | tuple[int, ...]) -> dict[str, Tensor]:
         """Draw ``size`` observations under do(...), as :meth:`sample` does.
@@ -384,16 +513,34 @@ class StructuralCausalModel(nn.Module):
                 than 1, or ``do`` is an empty sequence.
         """
         shape = _sizes(size)
-        if isinstance(do, Mapping):
-            self._leading_dimensions(self._interventions(do), shape)
-            return self.act(do).sample(shape)
-        acted = []
-        for each in _check_several(do):
-            if self._leading_dimensions(self._interventions(each), shape):
+        dos = [self._interventions(each) for each in ([do] if isinstance(do, Mapping) else do)]
+        needs_before = any(as_change(x).before for each in dos for x in each.values())
+        if isinstance(do, Mapping) and not needs_before:
+            self._leading_dimensions(dos[0], shape)
+            return self._act(dos[0]).sample(shape)
+        for each in _check_several(dos):
+            if self._leading_dimensions(each, shape):
                 raise ValueError(_LEADING)
-            acted.append(self.act(each))
         noise = self._sample_noise(shape)
-        return _stack([each._expand(each.predict(noise), shape) for each in acted], dim=0)
+        natural = self._expand(self.predict(noise), shape) if needs_before else None
+        answers = []
+        for each in dos:
+            acted = self._act(each, None if natural is None else Before(natural, drawn=True))
+            answer = acted._expand(acted.predict(acted._with_draws(noise, shape)), shape)
+            answers.append(answer if natural is None else self._in_group(natural, each, answer))
+        return answers[0] if isinstance(do, Mapping) else _stack(answers, dim=0)
+
+    def _marginal(self, name: str) -> Distribution:
+        return self.training_distribution.marginal(name)
+
+    def _with_draws(self, noise: Mapping[str, Noise], shape: torch.Size) -> dict[str, Noise]:
+        """Noise with the draws of stochastic interventions, for each observation of ``shape``."""
+        found = dict(noise)
+        for name in self.graph:
+            mechanism = self[name]
+            if isinstance(mechanism, Drawn | Modified):
+                found[name] = {**noise.get(name, {}), **mechanism.sample_draws(shape)}
+        return found
 
     def _sample_noise(self, shape: torch.Size) -> dict[str, dict[str, Tensor]]:
         return {name: self[name].sample_noise(shape) for name in self.graph}
@@ -409,7 +556,8 @@ class StructuralCausalModel(nn.Module):
         posterior, such as the noise of an image within a grey level.
 
         Args:
-            factual: Recorded values of every variable, ``(*batch, *event)``.
+            factual: Recorded values of every variable, ``(*batch, *event)``; scalars that are NaN
+                are inferred, for each draw anew (:meth:`infer_missing`).
             num_particles: Number of draws.
             resample: K candidates for each row, from which latents are drawn with the weights
                 p(x, z | pa) / q(z | x, pa): exact in the limit of many candidates, at K times the
@@ -423,6 +571,13 @@ class StructuralCausalModel(nn.Module):
         if resample is not None:
             whole_number("resample", resample, least=2)
         self.check(factual)
+        if self.is_incomplete(factual):
+            # Each particle is an observation with its own inferred values.
+            noise = self.abduct(self._completed(factual, num_particles, resample), 1, resample)
+            return {
+                name: {key: value[0] for key, value in parts.items()}
+                for name, parts in noise.items()
+            }
         noise = {}
         for name in self.graph:
             parents = self._parents(name, factual)
@@ -433,6 +588,72 @@ class StructuralCausalModel(nn.Module):
                 found = self[name].resample(*recorded, resample)
             noise[name] = self[name].coupled(found, parents)
         return noise
+
+    def drawn_complete(self, variables: Variables) -> dict[str, Tensor]:
+        """Replace missing values by draws of their inference networks, in a training.
+
+        Unlike :meth:`infer_missing`, there is one draw for each row ``(N, *event)``, which is not
+        resampled.
+        """
+        if not self._may_be_incomplete(variables):
+            return dict(variables)
+        return self.missing_values.draw(self.graph, self._all(), variables)
+
+    @torch.no_grad()
+    def infer_missing(
+        self, factual: Variables, num_particles: int = 1, candidates: int | None = None
+    ) -> dict[str, Tensor]:
+        """Draw the missing values, NaN, of observations from their posterior given all others.
+
+        Values are assumed to be missing at random. Candidates are drawn from the inference
+        networks, or from the mechanisms of variables without one, and resampled with the weights
+        p(x_missing, x_observed) / q(x_missing): exact in the limit of many candidates.
+
+        Args:
+            factual: Recorded values ``(*batch, *event)``; scalars may be NaN.
+            num_particles: P, the number of draws.
+            candidates: Number of candidates for each row; None for 32, or 2·P if that is more.
+
+        Returns:
+            ``(P, *batch, 1)`` of variables with missing values, where observed values are repeated,
+            and all other values as they are.
+
+        Raises:
+            ValueError: If a variable is absent or outside of its domain.
+
+        Example:
+            >>> from deepscm_pl.mechanisms import AffineFlow
+            >>> scm = StructuralCausalModel("a -> b", {"a": AffineFlow, "b": AffineFlow})
+            >>> factual = {"a": torch.ones(2, 1), "b": torch.tensor([[0.5], [torch.nan]])}
+            >>> scm.infer_missing(factual, num_particles=3)["b"].shape
+            torch.Size([3, 2, 1])
+        """
+        self.check(factual)
+        if not self.is_incomplete(factual):
+            return dict(factual)
+        batch = self._batch_shape(factual)
+        flat = {
+            name: factual[name].expand(*batch, *self[name].domain.shape).flatten(0, len(batch) - 1)
+            if batch
+            else factual[name][None]
+            for name in self.graph
+        }
+        missing = {name: is_missing(flat[name]) for name in self.scalar_variables}
+        missing = {name: each for name, each in missing.items() if bool(each.any())}
+        filled = {name: flat[name].expand(num_particles, -1, -1).clone() for name in missing}
+        count = candidates or max(_CANDIDATES, 2 * num_particles)
+        incomplete = torch.stack([*missing.values()]).any(dim=0).nonzero().squeeze(-1)
+        for rows in incomplete.split(_INFERRED_AT_A_TIME):
+            some = {name: value[rows] for name, value in flat.items()}
+            given = self.graph, self._all(), some, self.dequantise(some)
+            draws = [*self.missing_values.draws(*given, count, is_common=True)]
+            weights = torch.stack([_sum(each.values()) for _, each in draws])
+            chosen = _resampled(weights, num_particles)[..., None]
+            for name in draws[0][0]:
+                drawn = torch.stack([values[name] for values, _ in draws])
+                filled[name][:, rows] = drawn.gather(0, chosen).to(filled[name])
+        shaped = {n: each.view(num_particles, *batch, 1) for n, each in filled.items()}
+        return {**factual, **shaped}
 
     def predict(
         self, noise: Mapping[str, Noise], kept: Variables | None = None
@@ -485,10 +706,15 @@ class StructuralCausalModel(nn.Module):
 
         Under ``{"thickness": 4.0, "intensity": h}`` with thickness -> intensity, h is applied to
         the counterfactual intensity at a thickness of 4, and with
-        ``{"intensity": OfFactual(h)}`` to the observed one.
+        ``{"intensity": OfFactual(h)}`` to the observed one. A change that reads other variables
+        (:class:`~deepscm_pl.interventions.Conditional`) sees them under the other changes, too.
+        Rows outside of the group of a :class:`~deepscm_pl.interventions.Where` keep exactly their
+        factual values. A distribution is drawn from for each particle of each observation.
 
         Args:
-            factual: Recorded values of every variable, ``(*batch, *event)``.
+            factual: Recorded values of every variable, ``(*batch, *event)``. Scalars may be
+                missing, NaN: each particle has its own inferred value (:meth:`infer_missing`),
+                which it keeps where the intervention does not change it.
             do: One intervention, or a sequence of K. A tensor with dimensions before those of the
                 batch, such as ``(K, 1, 1)``, stands for K interventions.
             num_particles: P, draws of the noise that the values do not determine.
@@ -502,6 +728,8 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a variable is missing, unknown or outside of its domain, or ``do`` is an
                 empty sequence.
         """
+        if self.is_incomplete(factual):
+            return self._incomplete_counterfactual(factual, do, num_particles, resample)
         noise = self.abduct(factual, num_particles, resample)
         batch = torch.Size((num_particles,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
@@ -511,6 +739,59 @@ class StructuralCausalModel(nn.Module):
             raise ValueError(_LEADING)
         return _stack(answers, dim=1)
 
+    def answer(self, factual: Variables, noise: Mapping[str, Noise], do: Do) -> dict[str, Tensor]:
+        """Answer for rows whose noise is known: action and prediction of a counterfactual.
+
+        Args:
+            factual: Recorded values of every variable, ``(N, *event)``.
+            noise: The noise of each row, ``(N, *event)``, without a dimension of particles.
+            do: One intervention.
+
+        Returns:
+            ``(N, *event)`` for each variable; those that do not descend from an intervened one keep
+            exactly their factual values.
+
+        Raises:
+            ValueError: As of :meth:`counterfactual`.
+        """
+        return self._answer(factual, noise, do, torch.Size(), self._batch_shape(factual))
+
+    def _completed(
+        self, factual: Variables, num_particles: int, candidates: int | None
+    ) -> dict[str, Tensor]:
+        """Observations with inferred missing values, ``(P, *batch, *event)`` for every variable."""
+        whole_number("num_particles", num_particles, least=1)
+        found = self.infer_missing(factual, num_particles, candidates)
+        return self._expand(found, torch.Size((num_particles, *self._batch_shape(factual))))
+
+    def _incomplete_counterfactual(
+        self,
+        factual: Variables,
+        do: Do | Sequence[Do],
+        num_particles: int,
+        resample: int | None,
+    ) -> dict[str, Tensor]:
+        """Counterfactuals of observations with missing values, each particle with its own."""
+        batch = self._batch_shape(factual)
+        dos = [do] if isinstance(do, Mapping) else [*_check_several(do)]
+        # Dimensions of interventions precede those of particles, which are observations here.
+        spread = [{n: self._before_particles(n, v, batch) for n, v in each.items()} for each in dos]
+        complete = self._completed(factual, num_particles, resample)
+        asked = spread[0] if isinstance(do, Mapping) else spread
+        answer = self.counterfactual(complete, asked, 1, resample)
+        place = -1 - len(batch)
+        return {
+            name: value[0].movedim(place - len(self[name].domain.shape), 0)
+            for name, value in answer.items()
+        }
+
+    def _before_particles(self, name: str, value: Intervention, batch: torch.Size) -> Intervention:
+        """An intervention whose leading dimensions, if any, precede that of the particles."""
+        if not isinstance(value, Tensor) or name not in self.graph or value.dim() == 0:
+            return value
+        place = value.dim() - len(self[name].domain.shape) - len(batch)
+        return value.unsqueeze(place) if place > 0 else value
+
     def _answer(
         self,
         factual: Variables,
@@ -519,27 +800,52 @@ class StructuralCausalModel(nn.Module):
         particles: torch.Size,
         batch: torch.Size,
     ) -> dict[str, Tensor]:
-        interventions = self._interventions(do)
+        checked = self._interventions(do)
+        interventions, before = dict(checked), Before(factual)
+        graph = changed_graph(self.graph, interventions)
+        reached = graph.descendants(*interventions) | interventions.keys()
         for name, intervention in interventions.items():
+            if isinstance(intervention, Tensor | Distribution):
+                continue
+            change = as_change(intervention)
             # Without an intervention on an ancestor, every function applies to the factual value.
-            is_natural = not self.graph.ancestors(name) & interventions.keys()
-            is_of_factual = is_natural or isinstance(intervention, OfFactual)
-            if is_of_factual and not isinstance(intervention, Tensor):
-                modified = Modified(self[name], intervention, name)
-                interventions[name] = modified.apply_function(factual[name])
+            if not graph.ancestors(name) & interventions.keys():
+                before.natural[name] = factual[name]
+            is_known = name in before.natural or not (change.uses_value or change.reads)
+            if is_known and not change.draws:
+                seen = before.seen(name, change)
+                modified = Modified(self[name], intervention, name, (), seen)
+                interventions[name] = modified.apply_change(factual[name], factual)
         extra = self._leading_dimensions(interventions, batch)
-        changed = self.graph.descendants(*interventions) | interventions.keys()
-        kept = {name: factual[name] for name in self.graph if name not in changed}
-        for name in changed:
-            if not isinstance(interventions.get(name), Tensor):
+        kept = {name: factual[name] for name in self.graph if name not in reached}
+        for name in reached:
+            is_set = isinstance(interventions.get(name), Tensor | Distribution)
+            if not is_set and name not in before.natural:
                 self[name].check_explained(name, factual[name], noise[name])
         spread = (slice(None), *[None] * len(extra))  # after the particles
         spread_noise = {
             name: {key: value[spread] for key, value in parts.items()}
             for name, parts in noise.items()
         }
-        answer = self.act(interventions).predict(spread_noise, kept)
-        return self._expand(answer, torch.Size((*particles, *extra, *batch)))
+        shape = torch.Size((*particles, *extra, *batch))
+        acted = self._act(interventions, before)
+        answer = acted.predict(acted._with_draws(spread_noise, shape), kept)
+        return self._in_group(factual, checked, self._expand(answer, shape))
+
+    def _in_group(
+        self, before: Variables, interventions: Mapping[str, Resolved], answer: Variables
+    ) -> dict[str, Tensor]:
+        """The answer in the groups of interventions on groups only, and ``before`` elsewhere."""
+        if not interventions or not all(isinstance(x, Where) for x in interventions.values()):
+            return dict(answer)
+        groups = [each.group(before) for each in interventions.values() if isinstance(each, Where)]
+        inside = torch.stack(torch.broadcast_tensors(*groups)).any(dim=0)
+        found = {}
+        for name, value in answer.items():
+            event = len(self[name].domain.shape)
+            mask = inside.reshape(*inside.shape, *[1] * (event - 1))
+            found[name] = torch.where(mask, value, before[name].to(value.dtype))
+        return found
 
     def _leading_dimensions(
         self, interventions: Mapping[str, object], batch: torch.Size
@@ -590,7 +896,7 @@ class StructuralCausalModel(nn.Module):
             parent: self[parent].quantise(values[parent]) for parent in self.graph.parents[name]
         }
 
-    def _interventions(self, do: Do) -> dict[str, Tensor | Callable[[Tensor], Tensor]]:
+    def _interventions(self, do: Do) -> dict[str, Resolved]:
         if not isinstance(do, Mapping):
             raise ValueError(f"do: expected a mapping of variables, but got {do!r}.")
         for name in do:
@@ -598,11 +904,15 @@ class StructuralCausalModel(nn.Module):
                 raise ValueError(
                     f"do: unknown variable {name!r}; expected one of {', '.join(self.graph.nodes)}."
                 )
-        return {name: self._intervention(name, do[name]) for name in self.graph if name in do}
+        found = {name: self._intervention(name, do[name]) for name in self.graph if name in do}
+        changed_graph(self.graph, found)
+        return found
 
-    def _intervention(
-        self, name: str, intervention: Intervention
-    ) -> Tensor | Callable[[Tensor], Tensor]:
+    def _intervention(self, name: str, intervention: Intervention) -> Resolved:
+        if isinstance(intervention, Where):
+            return replace(intervention, value=self._intervention(name, intervention.value))
+        if isinstance(intervention, Draw | Distribution | Change):
+            return resolve(name, intervention, self.variables, self._marginal)
         if callable(intervention):
             return intervention
         domain = self[name].domain
@@ -654,6 +964,21 @@ def _check_several(do: Sequence[Do]) -> Sequence[Do]:
 
 def _stack(answers: Sequence[Variables], dim: int) -> dict[str, Tensor]:
     return {name: torch.stack([each[name] for each in answers], dim) for name in answers[0]}
+
+
+def _resampled(log_weights: Tensor, count: int) -> Tensor:
+    """Indices of ``count`` of K candidates ``(K, N)`` for each row, ``(count, N)``.
+
+    Systematic resampling, in random order: a candidate is repeated only if its weight requires it.
+    """
+    shares = log_weights.double().nan_to_num(-math.inf).softmax(dim=0)
+    shares = torch.where(shares.isnan(), torch.full_like(shares, 1 / len(shares)), shares)
+    rows = log_weights.shape[1]
+    start = torch.rand(rows, 1, dtype=shares.dtype, device=shares.device)
+    place = (torch.arange(count, device=shares.device) + start) / count
+    found = torch.searchsorted(shares.cumsum(0).T.contiguous(), place).clamp(max=len(shares) - 1)
+    order = torch.rand(rows, count, device=shares.device).argsort(dim=1)
+    return found.gather(1, order).T
 
 
 def _sizes(size: int | tuple[int, ...]) -> torch.Size:

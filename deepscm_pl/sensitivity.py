@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from deepscm_pl.checks import whole_number
+from deepscm_pl.interventions import is_set_anew, read_variables
 from deepscm_pl.likelihoods import (
     Likelihood,
     PredictedCovarianceGaussian,
@@ -104,11 +105,12 @@ def sensitivity_to_coupling(
     scm.check_do(do)
     results = []
     for name in scm.graph:
-        is_set = name in do and not callable(do[name])
+        is_set = name in do and is_set_anew(do[name])
         if is_set or not scm.graph.ancestors(name) & do.keys():
             continue
-        part = scm.restrict([name])
-        kept = {each: do[each] for each in do if each in part.graph}
+        # Changes of ancestors may read variables that are none.
+        kept = {each: do[each] for each in do if each == name or each in scm.graph.ancestors(name)}
+        part = scm.restrict([name, *read_variables(kept)])
         values = {each: factual[each] for each in part.graph}
         asked = partial(_answer, name, values, kept, num_particles, seed)
         answer = asked(part)

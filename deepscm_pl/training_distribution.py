@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, constraints
 
 from deepscm_pl.variables import Domain, Variables
 
-__all__ = ["TrainingDistribution"]
+__all__ = ["TrainingDistribution", "TrainingMarginal"]
 
 _SCORES = torch.linspace(-4, 4, 81, dtype=torch.float64)
 _MOST_IMAGES = 512
@@ -34,6 +35,9 @@ class TrainingDistribution(nn.Module):
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
         for name in self.domains:
             self.register_buffer(f"{name}_quantiles", torch.zeros_like(_SCORES))
+            if domains[name].categories is not None:
+                shares = torch.zeros(domains[name].categories or 0, dtype=torch.float64)
+                self.register_buffer(f"{name}_shares", shares)
         for name in self.images:
             self.register_buffer(f"{name}_variance", torch.zeros((), dtype=torch.float64))
 
@@ -43,11 +47,16 @@ class TrainingDistribution(nn.Module):
         return bool(self.rows > 0)
 
     def fit(self, variables: Variables) -> None:
-        """Compute the quantiles of the training split, ``(N, *event)`` for each variable."""
+        """Compute the quantiles of the training split, ``(N, *event)`` for each variable.
+
+        Missing values, NaN, are left out.
+        """
         self.rows.fill_(len(next(iter(variables.values()))))
         places = torch.special.ndtr(_SCORES)
         for name in self.domains:
             column = variables[name].double().flatten()
+            if bool((unknown := column.isnan()).any()):
+                column = column[~unknown]
             ordered = column.sort().values
             # The mid-rank of a value is its place; torch.quantile refuses more than 2²⁴ values.
             position = places.to(column) * len(column) - 0.5
@@ -57,15 +66,54 @@ class TrainingDistribution(nn.Module):
             share = position - below
             found = ordered[below] + share * (ordered[above] - ordered[below])
             self.get_buffer(f"{name}_quantiles").copy_(found)
+            count = self.domains[name].categories
+            if count is not None:
+                shares = torch.bincount(column.long(), minlength=count) / len(column)
+                self.get_buffer(f"{name}_shares").copy_(shares)
         for name in (name for name in self.images if name in variables):
             # At most 512 images, spread evenly over the split.
             some = variables[name][:: -(-len(variables[name]) // _MOST_IMAGES)].double()
             self.get_buffer(f"{name}_variance").copy_(some.var(dim=0, correction=0).mean())
 
+    def marginal(self, name: str) -> Distribution:
+        """The distribution of a scalar variable in the training split, to draw from.
+
+        Classes have their shares, numbers the kept quantiles, with straight lines between them.
+
+        Raises:
+            ValueError: If the distribution is unknown, or the variable is an image.
+        """
+        if name not in self.domains:
+            raise ValueError(
+                f"do({name}): the distribution of images in the training data is not known; draw "
+                "what causes them."
+            )
+        if not self.is_known:
+            raise ValueError(
+                f"do({name}): this model of an earlier version contains no training distribution; "
+                "give one, such as normal(3, 0.5), or add it by scm.training_distribution.fit("
+                "variables), the variables of its training split."
+            )
+        quantiles, domain = self.get_buffer(f"{name}_quantiles"), self.domains[name]
+        if domain.categories is None:
+            return TrainingMarginal(quantiles, domain)
+        shares = self.get_buffer(f"{name}_shares")
+        return TrainingMarginal(quantiles, domain, shares if bool(shares.any()) else None)
+
     def variance_of(self, name: str) -> float | None:
         """The variance of an image over rows, averaged over pixels; None if it is unknown."""
         variance = float(self.get_buffer(f"{name}_variance"))
         return variance if variance > 0 else None
+
+    def deviation_of(self, name: str) -> float:
+        """The standard deviation of a scalar variable, computed from its quantiles."""
+        quantiles = self.get_buffer(f"{name}_quantiles")
+        shares = torch.special.ndtr(_SCORES).diff().to(quantiles)
+        # Between two quantiles, values are spread evenly.
+        middles, widths = (quantiles[1:] + quantiles[:-1]) / 2, quantiles.diff()
+        mean = (shares * middles).sum() / shares.sum()
+        squares = (middles - mean).square() + widths.square() / 12
+        return float(((shares * squares).sum() / shares.sum()).sqrt())
 
     def limits(self, name: str) -> tuple[float, float]:
         """The quantiles at Φ(−4) and Φ(4); with fewer than 15,000 rows, the extreme values."""
@@ -98,6 +146,57 @@ class TrainingDistribution(nn.Module):
         for name, buffer in self.named_buffers():
             state_dict.setdefault(prefix + name, torch.zeros_like(buffer))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class TrainingMarginal(Distribution):
+    """The marginal distribution of a scalar variable in the training split.
+
+    Args:
+        quantiles: Its kept quantiles.
+        domain: Its domain; values of classes, whole numbers and multiples of a step are rounded.
+        shares: The shares of the classes; None if only their quantiles are known.
+        shape: The shape of one set of independent draws.
+    """
+
+    name = "train"
+    arg_constraints: Mapping[str, constraints.Constraint] = {}  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        quantiles: Tensor,
+        domain: Domain,
+        shares: Tensor | None = None,
+        shape: torch.Size | tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(torch.Size(shape), validate_args=False)
+        self.quantiles, self.domain, self.shares = quantiles, domain, shares
+
+    @property
+    def support(self) -> constraints.Constraint:  # type: ignore[override]
+        """All numbers between the smallest and the largest quantile."""
+        return constraints.interval(float(self.quantiles[0]), float(self.quantiles[-1]))
+
+    def expand(  # type: ignore[override]
+        self, batch_shape: torch.Size, _instance: object = None
+    ) -> TrainingMarginal:
+        """The distribution of independent draws of another shape."""
+        return TrainingMarginal(self.quantiles, self.domain, self.shares, batch_shape)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:  # type: ignore[override]
+        """Draw values, ``(*sample_shape, *batch_shape)``."""
+        if self.shares is not None:
+            classes = Categorical(self.shares).expand(
+                torch.Size((*sample_shape, *self._batch_shape))
+            )
+            return classes.sample().double()
+        scores = torch.randn(*sample_shape, *self._batch_shape, dtype=torch.float64)
+        grid = _SCORES.to(self.quantiles.device)
+        place = (scores.to(grid.device).clamp(-4, 4) + 4) * 10
+        below = place.floor().long().clamp(max=len(grid) - 2)
+        low, high = self.quantiles[below], self.quantiles[below + 1]
+        drawn = low + (place - below) * (high - low)
+        step = 1.0 if self.domain.whole or self.domain.categories is not None else self.domain.step
+        return drawn if step is None else (drawn / step).round() * step
 
 
 def _interpolated(value: Tensor, quantiles: Tensor, grid: Tensor, right: bool) -> Tensor:

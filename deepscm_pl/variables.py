@@ -19,17 +19,28 @@ Particles (draws of the exogenous noise of one observation) are a leading batch 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from deepscm_pl.numerals import format_number
 
-__all__ = ["Do", "Domain", "Intervention", "Noise", "Variable", "Variables"]
+__all__ = [
+    "Change",
+    "Do",
+    "Domain",
+    "Intervention",
+    "Noise",
+    "Seen",
+    "Variable",
+    "Variables",
+]
 
 Variables: TypeAlias = Mapping[str, Tensor]
 """Name of a variable -> values, ``(*batch, *event)``."""
@@ -37,8 +48,51 @@ Variables: TypeAlias = Mapping[str, Tensor]
 Noise: TypeAlias = Mapping[str, Tensor]
 """The exogenous noise of one variable: ``{"u"}`` for a flow, ``{"z", "u"}`` for a VAE."""
 
-Intervention: TypeAlias = float | Tensor | Callable[[Tensor], Tensor]
-"""A replacement of a value: a number, a tensor, or a function of the value that it replaces."""
+
+@dataclass(frozen=True)
+class Seen:
+    """The values that a :class:`Change` may read in addition to that of its variable.
+
+    Attributes:
+        values: Other variables under the other changes of the same intervention, by name.
+        before: Variables before the intervention, by name; the changed one itself as ``""``.
+        draws: A draw from each distribution of the change.
+    """
+
+    values: Mapping[str, Tensor] = field(default_factory=dict)
+    before: Mapping[str, Tensor] = field(default_factory=dict)
+    draws: Sequence[Tensor] = ()
+
+
+class Change(ABC):
+    """A new value of a variable, computed from its value, from others and from draws.
+
+    Attributes:
+        reads: Other variables whose values under the other changes it reads.
+        factual: Variables whose factual values it reads, ``""`` for its own; counterfactuals only.
+        before: Variables whose values before the intervention it reads, ``""`` for its own.
+        draws: Distributions that it draws from, independently of everything else.
+        uses_value: Whether it depends on the value of the variable under the other changes.
+    """
+
+    reads: tuple[str, ...] = ()
+    factual: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    draws: tuple[Any, ...] = ()
+    uses_value: bool = True
+
+    @abstractmethod
+    def apply(self, value: Tensor, seen: Seen) -> Tensor:
+        """Return the new value ``(*batch, *event)`` from that under the other changes."""
+
+    def with_draws(self, draws: Sequence[Any]) -> Change:
+        """Replace the distributions by others, as many."""
+        return self
+
+
+Intervention: TypeAlias = float | Tensor | Callable[[Tensor], Tensor] | Distribution | Change
+"""A replacement of a value: a number, a tensor, a function of the value that it replaces, a
+distribution to draw from, or a :class:`Change`."""
 
 Do: TypeAlias = Mapping[str, Intervention]
 """Name of a variable -> intervention, as in do(thickness = 3)."""
@@ -86,8 +140,13 @@ class Domain:
         """The batch dimensions of ``value``: its shape without the event."""
         return value.shape[: value.dim() - len(self.shape)]
 
-    def check(self, name: str, value: Tensor) -> None:
+    def check(self, name: str, value: Tensor, is_complete: bool = True) -> None:
         """Check that ``value`` is a batch of possible values of the variable ``name``.
+
+        Args:
+            name: The variable.
+            value: ``(*batch, *event)``.
+            is_complete: Whether NaN, a missing value, is refused; in images it always is.
 
         Raises:
             ValueError: If the trailing shape is not the event shape, or a value is NaN, outside the
@@ -101,7 +160,11 @@ class Domain:
         if self._contains_type(value.dtype):
             return
         if value.is_floating_point() and bool(value.isnan().any()):
-            raise ValueError(f"{name}: expected numbers, but got NaN; remove the missing values.")
+            if is_complete or self.shape != (1,):
+                raise ValueError(
+                    f"{name}: expected numbers, but got NaN; remove the missing values."
+                )
+            value = value[~value.isnan()]
         outside = value[~self.contains(value)]
         if outside.numel():
             raise ValueError(

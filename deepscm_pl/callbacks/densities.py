@@ -19,7 +19,7 @@ from deepscm_pl.figures import (
     draw_noise,
     kernel_density,
 )
-from deepscm_pl.interventions import check_do, format_do, parse_do
+from deepscm_pl.interventions import check_do, format_do, parse_do, read_variables
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Variables
 
@@ -152,7 +152,8 @@ class AttributeDensities(FigureCallback):
 
     def _part(self, scm: StructuralCausalModel) -> StructuralCausalModel:
         pairs = [name for pair in self.chosen_pairs(scm) for name in pair]
-        changed = [name for text in self.texts for name in parse_do(text, scm.variables)]
+        dos = [parse_do(text, scm.variables) for text in self.texts]
+        changed = [name for do in dos for name in read_variables(do)]
         return scm.restrict(dict.fromkeys([*self.chosen(scm), *pairs, *changed]))
 
 

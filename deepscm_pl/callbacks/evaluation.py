@@ -20,6 +20,7 @@ from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, check_setting
 from deepscm_pl.evaluation.calibration import follow_up_pairs
 from deepscm_pl.evaluation.cause_predictor import CausePredictor, fingerprint
 from deepscm_pl.evaluation.counterfactuals import Classifier
+from deepscm_pl.evaluation.mechanism_fit import MechanismFit, evaluate_mechanisms
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.tables import print_table
 from deepscm_pl.runs.folders import describe_origin, run_folder, trained_steps
@@ -144,6 +145,8 @@ class EvaluationReport(pl.Callback):
         for name, table in report.tables.items():
             if name != "association":
                 print_table(table)
+        for each in report.evaluation.mechanisms:
+            print(f"{for_terminal(each.sentence)}.")
         for reason in report.left_out:
             print(f"Left out: {for_terminal(reason)}")
         step = trained_steps(trainer, pl_module)
@@ -197,6 +200,7 @@ class EvaluationReport(pl.Callback):
                 validation=self._validation(trainer, model),
                 cause_predictor=predictor,
             )
+        found = replace(found, mechanisms=self._mechanisms(trainer, model))
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
         origin = {"graph": str(model.scm.graph), **describe_origin(trainer)}
         if self.members:
@@ -206,6 +210,14 @@ class EvaluationReport(pl.Callback):
         rows = tables[0].rows if tables else []
         name = tables[0].reference_name if tables else "reference"
         return Report(model, found, rows, origin, name)
+
+    def _mechanisms(self, trainer: pl.Trainer, model: ModelOnData) -> list[MechanismFit]:
+        """Compare each mechanism with simpler forms on the whole validation split."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        validation = ModelOnData.of(model.scm, data, least=1, split="validation")
+        history = getattr(trainer.lightning_module, "validation_history", None)
+        progress = trainer.progress_bar_callback is not None
+        return evaluate_mechanisms(validation, history, progress)
 
     def _validation(self, trainer: pl.Trainer, model: ModelOnData) -> ModelOnData | None:
         """Return rows for the calibration of intervals, if there are enough."""

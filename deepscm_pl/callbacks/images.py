@@ -185,7 +185,7 @@ class InterventionGrid(_DoGrid):
     def check(self, scm: StructuralCausalModel) -> str | None:
         """Check every intervention; draws have no factual values to refer to."""
         for do in self.interventions(scm):
-            scm.act(do)
+            scm.check_do(do, drawn=True)
         return super().check(scm)
 
     def columns(

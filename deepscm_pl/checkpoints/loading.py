@@ -14,19 +14,22 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from tqdm import tqdm
 
+from deepscm_pl.answers import Answer, Question
 from deepscm_pl.checks import whole_number
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.scans.cache import Cache, holds_caches
+from deepscm_pl.effects import Effects, EffectSettings, Outcome, average_effect
 from deepscm_pl.ensemble import Ensemble, stacking_weights
 from deepscm_pl.escaping import one_line
 from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import parse_do
 from deepscm_pl.mechanisms import Context, Mechanism
+from deepscm_pl.observed import read_observed
 from deepscm_pl.runs.reading import load_weights, read_checkpoint, require_settings
 from deepscm_pl.runs.safetensors_file import without_training_state
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Do, Variable, Variables
+from deepscm_pl.variables import Do, Variable
 
 __all__ = ["Checkpoint", "TrainedModel", "load", "load_data"]
 
@@ -147,7 +150,7 @@ class TrainedModel:
         log_probs = torch.cat(bounds).view(len(members), -1)
         return replace(self, ensemble=Ensemble(members, stacking_weights(log_probs)))
 
-    def sample(self, n: int, seed: int | None = None) -> dict[str, Tensor]:
+    def sample(self, n: int, seed: int | None = None) -> Answer:
         """Draw ``n`` observations, ``(n, *event)`` for each variable.
 
         Args:
@@ -155,34 +158,42 @@ class TrainedModel:
             seed: Seed of the noise; None for the current state of torch's generator.
         """
         with _without_gradients(seed):
-            return self.ensemble.sample(n)
+            return Answer(self.ensemble.sample(n), Question("sample", (), True, self.ensemble))
 
-    def intervene(self, do: Do | str, n: int, seed: int | None = None) -> dict[str, Tensor]:
+    def intervene(
+        self, do: Do | str | Sequence[Do | str], n: int, seed: int | None = None
+    ) -> Answer:
         """Draw ``n`` observations under do(...), ``(n, *event)`` for each variable.
 
         Args:
-            do: The intervention, as a mapping or as text such as ``"thickness=3"``.
+            do: The intervention, as a mapping or as text such as ``"thickness=3"``, or a sequence
+                of K that share their noise, for ``(K, n, *event)``.
             n: Number of observations.
             seed: As for :meth:`sample`.
 
         Raises:
             ValueError: If the intervention is not valid.
         """
+        dos, is_single = self._dos(do)
         with _without_gradients(seed):
-            return self.ensemble.intervene(self._do(do), n)
+            answer = self.ensemble.intervene(dos[0] if is_single else dos, n)
+        return Answer(answer, Question("intervene", dos, is_single, self.ensemble))
 
     def counterfactual(
         self,
-        factual: Variables,
+        factual: Any,
         do: Do | str | Sequence[Do | str],
         num_particles: int | None = None,
         seed: int | None = None,
         resample: int | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> Answer:
         """Infer the observations that would have been made under an intervention.
 
         Args:
-            factual: The observations, ``(*batch, *event)`` for every variable.
+            factual: The observations: a data frame, or a mapping of tensors ``(*batch, *event)``,
+                arrays, lists or single values for every variable; see
+                :func:`~deepscm_pl.observed.read_observed`. Other columns are kept in
+                :meth:`Answer.to_frame <deepscm_pl.answers.Answer.to_frame>`.
             do: An intervention, as for :meth:`intervene`, or a sequence of K.
             num_particles: P draws of the noise given the observations; 1 by default, or 2 for each
                 of several models.
@@ -193,13 +204,53 @@ class TrainedModel:
             For each variable ``(P, *batch, *event)``, ``(P, K, *batch, *event)`` for a sequence.
 
         Raises:
+            FileNotFoundError: If an image does not exist.
             ValueError: If an intervention or an observation is not valid.
         """
-        single = isinstance(do, str | Mapping)
-        dos = self._do(do) if single else [self._do(each) for each in do]  # type: ignore[arg-type]
+        dos, is_single = self._dos(do)
         particles = self.particles(num_particles)
+        observed = read_observed(factual, self.variables, self.scm.dtype, self._read_image)
         with _without_gradients(seed):
-            return self.ensemble.counterfactual(factual, dos, particles, resample)
+            answer = self.ensemble.counterfactual(
+                observed.values, dos[0] if is_single else dos, particles, resample
+            )
+        calibration = self.calibration
+        return Answer(
+            answer,
+            Question("counterfactual", dos, is_single, self.ensemble, calibration, observed),
+        )
+
+    def _read_image(self, path: Path, variable: Variable) -> Tensor:
+        from deepscm_pl.data.images import read_image
+
+        return read_image(path, variable.domain.shape)[0]
+
+    def effect(
+        self,
+        outcome: str | Outcome,
+        do: Do | str,
+        versus: Do | str | None = None,
+        by: str | None = None,
+        observed: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> Effects:
+        """Estimate the average effect of an intervention.
+
+        See :func:`~deepscm_pl.effects.average_effect`. The other questions of
+        :mod:`deepscm_pl.effects` take this object as their model.
+
+        Args:
+            outcome: The variable, or a condition such as ``"volume > 1000"``.
+            do: The intervention, as for :meth:`intervene`.
+            versus: The intervention that it is compared with; None for none.
+            by: A variable by which rows are grouped.
+            observed: Observations ``(N, *event)`` to average over; None to draw rows.
+            settings: Fields of :class:`~deepscm_pl.effects.EffectSettings`, such as ``rows``.
+
+        Raises:
+            ValueError: If a name, an intervention or a setting is not valid.
+        """
+        return average_effect(self, outcome, do, versus, by, observed, EffectSettings(**settings))
 
     def particles(self, asked: int | None) -> int:
         """The number of particles of a counterfactual; see :meth:`counterfactual`.
@@ -218,8 +269,17 @@ class TrainedModel:
             )
         return asked
 
-    def _do(self, do: Do | str) -> Do:
-        return parse_do(do, self.variables) if isinstance(do, str) else do
+    def _dos(self, do: Do | str | Sequence[Do | str]) -> tuple[list[Do], bool]:
+        """The interventions, and whether a single one was given."""
+        is_single = isinstance(do, str | Mapping)
+        dos: Any = [do] if is_single else do
+        if not isinstance(dos, Sequence) or not all(isinstance(e, str | Mapping) for e in dos):
+            raise ValueError(
+                "do: expected a text such as 'age=80', a mapping, or a list of these, but got "
+                f"{one_line(repr(do), 80)}."
+            )
+        parsed = [parse_do(e, self.variables) if isinstance(e, str) else e for e in dos]
+        return parsed, is_single
 
 
 @contextmanager

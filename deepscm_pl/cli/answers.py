@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 import zipfile
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.changes import Changes, affected_by, without_noise
 from deepscm_pl.cli.moments import MomentsOfMembers
 from deepscm_pl.cli.observations import ImageFiles, ImageFormat, choose_formats, whole_levels
 from deepscm_pl.data.placement import Placement
@@ -200,6 +202,7 @@ class Part:
         overlaps: For each column the overlap of each observation, ``(observations,)``; None for
             columns without an intervention, or if it is unknown.
         members: The index of the model of each answer, ``(particles, observations)``.
+        others: For each observation the cells of the other columns of its table.
     """
 
     rows: Sequence[str]
@@ -209,6 +212,7 @@ class Part:
     placements: Mapping[str, Sequence[Placement | None]] = field(default_factory=dict)
     overlaps: Sequence[Overlap | None] = ()
     members: Tensor | None = None
+    others: Sequence[Sequence[str]] = ()
 
     def verdicts(self, column: int) -> list[str]:
         """The verdict on each observation, empty if there is none."""
@@ -231,6 +235,8 @@ class Output:
         members: Number of models; with several, the table has a column of the model of each answer.
         spread: Variables of whose answers by several models the table has the standard deviations.
         calibration: The calibration of intervals of images; None if they are unknown.
+        others: The other columns of the table of observations, such as identifiers.
+        changes: Numbers with a column of their change from the first column of answers.
     """
 
     folder: Path
@@ -243,6 +249,8 @@ class Output:
     members: int = 1
     spread: Sequence[str] = ()
     calibration: Calibration | None = None
+    others: Sequence[str] = ()
+    changes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -253,11 +261,13 @@ class Written:
         files: The files, without those in ``images/``, each with a note about it.
         unplaced: Image variables with an image whose placement is not known.
         disagreements: Sentences about the disagreement of several models.
+        changes: For each column its heading, and what the intervention changes.
     """
 
     files: Mapping[Path, str]
     unplaced: frozenset[str]
     disagreements: Sequence[str] = ()
+    changes: Sequence[tuple[str, Changes]] = ()
 
 
 def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Output) -> Written:
@@ -280,7 +290,8 @@ def write_answers(scm: StructuralCausalModel, parts: Iterable[Part], output: Out
         notes = writer.finish()
     files = sorted(path for path in output.folder.iterdir() if path.is_file())
     noted = {path: notes.get(path.name, "") for path in files}
-    return Written(noted, frozenset(writer.unplaced), writer.disagreements())
+    changes = [(c.heading, e) for c, e in zip(output.columns, writer.changes, strict=True)]
+    return Written(noted, frozenset(writer.unplaced), writer.disagreements(), changes)
 
 
 class _Writer:
@@ -298,6 +309,10 @@ class _Writer:
         self._arrays = GrowingArrays(self._parts)
         self._waiting: list[list[_Row]] = [[] for _ in output.columns]
         self._moments = [MomentsOfMembers(output.spread) for _ in output.columns]
+        self.changes = [
+            Changes(scm.variables, affected_by(scm.graph, column.changed))
+            for column in output.columns
+        ]
         if scm.image_variables:
             (folder / "images").mkdir()
 
@@ -306,6 +321,7 @@ class _Writer:
         for k, values in enumerate(part.values):
             if part.particle and self.output.columns[k].particles == 1:
                 continue
+            self._add_changes(part, k)
             # A table for each column, because columns follow each other in the end.
             with self._table(k).open("a", newline="", encoding="utf-8") as file:
                 TableWriter(file).writerows(self._complete_rows(part, k))
@@ -318,6 +334,20 @@ class _Writer:
                         written[:, kept] = value[:, kept]
                     particles = self.output.columns[k].particles
                     self._arrays.append(f"{k}/{name}", written.numpy(), particles)
+
+    def _add_changes(self, part: Part, k: int) -> None:
+        """Add the answers that are not refused to what an intervention changes."""
+        if k == 0 or not self.output.columns[0].is_observed:
+            return
+        kept = self._kept(part, k)
+        factual, answers = part.values[0], part.values[k]
+        if len(kept) < len(part.rows):
+            factual, answers = (
+                {name: value[:, kept] for name, value in each.items()}
+                for each in (factual, answers)
+            )
+        count = 0 if part.particle else len(kept)
+        self.changes[k].add({name: value[0] for name, value in factual.items()}, answers, count)
 
     def finish(self) -> dict[str, str]:
         """Join the tables and draw the pictures; return notes about files by name."""
@@ -340,16 +370,20 @@ class _Writer:
 
     def _join_tables(self) -> None:
         with (self.folder / "answers.csv").open("wb") as table:
-            # The last of several columns of one name is read as an observation.
-            header = ["observation", "intervention", "particle"]
+            header = ["intervention", "particle"]
             if self.output.members > 1:
                 kinds = ("between", "within")
                 header += ["member", *(f"{n}_{kind}" for n in self.output.spread for kind in kinds)]
             if self.output.quantiles is not None:
                 quantiles = [f"{name}_quantile" for name in self.output.quantiles]
                 header += ["overlap", "overlap_rows", *quantiles]
-            header += [*self.scm.graph.nodes, *(f"{n}_difference" for n in self._compared())]
-            table.write((",".join(header) + "\r\n").encode())
+            # The last of several columns of one name is read as an observation.
+            header += [*self.scm.graph.nodes, *(f"{name}_change" for name in self.output.changes)]
+            header += [f"{name}_difference" for name in self._compared()]
+            own = _unlike(self.output.others, ("observation", *header))
+            text = io.StringIO()
+            TableWriter(text).writerow(["observation", *own, *header])
+            table.write(text.getvalue().encode())
             for k in range(len(self.output.columns)):
                 with self._table(k).open("rb") as part:
                     shutil.copyfileobj(part, table)
@@ -383,13 +417,15 @@ class _Writer:
             else _format_values(part.values[k][name][:, kept], variable.classes)
             for name, variable in self.scm.variables.items()
         ]
+        cells += [self._number_changes(part, k, name) for name in self.output.changes]
         cells += [self._differences(part, k, name) for name in self._compared()]
         particles = len(next(iter(part.values[k].values())))
         for n in kept:
             overlap = self._overlap(part, k, n)
             for p in range(particles):
                 own = [next(cell) for cell in cells]
-                start = [part.rows[n], self.output.columns[k].title, part.particle + p]
+                others = part.others[n] if part.others else [""] * len(self.output.others)
+                start = [part.rows[n], *others, self.output.columns[k].title, part.particle + p]
                 yield n, [*start, *self._member(part, k, p, n)], [*overlap, *own]
 
     def _kept(self, part: Part, k: int) -> list[int]:
@@ -422,6 +458,16 @@ class _Writer:
             if placement is None:
                 self.unplaced.add(name)
             yield self.files.write(name, label, pixels[p, n], about, placement)
+
+    def _number_changes(self, part: Part, k: int, name: str) -> Iterator[str]:
+        """The cells of the change of a number; empty for observations."""
+        kept = self._kept(part, k)
+        before, after = (
+            _format_values(each[name].expand_as(part.values[k][name])[:, kept])
+            for each in (part.values[0], part.values[k])
+        )
+        for first, last in zip(before, after, strict=True):
+            yield f"{without_noise(float(first), float(last)):.9g}" if k else ""
 
     def _differences(self, part: Part, k: int, name: str) -> Iterator[str]:
         about = f"change of grey levels: {self.output.columns[k].about}"
@@ -513,7 +559,23 @@ class _Writer:
         return file
 
 
-def _format_values(values: Tensor, classes: Sequence[str]) -> Iterator[str]:
-    """The cells of a scalar variable, observation by observation."""
-    for value in values[..., 0].T.flatten().tolist():
-        yield classes[int(value)] if value in range(len(classes)) else f"{value:.9g}"
+def _format_values(values: Tensor, classes: Sequence[str] = ()) -> Iterator[str]:
+    """The cells of a scalar variable, observation by observation; numbers as short as possible."""
+    for value in values[..., 0].T.flatten().cpu().numpy():
+        is_class = classes and value in range(len(classes))
+        yield classes[int(value)] if is_class else str(value).removesuffix(".0")
+
+
+def _unlike(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Names of columns that differ from those of this program.
+
+    Example:
+        >>> _unlike(["name", "overlap"], ["overlap"])
+        ['name', 'overlap_given']
+    """
+    found: list[str] = []
+    for name in names:
+        while name in (*taken, *found):
+            name = f"{name}_given"
+        found.append(name)
+    return found

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from deepscm_pl.cli.effect_commands import EFFECTS
 from deepscm_pl.cli.init import InitOptions, plan_experiment
-from deepscm_pl.cli.options import Command, Option
+from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_terminal
 
 __all__ = [
     "COMMANDS",
     "AnswerOptions",
+    "CheckOptions",
     "DrawOptions",
     "ObservationOptions",
     "OverlapOptions",
@@ -31,15 +33,6 @@ __all__ = [
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
 CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
-NewFolder = Annotated[Path, Option("DIR", help="Folder to make; new or empty.")]
-Trusted = Annotated[
-    tuple[str, ...],
-    Option(
-        "PACKAGE",
-        help="Packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
-        "torch.nn and torch.optim; they are imported, and their constructors run.",
-    ),
-]
 Interventions = Annotated[
     list[str],
     Option(
@@ -158,6 +151,29 @@ class OverlapOptions:
         return {None: (), "edge": ("edge", "extrapolated")}.get(self.refuse, ("extrapolated",))
 
 
+@dataclass(frozen=True)
+class CheckOptions:
+    """Options of a check.
+
+    Args:
+        level: Level of the tests.
+        permutations: Number of random graphs of the same shape to compare with, 0 for none.
+        seed: Seed of the random graphs and of p-values.
+        root: Current folder of the data.
+    """
+
+    out: NewFolder
+    do: Annotated[
+        list[str] | None,
+        Option("TEXT", help="Interventions whose overlap with the training split is checked."),
+    ] = None
+    level: float = 0.05
+    permutations: int = 100
+    seed: int = 0
+    root: Annotated[Path | None, Option("DIR", ("--data.root",))] = None
+    trust: Trusted = ()
+
+
 def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
     """Association: draw observations from a trained model."""
     from deepscm_pl.cli.questions import answer_by_drawing
@@ -185,6 +201,22 @@ def counterfactual(
     from deepscm_pl.cli.questions import answer_counterfactual
 
     answer_counterfactual(answers, do, observed, overlap, uncertainty)
+
+
+def check(
+    options: CheckOptions,
+    config: Annotated[list[str] | None, Option("FILE", ("-c", "--config"), exclusive=True)] = None,
+    ckpt_path: Annotated[Path | None, Option("FILE", exclusive=True)] = None,
+) -> None:
+    """Check a causal graph and its data: independences, leakage, duplicates, overlap, noise.
+
+    Args:
+        config: Configuration of a training, a YAML file; several are merged, later ones override.
+        ckpt_path: Checkpoint of a run, whose noise is tested, too.
+    """
+    from deepscm_pl.cli.check import check_model_and_data
+
+    check_model_and_data(config, ckpt_path, options)
 
 
 def keep_members(
@@ -419,6 +451,8 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "sample": sample,
     "intervene": intervene,
     "counterfactual": counterfactual,
+    "check": check,
+    "effect": EFFECTS,
     "members": keep_members,
     "init": init,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},

@@ -34,6 +34,8 @@ ask a trained model
   sample          association:             deepscm sample --ckpt_path FILE.ckpt --out DIR
   intervene       intervention:            deepscm intervene --ckpt_path FILE.ckpt --do thickness=3 --out DIR
   counterfactual  counterfactual:          deepscm counterfactual --ckpt_path FILE.ckpt --do thickness=3 --out DIR
+  check           graph and data:          deepscm check --config FILE.yaml --out DIR
+  effect          effects and causes:      deepscm effect --ckpt_path FILE.ckpt --do age=80 --outcome volume --out DIR
   members         ensemble of one model:   deepscm members --ckpt_path FILE.ckpt --out DIR
   export          as safetensors:          deepscm export --ckpt_path FILE.ckpt --out model.safetensors
 

@@ -33,6 +33,7 @@ __all__ = [
     "choose_formats",
     "observations_from_csv",
     "observations_from_test_split",
+    "other_columns",
     "whole_levels",
 ]
 
@@ -127,11 +128,13 @@ class Observations:
         values: ``(N, *event)`` of every variable.
         rows: A name for each row.
         placements: For each image variable the position of each image; None if unknown.
+        others: For each row the cells of the other columns of its table.
     """
 
     values: Mapping[str, Tensor]
     rows: Sequence[str]
     placements: Mapping[str, Sequence[Placement | None]]
+    others: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -142,11 +145,15 @@ class ObservedRows:
         count: Number of observations, at least.
         is_exact: Whether ``count`` is exact; files may contain several images.
         read: From a batch size to the batches.
+        others: The other columns of the table, such as identifiers.
+        option: The option that selects them, for messages.
     """
 
     count: int
     is_exact: bool
     read: Callable[[int], Iterator[Observations]]
+    others: Sequence[str] = ()
+    option: str = "observations"
 
 
 def observations_from_test_split(
@@ -189,14 +196,14 @@ def observations_from_test_split(
                 places,
             )
 
-    return ObservedRows(len(rows), is_exact=True, read=read)
+    return ObservedRows(len(rows), is_exact=True, read=read, option="index")
 
 
 _Cell = tuple[Tensor, Placement | None]
 """A value, and where it lies if it is an image."""
 
-_Row = tuple[str, dict[str, _Cell]]
-"""The name of an observation, and its values."""
+_Row = tuple[str, dict[str, _Cell], Sequence[str]]
+"""The name of an observation, its values, and its cells in other columns."""
 
 
 def observations_from_csv(
@@ -233,12 +240,41 @@ def observations_from_csv(
         observed = (row for number in range(len(table)) for row in table.read(number, read_images))
         while rows := list(islice(observed, size)):
             yield Observations(
-                {name: torch.stack([row[name][0] for _, row in rows]) for name in names},
-                [title for title, _ in rows],
-                {name: [row[name][1] for _, row in rows] for name in scm.image_variables},
+                {name: torch.stack([row[name][0] for _, row, _ in rows]) for name in names},
+                [title for title, _, _ in rows],
+                {name: [row[name][1] for _, row, _ in rows] for name in scm.image_variables},
+                [others for _, _, others in rows],
             )
 
-    return ObservedRows(len(table), is_exact=prepare is None, read=read)
+    return ObservedRows(len(table), prepare is None, read, table.others)
+
+
+_COLUMNS_OF_ANSWERS = (
+    "observation",
+    "intervention",
+    "particle",
+    "member",
+    "overlap",
+    "overlap_rows",
+)
+_SUFFIXES_OF_ANSWERS = ("between", "within", "quantile", "change", "difference")
+
+
+def other_columns(columns: Sequence[str], variables: Sequence[str]) -> list[str]:
+    """Return the columns of a table that are of no variable, such as identifiers.
+
+    Of an ``answers.csv``, whose rows may be the observations of the next question, the columns that
+    this program adds are left out.
+
+    Example:
+        >>> other_columns(["name", "age", "site"], ["age"])
+        ['name', 'site']
+    """
+    known = set(variables)
+    if set(_COLUMNS_OF_ANSWERS[:3]) <= set(columns):
+        known |= {*_COLUMNS_OF_ANSWERS}
+        known |= {f"{name}_{suffix}" for name in variables for suffix in _SUFFIXES_OF_ANSWERS}
+    return [name for name in columns if name not in known]
 
 
 @dataclass(frozen=True)
@@ -250,6 +286,11 @@ class _TableOfObservations:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @cached_property
+    def others(self) -> list[str]:
+        """The columns of no variable."""
+        return other_columns(list(self.table.columns), self.scm.graph.nodes)
 
     def check(self) -> None:
         """Check the columns, every number and the existence of every image."""
@@ -280,7 +321,8 @@ class _TableOfObservations:
         one = f"{self.table.path.name} {row}"
         for k in range(count):
             title = f"{one}, slice {k}" if count > 1 else one
-            yield title, {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
+            values = {name: cell[k if len(cell) > 1 else 0] for name, cell in cells.items()}
+            yield title, values, [str(self.table[name][row]) for name in self.others]
 
     @cached_property
     def values(self) -> dict[str, Tensor]:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from functools import partial
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 
-__all__ = ["Command", "Option", "parse_command"]
+__all__ = ["Command", "Kinds", "NewFolder", "Option", "Trusted", "parse_command"]
 
 Command = Callable[..., None]
 
@@ -41,6 +42,21 @@ class Option:
     exclusive: bool = False
 
 
+NewFolder = Annotated[Path, Option("DIR", help="Folder to make; new or empty.")]
+Trusted = Annotated[
+    tuple[str, ...],
+    Option(
+        "PACKAGE",
+        help="Packages whose classes the checkpoint may name in addition to those of deepscm_pl, "
+        "torch.nn and torch.optim; they are imported, and their constructors run.",
+    ),
+]
+
+
+class Kinds(dict[str, Command]):
+    """Functions of subcommands by name, of which the first is that without a name."""
+
+
 def parse_command(
     words: Sequence[str], commands: Mapping[str, Command | Mapping[str, Command]]
 ) -> Callable[[], None]:
@@ -61,6 +77,9 @@ def parse_command(
         SystemExit: After the help, or an error in one line.
     """
     command = commands[words[0]]
+    if isinstance(command, Kinds) and words[1:2] not in ([], ["-h"], ["--help"]):
+        is_named = not words[1].startswith("-")
+        words = words if is_named else [words[0], next(iter(command)), *words[1:]]
     parser = FriendlyArgumentParser(prog=f"deepscm {words[0]}")
     if isinstance(command, Mapping):
         parser.description = f"{parser.prog} KIND --help describes the options of a kind."

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from deepscm_pl.cli.answers import Part
-from deepscm_pl.interventions import format_do
-from deepscm_pl.numerals import format_number
-from deepscm_pl.overlap import VERDICTS, Overlap, OverlapEstimator
+from deepscm_pl.overlap import VERDICTS, Overlap, OverlapEstimator, describe_overlap
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do
 
@@ -61,7 +59,7 @@ class OverlapCount:
                 overlaps = [None] * len(part.values)
                 for k, do in enumerate(self.dos, len(part.values) - len(self.dos)):
                     if do:
-                        overlaps[k] = found = _worst(estimator.estimate(part.values[k], do))
+                        overlaps[k] = found = estimator.estimate(part.values[k], do).worst()
                         count = torch.bincount(found.verdict, minlength=len(VERDICTS))
                         self._counts[k - len(part.values)] += count
             yield replace(part, overlaps=overlaps)
@@ -85,7 +83,11 @@ class OverlapCount:
 
     def _verdicts(self) -> list[str]:
         named = zip(self.dos, self._counts, strict=True)
-        return [sentence for do, count in named if (sentence := self._sentence(do, count))]
+        return [
+            sentence
+            for do, count in named
+            if (sentence := describe_overlap(self.scm, do, count.tolist()))
+        ]
 
     def _refused(self) -> tuple[int, int]:
         """The number of refused answers, and of all answers."""
@@ -98,38 +100,3 @@ class OverlapCount:
             "this model of an earlier version contains no training distribution; "
             "--read_training_data computes it from the data of the run"
         )
-
-    def _sentence(self, do: Do, count: torch.Tensor) -> str:
-        _, edge, extrapolated = count.tolist()
-        title, total = format_do(do, self.scm.variables), int(count.sum())
-        if extrapolated:
-            reason = self._beyond(do) or "no training rows are near the values of the parents"
-            return f"{title}: {extrapolated} of {total} answers extrapolate; {reason}"
-        if edge:
-            return f"{title}: {edge} of {total} answers are at the edge of the training data"
-        return ""
-
-    def _beyond(self, do: Do) -> str:
-        """Describe the first value that is set beyond the training data."""
-        kept = self.scm.training_distribution
-        for name, value in do.items():
-            domain = kept.domains.get(name)
-            if domain is None or domain.categories is not None or callable(value):
-                continue
-            low, high = kept.limits(name)
-            asked = torch.as_tensor(value, dtype=torch.float64)
-            if bool(((asked < low) | (asked > high)).any()):
-                unit = self.scm.variables[name].unit
-                limits = f"{format_number(low)} to {format_number(high)}"
-                return f"{name} is from {limits}{unit and f' {unit}'} in the training data"
-        return ""
-
-
-def _worst(overlap: Overlap) -> Overlap:
-    """The overlap of each observation, from that of its particles ``(P, N)``."""
-    particle = overlap.rows.argmin(dim=0, keepdim=True)
-    return Overlap(
-        overlap.rows.gather(0, particle)[0],
-        {name: each.gather(0, particle)[0] for name, each in overlap.quantiles.items()},
-        overlap.verdict.amax(dim=0),
-    )

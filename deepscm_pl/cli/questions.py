@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from deepscm_pl.changes import Changes, affected_by, as_lines
 from deepscm_pl.checkpoints import TrainedModel, load
 from deepscm_pl.checks import whole_number
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
@@ -41,7 +42,10 @@ from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["answer_by_drawing", "answer_counterfactual"]
+__all__ = ["answer_by_drawing", "answer_counterfactual", "load_models"]
+
+_PRINTED = 20
+"""Variables of which the output describes the change."""
 
 
 def answer_by_drawing(
@@ -83,8 +87,9 @@ def answer_counterfactual(
         Column("factual", "factual", is_observed=True),
         *question.columns("counterfactual", particles),
     ]
-    parts = _counterfactual_parts(question, observed, particles, uncertainty.resample)
-    question.write(parts, columns, is_counterfactual=True, calibration=calibration)
+    found = _observations(question, observed)
+    parts = _counterfactual_parts(question, found, particles, uncertainty.resample)
+    question.write(parts, columns, found, calibration)
     if question.scm.image_variables and any(question.dos):
         for sentence in interval_sentences(question.scm, calibration, columns[1:]):
             print(for_terminal(sentence))
@@ -101,7 +106,7 @@ class _Question:
 
     @classmethod
     def read(cls, options: AnswerOptions, do: Sequence[str], overlap: OverlapOptions) -> _Question:
-        model = _load(options, overlap.root)
+        model = load_models(options.ckpt_path, options.weights, options.trust, overlap.root)
         whole_number("seed", options.seed, least=0, most=2**32 - 1)
         choose_formats(model.scm, options.image_format)
         dos = [parse_do(text, model.scm.variables) for text in do] or [{}]
@@ -127,6 +132,13 @@ class _Question:
         numbers = [name for name, each in self.scm.variables.items() if not each.domain.categories]
         return [name for name in numbers if name in nodes]
 
+    @property
+    def changed(self) -> list[str]:
+        """The numbers that an intervention sets, changes or affects."""
+        names = {name for do in self.dos for name in affected_by(self.scm.graph, do)}
+        scalars = [n for n, each in self.scm.variables.items() if each.domain.shape == (1,)]
+        return [n for n in scalars if n in names and not self.scm.variables[n].domain.categories]
+
     def columns(self, kind: str, particles: int = 1) -> list[Column]:
         """A column of answers for each intervention."""
         variables = self.scm.variables
@@ -149,10 +161,10 @@ class _Question:
         self,
         parts: Iterator[Part],
         columns: Sequence[Column],
-        is_counterfactual: bool = False,
+        observed: ObservedRows | None = None,
         calibration: Calibration | None = None,
     ) -> None:
-        """Write the answers and print the names of their files."""
+        """Write the answers, and print the names of their files and what has changed."""
         options = self.options
         overlap = OverlapCount(self.scm, self.dos, self.overlap.refused)
         output = Output(
@@ -160,12 +172,14 @@ class _Question:
             columns,
             options.npz,
             options.image_format,
-            is_counterfactual,
+            observed is not None,
             overlap.quantiles if any(self.dos) else None,
             self.overlap.refused,
             len(self.ensemble.members),
-            self.affected if is_counterfactual else (),
+            self.affected if observed else (),
             calibration,
+            observed.others if observed else (),
+            self.changed if observed else (),
         )
         with torch.no_grad():
             # A question that is refused before its first answer leaves no folder behind. The answer
@@ -187,15 +201,35 @@ class _Question:
                 print(for_terminal(f"member {k}, weight {weight:.3g}: {checkpoint.path}"))
             if sum(weight > 0 for weight in self.ensemble.weights) == 1:
                 print("disagreement: unknown, because only one model has a weight above 0.")
+        for heading, changes in written.changes:
+            _print_changes(heading, changes)
         members = self.ensemble.members
         reactions = dict.fromkeys(s for each in members for s in reaction_sentences(each, self.dos))
         for sentence in [*written.disagreements, *overlap.sentences(), *reactions]:
             print(for_terminal(f"{sentence}."))
 
 
-def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
-    """Load the models, with their weights."""
-    paths, weights = options.ckpt_path, options.weights
+def _print_changes(heading: str, changes: Changes) -> None:
+    """Print a small table of what an intervention changes."""
+    rows, several = changes.lines(), changes.observations > 1
+    if rows:
+        means = f", means over {changes.observations:,} observations" if several else ""
+        print(for_terminal(f"{heading}{means}"))
+        for line in as_lines(rows[:_PRINTED], ("variable", "factual", "counterfactual", "change")):
+            print(f"  {line}")
+        if len(rows) > _PRINTED:
+            print(f"  … and {len(rows) - _PRINTED} more variables, see answers.csv")
+
+
+def load_models(
+    paths: Sequence[Path], weights: Sequence[str], trust: Sequence[str], root: Path | None
+) -> TrainedModel:
+    """Load models, with their weights as of the command line.
+
+    Raises:
+        FileNotFoundError: If a checkpoint does not exist.
+        ValueError: If a checkpoint or a weight is not valid.
+    """
     is_stacked = list(weights) == ["validation"]
     try:
         numbers = [float(each) for each in weights if not is_stacked]
@@ -203,7 +237,7 @@ def _load(options: AnswerOptions, root: Path | None) -> TrainedModel:
         raise ValueError(
             f"weights: expected {len(paths)} numbers, or validation, but got {' '.join(weights)}."
         ) from None
-    model = load(paths, trust=options.trust, weights=numbers or None)
+    model = load(paths, trust=trust, weights=numbers or None)
     return model.stacked(root) if is_stacked else model
 
 
@@ -250,14 +284,13 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
 
 
 def _counterfactual_parts(
-    question: _Question, observed: ObservationOptions, particles: int, resample: int | None
+    question: _Question, found: ObservedRows, particles: int, resample: int | None
 ) -> Iterator[Part]:
     """Give the observations, then their counterfactuals under each intervention."""
-    found = _observations(question, observed)
     if resample is not None:
         whole_number("resample", resample, least=2)
     request = Request(found.count, len(question.dos), particles, True, question.options.npz)
-    batches = question.batches(request, "observations" if observed.index is None else "index")
+    batches = question.batches(request, found.option)
     first = 0
     with _progress_bar(found.count if found.is_exact else None) as bar:
         for batch, rows in enumerate(found.read(batches.rows)):
@@ -282,6 +315,7 @@ def _counterfactual_parts(
                     particle,
                     rows.placements,
                     members=members[:, None].expand(-1, len(rows.rows)),
+                    others=rows.others,
                 )
             first += len(rows.rows)
             bar.update(len(rows.rows))

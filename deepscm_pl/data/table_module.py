@@ -101,7 +101,8 @@ class TableDataModule(CausalDataModule):
 
     def load(self) -> SourceSplits:
         """The rows for training and validation, in this order, and for the test."""
-        rank_zero_info("%s", for_terminal(self._cohort.summary(), lines=True))
+        notes = [line for each in self._prepared.values() for line in each.summary()]
+        rank_zero_info("%s", for_terminal("\n".join([self._cohort.summary(), *notes]), lines=True))
         self._check_units()
         variables = {
             attribute.name: torch.from_numpy(attribute.values)[:, None].repeat_interleave(
@@ -162,6 +163,8 @@ class TableDataModule(CausalDataModule):
             ValueError: If the file cannot be read, or does not fit the settings.
         """
         prepared = self.preprocessing(path, self.slicing)
+        for note in prepared.notes:
+            rank_zero_info("%s", for_terminal(f"{path}: {note}"))
         images = torch.from_numpy(prepared.images)
         step = self._crop_step(images.shape[2:])
         header = None if prepared.header is None else read_header(prepared.header)

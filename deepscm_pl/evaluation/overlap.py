@@ -19,6 +19,7 @@ from deepscm_pl.data import render_truth
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Question, answer, true_attributes
+from deepscm_pl.interventions import read_variables
 from deepscm_pl.overlap import VERDICTS, OverlapEstimator, OverlapThresholds
 from deepscm_pl.training_distribution import TrainingDistribution
 
@@ -155,7 +156,8 @@ def _verdicts(
     """The verdict on each answer, from scalar variables only where possible; −1 for impossible."""
     graph, images = model.scm.graph, set(model.scm.image_variables)
     scalars = [name for name in model.scalars if not graph.ancestors(name) & images]
-    scm = model.scm.restrict(scalars) if question.do.keys() <= set(scalars) else model.scm
+    is_scalar = set(read_variables(question.do)) <= set(scalars)
+    scm = model.scm.restrict(scalars) if is_scalar else model.scm
     found = []
     for _, factual in model.batches(0, len(model), batch_size):
         observed = {name: factual[name] for name in scm.graph.nodes}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,16 @@ from torch import Tensor
 
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.evaluation.model_on_data import ModelOnData
-from deepscm_pl.interventions import OfFactual, format_do, parse_do
+from deepscm_pl.interventions import (
+    Where,
+    as_change,
+    format_do,
+    is_constant,
+    parse_do,
+    read_variables,
+)
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain, Variable
+from deepscm_pl.variables import Change, Domain, Seen, Variable
 
 __all__ = [
     "Answer",
@@ -76,6 +83,24 @@ class Question:
                     f"truth to compare with; intervene on {', '.join(model.attributes)}."
                 )
             check_possible(model, name, self.do[name])
+            self._check_truth(model, name)
+
+    def _check_truth(self, model: ModelOnData, name: str) -> None:
+        """Raise ValueError if the answer to a change has no single truth in a known world."""
+        change, world = as_change(self.do[name]), model.world
+        if world is None:
+            return
+        if change.draws:
+            raise ValueError(
+                f"do({name}): model and world {world.name} would draw different values, so there "
+                "is no truth to compare with; set a value, or ask deepscm counterfactual."
+            )
+        for each in read_variables({name: change}):
+            if each not in world.attributes:
+                raise ValueError(
+                    f"do({name}): the change reads {each}, which the world {world.name} does not "
+                    f"have; read {', '.join(model.attributes)}."
+                )
 
 
 @dataclass(frozen=True)
@@ -142,7 +167,8 @@ def short_quantiles(model: ModelOnData, name: str, levels: Sequence[float]) -> l
 
 def check_possible(model: ModelOnData, name: str, value: Any) -> None:
     """Raise ValueError if a constant is not a possible value of an attribute in the world."""
-    if model.world is None or callable(value) or name not in model.world.domains:
+    value = value.value if isinstance(value, Where) else value
+    if model.world is None or not is_constant(value) or name not in model.world.domains:
         return
     domain = model.world.domains[name]
     if not bool(domain.contains(torch.as_tensor(value, dtype=torch.float64).reshape(-1, 1)).all()):
@@ -199,33 +225,40 @@ class Guards:
 
     def __init__(self, scm: StructuralCausalModel | Ensemble, question: Question) -> None:
         self.do: dict[str, Any] = dict(question.do)
-        self._guarded = {
-            name: _Guarded(each, scm[name].domain)
+        self._guarded = [
+            _Guarded(as_change(each), scm[name].domain)
             for name, each in self.do.items()
-            if callable(each)
-        }
-        for name, guarded in self._guarded.items():
-            is_of_factual = isinstance(self.do[name], OfFactual)
-            self.do[name] = OfFactual(guarded) if is_of_factual else guarded
+            if not is_constant(each)
+        ]
+        changed = [name for name, each in self.do.items() if not is_constant(each)]
+        self.do |= dict(zip(changed, self._guarded, strict=True))
 
     def possible(self, size: int) -> Tensor:
         """Return the rows in which the last answer was possible, ``(size,)``."""
         possible = torch.ones(size, dtype=torch.bool)
-        for guarded in self._guarded.values():
-            possible = possible & guarded.possible
+        for guarded in self._guarded:
+            possible = possible & guarded.recorded[-1]
         return possible
 
 
-class _Guarded:
-    """A function that keeps values unchanged where it would leave a domain, and records where."""
+class _Guarded(Change):
+    """A change that keeps values unchanged where it would leave a domain, and records where."""
 
-    def __init__(self, function: Callable[[Any], Any], domain: Domain) -> None:
-        self.function, self.domain = function, domain
-        self.possible = torch.ones(1, dtype=torch.bool)
+    def __init__(
+        self, change: Change, domain: Domain, recorded: list[Tensor] | None = None
+    ) -> None:
+        self.change, self.domain = change, domain
+        self.recorded = [torch.ones(1, dtype=torch.bool)] if recorded is None else recorded
+        self.reads, self.factual, self.before = change.reads, change.factual, change.before
+        self.draws, self.uses_value = change.draws, change.uses_value
 
-    def __call__(self, value: Tensor) -> Tensor:
-        changed = self.function(value)
+    def with_draws(self, draws: Sequence[Any]) -> _Guarded:
+        """Replace the distributions; both record in the same list."""
+        return _Guarded(self.change.with_draws(draws), self.domain, self.recorded)
+
+    def apply(self, value: Tensor, seen: Seen) -> Tensor:
+        changed = self.change.apply(value, seen).to(value.dtype)
         possible = self.domain.contains(changed)
         rows = possible.reshape(-1, possible.shape[-2] if possible.dim() > 1 else len(possible))
-        self.possible = rows.all(dim=0).cpu()
+        self.recorded[:] = [rows.all(dim=0).cpu()]
         return torch.where(possible, changed, value)

@@ -31,6 +31,7 @@ from deepscm_pl.evaluation.densities import DensityResult, evaluate_densities
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.examples import Example, take_examples
 from deepscm_pl.evaluation.intervals import Calibration
+from deepscm_pl.evaluation.mechanism_fit import MechanismFit
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
@@ -161,7 +162,7 @@ class Evaluation:
     ``composition`` is the error in grey levels after k null interventions, by k, and
     ``composition_without_pixel_noise`` that of the latent alone; ``left_out`` lists the parts that
     were not evaluated, with reasons. ``overlap`` is None if the distribution of the training split
-    is unknown.
+    is unknown. ``mechanisms`` is the fit of each mechanism in the validation split, if it is known.
     """
 
     rows: int
@@ -180,6 +181,7 @@ class Evaluation:
     sensitivity: Sequence[SensitivityResult] = ()
     examples: Sequence[Example] = ()
     calibration: Calibration | None = None
+    mechanisms: Sequence[MechanismFit] = ()
     left_out: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import networkx
 from matplotlib.figure import Figure
 
@@ -11,10 +13,19 @@ from deepscm_pl.graph import CausalGraph
 __all__ = ["draw_graph"]
 
 
-def draw_graph(graph: CausalGraph) -> Figure:
+def draw_graph(
+    graph: CausalGraph,
+    faint: Collection[tuple[str, str]] = (),
+    missing: Collection[tuple[str, str]] = (),
+) -> Figure:
     """Draw causes above effects, an arrow for each edge.
 
     A variable stands one level below its lowest cause.
+
+    Args:
+        graph: The graph.
+        faint: Edges that are drawn as grey broken arrows.
+        missing: Pairs of variables that are joined by a red line, such as contradictions.
 
     Example:
         >>> figure = draw_graph(CausalGraph("age -> volume; age, volume -> image"))
@@ -43,9 +54,24 @@ def draw_graph(graph: CausalGraph) -> Figure:
         node_size=1200,
         arrowsize=16,
         width=1.2,
+        edge_color=["0.7" if edge in faint else "black" for edge in network.edges],
+        style=["--" if edge in faint else "-" for edge in network.edges],
         bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#3b5b92"},
         font_size=11,
     )
+    if missing:
+        drawn = networkx.DiGraph(list(missing))
+        networkx.draw_networkx_edges(
+            drawn,
+            placed,
+            ax=axes,
+            arrowstyle="-",
+            edge_color="#c8502d",
+            style=":",
+            width=2,
+            node_size=1200,
+            connectionstyle="arc3,rad=0.25",
+        )
     axes.margins(0.25)
     axes.set_axis_off()
     return figure

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
-    from deepscm_pl.mechanisms.intervened import Constant, Modified
+    from deepscm_pl.mechanisms.intervened import Constant, Drawn, Modified
     from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
     from deepscm_pl.mechanisms.vae import ConditionalVAE
 
@@ -30,6 +30,7 @@ __all__ = [
     "ConditionalVAE",
     "Constant",
     "Context",
+    "Drawn",
     "Evidence",
     "Flow",
     "GammaScore",

@@ -62,10 +62,15 @@ class Context(nn.Module):
         return Context(chosen), Context(others)
 
     def fit(self, variables: Variables) -> None:
-        """Set means and standard deviations from the training split, ``(N, *event)``."""
+        """Set means and standard deviations from the training split, ``(N, *event)``.
+
+        Scalars that are NaN, missing values, are left out.
+        """
         for name, domain in self.domains.items():
             if domain.categories is None:
                 flat = variables[name].double().flatten(1)
+                if domain.shape == (1,) and bool((unknown := flat.isnan()).any()):
+                    flat = flat[~unknown].unsqueeze(-1)
                 deviation = flat.std(dim=0, correction=0)
                 varies = flat.amax(dim=0) > flat.amin(dim=0)
                 self.get_buffer(f"{name}_mean").copy_(flat.mean(dim=0))
@@ -86,13 +91,14 @@ class Context(nn.Module):
             raise ValueError(
                 f"parents: expected {', '.join(self.domains)}, but {', '.join(missing)} is missing."
             )
-        encoded = [self._encode(name, variables[name]) for name in self.domains]
+        encoded = [self.encode(name, variables[name]) for name in self.domains]
         if not encoded:
             return torch.zeros(0)
         batch = torch.broadcast_shapes(*(part.shape[:-1] for part in encoded))
         return torch.cat([part.expand(*batch, part.shape[-1]) for part in encoded], dim=-1)
 
-    def _encode(self, name: str, value: Tensor) -> Tensor:
+    def encode(self, name: str, value: Tensor) -> Tensor:
+        """Return the features of one parent, ``(*batch, features)``."""
         domain = self.domains[name]
         if domain.categories is not None:
             # functional.one_hot checks the values, which synchronises with the device.

@@ -71,9 +71,13 @@ class Brightness(nn.Module):
 
         Args:
             images: ``(N, C, H, W)``, whole grey levels.
-            parents: Their parents, ``(N, *event)``.
+            parents: Their parents, ``(N, *event)``; rows with missing ones, NaN, are left out.
             mask: Sets the features of c to zero on which γ does not depend.
         """
+        unknown = [value.isnan().flatten(1).any(dim=1) for value in parents.values()]
+        if unknown and bool((incomplete := torch.stack(unknown).any(dim=0)).any()):
+            images = images[~incomplete]
+            parents = {name: value[~incomplete] for name, value in parents.items()}
         self.others.fit(parents)
         others = self.others(parents).expand(len(images), -1)
         self.parents.fit(images, parents, others)

@@ -18,6 +18,7 @@ from deepscm_pl.checks import whole_number
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.mechanisms.discrete import CellMechanism
 from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.transforms.cells import TINY
 from deepscm_pl.variables import Domain, Noise, Variables
 
@@ -45,8 +46,8 @@ class Categorical(Mechanism):
 
     Args:
         categories: Number of classes K, at least two.
-        hidden: Widths of the hidden layers of the network for the logits; empty for an affine
-            function of the standardised parents.
+        hidden: Widths of the hidden layers of the network for the logits, which is nonlinear by
+            default; empty for an affine function of the standardised parents.
 
     Example:
         >>> variable = Categorical(Context(), categories=3)
@@ -57,7 +58,9 @@ class Categorical(Mechanism):
 
     initial_logits: Tensor
 
-    def __init__(self, context: Context, categories: int, hidden: Sequence[int] = ()) -> None:
+    def __init__(
+        self, context: Context, categories: int, hidden: Sequence[int] = NONLINEAR
+    ) -> None:
         super().__init__(context)
         self.categories = whole_number("categories", categories, least=2)
         self.correction = ParameterNetwork(context.features, categories, hidden)
@@ -164,13 +167,13 @@ class Bernoulli(CellMechanism):
     a 0. The monotone coupling is an assumption; without parents it has no effect.
 
     Args:
-        hidden: Widths of the hidden layers of the network for the logit; empty for an affine
-            function of the standardised parents.
+        hidden: Widths of the hidden layers of the network for the logit, which is nonlinear by
+            default; empty for an affine function of the standardised parents.
     """
 
     initial_logit: Tensor
 
-    def __init__(self, context: Context, hidden: Sequence[int] = ()) -> None:
+    def __init__(self, context: Context, hidden: Sequence[int] = NONLINEAR) -> None:
         super().__init__(context)
         self.correction = ParameterNetwork(context.features, 1, hidden)
         self.register_buffer("initial_logit", torch.zeros(1))

@@ -21,6 +21,7 @@ from deepscm_pl.checks import class_factory, real_number, shown, whole_number
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.mechanisms.flow import Flow, SplineFlow
 from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.transforms import Positive
 from deepscm_pl.transforms.cells import bounded_log_scale, log_mass, truncated_quantile
 from deepscm_pl.variables import Domain, Noise, Variables
@@ -179,7 +180,8 @@ class Ordinal(CellMechanism):
     Args:
         context: The context of the parents.
         categories: K, at least two.
-        hidden: Widths of the hidden layers of the network for η and ς; empty for affine functions.
+        hidden: Widths of the hidden layers of the network for η and ς, which is nonlinear by
+            default; empty for affine functions.
 
     Example:
         >>> grade = Ordinal(Context(), categories=3)
@@ -190,7 +192,9 @@ class Ordinal(CellMechanism):
 
     initial_thresholds: Tensor
 
-    def __init__(self, context: Context, categories: int, hidden: Sequence[int] = ()) -> None:
+    def __init__(
+        self, context: Context, categories: int, hidden: Sequence[int] = NONLINEAR
+    ) -> None:
         super().__init__(context)
         self.categories = whole_number("categories", categories, least=2)
         self.parameters_of = ParameterNetwork(context.features, 2, hidden)
@@ -258,7 +262,8 @@ class ZeroInflatedFlow(_WithAtoms):
     Args:
         context: The context of the parents.
         flow: Factory of T, a flow of positive numbers; None for a spline.
-        hidden: Widths of the hidden layers of the network for t; empty for an affine function.
+        hidden: Widths of the hidden layers of the network for t, which is nonlinear by default;
+            empty for an affine function.
 
     Example:
         >>> dose = ZeroInflatedFlow(Context())
@@ -273,7 +278,7 @@ class ZeroInflatedFlow(_WithAtoms):
         self,
         context: Context,
         flow: Callable[[Context], Flow] | None = None,
-        hidden: Sequence[int] = (),
+        hidden: Sequence[int] = NONLINEAR,
     ) -> None:
         super().__init__(context)
         given = partial(SplineFlow, constraint=Positive) if flow is None else flow
@@ -292,7 +297,8 @@ class ZeroInflatedFlow(_WithAtoms):
         """Zero, and the values of the flow."""
         return Domain(lower=0.0, upper=self.flow.domain.upper)
 
-    def _threshold_at(self, parents: Variables) -> Tensor:
+    def threshold_at(self, parents: Variables) -> Tensor:
+        """Return t(pa), ``(*batch, 1)``."""
         return self.initial_threshold + self.threshold(self.context(parents))
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
@@ -301,7 +307,7 @@ class ZeroInflatedFlow(_WithAtoms):
         value = self.flow({"u": amount}, parents)
         # A positive value that underflows must not become zero.
         value = value.clamp(min=torch.finfo(value.dtype).tiny)
-        return torch.where(presence > self._threshold_at(parents), value, torch.zeros_like(value))
+        return torch.where(presence > self.threshold_at(parents), value, torch.zeros_like(value))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -312,7 +318,7 @@ class ZeroInflatedFlow(_WithAtoms):
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
         """Draw u_1 from its posterior; infer u_2 if x > 0, and draw it from its prior if x = 0."""
-        threshold = self._threshold_at(parents).double()
+        threshold = self.threshold_at(parents).double()
         zero = value == 0
         end = threshold.new_tensor(math.inf)
         low, high = torch.where(zero, -end, threshold), torch.where(zero, threshold, end)
@@ -325,7 +331,7 @@ class ZeroInflatedFlow(_WithAtoms):
 
     def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
         """Return log Φ(t) at zero, log(1 − Φ(t)) + log p_T(x | pa) elsewhere, in nats."""
-        threshold = self._threshold_at(parents).squeeze(-1)
+        threshold = self.threshold_at(parents).squeeze(-1)
         zero = value.squeeze(-1) == 0
         safe = torch.where(value == 0, torch.ones_like(value), value)
         some = torch.special.log_ndtr(-threshold) + self.flow.log_prob(safe, parents)

@@ -13,6 +13,7 @@ from torch.distributions import Transform
 from deepscm_pl.checks import class_factory, real_number, shown, whole_number
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.nn import ParameterNetwork
+from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.transforms import Constraint, RationalQuadraticSpline, Real
 from deepscm_pl.transforms.cells import bounded_log_scale
 from deepscm_pl.variables import Domain, Noise, Variables
@@ -84,8 +85,8 @@ class AffineFlow(Flow):
     The coupling is monotone: a value keeps its quantile given the parents.
 
     Args:
-        hidden: Widths of the hidden layers of the network for μ and log σ; empty for affine
-            functions of the standardised parents.
+        hidden: Widths of the hidden layers of the network for μ and log σ, which is nonlinear by
+            default; empty for affine functions of the standardised parents.
 
     Example:
         >>> AffineFlow(Context())({"u": torch.tensor([[0.5]])}, {})
@@ -96,7 +97,7 @@ class AffineFlow(Flow):
         self,
         context: Context,
         constraint: Callable[[], Constraint] = Real,
-        hidden: Sequence[int] = (),
+        hidden: Sequence[int] = NONLINEAR,
     ) -> None:
         super().__init__(context, constraint)
         self.parameters_of = ParameterNetwork(context.features, 2, hidden)

@@ -24,6 +24,11 @@ from deepscm_pl.reports.composition import composition_quantities, composition_t
 from deepscm_pl.reports.densities import draw_densities
 from deepscm_pl.reports.examples import draw_examples
 from deepscm_pl.reports.intervals import interval_sentence, interval_table
+from deepscm_pl.reports.mechanisms import (
+    mechanism_sentences,
+    mechanism_table,
+    plain_mechanisms,
+)
 from deepscm_pl.reports.overlap import (
     draw_overlap,
     overlap_error_table,
@@ -122,6 +127,8 @@ class Report:
             self.tables["sensitivity"] = sensitivity_table(model, evaluation.sensitivity)
         if evaluation.noise:
             self.tables["noise"] = noise_table(evaluation.noise)
+        if evaluation.mechanisms:
+            self.tables["mechanisms"] = mechanism_table(evaluation.mechanisms)
         self.verdicts = bits_verdicts(association, model.scm)
         self.verdicts += [] if reaction is None else reaction.verdicts
         self.pictures = dict(_draw_pictures(model, evaluation))
@@ -182,6 +189,7 @@ class Report:
                 f"{each.variable}/{each.part}": _plain_noise(each) for each in evaluation.noise
             },
             "overlap": None if evaluation.overlap is None else plain_overlap(evaluation.overlap),
+            "mechanisms": plain_mechanisms(evaluation.mechanisms),
             "left_out": self.left_out,
             "seconds": {part: round(value, 1) for part, value in evaluation.seconds.items()},
         }
@@ -208,6 +216,7 @@ class Report:
             ("Composition", "composition", ""),
             ("Sensitivity", "sensitivity", ""),
             ("Noise", "noise", "noise"),
+            ("Mechanisms", "mechanisms", ""),
         ):
             table = self.tables.get(name)
             text = ""
@@ -220,7 +229,9 @@ class Report:
             parts.append(f"## {title}")
             if table is not None:
                 parts += [
-                    how_to_read(name, table),
+                    mechanism_sentences(self.evaluation.mechanisms)
+                    if name == "mechanisms"
+                    else how_to_read(name, table),
                     f"{for_markdown(table.title)}.",
                     table.as_markdown(),
                 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ __all__ = [
     "bound_quantities",
     "bound_terms",
     "quantity_names",
+    "read_history",
     "test_quantities",
     "test_quantity_names",
 ]
@@ -51,6 +53,21 @@ def bound_terms(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Select the bound and the terms that add up to it, without gradients."""
     kept = ("log_prob/", "kl/")
     return {k: v.detach() for k, v in quantities.items() if k.startswith(kept) or k == "bound"}
+
+
+def read_history(found: Any) -> dict[str, list[float]]:
+    """Check the validation bounds of each variable in a checkpoint.
+
+    Raises:
+        ValueError: If they are not lists of numbers by name.
+    """
+    is_known = isinstance(found, Mapping) and all(
+        isinstance(each, list) and all(isinstance(value, float) for value in each)
+        for each in found.values()
+    )
+    if not is_known:
+        raise ValueError("validation_history: expected lists of numbers by variable.")
+    return {str(name): list(each) for name, each in found.items()}
 
 
 def test_quantity_names(scm: StructuralCausalModel) -> tuple[str, ...]:

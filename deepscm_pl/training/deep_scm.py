@@ -22,12 +22,16 @@ from deepscm_pl.runs.finite import require_finite_terms
 from deepscm_pl.runs.training_state import check_monitors
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import bound, preparation
+from deepscm_pl.training.bound import read_history
 from deepscm_pl.training.objectives import Objective, make_objective
 from deepscm_pl.training.refit import RefittingModule
 from deepscm_pl.training.schedule import Optimisation, check_learning_rates
 from deepscm_pl.variables import Variables
 
 __all__ = ["DeepSCM"]
+
+
+_INFERENCE = "(missing values)"  # not the name of a variable
 
 
 class DeepSCM(RefittingModule):
@@ -51,6 +55,10 @@ class DeepSCM(RefittingModule):
         num_evaluation_particles: Draws of the latents in validation and test.
         objective: The objective with its arguments, called with ``num_particles``. None for
             :class:`~deepscm_pl.training.objectives.EvidenceLowerBoundObjective`.
+
+    Attributes:
+        validation_history: The mean validation bound of each variable, in nats, once for each
+            validation of the training.
 
     Raises:
         ValueError: If the graph is not valid, or does not match the mechanisms or learning rates.
@@ -90,10 +98,12 @@ class DeepSCM(RefittingModule):
         self.test_quantities = bound.test_quantity_names(self.scm)
         self.validation_statistics = PerImageStatistics(self.quantities)
         self.test_statistics = PerImageStatistics([*self.quantities, *self.test_quantities])
+        self.validation_history: dict[str, list[float]] = {}
         self._unlogged: dict[str, float | Tensor] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the descriptions of the variables and of the data with the model."""
+        """Save the descriptions of the variables and the validation bounds with the model."""
+        checkpoint["validation_history"] = {k: list(v) for k, v in self.validation_history.items()}
         checkpoint["variables"] = {k: v.describe() for k, v in self.scm.variables.items()}
         super().on_save_checkpoint(checkpoint)
 
@@ -101,6 +111,10 @@ class DeepSCM(RefittingModule):
         """Restore the number of steps, and the units and class names that the data lack."""
         super().on_load_checkpoint(checkpoint)
         self.loaded_steps = checkpoint.get("global_step")
+        history = read_history(checkpoint.get("validation_history", {}))
+        # The best checkpoint, which is tested after a training, has only a part of its course.
+        if sum(map(len, history.values())) > sum(map(len, self.validation_history.values())):
+            self.validation_history = history
         for known in (Checkpoint(Path("the file"), checkpoint).variables(), self.scm.variables):
             self.scm.describe(known)
 
@@ -160,16 +174,22 @@ class DeepSCM(RefittingModule):
             self._unlogged = None
 
     def gradient_groups(self) -> dict[str, Iterable[Tensor]]:
-        """The parameters of each variable's mechanism."""
-        return {name: self.scm[name].parameters() for name in self.scm.graph.nodes}
+        """The parameters of each variable's mechanism, and of the inference of missing values."""
+        groups = {name: self.scm[name].parameters() for name in self.scm.graph.nodes}
+        inference = [*self.scm.missing_values.parameters()]
+        return {**groups, _INFERENCE: inference} if inference else groups
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
         self.validation_statistics.update(self._evaluate(batch, batch_index))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all images."""
-        self.log_means("validation", self.validation_statistics)
+        """Log the means over all images, and keep the bounds of the course of a training."""
+        found = self.log_means("validation", self.validation_statistics)
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
+            for name in self.scm.graph.nodes:
+                bounds = self.validation_history.setdefault(name, [])
+                bounds.append(float(found[f"bound/{name}"].mean))
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch, and those of the test only."""

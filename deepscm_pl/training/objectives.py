@@ -159,7 +159,8 @@ class EvidenceLowerBoundObjective(Objective):
         weight = self.divergence_weight_at(progress)
         free_bits = 0.0 if self.is_refitting(progress) else self.free_bits
         terms = [
-            each.log_prob.mean() - weight * _divergence(each, free_bits)
+            # The divergence of a missing value is not weighted.
+            each.log_prob.mean() - (weight if each.latent else 1) * _divergence(each, free_bits)
             for each in elbo.evidence.values()
         ]
         return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
@@ -273,7 +274,7 @@ class CounterfactualObjective(Objective):
     @torch.no_grad()
     def counterfactuals(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
         """Counterfactuals of the rows of ``batch``, ``(B, *event)`` for each variable."""
-        observed = {name: batch[name] for name in scm.graph.nodes}
+        observed = scm.drawn_complete({name: batch[name] for name in scm.graph.nodes})
         values = {name: _permuted(observed, name) for name in self._drawn_variables()}
         changed = scm.graph.descendants(*values)
         for name, parents in scm.graph.parents.items():

@@ -36,12 +36,16 @@ def describe_variables(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
 def fit_statistics(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
     """Fit a model to the statistics of the training split, unless it is fitted already.
 
+    Variables with missing values in any split get the networks that infer them.
+
     Raises:
         ValueError: If there is no training split, or a value is not possible in the model.
     """
-    if bool(scm.fitted):
-        return
     datamodule: Any = getattr(trainer, "datamodule", None)
+    if bool(scm.fitted):
+        if hasattr(datamodule, "variables"):  # a fitted model may continue with incomplete data
+            scm.declare_incomplete(datamodule.variables("train"))
+        return
     if not hasattr(datamodule, "variables"):
         raise ValueError(
             "the model is not fitted to its training data: train with a data module of "
@@ -50,9 +54,17 @@ def fit_statistics(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
     if isinstance(datamodule, CausalDataModule):
         for split in get_args(Split):
             check_rows(scm, datamodule, split)
-    scm.fit(datamodule.variables("train"))
+    scm.fit(datamodule.variables("train"), _incomplete(scm, datamodule))
     persons = datamodule.identifiers("train") if isinstance(datamodule, CausalDataModule) else None
     warn_of_repeated_values(scm, datamodule.variables("train"), persons)
+
+
+def _incomplete(scm: StructuralCausalModel, data: Any) -> list[str]:
+    """The scalar variables with missing values in any split."""
+    if not isinstance(data, CausalDataModule):
+        return []
+    splits = [data.variables(split) for split in get_args(Split)]
+    return [n for n in scm.scalar_variables if any(bool(s[n].isnan().any()) for s in splits)]
 
 
 def require_fitted(scm: StructuralCausalModel) -> None:
@@ -65,7 +77,7 @@ def require_fitted(scm: StructuralCausalModel) -> None:
 
 
 def check_rows(scm: StructuralCausalModel, data: CausalDataModule, split: Split) -> None:
-    """Raise unless every value in a split is possible in the model.
+    """Raise unless every value in a split is possible in the model, or missing.
 
     Raises:
         ValueError: Naming the variable, the row and its identifier, and the domain.
@@ -76,9 +88,13 @@ def check_rows(scm: StructuralCausalModel, data: CausalDataModule, split: Split)
             continue  # the model reports missing variables
         domain, values = scm[name].domain, variables[name]
         try:
-            domain.check(name, values)
+            domain.check(name, values, is_complete=False)
         except ValueError as error:
-            outside = (row for row, value in enumerate(values) if not domain.contains(value).all())
+            outside = (
+                row
+                for row, value in enumerate(values)
+                if not domain.contains(value[~value.isnan()]).all()
+            )
             row = next(outside, None)
             if row is None:
                 raise

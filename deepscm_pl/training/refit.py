@@ -92,7 +92,8 @@ class RefittingModule(StoredModule):
 
     @property
     def _posterior_parameters(self) -> set[Tensor]:
-        return {each for name in self.scm.graph for each in self.scm[name].posterior_parameters()}
+        found = {each for n in self.scm.graph for each in self.scm[n].posterior_parameters()}
+        return found.union(self.scm.missing_values.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the number of refitting steps."""

@@ -59,8 +59,10 @@ def describe_repeated_values(values: Tensor) -> str:
         >>> describe_repeated_values(torch.cat([torch.zeros(10), torch.arange(90.0)])[:, None])
         '11 of 100 training rows have the same value, 0'
     """
+    values = values.flatten()
+    values = values[~values.isnan()]
     rows = values.numel()
-    distinct, counts = values.flatten().unique(return_counts=True)
+    distinct, counts = values.unique(return_counts=True)
     if len(distinct) <= min(_FEW_VALUES, rows // 3):
         shown = [format_number(each) for each in distinct[:_SHOWN].tolist()]
         if len(distinct) > _SHOWN:

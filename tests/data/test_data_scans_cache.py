@@ -28,9 +28,9 @@ def reads(monkeypatch):
     paths = []
     read = preprocessing.read_scan
 
-    def recorded(path):
+    def recorded(path, *settings):
         paths.append(path.name)
-        return read(path)
+        return read(path, *settings)
 
     monkeypatch.setattr(preprocessing, "read_scan", recorded)
     return paths
@@ -210,7 +210,8 @@ def test_the_quicker_of_two_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_write_all", slow)
     assert np.array_equal(images(tmp_path)[5, 0], picture(5))
     (folder,) = (tmp_path / "cache").iterdir()
-    assert {path.name for path in folder.iterdir()} == {"images.npy", "affines.npy", "headers.npy"}
+    names = {"images.npy", "affines.npy", "headers.npy", "notes.json"}
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def prepare_at_once(root, barrier, results):

@@ -153,7 +153,7 @@ def test_expected_names_are_names(tmp_path):
         (["1,100,000", "900", "2,000.5"], [1100000, 900, 2000.5]),
         (["1.100.000", "900", "2.000,5"], [1100000, 900, 2000.5]),
         (["1 100 000", "1\u202f234,5", "1'000"], [1100000, 1234.5, 1000]),
-        (["−5", "+5"], [-5, 5]),  # noqa: RUF001
+        (["−5", "+5"], [-5, 5]),
         (["1.234", "5.678"], [1.234, 5.678]),
         (["1,234", "5,67"], [1.234, 5.67]),
         (["1_000", "0x10", "12.03.1960", "3xTG", "1e", "inf", "∞"], [np.nan] * 7),
@@ -263,6 +263,8 @@ def test_settings_of_a_format_are_checked(tmp_path, settings, message):
 def test_tables_of_many_columns_are_described_briefly(tmp_path):
     names = [f"column{k}" for k in range(5000)]
     found = table(tmp_path, ",".join(names) + "\n" + ",".join(["1"] * 5000) + "\n")
-    with pytest.raises(ValueError, match=r"no column 'colum9'; .* and 4980 more; did you") as caught:
+    with pytest.raises(
+        ValueError, match=r"no column 'colum9'; .* and 4980 more; did you"
+    ) as caught:
         found.require("columns", ["colum9"])
     assert len(str(caught.value)) < 500

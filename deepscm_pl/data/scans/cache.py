@@ -7,9 +7,9 @@ import json
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,9 +21,9 @@ from torch import Tensor
 
 from deepscm_pl.checks import process_count, real_number
 from deepscm_pl.data.cohort import Source
-from deepscm_pl.data.images import HEADER_BYTES
+from deepscm_pl.data.images import HEADER_BYTES, is_in_colour
 from deepscm_pl.data.parallel import stream_rows
-from deepscm_pl.data.scans.preprocessing import PreparedScan, Preprocessing, Slicing
+from deepscm_pl.data.scans.preprocessing import Colour, PreparedScan, Preprocessing, Slicing
 from deepscm_pl.files import flush_to_disk, new_folder
 
 __all__ = ["Cache", "PreparedImages", "cached_images", "holds_caches"]
@@ -47,16 +47,23 @@ def holds_caches(folder: Path) -> bool:
         return False
 
 
-_CACHE_VERSION = 3
+_CACHE_VERSION = 4
 """Version of the preprocessing; cached images of other versions are not reused."""
 
-_IMAGES, _AFFINES, _HEADERS, _LOCK = "images.npy", "affines.npy", "headers.npy", "lock"
+_IMAGES, _AFFINES, _HEADERS = "images.npy", "affines.npy", "headers.npy"
+_NOTES, _LOCK = "notes.json", "lock"
 
 _PARALLEL_BYTES = 64 * 2**20
 """Total bytes of files above which several processes are faster, their start included."""
 
 _SMALL_FILE = 128 * 2**10
 """Mean bytes of a file below which a worker processes several at a time."""
+
+_LOOKED_AT = 256
+"""Files that are looked at to find out whether images are in colour, at most."""
+
+_NAMED = 3
+"""Files that a summary of notes names."""
 
 _MOST_INVALID = 10
 """Number of invalid files after which preprocessing stops."""
@@ -67,16 +74,34 @@ class PreparedImages:
     """Preprocessed images, K for each source.
 
     Attributes:
-        images: ``(N K, 1, *sizes)`` uint8.
-        affines: ``(N K, 4, 4)``; NaN if unknown.
+        images: ``(N K, C, *sizes)`` uint8, C of 1 or 3.
+        affines: ``(N K, 4, 4)``; NaN if unknown, in the last column if only the place is.
         headers: ``(N K, 348)`` uint8, NIfTI headers; zero if there is none.
         per_source: K.
+        notes: What had to be decided about files, with their names.
     """
 
     images: Tensor
     affines: NDArray[np.float64]
     headers: NDArray[np.uint8]
     per_source: int
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def summary(self) -> list[str]:
+        """A line for each kind of decision, with the number of files and the first of them.
+
+        Example:
+            >>> notes = {"its qform is broken; its sform is used": ["a.nii", "b.nii"]}
+            >>> PreparedImages(torch.zeros(5), np.eye(4), np.zeros(1), 1, notes).summary()
+            ['2 of 5 images (a.nii, b.nii): its qform is broken; its sform is used']
+        """
+        total = len(self.images) // self.per_source
+        lines = []
+        for note, names in self.notes.items():
+            more = "" if len(names) <= _NAMED else f" and {len(names) - _NAMED} more"
+            shown = ", ".join(names[:_NAMED])
+            lines.append(f"{len(names)} of {total} images ({shown}{more}): {note}")
+        return lines
 
 
 @dataclass(frozen=True)
@@ -142,7 +167,8 @@ def cached_images(
     _make_room(cache.path)
     try:
         with new_folder(folder) as temporary, _locked(temporary):
-            _write_all(temporary, sources, partial(preprocessing, slicing=slicing), cache)
+            decided = replace(preprocessing, colour=_colour(preprocessing.colour, sources))
+            _write_all(temporary, sources, partial(decided, slicing=slicing), cache)
     except (OSError, ValueError) as error:
         # Another process may have completed the cache first.
         found = _open_cache(folder, len(sources), cache.memory)
@@ -160,6 +186,14 @@ def cached_images(
 _Prepare = Callable[[Path], PreparedScan]
 
 
+def _colour(asked: Colour, sources: Sequence[Source]) -> Colour:
+    """The channels of images whose files decide them: three if one of the files is in colour."""
+    if asked != "auto":
+        return asked
+    some = sources[:: -(-len(sources) // _LOOKED_AT)]
+    return "rgb" if any(is_in_colour(source.path) for source in some) else "grey"
+
+
 def _name(sources: Sequence[Source], preprocessing: Preprocessing, slicing: Slicing) -> str:
     stamps = [[source.name, source.size, source.modified] for source in sources]
     described = json.dumps(
@@ -174,10 +208,11 @@ def _open_cache(folder: Path, sources: int, memory: float) -> PreparedImages | N
     with suppress(OSError, ValueError, EOFError):
         images = np.load(folder / _IMAGES, mmap_mode="r")
         affines, headers = np.load(folder / _AFFINES), np.load(folder / _HEADERS)
+        notes = json.loads((folder / _NOTES).read_text(encoding="utf-8"))
         if images.nbytes <= memory * 2**30:
             images = np.array(images)
         if len(images) == len(affines) == len(headers):
-            return PreparedImages(_tensor(images), affines, headers, len(images) // sources)
+            return PreparedImages(_tensor(images), affines, headers, len(images) // sources, notes)
     return None
 
 
@@ -251,10 +286,15 @@ def _write_all(folder: Path, sources: Sequence[Source], prepare: _Prepare, cache
             if len(wrong) == _MOST_INVALID:
                 break
     _refuse(wrong)
-    np.save(folder / _AFFINES, np.concatenate([affines for affines, _ in placed]))
-    headers = np.stack([_header_row(header) for _, header in placed])
+    np.save(folder / _AFFINES, np.concatenate([each.affines for each in placed]))
+    headers = np.stack([_header_row(each.header) for each in placed])
     np.save(folder / _HEADERS, np.repeat(headers, len(first), axis=0))
-    for name in (_IMAGES, _AFFINES, _HEADERS):
+    notes: dict[str, list[str]] = {}
+    for source, each in zip(sources, placed, strict=True):
+        for note in each.notes:
+            notes.setdefault(note, []).append(source.name)
+    (folder / _NOTES).write_text(json.dumps(notes, indent=2), encoding="utf-8")
+    for name in (_IMAGES, _AFFINES, _HEADERS, _NOTES):
         flush_to_disk(folder / name)
 
 
@@ -292,6 +332,15 @@ def _first_valid_images(sources: Sequence[Source], prepare: _Prepare) -> NDArray
     raise AssertionError("there are sources")
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A file whose images are written."""
+
+    affines: NDArray[np.float64]
+    header: bytes | None
+    notes: tuple[str, ...]
+
+
 class _ImageWriter:
     """A function that preprocesses files and writes their images into the common file."""
 
@@ -311,9 +360,9 @@ class _ImageWriter:
 
     def __call__(
         self, rows: NDArray[np.int64], paths: NDArray[np.str_]
-    ) -> list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile]:
-        """The affines and the header of each file, or its error."""
-        placed: list[tuple[NDArray[np.float64], bytes | None] | _InvalidFile] = []
+    ) -> list[_Written | _InvalidFile]:
+        """What is known about the images of each file beside their pixels, or its error."""
+        placed: list[_Written | _InvalidFile] = []
         # Ordinary writes raise an error if the disk is full; a memory map crashes.
         with self.images.open("r+b") as file:
             for row, path in zip(rows.tolist(), paths.tolist(), strict=True):
@@ -324,7 +373,7 @@ class _ImageWriter:
                     continue
                 file.seek(self.offset + row * prepared.images.nbytes)
                 file.write(prepared.images.tobytes())
-                placed.append((prepared.affines, prepared.header))
+                placed.append(_Written(prepared.affines, prepared.header, prepared.notes))
         return placed
 
     def _prepare(self, path: Path) -> PreparedScan:

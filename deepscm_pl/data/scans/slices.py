@@ -49,13 +49,13 @@ class Plane:
         """Cut a slice out of a volume.
 
         Args:
-            volume: ``(X, Y, Z)``.
+            volume: ``(X, Y, Z)``, or ``(X, Y, Z, C)``.
             affine: ``(4, 4)``; None if unknown.
             index: Along :attr:`normal`, from 0 to the last slice; interpolated linearly between
                 slices.
 
         Returns:
-            ``(rows, columns, 1)``, and its affine.
+            ``(rows, columns, 1)`` or ``(rows, columns, 1, C)``, and its affine.
 
         Example:
             >>> volume = np.arange(24).reshape(2, 3, 4)
@@ -68,11 +68,11 @@ class Plane:
             np.float64(9.5)
         """
         axes = (self.rows, self.columns, self.normal)
-        slices = volume.transpose(axes)[::-1]
+        slices = volume.transpose(*axes, *range(3, volume.ndim))[::-1]
         before = math.floor(index)
-        image = slices[..., before : before + 1]
+        image = slices[:, :, before : before + 1]
         if index > before:
-            after = slices[..., before + 1 : before + 2]
+            after = slices[:, :, before + 1 : before + 2]
             image = image + (index - before) * (after.astype(np.float64) - image)
         if affine is None:
             return image, None

@@ -1,0 +1,27 @@
+"""Image files, read by one reader for training and for questions, and written for viewers."""
+
+from typing import TYPE_CHECKING
+
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.data.images.nifti import (
+        HEADER_BYTES as HEADER_BYTES,
+        NIFTI_SUFFIXES as NIFTI_SUFFIXES,
+        read_header as read_header,
+    )
+    from deepscm_pl.data.images.reading import (
+        SUFFIXES as SUFFIXES,
+        is_in_colour as is_in_colour,
+        read_image as read_image,
+        read_scan as read_scan,
+    )
+    from deepscm_pl.data.images.scan import Background as Background, Scan as Scan
+    from deepscm_pl.data.images.sizes import check_voxel_sizes as check_voxel_sizes
+    from deepscm_pl.data.images.writing import (
+        ImageFormat as ImageFormat,
+        default_placement as default_placement,
+        write_nifti as write_nifti,
+    )
+
+__getattr__ = first_use(__name__)

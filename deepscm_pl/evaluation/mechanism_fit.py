@@ -1,0 +1,266 @@
+"""Whether each mechanism has converged, and beats simpler forms of itself in validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from deepscm_pl.evaluation.estimate import Estimate
+from deepscm_pl.evaluation.model_on_data import ModelOnData
+from deepscm_pl.evaluation.quick_fit import (
+    Rows,
+    copied,
+    fit_mechanism,
+    is_linear,
+    linear_form,
+    log_probs,
+    nonlinear_form,
+    parentless_form,
+)
+from deepscm_pl.mechanisms import Mechanism
+
+__all__ = ["Convergence", "MechanismFit", "convergence_of", "evaluate_mechanisms"]
+
+_FEWEST_VALIDATIONS = 6
+_FEWEST_ROWS = 10
+_SMALL = 0.01  # nats per row
+_RELATIVE = 1e-4  # of the bound of an image
+_IMAGES = 256
+
+State = Literal["converged", "still rising", "falling", "unknown"]
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The course of the validation bound of one variable in its last third.
+
+    Attributes:
+        validations: Number of validations.
+        rise: The rise over that third by its trend, in nats per row.
+        standard_error: The standard error of ``rise``.
+        least: The smallest rise that counts.
+    """
+
+    validations: int
+    rise: float = math.nan
+    standard_error: float = math.nan
+    least: float = _SMALL
+
+    @property
+    def state(self) -> State:
+        """Whether the bound still rises, beyond chance."""
+        if math.isnan(self.rise):
+            return "unknown"
+        if abs(self.rise) < max(self.least, 2 * self.standard_error):
+            return "converged"
+        return "still rising" if self.rise > 0 else "falling"
+
+    @property
+    def words(self) -> str:
+        """The state with its reason."""
+        if self.state == "unknown":
+            return f"convergence unknown ({self.validations} validations)"
+        if self.state == "converged":
+            return "converged"
+        change = f"{abs(self.rise):.2g} nats in the last third of the training"
+        if self.state == "still rising":
+            return f"still rising (by {change}): train longer"
+        return f"falling (by {change}): it overfits, and an earlier checkpoint is used"
+
+
+def convergence_of(history: Sequence[float]) -> Convergence:
+    """Fit a line to the last third of the validation bounds, at least five.
+
+    Example:
+        >>> convergence_of([-3.0, -2.0, -1.5, -1.2, -1.1, -1.05, -1.0, -0.9]).state
+        'still rising'
+        >>> convergence_of([-3.0, -1.0, -0.801, -0.802, -0.8, -0.801, -0.8, -0.802]).state
+        'converged'
+    """
+    bounds = np.asarray(history, dtype=np.float64)
+    size = max(_FEWEST_VALIDATIONS - 1, len(bounds) // 3)
+    last = bounds[-size:]
+    if len(bounds) < _FEWEST_VALIDATIONS or not np.isfinite(last).all():
+        return Convergence(len(bounds))
+    places = np.arange(size) - (size - 1) / 2
+    slope = float(places @ last / (places @ places))
+    residual = last - last.mean() - slope * places
+    error = math.sqrt(float(residual @ residual) / (size - 2) / float(places @ places))
+    least = max(_SMALL, _RELATIVE * abs(float(last.mean())))
+    return Convergence(len(bounds), slope * (size - 1), error * (size - 1), least)
+
+
+@dataclass(frozen=True)
+class MechanismFit:
+    """The fit of one mechanism, in nats per row of the validation split.
+
+    Gains are differences of log p(x | pa), or of its bound, to simpler forms of the same family
+    that were fitted to the training split.
+
+    Attributes:
+        variable: The variable.
+        parents: Its parents.
+        bound: log p(x | pa), or its bound.
+        over_parentless: Gain over the form without parents; of an image, over the same mechanism
+            with the parents of other rows. None without parents.
+        over_linear: Gain over the linear form; None if the mechanism is linear, or an image's.
+        nonlinear: Gain that a nonlinear form would have over a linear mechanism; None for others.
+        convergence: The course of the training; None if it is unknown.
+        shuffled: Whether ``over_parentless`` is that over parents of other rows.
+    """
+
+    variable: str
+    parents: tuple[str, ...]
+    bound: Estimate
+    over_parentless: Estimate | None = None
+    over_linear: Estimate | None = None
+    nonlinear: Estimate | None = None
+    convergence: Convergence | None = None
+    shuffled: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """What the numbers say."""
+        parts = [] if self.convergence is None else [self.convergence.words]
+        if self.over_parentless is None:
+            return f"{self.variable}: {', '.join([*parts, 'no parents'])}"
+        parts.append(self._parents())
+        if self.over_linear is not None:
+            parts.append(self._linear(self.over_linear))
+        if self.nonlinear is not None and _sign(self.nonlinear) > 0:
+            parts.append(
+                f"but a nonlinear form would gain {_nats(self.nonlinear)} (hidden: [16, 16])"
+            )
+        return f"{self.variable}: {', '.join(parts)}"
+
+    def _parents(self) -> str:
+        gain = self.over_parentless
+        assert gain is not None
+        none = "those of other rows" if self.shuffled else "none"
+        if _sign(gain) > 0:
+            return f"uses its parents (gains {_nats(gain)} over {none})"
+        if _sign(gain) < 0:
+            return f"worse than without its parents (loses {_nats(gain)}): it overfits"
+        return f"does not use its parents (gains {_nats(gain)} over {none})"
+
+    def _linear(self, gain: Estimate) -> str:
+        if _sign(gain) > 0:
+            return f"and gains {_nats(gain)} over a linear form"
+        if _sign(gain) < 0:
+            return f"but loses {_nats(gain)} to a linear form: set hidden: [], or train longer"
+        return "but gains nothing over a linear form"
+
+
+def _sign(gain: Estimate) -> int:
+    """1 for a gain, −1 for a loss and 0 for neither, beyond two standard errors."""
+    error = 0.0 if math.isnan(gain.standard_error) else gain.standard_error
+    if abs(gain.mean) < max(_SMALL, 2 * error):
+        return 0
+    return 1 if gain.mean > 0 else -1
+
+
+def _nats(gain: Estimate) -> str:
+    return f"{abs(gain.mean):.2f} ± {gain.standard_error:.2f} nats"
+
+
+def evaluate_mechanisms(
+    model: ModelOnData,
+    history: Mapping[str, Sequence[float]] | None = None,
+    progress: bool = True,
+) -> list[MechanismFit]:
+    """Compare each mechanism with its linear and its parentless form.
+
+    These are fitted to the training split by L-BFGS, in seconds. Only the first row of each person
+    is used.
+
+    Args:
+        model: A model and rows of the validation split.
+        history: Validation bounds of each variable in the course of the training.
+        progress: Whether to show a progress bar.
+    """
+    rows = model.independent_rows(len(model))
+    names = model.scm.graph.nodes
+    found = []
+    with tqdm(total=len(names), desc="mechanisms", disable=None if progress else True) as bar:
+        for name in names:
+            course = convergence_of(history[name]) if history and history.get(name) else None
+            if name in model.scm.image_variables:
+                each = _image_fit(model, name, rows[:_IMAGES], course)
+            else:
+                each = _scalar_fit(model, name, rows, course)
+            found += [] if each is None else [each]
+            bar.update()
+    return found
+
+
+def _scalar_fit(
+    model: ModelOnData, name: str, rows: Tensor, course: Convergence | None
+) -> MechanismFit | None:
+    parents = model.scm.graph.parents[name]
+    if any(parent in model.scm.image_variables for parent in parents):
+        return None
+    values = {each: model.variables[each][rows] for each in (name, *parents)}
+    asked, training = Rows.of(values, name, parents), Rows.of(model.training, name, parents)
+    mechanism = model.scm[name]
+    if len(asked) < _FEWEST_ROWS or not len(training):
+        return None
+    try:
+        own = log_probs(copied(mechanism), asked)
+    except NotImplementedError:  # without an exact log-probability
+        return None
+    if not parents:
+        return MechanismFit(name, parents, _estimate(own), convergence=course)
+
+    def gain(form: Callable[[Mechanism], Mechanism], validation: Rows | None = None) -> Estimate:
+        fitted = fit_mechanism(form(mechanism), training, validation)
+        return _estimate(own - log_probs(fitted, asked))
+
+    linear = is_linear(mechanism)
+    would = gain(nonlinear_form, asked) if linear else None
+    return MechanismFit(
+        name,
+        parents,
+        _estimate(own),
+        gain(parentless_form),
+        None if linear else gain(linear_form),
+        None if would is None else Estimate(-would.mean, would.standard_error, would.rows),
+        course,
+    )
+
+
+def _image_fit(
+    model: ModelOnData, name: str, rows: Tensor, course: Convergence | None
+) -> MechanismFit | None:
+    """Compare an image with parents of its own and of other rows."""
+    scm, parents = model.scm, model.scm.graph.parents[name]
+    if len(rows) < _FEWEST_ROWS:
+        return None
+    own, shuffled = [], []
+    turned = rows.roll(len(rows) // 2)
+    device, dtype = scm.fitted.device, scm.dtype
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        for first in range(0, len(rows), 64):
+            part, others = rows[first : first + 64], turned[first : first + 64]
+            value = model.variables[name][part].to(device, dtype)
+            for chosen, collected in ((part, own), (others, shuffled)):
+                causes = {p: model.variables[p][chosen].to(device, dtype) for p in parents}
+                torch.manual_seed(first)
+                evidence = scm[name].evidence(scm[name].dequantise(value), causes)
+                collected.append(evidence.bound.expand(len(part)).double().cpu())
+    bound = torch.cat(own)
+    difference = _estimate(bound - torch.cat(shuffled)) if parents else None
+    return MechanismFit(
+        name, parents, _estimate(bound), difference, convergence=course, shuffled=True
+    )
+
+
+def _estimate(values: Tensor) -> Estimate:
+    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return Estimate(float(values.mean()), error, len(values))
