@@ -92,31 +92,29 @@ class Units:
     ) -> Units:
         """Infer the noise of observed rows, ``(N, *event)`` for each variable.
 
-        Values that are missing, NaN, are inferred, for each particle anew. The other arguments are
-        those of :meth:`StructuralCausalModel.abduct`.
+        The other arguments are those of :meth:`StructuralCausalModel.abduct`. Missing values, NaN,
+        are inferred for each particle.
 
         Raises:
             ValueError: If a variable is missing or outside of its domain.
         """
         values = {name: factual[name].to(scm.dtype) for name in scm.graph if name in factual}
-        scm.check(values)
-        filled = scm.infer_missing(values, particles, resample)
-        inferred = [name for name in values if filled[name].dim() > values[name].dim()]
-        complete = {
-            name: filled[name].flatten(0, 1) if name in inferred else _repeated(value, particles)
-            for name, value in values.items()
-        }
-        # With inferred values, each particle is an observation of its own.
-        found = (
-            scm.abduct(complete, 1, resample)
-            if inferred
-            else scm.abduct(values, particles, resample)
-        )
+        repeated = {name: _repeated(value, particles) for name, value in values.items()}
+        if scm.is_incomplete(values):  # each particle has its own inferred values
+            inferred = scm.infer_missing(values, particles, resample)
+            repeated |= {
+                name: value.flatten(0, 1)
+                for name, value in inferred.items()
+                if value.dim() > values[name].dim()
+            }
+            found = scm.abduct(repeated, 1, resample)
+        else:
+            found = scm.abduct(values, particles, resample)
         noise = {
             name: {key: part.flatten(0, 1) for key, part in parts.items()}
             for name, parts in found.items()
         }
-        return cls(scm, complete, noise, particles)
+        return cls(scm, repeated, noise, particles)
 
     @property
     def count(self) -> int:
