@@ -13,10 +13,10 @@ from torch import Tensor
 from deepscm_pl.interventions import Expression
 from deepscm_pl.interventions.expressions import (
     QUOTED,
-    quoted,
+    quote_class,
+    quote_variable,
     read_expression,
     unquoted,
-    variable_text,
 )
 from deepscm_pl.numerals import shortest
 from deepscm_pl.variables import Seen, Variable, Variables
@@ -78,8 +78,8 @@ class _Comparison:
         if self.value in range(len(self.variable.classes)):
             value = self.variable.classes[int(self.value)]
             if not re.fullmatch(r"\w+", value):
-                value = quoted(value)
-        return f"{variable_text(name)} {operator} {value}"
+                value = quote_class(value)
+        return f"{quote_variable(name)} {operator} {value}"
 
 
 @dataclass(frozen=True)
