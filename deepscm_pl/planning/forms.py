@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.configuration import restore
+from deepscm_pl.data import TableDataModule
+from deepscm_pl.data.cohort import Division, TableSettings
 from deepscm_pl.evaluation.quick_fit import Rows, fit_mechanism, log_probs
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context, Mechanism
 from deepscm_pl.nn.layers import NONLINEAR
+from deepscm_pl.planning.plan import Plan
+from deepscm_pl.planning.wanted_graph import IMAGE
 from deepscm_pl.variables import Domain
 
-__all__ = ["Choice", "Form", "choose_forms"]
+__all__ = ["Choice", "Form", "choose_forms", "with_chosen_forms"]
 
 _FLOWS = ("AffineFlow", "SplineFlow")
 _FEW_ROWS, _FOLDS = 1000, 3
@@ -47,7 +51,9 @@ class Form:
             >>> Form((), True).of("deepscm_pl.SplineFlow")["init_args"]
             {'hidden': [], 'additive': True}
         """
-        made = {"class_path": described} if isinstance(described, str) else {**described}
+        made: dict[str, Any] = (
+            {"class_path": described} if isinstance(described, str) else {**described}
+        )
         kind = made["class_path"].rpartition(".")[2]
         arguments = {**made.get("init_args", {})}
         if "flow" in arguments:
@@ -108,6 +114,76 @@ def choose_forms(
             rows = Rows.of(values, name, tuple(parents))
             found[name] = _choose(mechanisms[name], context, rows, tuple(hidden))
     return found
+
+
+def with_chosen_forms(plan: Plan) -> Plan:
+    """Choose the forms of the mechanisms of a plan by short fits to its data, without images.
+
+    Plans of too few rows for a network stay linear. The test split is not used.
+
+    Raises:
+        FileNotFoundError: If the table is missing.
+        ValueError: If the table cannot be used.
+    """
+    model, graph = plan.settings["model"], CausalGraph(plan.settings["model"]["graph"])
+    scalars = {name: each for name, each in model["mechanisms"].items() if name != IMAGE}
+    widths = {name: _widths(each) for name, each in scalars.items()}
+    if not any(widths.values()):
+        return plan
+    data = _table_of(plan.settings["data"]["init_args"])
+    splits = [data.variables("train"), data.variables("validation")]
+    values = {name: torch.cat([split[name] for split in splits]) for name in scalars}
+    hidden = next(each for each in widths.values() if each)
+    choices = choose_forms(graph, scalars, values, hidden)
+    mechanisms = {
+        name: choices[name].form.of(each) if name in choices else each
+        for name, each in model["mechanisms"].items()
+    }
+    reasons = {
+        f"{where}.{name}": reason
+        for variable, choice in choices.items()
+        for where, name, reason in _reasons(mechanisms[variable], variable, choice)
+    }
+    settings = {**plan.settings, "model": {**model, "mechanisms": mechanisms}}
+    return replace(plan, settings=settings, reasons={**plan.reasons, **reasons})
+
+
+def _widths(described: Mapping[str, Any] | str) -> list[int]:
+    """The widths of the hidden layers in the description of a mechanism."""
+    if isinstance(described, str):
+        return []
+    arguments = described.get("init_args", {})
+    found: list[int] = arguments.get("hidden") or []
+    return found or _widths(arguments.get("flow", ""))
+
+
+def _reasons(
+    described: Mapping[str, Any], variable: str, choice: Choice
+) -> Iterator[tuple[str, str, str]]:
+    """The path of the arguments, their names, and the reasons for their values."""
+    where, arguments = f"model.mechanisms.{variable}.init_args", described["init_args"]
+    if "hidden" in arguments:
+        yield where, "hidden", choice.reason
+    if "flow" in arguments:
+        inner = [] if "hidden" in arguments else [choice.reason]
+        where, arguments = f"{where}.flow.init_args", arguments["flow"]["init_args"]
+        for reason in inner:
+            yield where, "hidden", reason
+    if "additive" in arguments:
+        yield where, "additive", (
+            "the spread and the shape do not depend on the causes"
+            if choice.form.additive
+            else "the spread and the shape depend on the causes"
+        )
+
+
+def _table_of(arguments: Mapping[str, Any]) -> TableDataModule:
+    """The data module of a plan, without its images."""
+    settings = dict(arguments.get("table") or arguments["subjects"])
+    settings["file"] = settings.pop("table", None) or settings["file"]
+    settings.pop("images", None)
+    root, splits = arguments["root"], Division(**arguments["splits"])
+    return TableDataModule(root, TableSettings(**settings), splits)
 
 
 def _choose(
