@@ -43,7 +43,9 @@ def test_classes_have_a_linear_and_a_nonlinear_form(kind, classes):
         "init_args": {} if classes == 2 else {"categories": classes},
     }
     line = chosen(lambda x, u: ((x + u > 0) + (x + u > 1) * (classes - 2.0)).double(), described)
-    curve = chosen(lambda x, u: ((x.abs() > 0.7) & (u > -1.5)).double(), described)
+    curve = chosen(
+        lambda x, u: ((x.abs() > 0.7) & (u > -1.5)) * (1.0 + (classes - 2) * (u > 0.5)), described
+    )
     assert line.form.hidden == ()
     assert curve.form.hidden == (16, 16)
 
