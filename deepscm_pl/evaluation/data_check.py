@@ -365,7 +365,9 @@ def check_overlap(
         kept = TrainingDistribution({name: part[name].domain for name in names})
         kept.fit({name: training[name] for name in names})
         estimator = OverlapEstimator(part, distribution=kept)
-        factual = {name: data.variables("test")[name][:rows].to(part.dtype) for name in names}
+        asked = {name: data.variables("test")[name][:rows].to(part.dtype) for name in names}
+        complete = ~torch.cat(list(asked.values()), dim=1).isnan().any(dim=1)
+        factual = {name: each[complete] for name, each in asked.items()}
         for text, do in dos.items():
             with torch.no_grad():
                 answer = part.counterfactual(factual, do)

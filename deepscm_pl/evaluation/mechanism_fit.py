@@ -241,9 +241,13 @@ def _image_fit(
 ) -> MechanismFit | None:
     """Compare an image with parents of its own and of other rows."""
     scm, parents = model.scm, model.scm.graph.parents[name]
+    for parent in parents:
+        values = model.variables[parent][rows].flatten(1)
+        rows = rows[~values.isnan().any(dim=1)] if values.is_floating_point() else rows
     if len(rows) < _FEWEST_ROWS:
         return None
-    own, shuffled = [], []
+    own: list[Tensor] = []
+    shuffled: list[Tensor] = []
     turned = rows.roll(len(rows) // 2)
     device, dtype = scm.fitted.device, scm.dtype
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():

@@ -121,7 +121,7 @@ def fit_mechanism(
         optimiser.zero_grad()
         found = -mechanism.log_prob(rows.value, rows.parents).mean()
         if found.requires_grad:
-            found.backward()  # type: ignore[no-untyped-call]
+            found.backward()
         return found
 
     best, kept, since = -torch.inf, copy.deepcopy(mechanism.state_dict()), 0
@@ -163,7 +163,8 @@ def fit_scalars(
     names = [name for name in scm.scalar_variables if not scm.graph.ancestors(name) & images]
     part = copy.deepcopy(scm.restrict(names))
     part.training_distribution = TrainingDistribution({n: part[n].domain for n in part.graph})
-    chosen = {name: training[name] for name in names}
+    complete = ~torch.cat([training[name].double() for name in names], dim=1).isnan().any(dim=1)
+    chosen = {name: training[name][complete] for name in names}
     part.fit(chosen)
     for name in part.graph:
         parents = part.graph.parents[name]
