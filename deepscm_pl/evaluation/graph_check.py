@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import networkx
 import numpy as np
@@ -114,7 +115,8 @@ def equivalent_graphs(graph: CausalGraph, most: int = _MOST_EQUIVALENT) -> list[
     """
     start = {name: frozenset(parents) for name, parents in graph.parents.items()}
     seen = {_key(start)}
-    waiting, found = [start], []
+    waiting = [start]
+    found: list[CausalGraph] = []
     while waiting:
         parents = waiting.pop(0)
         for child, causes in parents.items():
@@ -377,7 +379,7 @@ def check_graph(
     )
 
 
-def _tested(test: IndependenceTest, statement: Independence, bar: tqdm[object]) -> Dependence:
+def _tested(test: IndependenceTest, statement: Independence, bar: tqdm[NoReturn]) -> Dependence:
     found = test(statement.first, statement.second, statement.given)
     bar.update()
     return found

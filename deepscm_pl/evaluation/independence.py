@@ -133,7 +133,8 @@ class IndependenceTest:
         """
         key = frozenset((first, second)), frozenset(given)
         if key not in self._found:
-            self._found[key] = self._test(*sorted(key[0]), key[1])
+            one, other = sorted((first, second))
+            self._found[key] = self._test(one, other, key[1])
         return self._found[key]
 
     def _test(self, first: str, second: str, given: frozenset[str]) -> Dependence:

@@ -263,8 +263,9 @@ def _draw_pictures(check: Check, data: CausalDataModule | None) -> Iterator[tupl
     if check.graph is not None:
         faint = [(each.cause, each.effect) for each in check.graph.edges if not each.shown]
         found = (e.statement for e in check.graph.contradicted)
-        pairs = {frozenset((e.first, e.second)): (e.first, e.second) for e in found}
-        yield "graph", draw_graph(check.graph.graph, faint, list(pairs.values()))
+        wrong = {frozenset((each.first, each.second)): each for each in found}
+        missing = [(each.first, each.second) for each in wrong.values()]
+        yield "graph", draw_graph(check.graph.graph, faint, missing)
         if len(check.graph.random):
             yield "random_graphs", _draw_random(check.graph)
         if check.graph.tests and check.table is not None:
