@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 2000
-_ROUNDS = 15  # of at most ten steps each, after each of which the validation rows are asked
+_ROUNDS = 25  # of at most five steps each, after each of which the validation rows are asked
 _PATIENCE = 2
 
 
@@ -114,7 +114,7 @@ def fit_mechanism(
     mechanism.double().train()
     parameters = [each for each in mechanism.parameters() if each.requires_grad]
     optimiser = torch.optim.LBFGS(
-        parameters, max_iter=10, history_size=20, line_search_fn="strong_wolfe"
+        parameters, max_iter=5, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
@@ -149,6 +149,7 @@ def mean_log_prob(mechanism: Mechanism, rows: Rows) -> float:
     return float(log_probs(mechanism, rows).mean())
 
 
+@torch.inference_mode(False)
 def fit_scalars(
     scm: StructuralCausalModel, training: Mapping[str, Tensor], validation: Mapping[str, Tensor]
 ) -> StructuralCausalModel:
