@@ -400,7 +400,7 @@ class TrainingCommand(LightningCLI):
                 return super().instantiate_trainer(**settings)
         except ValueError as error:
             message = str(error).removeprefix("trainer: PrecisionTrainer cannot be made: ")
-            named = named_trainer_error(message, parsed.trainer)
+            named = named_trainer_error(message, vars(parsed.trainer))
             if named == message:
                 raise
             raise ValueError(named) from error
