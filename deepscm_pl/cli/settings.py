@@ -76,6 +76,7 @@ _LEAST = {
     "reload_dataloaders_every_n_epochs": 0,
 }
 """Smallest values of whole numbers of the trainer."""
+_FAILED = re.compile(r"^trainer: \w+ cannot be made: ")
 _FORKING = ("_spawn", "_fork", "_notebook")
 _SETTING_OF = {
     "Accelerator` can not run": "accelerator",
@@ -103,11 +104,11 @@ def named_trainer_error(message: str, settings: Mapping[str, Any]) -> str:
         'trainer.devices: expected another value, but got [0, 1]: `devices` should be an int > 0'
     """
     about = [name for words, name in _SETTING_OF.items() if words in message]
-    about += [name for name in settings if re.search(rf"\b{name}\b", message)]
+    about += [name for name in re.findall(r"\w+", message) if name in settings]
     if not about or message.startswith("trainer."):
         return message
-    value = shown(settings.get(about[0]))
-    return f"trainer.{about[0]}: expected another value, but got {value}: {message.strip()}"
+    value, reason = shown(settings.get(about[0])), _FAILED.sub("", message).strip()
+    return f"trainer.{about[0]}: expected another value, but got {value}: {reason}"
 
 
 def check_configuration(settings: Mapping[str, Any]) -> None:

@@ -399,11 +399,7 @@ class TrainingCommand(LightningCLI):
             with named_errors("trainer"):
                 return super().instantiate_trainer(**settings)
         except ValueError as error:
-            message = str(error).removeprefix("trainer: PrecisionTrainer cannot be made: ")
-            named = named_trainer_error(message, vars(parsed.trainer))
-            if named == message:
-                raise
-            raise ValueError(named) from error
+            raise ValueError(named_trainer_error(str(error), vars(parsed.trainer))) from error
 
     def after_instantiate_classes(self) -> None:
         """Load the predictor; stop if a checkpoint does not fit the configuration's model."""
