@@ -94,6 +94,12 @@ class InterventionOptions:
     do: Annotated[list[str] | None, Option("TEXT")] = None
     do_table: Annotated[Path | None, Option("FILE")] = None
 
+    @property
+    def words(self) -> list[str]:
+        """The options as words of a command line."""
+        table = [] if self.do_table is None else ["--do_table", str(self.do_table)]
+        return [*(["--do", *self.do] if self.do else []), *table]
+
 
 @dataclass(frozen=True)
 class DrawOptions:

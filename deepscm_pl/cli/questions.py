@@ -70,8 +70,8 @@ def answer_by_drawing(
     """
     question = _Question.read(options, interventions, overlap or OverlapOptions())
     question.write(_draw_parts(question, drawing), question.columns("sample"))
-    if do and question.asked.has_data:
-        print(f"\nAsk about rows:      {question.asked.counterfactual(do[0])}")
+    if interventions and interventions.do and question.asked.has_data:
+        print(f"\nAsk about rows:      {question.asked.counterfactual(interventions.do[0])}")
     else:
         print(f"\nAsk what if:         {question.asked.intervene()}")
 
@@ -107,12 +107,12 @@ def answer_counterfactual(
     if question.scm.image_variables and any(question.dos):
         for sentence in interval_sentences(question.scm, calibration, columns[1:]):
             print(for_terminal(sentence))
-    _suggest_after(question, do, observed, particles, calibration)
+    _suggest_after(question, interventions, observed, particles, calibration)
 
 
 def _suggest_after(
     question: _Question,
-    do: Sequence[str],
+    interventions: InterventionOptions,
     observed: ObservationOptions,
     particles: int,
     calibration: Calibration | None,
@@ -126,7 +126,7 @@ def _suggest_after(
             else ["--observations", str(observed.observations), *["--prepare"][: observed.prepare]]
         )
         count = _PARTICLES if calibration is None else calibration.particles
-        words = ["--do", *do, *rows, "--num_particles", str(count)]
+        words = [*interventions.words, *rows, "--num_particles", str(count)]
         print(f"\nSee its uncertainty: {asked.command('counterfactual', *words)}")
     elif asked.has_data:
         print(f"\nCheck the model:     {asked.command('test', out='')}")

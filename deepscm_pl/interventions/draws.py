@@ -90,7 +90,7 @@ deviation above 0; correct its parameters.
             raise ValueError(
                 f"draw: expected one of {', '.join(_FORMS)}, but got {self.family!r}; choose one."
             )
-        if (self.family == TRAIN and self.parameters) or (self.family != TRAIN and not self._fits()):
+        if not self._fits():
             limit = _LIMITS.get(self.family, "")
             raise ValueError(
                 f"{self}: expected {_FORMS[self.family]}{limit and f', with {limit}'}; correct its "
@@ -98,6 +98,8 @@ deviation above 0; correct its parameters.
             )
 
     def _fits(self) -> bool:
+        if self.family == TRAIN:
+            return not self.parameters
         names = FAMILIES[self.family][1]
         if not all(map(math.isfinite, self.parameters)):
             return False

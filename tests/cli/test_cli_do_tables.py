@@ -80,7 +80,9 @@ def test_texts_come_before_the_table(tmp_path):
     path = write(tmp_path, "age\n60\n")
     options = InterventionOptions(["sex=male"], path)
     assert read_interventions(options, Model()) == [{"sex": 1.0}, {"age": 60.0}]
-    with pytest.raises(ValueError, match="do: expected at least one intervention.*--do_table FILE"):
+    with pytest.raises(
+        ValueError, match=r"do: expected at least one intervention.*--do_table FILE"
+    ):
         read_interventions(InterventionOptions(), Model())
 
 

@@ -110,7 +110,7 @@ def test_settings_have_names(tmp_path):
     ("text", "expected"),
     [
         ("{no: 1, 21003: 2, yes: {on: 3}}", {"no": 1, "21003": 2, "yes": {"on": 3}}),
-        ("graph: {no: [], off: [no], 1.50: [y]}", {"graph": {"no": [], "off": ["no"], "1.50": ["y"]}}),
+        ("{no: [], off: [no], 1.50: [y]}", {"no": [], "off": ["no"], "1.50": ["y"]}),
         ("columns: {sex: no, age: '21003'}", {"columns": {"sex": "no", "age": "21003"}}),
         ("{a: true, b: False, c: 3, d: 1e-3, e: null, f: ~}",
          {"a": True, "b": False, "c": 3, "d": 1e-3, "e": None, "f": None}),
