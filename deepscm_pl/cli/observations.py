@@ -20,6 +20,7 @@ from deepscm_pl.data.images import (
     ImageFormat,
     colours,
     default_placement,
+    is_image,
     read_prepared,
     write_nifti,
     write_picture,
@@ -365,7 +366,7 @@ class _TableOfObservations:
     def _require_image(self, row: int, name: str) -> None:
         path = self._file(row, name)
         with suppress(OSError):  # for example, if the name is too long
-            if path.is_file():
+            if is_image(path):
                 return
         raise FileNotFoundError(f"{self._where(row, name)}: there is no image {path}.")
 
