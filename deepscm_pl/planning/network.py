@@ -38,6 +38,8 @@ def preprocessing(images: ImageFingerprint) -> tuple[dict[str, Any], dict[str, s
     """The steps from the files to images of one shape, with reasons by setting."""
     steps: dict[str, Any] = {}
     reasons: dict[str, str] = {}
+    if images.channels == 3:
+        steps["colour"], reasons["colour"] = "rgb", "an image is in colour: three channels for all"
     if images.type != "uint8":
         found = f"{images.type} numbers from {images.lowest:g} to {images.highest:g}"
         if images.lowest < 0:

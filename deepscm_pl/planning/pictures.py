@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from deepscm_pl.data.images import read_scan
+
 __all__ = ["ImageFingerprint", "describe_images"]
 
 _SAMPLE = 60
@@ -64,8 +66,7 @@ def describe_images(pattern: str, paths: Sequence[Path]) -> ImageFingerprint:
     """Read some images, evenly spread over the rows, and describe them.
 
     Raises:
-        ValueError: If a file is no image, or images and volumes, or colours and grey levels, are
-            mixed.
+        ValueError: If a file is no image, or images and volumes are mixed.
     """
     rows = np.unique(np.linspace(0, len(paths) - 1, min(_SAMPLE, len(paths))).round().astype(int))
     found = [_inspect(paths[row]) for row in rows]
@@ -108,28 +109,13 @@ def _ending(path: Path) -> str:
 
 
 def _inspect(path: Path) -> _Inspected:
-    from PIL import Image
-
-    try:
-        if _ending(path) in _NIFTI:
-            import nibabel
-
-            array = np.asanyarray(nibabel.load(path).dataobj).squeeze()  # type: ignore[attr-defined]
-            channels = 1
-        elif path.suffix == ".npy":
-            array, channels = np.load(path, allow_pickle=False).squeeze(), 1
-        else:
-            with Image.open(path) as image:
-                channels = 3 if image.mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV") else 1
-                array = np.asarray(image.convert("RGB") if channels == 3 else image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(
-            f"images: {path} cannot be read as an image ({error}); get it again, or remove its row."
-        ) from None
-    sizes = array.shape[:2] if channels == 3 else array.shape
-    if len(sizes) not in (2, 3) or not array.size:
-        raise ValueError(
-            f"images: {path}: expected an image or a volume, but got an array of shape "
-            f"{array.shape}."
-        )
-    return _Inspected(sizes, channels, str(array.dtype), float(array.min()), float(array.max()))
+    # Where files do not state their orientation, the training decides, and refuses by default.
+    scan = read_scan(path, unknown_orientation="RAS")
+    array = scan.array
+    return _Inspected(
+        array.shape[: 2 if scan.flat else 3],
+        3 if scan.is_coloured else 1,
+        str(array.dtype),
+        float(array.min()),
+        float(array.max()),
+    )
