@@ -391,7 +391,11 @@ def _reader(
         try:
             found = read_prepared(path, domain.shape, data)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            advice = "" if data is None else (
+                " Images are prepared by the settings of the data: give one like theirs, or one that "
+                "is prepared already, with --prepared."
+            )  # fmt: skip
+            raise ValueError(f"{where}: {error}{advice}") from None
         for image, _ in found:
             _check_image(where, path, image, domain, is_prepared=data is not None)
         return [(image.to(scm.dtype), place) for image, place in found]
