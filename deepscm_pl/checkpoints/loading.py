@@ -193,7 +193,9 @@ class TrainedModel:
             factual: The observations: a data frame, or a mapping of tensors ``(*batch, *event)``,
                 arrays, lists or single values for every variable; see
                 :func:`~deepscm_pl.observed.read_observed`. Other columns are kept in
-                :meth:`Answer.to_frame <deepscm_pl.answers.Answer.to_frame>`.
+                :meth:`Answer.to_frame <deepscm_pl.answers.Answer.to_frame>`. Missing numbers and
+                classes (NaN, None) are inferred, for each particle anew; see
+                :attr:`Answer.inferred <deepscm_pl.answers.Answer.inferred>`.
             do: An intervention, as for :meth:`intervene`, or a sequence of K.
             num_particles: P draws of the noise given the observations; 1 by default, or 2 for each
                 of several models.
@@ -209,7 +211,9 @@ class TrainedModel:
         """
         dos, is_single = self._dos(do)
         particles = self.particles(num_particles)
-        observed = read_observed(factual, self.variables, self.scm.dtype, self._read_image)
+        observed = read_observed(
+            factual, self.variables, self.scm.dtype, self._read_image, allows_missing=True
+        )
         with _without_gradients(seed):
             answer = self.ensemble.counterfactual(
                 observed.values, dos[0] if is_single else dos, particles, resample
@@ -244,7 +248,7 @@ class TrainedModel:
         do: Do | str,
         versus: Do | str | None = None,
         by: str | None = None,
-        observed: Mapping[str, Any] | None = None,
+        observed: Any = None,
         **settings: Any,
     ) -> Effects:
         """Estimate the average effect of an intervention.
@@ -257,7 +261,8 @@ class TrainedModel:
             do: The intervention, as for :meth:`intervene`.
             versus: The intervention that it is compared with; None for none.
             by: A variable by which rows are grouped.
-            observed: Observations ``(N, *event)`` to average over; None to draw rows.
+            observed: Observations to average over, as for :meth:`counterfactual`, of these
+                variables and their causes; None to draw rows.
             settings: Fields of :class:`~deepscm_pl.effects.EffectSettings`, such as ``rows``.
 
         Raises:

@@ -221,9 +221,10 @@ def observations_from_csv(
     """A table with a column for each variable; images by their paths, relative to the table.
 
     It is read with the rules for training data: see :func:`~deepscm_pl.data.tables.read_table`.
-    Classes are given by their names, or by their indices if they have none. Images are prepared as
-    those of ``data``; see :func:`~deepscm_pl.data.images.read_prepared`. All numbers, and the
-    existence of all images, are checked first; images are read in batches.
+    Classes are given by their names, or by their indices if they have none; cells of numbers and
+    classes may be empty, which gives NaN. Images are prepared as those of ``data``; see
+    :func:`~deepscm_pl.data.images.read_prepared`. All numbers, and the existence of all images, are
+    checked first; images are read in batches.
 
     Args:
         scm: The model.
@@ -332,7 +333,7 @@ class _TableOfObservations:
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
-        """The numbers and class indices ``(N, 1)`` of each variable that is no image."""
+        """The numbers and class indices ``(N, 1)`` of each variable that is no image, or NaN."""
         scalars = [name for name in self.scm.graph.nodes if name not in self.scm.image_variables]
         return {name: self._column(self.scm.variables[name]) for name in scalars}
 
@@ -342,7 +343,8 @@ class _TableOfObservations:
         if variable.classes:
             indices = [variable.class_index(text) for text in self.table[name]]
             found = np.array([np.nan if each is None else each for each in indices], np.float64)
-        for row in np.flatnonzero(~np.isfinite(found)):
+        wrong = ~np.isfinite(found) & ~self.table.is_missing(name)
+        for row in np.flatnonzero(wrong).tolist():
             expected = f"one of {', '.join(variable.classes)}" if variable.classes else "a number"
             text = self.table.uncertain(name) if not variable.classes else None
             hint = (
@@ -375,7 +377,7 @@ class _TableOfObservations:
             domain = self.scm[name].domain
             if values[0].shape != domain.shape:
                 domain.check(name, values)
-            wrong = ~domain.contains(values)[:, 0]
+            wrong = ~domain.contains(values)[:, 0] & ~values.isnan()[:, 0]
             if wrong.any():
                 first = int(wrong.int().argmax())
                 domain.check(self._where(first, name), values[first : first + 1])

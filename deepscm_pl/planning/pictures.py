@@ -14,7 +14,8 @@ from deepscm_pl.data.images import read_scan
 __all__ = ["ImageFingerprint", "describe_images"]
 
 _SAMPLE = 60
-_NIFTI = (".nii", ".nii.gz")
+_NIFTI = (".nii.gz", ".nii")
+_ANY_ORIENTATION = "RAS"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ def describe_images(pattern: str, paths: Sequence[Path]) -> ImageFingerprint:
     """Read some images, evenly spread over the rows, and describe them.
 
     Raises:
-        ValueError: If a file is no image, or images and volumes are mixed.
+        ValueError: If a file is no image, or images and volumes, or colours and grey levels, are
+            mixed.
     """
     rows = np.unique(np.linspace(0, len(paths) - 1, min(_SAMPLE, len(paths))).round().astype(int))
     found = [_inspect(paths[row]) for row in rows]
@@ -105,17 +107,15 @@ class _Inspected:
 
 def _ending(path: Path) -> str:
     name = path.name.lower()
-    return next((each for each in _NIFTI[::-1] if name.endswith(each)), path.suffix.lower())
+    return next((each for each in _NIFTI if name.endswith(each)), path.suffix.lower())
 
 
 def _inspect(path: Path) -> _Inspected:
-    # Where files do not state their orientation, the training decides, and refuses by default.
-    scan = read_scan(path, unknown_orientation="RAS")
-    array = scan.array
+    # Directions of axes do not matter here; a training refuses files without them.
+    scan = read_scan(path, _ANY_ORIENTATION)
+    sizes = scan.array.shape[: 2 if scan.flat else 3]
+    numbers = scan.array
+    channels = 3 if scan.is_coloured else 1
     return _Inspected(
-        array.shape[: 2 if scan.flat else 3],
-        3 if scan.is_coloured else 1,
-        str(array.dtype),
-        float(array.min()),
-        float(array.max()),
+        sizes, channels, str(numbers.dtype), float(numbers.min()), float(numbers.max())
     )
