@@ -107,9 +107,10 @@ class _Inference(nn.Module):
         scalars = {n: each for n, each in domains.items() if each.shape == (1,) and n != name}
         images = {n: each for n, each in domains.items() if len(each.shape) >= 3}
         self.context = Context(scalars)
-        self.encoders = nn.ModuleDict({n: _ImageFeatures(each) for n, each in images.items()})
-        size = self.context.features + len(scalars)
-        size += sum(int(each.out_features) for each in self.encoders.values())  # type: ignore[arg-type]
+        encoders = {n: _ImageFeatures(each) for n, each in images.items()}
+        self.encoders = nn.ModuleDict(encoders)
+        self.widths = {n: each.out_features for n, each in encoders.items()}
+        size = self.context.features + len(scalars) + sum(self.widths.values())
         self.linear = zero_linear(size, outputs) if size else None
         self.network = ParameterNetwork(size, outputs, _HIDDEN)
 
@@ -131,7 +132,7 @@ class _Inference(nn.Module):
             if name in values:
                 parts.append(encoder(values[name][rows]))
             else:
-                parts.append(absent.expand(-1, encoder.out_features))
+                parts.append(absent.expand(-1, self.widths[name]))
         if not parts:
             return self.network(torch.zeros(count, 0)).expand(count, -1)
         features = torch.cat(parts, dim=-1)
