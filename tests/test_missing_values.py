@@ -463,3 +463,10 @@ def test_missing_pixels_and_exact_probabilities_of_incomplete_rows_are_refused()
     with torch.no_grad():
         assert attributes.eval().elbo(data).bound.isfinite().all()
         assert attributes.infer_missing(data, 2)["a"].isfinite().all()
+
+
+def test_every_network_has_a_gradient_in_a_batch_without_missing_values():
+    """Processes of a training would otherwise wait for each other's gradients."""
+    scm, data = image_model()
+    scm.elbo({name: value[40:50] for name, value in data.items()}).bound.mean().backward()
+    assert all(each.grad is not None for each in scm.missing_values.parameters())

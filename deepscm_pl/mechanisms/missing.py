@@ -122,12 +122,11 @@ class _Inference(nn.Module):
         count = len(rows)
         absent = torch.zeros(count, 1, device=rows.device)
         parts = []
-        for name, domain in self.context.domains.items():
+        for name in self.context.domains:
             mask = known[name][rows].unsqueeze(-1) if name in values else absent.bool()
             value = values[name][rows] if name in values else absent
             encoded = self.context.encode(name, torch.where(mask, value, torch.zeros_like(value)))
             parts += [torch.where(mask, encoded, torch.zeros_like(encoded)), mask.to(encoded)]
-            assert encoded.shape == (count, domain.features)
         for name, encoder in self.encoders.items():
             if name in values:
                 parts.append(encoder(values[name][rows]))
@@ -259,6 +258,10 @@ class MissingValues(nn.Module):
             name = next(iter(rows.missing))
             gain = _score_gain(several, [sum(each, torch.zeros(())) for each in gains], rows.count)
             found[name] = replace(found[name], log_prob=found[name].log_prob + gain)
+        if self.training and torch.is_grad_enabled() and self.networks:
+            name = graph.nodes[0]  # no gradient of a batch is None, as if there were no network
+            nothing = 0 * torch.stack([each.sum() for each in self.parameters()]).sum()
+            found[name] = replace(found[name], log_prob=found[name].log_prob + nothing)
         return {name: rows.shaped(each) for name, each in found.items()}
 
     def draws(
