@@ -225,9 +225,22 @@ class TrainedModel:
         )
 
     def _read_image(self, path: Path, variable: Variable) -> Tensor:
-        from deepscm_pl.data.images import read_image
+        from deepscm_pl.data.images import read_prepared
 
-        return read_image(path, variable.domain.shape)[0]
+        shape = variable.domain.shape
+        found = read_prepared(path, shape, self.checkpoint.data_from_files())
+        if len(found) > 1:
+            raise ValueError(
+                f"images: {path}: expected one image, but the data cut {len(found)} from a file; "
+                "give one of them as a tensor, such as from data().prepare_file(path)."
+            )
+        image = found[0][0]
+        if tuple(image.shape) != shape:
+            raise ValueError(
+                f"images: {path}: expected shape {shape}, but got {tuple(image.shape)}; give an "
+                "image of the size of the data."
+            )
+        return image
 
     def effect(
         self,
@@ -235,7 +248,7 @@ class TrainedModel:
         do: Do | str,
         versus: Do | str | None = None,
         by: str | None = None,
-        observed: Mapping[str, Any] | None = None,
+        observed: Any = None,
         **settings: Any,
     ) -> Effects:
         """Estimate the average effect of an intervention.
@@ -248,7 +261,8 @@ class TrainedModel:
             do: The intervention, as for :meth:`intervene`.
             versus: The intervention that it is compared with; None for none.
             by: A variable by which rows are grouped.
-            observed: Observations ``(N, *event)`` to average over; None to draw rows.
+            observed: Observations to average over, as for :meth:`counterfactual`, of these
+                variables and their causes; None to draw rows.
             settings: Fields of :class:`~deepscm_pl.effects.EffectSettings`, such as ``rows``.
 
         Raises:
@@ -452,6 +466,23 @@ class Checkpoint:
         if isinstance(cache, Cache) and not holds_caches(cache.path):
             arguments["cache"] = replace(cache, folder=None)
         return kind, arguments
+
+    def data_from_files(self, root: str | Path | None = None) -> CausalDataModule | None:
+        """Make the data module if its images are made from files, to prepare new ones alike.
+
+        Args:
+            root: As for :meth:`data`.
+
+        Returns:
+            None if the file names no data, or their images are not made from files.
+
+        Raises:
+            ValueError: If the file has no valid description of the data.
+        """
+        if self.content.get("data") is None:
+            return None
+        data = self.data(root)
+        return data if data.prepares_files else None
 
     def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
         """Make the data module that the model was trained with; the data are read on first use.
