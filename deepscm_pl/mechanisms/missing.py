@@ -78,7 +78,8 @@ class _ImageFeatures(nn.Module):
     def __init__(self, domain: Domain) -> None:
         super().__init__()
         channels, *sizes = domain.shape
-        self.levels, self.axes = domain.upper + 1, len(sizes)
+        self.levels = domain.upper + 1 if math.isfinite(domain.upper) else 256.0
+        self.axes = len(sizes)
         halvings = max(math.ceil(math.log2(max(sizes) / _SMALL)), 1)
         layers: list[nn.Module] = []
         before = channels
