@@ -36,6 +36,7 @@ from deepscm_pl.effects.units import read_do
 from deepscm_pl.escaping import TableWriter, as_json, for_terminal
 from deepscm_pl.figures import draw_estimates, save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
+from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Do, Variables
 
 __all__ = [
@@ -301,6 +302,9 @@ class _Asked:
                 written.append("effect.png")
         for file in written:
             print(f"written: {for_terminal(Path(self.options.out) / file)}")
+        files, trust = self.options.ckpt_path, self.options.trust
+        if self.model.checkpoint.content.get("data") is not None:
+            print(f"\nCheck the graph:     {Asked(self.model.scm, files, trust).check()}")
 
     def _overlap(self) -> list[str]:
         """Sentences about interventions that extrapolate, on some of the rows."""
