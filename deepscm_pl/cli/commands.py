@@ -36,11 +36,21 @@ Interventions = Annotated[
     list[str],
     Option(
         "TEXT",
-        help="Intervention: variable=number, variable=class, variable+=number or "
-        "variable*=number. Commas join several variables into one intervention; further texts "
-        "are further interventions. If several are changed, += and *= refer to the value under "
-        "the other changes; for counterfactuals, variable=factual+number refers to the observed "
-        "value.",
+        help="Intervention: variable=number, variable=class, variable+=number, variable*=number, a "
+        "function (age=0.9*age+3 if sex == male), a draw (age~normal(40, 5), age~train), and at "
+        "the end of all a group (where age > 60). Commas join several variables into one "
+        "intervention; further texts are further interventions. If several are changed, names "
+        "refer to values under the other changes; for counterfactuals, variable=factual+number "
+        "refers to the observed value. Names with commas, brackets or quotes are quoted.",
+    ),
+]
+InterventionTable = Annotated[
+    Path | None,
+    Option(
+        "FILE",
+        help="Table of further interventions, one a row: columns of variables have values as "
+        "after variable= in --do, such as 3, male, +=5 or ~train, empty for no change; the "
+        "columns do and where have whole texts.",
     ),
 ]
 Workers = Annotated[
@@ -105,14 +115,17 @@ class ObservationOptions:
 
     Args:
         index: Rows of the run's test split, from 0.
-        observations: Table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by
-            path, relative to the table.
-        prepare: Preprocess the images of --observations like the files of the run: crop, resize and
-            normalise them as its data module does.
+        observations: Table with a column per variable; images (PNG, JPEG, TIFF, .npy, .nii.gz) by
+            path, relative to the table. They are prepared like the files of the run: cropped,
+            resized and normalised as its data module does.
+        prepared: The images of --observations are prepared already, as are those of answers: in the
+            size of the model, in 8-bit grey levels.
+        prepare: Without effect, because images are prepared by default.
     """
 
     index: Annotated[list[int] | None, Option("ROW", exclusive=True)] = None
     observations: Annotated[Path | None, Option("FILE.csv", exclusive=True)] = None
+    prepared: bool = False
     prepare: bool = False
 
 

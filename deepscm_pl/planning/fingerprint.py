@@ -132,9 +132,7 @@ def read_fingerprint(
             f"need at least {_FEWEST_ROWS}; collect more."
         )
     columns = _describe(read)
-    if not any(each.is_variable for each in columns):
-        kinds = "; ".join(f"{each.name}: {each.kind} ({each.reason})" for each in columns[:5])
-        raise ValueError(f"table: {table} has no column that can be a variable: {kinds}.")
+    _check_variables(table, columns, images is not None)
     read.require("visits", visits)
     read.require("identifier", [identifier] if identifier else [])
     found = identifier or _find_identifier(columns)
@@ -180,7 +178,7 @@ def _check_width(table: Path) -> None:
     with table.open("rb") as file:
         head = file.read(_HEAD_BYTES).split(b"\n", 1)[0]
     if not head.strip():
-        raise ValueError(f"table: {table} is empty; expected a line with the names of columns.")
+        raise ValueError(f"table: {table} is empty; expected names of columns in its first line.")
     separators = max(head.count(each) for each in (b",", b";", b"\t", b"|"))
     _check_number_of_columns(table, separators + 1, at_least=len(head) == _HEAD_BYTES)
 
@@ -191,6 +189,20 @@ def _check_number_of_columns(table: Path, number: int, at_least: bool = False) -
             f"table: {table} has {'more than ' if at_least else ''}{number:,} columns, but "
             f"expected at most {_MOST_COLUMNS:,}; write a table of the columns of your graph."
         )
+
+
+def _check_variables(table: Path, columns: Sequence[ColumnFingerprint], has_images: bool) -> None:
+    """Raise ValueError unless there are two variables, which an image may be."""
+    variables = [each.name for each in columns if each.is_variable]
+    if len(variables) + has_images >= 2:
+        return
+    others = [f"{each.name} is {each.kind} ({each.reason})" for each in columns]
+    shown = "; ".join([each for each in others if each.split()[0] not in variables][:3])
+    raise ValueError(
+        f"table: {table}: expected at least two columns that can be variables, one of which may "
+        f"cause another, but got {', '.join(variables) or 'none'}"
+        f"{f', because {shown}' if shown else ''}; add columns."
+    )
 
 
 def _describe(table: Table) -> list[ColumnFingerprint]:
@@ -207,16 +219,20 @@ def _find_identifier(columns: Sequence[ColumnFingerprint]) -> str | None:
     return next((each.name for each in columns if each.kind == "identifier"), None)
 
 
-_VISIT = re.compile(r"(.*[_ ])?(visit|session|scan|wave|time|timepoint|date|age|year|run)s?(_.*)?")
+_VISITS = (
+    re.compile(r"(.*[_ ])?(visit|session|ses|scan|wave|timepoint|time|run|round)s?([_ ].*)?"),
+    re.compile(r"(.*[_ ])?(date|year|month|day|age)s?([_ ].*)?"),
+)
 
 
 def _find_visits(
     table: Table, columns: Sequence[ColumnFingerprint], identifier: str
 ) -> tuple[str, ...]:
     """The column that distinguishes the rows of a unit, by its name."""
-    for each in columns:
-        if _VISIT.fullmatch(each.name.lower()) and not table.first_twice([identifier, each.name]):
-            return (each.name,)
+    for pattern in _VISITS:
+        for name in (each.name for each in columns):
+            if pattern.fullmatch(name.lower()) and not table.first_twice([identifier, name]):
+                return (name,)
     raise ValueError(
         f"visits: several rows of {table.path} have the same {identifier}; name the column that "
         "distinguishes them, such as --visits session, or another --identifier."

@@ -39,15 +39,21 @@ def preprocessing(images: ImageFingerprint) -> tuple[dict[str, Any], dict[str, s
     steps: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     if images.type != "uint8":
-        found = f"{images.type} numbers from {images.lowest:g} to {images.highest:g}"
-        if images.lowest < 0:
-            steps |= {"normalisation": "window", "window": [images.lowest, images.highest]}
-            reasons["normalisation"] = f"{found}, some below zero: one scale for all"
+        found = f"{images.type} from {images.lowest:g} to {images.highest:g}"
+        is_picture = images.type == "uint16" and not images.is_volume
+        if is_picture and images.highest > 2**15:
+            steps["normalisation"] = "depth"
+            reasons["normalisation"] = f"{found}: one scale for all images"
+        elif is_picture:
+            steps |= {"normalisation": "window", "window": [0.0, images.highest]}
+            reasons["normalisation"] = f"{found}, less than half of 16 bits: one scale for all"
+            reasons["window"] = f"the highest of {images.inspected} images"
         else:
             steps["normalisation"] = "percentiles"
-            reasons["normalisation"] = (
-                f"{found}: each image from its 0.5th to its 99.5th percentile"
-            )
+            reasons["normalisation"] = f"{found}: each from its 0.5th to its 99.5th percentile"
+    if images.channels == 3:
+        steps["colour"] = "rgb"
+        reasons["colour"] = "at least one image is in colour"
     _, *sizes = image_shape(images)
     if tuple(sizes) != images.sizes or images.different_sizes > 1:
         if images.is_volume:

@@ -316,7 +316,7 @@ def _trainer(
         "check_val_every_n_epoch": length.epochs_between_checks,
         "precision": "auto" if has_image else "32-true",
         "gradient_clip_val": 1000 if has_image else 100,
-        "log_every_n_steps": 20,
+        "log_every_n_steps": min(20, length.batches),
     }
     reasons["trainer.default_root_dir"] = "results, relative to where the training is started"
     reasons["trainer.max_epochs"] = (
