@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import deepscm_pl
-from deepscm_pl.answers import Answer, shortest
+from deepscm_pl.answers import Answer, as_decimals
 from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.evaluation.intervals import Calibration, IntervalFactor
 from deepscm_pl.graph import CausalGraph
@@ -346,6 +346,6 @@ def test_every_answer_can_be_drawn(model, frame, graph):
 
 def test_shortest_decimals_round_to_the_same_number():
     values = torch.randn(1000, generator=torch.Generator().manual_seed(0)).exp() * 1e3
-    found = shortest(values.numpy())
+    found = as_decimals(values.numpy())
     assert np.array_equal(found.astype(np.float32), values.numpy())
-    assert shortest(np.array([37.6], np.float32))[0] == 37.6
+    assert as_decimals(np.array([37.6], np.float32))[0] == 37.6
