@@ -120,7 +120,9 @@ class DoWhyLearner(Learner):
         """Draw interventional samples."""
         from dowhy import gcm
 
-        drawn = gcm.interventional_samples(self.model, self._functions(do), num_samples_to_draw=rows)
+        drawn = gcm.interventional_samples(
+            self.model, self._functions(do), num_samples_to_draw=rows
+        )
         return self._columns(drawn)
 
     def counterfactual(self, factual: Table, do: Mapping[str, float]) -> Table:

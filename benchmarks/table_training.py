@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from table_worlds import Column, TableWorld
 
 from deepscm_pl import AffineFlow, Bernoulli, Categorical, DeepSCM, Positive, Real, SplineFlow
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.training import OneCycle
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-import os
 
 class Rows(CausalDataModule):
     def __init__(self, table, batch_size=64):
@@ -40,16 +37,26 @@ def training_of(world, table):
             mechanisms[name] = partial(Categorical, categories=each.categories, hidden=hidden)
         else:
             flow = AffineFlow if kind == "affine" else SplineFlow
-            mechanisms[name] = partial(flow, constraint=Positive if each.positive else Real, hidden=hidden)
+            mechanisms[name] = partial(
+                flow, constraint=Positive if each.positive else Real, hidden=hidden
+            )
     model = DeepSCM(
         {n: list(p) for n, p in world.parents.items()},
         mechanisms,
-        optimizer=partial(torch.optim.AdamW, lr=float(os.environ.get("LR", "1e-2")), weight_decay=wd),
+        optimizer=partial(
+            torch.optim.AdamW, lr=float(os.environ.get("LR", "1e-2")), weight_decay=wd
+        ),
         scheduler=OneCycle,
     )
     trainer = pl.Trainer(
-        max_steps=steps, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+        max_steps=steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
     )
     trainer.fit(model, datamodule=Rows(table))
     return model.scm

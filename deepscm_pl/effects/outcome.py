@@ -16,7 +16,9 @@ from deepscm_pl.variables import Seen, Variable, Variables
 
 __all__ = ["Condition", "Outcome", "check_known"]
 
-_COMPARISON = re.compile(r"\s*(`[^`]+`|[^\W\d]\w*)\s*(>=|<=|==|!=|≥|≤|≠|=|>|<)\s*(.+?)\s*", re.DOTALL)
+_COMPARISON = re.compile(
+    r"\s*(`[^`]+`|[^\W\d]\w*)\s*(>=|<=|==|!=|≥|≤|≠|=|>|<)\s*(.+?)\s*", re.DOTALL
+)
 _QUOTED = re.compile(r"""('[^']*'|"[^"]*"|`[^`]*`)""")
 _AND = re.compile(r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""")
 _OPERATORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {

@@ -20,10 +20,10 @@ from deepscm_pl.interventions.expressions import (
     UnreadableError,
     in_millions,
     plain_signs,
+    quote_variable,
     quoted,
     read_expression,
     unquoted,
-    quote_variable,
 )
 from deepscm_pl.numerals import exact_digits, format_number, shortest
 from deepscm_pl.variables import Intervention, Variable
