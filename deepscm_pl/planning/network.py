@@ -24,7 +24,7 @@ def slicing(images: ImageFingerprint) -> dict[str, Any] | None:
 
 def image_shape(images: ImageFingerprint) -> tuple[int, ...]:
     """Shape of the images of the model, (channels, *sizes)."""
-    sizes = images.sizes
+    sizes = images.largest if images.is_volume else images.sizes
     if slicing(images) is not None:
         sizes = sizes[1::-1]  # rows from front to back, columns from left to right
     largest = _LARGEST_VOLUME if len(sizes) == 3 else _LARGEST_IMAGE
@@ -54,16 +54,19 @@ def preprocessing(images: ImageFingerprint) -> tuple[dict[str, Any], dict[str, s
     if images.channels == 3:
         steps["colour"] = "rgb"
         reasons["colour"] = "at least one image is in colour"
+    cut = slicing(images) is not None
+    found = images.sizes[1::-1] if cut else images.sizes
+    if images.is_volume and images.different_sizes > 1:
+        # Heads keep their sizes, which may be what a cause changes.
+        steps["field_of_view"] = list(images.largest[1::-1] if cut else images.largest)
+        reasons["field_of_view"] = f"{images.different_sizes} different sizes are padded to one"
     _, *sizes = image_shape(images)
-    if tuple(sizes) != images.sizes or images.different_sizes > 1:
-        if images.is_volume:
-            steps["crop_foreground"] = True
-            reasons["crop_foreground"] = "heads of one size, whatever the field of view"
+    if tuple(sizes) != found or (images.different_sizes > 1 and not images.is_volume):
         steps["shape"] = list(sizes)
         reasons["shape"] = (
             f"{images.different_sizes} different sizes become one"
             if images.different_sizes > 1
-            else f"from {' × '.join(map(str, images.sizes))}: larger ones take hours on a CPU"
+            else f"from {' × '.join(map(str, found))}: larger ones take hours on a CPU"
         )
     return steps, reasons
 

@@ -96,9 +96,9 @@ def make_plan(fingerprint: Fingerprint, graph: str | None) -> Plan:
     columns = [fingerprint.variables[name] for name in found.nodes if name != IMAGE]
     has_image = IMAGE in found.nodes
     splits, reasons_of_splits = _splits(fingerprint, columns)
-    rows = (
-        fingerprint.rows if splits.get("column") else int(splits["fractions"][0] * fingerprint.rows)
-    )
+    rows = fingerprint.training_rows
+    if rows is None:
+        rows = math.ceil(splits["fractions"][0] * fingerprint.rows)
     length = _length(rows, has_image)
     reasons: dict[str, str] = {}
     data = _data(fingerprint, columns, found, splits, reasons)
@@ -148,9 +148,10 @@ def _length(rows: int, has_image: bool) -> _Length:
 def _splits(
     fingerprint: Fingerprint, columns: list[ColumnFingerprint]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    recorded = [each for each in fingerprint.columns if each.kind == "splits"]
-    if recorded and set(recorded[0].levels) == {"train", "validation", "test"}:
-        return {"column": recorded[0].name}, {"column": recorded[0].reason}
+    if fingerprint.training_rows is not None:
+        recorded = [each for each in fingerprint.columns if each.kind == "splits"]
+        name = next(each.name for each in recorded if len(each.levels) == 3)
+        return {"column": name}, {"column": "train, validation or test for each row"}
     small = fingerprint.units < 1000
     fractions = [0.7, 0.15, 0.15] if small else [0.8, 0.1, 0.1]
     unit = f" of {fingerprint.identifier}" if fingerprint.identifier else ""
