@@ -131,6 +131,16 @@ class Answer(Mapping[str, Tensor]):
         return None if observed is None else observed.values
 
     @property
+    def inferred(self) -> dict[str, Tensor]:
+        """Where values of the observations were missing, and are inferred: ``(*batch,)``, by name.
+
+        The values of the answer are then draws from their posterior, one for each particle.
+        """
+        factual = self.factual or {}
+        scalars = {n: v for n, v in factual.items() if self._variable(n).domain.shape == (1,)}
+        return {n: v.isnan()[..., 0] for n, v in scalars.items() if bool(v.isnan().any())}
+
+    @property
     def affected(self) -> list[str]:
         """The variables that an intervention sets, changes or affects, in order of the graph."""
         graph = self.question.ensemble.graph
@@ -405,6 +415,9 @@ class Answer(Mapping[str, Tensor]):
                 sentence = describe_overlap(scm, do, found.counts())
                 if sentence:
                     yield for_terminal(f"{sentence}.")
+        if self.has_draws and self.inferred:
+            counts = [f"{name} of {int(mask.sum())}" for name, mask in self.inferred.items()]
+            yield for_terminal(f"Missing values are inferred: {', '.join(counts)} observations.")
         shapes = {n: tuple(v.shape) for n, v in self.tensors.items()}
         yield "Shapes: " + ", ".join(f"{n} {shape}" for n, shape in shapes.items())
 

@@ -20,7 +20,7 @@ GRAPH = "a -> b"
 def member(slope, deviation=1.0, graph=GRAPH):
     """b = slope·a + deviation·u."""
     names = ("a", "b", "c") if "c" in graph else ("a", "b")
-    scm = StructuralCausalModel(graph, dict.fromkeys(names, AffineFlow))
+    scm = StructuralCausalModel(graph, dict.fromkeys(names, partial(AffineFlow, hidden=())))
     with torch.no_grad():
         for parameter in scm.parameters():
             parameter.zero_()

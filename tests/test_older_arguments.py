@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -13,7 +14,17 @@ import yaml
 from deepscm_pl.cli import main
 from deepscm_pl.configuration import describe, restore
 from deepscm_pl.data import BrainMRIDataModule
-from deepscm_pl.mechanisms import ConditionalVAE, Context, Mechanism
+from deepscm_pl.mechanisms import (
+    AffineFlow,
+    Bernoulli,
+    Categorical,
+    ConditionalVAE,
+    Context,
+    Mechanism,
+    Ordinal,
+    SteppedFlow,
+    ZeroInflatedFlow,
+)
 from deepscm_pl.nn import Features
 from deepscm_pl.older import SUCCESSORS, translated
 from deepscm_pl.variables import Domain
@@ -175,3 +186,45 @@ def test_features_keep_their_names_when_copied():
 def test_arguments_of_today_stay_as_they_are():
     today = {"root": "scans", "slicing": {"axis": "axial"}, "batch_size": 3}
     assert translated("BrainMRIDataModule", today) == today
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "settings"),
+    [
+        (AffineFlow, "parameters_of", {}),
+        (Bernoulli, "correction", {}),
+        (Categorical, "correction", {"categories": 3}),
+        (Ordinal, "parameters_of", {"categories": 3}),
+        (ZeroInflatedFlow, "threshold", {}),
+    ],
+)
+def test_linear_mechanisms_of_older_descriptions_stay_linear(kind, network, settings):
+    path = f"deepscm_pl.mechanisms.{kind.__name__}"
+    older = restored({"class_path": path, "init_args": settings})
+    assert getattr(older, network).is_affine
+    # Descriptions of today name the widths, also if they are the default.
+    today = describe(partial(kind, **settings))
+    assert today["init_args"]["hidden"] == [16, 16]
+    assert not getattr(restored(today), network).is_affine
+    chosen = describe(partial(kind, **settings, hidden=[]))
+    assert chosen["init_args"]["hidden"] == []
+    assert getattr(restored(chosen), network).is_affine
+
+
+def test_nested_and_derived_mechanisms_stay_linear():
+    described = describe(partial(SteppedFlow, flow=AffineFlow))
+    assert described["init_args"]["flow"]["init_args"] == {"hidden": [16, 16]}
+    del described["init_args"]["flow"]["init_args"]["hidden"]
+    assert restored(described).flow.parameters_of.is_affine
+    # With a constructor of its own, a class has its own arguments.
+    assert describe(Narrow)["init_args"] == {}
+    assert describe(Inherited)["init_args"] == {"hidden": [16, 16]}
+
+
+class Narrow(AffineFlow):
+    def __init__(self, context):
+        super().__init__(context, hidden=(4,))
+
+
+class Inherited(AffineFlow):
+    pass

@@ -28,7 +28,7 @@ OFFSETS = {"x": 1.0, "y": -1.0, "w": 0.0, "apart": 0.0}
 def linear(double):
     """The linear-Gaussian model with the coefficients above."""
     graph = "x -> y; x, y -> w; apart"
-    scm = StructuralCausalModel(graph, dict.fromkeys(SCALES, AffineFlow))
+    scm = StructuralCausalModel(graph, dict.fromkeys(SCALES, partial(AffineFlow, hidden=())))
     with torch.no_grad():
         for name, scale in SCALES.items():
             network = scm[name].parameters_of

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -23,7 +25,9 @@ class Fixed(Flow):
 def chain() -> StructuralCausalModel:
     """a -> b -> c, d, of learned mechanisms."""
     torch.manual_seed(0)
-    scm = StructuralCausalModel("a -> b; b -> c; d", dict.fromkeys("abcd", AffineFlow))
+    scm = StructuralCausalModel(
+        "a -> b; b -> c; d", dict.fromkeys("abcd", partial(AffineFlow, hidden=()))
+    )
     with torch.no_grad():
         for parameter in scm.parameters():
             parameter.normal_()

@@ -172,7 +172,7 @@ def test_classes_in_order_have_the_joint_distribution_of_one_uniform_number():
 
 def test_two_classes_in_order_are_gumbel_max():
     """Both are monotone in the probability of a class, which has one coupling."""
-    scm = model(partial(Categorical, categories=2), seed=1)
+    scm = model(partial(Categorical, categories=2, hidden=()), seed=1)
     factual = observed(scm, 0.5, 20_000)
     other = recouple(scm, "x", "classes in order", factual)
     with torch.no_grad():

@@ -48,7 +48,9 @@ def test_other_functions_and_classes_called_factual():
 @pytest.fixture
 def scm():
     """b := 10·a + u for a unit standard deviation of a."""
-    made = StructuralCausalModel("a -> b", {"a": AffineFlow, "b": AffineFlow}).double()
+    made = StructuralCausalModel(
+        "a -> b", {"a": AffineFlow, "b": partial(AffineFlow, hidden=())}
+    ).double()
     layer = made["b"].parameters_of
     with torch.no_grad():
         next(p for p in layer.parameters() if p.shape == (2, 1)).copy_(

@@ -104,7 +104,7 @@ def _from_configuration(
             kept["data"]["init_args"] = arguments
         found = parser.parse_object(yaml.safe_load(yaml.safe_dump(kept)))
         with named_errors("model"):
-            made = parser.instantiate_classes(found)
+            made = parser.instantiate(found)
     if not isinstance(made.data, CausalDataModule):
         raise ValueError(
             f"data: expected a data module of deepscm_pl or one derived from CausalDataModule, but "

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.cli.answers import Part
+from deepscm_pl.cli.commands import ObservationOptions
 from deepscm_pl.cli.effect_commands import EffectOptions, EffectRows
-from deepscm_pl.cli.observations import observations_from_csv, observations_from_test_split
 from deepscm_pl.cli.overlap import OverlapCount
-from deepscm_pl.cli.questions import load_models
+from deepscm_pl.cli.questions import find_observations, load_models
 from deepscm_pl.effects import (
     Effects,
     EffectSettings,
@@ -28,7 +28,7 @@ from deepscm_pl.effects import (
     contributions_to_rows,
     contributions_to_variance,
     individual_effects,
-    mediation,
+    mediated_effects,
     smallest_changes,
 )
 from deepscm_pl.effects.outcome import Condition, Outcome
@@ -36,6 +36,7 @@ from deepscm_pl.effects.units import read_do
 from deepscm_pl.escaping import TableWriter, as_json, for_terminal
 from deepscm_pl.figures import draw_estimates, save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
+from deepscm_pl.interventions import read_variables
 from deepscm_pl.variables import Do, Variables
 
 __all__ = [
@@ -82,9 +83,9 @@ def answer_mediation(
     versus: str | None,
     through: Sequence[str],
 ) -> None:
-    """Write direct and indirect effects; see :func:`~deepscm_pl.effects.mediation`."""
+    """Write direct and indirect effects; see :func:`~deepscm_pl.effects.mediated_effects`."""
     asked = _Asked.read(options, rows, [do, versus], names=through)
-    found = mediation(
+    found = mediated_effects(
         asked.model,
         options.outcome,
         do,
@@ -200,7 +201,7 @@ class _Asked:
             if is_goal
             else Outcome.of(options.outcome, variables)
         )
-        wanted = {*outcome.names, *(name for do in found for name in do)}
+        wanted = {*outcome.names, *(name for do in found for name in read_variables(do))}
         for text in conditions:
             wanted.update(Condition.parse(text, variables).names if text else ())
         wanted.update(name for name in names if name in variables)
@@ -216,11 +217,8 @@ class _Asked:
 
     def _with_observations(self, names: set[str]) -> _Asked:
         scm = self.model.scm.restrict(n for n in self.model.variables if n in names)
-        if self.rows.observations is not None:
-            found = observations_from_csv(scm, self.rows.observations)
-        else:
-            data = self.model.data(self.rows.root)
-            found = observations_from_test_split(scm, data, self.rows.index or [])
+        chosen = ObservationOptions(self.rows.index, self.rows.observations)
+        found = find_observations(self.model, scm, chosen, self.rows.root)
         parts = list(found.read(256))
         values = {name: torch.cat([each.values[name] for each in parts]) for name in scm.graph}
         row_names = [name for each in parts for name in each.rows]
@@ -237,9 +235,7 @@ class _Asked:
             rows = [[name, *(each[key] for key in header)] for name, each in frame.items()]
             yield "effect.csv", ["estimate", *header], rows
             if found.rows:
-                columns = dict(found.rows)
-                if "observation" not in columns:
-                    columns = {"observation": self.row_names, **columns}
+                columns = {**found.rows, "observation": self.row_names}
                 yield (
                     "rows.csv",
                     list(columns),

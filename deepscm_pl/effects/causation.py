@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from deepscm_pl.effects.average import Contrast, notes_on_rows
@@ -23,7 +25,7 @@ def causes_of_event(
     do: Do | str,
     versus: Do | str,
     exposed: str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """The probabilities of necessity and sufficiency of a cause x, against x', for an event Y.
@@ -177,7 +179,7 @@ def _equal(values: Variables, do: Do) -> Tensor:
     """Whether each unit has the values that an intervention sets, as 0 or 1."""
     found = None
     for name, value in do.items():
-        same = (values[name][:, 0] == value).double()
+        same = torch.eq(values[name][:, 0], float(value)).double()  # type: ignore[arg-type]
         found = same if found is None else found * same
     assert found is not None
     return found
@@ -190,11 +192,11 @@ _STATISTICS: dict[str, Statistic] = {
 }
 
 
-def _most(mean: Columns, *others: Statistic) -> np.ndarray:  # type: ignore[type-arg]
+def _most(mean: Columns, *others: Statistic) -> np.ndarray:
     return np.maximum.reduce([np.zeros_like(mean["y"]), *(each(mean) for each in others)])
 
 
-def _least(mean: Columns, *others: Statistic) -> np.ndarray:  # type: ignore[type-arg]
+def _least(mean: Columns, *others: Statistic) -> np.ndarray:
     return np.minimum.reduce([np.ones_like(mean["y"]), *(each(mean) for each in others)])
 
 

@@ -10,11 +10,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from deepscm_pl.variables import Variable, Variables
+from deepscm_pl.interventions import Expression
+from deepscm_pl.interventions.expressions import read_expression
+from deepscm_pl.variables import Seen, Variable, Variables
 
 __all__ = ["Condition", "Outcome", "check_known"]
 
-_COMPARISON = re.compile(r"\s*(`[^`]+`|\w+)\s*(>=|<=|==|!=|≥|≤|≠|=|>|<)\s*(.+?)\s*", re.DOTALL)
+_COMPARISON = re.compile(
+    r"\s*(`[^`]+`|[^\W\d]\w*)\s*(>=|<=|==|!=|≥|≤|≠|=|>|<)\s*(.+?)\s*", re.DOTALL
+)
+_QUOTED = re.compile(r"""('[^']*'|"[^"]*"|`[^`]*`)""")
 _AND = re.compile(r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""")
 _OPERATORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "=": torch.eq,
@@ -24,6 +29,7 @@ _OPERATORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     ">": torch.gt,
     "<": torch.lt,
 }
+_NOTHING = Variable("the condition")
 _SPELLINGS = {"==": "=", "!=": "≠", ">=": "≥", "<=": "≤"}
 
 
@@ -36,6 +42,10 @@ def check_known(argument: str, name: str, known: Iterable[str]) -> None:
         raise ValueError(
             f"{argument}: expected one of {', '.join(names)}, but got {name!r}{meant}."
         )
+
+
+class _NoComparisonError(ValueError):
+    """A text that is no comparison of a variable with a number or a class."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ class _Comparison:
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on the values of a unit: comparisons that are joined by "and".
+    """A condition on the values of a unit: comparisons that are joined by "and", or an expression.
 
     Example:
         >>> variables = {"sex": Variable("sex", classes=("female", "male")), "age": Variable("age")}
@@ -68,14 +78,18 @@ class Condition:
         tensor([ True, False])
     """
 
-    comparisons: tuple[_Comparison, ...]
+    comparisons: tuple[_Comparison, ...] = ()
+    expression: Expression | None = None
     is_negated: bool = False
 
     @classmethod
     def parse(
         cls, text: str, variables: Mapping[str, Variable], argument: str = "condition"
     ) -> Condition:
-        """Read such as ``sex = male`` or ``age > 60 and age <= 70``.
+        """Read such as ``sex = male``, ``age > 60 and age <= 70`` or ``sex == male or age > 60``.
+
+        Other conditions than comparisons joined by "and" are those after ``where`` in the grammar
+        of interventions (:func:`~deepscm_pl.interventions.parse_do`).
 
         Args:
             text: The condition; classes may be in quotes, and variables in backquotes.
@@ -86,7 +100,19 @@ class Condition:
             ValueError: If it cannot be read, names an unknown variable or class, or can never be
                 false or never true.
         """
-        return cls(tuple(_compared(each, variables, argument) for each in _AND.split(text)))
+        try:
+            return cls(tuple(_compared(each, variables, argument) for each in _AND.split(text)))
+        except _NoComparisonError:
+            parts = _QUOTED.split(text)
+            single = re.compile(r"(?<![=!<>])=(?!=)")
+            doubled = "".join(p if k % 2 else single.sub("==", p) for k, p in enumerate(parts))
+            try:
+                found = read_expression(doubled, _NOTHING, variables, condition=True, before=True)
+            except ValueError:
+                found = None
+            if found is None or not found.before:
+                raise
+        return cls(expression=found)
 
     def negated(self) -> Condition:
         """The opposite condition."""
@@ -95,22 +121,29 @@ class Condition:
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its variables."""
+        if self.expression is not None:
+            return self.expression.before
         return tuple(each.variable.name for each in self.comparisons)
 
     def __call__(self, values: Variables) -> Tensor:
         """Whether each unit fulfils it, ``(U,)``."""
-        found = torch.stack([each(values) for each in self.comparisons]).all(dim=0)
+        if self.expression is not None:
+            count = len(values[self.names[0]])
+            truth = self.expression.apply(torch.zeros(count, 1), Seen(before=values))
+            found = truth.expand(count, 1)[:, 0].bool()
+        else:
+            found = torch.stack([each(values) for each in self.comparisons]).all(dim=0)
         return ~found if self.is_negated else found
 
     def __str__(self) -> str:
-        text = " and ".join(map(str, self.comparisons))
+        text = str(self.expression or " and ".join(map(str, self.comparisons)))
         return f"not ({text})" if self.is_negated else text
 
 
 def _compared(text: str, variables: Mapping[str, Variable], argument: str) -> _Comparison:
     match = _COMPARISON.fullmatch(text)
     if match is None:
-        raise ValueError(
+        raise _NoComparisonError(
             f"{argument}: expected a comparison such as 'sex=male' or 'age >= 60', several joined "
             f"by 'and', but got {text!r}."
         )
@@ -130,7 +163,7 @@ def _operand(variable: Variable, operator: str, operand: str, argument: str) -> 
     if variable.classes:
         index = variable.class_index(operand)
         if index is None:
-            raise ValueError(
+            raise _NoComparisonError(
                 f"{argument}: {variable.name}: expected one of {', '.join(variable.classes)}, but "
                 f"got {operand!r}."
             )
@@ -138,7 +171,7 @@ def _operand(variable: Variable, operator: str, operand: str, argument: str) -> 
     try:
         number = float(operand)
     except ValueError:
-        raise ValueError(
+        raise _NoComparisonError(
             f"{argument}: {variable.name}: expected a number, but got {operand!r}."
         ) from None
     if domain.categories is not None:

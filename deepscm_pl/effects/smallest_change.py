@@ -17,7 +17,7 @@ from deepscm_pl.effects.outcome import Condition, Outcome, check_known
 from deepscm_pl.effects.units import EffectSettings, Model, Question, Units, ensemble_of
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain, Variable, Variables
+from deepscm_pl.variables import Domain, Variable
 
 if TYPE_CHECKING:
     import pandas
@@ -138,7 +138,7 @@ def smallest_changes(
     model: Model,
     goal: str,
     causes: Sequence[str],
-    observed: Variables,
+    observed: Any,
     row_names: Sequence[str] | None = None,
     farthest: float = 5.0,
     settings: EffectSettings | None = None,
@@ -156,8 +156,8 @@ def smallest_changes(
             that is to equal a value is reached from its side. Of several particles and models, the
             mean has to fulfil it, and a class has to be the more probable one.
         causes: The variables that may be changed.
-        observed: Observations ``(N, *event)``.
-        row_names: A name for each observation; numbers from 0 by default.
+        observed: Observations, as of :func:`~deepscm_pl.effects.average_effect`.
+        row_names: A name for each observation; labels of a data frame or numbers by default.
         farthest: The largest shift of each number, in standard deviations.
         settings: Particles and seed.
 
@@ -183,7 +183,7 @@ def smallest_changes(
     real_number("farthest", farthest, above=0)
     question = Question.of(model, [wanted.outcome.names[0], *names], settings, observed)
     search = _Search.of(question, wanted, names, farthest)
-    rows = [str(k) for k in range(question.rows)] if row_names is None else list(row_names)
+    rows = question.row_names(row_names)
     with torch.no_grad():
         found = {
             name: search.row(k) for k, name in enumerate(tqdm(rows, disable=None, leave=False))
@@ -233,7 +233,7 @@ class _Goal:
     @classmethod
     def read(cls, text: str, variables: Mapping[str, Variable]) -> _Goal:
         condition = Condition.parse(text, variables, "goal")
-        if len(condition.comparisons) != 1:
+        if len(condition.comparisons) != 1:  # none for an expression
             raise ValueError(f"goal: expected one comparison, but got {text!r}.")
         (only,) = condition.comparisons
         variable = only.variable
@@ -369,11 +369,9 @@ class _Row:
         farthest = self.search_of.farthest
         if not self.count:
             outcome = self._outcome(torch.zeros(1, 0), classes)
-            missing = float(self.missing(outcome))
-            return (
-                (torch.zeros(0), float(outcome)) if missing <= 0 else None,
-                (missing, torch.zeros(0), float(outcome)),
-            )
+            lacking, nothing = float(self.missing(outcome)), torch.zeros(0)
+            found = (nothing, float(outcome)) if lacking <= 0 else None
+            return found, (lacking, nothing, float(outcome))
         directions = self._directions()
         reach = farthest * directions.abs().amax(dim=1, keepdim=True).reciprocal()
         # More radii near zero, and zero itself, which reaches the goal if a class does.
@@ -399,8 +397,7 @@ class _Row:
         best = self._halved(directions[chosen], below[chosen], radii[chosen], classes)
         for k in range(_ROUNDS if self.count > 1 else 0):
             best = self._refined(best, 0.4 * 0.45**k, classes)
-        outcome = float(self._outcome(best[None], classes))
-        return (best, outcome), nearest
+        return (best, float(self._outcome(best[None], classes))), nearest
 
     def _directions(self) -> Tensor:
         axes = torch.cat([torch.eye(self.count), -torch.eye(self.count)])

@@ -344,30 +344,29 @@ def check_overlap(
         ValueError: If an intervention cannot be read, is impossible, or changes an image or an
             effect of one.
     """
+    images = set(scm.image_variables)
+    names = [name for name in scm.scalar_variables if not scm.graph.ancestors(name) & images]
+    dos = {text: parse_do(text, scm.variables) for text in questions}
+    for text, do in dos.items():
+        unknown = [name for name in do if name not in names]
+        if unknown:
+            raise ValueError(
+                f"do: expected interventions on {', '.join(names)}, but {text!r} changes "
+                f"{unknown[0]}, an image or an effect of one, whose overlap is not estimated."
+            )
+        scm.check_do(do)
+    training, found = data.variables("train"), []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        part = scm
         if bool(scm.fitted):
-            images = set(scm.image_variables)
-            part = scm.restrict(
-                n for n in scm.scalar_variables if not scm.graph.ancestors(n) & images
-            )
+            part = scm.restrict(names)
         else:
-            part = fit_scalars(scm, data.variables("train"), data.variables("validation"))
-        factual = {name: data.variables("test")[name][:rows].to(part.dtype) for name in part.graph}
-        kept = TrainingDistribution({name: part[name].domain for name in part.graph})
-        kept.fit({name: data.variables("train")[name] for name in part.graph})
+            part = fit_scalars(scm, training, data.variables("validation"))
+        kept = TrainingDistribution({name: part[name].domain for name in names})
+        kept.fit({name: training[name] for name in names})
         estimator = OverlapEstimator(part, distribution=kept)
-        found = []
-        for text in questions:
-            do = parse_do(text, scm.variables)
-            unknown = [name for name in do if name not in part.graph]
-            if unknown:
-                raise ValueError(
-                    f"do: expected interventions on {', '.join(part.graph)}, but {text!r} changes "
-                    f"{unknown[0]}, an image or an effect of one, whose overlap is not estimated."
-                )
-            part.check_do(do)
+        factual = {name: data.variables("test")[name][:rows].to(part.dtype) for name in names}
+        for text, do in dos.items():
             with torch.no_grad():
                 answer = part.counterfactual(factual, do)
             overlap = estimator.estimate({k: v[0] for k, v in answer.items()}, do, quantiles=False)

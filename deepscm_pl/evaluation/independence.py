@@ -253,6 +253,8 @@ class _Regression:
         design = design - design.mean(axis=0)
         spread = design.std(axis=0)
         design = design[:, spread > 1e-9] / spread[spread > 1e-9]
+        if not design.shape[1]:  # constants
+            return cls(None, None)
         values, vectors = np.linalg.eigh(design.T @ design / rows)
         kept = values > 1e-10 * values[-1]
         return cls(design @ vectors[:, kept], values[kept])

@@ -31,6 +31,7 @@ __all__ = ["Convergence", "MechanismFit", "convergence_of", "evaluate_mechanisms
 _FEWEST_VALIDATIONS = 6
 _FEWEST_ROWS = 10
 _SMALL = 0.01  # nats per row
+_RISE = 0.02  # nats per row over the last third
 _RELATIVE = 1e-4  # of the bound of an image
 _IMAGES = 256
 
@@ -51,7 +52,7 @@ class Convergence:
     validations: int
     rise: float = math.nan
     standard_error: float = math.nan
-    least: float = _SMALL
+    least: float = _RISE
 
     @property
     def state(self) -> State:
@@ -93,7 +94,7 @@ def convergence_of(history: Sequence[float]) -> Convergence:
     slope = float(places @ last / (places @ places))
     residual = last - last.mean() - slope * places
     error = math.sqrt(float(residual @ residual) / (size - 2) / float(places @ places))
-    least = max(_SMALL, _RELATIVE * abs(float(last.mean())))
+    least = max(_RISE, _RELATIVE * abs(float(last.mean())))
     return Convergence(len(bounds), slope * (size - 1), error * (size - 1), least)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from deepscm_pl.data import CausalDataModule, KnownWorld
 from deepscm_pl.data.base import Split
 from deepscm_pl.ensemble import Ensemble
+from deepscm_pl.mechanisms.missing import complete_rows
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["ModelOnData"]
@@ -39,6 +40,7 @@ class ModelOnData:
         available: Number of rows of the test split, if known.
         identifiers: The person of each row; None if every row belongs to another person.
         training: Scalar variables of the training split, ``(n, 1)`` each; empty if unknown.
+        incomplete: Number of rows that were left out because of missing values.
         ensemble: Models whose particles answer counterfactual questions; ``scm`` is the first.
     """
 
@@ -51,6 +53,7 @@ class ModelOnData:
     available: int | None = None
     identifiers: Sequence[str] | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
+    incomplete: int = 0
     ensemble: Ensemble | None = None
 
     @classmethod
@@ -61,8 +64,12 @@ class ModelOnData:
         rows: int | None = None,
         least: int = _MIN_ROWS,
         split: Split = "test",
+        is_complete: bool = True,
     ) -> ModelOnData:
         """Take the first ``rows`` rows of a split, or all; set units and classes in ``scm``.
+
+        Rows with missing values are left out, so that no answer of the model is compared with a
+        value that the model has inferred.
 
         Args:
             scm: The model.
@@ -70,6 +77,7 @@ class ModelOnData:
             rows: Number of rows; None for all.
             least: Minimal number of rows.
             split: The split, from which the model has not learned.
+            is_complete: Whether rows with missing values are left out.
 
         Raises:
             ValueError: If the data lacks a variable of the model or has it in another shape or with
@@ -79,15 +87,22 @@ class ModelOnData:
         _check_variables(scm, values)
         scm.describe(data.descriptions)
         available = len(next(iter(values.values())))
+        complete = complete_rows(values, scm.scalar_variables) if is_complete else None
+        if complete is not None:
+            available, rows = len(complete), rows and min(rows, len(complete))
         size = _checked_size(rows, least, available)
+        chosen: slice | Tensor = slice(size) if complete is None else complete[:size]
         identifiers, world = data.identifiers(split), data.world
+        if identifiers is not None:
+            identifiers = [identifiers[row] for row in torch.arange(len(identifiers))[chosen]]
         model = cls(
             scm,
-            {name: values[name][:size] for name in scm.graph.nodes},
+            {name: values[name][chosen] for name in scm.graph.nodes},
             world,
             None,
             available=available,
-            identifiers=None if identifiers is None else identifiers[:size],
+            incomplete=0 if complete is None else len(next(iter(values.values()))) - available,
+            identifiers=identifiers,
             training=_scalars(scm, data.variables("train")),
         )
         if world is None:
@@ -96,9 +111,9 @@ class ModelOnData:
         if missing := [name for name in others if name not in values]:
             reason = f"the {split} split lacks {', '.join(missing)}, which affects the images."
             return replace(model, why_no_originals=reason)
-        columns = {name: _column(values[name][:size]) for name in others}
+        columns = {name: _column(values[name][chosen]) for name in others}
         try:
-            originals = data.originals(split)[:size]
+            originals = data.originals(split)[chosen]
         except ValueError as error:
             return replace(model, why_no_originals=str(error), other_attributes=columns)
         return replace(model, originals=originals, other_attributes=columns)
@@ -176,13 +191,16 @@ class ModelOnData:
 
 
 def _scalars(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: split[name] for name in scm.scalar_variables}
+    rows = complete_rows(split, scm.scalar_variables)
+    chosen = slice(None) if rows is None else rows
+    return {name: split[name][chosen] for name in scm.scalar_variables}
 
 
 def _checked_size(rows: int | None, least: int, available: int) -> int:
     if available < least:
         raise ValueError(
-            f"rows: expected a test split of at least {least} rows, but it has {available}; "
+            f"rows: expected a test split of at least {least} complete rows, but it has "
+            f"{available}; "
             "test on more, or skip the evaluation with --evaluation.enabled false."
         )
     size = available if rows is None else rows

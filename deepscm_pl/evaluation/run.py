@@ -393,6 +393,11 @@ def _calibrate(
 
 def _left_out(model: ModelOnData, questions: Sequence[Question]) -> list[str]:
     reasons = []
+    if model.incomplete:
+        reasons.append(
+            f"{model.incomplete:,} rows of the test split with missing values: they are in the "
+            "bounds only."
+        )
     images = len(model.scm.image_variables)
     if model.world is None:
         reasons.append("The truth of rungs 2 and 3: the data set has no known world.")

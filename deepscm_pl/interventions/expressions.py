@@ -30,10 +30,11 @@ __all__ = [
     "UnreadableError",
     "in_millions",
     "plain_signs",
+    "quote_class",
+    "quote_variable",
     "quoted",
     "read_expression",
     "unquoted",
-    "variable_text",
 ]
 
 RESERVED = frozenset({"and", "or", "not", "in", "if", "else", "where", "factual"})
@@ -261,7 +262,12 @@ def unquoted(text: str) -> str | None:
     return text[1:-1].replace(2 * text[0], text[0])
 
 
-def variable_text(name: str) -> str:
+def quote_class(name: str) -> str:
+    """A name of a class as in texts: in quotes."""
+    return quoted(name)
+
+
+def quote_variable(name: str) -> str:
     """A name of a variable as in texts: in backquotes, unless it is an identifier."""
     is_plain = re.fullmatch(r"[^\W\d]\w*", name) and name not in RESERVED
     return name if is_plain else quoted(name, "`")
@@ -404,7 +410,7 @@ class _Reader:
         is_own = name == self.own
         if name not in (self.variables or {self.own}):
             self._unknown(name)
-        text = variable_text(name)
+        text = quote_variable(name)
         if any(name in each.classes for each in (self.variables or {}).values()):
             text = quoted(name, "`")
         if kind == "factual":

@@ -31,8 +31,10 @@ __all__ = [
 NONLINEAR = (16, 16)
 """Default widths of the hidden layers between the parents of a scalar and its parameters.
 
-On tables of 200 to 2,000 rows they learn curves and interactions, and lose less than 0.02 nats per
-row where the mechanism is linear."""
+They learn y = x² + noise and the interaction y = sin(2x)·z + noise from 500 rows within 2,000 steps
+of Adam, where one hidden layer is up to 0.3 nats per row worse. Where the mechanism is linear, they
+lose 0.13 nats to an affine function on 200 rows, 0.03 on 500 and 0.01 on 2,000: set ``hidden: []``
+there, if an evaluation says so."""
 
 RATE_FACTOR = 10.0
 """Factor by which some parameters learn faster than others: they are stored divided by it, because

@@ -223,7 +223,7 @@ def test_excel_sheets_are_read(tmp_path):
     book.save(path)
     with pytest.raises(ValueError, match="one sheet, but the workbook has people, more; set sheet"):
         read_table(path)
-    with pytest.raises(ValueError, match="no sheet 'poeple'; it has .* did you mean 'people'"):
+    with pytest.raises(ValueError, match=r"no sheet 'poeple'; it has .* did you mean 'people'"):
         read_table(path, TableFormat(sheet="poeple"))
     assert len(read_table(path, TableFormat(sheet="people"))) == 3
     sheet = book["people"]

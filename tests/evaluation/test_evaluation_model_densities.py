@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -31,7 +32,12 @@ def model():
     torch.manual_seed(0)
     scm = StructuralCausalModel(
         "sex, age -> volume -> length",
-        {"sex": Bernoulli, "age": AffineFlow, "volume": AffineFlow, "length": AffineFlow},
+        {
+            "sex": Bernoulli,
+            "age": AffineFlow,
+            "volume": partial(AffineFlow, hidden=()),
+            "length": partial(AffineFlow, hidden=()),
+        },
     )
     age, sex = torch.randn(4000, 1), (torch.rand(4000, 1) < 0.5).float()
     volume = SLOPE * age + sex + NOISE * torch.randn(4000, 1)

@@ -25,7 +25,7 @@ def linear_gaussian(seed, rows=ROWS, curve=0.0):
 
 def fitted_exactly(values):
     """The maximum-likelihood fit of b given a by an affine flow, in closed form."""
-    flow = AffineFlow(Context({"a": Domain()}))
+    flow = AffineFlow(Context({"a": Domain()}), hidden=())
     a, b = values["a"], values["b"]
     flow.fit(b, {"a": a})
     x, y = (a - a.mean()) / a.std(correction=0), (b - b.mean()) / b.std(correction=0)

@@ -120,7 +120,7 @@ def graph(mechanism):
 
 def counterfactual(weights, before, after, value):
     """The class at another age, of 50,000 rows that have ``value`` at the first age."""
-    mechanism = Categorical(Context({"age": Domain()}), 3)
+    mechanism = Categorical(Context({"age": Domain()}), 3, hidden=())
     with torch.no_grad():
         mechanism.correction.layers[0].weight.copy_(torch.tensor(weights)[:, None])
         mechanism.correction.layers[0].bias.zero_()

@@ -147,7 +147,7 @@ def test_best_possible_likelihood_of_scores_is_reached(double):
 
 def test_counterfactual_grades_never_fall_where_their_cause_raises_them(double):
     scm = StructuralCausalModel(
-        "age -> grade", {"age": AffineFlow, "grade": partial(Ordinal, categories=4)}
+        "age -> grade", {"age": AffineFlow, "grade": partial(Ordinal, categories=4, hidden=())}
     )
     torch.manual_seed(0)
     age = torch.randn(500, 1)

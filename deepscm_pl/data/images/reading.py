@@ -9,20 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from deepscm_pl.data.images.arrays import is_coloured_array, read_array
 from deepscm_pl.data.images.nifti import (
     NIFTI_SUFFIXES,
     is_coloured_nifti,
+    is_written_nifti,
     read_header,
     read_nifti,
 )
 from deepscm_pl.data.images.pictures import PICTURE_SUFFIXES, is_coloured_picture, read_picture
-from deepscm_pl.data.images.scan import Background, RefusedError, Scan
+from deepscm_pl.data.images.scan import WRITER, Background, RefusedError, Scan
 from deepscm_pl.data.placement import Placement
 
-__all__ = ["SUFFIXES", "is_in_colour", "read_image", "read_scan"]
+__all__ = ["SUFFIXES", "is_answer", "is_in_colour", "read_image", "read_scan"]
 
 SUFFIXES = (*PICTURE_SUFFIXES, ".npy", *NIFTI_SUFFIXES)
 """Endings of the names of image files."""
@@ -60,7 +62,7 @@ def read_scan(
         elif name.endswith(NIFTI_SUFFIXES):
             scan = read_nifti(path, unknown_orientation, background)
         else:
-            raise RefusedError(f"expected one of {', '.join(SUFFIXES)}.")
+            raise RefusedError(f"it is no image; expected one of {', '.join(SUFFIXES)}.")
         _check_numbers(scan.array)
     except RefusedError as error:
         raise ValueError(f"images: {path}: {error}") from None
@@ -100,6 +102,24 @@ def is_in_colour(path: Path) -> bool:
         if name.endswith(".npy"):
             return is_coloured_array(path)
         return name.endswith(NIFTI_SUFFIXES) and is_coloured_nifti(path)
+    except Exception:  # reported when it is read
+        return False
+
+
+def is_answer(path: Path) -> bool:
+    """Whether a question of this program has written an image, which is prepared already.
+
+    Example:
+        >>> is_answer(Path("missing.png"))
+        False
+    """
+    try:
+        if path.name.lower().endswith(NIFTI_SUFFIXES):
+            return is_written_nifti(path)
+        if path.suffix.lower() != ".png":
+            return False
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == WRITER
     except Exception:  # reported when it is read
         return False
 

@@ -263,7 +263,7 @@ def _kind(cells: _Cells) -> _Kind:
         return rules.kind, _DECLARED, order
     if classes is not None:
         return ("binary" if len(classes) == 2 else "ordinal"), "classes are given in order", classes
-    if are_dates(texts):
+    if are_dates(texts.tolist()):
         raise ValueError(
             f"columns: {rules.column} of {cells.table.path} contains dates, such as {texts[0]}; "
             f"{_DATE_REMEDY}, or declare it categorical in kinds."

@@ -214,15 +214,15 @@ def _records(
     while True:
         first = reader.line_num
         try:
-            cells = next(reader, None)
+            cells = next(reader)
+        except StopIteration:
+            return
         except csv.Error:
             number = start + first + _opening(lines[first : reader.line_num], separator)
             raise ValueError(
                 f"{where}, line {number}: a quotation mark opens a cell, but does not close at "
                 "the end of the cell; close it, or write two for one inside a quoted cell."
             ) from None
-        if cells is None:
-            return
         if any(map(str.strip, cells)):
             yield start + first + 1, cells
 
@@ -242,7 +242,8 @@ def _opening(lines: Sequence[str], separator: str) -> int:
 
 def _choose_separator(lines: Sequence[str], more: int) -> str:
     """The separator for which most rows are as long as the header, or longer by ``more`` cells."""
-    size, sample = 0, []
+    size = 0
+    sample: list[str] = []
     for line in lines:
         size += len(line)
         if sample and size > _SAMPLE:

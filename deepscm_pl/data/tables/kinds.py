@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -84,7 +84,7 @@ def is_date(text: str) -> bool:
     return found is not None and (month is None or _MONTHS.match(month) is not None)
 
 
-def are_dates(texts: Sequence[str]) -> bool:
+def are_dates(texts: Collection[str]) -> bool:
     """Whether texts are dates, also without separators, such as ``19600312``."""
     if len(set(texts)) > 4 and all(map(_COMPACT_DATE.fullmatch, texts)):
         return True
