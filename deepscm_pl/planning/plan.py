@@ -138,7 +138,7 @@ def _notes(fingerprint: Fingerprint, columns: list[ColumnFingerprint], rows: int
 def _length(rows: int, has_image: bool) -> _Length:
     if has_image:
         batch = 16 if rows < 500 else 32 if rows < 2000 else 64
-        steps = 2500 if rows < 500 else 5000 if rows < 5000 else 12_000
+        steps = 2000 if rows < 500 else 4000 if rows < 5000 else 12_000
     else:
         batch = 32 if rows < 1000 else 128 if rows < 10_000 else 512
         steps = 1000 if rows < 1000 else 2000 if rows < 10_000 else 4000
@@ -271,17 +271,18 @@ def _model(
     if has_image:
         model["learning_rates"] = dict.fromkeys(scalars, 3.0e-3)
         reasons["model.learning_rates"] = "flows of numbers learn faster than networks of images"
-        model["num_evaluation_particles"] = 4
+        model["num_evaluation_particles"] = 2
         reasons["model.num_evaluation_particles"] = "a less noisy bound to choose the best epoch by"
-        weight = 1.0 if rows < 2000 else 0.5
-        warmup = length.steps // 4
+        is_small = rows < 5000
+        weight = 1.0 if is_small else 0.5
+        warmup = length.steps // (10 if is_small else 4)
         model["objective"] = {
             "class_path": "deepscm_pl.training.objectives.EvidenceLowerBoundObjective",
             "init_args": {"warmup_steps": warmup, "divergence_weight": weight},
         }
         where = "model.objective.init_args"
         reasons[f"{where}.warmup_steps"] = (
-            "without it, the pixel noise explains the images before the latent does"
+            "steps until the latent costs its full divergence, so that it is not left unused"
         )
         reasons[f"{where}.divergence_weight"] = (
             "the evidence lower bound, which needs no last phase, so that the training may stop "
