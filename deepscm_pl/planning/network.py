@@ -98,6 +98,7 @@ def image_mechanism(images: ImageFingerprint, rows: int) -> tuple[dict[str, Any]
         f"{where}.encoder.init_args.channels": f"sizes are halved {halvings} times",
         f"{where}.decoder.init_args.channels": "the encoder's, in reverse",
     }
+    reasons[f"{where}.coupling"] = "pixel noise is drawn anew where the picture changes"
     likelihood, reason = _likelihood(rows, len(sizes))
     reasons |= {f"{where}.likelihood.init_args.{key}": reason for key in likelihood["init_args"]}
     if len(sizes) == 3:
@@ -117,6 +118,7 @@ def image_mechanism(images: ImageFingerprint, rows: int) -> tuple[dict[str, Any]
         "encoder": {"class_path": f"{_NN}.{networks}Encoder", "init_args": encoder},
         "decoder": {"class_path": f"{_NN}.{networks}Decoder", "init_args": decoder},
         "likelihood": likelihood,
+        "coupling": "renewed",
     }
     return {"class_path": "deepscm_pl.mechanisms.ConditionalVAE", "init_args": arguments}, reasons
 
