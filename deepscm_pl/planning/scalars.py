@@ -10,7 +10,7 @@ __all__ = ["scalar_mechanism"]
 
 _MECHANISMS = "deepscm_pl.mechanisms"
 _TRANSFORMS = "deepscm_pl.transforms"
-_FEW_ROWS = 150
+_FEW_ROWS = 100
 _MANY_ROWS = 5000
 _ZEROS = 0.1
 
