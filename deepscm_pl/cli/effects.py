@@ -35,6 +35,7 @@ from deepscm_pl.escaping import TableWriter, as_json, for_terminal
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
 from deepscm_pl.interventions import read_variables
+from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Variables
 
 __all__ = [
@@ -292,6 +293,9 @@ class _Asked:
                 written.append("effect.png")
         for file in written:
             print(f"written: {for_terminal(Path(self.options.out) / file)}")
+        files, trust = self.options.ckpt_path, self.options.trust
+        if self.model.checkpoint.content.get("data") is not None:
+            print(f"\nCheck the graph:     {Asked(self.model.scm, files, trust).check()}")
 
 
 def _print(title: str, table: str, sentences: Sequence[str]) -> None:
