@@ -10,8 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from deepscm_pl.interventions import Expression, quote_variable
-from deepscm_pl.interventions.expressions import QUOTED, quoted, read_expression, unquoted
+from deepscm_pl.interventions import Expression
+from deepscm_pl.interventions.expressions import (
+    QUOTED,
+    quote_class,
+    quote_variable,
+    read_expression,
+    unquoted,
+)
 from deepscm_pl.numerals import shortest
 from deepscm_pl.variables import Seen, Variable, Variables
 
@@ -72,7 +78,7 @@ class _Comparison:
         if self.value in range(len(self.variable.classes)):
             value = self.variable.classes[int(self.value)]
             if not re.fullmatch(r"\w+", value):
-                value = quoted(value)
+                value = quote_class(value)
         return f"{quote_variable(name)} {operator} {value}"
 
 

@@ -68,6 +68,21 @@ def test_a_discrete_world(function, necessity, sufficiency, both):
         assert found[f"{name}, at least"].value <= found[name].value + 1e-9
         assert found[name].value <= found[f"{name}, at most"].value + 1e-9
         assert found[name].low <= found[name].value <= found[name].high
+    # Bounds of a cause without confounders, by the probabilities p of the event under x and x'.
+    coins, own = (0.4, 0.6), torch.tensor([True, False])
+    p, p_not = (
+        sum(
+            w * float(each)
+            for w, each in zip(coins, function(own, truth) | (own & ~own), strict=True)
+        )
+        for truth in (torch.tensor([True, True]), torch.tensor([False, False]))
+    )
+    low, high = max(0.0, p - p_not), min(p, 1 - p_not)
+    ends = {"both": 1.0, "necessity": p, "sufficiency": 1 - p_not}
+    for name, scale in ends.items():
+        if scale > 0:
+            assert found[f"{name}, at least"].value == pytest.approx(low / scale, abs=0.02)
+            assert found[f"{name}, at most"].value == pytest.approx(min(1, high / scale), abs=0.02)
 
 
 def test_bounds_with_a_confounder():
