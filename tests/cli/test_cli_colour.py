@@ -12,6 +12,7 @@ from PIL import Image
 from test_cli_prepare import CONFIGURATION
 from test_cli_questions import pixels, read
 
+from deepscm_pl import load
 from deepscm_pl.cli import main
 from deepscm_pl.data.images import read_scan
 
@@ -86,6 +87,18 @@ def test_a_grey_picture_has_three_equal_channels(run, tmp_path):
     assert main([*words, "--observations", str(tmp_path / "mine.csv"), "--out", str(out)]) == 0
     found = pixels(out, read(out)[0])
     assert np.array_equal(found, np.repeat(np.arange(144).reshape(12, 12, 1), 3, axis=2))
+
+
+def test_paths_in_python_are_prepared_as_the_data(run, tmp_path):
+    """Grey levels of 8 bits in three channels; 16 bits are refused, as by the program."""
+    Image.fromarray(np.arange(144, dtype=np.uint8).reshape(12, 12)).save(tmp_path / "grey.png")
+    Image.fromarray(np.full((12, 12), 999, np.uint16)).save(tmp_path / "deep.png")
+    model = load(run[1])
+    row = {"age": [45.0], "sex": [0], "image": [str(tmp_path / "grey.png")]}
+    answer = model.counterfactual(row, "age+=0")
+    assert answer["image"].flatten().tolist() == 3 * list(range(144))
+    with pytest.raises(ValueError, match=r"deep.png: every voxel is 999"):
+        model.counterfactual({**row, "image": [str(tmp_path / "deep.png")]}, "age+=0")
 
 
 def test_the_evaluation_of_colours_is_complete(run):
