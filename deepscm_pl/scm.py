@@ -823,7 +823,7 @@ class StructuralCausalModel(nn.Module):
             is_known = name in before.natural or not (change.uses_value or change.reads)
             if is_known and not change.draws:
                 seen = before.seen(name, change)
-                modified = Modified(self[name], intervention, name, (), seen)
+                modified = Modified(self[name], intervention, name, seen=seen)
                 interventions[name] = modified.apply_change(factual[name], factual)
         extra = self._leading_dimensions(interventions, batch)
         kept = {name: factual[name] for name in self.graph if name not in reached}
