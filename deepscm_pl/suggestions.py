@@ -51,6 +51,8 @@ def suggest_do(
     scalars = [name for name in graph if variables[name].domain.shape == (1,)]
     for name in sorted(scalars, key=lambda n: -len(graph.descendants(n))):
         own = None if rows is None or name not in rows else rows[name].double().flatten()
+        if own is not None and bool((missing := own.isnan()).any()):
+            own = own[~missing] if not bool(missing.all()) else None
         if variables[name].domain.categories is not None:
             found = _class_texts(variables[name], own)
         else:

@@ -491,3 +491,13 @@ def test_effects_of_incomplete_observations_are_those_of_inferred_values(gaussia
     # b = 0.8 a + u, with the noise u of the observed b and the inferred a of each unit.
     expected = 1.3 - 0.8 * units.factual["a"]
     torch.testing.assert_close(changed["b"], expected, atol=1e-4, rtol=0)
+
+
+def test_suggested_questions_suit_the_observed_values():
+    from deepscm_pl.suggestions import suggest_do
+
+    scm = StructuralCausalModel("a -> b", {"a": linear, "b": linear})
+    scm.fit({"a": torch.linspace(0, 50, 99)[:, None], "b": torch.randn(99, 1)})
+    rows = torch.tensor([[torch.nan], [49.0]])
+    assert suggest_do(scm, {"a": rows}) == "a-=10"
+    assert suggest_do(scm, {"a": rows[:1]}) == "a+=10"
