@@ -129,7 +129,7 @@ def _suggest_after(
         count = _PARTICLES if calibration is None else calibration.particles
         words = [*interventions.words, *rows, "--num_particles", str(count)]
         print(f"\nSee its uncertainty: {asked.command('counterfactual', *words)}")
-    elif (effect := asked.effect(do[0])) is not None:
+    elif interventions.do and (effect := asked.effect(interventions.do[0])) is not None:
         print(f"\nAsk for its average: {effect}")
     elif asked.has_data:
         print(f"\nCheck the model:     {asked.command('test', out='')}")

@@ -10,14 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from deepscm_pl.interventions import Expression
-from deepscm_pl.interventions.expressions import (
-    QUOTED,
-    quoted,
-    read_expression,
-    unquoted,
-    variable_text,
-)
+from deepscm_pl.interventions import Expression, quote_variable
+from deepscm_pl.interventions.expressions import QUOTED, quoted, read_expression, unquoted
 from deepscm_pl.numerals import shortest
 from deepscm_pl.variables import Seen, Variable, Variables
 
@@ -79,7 +73,7 @@ class _Comparison:
             value = self.variable.classes[int(self.value)]
             if not re.fullmatch(r"\w+", value):
                 value = quoted(value)
-        return f"{variable_text(name)} {operator} {value}"
+        return f"{quote_variable(name)} {operator} {value}"
 
 
 @dataclass(frozen=True)
