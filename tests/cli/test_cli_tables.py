@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from deepscm_pl import load
+from deepscm_pl.callbacks import EvaluationReport
 from deepscm_pl.cli import main
 
 MECHANISMS = {
@@ -64,9 +65,11 @@ def write_experiment(folder: Path, rows: int = 60) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The checkpoint of such an experiment."""
+    """The checkpoint of such an experiment, without the evaluation at its end."""
     folder = tmp_path_factory.mktemp("table")
-    assert main(write_experiment(folder)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EvaluationReport, "on_test_end", lambda *arguments: None)
+        assert main(write_experiment(folder)) == 0
     return next((folder / "runs").rglob("epoch=*.ckpt"))
 
 
