@@ -1,4 +1,4 @@
-"""Interventions and counterfactuals of tables with known truth, beside DoWhy's gcm and causal flows.
+"""Interventions and counterfactuals of tables, beside DoWhy's gcm and causal normalising flows.
 
 Prints one JSON line per world and method: errors relative to the standard deviation of the
 variable that an intervention affects, seconds to fit, and microseconds per counterfactual.
@@ -74,7 +74,9 @@ def _errors(world: TableWorld, method: str, rows: int, seed: int) -> dict[str, f
     }
 
 
-def _questions(world: TableWorld, table: Mapping[str, Column]) -> Iterator[tuple[str, float, float]]:
+def _questions(
+    world: TableWorld, table: Mapping[str, Column]
+) -> Iterator[tuple[str, float, float]]:
     """Each variable that has effects, with a low and a high value."""
     for name, equation in world.equations.items():
         if world.descendants(name):
@@ -98,9 +100,7 @@ def _interventional(
             spread = table[effect].std()
             categories = world.equations[effect].categories
             pairs = [(a[effect], b[effect]) for a, b in zip(found, truth, strict=True)]
-            differences = [
-                (_summary(a, categories) - _summary(b, categories)) for a, b in pairs
-            ]
+            differences = [(_summary(a, categories) - _summary(b, categories)) for a, b in pairs]
             scale = 1.0 if categories else spread
             means += [float(np.abs(each).mean() / scale) for each in differences]
             effects.append(float(np.abs(differences[1] - differences[0]).mean() / scale))

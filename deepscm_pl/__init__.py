@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         SourceSplits as SourceSplits,
         Split as Split,
         SyntheticBrainDataModule as SyntheticBrainDataModule,
+        TableDataModule as TableDataModule,
+        TableSettings as TableSettings,
         ThicknessIntensityFallingWorld as ThicknessIntensityFallingWorld,
         ThicknessIntensityWorld as ThicknessIntensityWorld,
         ThicknessSlantWorld as ThicknessSlantWorld,
@@ -65,7 +67,7 @@ if TYPE_CHECKING:
         contributions_to_rows as contributions_to_rows,
         contributions_to_variance as contributions_to_variance,
         individual_effects as individual_effects,
-        mediation as mediation,
+        mediated_effects as mediated_effects,
         smallest_changes as smallest_changes,
     )
     from deepscm_pl.ensemble import (
@@ -75,7 +77,10 @@ if TYPE_CHECKING:
     )
     from deepscm_pl.graph import CausalGraph as CausalGraph
     from deepscm_pl.interventions import (
+        Conditional as Conditional,
+        Draw as Draw,
         OfFactual as OfFactual,
+        Where as Where,
         format_do as format_do,
         parse_do as parse_do,
     )
@@ -105,6 +110,7 @@ if TYPE_CHECKING:
         ConditionalVAE as ConditionalVAE,
         Constant as Constant,
         Context as Context,
+        Drawn as Drawn,
         Evidence as Evidence,
         Flow as Flow,
         ImageMechanism as ImageMechanism,

@@ -8,6 +8,7 @@ formulas. Texts are stored unchanged in memory and in JSON, and escaped where th
 output              function
 ==================  ==============================================================
 terminal            :func:`for_terminal`
+commands            :func:`for_shell`
 Markdown, HTML      :func:`for_markdown`, :func:`markdown_code`
 pictures            :func:`for_picture`, and :class:`~deepscm_pl.figures.PlainFigure`
 CSV                 :class:`TableWriter`, and :func:`from_spreadsheet` to read it back
@@ -24,6 +25,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
@@ -34,6 +36,7 @@ __all__ = [
     "for_file_name",
     "for_markdown",
     "for_picture",
+    "for_shell",
     "for_spreadsheet",
     "for_tag",
     "for_terminal",
@@ -77,6 +80,33 @@ def for_terminal(text: object, lines: bool = False) -> str:
     return "".join(
         each if _is_visible(each) or each in kept else _escape(each) for each in str(text)
     )
+
+
+def for_shell(*words: str) -> str:
+    r"""Quote the words of a command, so that it can be shown on a terminal and run by bash.
+
+    Example:
+        >>> print(for_shell("deepscm", "test", "--ckpt_path", "my run/last.ckpt"))
+        deepscm test --ckpt_path 'my run/last.ckpt'
+        >>> print(for_shell("a\nb"))
+        $'a\nb'
+    """
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if for_terminal(word) == word:
+        return shlex.quote(word)
+    escaped = "".join(
+        f"\\{each}" if each in "\\'" else each if _is_visible(each) else _shell_escape(each)
+        for each in word
+    )
+    return f"$'{escaped}'"
+
+
+def _shell_escape(character: str) -> str:
+    # A number of two digits is a byte in a shell, but a character in Python.
+    return _escape(character) if ord(character) < 0x80 else f"\\U{ord(character):08x}"
 
 
 def for_markdown(text: object) -> str:

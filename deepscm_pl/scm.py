@@ -370,7 +370,9 @@ class StructuralCausalModel(nn.Module):
         whole_number("num_particles", num_particles, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
-        if self._may_be_incomplete(values):
+        # In a training with several processes, every one has gradients of the same parameters.
+        has_networks = self.training and self.missing_values.names
+        if has_networks or self._may_be_incomplete(values):
             given = self.graph, self._all(), values, continuous
             return EvidenceLowerBound(self.missing_values.evidence(*given, num_particles))
         evidence = {
@@ -430,7 +432,7 @@ class StructuralCausalModel(nn.Module):
         """
         given = self.graph, self._all(), values, continuous
         draws = [weights for _, weights in self.missing_values.draws(*given, num_particles)]
-        weights = {name: torch.stack([each[name] for each in draws]) for name in draws[0]}
+        weights = {name: torch.cat([each[name] for each in draws]) for name in draws[0]}
         means = {name: each.mean(dim=0) for name, each in weights.items()}
         bounds = {n: each.logsumexp(dim=0) - math.log(len(each)) for n, each in weights.items()}
         missing = {n: is_missing(values[n]) for n in weights if n in self.scalar_variables}
@@ -647,10 +649,10 @@ class StructuralCausalModel(nn.Module):
             some = {name: value[rows] for name, value in flat.items()}
             given = self.graph, self._all(), some, self.dequantise(some)
             draws = [*self.missing_values.draws(*given, count, is_common=True)]
-            weights = torch.stack([_sum(each.values()) for _, each in draws])
+            weights = torch.cat([_sum(each.values()) for _, each in draws])
             chosen = _resampled(weights, num_particles)[..., None]
             for name in draws[0][0]:
-                drawn = torch.stack([values[name] for values, _ in draws])
+                drawn = torch.cat([values[name] for values, _ in draws])
                 filled[name][:, rows] = drawn.gather(0, chosen).to(filled[name])
         shaped = {n: each.view(num_particles, *batch, 1) for n, each in filled.items()}
         return {**factual, **shaped}
@@ -739,6 +741,11 @@ class StructuralCausalModel(nn.Module):
             raise ValueError(_LEADING)
         return _stack(answers, dim=1)
 
+    def completed(self, variables: Variables) -> dict[str, Tensor]:
+        """Replace missing values by one draw of their posterior, ``(*batch, *event)``."""
+        found = self._completed(variables, 1, None)
+        return {name: value[0] for name, value in found.items()}
+
     def answer(self, factual: Variables, noise: Mapping[str, Noise], do: Do) -> dict[str, Tensor]:
         """Answer for rows whose noise is known: action and prediction of a counterfactual.
 
@@ -761,7 +768,9 @@ class StructuralCausalModel(nn.Module):
     ) -> dict[str, Tensor]:
         """Observations with inferred missing values, ``(P, *batch, *event)`` for every variable."""
         whole_number("num_particles", num_particles, least=1)
-        found = self.infer_missing(factual, num_particles, candidates)
+        count = None if candidates is None else max(candidates, _CANDIDATES, 2 * num_particles)
+        given = {name: factual[name] for name in self.graph if name in factual}
+        found = self.infer_missing(given, num_particles, count)
         return self._expand(found, torch.Size((num_particles, *self._batch_shape(factual))))
 
     def _incomplete_counterfactual(
@@ -814,7 +823,7 @@ class StructuralCausalModel(nn.Module):
             is_known = name in before.natural or not (change.uses_value or change.reads)
             if is_known and not change.draws:
                 seen = before.seen(name, change)
-                modified = Modified(self[name], intervention, name, (), seen)
+                modified = Modified(self[name], intervention, name, seen=seen)
                 interventions[name] = modified.apply_change(factual[name], factual)
         extra = self._leading_dimensions(interventions, batch)
         kept = {name: factual[name] for name in self.graph if name not in reached}

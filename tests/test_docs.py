@@ -51,6 +51,18 @@ def write_scans(folder: Path) -> None:
     (folder / "scans" / "participants.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_study(folder: Path) -> None:
+    """Write the table ``study/patients.csv`` of the documentation, with a few people."""
+    (folder / "study").mkdir()
+    lines = ["id;age;sex;stage;volume"]
+    for k in range(60):
+        stage = ("mild", "moderate", "severe")[k % 3]
+        lines.append(
+            f"{k:04d};{30 + k / 2};{'FM'[k % 2]};{stage};{1000 + 3.5 * k}".replace(".", ",")
+        )
+    (folder / "study" / "patients.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def base_of(name: str) -> list[str]:
     """Base configurations of a block: a model and data, unless the block contains them."""
     block = yaml.safe_load(BLOCKS[name])
@@ -70,6 +82,9 @@ def test_yaml_in_the_documentation_is_a_configuration(name, tmp_path, monkeypatc
         write_scans(tmp_path)
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("HOME", str(tmp_path))  # where prepared images are kept
+    if "TableDataModule" in BLOCKS[name]:
+        write_study(tmp_path)
+        monkeypatch.chdir(tmp_path)
     words = ["fit"]
     for number, base in enumerate(base_of(name)):
         (tmp_path / f"base{number}.yaml").write_text(base, encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from public_layouts import write_public
 
 from deepscm_pl.callbacks import FigureCallback
 from deepscm_pl.cli import main
@@ -100,6 +101,7 @@ def folder(tmp_path_factory):
         assert main([*digits, "--out", "data/morphomnist"]) == 0
         for world in WORLDS:
             assert main([*digits, "--world", world, "--out", f"data/{world}"]) == 0
+        write_public(root / "data")
         assert main(["data", "brain", "--out", "data/brain", "--size", "60", "--workers", "1"]) == 0
         yield root
 

@@ -65,8 +65,22 @@ class TinyDataModule(CausalDataModule):
     def load(self) -> SourceSplits:
         train = draw(80, seed=1)
         if self.broken_row is not None:
-            train["thickness"][self.broken_row] = float("nan")
+            train["thickness"][self.broken_row] = float("inf")
         return SourceSplits(train=train, test=draw(20, seed=2))
+
+
+class IncompleteDataModule(TinyDataModule):
+    """Bars of which every third has no intensity, in every split, and the first no thickness."""
+
+    def __init__(self, batch_size: int = 16, validation_size: int = 20) -> None:
+        super().__init__(batch_size, validation_size)
+
+    def load(self) -> SourceSplits:
+        source = super().load()
+        for split in (source.train, source.test):
+            split["intensity"][::3] = float("nan")
+            split["thickness"][0] = float("nan")
+        return source
 
 
 CONFIGURATION = {

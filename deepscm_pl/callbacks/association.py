@@ -208,7 +208,7 @@ class AssociationReport(pl.Callback):
         available = len(data.variables("test")["index"])
         rows = self.importance_rows
         chosen = min(_IMPORTANCE_ROWS, available) if rows is None else rows
-        return ModelOnData.of(scm, data, chosen, least=1)
+        return ModelOnData.of(scm, data, chosen, least=1, is_complete=False)
 
 
 def _is_quick(trainer: pl.Trainer) -> bool:

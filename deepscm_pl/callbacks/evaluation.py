@@ -13,6 +13,7 @@ from deepscm_pl.callbacks.association import AssociationReport
 from deepscm_pl.checkpoints import load
 from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.checks import whole_number
+from deepscm_pl.configuration import untrusted_packages
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_markdown, for_terminal
@@ -25,6 +26,7 @@ from deepscm_pl.reports import Report
 from deepscm_pl.reports.tables import print_table
 from deepscm_pl.runs.folders import describe_origin, run_folder, trained_steps
 from deepscm_pl.runs.termination import others_wait
+from deepscm_pl.suggestions import Asked
 
 __all__ = ["EvaluationReport"]
 
@@ -207,9 +209,21 @@ class EvaluationReport(pl.Callback):
             origin["members"] = list(self.members)
         if posterior := getattr(trainer.lightning_module, "posterior_fit", ""):
             origin["posterior"] = posterior
+        origin["ask"] = self._question(trainer, model)
         rows = tables[0].rows if tables else []
         name = tables[0].reference_name if tables else "reference"
         return Report(model, found, rows, origin, name)
+
+    @staticmethod
+    def _question(trainer: pl.Trainer, model: ModelOnData) -> str | None:
+        """A command that asks the tested model; None without a checkpoint."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        module: Any = trainer.lightning_module
+        if not trainer.ckpt_path:
+            return None
+        trust = untrusted_packages([dict(module.hparams), data.configuration()])
+        rows = {name: model.variables[name][:3] for name in model.scm.graph}
+        return Asked(model.scm, [trainer.ckpt_path], trust, rows, new_folder=str).counterfactual()
 
     def _mechanisms(self, trainer: pl.Trainer, model: ModelOnData) -> list[MechanismFit]:
         """Compare each mechanism with simpler forms on the whole validation split."""

@@ -23,6 +23,7 @@ from deepscm_pl.checks import seed_number, whole_number
 from deepscm_pl.data.base import CausalDataModule
 from deepscm_pl.escaping import for_file_name, for_tag, for_terminal
 from deepscm_pl.figures import save_figure
+from deepscm_pl.mechanisms.missing import complete_rows
 from deepscm_pl.runs.folders import checkpoint_folder, trained_steps
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Variable, Variables
@@ -174,8 +175,11 @@ class FigureCallback(pl.Callback, ABC):
         if dataloader_idx == 0 and missing > 0 and self._is_chosen(trainer):
             names = {*self.needed(_scm(pl_module)), "index"} & batch.keys()
             # Copies, so that a few rows do not hold the memory of a whole batch.
-            rows = {name: batch[name][:missing].detach().clone() for name in names}
-            self._kept.append(rows)
+            complete = complete_rows(batch, names & {*_scm(pl_module).scalar_variables})
+            chosen = slice(missing) if complete is None else complete[:missing]
+            rows = {name: batch[name][chosen].detach().clone() for name in names}
+            if complete is None or len(complete):
+                self._kept.append(rows)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw after the test and after chosen epochs."""

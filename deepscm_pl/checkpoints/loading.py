@@ -93,6 +93,16 @@ class TrainedModel:
     ensemble: Ensemble
     checkpoints: tuple[Checkpoint, ...]
 
+    @classmethod
+    def of(cls, *models: StructuralCausalModel) -> TrainedModel:
+        """Wrap one or several models in memory, so that they answer as loaded ones do.
+
+        Raises:
+            ValueError: If there is none, or their graphs or variables differ.
+        """
+        ensemble = Ensemble([model.eval() for model in models])
+        return cls(ensemble, tuple(Checkpoint(Path("a model in memory"), {}) for _ in models))
+
     @property
     def scm(self) -> StructuralCausalModel:
         """The model, or the first of several."""
@@ -193,7 +203,9 @@ class TrainedModel:
             factual: The observations: a data frame, or a mapping of tensors ``(*batch, *event)``,
                 arrays, lists or single values for every variable; see
                 :func:`~deepscm_pl.observed.read_observed`. Other columns are kept in
-                :meth:`Answer.to_frame <deepscm_pl.answers.Answer.to_frame>`.
+                :meth:`Answer.to_frame <deepscm_pl.answers.Answer.to_frame>`. Missing numbers and
+                classes (NaN, None) are inferred, for each particle anew; see
+                :attr:`Answer.inferred <deepscm_pl.answers.Answer.inferred>`.
             do: An intervention, as for :meth:`intervene`, or a sequence of K.
             num_particles: P draws of the noise given the observations; 1 by default, or 2 for each
                 of several models.
@@ -209,7 +221,9 @@ class TrainedModel:
         """
         dos, is_single = self._dos(do)
         particles = self.particles(num_particles)
-        observed = read_observed(factual, self.variables, self.scm.dtype, self._read_image)
+        observed = read_observed(
+            factual, self.variables, self.scm.dtype, self._read_image, allows_missing=True
+        )
         with _without_gradients(seed):
             answer = self.ensemble.counterfactual(
                 observed.values, dos[0] if is_single else dos, particles, resample
@@ -221,9 +235,22 @@ class TrainedModel:
         )
 
     def _read_image(self, path: Path, variable: Variable) -> Tensor:
-        from deepscm_pl.data.images import read_image
+        from deepscm_pl.data.images import read_prepared
 
-        return read_image(path, variable.domain.shape)[0]
+        shape = variable.domain.shape
+        found = read_prepared(path, shape, self.checkpoint.data_from_files())
+        if len(found) > 1:
+            raise ValueError(
+                f"images: {path}: expected one image, but the data cut {len(found)} from a file; "
+                "give one of them as a tensor, such as from data().prepare_file(path)."
+            )
+        image = found[0][0]
+        if tuple(image.shape) != shape:
+            raise ValueError(
+                f"images: {path}: expected shape {shape}, but got {tuple(image.shape)}; give an "
+                "image of the size of the data."
+            )
+        return image
 
     def effect(
         self,
@@ -231,7 +258,7 @@ class TrainedModel:
         do: Do | str,
         versus: Do | str | None = None,
         by: str | None = None,
-        observed: Mapping[str, Any] | None = None,
+        observed: Any = None,
         **settings: Any,
     ) -> Effects:
         """Estimate the average effect of an intervention.
@@ -244,7 +271,8 @@ class TrainedModel:
             do: The intervention, as for :meth:`intervene`.
             versus: The intervention that it is compared with; None for none.
             by: A variable by which rows are grouped.
-            observed: Observations ``(N, *event)`` to average over; None to draw rows.
+            observed: Observations to average over, as for :meth:`counterfactual`, of these
+                variables and their causes; None to draw rows.
             settings: Fields of :class:`~deepscm_pl.effects.EffectSettings`, such as ``rows``.
 
         Raises:
@@ -448,6 +476,23 @@ class Checkpoint:
         if isinstance(cache, Cache) and not holds_caches(cache.path):
             arguments["cache"] = replace(cache, folder=None)
         return kind, arguments
+
+    def data_from_files(self, root: str | Path | None = None) -> CausalDataModule | None:
+        """Make the data module if its images are made from files, to prepare new ones alike.
+
+        Args:
+            root: As for :meth:`data`.
+
+        Returns:
+            None if the file names no data, or their images are not made from files.
+
+        Raises:
+            ValueError: If the file has no valid description of the data.
+        """
+        if self.content.get("data") is None:
+            return None
+        data = self.data(root)
+        return data if data.prepares_files else None
 
     def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
         """Make the data module that the model was trained with; the data are read on first use.

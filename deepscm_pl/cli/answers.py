@@ -467,7 +467,8 @@ class _Writer:
             for each in (part.values[0], part.values[k])
         )
         for first, last in zip(before, after, strict=True):
-            yield f"{without_noise(float(first), float(last)):.9g}" if k else ""
+            is_known = k and first and last
+            yield f"{without_noise(float(first), float(last)):.9g}" if is_known else ""
 
     def _differences(self, part: Part, k: int, name: str) -> Iterator[str]:
         about = f"change of grey levels: {self.output.columns[k].about}"
@@ -560,10 +561,16 @@ class _Writer:
 
 
 def _format_values(values: Tensor, classes: Sequence[str] = ()) -> Iterator[str]:
-    """The cells of a scalar variable, observation by observation; numbers as short as possible."""
+    """The cells of a scalar variable, observation by observation; numbers as short as possible.
+
+    Cells of missing values are empty.
+    """
     for value in values[..., 0].T.flatten().cpu().numpy():
         is_class = classes and value in range(len(classes))
-        yield classes[int(value)] if is_class else str(value).removesuffix(".0")
+        # Numbers of some mechanisms are in double precision, those of files are not.
+        text = str(value) if value.dtype == np.float32 else f"{value:.9g}"
+        number = "" if np.isnan(value) else text.removesuffix(".0")
+        yield classes[int(value)] if is_class else number
 
 
 def _unlike(names: Sequence[str], taken: Sequence[str]) -> list[str]:

@@ -7,7 +7,6 @@ Nothing that takes long to import is imported before a function is called.
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from typing import Annotated, Any, Literal
 from deepscm_pl.cli.effect_commands import EFFECTS
 from deepscm_pl.cli.init import InitOptions, plan_experiment
 from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
-from deepscm_pl.escaping import for_terminal
+from deepscm_pl.escaping import for_shell, for_terminal
 
 __all__ = [
     "COMMANDS",
     "AnswerOptions",
     "CheckOptions",
     "DrawOptions",
+    "InterventionOptions",
     "ObservationOptions",
     "OverlapOptions",
     "ParticleOptions",
@@ -33,21 +33,19 @@ __all__ = [
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
 CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
-Interventions = Annotated[
-    list[str],
-    Option(
-        "TEXT",
-        help="Intervention: variable=number, variable=class, variable+=number or "
-        "variable*=number. Commas join several variables into one intervention; further texts "
-        "are further interventions. If several are changed, += and *= refer to the value under "
-        "the other changes; for counterfactuals, variable=factual+number refers to the observed "
-        "value.",
-    ),
-]
 Workers = Annotated[
     int | None, Option("NUMBER", help="Number of processes (default: one for each core).")
 ]
 FormatOption = Annotated[Literal["png", "nifti"] | None, Option(flags=("--format",))]
+_EXPERIMENTS = {
+    "thickness-intensity": "full",
+    "thickness-intensity-falling": "falling_full",
+    "thickness-slant": "slant_full",
+    "thickness-width": "width_full",
+}
+"""The experiment of each world of digits."""
+_SLICES = (64, 64)
+"""The slices of the experiments with brains."""
 WorldName = Literal[
     "thickness-intensity", "thickness-intensity-falling", "thickness-slant", "thickness-width"
 ]
@@ -78,6 +76,32 @@ class AnswerOptions:
 
 
 @dataclass(frozen=True)
+class InterventionOptions:
+    """Options that state interventions.
+
+    Args:
+        do: Intervention: variable=number, variable=class, variable+=number, variable*=number, a
+            function (age=0.9*age+3 if sex == male), a draw (age~normal(40, 5), age~train), and at
+            the end of all a group (where age > 60). Commas join several variables into one
+            intervention; further texts are further interventions. If several are changed, names
+            refer to values under the other changes; for counterfactuals, variable=factual+number
+            refers to the observed value. Names with commas, brackets or quotes are quoted.
+        do_table: Table of further interventions, one a row: columns of variables have values as
+            after variable= in --do, such as 3, male, +=5 or ~train, empty for no change; the
+            columns do and where have whole texts.
+    """
+
+    do: Annotated[list[str] | None, Option("TEXT")] = None
+    do_table: Annotated[Path | None, Option("FILE")] = None
+
+    @property
+    def words(self) -> list[str]:
+        """The options as words of a command line."""
+        table = [] if self.do_table is None else ["--do_table", str(self.do_table)]
+        return [*(["--do", *self.do] if self.do else []), *table]
+
+
+@dataclass(frozen=True)
 class DrawOptions:
     """Options of commands that draw samples.
 
@@ -97,14 +121,17 @@ class ObservationOptions:
 
     Args:
         index: Rows of the run's test split, from 0.
-        observations: Table with a column per variable; images (PNG, JPEG, .npy, .nii, .nii.gz) by
-            path, relative to the table.
-        prepare: Preprocess the images of --observations like the files of the run: crop, resize and
-            normalise them as its data module does.
+        observations: Table with a column per variable; images (PNG, JPEG, TIFF, .npy, .nii.gz) by
+            path, relative to the table. They are prepared like the files of the run: cropped,
+            resized and normalised as its data module does.
+        prepared: The images of --observations are prepared already, as are those of answers: in the
+            size of the model, in 8-bit grey levels.
+        prepare: Without effect, because images are prepared by default.
     """
 
     index: Annotated[list[int] | None, Option("ROW", exclusive=True)] = None
     observations: Annotated[Path | None, Option("FILE.csv", exclusive=True)] = None
+    prepared: bool = False
     prepare: bool = False
 
 
@@ -182,17 +209,20 @@ def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
 
 
 def intervene(
-    answers: AnswerOptions, do: Interventions, drawing: DrawOptions, overlap: OverlapOptions
+    answers: AnswerOptions,
+    interventions: InterventionOptions,
+    drawing: DrawOptions,
+    overlap: OverlapOptions,
 ) -> None:
     """Intervention: draw observations under do(...), several if --do is repeated."""
     from deepscm_pl.cli.questions import answer_by_drawing
 
-    answer_by_drawing(answers, drawing, do, overlap)
+    answer_by_drawing(answers, drawing, interventions, overlap)
 
 
 def counterfactual(
     answers: AnswerOptions,
-    do: Interventions,
+    interventions: InterventionOptions,
     observed: ObservationOptions,
     overlap: OverlapOptions,
     uncertainty: ParticleOptions,
@@ -200,7 +230,7 @@ def counterfactual(
     """Counterfactual: infer the observations that would have been made under do(...)."""
     from deepscm_pl.cli.questions import answer_counterfactual
 
-    answer_counterfactual(answers, do, observed, overlap, uncertainty)
+    answer_counterfactual(answers, interventions, observed, overlap, uncertainty)
 
 
 def check(
@@ -242,6 +272,7 @@ def keep_members(
     """
     from deepscm_pl.checkpoints import load_data
     from deepscm_pl.runs.output import progress_for, without_noise
+    from deepscm_pl.suggestions import free_folder
     from deepscm_pl.training import keep_iterates
 
     data = None if root is None else load_data(ckpt_path, root, trust)
@@ -253,11 +284,10 @@ def keep_members(
             ckpt_path, out, count, steps, rate, seed, trust=trust, data=data, **trainer
         )
     _print_written(out)
-    files = f"{shlex.quote(str(paths[0].parent))}/*{paths[0].suffix}"
-    options = f" --trust {shlex.join(trust)}" if trust else ""
-    print(
-        for_terminal(f"Ask all members:     deepscm sample --ckpt_path {files}{options} --out DIR")
-    )
+    options = for_shell("--trust", *trust) + " " if trust else ""
+    folder = for_shell("--out", free_folder("samples"))
+    files = f"{for_shell(str(paths[0].parent))}/*{paths[0].suffix}"
+    print(f"\nAsk all members:     deepscm sample --ckpt_path {files} {options}{folder}")
 
 
 def make_morphomnist(
@@ -287,6 +317,7 @@ def make_morphomnist(
         mnist, out, attributes, seed, workers, download, limit=limit, world=known_world(world)
     )
     _print_written(out)
+    _print_training(f"morphomnist/{_EXPERIMENTS[world]}", out)
 
 
 def make_brain(
@@ -312,6 +343,8 @@ def make_brain(
 
     generate_brain(out, size, shape, image_format, seed, fractions, workers)
     _print_written(out)
+    if tuple(shape) == _SLICES:
+        _print_training("brain/best_scans", out)
 
 
 def export(
@@ -326,8 +359,10 @@ def export(
         out: File to write, new, ending in .safetensors.
         overwrite: Replace the file if it exists.
     """
+    from deepscm_pl.checkpoints import load
     from deepscm_pl.checkpoints.export import write_model
     from deepscm_pl.numerals import format_number
+    from deepscm_pl.suggestions import Asked
 
     model = write_model(ckpt_path, out, overwrite, trust)
     for name, variable in model["variables"].items():
@@ -335,6 +370,8 @@ def export(
     megabytes = format_number(out.stat().st_size / 1e6)
     print(f"{model['parameters']:,} parameters, {model['weights']} weights, {megabytes} MB")
     _print_written(out)
+    asked = Asked(load(out, trust=trust).scm, [out], trust)
+    print(f"\nAsk what if:         {asked.intervene()}")
 
 
 def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:
@@ -436,6 +473,7 @@ def list_experiments(
     with new_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     _print_written(out)
+    print(f"\nTrain a model:       {for_shell('deepscm', 'fit', '--config', str(out))}")
 
 
 def _first_comment(path: Path) -> str:
@@ -445,6 +483,12 @@ def _first_comment(path: Path) -> str:
 
 def _print_written(path: Path) -> None:
     print(f"written: {for_terminal(path)}")
+
+
+def _print_training(experiment: str, data: Path) -> None:
+    """Print the command that trains the model of an experiment on generated data."""
+    words = ("deepscm", "fit", "--config", experiment, "--data.root", str(data))
+    print(f"\nTrain a model:       {for_shell(*words)}")
 
 
 COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.parser import nearest
 from deepscm_pl.cli.words import option_value, take_options
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
-from deepscm_pl.escaping import for_terminal
+from deepscm_pl.escaping import for_shell, for_terminal
 from deepscm_pl.runs.checkpoint_files import furthest_checkpoint
 from deepscm_pl.training import DeepSCM
 
@@ -264,4 +263,4 @@ def describe_resumption(folder: str | Path | None, words: Sequence[str]) -> str:
 
 def shell_command(*words: str) -> str:
     """Quote a command of this program for a shell."""
-    return shlex.join(["deepscm", *words])
+    return for_shell("deepscm", *words)

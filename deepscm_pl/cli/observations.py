@@ -13,11 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.images import ImageFormat, default_placement, read_image, write_nifti
+from deepscm_pl.data.images import (
+    ImageFormat,
+    colours,
+    default_placement,
+    is_image,
+    read_prepared,
+    write_nifti,
+    write_picture,
+)
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.data.tables import Table, TableFormat, read_table
 from deepscm_pl.escaping import for_file_name
@@ -46,20 +53,20 @@ def choose_formats(scm: StructuralCausalModel, asked: ImageFormat | None) -> dic
         asked: One format for all; None for NIfTI if volumes and PNG if images.
 
     Raises:
-        ValueError: If NIfTI is requested without images, or for images of several channels.
+        ValueError: If NIfTI is requested without images, or for images of other than one or three
+            channels.
     """
     shapes = {name: scm[name].domain.shape for name in scm.image_variables}
     if asked == "nifti" and not shapes:
         raise ValueError("format: nifti is for images, but the model has none; leave it out.")
     formats: dict[str, ImageFormat] = {
-        name: asked or ("nifti" if len(shape) == 4 and shape[0] == 1 else "png")
-        for name, shape in shapes.items()
+        name: asked or ("nifti" if len(shape) == 4 else "png") for name, shape in shapes.items()
     }
     for name, each in formats.items():
-        if each == "nifti" and shapes[name][0] != 1:
+        if each == "nifti" and shapes[name][0] not in (1, 3):
             raise ValueError(
-                f"format: nifti needs images of one channel, but {name} has {shapes[name][0]}; "
-                "choose png."
+                f"format: nifti needs images of one or three channels, but {name} has "
+                f"{shapes[name][0]}; choose png."
             )
     return formats
 
@@ -93,25 +100,24 @@ class ImageFiles:
         """
         stem = f"images/{for_file_name(name)}-{label}"
         if self.formats[name] == "nifti":
-            return self._write_nifti(stem, pixels[0].numpy(), about, placement)
+            return self._write_nifti(stem, pixels.numpy(), about, placement)
         picture = as_pictures(pixels, pixels.dim()).numpy()
-        colours = picture[0] if len(picture) == 1 else picture.transpose(1, 2, 0)
-        Image.fromarray(colours).save(self.folder / f"{stem}.png")
+        write_picture(self.folder / f"{stem}.png", picture)
         return f"{stem}.png"
 
     def write_difference(
         self, name: str, label: str, difference: Tensor, about: str, placement: Placement | None
     ) -> str:
-        """Write signed differences of grey levels ``(1, *sizes)`` as NIfTI; see :meth:`write`."""
+        """Write signed differences of grey levels ``(C, *sizes)`` as NIfTI; see :meth:`write`."""
         stem = f"images/{for_file_name(name)}-{label}-difference"
-        values = difference[0].cpu().numpy().astype(np.float32)
-        return self._write_nifti(stem, values, about, placement)
+        return self._write_nifti(stem, difference.cpu().float().numpy(), about, placement)
 
     def _write_nifti(
         self, stem: str, values: NDArray[Any], about: str, placement: Placement | None
     ) -> str:
-        path = f"{stem}.nii.gz"
-        write_nifti(self.folder / path, values, placement or default_placement(values.ndim), about)
+        path, dimensions = f"{stem}.nii.gz", values.ndim - 1
+        image = values[0] if len(values) == 1 else colours(values)
+        write_nifti(self.folder / path, image, placement or default_placement(dimensions), about)
         return path
 
 
@@ -209,21 +215,22 @@ _Row = tuple[str, dict[str, _Cell], Sequence[str]]
 def observations_from_csv(
     scm: StructuralCausalModel,
     path: Path,
-    prepare: Callable[[Path], Sequence[_Cell]] | None = None,
+    data: CausalDataModule | None = None,
     table_format: TableFormat = TableFormat(),  # noqa: B008
 ) -> ObservedRows:
     """A table with a column for each variable; images by their paths, relative to the table.
 
     It is read with the rules for training data: see :func:`~deepscm_pl.data.tables.read_table`.
-    Classes are given by their names, or by their indices if they have none. Images are PNG, JPEG,
-    NIfTI, or arrays ``.npy`` with the shape of the model's images, with or without channel; volumes
-    are NIfTI or arrays. All numbers, and the existence of all images, are checked first; images are
-    read in batches.
+    Classes are given by their names, or by their indices if they have none; cells of numbers and
+    classes may be empty, which gives NaN. Images are prepared as those of ``data``; see
+    :func:`~deepscm_pl.data.images.read_prepared`. All numbers, and the existence of all images, are
+    checked first; images are read in batches.
 
     Args:
         scm: The model.
         path: The table.
-        prepare: Preprocesses the images of a file; each of several is an observation.
+        data: The data of the model, by which images are prepared; each of several images of a file
+            is an observation. None for images that are prepared already.
         table_format: The format of the table.
 
     Raises:
@@ -234,7 +241,7 @@ def observations_from_csv(
     names = scm.graph.nodes
     table = _TableOfObservations(scm, read_table(path, table_format, "observations", names))
     table.check()
-    read_images = _reader(scm, prepare)
+    read_images = _reader(scm, data)
 
     def read(size: int) -> Iterator[Observations]:
         observed = (row for number in range(len(table)) for row in table.read(number, read_images))
@@ -246,7 +253,7 @@ def observations_from_csv(
                 [others for _, _, others in rows],
             )
 
-    return ObservedRows(len(table), prepare is None, read, table.others)
+    return ObservedRows(len(table), data is None, read, table.others)
 
 
 _COLUMNS_OF_ANSWERS = (
@@ -326,7 +333,7 @@ class _TableOfObservations:
 
     @cached_property
     def values(self) -> dict[str, Tensor]:
-        """The numbers and class indices ``(N, 1)`` of each variable that is no image."""
+        """The numbers and class indices ``(N, 1)`` of each variable that is no image, or NaN."""
         scalars = [name for name in self.scm.graph.nodes if name not in self.scm.image_variables]
         return {name: self._column(self.scm.variables[name]) for name in scalars}
 
@@ -336,7 +343,8 @@ class _TableOfObservations:
         if variable.classes:
             indices = [variable.class_index(text) for text in self.table[name]]
             found = np.array([np.nan if each is None else each for each in indices], np.float64)
-        for row in np.flatnonzero(~np.isfinite(found)):
+        wrong = ~np.isfinite(found) & ~self.table.is_missing(name)
+        for row in np.flatnonzero(wrong).tolist():
             expected = f"one of {', '.join(variable.classes)}" if variable.classes else "a number"
             text = self.table.uncertain(name) if not variable.classes else None
             hint = (
@@ -360,7 +368,7 @@ class _TableOfObservations:
     def _require_image(self, row: int, name: str) -> None:
         path = self._file(row, name)
         with suppress(OSError):  # for example, if the name is too long
-            if path.is_file():
+            if is_image(path):
                 return
         raise FileNotFoundError(f"{self._where(row, name)}: there is no image {path}.")
 
@@ -369,25 +377,29 @@ class _TableOfObservations:
             domain = self.scm[name].domain
             if values[0].shape != domain.shape:
                 domain.check(name, values)
-            wrong = ~domain.contains(values)[:, 0]
+            wrong = ~domain.contains(values)[:, 0] & ~values.isnan()[:, 0]
             if wrong.any():
                 first = int(wrong.int().argmax())
                 domain.check(self._where(first, name), values[first : first + 1])
 
 
 def _reader(
-    scm: StructuralCausalModel, prepare: Callable[[Path], Sequence[_Cell]] | None
+    scm: StructuralCausalModel, data: CausalDataModule | None
 ) -> Callable[[str, Path, str], Sequence[_Cell]]:
     """A function that reads the images of a file, given its position in the table."""
 
     def read(where: str, path: Path, name: str) -> Sequence[_Cell]:
         domain = scm[name].domain
         try:
-            found = [read_image(path, domain.shape)] if prepare is None else prepare(path)
+            found = read_prepared(path, domain.shape, data)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            advice = "" if data is None else (
+                " Images are prepared by the settings of the data: give one like theirs, or one "
+                "that is prepared already, with --prepared."
+            )  # fmt: skip
+            raise ValueError(f"{where}: {error}{advice}") from None
         for image, _ in found:
-            _check_image(where, path, image, domain, is_prepared=prepare is not None)
+            _check_image(where, path, image, domain, is_prepared=data is not None)
         return [(image.to(scm.dtype), place) for image, place in found]
 
     return read
@@ -396,7 +408,7 @@ def _reader(
 def _check_image(where: str, path: Path, image: Tensor, domain: Domain, is_prepared: bool) -> None:
     """Raise unless an image has the shape and the values of the variable."""
     advice = "ask a model of such images" if is_prepared else (
-        "prepare it as the training data, or ask with --prepare"
+        "prepare it as the training data"
     )  # fmt: skip
     if tuple(image.shape) != domain.shape:
         raise ValueError(

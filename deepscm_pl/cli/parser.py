@@ -36,6 +36,7 @@ _REASON = re.compile(r"^\s*- ", re.MULTILINE)
 _DUMP = re.compile(r"Subtypes: |Given value type:|\. Got value:")
 _VALUE = re.compile(r"(?:Got|Given) value: (.*?)(?:\. Got value:|\n|$)", re.DOTALL)
 _LONGEST_VALUE = 80
+_NOT_QUOTED = re.compile(r", but got (?:True|False|null|[-+\d.][-+\w.]*)")
 _PLAIN_REASONS = tuple(
     (re.compile(pattern), plain)
     for pattern, plain in (
@@ -122,7 +123,9 @@ def without_dumps(message: str) -> str:
     reasons = _plain_reasons(last)
     is_complete = any("but got" in each or not each.startswith("expected") for each in reasons)
     value = "" if is_complete else _refused_value(last)
-    return (f"{keys}: " if keys else "") + "; or: ".join(reasons) + value
+    is_name = "expected a text" in reasons and _NOT_QUOTED.fullmatch(value)
+    advice = "; quote it, as in '21003', because YAML reads it as another kind" if is_name else ""
+    return (f"{keys}: " if keys else "") + "; or: ".join(reasons) + value + advice
 
 
 def _plain_reasons(text: str) -> list[str]:

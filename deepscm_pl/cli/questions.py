@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -20,11 +21,14 @@ from deepscm_pl.cli.batches import Batches, Request
 from deepscm_pl.cli.commands import (
     AnswerOptions,
     DrawOptions,
+    InterventionOptions,
     ObservationOptions,
     OverlapOptions,
     ParticleOptions,
 )
+from deepscm_pl.cli.do_tables import read_interventions
 from deepscm_pl.cli.intervals import interval_sentences, read_calibration
+from deepscm_pl.cli.missing import MissingCount
 from deepscm_pl.cli.observations import (
     ObservedRows,
     choose_formats,
@@ -33,17 +37,21 @@ from deepscm_pl.cli.observations import (
 )
 from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.cli.reaction import reaction_sentences
+from deepscm_pl.data import CausalDataModule, TableFormat
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
-from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.interventions import format_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["answer_by_drawing", "answer_counterfactual", "load_models"]
+__all__ = ["answer_by_drawing", "answer_counterfactual", "find_observations", "load_models"]
 
+_PARTICLES = 16
+"""Particles of a suggested question about the uncertainty of an answer."""
 _PRINTED = 20
 """Variables of which the output describes the change."""
 
@@ -51,7 +59,7 @@ _PRINTED = 20
 def answer_by_drawing(
     options: AnswerOptions,
     drawing: DrawOptions,
-    do: Sequence[str] = (),
+    interventions: InterventionOptions | None = None,
     overlap: OverlapOptions | None = None,
 ) -> None:
     """Draw observations, under interventions if there are any, into a new folder.
@@ -61,13 +69,17 @@ def answer_by_drawing(
         ValueError: If the checkpoint, an intervention or an option is not valid, the answers do not
             fit the memory or the disk, or the output folder is not empty or cannot be written.
     """
-    question = _Question.read(options, do, overlap or OverlapOptions())
+    question = _Question.read(options, interventions, overlap or OverlapOptions())
     question.write(_draw_parts(question, drawing), question.columns("sample"))
+    if interventions and interventions.do and question.asked.has_data:
+        print(f"\nAsk about rows:      {question.asked.counterfactual(interventions.do[0])}")
+    else:
+        print(f"\nAsk what if:         {question.asked.intervene()}")
 
 
 def answer_counterfactual(
     options: AnswerOptions,
-    do: Sequence[str],
+    interventions: InterventionOptions,
     observed: ObservationOptions,
     overlap: OverlapOptions,
     uncertainty: ParticleOptions,
@@ -78,7 +90,7 @@ def answer_counterfactual(
         FileNotFoundError: If the checkpoint, or a file of observations, does not exist.
         ValueError: As of :func:`answer_by_drawing`, and if an observation is not valid.
     """
-    question = _Question.read(options, do, overlap)
+    question = _Question.read(options, interventions, overlap)
     particles = question.model.particles(uncertainty.num_particles)
     calibration = read_calibration(question.model, uncertainty.calibration)
     for member in question.ensemble.members:
@@ -87,12 +99,42 @@ def answer_counterfactual(
         Column("factual", "factual", is_observed=True),
         *question.columns("counterfactual", particles),
     ]
-    found = _observations(question, observed)
-    parts = _counterfactual_parts(question, found, particles, uncertainty.resample)
+    found = find_observations(question.model, question.scm, observed, overlap.root)
+    missing = MissingCount(question.scm)
+    parts = missing.watch(_counterfactual_parts(question, found, particles, uncertainty.resample))
     question.write(parts, columns, found, calibration)
+    for sentence in missing.sentences():
+        print(for_terminal(f"{sentence}."))
     if question.scm.image_variables and any(question.dos):
         for sentence in interval_sentences(question.scm, calibration, columns[1:]):
             print(for_terminal(sentence))
+    _suggest_after(question, interventions, observed, particles, calibration)
+
+
+def _suggest_after(
+    question: _Question,
+    interventions: InterventionOptions,
+    observed: ObservationOptions,
+    particles: int,
+    calibration: Calibration | None,
+) -> None:
+    """Print a question that follows on a counterfactual."""
+    asked = question.asked
+    if question.scm.image_variables and particles == 1:
+        rows = (
+            ["--index", *map(str, observed.index)]
+            if observed.index is not None
+            else ["--observations", str(observed.observations), *["--prepare"][: observed.prepare]]
+        )
+        count = _PARTICLES if calibration is None else calibration.particles
+        words = [*interventions.words, *rows, "--num_particles", str(count)]
+        print(f"\nSee its uncertainty: {asked.command('counterfactual', *words)}")
+    elif interventions.do and (effect := asked.effect(interventions.do[0])) is not None:
+        print(f"\nAsk for its average: {effect}")
+    elif asked.has_data:
+        print(f"\nCheck the model:     {asked.command('test', out='')}")
+    else:
+        print(f"\nAsk what if:         {asked.intervene()}")
 
 
 @dataclass(frozen=True)
@@ -105,11 +147,16 @@ class _Question:
     overlap: OverlapOptions
 
     @classmethod
-    def read(cls, options: AnswerOptions, do: Sequence[str], overlap: OverlapOptions) -> _Question:
+    def read(
+        cls,
+        options: AnswerOptions,
+        interventions: InterventionOptions | None,
+        overlap: OverlapOptions,
+    ) -> _Question:
         model = load_models(options.ckpt_path, options.weights, options.trust, overlap.root)
         whole_number("seed", options.seed, least=0, most=2**32 - 1)
         choose_formats(model.scm, options.image_format)
-        dos = [parse_do(text, model.scm.variables) for text in do] or [{}]
+        dos = [{}] if interventions is None else read_interventions(interventions, model.scm)
         if overlap.read_training_data and not model.scm.training_distribution.is_known:
             data = model.data(overlap.root)
             data.prepare_data()
@@ -124,6 +171,13 @@ class _Question:
     @property
     def ensemble(self) -> Ensemble:
         return self.model.ensemble
+
+    @property
+    def asked(self) -> Asked:
+        """The model for suggestions of further questions."""
+        files = self.model.checkpoints
+        has_data = files[0].content.get("data") is not None
+        return Asked(self.scm, self.options.ckpt_path, self.options.trust, None, has_data)
 
     @property
     def affected(self) -> list[str]:
@@ -327,16 +381,58 @@ def _padded(values: Variables, size: int) -> dict[str, Tensor]:
     return {name: value[rows * (rows < len(value))] for name, value in values.items()}
 
 
-def _observations(question: _Question, observed: ObservationOptions) -> ObservedRows:
+def find_observations(
+    model: TrainedModel,
+    scm: StructuralCausalModel,
+    observed: ObservationOptions,
+    root: Path | None,
+) -> ObservedRows:
+    """Find the observations of a question: rows of the test split, or of a table.
+
+    Args:
+        model: The model, whose data module has the test split.
+        scm: The model of the variables that the question needs.
+        observed: The options that select them.
+        root: Current folder of the run's data.
+
+    Raises:
+        FileNotFoundError: If the table or an image does not exist.
+        ValueError: If an option or a cell is not valid.
+    """
+    if observed.prepare:
+        print("prepare: images are prepared like those of the run by default; leave it out.")
     if observed.index is not None:
-        if observed.prepare:
+        if observed.prepared:
             raise ValueError(
-                "prepare: expected with --observations only, because the test split is prepared; "
+                "prepared: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
-        data = question.model.data(question.overlap.root)
-        return observations_from_test_split(question.scm, data, observed.index)
+        return observations_from_test_split(scm, model.data(root), observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
-    prepare = question.model.data(question.overlap.root).prepare_file if observed.prepare else None
-    return observations_from_csv(question.scm, observed.observations, prepare)
+    source = None if observed.prepared else _data_from_files(model, scm, root)
+    words = _missing_words(model, root)
+    return observations_from_csv(scm, observed.observations, source, words)
+
+
+def _missing_words(model: TrainedModel, root: Path | None) -> TableFormat:
+    """The format of observations: the words for missing values are those of the training table."""
+    with suppress(ValueError):
+        settings = getattr(model.data(root), "table", None)
+        if isinstance(settings, TableFormat):
+            return TableFormat(missing_words=settings.missing_words)
+    return TableFormat()
+
+
+def _data_from_files(
+    model: TrainedModel, scm: StructuralCausalModel, root: Path | None
+) -> CausalDataModule | None:
+    """The data of the model if its images are made from files."""
+    if not scm.image_variables:
+        return None
+    try:
+        return model.checkpoint.data_from_files(root)
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Or give images that are already prepared, with --prepared."
+        ) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,6 +50,7 @@ from deepscm_pl.cli.settings import (
     check_seed,
     check_trainer,
     named_errors,
+    named_trainer_error,
     require_trained,
 )
 from deepscm_pl.cli.training_help import DRY_RUN, TRAINING_COMMANDS
@@ -63,7 +63,7 @@ from deepscm_pl.cli.words import (
 from deepscm_pl.cli.yaml_files import check_yaml
 from deepscm_pl.configuration import restore_class, untrusted_packages
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.escaping import for_terminal
+from deepscm_pl.escaping import for_shell, for_terminal
 from deepscm_pl.files import exit_on_termination, names_full_disk, new_file
 from deepscm_pl.lazy import import_all
 from deepscm_pl.runs.checkpoint_files import (
@@ -77,6 +77,7 @@ from deepscm_pl.runs.precision import PrecisionTrainer
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
+from deepscm_pl.suggestions import Asked
 from deepscm_pl.training import DeepSCM, ImageClassifier
 from deepscm_pl.training.dry_run import measure_training
 
@@ -394,8 +395,11 @@ class TrainingCommand(LightningCLI):
             parsed[name] = REPORTS[name](**vars(self.config[self.subcommand][name]) | from_file)
         if parsed.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(progress_for(sys.stdout))
-        with named_errors("trainer"):
-            return super().instantiate_trainer(**settings)
+        try:
+            with named_errors("trainer"):
+                return super().instantiate_trainer(**settings)
+        except ValueError as error:
+            raise ValueError(named_trainer_error(str(error), vars(parsed.trainer))) from error
 
     def after_instantiate_classes(self) -> None:
         """Load the predictor; stop if a checkpoint does not fit the configuration's model."""
@@ -476,20 +480,25 @@ class TrainingCommand(LightningCLI):
         if self.trainer.is_global_zero:
             if self.member is not None:
                 self.member.complete(best)
-            print(f"\nWatch the run:       tensorboard --logdir {_quoted(folder)}")
+            watch = for_shell("tensorboard", "--logdir", str(folder))
+            print(f"\nWatch the run:       {watch}")
             if isinstance(model, DeepSCM):
                 print(f"Ask the model:       {self.question([best])}")
-            options = for_terminal(shlex.join(["--ckpt_path", str(best), *trust]))
-            print(f"Evaluate it again:   deepscm test {options}")
+            again = shell_command("test", "--ckpt_path", str(best), *trust)
+            print(f"Evaluate it again:   {again}")
             self._print_verdicts()
 
     def question(self, checkpoints: Sequence[str]) -> str:
         """Return a command that asks trained models, all of the class of this one."""
-        trust = _trust_options(self.model, self.datamodule)
-        options = for_terminal(shlex.join(["--ckpt_path", *map(str, checkpoints), *trust]))
+        data: Any = self.datamodule
+        has_data = isinstance(data, CausalDataModule)
+        rows = data.variables("test") if has_data else None
+        trust = _trust_options(self.model, data)[1:]
         grids = self._callbacks(CounterfactualGrid)
-        do = grids[0].texts[0] if grids else f"{self.model.scm.graph.nodes[0]}*=1.1"
-        return f"deepscm counterfactual {options} --do {_quoted(do)} --index 0 1 2 --out answers"
+        scm = self.model.scm
+        some = None if rows is None else {name: rows[name] for name in scm.graph}
+        asked = Asked(scm, checkpoints, trust, some, has_data)
+        return asked.counterfactual(grids[0].texts[0] if grids else None)
 
     @contextmanager
     def _discarding_refused_run(self) -> Iterator[None]:
@@ -513,6 +522,9 @@ class TrainingCommand(LightningCLI):
         if self.trainer.is_global_zero:
             _print_written_files(self.trainer)
             if self.subcommand == "test":
+                path = settings["ckpt_path"]
+                if self.is_causal and path is not None and path not in _NOT_PATHS:
+                    print(f"\nAsk the model:       {self.question([str(path)])}")
                 self._print_verdicts()
 
     def _print_verdicts(self) -> None:
@@ -537,10 +549,6 @@ class TrainingCommand(LightningCLI):
             restoring(settings["ckpt_path"]),
         ):
             method(**settings, weights_only=True)
-
-
-def _quoted(word: object) -> str:
-    return for_terminal(shlex.quote(str(word)))
 
 
 def _trust_options(model: pl.LightningModule, datamodule: pl.LightningDataModule) -> list[str]:

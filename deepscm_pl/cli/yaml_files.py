@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader, set_loader
+from jsonargparse import set_loader
+from jsonargparse._loaders_dumpers import get_yaml_default_loader
 from yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent, ScalarEvent
 
 __all__ = ["PARSER_MODE", "YAMLLimitError", "check_yaml", "experiments", "load_yaml", "read_text"]
@@ -44,11 +46,48 @@ def read_text(path: Path, where: str) -> str:
         raise ValueError(f"{where} is no YAML file ({error}).") from None
 
 
+_NOT_TEXT = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null"))
+_TRUTH_VALUE = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+
+
+class _Loader(get_yaml_default_loader()):  # type: ignore[misc]
+    """A loader for which keys are names, and ``no``, ``yes``, ``on`` and ``off`` are texts.
+
+    YAML 1.1 reads a key ``21003`` as a number, and a name ``no`` as false. Settings that are truth
+    values accept these texts, too.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.tag in _NOT_TEXT:
+                key.tag = "tag:yaml.org,2002:str"
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _NOT_TEXT[0]]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_NOT_TEXT[0], _TRUTH_VALUE, list("tTfF"))
+
+
+def load_checked(text: str) -> Any:
+    """Load a YAML text that :func:`check_yaml` has accepted."""
+    value = yaml.load(text, Loader=_Loader)
+    # As jsonargparse does: a text such as "{a, b}" or "name:" is no mapping.
+    if isinstance(value, dict) and value and all(each is None for each in value.values()):
+        words = set(text.strip(" {}").replace(" ", "").split(","))
+        if words == set(value) or text.strip() == f"{next(iter(value))}:":
+            return text
+    return value
+
+
 def load_yaml(text: str, where: str) -> Any:
     """Check and load a YAML text; raise ValueError with ``where`` if it is no YAML."""
     check_yaml(text, where)
     try:
-        return get_loader("yaml")(text)
+        return load_checked(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{where} is no YAML ({' '.join(str(error).split())}).") from None
 
@@ -144,7 +183,7 @@ def _check_length(length: int, where: str) -> None:
 
 def _load_for_parser(text: str) -> Any:
     check_yaml(text, "config: a text or file")
-    return get_loader("yaml")(text)
+    return load_checked(text)
 
 
 set_loader(PARSER_MODE, _load_for_parser, exceptions=(yaml.YAMLError,))

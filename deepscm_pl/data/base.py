@@ -208,6 +208,11 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             "world; use data from a known world, such as those of MorphoMNISTDataModule."
         )
 
+    @property
+    def prepares_files(self) -> bool:
+        """Whether images are made from files, so that :meth:`prepare_file` accepts new ones."""
+        return type(self).prepare_file is not CausalDataModule.prepare_file
+
     def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
         """Preprocess a new file like the files of the data.
 
@@ -219,8 +224,8 @@ class CausalDataModule(pl.LightningDataModule, ABC):
             ValueError: If these data are not made from files, or the file does not fit.
         """
         raise ValueError(
-            f"prepare: {type(self).__name__} does not prepare its images from files; give images "
-            "that are already preprocessed, and omit prepare."
+            f"prepare_file: {type(self).__name__} does not prepare its images from files; give "
+            "images that are already prepared."
         )
 
     def originals(self, split: Split) -> NDArray[Any]:

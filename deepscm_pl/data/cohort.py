@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.checks import seed_number
+from deepscm_pl.data.images import image_stamp, is_image
 from deepscm_pl.data.tables.attributes import (
     Attribute,
     AttributeKind,
@@ -22,6 +23,7 @@ from deepscm_pl.data.tables.attributes import (
     read_attribute,
     select_columns,
 )
+from deepscm_pl.data.tables.joining import joined, selected as selected_rows
 from deepscm_pl.data.tables.table import Table, TableFormat, read_table
 
 __all__ = [
@@ -39,7 +41,8 @@ __all__ = [
     "recorded_splits",
 ]
 
-_FIELD = re.compile(r"\{([^{}]+)\}")
+_FIELD = re.compile(r"\{([^{}]+?)(?::0(\d+))?\}")
+"""A column in a pattern, and the width to which zeros pad its cells."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,10 @@ def pattern_columns(pattern: str) -> list[str]:
     """The columns in a pattern.
 
     Example:
-        >>> pattern_columns("sub-{id}/{visit}/anat/*.nii.gz")
+        >>> pattern_columns("sub-{id:03}/{visit}/anat/*.nii.gz")
         ['id', 'visit']
     """
-    return _FIELD.findall(pattern)
+    return [name for name, _ in _FIELD.findall(pattern)]
 
 
 def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
@@ -75,14 +78,32 @@ def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
     Args:
         table: The table.
         root: Folder of the pattern.
-        pattern: Path in which ``{column}`` stands for the cell of the row, or only the name of a
-            column; a glob must match one file.
+        pattern: Path in which ``{column}`` stands for the cell of the row, and ``{column:03}`` for
+            the cell with zeros before it up to three characters, or only the name of a column; a
+            glob must match one file.
 
     Raises:
         FileNotFoundError: If the root or an image is missing.
         ValueError: If the pattern contains no column or an unknown one, several files match it for
             a row, or two rows have the same file.
     """
+    pattern, matches = _find(table, root, pattern)
+    _check_found(table, root, pattern, matches)
+    paths = [found[0] for found in matches]
+    _check_distinct(table, paths)
+    return [_source(path, root) for path in paths]
+
+
+def with_images(table: Table, root: Path, patterns: Sequence[str]) -> Table:
+    """Keep the rows with a file for each pattern; all rows if none has any of them."""
+    for pattern in patterns:
+        rows = [row for row, found in enumerate(_find(table, root, pattern)[1]) if found]
+        table = table.rows(np.array(rows)) if rows else table
+    return table
+
+
+def _find(table: Table, root: Path, pattern: str) -> tuple[str, list[list[Path]]]:
+    """The complete pattern, and the files that match it for each row."""
     names = pattern_columns(pattern)
     if not names and pattern in table.columns:
         names, pattern = [pattern], f"{{{pattern}}}"
@@ -95,25 +116,23 @@ def find_sources(table: Table, root: Path, pattern: str) -> list[Source]:
     table.require("images", names)
     if not root.is_dir():
         raise FileNotFoundError(f"root: {root} is missing, or not a folder.")
-    matches = [_matches(root, _filled_in(pattern, table, row)) for row in range(len(table))]
-    _check_found(table, root, pattern, matches)
-    paths = [found[0] for found in matches]
-    _check_distinct(table, paths)
-    return [_source(path, root) for path in paths]
+    return pattern, [_matches(root, _filled_in(pattern, table, row)) for row in range(len(table))]
 
 
 def _filled_in(pattern: str, table: Table, row: int) -> str:
     """The pattern of a row, in which cells are matched literally."""
-    return _FIELD.sub(lambda field: glob.escape(table[field[1]][row]), pattern)
+    return _FIELD.sub(
+        lambda field: glob.escape(table[field[1]][row].zfill(int(field[2] or 0))), pattern
+    )
 
 
 def _matches(root: Path, pattern: str) -> list[Path]:
     # Most patterns are plain paths, for which this is faster than a search.
     plain = root / re.sub(r"\[([*?[])\]", r"\1", pattern)
-    if plain.is_file():
+    if is_image(plain):
         return [plain]
     found = glob.glob(pattern, root_dir=root, recursive=True)
-    return sorted(root / name for name in found if (root / name).is_file())
+    return sorted(root / name for name in found if is_image(root / name))
 
 
 def _check_found(table: Table, root: Path, pattern: str, matches: list[list[Path]]) -> None:
@@ -122,8 +141,8 @@ def _check_found(table: Table, root: Path, pattern: str, matches: list[list[Path
         others = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
         raise FileNotFoundError(
             f"images: {table.where(missing[0])}: there is no file "
-            f"{root / _filled_in(pattern, table, missing[0])}{others}; correct root or images, or "
-            "remove the rows."
+            f"{root / _filled_in(pattern, table, missing[0])}{others}; correct root or images, "
+            "remove the rows, or leave them out with missing: drop."
         )
     for row, found in enumerate(matches):
         if len(found) > 1:
@@ -147,9 +166,8 @@ def _check_distinct(table: Table, paths: list[Path]) -> None:
 
 
 def _source(path: Path, root: Path) -> Source:
-    status = path.stat()
     name = path.relative_to(root) if path.is_relative_to(root) else path
-    return Source(path, name.as_posix(), status.st_size, status.st_mtime_ns)
+    return Source(path, name.as_posix(), *image_stamp(path))
 
 
 SPLITS = ("train", "validation", "test")
@@ -290,6 +308,7 @@ class Cohort:
         sources: For each image variable its N files.
         counts: Number of rows of each split.
         dropped: Number of rows that were left out because of a missing value.
+        without_image: Number of rows that were left out because an image is missing.
         notes: How the table was read, for people.
         has_units: Whether the table has a column of identifiers.
     """
@@ -302,6 +321,7 @@ class Cohort:
     dropped: int = 0
     notes: tuple[str, ...] = ()
     has_units: bool = True
+    without_image: int = 0
 
     def summary(self) -> str:
         """Return a line with the number of rows, and a line for each variable with its kind."""
@@ -312,6 +332,9 @@ class Cohort:
         if self.dropped:
             rows_word = "row" if self.dropped == 1 else "rows"
             head += f"; without {self.dropped} {rows_word} in which a value is missing"
+        if self.without_image:
+            rows_word = "row" if self.without_image == 1 else "rows"
+            head += f"; without {self.without_image} {rows_word} whose image is missing"
         lines = [f"  read as {', '.join(self.notes)}"] if self.notes else []
         return "\n".join([head, *lines, *(f"  {attribute}" for attribute in self.attributes)])
 
@@ -328,6 +351,8 @@ class RowSettings(TableFormat):
     classes: Mapping[str, Sequence[str]] | None = None
     units: Mapping[str, str] | None = None
     missing: MissingValues = "refuse"
+    join: Mapping[str, Sequence[str]] | None = None
+    where: Mapping[str, Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -342,7 +367,7 @@ class RowSettings(TableFormat):
                 "the column of the units in identifier."
             )
         object.__setattr__(self, "visits", tuple(self.visits))
-        for name in ("images", "columns", "kinds", "classes", "units"):
+        for name in ("images", "columns", "kinds", "classes", "units", "join", "where"):
             object.__setattr__(self, name, copy(getattr(self, name)))
 
     @property
@@ -384,8 +409,12 @@ class TableSettings(RowSettings):
         classes: Variable to the names of its classes, in their order; the variable is ordinal, or
             binary if there are two, unless ``kinds`` has another kind.
         units: Variable to unit, such as ``mm³``.
-        missing: ``refuse`` stops at a row without a value in one of ``columns``; ``drop`` leaves
-            such rows out and logs how many; ``infer`` keeps them, with NaN as value.
+        missing: ``refuse`` stops at a row without a value in one of ``columns``, or without its
+            image; ``drop`` leaves such rows out and logs how many; ``infer`` keeps rows without a
+            value, with NaN instead.
+        join: Other tables, relative to the folder, and for each the columns in which its rows agree
+            with those of this table, as in ``{people.csv: [id]}``. Their other columns are added.
+        where: Columns, and for each the texts of the rows to keep, as in ``{view: [PA, AP]}``.
         separator: Character between cells; see :class:`~deepscm_pl.data.tables.TableFormat` for
             this and the following.
         decimal: Character before fractions.
@@ -452,6 +481,10 @@ def read_cohort(root: Path, settings: RowSettings, division: Division) -> Cohort
     """
     kinds = settings.kinds or {}
     table = read_table(root / settings.file, settings, expected=_named_columns(settings))
+    for file, keys in (settings.join or {}).items():
+        table = joined(table, read_table(root / file, settings, "join", keys), keys)
+    if settings.where:
+        table = selected_rows(table, settings.where)
     table = table.identified(settings.identifier, settings.visits)
     rows = len(table)
     selected = select_columns(table, settings.columns, kinds, _other_columns(settings, division))
@@ -461,6 +494,9 @@ def read_cohort(root: Path, settings: RowSettings, division: Division) -> Cohort
     _check_image_names(settings.patterns, selected)
     if settings.missing == "drop":
         table = table.complete(list(selected.values()))
+    complete = len(table)
+    if settings.missing == "drop":
+        table = with_images(table, root, list(settings.patterns.values()))
     splits = division.of(table)
     order = np.argsort(splits, kind="stable")
     attributes = [
@@ -477,7 +513,8 @@ def read_cohort(root: Path, settings: RowSettings, division: Division) -> Cohort
         attributes=tuple(attributes),
         sources={name: tuple(found[row] for row in order) for name, found in sources.items()},
         counts=(train, validation, test),
-        dropped=rows - len(table),
+        dropped=rows - complete,
+        without_image=complete - len(table),
         notes=(*table.notes, *_decimal_notes(table, attributes)),
         has_units=settings.identifier is not None,
     )
@@ -498,7 +535,7 @@ def _column(settings: RowSettings, name: str, column: str) -> Column:
 
 def _named_columns(settings: RowSettings) -> list[str]:
     """The columns that are needed, if the settings list those of the variables."""
-    if settings.columns is None:
+    if settings.columns is None or settings.join:
         return []
     columns = settings.columns
     named = list(columns.values() if isinstance(columns, Mapping) else columns)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepscm_pl.checks import process_count, seed_number, whole_number, whole_numbers
 from deepscm_pl.data.cohort import SPLITS, divide_subjects
-from deepscm_pl.data.idx import write_idx
+from deepscm_pl.data.idx import read_idx, write_idx
 from deepscm_pl.data.images import ImageFormat
 from deepscm_pl.data.morphomnist import (
     SplitFiles,
@@ -90,8 +90,8 @@ def generate_morphomnist(
     limit = sys.maxsize if limit is None else whole_number("limit", limit, least=1)
     world = world or ThicknessIntensityWorld()
     with exit_on_termination(), new_folder(Path(out).expanduser()) as folder:
-        root = _find_mnist(Path(mnist).expanduser(), download)
-        splits = [_load_split(root, prefix, world, attributes, seed, limit) for prefix in _PREFIXES]
+        raw = _find_mnist(Path(mnist).expanduser(), download)
+        splits = [_load_split(raw, prefix, world, attributes, seed, limit) for prefix in _PREFIXES]
         drawn = render_truth(
             world,
             np.concatenate([split.originals for split in splits]),
@@ -109,55 +109,64 @@ def generate_morphomnist(
 
 
 def _find_mnist(folder: Path, download: bool) -> Path:
-    # Imported here, because a torchvision that does not match torch fails on import, and only
-    # the generator needs it.
-    from torchvision.datasets import MNIST
-
+    """The folder with the four files of MNIST."""
     if download:
+        # Imported here, because a torchvision that does not match torch fails on import.
+        from torchvision.datasets import MNIST
+
         try:
             MNIST(str(folder), download=True)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, AssertionError) as error:
             raise ValueError(
                 f"mnist: MNIST could not be downloaded into {folder} ({error}); put its files into "
                 f"{folder / 'MNIST' / 'raw'} yourself."
             ) from None
-    for root in (folder, folder.parent):
-        try:
-            MNIST(str(root), download=False)
-            return root
-        except RuntimeError:
-            continue
+    for raw in (folder / "MNIST" / "raw", folder / "raw", folder):
+        if all(_mnist_file(raw, prefix, kind) for prefix in _PREFIXES for kind in _KINDS):
+            return raw
     raise FileNotFoundError(
         f"mnist: there is no MNIST/raw folder with the files of MNIST in {folder} or "
         f"{folder.parent}; name the folder that holds it, or allow the download."
     )
 
 
+_KINDS = {"images-idx3-ubyte": 3, "labels-idx1-ubyte": 1}
+"""The endings of the names of files of MNIST, and the dimensions of their arrays."""
+
+
+def _mnist_file(raw: Path, prefix: str, kind: str) -> Path | None:
+    """A file of MNIST, which may be compressed, whatever its name ends in; None if missing."""
+    names = (f"{prefix}-{kind}", f"{prefix}-{kind}.gz")
+    return next((raw / name for name in names if (raw / name).is_file()), None)
+
+
 def _load_split(
-    root: Path,
+    raw: Path,
     prefix: str,
     world: KnownWorld,
     attributes: str | Path | None,
     seed: int,
     limit: int,
 ) -> _Split:
-    from torchvision.datasets import MNIST
-
     try:
-        mnist = MNIST(str(root), train=prefix == "train", download=False)
-    except (RuntimeError, ValueError, EOFError) as error:
+        images, labels = (
+            read_idx(_mnist_file(raw, prefix, kind) or raw / kind, dimensions)
+            for kind, dimensions in _KINDS.items()
+        )
+    except ValueError as error:
+        raise ValueError(f"mnist: {error}") from None
+    if len(images) != len(labels):
         raise ValueError(
-            f"mnist: the {prefix} files in {root / 'MNIST' / 'raw'} cannot be read ({error}); "
-            "get them again."
-        ) from None
-    labels = mnist.targets.numpy().astype(np.uint8)
+            f"mnist: expected one label for each {prefix} image in {raw}, but got {len(images)} "
+            f"images and {len(labels)} labels; get the files again."
+        )
     if attributes is None:
         table = _sample_attributes(world, len(labels), [seed, _PREFIXES.index(prefix)])
     else:
         table = _imposed_attributes(world, Path(attributes).expanduser(), prefix, len(labels))
     return _Split(
         prefix=prefix,
-        originals=mnist.data.numpy()[:limit],
+        originals=images[:limit],
         labels=labels[:limit],
         attributes={name: column[:limit] for name, column in table.items()},
     )

@@ -104,13 +104,25 @@ def _decompressed(path: Path) -> bytes:
         ) from error
 
 
+_OTHER_KINDS = {b"<": "a web page", b"PK": "a zip archive", b"{": "a text in JSON"}
+"""What files are that begin in other ways."""
+
+
+def _other_kind(content: bytes) -> str:
+    start = content[:64].lstrip().removeprefix(b"\xef\xbb\xbf")
+    return next(
+        (f": it is {k}" for begin, k in _OTHER_KINDS.items() if start.startswith(begin)), ""
+    )
+
+
 def _read_shape(path: Path, content: bytes, dimensions: int | None) -> tuple[int, ...]:
     if len(content) < 4:
         raise ValueError(f"{path} is truncated: {len(content)} bytes, no room for an IDX header.")
     if content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or content[3] == 0:
         raise ValueError(
             f"{path} is neither gzip nor an IDX file of unsigned bytes: its magic number should "
-            f"be 00 00 08 and a number of dimensions, but it is {content[:4].hex(' ')}."
+            f"be 00 00 08 and a number of dimensions, but it is {content[:4].hex(' ')}"
+            f"{_other_kind(content)}; get the file again."
         )
     found = content[3]
     if dimensions is not None and found != dimensions:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         contributions_to_rows as contributions_to_rows,
         contributions_to_variance as contributions_to_variance,
     )
-    from deepscm_pl.effects.mediation import mediation as mediation
+    from deepscm_pl.effects.mediation import mediated_effects as mediated_effects
     from deepscm_pl.effects.outcome import Condition as Condition, Outcome as Outcome
     from deepscm_pl.effects.result import Effects as Effects, Estimate as Estimate
     from deepscm_pl.effects.shapley import shapley_values as shapley_values

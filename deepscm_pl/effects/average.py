@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.effects.outcome import Outcome, check_known
-from deepscm_pl.effects.result import Effects, Estimate, Replicates
+from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
+from deepscm_pl.effects.support import notes_on_support
 from deepscm_pl.effects.units import (
     Columns,
     EffectSettings,
@@ -23,11 +26,17 @@ from deepscm_pl.effects.units import (
     read_do,
 )
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.interventions import format_do
+from deepscm_pl.interventions import format_do, read_variables
 from deepscm_pl.numerals import format_number
-from deepscm_pl.variables import Do, Variable, Variables
+from deepscm_pl.variables import Do, Variable
 
-__all__ = ["Contrast", "average_effect", "individual_effects"]
+__all__ = [
+    "Contrast",
+    "average_effect",
+    "individual_effects",
+    "notes_on_question",
+    "notes_on_rows",
+]
 
 _MOST_VALUES = 10
 """Different values of a number that are groups of their own, at most."""
@@ -92,7 +101,7 @@ class Contrast:
     @property
     def names(self) -> tuple[str, ...]:
         """The variables that the question needs."""
-        return (*self.outcome.names, *self.changed)
+        return (*self.outcome.names, *read_variables(self.do), *read_variables(self.versus))
 
     @property
     def has_path(self) -> bool:
@@ -135,7 +144,7 @@ def average_effect(
     do: Do | str,
     versus: Do | str | None = None,
     by: str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """The average effect of an intervention, E[Y | do(a)] − E[Y | do(b)], also in groups.
@@ -149,8 +158,9 @@ def average_effect(
         by: A variable by whose classes, or quarters, rows are grouped; ``"age:3"`` for three groups
             of equal size (up to 20), ``"age:40,60"`` for limits (``"age:4,"`` for a single one).
             Rows are grouped by their values without an intervention.
-        observed: Observations ``(N, *event)`` to average over, by their counterfactuals; None to
-            draw rows from the model.
+        observed: Observations to average over, by their counterfactuals: tensors ``(N, *event)``
+            of these variables and their causes, a data frame, or lists; None to draw rows from the
+            model. Missing values, NaN, are inferred.
         settings: Rows, seed and intervals.
 
     Returns:
@@ -183,8 +193,7 @@ def average_effect(
         return found | ({"by": groups.value(units)} if groups else {})
 
     columns = question.collect(ask)
-    notes = [] if contrast.has_path else [contrast.no_path]
-    notes += notes_on_rows(question)
+    notes = notes_on_question(question, contrast)
     members: dict[str, NDArray[np.bool_]] = {}
     if groups:
         labels = groups.labels(columns)
@@ -198,13 +207,13 @@ def average_effect(
     unit = contrast.outcome.unit
     first, second = contrast.titles
     estimates = {
-        f"under {first}": replicates.estimate(lambda mean: mean["do"], unit=unit),
-        f"under {second}": replicates.estimate(lambda mean: mean["versus"], unit=unit),
-        "effect": replicates.estimate(lambda mean: mean["effect"], unit=unit),
+        f"under {first}": replicates.estimate(itemgetter("do"), unit=unit),
+        f"under {second}": replicates.estimate(itemgetter("versus"), unit=unit),
+        "effect": replicates.estimate(itemgetter("effect"), unit=unit),
     }
     for text, rows in members.items():
         estimates[f"effect, {text}"] = replicates.estimate(
-            lambda mean, t=text: mean[f"{t} effect"] / mean[t], int(rows.sum()), unit
+            ratio(f"{text} effect", text), int(rows.sum()), unit
         )
     drawn = tuple(name for name in estimates if name.startswith("effect"))
     return Effects(
@@ -214,7 +223,7 @@ def average_effect(
         tuple(notes),
         question.settings.level,
         drawn,
-        {} if question.is_drawn else _rows(question, columns, contrast),
+        {} if question.is_drawn else _rows(question, columns, contrast, question.row_names()),
     )
 
 
@@ -223,7 +232,7 @@ def individual_effects(
     outcome: str | Outcome,
     do: Do | str,
     versus: Do | str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     row_names: Sequence[str] | None = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
@@ -237,8 +246,8 @@ def individual_effects(
         outcome: As of :func:`average_effect`.
         do: The intervention.
         versus: The other intervention; None for the observation itself.
-        observed: Observations ``(N, *event)``.
-        row_names: A name for each observation; numbers from 0 by default.
+        observed: Observations, as of :func:`average_effect`.
+        row_names: A name for each observation; labels of a data frame or numbers by default.
         settings: Particles, seed and intervals.
 
     Raises:
@@ -257,7 +266,7 @@ def individual_effects(
         return found
 
     columns = question.collect(ask)
-    names = [str(k) for k in range(question.rows)] if row_names is None else list(row_names)
+    names = question.row_names(row_names)
     draws = [torch.cat(each, dim=1).cpu().numpy() for each in particles]
     counts = question.ensemble.share(len(draws) * len(draws[0]))
     # Each model gives particles by its weight, as an ensemble does.
@@ -279,7 +288,8 @@ def individual_effects(
         )
         for k, name in enumerate(names)
     }
-    notes = [contrast.no_path] if not contrast.has_path else []
+    dos = [contrast.do, contrast.versus]
+    notes = notes_on_support(question, dos) if contrast.has_path else [contrast.no_path]
     if len(pooled) == 1:
         notes.append(
             "One particle of one model: the intervals have no width; more particles "
@@ -292,21 +302,28 @@ def individual_effects(
         tuple(notes),
         question.settings.level,
         tuple(names[:40]),
-        {"observation": names, **_rows(question, columns, contrast)},
+        _rows(question, columns, contrast, names),
     )
 
 
 def _rows(
-    question: Question, columns: Sequence[Columns], contrast: Contrast
-) -> dict[str, Sequence[float]]:
+    question: Question, columns: Sequence[Columns], contrast: Contrast, names: Sequence[str]
+) -> dict[str, Sequence[Any]]:
     """The outcome of each observation under both interventions, and the effect."""
     titles = dict(zip(("do", "versus"), contrast.titles, strict=True)) | {"effect": "effect"}
-    return {
+    return {"observation": names} | {
         title: np.average(
             [each[key] for each in columns], axis=0, weights=question.ensemble.weights
         ).tolist()
         for key, title in titles.items()
     }
+
+
+def notes_on_question(question: Question, contrast: Contrast) -> list[str]:
+    """Sentences about the reason for an effect of zero, the intervals, and the training data."""
+    if not contrast.has_path:
+        return [contrast.no_path]
+    return [*notes_on_rows(question), *notes_on_support(question, [contrast.do, contrast.versus])]
 
 
 def notes_on_rows(question: Question) -> list[str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from deepscm_pl.effects.average import Contrast, notes_on_rows
+from deepscm_pl.effects.average import Contrast, notes_on_question
 from deepscm_pl.effects.outcome import Condition, Outcome
 from deepscm_pl.effects.result import Effects, Replicates, Statistic
 from deepscm_pl.effects.units import Columns, EffectSettings, Model, Question, Units
@@ -23,7 +25,7 @@ def causes_of_event(
     do: Do | str,
     versus: Do | str,
     exposed: str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """The probabilities of necessity and sufficiency of a cause x, against x', for an event Y.
@@ -105,8 +107,7 @@ def causes_of_event(
     for name, (low, high) in (_BOUNDS if is_binary else {"both": _EXPERIMENTAL}).items():
         estimates[f"{name}, at least"] = replicates.estimate(low, names[name])
         estimates[f"{name}, at most"] = replicates.estimate(high, names[name])
-    notes = [] if contrast.has_path else [contrast.no_path]
-    notes += [*exposure.notes(counts), *notes_on_rows(question)]
+    notes = [*exposure.notes(counts), *notes_on_question(question, contrast)]
     first, second = contrast.titles
     return Effects(
         f"{first} against {second} as a cause of {contrast.outcome.condition}",
@@ -177,7 +178,7 @@ def _equal(values: Variables, do: Do) -> Tensor:
     """Whether each unit has the values that an intervention sets, as 0 or 1."""
     found = None
     for name, value in do.items():
-        same = (values[name][:, 0] == value).double()
+        same = torch.eq(values[name][:, 0], float(value)).double()  # type: ignore[arg-type]
         found = same if found is None else found * same
     assert found is not None
     return found
@@ -190,11 +191,11 @@ _STATISTICS: dict[str, Statistic] = {
 }
 
 
-def _most(mean: Columns, *others: Statistic) -> np.ndarray:  # type: ignore[type-arg]
+def _most(mean: Columns, *others: Statistic) -> np.ndarray:
     return np.maximum.reduce([np.zeros_like(mean["y"]), *(each(mean) for each in others)])
 
 
-def _least(mean: Columns, *others: Statistic) -> np.ndarray:  # type: ignore[type-arg]
+def _least(mean: Columns, *others: Statistic) -> np.ndarray:
     return np.minimum.reduce([np.ones_like(mean["y"]), *(each(mean) for each in others)])
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.effects.average import Contrast, notes_on_rows
+from deepscm_pl.effects.average import Contrast, notes_on_question, notes_on_rows
 from deepscm_pl.effects.outcome import Condition, Outcome
-from deepscm_pl.effects.result import Effects, Estimate, Replicates
+from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
 from deepscm_pl.effects.shapley import EXACT_PLAYERS, shapley_values
 from deepscm_pl.effects.units import (
     Columns,
@@ -26,7 +28,7 @@ from deepscm_pl.effects.units import (
     Units,
     ensemble_of,
 )
-from deepscm_pl.variables import Do, Variables
+from deepscm_pl.variables import Do
 
 __all__ = [
     "contributions_of_changes",
@@ -51,7 +53,7 @@ def contributions_of_changes(
     outcome: str | Outcome,
     do: Do | str,
     versus: Do | str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """Divide the effect of an intervention on several variables among them.
@@ -87,9 +89,8 @@ def contributions_of_changes(
 
     game = _Game(question, contrast.outcome, players)
     replicates = Replicates(question, question.collect(lambda u: game.columns(worth_of(u))))
-    notes = [] if contrast.has_path else [contrast.no_path]
     title = f"contributions to the {contrast.title}"
-    return game.result(title, replicates, [*notes, *notes_on_rows(question)])
+    return game.result(title, replicates, notes_on_question(question, contrast))
 
 
 def contributions_to_variance(
@@ -134,7 +135,7 @@ def contributions_to_variance(
 def contributions_to_rows(
     model: Model,
     outcome: str | Outcome,
-    observed: Variables,
+    observed: Any,
     references: int = 500,
     row_names: Sequence[str] | None = None,
     settings: EffectSettings | None = None,
@@ -148,9 +149,9 @@ def contributions_to_rows(
     Args:
         model: The model, or several.
         outcome: As of :func:`~deepscm_pl.effects.average_effect`.
-        observed: Observations ``(N, *event)``.
+        observed: Observations, as of :func:`~deepscm_pl.effects.average_effect`.
         references: Number of rows that are drawn from the model.
-        row_names: A name for each observation; numbers from 0 by default.
+        row_names: A name for each observation; labels of a data frame or numbers by default.
         settings: Particles, seed and intervals.
 
     Raises:
@@ -169,7 +170,7 @@ def contributions_to_rows(
         return _Pairs(own, other, places // references, places % references)
 
     replicates, columns, all_pairs = game.between(pairs)
-    names = [str(k) for k in range(rows)] if row_names is None else list(row_names)
+    names = question.row_names(row_names)
     each = {
         name: np.average(
             [
@@ -196,7 +197,7 @@ def contributions_to_difference(
     outcome: str | Outcome,
     group: str,
     reference: str | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """Divide the difference of the mean outcome of two groups of rows among the mechanisms.
@@ -209,7 +210,7 @@ def contributions_to_difference(
         outcome: As of :func:`~deepscm_pl.effects.average_effect`.
         group: A condition for the rows of one group, such as ``"sex=male"``.
         reference: A condition for those of the other; all other rows by default.
-        observed: Observations ``(N, *event)``; None to draw rows from the model.
+        observed: As of :func:`~deepscm_pl.effects.average_effect`.
         settings: Rows, seed and intervals.
 
     Raises:
@@ -258,7 +259,7 @@ def _causes(
     model: Model,
     outcome: str | Outcome,
     settings: EffectSettings | None,
-    observed: Variables | None = None,
+    observed: Any = None,
     names: Sequence[str] = (),
 ) -> tuple[Question, Outcome, tuple[str, ...]]:
     """The question, the outcome, and the outcome's variables and causes in topological order."""
@@ -310,7 +311,8 @@ class _Game:
         self, pairs: Callable[[int], _Pairs]
     ) -> tuple[Replicates, list[Columns], list[_Pairs]]:
         """The contributions to the difference of paired units, for each model."""
-        columns, kept = [], []
+        columns: list[Columns] = []
+        kept = []
         with torch.no_grad():
             for member in range(len(self.question.ensemble.members)):
                 some = pairs(member)
@@ -344,15 +346,13 @@ class _Game:
         estimates: dict[str, Estimate] = {}
         for name in (*self.players, _TOTAL):
             estimates[name] = replicates.estimate(
-                lambda mean, n=name: 100 * mean[n] / mean[_TOTAL] if in_percent else mean[n],
-                unit=unit,
+                ratio(name, _TOTAL, 100) if in_percent else itemgetter(name), unit=unit
             )
         if len(self.players) > EXACT_PLAYERS:
             errors = []
             for name in self.players:
                 groups = [
-                    replicates.estimate(lambda mean, n=f"{name} {g}": mean[n]).value
-                    for g in range(_GROUPS)
+                    replicates.estimate(itemgetter(f"{name} {g}")).value for g in range(_GROUPS)
                 ]
                 errors.append(float(np.std(groups, ddof=1)) / _GROUPS**0.5)
             notes = [

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from deepscm_pl.effects.average import Contrast, notes_on_rows
+from deepscm_pl.effects.average import Contrast, notes_on_question
 from deepscm_pl.effects.outcome import Outcome, check_known
 from deepscm_pl.effects.result import Effects, Replicates
 from deepscm_pl.effects.units import EffectSettings, Model, Question, Units
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["mediation"]
+__all__ = ["mediated_effects"]
 
 
-def mediation(
+def mediated_effects(
     model: Model,
     outcome: str | Outcome,
     do: Do | str,
     versus: Do | str | None = None,
     through: Sequence[str] | None = None,
-    observed: Variables | None = None,
+    observed: Any = None,
     settings: EffectSettings | None = None,
 ) -> Effects:
     """Divide the effect of an intervention into a direct and an indirect part.
@@ -63,7 +65,7 @@ def mediation(
         >>> scm = StructuralCausalModel(
         ...     "x -> m; x, m -> y", {"x": linear(), "m": linear(x=2.0), "y": linear(x=1.0, m=3.0)}
         ... )
-        >>> found = mediation(scm, "y", {"x": 1.0}, {"x": 0.0})
+        >>> found = mediated_effects(scm, "y", {"x": 1.0}, {"x": 0.0})
         >>> [round(found[name].value, 3) for name in ("total", "direct", "indirect")]
         [7.0, 1.0, 6.0]
     """
@@ -74,7 +76,7 @@ def mediation(
     replicates = Replicates(question, columns)
     unit = contrast.outcome.unit
     estimates = {
-        name: replicates.estimate(lambda mean, n=name: mean[n], unit=unit)
+        name: replicates.estimate(itemgetter(name), unit=unit)
         for name in ("total", "direct", "indirect")
     }
     estimates["interaction"] = replicates.estimate(
@@ -84,7 +86,7 @@ def mediation(
         contrast.title,
         contrast.outcome,
         estimates,
-        (*paths.notes(), *notes_on_rows(question)),
+        (*paths.notes(), *notes_on_question(question, contrast)),
         question.settings.level,
     )
 
@@ -148,7 +150,6 @@ class _Paths:
         """Sentences about the paths, and why a part is zero."""
         contrast = self.contrast
         if not contrast.has_path:
-            yield contrast.no_path
             return
         if self.mediators:
             yield f"Indirect: through {', '.join(self.mediators)}."

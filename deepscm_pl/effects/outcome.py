@@ -10,12 +10,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from deepscm_pl.variables import Variable, Variables
+from deepscm_pl.interventions import Expression, quote_variable
+from deepscm_pl.interventions.expressions import QUOTED, quoted, read_expression, unquoted
+from deepscm_pl.numerals import shortest
+from deepscm_pl.variables import Seen, Variable, Variables
 
 __all__ = ["Condition", "Outcome", "check_known"]
 
-_COMPARISON = re.compile(r"\s*(`[^`]+`|\w+)\s*(>=|<=|==|!=|≥|≤|≠|=|>|<)\s*(.+?)\s*", re.DOTALL)
-_AND = re.compile(r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""")
+_NAME, _SIGN = rf"(?:{QUOTED}|[^\W\d]\w*)", ">=|<=|==|!=|≥|≤|≠|=|>|<"
+_COMPARISON = re.compile(rf"\s*({_NAME})\s*({_SIGN})\s*(.+?)\s*", re.DOTALL)
+_QUOTED = re.compile(rf"({QUOTED})", re.DOTALL)
+_PIECE = re.compile(rf"{QUOTED}|\s+and\s+|.", re.DOTALL)
 _OPERATORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "=": torch.eq,
     "≠": torch.ne,
@@ -24,6 +29,8 @@ _OPERATORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     ">": torch.gt,
     "<": torch.lt,
 }
+_NOTHING = Variable("the condition")
+_OPPOSITES = {"=": "≠", "≠": "=", "≥": "<", "<": "≥", "≤": ">", ">": "≤"}
 _SPELLINGS = {"==": "=", "!=": "≠", ">=": "≥", "<=": "≤"}
 
 
@@ -38,6 +45,10 @@ def check_known(argument: str, name: str, known: Iterable[str]) -> None:
         )
 
 
+class _NoComparisonError(ValueError):
+    """A text that is no comparison of a variable with a number or a class."""
+
+
 @dataclass(frozen=True)
 class _Comparison:
     """One comparison of a variable with a number or the index of a class."""
@@ -50,13 +61,24 @@ class _Comparison:
         found = values[self.variable.name].flatten(1)[:, 0]
         return _OPERATORS[self.operator](found, self.value)
 
+    def opposite(self) -> _Comparison:
+        """The comparison that is true where this one is false."""
+        if self.variable.domain.categories == 2 and self.operator in "=≠":
+            return replace(self, value=1 - self.value)
+        return replace(self, operator=_OPPOSITES[self.operator])
+
     def __str__(self) -> str:
-        return f"{self.variable.spoken} {self.operator} {self.variable.format(self.value, 6)}"
+        name, operator, value = self.variable.name, self.operator, shortest(self.value)
+        if self.value in range(len(self.variable.classes)):
+            value = self.variable.classes[int(self.value)]
+            if not re.fullmatch(r"\w+", value):
+                value = quoted(value)
+        return f"{quote_variable(name)} {operator} {value}"
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition on the values of a unit: comparisons that are joined by "and".
+    """A condition on the values of a unit: comparisons that are joined by "and", or an expression.
 
     Example:
         >>> variables = {"sex": Variable("sex", classes=("female", "male")), "age": Variable("age")}
@@ -68,14 +90,18 @@ class Condition:
         tensor([ True, False])
     """
 
-    comparisons: tuple[_Comparison, ...]
+    comparisons: tuple[_Comparison, ...] = ()
+    expression: Expression | None = None
     is_negated: bool = False
 
     @classmethod
     def parse(
         cls, text: str, variables: Mapping[str, Variable], argument: str = "condition"
     ) -> Condition:
-        """Read such as ``sex = male`` or ``age > 60 and age <= 70``.
+        """Read such as ``sex = male``, ``age > 60 and age <= 70`` or ``sex == male or age > 60``.
+
+        Other conditions than comparisons joined by "and" are those after ``where`` in the grammar
+        of interventions (:func:`~deepscm_pl.interventions.parse_do`).
 
         Args:
             text: The condition; classes may be in quotes, and variables in backquotes.
@@ -86,40 +112,69 @@ class Condition:
             ValueError: If it cannot be read, names an unknown variable or class, or can never be
                 false or never true.
         """
-        return cls(tuple(_compared(each, variables, argument) for each in _AND.split(text)))
+        try:
+            return cls(tuple(_compared(each, variables, argument) for each in _joined_by_and(text)))
+        except _NoComparisonError:
+            parts = _QUOTED.split(text)
+            single = re.compile(r"(?<![=!<>])=(?!=)")
+            doubled = "".join(p if k % 2 else single.sub("==", p) for k, p in enumerate(parts))
+            try:
+                found = read_expression(doubled, _NOTHING, variables, condition=True, before=True)
+            except ValueError:
+                found = None
+            if found is None or not found.before:
+                raise
+        return cls(expression=found)
 
     def negated(self) -> Condition:
-        """The opposite condition."""
+        """The opposite condition; that of one comparison is a comparison, too."""
+        if len(self.comparisons) == 1 and not self.is_negated:
+            return Condition((self.comparisons[0].opposite(),))
         return replace(self, is_negated=not self.is_negated)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of its variables."""
+        if self.expression is not None:
+            return self.expression.before
         return tuple(each.variable.name for each in self.comparisons)
 
     def __call__(self, values: Variables) -> Tensor:
         """Whether each unit fulfils it, ``(U,)``."""
-        found = torch.stack([each(values) for each in self.comparisons]).all(dim=0)
+        if self.expression is not None:
+            count = len(values[self.names[0]])
+            truth = self.expression.apply(torch.zeros(count, 1), Seen(before=values))
+            found = truth.expand(count, 1)[:, 0].bool()
+        else:
+            found = torch.stack([each(values) for each in self.comparisons]).all(dim=0)
         return ~found if self.is_negated else found
 
     def __str__(self) -> str:
-        text = " and ".join(map(str, self.comparisons))
+        text = str(self.expression or " and ".join(map(str, self.comparisons)))
         return f"not ({text})" if self.is_negated else text
+
+
+def _joined_by_and(text: str) -> list[str]:
+    """The parts of a text between "and" outside of quotes."""
+    parts = [""]
+    for piece in _PIECE.findall(text):
+        if piece.strip() == "and" and piece != "and":
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
 
 
 def _compared(text: str, variables: Mapping[str, Variable], argument: str) -> _Comparison:
     match = _COMPARISON.fullmatch(text)
     if match is None:
-        raise ValueError(
+        raise _NoComparisonError(
             f"{argument}: expected a comparison such as 'sex=male' or 'age >= 60', several joined "
             f"by 'and', but got {text!r}."
         )
-    name, operator = match[1].strip("`"), _SPELLINGS.get(match[2], match[2])
+    name, operator = unquoted(match[1]) or match[1], _SPELLINGS.get(match[2], match[2])
     check_known(argument, name, variables)
-    variable, operand = variables[name], match[3]
-    is_quoted = len(operand) > 1 and operand[0] == operand[-1] and operand[0] in "'\""
-    if is_quoted:
-        operand = operand[1:-1]
+    variable, operand = variables[name], unquoted(match[3]) or match[3]
     if variable.domain.shape != (1,):
         raise ValueError(f"{argument}: expected a number or a class, but {name} is an image.")
     return _Comparison(variable, operator, _operand(variable, operator, operand, argument))
@@ -130,7 +185,7 @@ def _operand(variable: Variable, operator: str, operand: str, argument: str) -> 
     if variable.classes:
         index = variable.class_index(operand)
         if index is None:
-            raise ValueError(
+            raise _NoComparisonError(
                 f"{argument}: {variable.name}: expected one of {', '.join(variable.classes)}, but "
                 f"got {operand!r}."
             )
@@ -138,7 +193,7 @@ def _operand(variable: Variable, operator: str, operand: str, argument: str) -> 
     try:
         number = float(operand)
     except ValueError:
-        raise ValueError(
+        raise _NoComparisonError(
             f"{argument}: {variable.name}: expected a number, but got {operand!r}."
         ) from None
     if domain.categories is not None:
@@ -171,7 +226,7 @@ class Outcome:
         >>> Outcome.of("age", {"age": age}).heading
         'age (years)'
         >>> Outcome.of("age > 60", {"age": age}).heading
-        'probability of age > 60 years'
+        'probability of age > 60'
     """
 
     name: str
@@ -195,7 +250,7 @@ class Outcome:
             for name in outcome.names:
                 check_known("outcome", name, variables)
             return outcome
-        name = outcome.strip().strip("`")
+        name = unquoted(outcome.strip()) or outcome.strip()
         if name not in variables:
             if re.fullmatch(r"\w+", name):
                 check_known("outcome", name, variables)

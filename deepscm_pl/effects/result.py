@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-__all__ = ["Effects", "Estimate", "Replicates", "Statistic"]
+__all__ = ["Effects", "Estimate", "Replicates", "Statistic", "ratio"]
 
 Statistic = Callable[[Columns], Any]
 """From the means of columns to an estimate, elementwise over replicates."""
+
+
+def ratio(numerator: str, denominator: str, factor: float = 1.0) -> Statistic:
+    """The ratio of the means of two columns."""
+    return lambda mean: factor * mean[numerator] / mean[denominator]
+
 
 _AT_A_TIME = 2**22
 """Numbers of bootstrap weights in memory at a time, at most."""

@@ -75,7 +75,7 @@ def _exact(worth: Callable[[frozenset[int]], Tensor], players: int) -> Tensor:
     return values
 
 
-def permutations_of(players: int, count: int, seed: int) -> np.ndarray:  # type: ignore[type-arg]
+def permutations_of(players: int, count: int, seed: int) -> np.ndarray:
     """Permutations of players, each followed by its reverse, ``(count, players)``."""
     whole_number("permutations", count, least=20)
     generator = np.random.default_rng(seed)

@@ -17,15 +17,18 @@ from deepscm_pl.effects.outcome import Condition, Outcome, check_known
 from deepscm_pl.effects.units import EffectSettings, Model, Question, Units, ensemble_of
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain, Variable, Variables
+from deepscm_pl.variables import Domain, Variable
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 __all__ = ["SmallestChange", "SmallestChanges", "smallest_changes"]
 
 _DIRECTIONS, _RADII, _ROUNDS, _HALVINGS = 96, 32, 8, 12
 _FEWEST_DRAWS = 4_000
+_DRAWN = 40
+"""Observations in a picture, at most."""
 _CLASS_COST = 1.0
 """The distance of a change of class, in standard deviations."""
 
@@ -127,6 +130,24 @@ class SmallestChanges:
 
         return pandas.DataFrame(self.columns()).set_index("observation")
 
+    def plot(self) -> Figure:
+        """Draw the causes before and after the changes of the first 40 observations."""
+        from deepscm_pl.figures import draw_changes
+
+        some = dict(list(self.changes.items())[:_DRAWN])
+        names = next(iter(some.values())).before
+        return draw_changes(
+            {
+                self.variables[name].label: [
+                    (each.before[name], each.after[name]) for each in some.values()
+                ]
+                for name in names
+            },
+            list(some),
+            self.title,
+            {self.variables[name].label: self.variables[name].classes for name in names},
+        )
+
     def describe(self) -> dict[str, Any]:
         """The changes as plain data for JSON."""
         columns = self.columns()
@@ -138,7 +159,7 @@ def smallest_changes(
     model: Model,
     goal: str,
     causes: Sequence[str],
-    observed: Variables,
+    observed: Any,
     row_names: Sequence[str] | None = None,
     farthest: float = 5.0,
     settings: EffectSettings | None = None,
@@ -156,8 +177,8 @@ def smallest_changes(
             that is to equal a value is reached from its side. Of several particles and models, the
             mean has to fulfil it, and a class has to be the more probable one.
         causes: The variables that may be changed.
-        observed: Observations ``(N, *event)``.
-        row_names: A name for each observation; numbers from 0 by default.
+        observed: Observations, as of :func:`~deepscm_pl.effects.average_effect`.
+        row_names: A name for each observation; labels of a data frame or numbers by default.
         farthest: The largest shift of each number, in standard deviations.
         settings: Particles and seed.
 
@@ -183,7 +204,7 @@ def smallest_changes(
     real_number("farthest", farthest, above=0)
     question = Question.of(model, [wanted.outcome.names[0], *names], settings, observed)
     search = _Search.of(question, wanted, names, farthest)
-    rows = [str(k) for k in range(question.rows)] if row_names is None else list(row_names)
+    rows = question.row_names(row_names)
     with torch.no_grad():
         found = {
             name: search.row(k) for k, name in enumerate(tqdm(rows, disable=None, leave=False))
@@ -233,7 +254,7 @@ class _Goal:
     @classmethod
     def read(cls, text: str, variables: Mapping[str, Variable]) -> _Goal:
         condition = Condition.parse(text, variables, "goal")
-        if len(condition.comparisons) != 1:
+        if len(condition.comparisons) != 1:  # none for an expression
             raise ValueError(f"goal: expected one comparison, but got {text!r}.")
         (only,) = condition.comparisons
         variable = only.variable
@@ -325,18 +346,18 @@ class _Row:
             name: float(factual[name][0, 0]) for name in (*search.numbers, *search.classes)
         }
         self.domains = [int(scm[n].domain.categories or 0) for n in search.classes]
-        start = self._outcome(torch.zeros(1, self.count), ())
+        self.natural = tuple(self.before[name] for name in search.classes)
+        start = self._outcome(torch.zeros(1, self.count), self.natural)
         self.missing = search.goal.of_row(float(start))
         self.start = float(start)
 
     def search(self) -> SmallestChange:
         """The smallest change over all exchanges of classes."""
         if float(self.missing(torch.tensor(self.start))) <= 0:
-            return self._result(True, torch.zeros(self.count), (), self.start)
+            return self._result(True, torch.zeros(self.count), self.natural, self.start)
         best: tuple[float, Tensor, tuple[float, ...], float] | None = None
-        classes: tuple[float, ...] = ()
         missing = float(self.missing(torch.tensor(self.start)))
-        nearest = missing, torch.zeros(self.count), classes, self.start
+        nearest = missing, torch.zeros(self.count), self.natural, self.start
         for classes in self._exchanges():
             cost = self._class_cost(classes)
             if best is not None and cost >= best[0]:
@@ -360,7 +381,7 @@ class _Row:
     def _class_cost(self, classes: Sequence[float]) -> float:
         names = self.search_of.classes
         changed = sum(self.before[n] != c for n, c in zip(names, classes, strict=True))
-        return math.sqrt(changed) * _CLASS_COST if classes else 0.0
+        return math.sqrt(changed) * _CLASS_COST
 
     def _over_numbers(
         self, classes: tuple[float, ...]
@@ -369,11 +390,9 @@ class _Row:
         farthest = self.search_of.farthest
         if not self.count:
             outcome = self._outcome(torch.zeros(1, 0), classes)
-            missing = float(self.missing(outcome))
-            return (
-                (torch.zeros(0), float(outcome)) if missing <= 0 else None,
-                (missing, torch.zeros(0), float(outcome)),
-            )
+            lacking, nothing = float(self.missing(outcome)), torch.zeros(0)
+            found = (nothing, float(outcome)) if lacking <= 0 else None
+            return found, (lacking, nothing, float(outcome))
         directions = self._directions()
         reach = farthest * directions.abs().amax(dim=1, keepdim=True).reciprocal()
         # More radii near zero, and zero itself, which reaches the goal if a class does.
@@ -399,8 +418,7 @@ class _Row:
         best = self._halved(directions[chosen], below[chosen], radii[chosen], classes)
         for k in range(_ROUNDS if self.count > 1 else 0):
             best = self._refined(best, 0.4 * 0.45**k, classes)
-        outcome = float(self._outcome(best[None], classes))
-        return (best, outcome), nearest
+        return (best, float(self._outcome(best[None], classes))), nearest
 
     def _directions(self) -> Tensor:
         axes = torch.cat([torch.eye(self.count), -torch.eye(self.count)])
@@ -457,7 +475,7 @@ class _Row:
             # A class that stays is not intervened on.
             do |= {
                 name: value
-                for name, value in zip(search.classes, classes, strict=False)
+                for name, value in zip(search.classes, classes, strict=True)
                 if value != self.before[name]
             }
             values = search.goal.outcome(some.under(do))
@@ -471,7 +489,7 @@ class _Row:
         do = search.shifted(units.scm, shift[None]) if bool(shift.any()) else {}
         exchanged = {
             name: value
-            for name, value in zip(search.classes, classes, strict=False)
+            for name, value in zip(search.classes, classes, strict=True)
             if value != self.before[name]
         }
         values = units.taken(torch.zeros(1, dtype=torch.int64)).under({**do, **exchanged})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from tqdm import tqdm
 from deepscm_pl.checks import real_number, seed_number, whole_number
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.interventions import parse_do
+from deepscm_pl.observed import read_observed
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Do, Noise, Variables
+from deepscm_pl.variables import Do, Noise, Variable, Variables
 
 __all__ = [
     "Columns",
@@ -90,18 +92,28 @@ class Units:
     ) -> Units:
         """Infer the noise of observed rows, ``(N, *event)`` for each variable.
 
-        The other arguments are those of :meth:`StructuralCausalModel.abduct`.
+        The other arguments are those of :meth:`StructuralCausalModel.abduct`. Missing values, NaN,
+        are inferred for each particle.
 
         Raises:
             ValueError: If a variable is missing or outside of its domain.
         """
         values = {name: factual[name].to(scm.dtype) for name in scm.graph if name in factual}
-        found = scm.abduct(values, particles, resample)
+        repeated = {name: _repeated(value, particles) for name, value in values.items()}
+        if scm.is_incomplete(values):  # each particle has its own inferred values
+            inferred = scm.infer_missing(values, particles, resample)
+            repeated |= {
+                name: value.flatten(0, 1)
+                for name, value in inferred.items()
+                if value.dim() > values[name].dim()
+            }
+            found = scm.abduct(repeated, 1, resample)
+        else:
+            found = scm.abduct(values, particles, resample)
         noise = {
             name: {key: part.flatten(0, 1) for key, part in parts.items()}
             for name, parts in found.items()
         }
-        repeated = {name: _repeated(value, particles) for name, value in values.items()}
         return cls(scm, repeated, noise, particles)
 
     @property
@@ -193,11 +205,13 @@ class Question:
         ensemble: The models, of only those variables that the question needs.
         settings: The settings.
         observed: Observations ``(N, *event)``; None to draw rows from each model.
+        labels: Labels of the observations, if they are of a data frame.
     """
 
     ensemble: Ensemble
     settings: EffectSettings
     observed: Variables | None = None
+    labels: Sequence[str] | None = None
 
     @classmethod
     def of(
@@ -205,27 +219,41 @@ class Question:
         model: Model,
         names: Iterable[str],
         settings: EffectSettings | None,
-        observed: Variables | None = None,
+        observed: Any = None,
     ) -> Question:
         """Ask about some variables and their causes.
 
+        Args:
+            model: The model, or several.
+            names: The variables.
+            settings: The settings; None for the default ones.
+            observed: Observations of them and their causes, as of
+                :func:`~deepscm_pl.observed.read_observed`; None to draw rows.
+
         Raises:
-            ValueError: If a variable is unknown, or the observations have no rows.
+            ValueError: If a variable is unknown, or the observations are not valid or have no rows.
         """
         ensemble = ensemble_of(model)
         wanted = list(dict.fromkeys(names))
         members = [member.restrict(wanted) for member in ensemble.members]
         weights = [weight for weight in ensemble.weights if weight > 0]
         kept = [m for m, weight in zip(members, ensemble.weights, strict=True) if weight > 0]
+        values, labels = None, None
         if observed is not None:
-            observed = {name: observed[name] for name in kept[0].graph if name in observed}
-            kept[0].check({name: value.to(kept[0].dtype) for name, value in observed.items()})
-        return cls(Ensemble(kept, weights), settings or EffectSettings(), observed)
+            found = read_observed(observed, kept[0].variables, kept[0].dtype, _read_image, True)
+            values = {name: value.to(kept[0].dtype) for name, value in found.values.items()}
+            labels = None if found.index is None else [str(each) for each in found.index]
+            kept[0].check(values)
+        return cls(Ensemble(kept, weights), settings or EffectSettings(), values, labels)
 
     @property
     def scm(self) -> StructuralCausalModel:
         """The first model."""
         return self.ensemble.members[0]
+
+    def row_names(self, given: Sequence[str] | None = None) -> list[str]:
+        """Names of the rows: those given, the labels of the observations, or numbers from 0."""
+        return list(given or self.labels or map(str, range(self.rows)))
 
     @property
     def is_drawn(self) -> bool:
@@ -287,6 +315,12 @@ class Question:
         size = max(1, min(_UNITS, _NUMBERS // (elements * cost)) // particles)
         for first in range(0, self.rows, size):
             yield first, min(size, self.rows - first)
+
+
+def _read_image(path: Path, variable: Variable) -> Tensor:
+    from deepscm_pl.data.images import read_image
+
+    return read_image(path, variable.domain.shape)[0]
 
 
 def ensemble_of(model: Model) -> Ensemble:

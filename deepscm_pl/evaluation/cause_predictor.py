@@ -131,7 +131,8 @@ class CausePredictor(nn.Module):
         read = predictor.read(validation[image])
         for name, count in causes.items():
             actual = validation[name].double().flatten()
-            predictor.skill[name] = _skill(read[name].cpu(), actual, count)
+            known = ~actual.isnan()
+            predictor.skill[name] = _skill(read[name].cpu()[known], actual[known], count)
         return predictor
 
     def _fit(self, train: Mapping[str, Tensor], image: str, steps: int, progress: bool) -> None:
@@ -140,6 +141,7 @@ class CausePredictor(nn.Module):
         for name, count in self.classes.items():
             if count is None:
                 values = targets[name].double()
+                values = values[~values.isnan()]
                 self.get_buffer(f"{name}_mean").copy_(values.mean())
                 deviation = values.std(correction=0)
                 varies = (deviation > 0).double()
@@ -162,6 +164,11 @@ class CausePredictor(nn.Module):
             schedule.step()
 
     def _loss(self, name: str, output: Tensor, target: Tensor) -> Tensor:
+        known = ~target.isnan()  # missing values have no loss
+        if not bool(known.all()):
+            output, target = output[known], target[known]
+            if not len(target):
+                return output.sum()
         if self.classes[name] is not None:
             return functional.cross_entropy(output, target.long())
         mean, deviation = (self.get_buffer(f"{name}_{key}") for key in ("mean", "deviation"))

@@ -65,7 +65,8 @@ def independent_table(
 ) -> Table:
     """Take the scalar variables of a model from data, one row for each unit.
 
-    Further visits and slices of a unit are not independent of the first.
+    Further visits and slices of a unit are not independent of the first. Rows with missing values
+    are left out.
 
     Args:
         data: The data; they are loaded if necessary.
@@ -90,7 +91,11 @@ def independent_table(
             columns[name].append(values[name].double().squeeze(-1).numpy()[rows])
     classes = [name for name in names if scm[name].domain.categories is not None]
     labels = {name: scm.variables[name].label for name in names}
-    return Table({name: np.concatenate(each) for name, each in columns.items()}, classes, labels)
+    joined = {name: np.concatenate(each) for name, each in columns.items()}
+    if names:
+        complete = ~np.isnan(np.stack([*joined.values()])).any(axis=0)
+        joined = {name: each[complete] for name, each in joined.items()}
+    return Table(joined, classes, labels)
 
 
 @dataclass(frozen=True)

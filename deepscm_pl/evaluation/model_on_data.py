@@ -14,12 +14,16 @@ from torch import Tensor
 from deepscm_pl.data import CausalDataModule, KnownWorld
 from deepscm_pl.data.base import Split
 from deepscm_pl.ensemble import Ensemble
+from deepscm_pl.mechanisms.missing import complete_rows
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["ModelOnData"]
 
 _MIN_ROWS = 3
 """Needed for a correlation, and for the true image of another row."""
+
+_FEW_COMPLETE = 30
+_INFERRED_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class ModelOnData:
         available: Number of rows of the test split, if known.
         identifiers: The person of each row; None if every row belongs to another person.
         training: Scalar variables of the training split, ``(n, 1)`` each; empty if unknown.
+        incomplete: Number of rows with missing values.
+        is_inferred: Whether their values are inferred by the model; if not, they are left out.
         ensemble: Models whose particles answer counterfactual questions; ``scm`` is the first.
     """
 
@@ -51,6 +57,8 @@ class ModelOnData:
     available: int | None = None
     identifiers: Sequence[str] | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
+    incomplete: int = 0
+    is_inferred: bool = False
     ensemble: Ensemble | None = None
 
     @classmethod
@@ -61,8 +69,13 @@ class ModelOnData:
         rows: int | None = None,
         least: int = _MIN_ROWS,
         split: Split = "test",
+        is_complete: bool = True,
     ) -> ModelOnData:
         """Take the first ``rows`` rows of a split, or all; set units and classes in ``scm``.
+
+        Rows with missing values are left out, so that no answer of the model is compared with a
+        value that the model has inferred, unless fewer than 30 rows, and fewer than half, are
+        complete.
 
         Args:
             scm: The model.
@@ -70,6 +83,7 @@ class ModelOnData:
             rows: Number of rows; None for all.
             least: Minimal number of rows.
             split: The split, from which the model has not learned.
+            is_complete: Whether rows with missing values are left out.
 
         Raises:
             ValueError: If the data lacks a variable of the model or has it in another shape or with
@@ -79,15 +93,27 @@ class ModelOnData:
         _check_variables(scm, values)
         scm.describe(data.descriptions)
         available = len(next(iter(values.values())))
+        complete = complete_rows(values, scm.scalar_variables) if is_complete else None
+        incomplete = 0 if complete is None else available - len(complete)
+        is_inferred = complete is not None and _are_few(len(complete), available)
+        if is_inferred:
+            values, complete = {**values, **_inferred(scm, values)}, None
+        elif complete is not None:
+            available, rows = len(complete), rows and min(rows, len(complete))
         size = _checked_size(rows, least, available)
+        chosen: slice | Tensor = slice(size) if complete is None else complete[:size]
         identifiers, world = data.identifiers(split), data.world
+        if identifiers is not None:
+            identifiers = [identifiers[row] for row in torch.arange(len(identifiers))[chosen]]
         model = cls(
             scm,
-            {name: values[name][:size] for name in scm.graph.nodes},
+            {name: values[name][chosen] for name in scm.graph.nodes},
             world,
             None,
             available=available,
-            identifiers=None if identifiers is None else identifiers[:size],
+            incomplete=incomplete,
+            is_inferred=is_inferred,
+            identifiers=identifiers,
             training=_scalars(scm, data.variables("train")),
         )
         if world is None:
@@ -96,9 +122,9 @@ class ModelOnData:
         if missing := [name for name in others if name not in values]:
             reason = f"the {split} split lacks {', '.join(missing)}, which affects the images."
             return replace(model, why_no_originals=reason)
-        columns = {name: _column(values[name][:size]) for name in others}
+        columns = {name: _column(values[name][chosen]) for name in others}
         try:
-            originals = data.originals(split)[:size]
+            originals = data.originals(split)[chosen]
         except ValueError as error:
             return replace(model, why_no_originals=str(error), other_attributes=columns)
         return replace(model, originals=originals, other_attributes=columns)
@@ -175,14 +201,38 @@ class ModelOnData:
             yield first, self.rows(first, min(first + size, stop))
 
 
+def _are_few(complete: int, available: int) -> bool:
+    """Whether complete rows are so few that inferred values are better than leaving rows out."""
+    return complete < min(_FEW_COMPLETE, available // 2)
+
+
+def _inferred(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scalars of a split, each missing value replaced by one draw of its posterior."""
+    size = len(split[scm.graph.nodes[0]])
+    parts: list[Mapping[str, Tensor]] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for start in range(0, size, _INFERRED_AT_A_TIME):
+            some = {name: split[name][start : start + _INFERRED_AT_A_TIME] for name in scm.graph}
+            given = {name: value.to(scm.fitted.device, scm.dtype) for name, value in some.items()}
+            found = scm.completed(given)
+            parts.append({name: found[name].cpu() for name in scm.scalar_variables})
+    return {name: torch.cat([part[name] for part in parts]) for name in scm.scalar_variables}
+
+
 def _scalars(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: split[name] for name in scm.scalar_variables}
+    rows = complete_rows(split, scm.scalar_variables)
+    if rows is not None and _are_few(len(rows), len(next(iter(split.values())))):
+        return {}
+    chosen = slice(None) if rows is None else rows
+    return {name: split[name][chosen] for name in scm.scalar_variables}
 
 
 def _checked_size(rows: int | None, least: int, available: int) -> int:
     if available < least:
         raise ValueError(
-            f"rows: expected a test split of at least {least} rows, but it has {available}; "
+            f"rows: expected a test split of at least {least} complete rows, but it has "
+            f"{available}; "
             "test on more, or skip the evaluation with --evaluation.enabled false."
         )
     size = available if rows is None else rows

@@ -143,26 +143,31 @@ def typical_values(model: ModelOnData, name: str, levels: Sequence[float]) -> li
 def short_quantiles(model: ModelOnData, name: str, levels: Sequence[float]) -> list[float]:
     """Return quantiles of a variable with few digits, at least three.
 
-    The rounding error is at most 1 % of the range of these quantiles, and rounded values are
-    possible in the model and the world. Levels from 0 to 1 are in ascending order.
+    The rounding error is at most 1 % of the range of these quantiles, and they are possible
+    in the model and the world. Levels from 0 to 1 are in ascending order.
     """
     values = model.variables[name].double().flatten().cpu()
-    exact = torch.quantile(values, torch.tensor(levels, dtype=torch.float64)).tolist()
+    probabilities = torch.tensor(levels, dtype=torch.float64)
+    exact = torch.quantile(values, probabilities).tolist()
+    recorded = torch.quantile(values, probabilities, interpolation="nearest").tolist()
     tolerance = 0.01 * (exact[-1] - exact[0])
     domains = [model.scm[name].domain]
     if model.world is not None and name in model.world.domains:
         domains.append(model.world.domains[name])
 
-    def shorten(value: float) -> float:
+    def is_possible(value: float) -> bool:
+        number = torch.tensor([value], dtype=torch.float64)
+        return all(bool(domain.contains(number).all()) for domain in domains)
+
+    def shorten(value: float, nearest: float) -> float:
         for digits in range(3, 17):
             rounded = float(f"{value:.{digits}g}")
-            number = torch.tensor([rounded], dtype=torch.float64)
-            is_possible = all(bool(domain.contains(number).all()) for domain in domains)
-            if is_possible and abs(rounded - value) <= tolerance:
+            if is_possible(rounded) and abs(rounded - value) <= tolerance:
                 return rounded
-        return value
+        # Between two whole numbers or steps, only one of them is possible.
+        return value if is_possible(value) else nearest
 
-    return [shorten(value) for value in exact]
+    return [shorten(*pair) for pair in zip(exact, recorded, strict=True)]
 
 
 def check_possible(model: ModelOnData, name: str, value: Any) -> None:

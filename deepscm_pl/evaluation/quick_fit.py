@@ -55,8 +55,12 @@ class Rows:
 
     def every(self, step: int) -> Rows:
         """Every ``step``-th row."""
-        parents = {name: each[::step] for name, each in self.parents.items()}
-        return replace(self, value=self.value[::step], parents=parents)
+        return self.where(slice(None, None, step))
+
+    def where(self, rows: Tensor | slice) -> Rows:
+        """Some rows, by a mask ``(N,)``, row numbers, or a range."""
+        parents = {name: each[rows] for name, each in self.parents.items()}
+        return replace(self, value=self.value[rows], parents=parents)
 
 
 def copied(mechanism: Mechanism) -> Mechanism:

@@ -14,12 +14,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
 from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
-from deepscm_pl.figures.pixels import as_pictures, difference_limit, inches_per_pixel, to_rgb
+from deepscm_pl.figures.pixels import (
+    as_pictures,
+    change_colours,
+    difference_limit,
+    inches_per_pixel,
+    signed_difference,
+    to_rgb,
+)
 
 __all__ = [
     "GridCell",
@@ -45,6 +51,9 @@ _DIVERGING, _MARK = colormaps["RdBu_r"], "#d95f02"
 @dataclass(frozen=True)
 class GridCell:
     """One cell of a grid: images from top to bottom, and below them a signed difference.
+
+    Differences of images in colour are drawn in colour: grey is no change, and a channel is bright
+    where it has increased and dark where it has decreased.
 
     Attributes:
         images: Grey levels ``(C, H, W)``, C of 1 or 3, or ``(C, X, Y, Z)``, whose middle planes are
@@ -108,13 +117,14 @@ def draw_grids(
         2
     """
     cells = [cell for grid in grids for row in grid.rows for cell in row]
-    changes = [
-        _signed_difference(*cell.difference) for cell in cells if cell.difference is not None
-    ]
+    changes = [signed_difference(*cell.difference) for cell in cells if cell.difference is not None]
     limit = difference_limit(np.stack(changes), levels) if changes else 0.0
     layout = _Layout(grids)
     down = math.ceil(len(grids) / panels_per_row)
-    width = layout.width * panels_per_row + (_BAR_MARGIN if changes else 0.0)
+    is_coloured = bool(changes) and changes[0].ndim == 3
+    bar_width = _BAR_WIDTH * (2 if is_coloured else 1)
+    bar_margin = _BAR_MARGIN + bar_width - _BAR_WIDTH
+    width = layout.width * panels_per_row + (bar_margin if changes else 0.0)
     figure = PlainFigure(figsize=(width, layout.height * down), dpi=150)
     for k, grid in enumerate(grids):
         row, column = divmod(k, panels_per_row)
@@ -125,21 +135,29 @@ def draw_grids(
     if changes:
         highest = layout.height * down - layout.top - layout.bottom
         length = max(_BAR_LENGTH, 0.6 * highest)
-        place = (width - _BAR_MARGIN + _PAD, layout.bottom + max(0.0, (highest - length) / 2))
-        bar_axes = _add_axes(figure, place, (_BAR_WIDTH, length))
-        extend = "both" if limit < levels - 1 else "neither"
-        mappable = ScalarMappable(Normalize(-limit, limit), _DIVERGING)
-        bar = figure.colorbar(mappable, cax=bar_axes, extend=extend)
-        bar.set_label(difference_label, fontsize=_FONT)
-        bar.ax.tick_params(labelsize=_FONT)
+        place = (width - bar_margin + _PAD, layout.bottom + max(0.0, (highest - length) / 2))
+        bar_axes = _add_axes(figure, place, (bar_width, length))
+        if not is_coloured:
+            extend = "both" if limit < levels - 1 else "neither"
+            mappable = ScalarMappable(Normalize(-limit, limit), _DIVERGING)
+            figure.colorbar(mappable, cax=bar_axes, extend=extend)
+        else:
+            _draw_colour_key(bar_axes, limit)
+        bar_axes.set_ylabel(difference_label, fontsize=_FONT)
+        bar_axes.tick_params(labelsize=_FONT)
     return figure
 
 
-def _signed_difference(minuend: Tensor, subtrahend: Tensor) -> NDArray[np.float64]:
-    """The difference of two images, averaged over channels, ``(H, W)``."""
-    # In floating point first: differences of bytes would wrap.
-    change = _as_picture(minuend).double() - _as_picture(subtrahend).double()
-    return change.mean(dim=0).detach().cpu().numpy()
+def _draw_colour_key(axes: Axes, limit: float) -> None:
+    """Draw the colours of changes of red, green and blue beside each other."""
+    changes = np.linspace(-limit, limit, 256)[:, None, None] * np.eye(3)
+    extent = (0.0, 3.0, -limit, limit)
+    colours = change_colours(changes, limit)
+    axes.imshow(colours, origin="lower", extent=extent, aspect="auto", interpolation="nearest")
+    axes.set_xticks([0.5, 1.5, 2.5], ["R", "G", "B"])
+    axes.tick_params(axis="x", length=0)
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
 
 
 def _as_picture(image: Tensor) -> Tensor:
@@ -251,9 +269,10 @@ def _draw_cell(
         axes.text((left + right) / 2, (top + bottom) / 2, cell.label, bbox=box, **text)
     pictures = [to_rgb(_as_picture(image), levels) for image in cell.images]
     if cell.difference is not None:
-        pictures.append(_signed_difference(*cell.difference))
+        change = signed_difference(*cell.difference)
+        pictures.append(change if change.ndim == 2 else change_colours(change, limit))
     for i, picture in enumerate(pictures):
-        # Limits and colours apply to differences only.
+        # Limits and colours apply to differences of grey levels only.
         axes.imshow(picture, cmap=_DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest",
                     extent=layout.box(*place, i), aspect="auto")  # fmt: skip
     if cell.caption:

@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad
 
-__all__ = ["as_pictures", "difference_limit", "inches_per_pixel", "middle_planes", "to_rgb"]
+__all__ = [
+    "as_pictures",
+    "change_colours",
+    "difference_limit",
+    "inches_per_pixel",
+    "middle_planes",
+    "signed_difference",
+    "to_rgb",
+]
 
 _DOTS_PER_INCH = 150
 _LEAST_WIDTH, _LEAST_PLANE_WIDTH = 0.95, 0.7
@@ -43,6 +51,42 @@ def difference_limit(differences: NDArray[np.float64], levels: int = 256) -> flo
     usual = float(np.quantile(np.abs(differences), _COVERED)) if differences.size else 0.0
     limit = max(_LEAST_LIMIT, _STEP * float(np.ceil(usual / _STEP)))
     return float(levels - 1 if 2 * limit > levels - 1 else limit)
+
+
+def signed_difference(minuend: Tensor, subtrahend: Tensor) -> NDArray[np.float64]:
+    """The difference of the pictures of two images: ``(H, W)``, in colour ``(H, W, 3)``.
+
+    Channels are kept, because a mean over them would hide a change of colour.
+
+    Args:
+        minuend: Grey levels ``(C, H, W)``, C of 1 or 3, or ``(C, X, Y, Z)``, whose middle planes
+            are taken.
+        subtrahend: Of the same shape.
+
+    Example:
+        >>> red, green = (torch.eye(3)[k].view(3, 1, 1) * 255 for k in (0, 1))
+        >>> signed_difference(green, red)
+        array([[[-255.,  255.,    0.]]])
+    """
+    # In floating point first: differences of bytes would wrap.
+    pictures = (as_pictures(each, each.dim()).double() for each in (minuend, subtrahend))
+    first, second = pictures
+    change = (first - second).detach().cpu().numpy()
+    return change[0] if len(change) == 1 else np.moveaxis(change, 0, -1)
+
+
+def change_colours(changes: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
+    """Colours of changes of red, green and blue ``(*batch, 3)``: grey is none, in [0, 1].
+
+    Args:
+        changes: In grey levels.
+        limit: The change of the brightest colour; −``limit`` is that of the darkest.
+
+    Example:
+        >>> change_colours(np.array([-40.0, 40.0, 0.0]), 40.0)
+        array([0. , 1. , 0.5])
+    """
+    return np.clip(0.5 + changes / (2 * limit), 0, 1)
 
 
 def inches_per_pixel(shape: Sequence[int]) -> float:

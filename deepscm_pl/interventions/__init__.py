@@ -31,7 +31,7 @@ from deepscm_pl.interventions.changes import (
     read_variables,
 )
 from deepscm_pl.interventions.draws import Draw, check_support, draw_values
-from deepscm_pl.interventions.expressions import Expression
+from deepscm_pl.interventions.expressions import Expression, quote_class, quote_variable
 from deepscm_pl.interventions.resolving import Before, Resolved, changed_graph, resolve
 from deepscm_pl.interventions.text import check_do, format_do, parse_do
 
@@ -54,6 +54,8 @@ __all__ = [
     "is_constant",
     "is_set_anew",
     "parse_do",
+    "quote_class",
+    "quote_variable",
     "read_variables",
     "resolve",
 ]

@@ -20,10 +20,10 @@ from deepscm_pl.interventions.expressions import (
     UnreadableError,
     in_millions,
     plain_signs,
+    quote_variable,
     quoted,
     read_expression,
     unquoted,
-    variable_text,
 )
 from deepscm_pl.numerals import exact_digits, format_number, shortest
 from deepscm_pl.variables import Intervention, Variable
@@ -256,6 +256,9 @@ def _unknown_class(variable: Variable, text: str) -> str:
 
 def _refusal(variable: Variable, statement: _Statement, error: UnreadableError) -> str:
     operand = statement.operand
+    if re.fullmatch(r"[-+]?(?:nan|inf|infinity)", operand, re.IGNORECASE):
+        written = f"{variable.name}{statement.operator}{operand}"
+        return f"do: cannot read {written!r}; give a finite number."
     is_word = re.fullmatch(r"[^\W\d]\w*( \w+)*", operand)
     if (
         statement.operator == "="
@@ -266,12 +269,12 @@ def _refusal(variable: Variable, statement: _Statement, error: UnreadableError) 
     if statement.operator == "=" and is_word:
         return (
             f"do({variable.name}): expected a number, because it has no named classes, a change "
-            f"such as factual+20, or a function such as 0.9*{variable_text(variable.name)}, but "
+            f"such as factual+20, or a function such as 0.9*{quote_variable(variable.name)}, but "
             f"got {operand!r}."
         )
     return (
         f"do({variable.name}): {error}; write a number, a change such as factual+20, or a "
-        f"function such as 0.9*{variable_text(variable.name)}+3; got {operand!r}."
+        f"function such as 0.9*{quote_variable(variable.name)}+3; got {operand!r}."
     )
 
 
@@ -304,7 +307,7 @@ def format_do(do: Mapping[str, object], variables: Mapping[str, Variable] | None
 
 
 def _format_one(variable: Variable, value: Any) -> Iterator[str]:
-    name = variable_text(variable.name)
+    name = quote_variable(variable.name)
     unit = "" if _UNSAFE_UNIT.search(variable.unit) else variable.unit
     if isinstance(value, Where):
         yield from _format_one(variable, value.value)

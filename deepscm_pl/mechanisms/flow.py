@@ -79,7 +79,36 @@ class Flow(Mechanism):
         self.constraint.fit(value)
 
 
-class AffineFlow(Flow):
+class _ParametricFlow(Flow):
+    """A flow whose location μ, log-scale and other parameters are predicted from the parents.
+
+    Args:
+        parameters: Number of parameters of T, location first.
+        hidden: Widths of the hidden layers of the network.
+        additive: Whether only the location depends on the parents.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        constraint: Callable[[], Constraint],
+        parameters: int,
+        hidden: Sequence[int],
+        additive: bool,
+    ) -> None:
+        super().__init__(context, constraint)
+        predicted = 1 if additive else parameters
+        self.parameters_of = ParameterNetwork(context.features, predicted, hidden)
+        self.shape = ParameterNetwork(0, parameters - 1) if additive else None
+
+    def parameters_at(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return μ, log σ, and the other parameters, of which those without parents have no batch."""
+        found: Tensor = self.parameters_of(context)
+        rest = found[..., 1:] if self.shape is None else self.shape(context)
+        return found[..., :1], rest[..., :1], rest[..., 1:]
+
+
+class AffineFlow(_ParametricFlow):
     """A flow with an affine map: x := c(μ(pa) + σ(pa)·u).
 
     The coupling is monotone: a value keeps its quantile given the parents.
@@ -87,6 +116,8 @@ class AffineFlow(Flow):
     Args:
         hidden: Widths of the hidden layers of the network for μ and log σ, which is nonlinear by
             default; empty for affine functions of the standardised parents.
+        additive: Whether σ is the same for all parents, as in an additive noise model (Hoyer et al.
+            2009) of c⁻¹(x).
 
     Example:
         >>> AffineFlow(Context())({"u": torch.tensor([[0.5]])}, {})
@@ -98,16 +129,17 @@ class AffineFlow(Flow):
         context: Context,
         constraint: Callable[[], Constraint] = Real,
         hidden: Sequence[int] = NONLINEAR,
+        additive: bool = False,
     ) -> None:
-        super().__init__(context, constraint)
-        self.parameters_of = ParameterNetwork(context.features, 2, hidden)
+        super().__init__(context, constraint, 2, hidden, additive)
 
     def transforms(self, context: Tensor) -> list[Transform]:
         """Return u ↦ μ + σ·u."""
-        return [_affine(self.parameters_of(context))]
+        location, log_scale, _ = self.parameters_at(context)
+        return [_affine(location, log_scale)]
 
 
-class SplineFlow(Flow):
+class SplineFlow(_ParametricFlow):
     """A flow with a monotonic rational-quadratic spline S: x := c(μ(pa) + σ(pa)·S(u; pa)).
 
     The spline shapes the density within ±``bound`` standard deviations of the noise, and the affine
@@ -118,6 +150,8 @@ class SplineFlow(Flow):
         hidden: Widths of the hidden layers of the network for all parameters.
         bins: Number of bins of the spline, from 2 to 1,000.
         bound: The spline is the identity outside of [−bound, bound].
+        additive: Whether σ and S are the same for all parents, as in an additive noise model (Hoyer
+            et al. 2009) of c⁻¹(x).
     """
 
     def __init__(
@@ -127,20 +161,18 @@ class SplineFlow(Flow):
         hidden: Sequence[int] = (32,),
         bins: int = 8,
         bound: float = 4.0,
+        additive: bool = False,
     ) -> None:
         bins = whole_number("bins", bins, least=2, most=_MOST_BINS)
         bound = real_number("bound", bound, above=0, most=_LARGEST_BOUND)
-        super().__init__(context, constraint)
+        super().__init__(context, constraint, 2 + 3 * bins - 1, hidden, additive)
         self.bound = bound
-        self.parameters_of = ParameterNetwork(context.features, 2 + 3 * bins - 1, hidden)
 
     def transforms(self, context: Tensor) -> list[Transform]:
         """Return u ↦ μ + σ·S(u)."""
-        parameters = self.parameters_of(context)
-        spline = RationalQuadraticSpline(parameters[..., 2:], self.bound)
-        return [spline, _affine(parameters[..., :2])]
+        location, log_scale, others = self.parameters_at(context)
+        return [RationalQuadraticSpline(others, self.bound), _affine(location, log_scale)]
 
 
-def _affine(parameters: Tensor) -> Transform:
-    location, log_scale = parameters[..., :1], parameters[..., 1:]
+def _affine(location: Tensor, log_scale: Tensor) -> Transform:
     return transforms.AffineTransform(location, bounded_log_scale(log_scale).exp())

@@ -22,7 +22,7 @@ others                   p(x | pa), which is not learned
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -38,11 +38,13 @@ from deepscm_pl.nn.layers import reduced_shape, zero_linear
 from deepscm_pl.transforms.cells import bounded_log_scale, log_mass
 from deepscm_pl.variables import Domain, Variables
 
-__all__ = ["MissingValues", "is_missing"]
+__all__ = ["MissingValues", "complete_rows", "is_missing"]
 
 _HIDDEN = (64, 64)
 _IMAGE_FEATURES = 32
 _SMALL = 8  # pixels along an axis at which convolutions end
+_DRAWN_AT_A_TIME = 2**17  # rows of numbers
+_FAR = 40.0  # no noise is beyond
 _MOST_COPIES = 256  # of one row, one for each combination of missing classes
 _CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -57,13 +59,27 @@ def is_missing(value: Tensor) -> Tensor:
     return value.isnan().squeeze(-1)
 
 
+def complete_rows(variables: Variables, names: Iterable[str]) -> Tensor | None:
+    """Numbers of the rows in which none of the named scalars is missing; None if all are complete.
+
+    Example:
+        >>> complete_rows({"a": torch.tensor([[1.0], [torch.nan]])}, ["a"])
+        tensor([0])
+    """
+    missing = [variables[name].isnan().flatten(1).any(dim=1) for name in names]
+    if not missing or not bool((incomplete := torch.stack(missing).any(dim=0)).any()):
+        return None
+    return (~incomplete).nonzero().squeeze(-1)
+
+
 class _ImageFeatures(nn.Module):
     """Features of an image: convolutions that halve it, and moments of its grey levels."""
 
     def __init__(self, domain: Domain) -> None:
         super().__init__()
         channels, *sizes = domain.shape
-        self.levels, self.axes = domain.upper + 1, len(sizes)
+        self.levels = domain.upper + 1 if math.isfinite(domain.upper) else 256.0
+        self.axes = len(sizes)
         halvings = max(math.ceil(math.log2(max(sizes) / _SMALL)), 1)
         layers: list[nn.Module] = []
         before = channels
@@ -92,9 +108,10 @@ class _Inference(nn.Module):
         scalars = {n: each for n, each in domains.items() if each.shape == (1,) and n != name}
         images = {n: each for n, each in domains.items() if len(each.shape) >= 3}
         self.context = Context(scalars)
-        self.encoders = nn.ModuleDict({n: _ImageFeatures(each) for n, each in images.items()})
-        size = self.context.features + len(scalars)
-        size += sum(int(each.out_features) for each in self.encoders.values())  # type: ignore[arg-type]
+        encoders = {n: _ImageFeatures(each) for n, each in images.items()}
+        self.encoders = nn.ModuleDict(encoders)
+        self.widths = {n: each.out_features for n, each in encoders.items()}
+        size = self.context.features + len(scalars) + sum(self.widths.values())
         self.linear = zero_linear(size, outputs) if size else None
         self.network = ParameterNetwork(size, outputs, _HIDDEN)
 
@@ -106,17 +123,16 @@ class _Inference(nn.Module):
         count = len(rows)
         absent = torch.zeros(count, 1, device=rows.device)
         parts = []
-        for name, domain in self.context.domains.items():
+        for name in self.context.domains:
             mask = known[name][rows].unsqueeze(-1) if name in values else absent.bool()
             value = values[name][rows] if name in values else absent
             encoded = self.context.encode(name, torch.where(mask, value, torch.zeros_like(value)))
             parts += [torch.where(mask, encoded, torch.zeros_like(encoded)), mask.to(encoded)]
-            assert encoded.shape == (count, domain.features)
         for name, encoder in self.encoders.items():
             if name in values:
                 parts.append(encoder(values[name][rows]))
             else:
-                parts.append(absent.expand(-1, encoder.out_features))
+                parts.append(absent.expand(-1, self.widths[name]))
         if not parts:
             return self.network(torch.zeros(count, 0)).expand(count, -1)
         features = torch.cat(parts, dim=-1)
@@ -243,6 +259,10 @@ class MissingValues(nn.Module):
             name = next(iter(rows.missing))
             gain = _score_gain(several, [sum(each, torch.zeros(())) for each in gains], rows.count)
             found[name] = replace(found[name], log_prob=found[name].log_prob + gain)
+        if self.training and torch.is_grad_enabled() and self.networks:
+            name = graph.nodes[0]  # no gradient of a batch is None, as if there were no network
+            nothing = 0 * torch.stack([each.sum() for each in self.parameters()]).sum()
+            found[name] = replace(found[name], log_prob=found[name].log_prob + nothing)
         return {name: rows.shaped(each) for name, each in found.items()}
 
     def draws(
@@ -254,7 +274,9 @@ class MissingValues(nn.Module):
         count: int,
         is_common: bool = False,
     ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Yield ``count`` draws of the missing values with their log-weights log p − log q.
+        """Yield draws of the missing values with their log-weights log p − log q.
+
+        There are ``count`` in all, several at a time unless the model has images.
 
         Args:
             graph: The causal graph.
@@ -266,20 +288,29 @@ class MissingValues(nn.Module):
                 weights differ only by the missing values.
 
         Yields:
-            The values of each incomplete variable, ``(*batch, 1)``, and for each variable that is
-            or depends on a missing one the log-weights ``(*batch,)``.
+            The values of each incomplete variable, ``(k, *batch, 1)``, and for each variable that
+            is or depends on a missing one the log-weights ``(k, *batch)``.
         """
-        rows = _Rows(graph, mechanisms, values, continuous)
+        domains = {name: mechanisms[name].domain for name in graph}
+        batch = torch.broadcast_shapes(*(d.batch_shape(values[n]) for n, d in domains.items()))
+        has_images = any(len(domain.shape) >= 3 for domain in domains.values())
+        most = 1 if has_images else max(_DRAWN_AT_A_TIME // math.prod(batch), 1)
         seed = int(torch.randint(2**31, ())) if is_common else None
-        for _ in range(count):
+        for start in range(0, count, most):
+            shape = (min(most, count - start), *batch)
+            repeated = (
+                {name: given[name].expand(*shape, *d.shape) for name, d in domains.items()}
+                for given in (values, continuous)
+            )
+            rows = _Rows(graph, mechanisms, *repeated)
             completed = self._complete(rows, is_expanded=False)
             with nullcontext() if seed is None else torch.random.fork_rng(rows.devices):
                 if seed is not None:
                     torch.manual_seed(seed)
                 weights = {name: rows.log_weight(name, completed) for name in rows.affected}
             yield (
-                {name: completed.values[name].view(*rows.shape, 1) for name in rows.missing},
-                {name: weight.view(rows.shape) for name, weight in weights.items()},
+                {name: completed.values[name].view(*shape, 1) for name in rows.missing},
+                {name: weight.view(shape) for name, weight in weights.items()},
             )
 
     def draw(
@@ -543,7 +574,8 @@ def _log_cell(
 ) -> Tensor:
     """log q of a value whose noise is N(μ, σ²), ``(n,)``; constant in the mechanism."""
     with torch.no_grad():
-        low, high = mechanism.cell(value, parents)
+        # Infinite ends would make gradients NaN.
+        low, high = (each.clamp(-_FAR, _FAR) for each in mechanism.cell(value, parents))
     centre, scale = location.double(), log_scale.double().exp()
     return log_mass((low - centre) / scale, (high - centre) / scale).squeeze(-1)
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deepscm_pl.data.tables import Attribute, AttributeKind, Table, read_attribute
 from deepscm_pl.data.tables.attributes import Column
+from deepscm_pl.data.tables.kinds import FEW_LEVELS, are_dates
 from deepscm_pl.data.tables.numbers import is_number
 from deepscm_pl.numerals import format_number
 
@@ -38,11 +39,12 @@ ColumnKind = Literal[
 _SPLITS = {"train", "validation", "test"}
 _MOST_SHOWN = 50
 _IMAGES = re.compile(r".+\.(png|jpe?g|tiff?|webp|bmp|npy|dcm|nii|nii\.gz)", re.IGNORECASE)
-_IDENTIFIER = re.compile(
-    r"(.*[_ ])?(e?id|ids|identifier|name|rid|uid|guid|iid)|(participant|subject|patient|person)s?"
-    r"([_ ]?(id|no|nr|number|code))?|(image|scan|file)[_ ]?(id|name)",
+_UNITS = re.compile(
+    r"((participant|subject|patient|person|case|record|ptid|user)s?"
+    r"([_ ]?(id|no|nr|number|code))?|e?id|ids|identifier|rid|uid|guid|iid)",
     re.IGNORECASE,
 )
+_NAMES = re.compile(r".*(id|identifier|name|number|code)|index|row|nr|no", re.IGNORECASE)
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]{1,12})[)\]]$")
 _FEW_ROWS = 10
 _STEPS = (1.0, 0.5, 0.1, 0.05, 0.01)
@@ -210,13 +212,11 @@ def _special(name: str, counts: Counter[str], rows: int) -> tuple[ColumnKind, st
         return "splits", ", ".join(each for each in sorted(counts))
     if counts and all(map(_IMAGES.fullmatch, counts)):
         return "images", f"names of image files, such as {next(iter(counts))}"
-    if rows <= _FEW_ROWS or not counts:
+    if rows <= _FEW_ROWS or not counts or are_dates(list(counts)):
         return None
-    is_text = not all(map(is_number, counts))
-    is_whole = all(text.isdigit() for text in counts)
-    named = _IDENTIFIER.fullmatch(name) is not None
-    if (is_text and len(counts) == rows) or (
-        named and (is_text or is_whole) and len(counts) > rows / 2
-    ):
-        return "identifier", f"{len(counts):,} different texts in {rows:,} rows"
-    return None
+    texts = f"{len(counts):,} different texts in {rows:,} rows"
+    is_named = any(each.fullmatch(name) for each in (_UNITS, _NAMES))
+    is_distinct = len(counts) == rows and (is_named or not all(map(is_number, counts)))
+    repeats = _UNITS.fullmatch(name) is not None and len(counts) > max(FEW_LEVELS, rows / 20)
+    has_parts = any(not text.isdigit() and is_number(text) for text in counts)
+    return ("identifier", texts) if (is_distinct or repeats) and not has_parts else None

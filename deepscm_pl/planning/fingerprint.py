@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import deepscm_pl
 from deepscm_pl.data.cohort import find_sources
 from deepscm_pl.data.tables import Table, TableFormat, read_table
 from deepscm_pl.files import new_file
@@ -18,6 +18,7 @@ from deepscm_pl.planning.pictures import ImageFingerprint, describe_images
 
 __all__ = ["ColumnFingerprint", "Fingerprint", "ImageFingerprint", "read_fingerprint"]
 
+_PACKAGE = "deepscm_pl"
 _MOST_COLUMNS = 2_000
 _FEWEST_ROWS = 20
 _HEAD_BYTES = 2**20
@@ -38,6 +39,7 @@ class Fingerprint:
         units: Number of units, which rows without an identifier are themselves.
         visits: Columns that distinguish the rows of a unit.
         sheet: Sheet of an Excel workbook.
+        training_rows: Number of rows for training, if a column divides the rows into splits.
         version: Version of this package.
     """
 
@@ -51,7 +53,8 @@ class Fingerprint:
     units: int = 0
     visits: tuple[str, ...] = ()
     sheet: str | None = None
-    version: str = field(default_factory=lambda: deepscm_pl.__version__)
+    training_rows: int | None = None
+    version: str = field(default_factory=lambda: version(_PACKAGE))
 
     @property
     def variables(self) -> dict[str, ColumnFingerprint]:
@@ -84,7 +87,7 @@ class Fingerprint:
             made = cls(**_with_tuples(found) | {"columns": columns, "images": images})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        return made if made.version == deepscm_pl.__version__ else None
+        return made if made.version == version(_PACKAGE) else None
 
 
 def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,9 +135,7 @@ def read_fingerprint(
             f"need at least {_FEWEST_ROWS}; collect more."
         )
     columns = _describe(read)
-    if not any(each.is_variable for each in columns):
-        kinds = "; ".join(f"{each.name}: {each.kind} ({each.reason})" for each in columns[:5])
-        raise ValueError(f"table: {table} has no column that can be a variable: {kinds}.")
+    _check_variables(table, columns, images is not None)
     read.require("visits", visits)
     read.require("identifier", [identifier] if identifier else [])
     found = identifier or _find_identifier(columns)
@@ -153,6 +154,7 @@ def read_fingerprint(
         units=units,
         visits=tuple(visits),
         sheet=sheet,
+        training_rows=_training_rows(read, columns),
     )
     if cache is not None:
         made.write(cache)
@@ -180,7 +182,7 @@ def _check_width(table: Path) -> None:
     with table.open("rb") as file:
         head = file.read(_HEAD_BYTES).split(b"\n", 1)[0]
     if not head.strip():
-        raise ValueError(f"table: {table} is empty; expected a line with the names of columns.")
+        raise ValueError(f"table: {table} is empty; expected names of columns in its first line.")
     separators = max(head.count(each) for each in (b",", b";", b"\t", b"|"))
     _check_number_of_columns(table, separators + 1, at_least=len(head) == _HEAD_BYTES)
 
@@ -191,6 +193,20 @@ def _check_number_of_columns(table: Path, number: int, at_least: bool = False) -
             f"table: {table} has {'more than ' if at_least else ''}{number:,} columns, but "
             f"expected at most {_MOST_COLUMNS:,}; write a table of the columns of your graph."
         )
+
+
+def _check_variables(table: Path, columns: Sequence[ColumnFingerprint], has_images: bool) -> None:
+    """Raise ValueError unless there are two variables, which an image may be."""
+    variables = [each.name for each in columns if each.is_variable]
+    if len(variables) + has_images >= 2:
+        return
+    others = [f"{each.name} is {each.kind} ({each.reason})" for each in columns]
+    shown = "; ".join([each for each in others if each.split()[0] not in variables][:3])
+    raise ValueError(
+        f"table: {table}: expected at least two columns that can be variables, one of which may "
+        f"cause another, but got {', '.join(variables) or 'none'}"
+        f"{f', because {shown}' if shown else ''}; add columns."
+    )
 
 
 def _describe(table: Table) -> list[ColumnFingerprint]:
@@ -207,16 +223,28 @@ def _find_identifier(columns: Sequence[ColumnFingerprint]) -> str | None:
     return next((each.name for each in columns if each.kind == "identifier"), None)
 
 
-_VISIT = re.compile(r"(.*[_ ])?(visit|session|scan|wave|time|timepoint|date|age|year|run)s?(_.*)?")
+def _training_rows(table: Table, columns: Sequence[ColumnFingerprint]) -> int | None:
+    """The number of rows for training, if a column divides the rows into all three splits."""
+    for each in columns:
+        if each.kind == "splits" and len(each.levels) == 3:
+            return int((table[each.name] == "train").sum())
+    return None
+
+
+_VISITS = (
+    re.compile(r"(.*[_ ])?(visit|session|ses|scan|wave|timepoint|time|run|round)s?([_ ].*)?"),
+    re.compile(r"(.*[_ ])?(date|year|month|day|age)s?([_ ].*)?"),
+)
 
 
 def _find_visits(
     table: Table, columns: Sequence[ColumnFingerprint], identifier: str
 ) -> tuple[str, ...]:
     """The column that distinguishes the rows of a unit, by its name."""
-    for each in columns:
-        if _VISIT.fullmatch(each.name.lower()) and not table.first_twice([identifier, each.name]):
-            return (each.name,)
+    for pattern in _VISITS:
+        for name in (each.name for each in columns):
+            if pattern.fullmatch(name.lower()) and not table.first_twice([identifier, name]):
+                return (name,)
     raise ValueError(
         f"visits: several rows of {table.path} have the same {identifier}; name the column that "
         "distinguishes them, such as --visits session, or another --identifier."

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from deepscm_pl.data.images import read_scan
+
 __all__ = ["ImageFingerprint", "describe_images"]
 
 _SAMPLE = 60
-_NIFTI = (".nii", ".nii.gz")
+_NIFTI = (".nii.gz", ".nii")
+_ANY_ORIENTATION = "RAS"
 
 
 @dataclass(frozen=True)
@@ -104,32 +107,15 @@ class _Inspected:
 
 def _ending(path: Path) -> str:
     name = path.name.lower()
-    return next((each for each in _NIFTI[::-1] if name.endswith(each)), path.suffix.lower())
+    return next((each for each in _NIFTI if name.endswith(each)), path.suffix.lower())
 
 
 def _inspect(path: Path) -> _Inspected:
-    from PIL import Image
-
-    try:
-        if _ending(path) in _NIFTI:
-            import nibabel
-
-            array = np.asanyarray(nibabel.load(path).dataobj).squeeze()  # type: ignore[attr-defined]
-            channels = 1
-        elif path.suffix == ".npy":
-            array, channels = np.load(path, allow_pickle=False).squeeze(), 1
-        else:
-            with Image.open(path) as image:
-                channels = 3 if image.mode in ("RGB", "RGBA", "P", "CMYK", "YCbCr", "HSV") else 1
-                array = np.asarray(image.convert("RGB") if channels == 3 else image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(
-            f"images: {path} cannot be read as an image ({error}); get it again, or remove its row."
-        ) from None
-    sizes = array.shape[:2] if channels == 3 else array.shape
-    if len(sizes) not in (2, 3) or not array.size:
-        raise ValueError(
-            f"images: {path}: expected an image or a volume, but got an array of shape "
-            f"{array.shape}."
-        )
-    return _Inspected(sizes, channels, str(array.dtype), float(array.min()), float(array.max()))
+    # Directions of axes do not matter here; a training refuses files without them.
+    scan = read_scan(path, _ANY_ORIENTATION)
+    sizes = scan.array.shape[: 2 if scan.flat else 3]
+    numbers = scan.array
+    channels = 3 if scan.is_coloured else 1
+    return _Inspected(
+        sizes, channels, str(numbers.dtype), float(numbers.min()), float(numbers.max())
+    )

@@ -91,6 +91,8 @@ def test_quantities(
     loss of dequantisation, so that all likelihoods are comparable.
     """
     found = {}
+    if scm.is_incomplete(batch):
+        batch = {**batch, **scm.completed(batch)}
     for name in scm.image_variables:
         mechanism, image = scm[name], batch[name]
         parents = {parent: batch[parent] for parent in scm.graph.parents[name]}

@@ -6,13 +6,16 @@ import math
 from typing import Any, get_args
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
 
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.mechanisms import ConditionalVAE
 from deepscm_pl.model_memory import bytes_of, require_memory_for
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.repeated_values import warn_of_repeated_values
+from deepscm_pl.variables import Variables
 
 __all__ = [
     "check_rows",
@@ -54,7 +57,9 @@ def fit_statistics(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
     if isinstance(datamodule, CausalDataModule):
         for split in get_args(Split):
             check_rows(scm, datamodule, split)
-    scm.fit(datamodule.variables("train"), _incomplete(scm, datamodule))
+    training = datamodule.variables("train")
+    _report_missing(scm, training)
+    scm.fit(training, _incomplete(scm, datamodule))
     persons = datamodule.identifiers("train") if isinstance(datamodule, CausalDataModule) else None
     warn_of_repeated_values(scm, datamodule.variables("train"), persons)
 
@@ -65,6 +70,21 @@ def _incomplete(scm: StructuralCausalModel, data: Any) -> list[str]:
         return []
     splits = [data.variables(split) for split in get_args(Split)]
     return [n for n in scm.scalar_variables if any(bool(s[n].isnan().any()) for s in splits)]
+
+
+def _report_missing(scm: StructuralCausalModel, training: Variables) -> None:
+    """Report how many values of the training split are missing, and what is assumed about them."""
+    counts = {name: int(training[name].isnan().sum()) for name in scm.scalar_variables}
+    rows = len(next(iter(training.values())))
+    found = [f"{name} in {count:,}" for name, count in counts.items() if count]
+    if found:
+        rank_zero_info(
+            for_terminal(
+                f"missing values: {', '.join(found)} of {rows:,} training rows; they are inferred "
+                "from the other variables, assuming that they are missing at random: whether a "
+                "value is missing depends on observed values only."
+            )
+        )
 
 
 def require_fitted(scm: StructuralCausalModel) -> None:

@@ -20,7 +20,7 @@ def test_members_of_a_trained_model(checkpoint, tmp_path, capsys):
     assert asked == [
         *["deepscm", "sample", "--ckpt_path"],
         f"{out}/*.safetensors",
-        *["--trust", "tiny", "--out", "DIR"],
+        *["--trust", "tiny", "--out", "samples"],
     ]
     files = sorted(out.glob("*.safetensors"))
     assert [each.name for each in files] == ["member_1.safetensors", "member_2.safetensors"]

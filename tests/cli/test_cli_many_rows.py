@@ -84,14 +84,14 @@ def spied(monkeypatch):
 def test_one_batch_is_in_memory(ask, tmp_path, spied, four_at_a_time, monkeypatch):
     """Images of observations are read when it is their turn, and answers let go once written."""
     opened, sizes_when_opened = [], []
-    read_image = observations.read_image
+    read_prepared = observations.read_prepared
 
-    def spy(path, shape):
+    def spy(path, *settings):
         opened.append(path)
         sizes_when_opened.append(len(spied[0]))
-        return read_image(path, shape)
+        return read_prepared(path, *settings)
 
-    monkeypatch.setattr(observations, "read_image", spy)
+    monkeypatch.setattr(observations, "read_prepared", spy)
     out = ask(
         "a", "counterfactual", "--observations", str(write_table(tmp_path, 18)), "--do",
         "thickness=3", "intensity=100",

@@ -220,7 +220,7 @@ def test_broken_data_stops_before_training(tmp_path, capsys):
     path = write_configuration(tmp_path)
     words = ["fit", "--config", str(path), "--data.broken_row", "7"]
     assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 1
-    assert "thickness: expected numbers, but got NaN" in capsys.readouterr().err
+    assert "thickness: expected values in (0, inf), but got inf" in capsys.readouterr().err
 
 
 def test_words_change_the_settings_of_a_checkpoint(checkpoint, tmp_path, monkeypatch):

@@ -270,15 +270,15 @@ def write_observations(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("picture", "expected a volume as .nii, .nii.gz or .npy"),
-        ("text", "is no array of numbers"),
+        ("picture", "expected a volume, but it is a single slice"),
+        ("text", "cannot be read"),
         ("sizes of array", "expected a volume of 16×20×16 voxels, but"),
         ("sizes", "has 20×16×16; prepare it"),
-        ("slice", "is a single slice of shape (16, 20, 1); cut it"),
+        ("slice", "is a single slice of shape (16, 20, 1); prepare it"),
         ("four dimensions", "expected a volume of three dimensions"),
         (
             "a scanner's numbers",
-            "has from 1043 to 1043; prepare it as the training data, or ask with --prepare",
+            "has from 1043 to 1043; prepare it as the training data",
         ),
         ("truncated", "it is truncated or of another format"),
         ("missing", "there is no image"),
@@ -301,7 +301,7 @@ def test_a_model_of_slices_refuses_a_volume(tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text(f"{','.join(cells)}\n{','.join(cells.values())}\n")
     observed = observations_from_csv(scm, table)
-    with pytest.raises(ValueError, match=r"expected a single slice, but .* is a volume of shape"):
+    with pytest.raises(ValueError, match=r"expected a single slice, but it is a volume of shape"):
         next(observed.read(1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import signal
@@ -162,6 +163,39 @@ def test_failure_while_writing_leaves_nothing(
     with pytest.raises(OSError, match="no space left"):
         generate_morphomnist(mnist, tmp_path / "out", workers=1, progress=False, limit=2)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><html>Sorry</html>", "it is a web page; get the file again"),
+        (b"", "is empty"),
+        (gzip.compress(b"PK"), "is truncated"),
+        (b"PK\3\4" + bytes(80), "it is a zip archive"),
+    ],
+)
+def test_a_broken_file_of_mnist_is_named(mnist, tmp_path, content, message) -> None:
+    (mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(content)
+    with pytest.raises(ValueError, match=f"mnist: .*t10k-labels-idx1-ubyte.* {message}"):
+        generate_morphomnist(mnist, tmp_path / "out", workers=1, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_compressed_files_of_mnist(mnist: Path, tmp_path: Path, suffix: str) -> None:
+    generate_morphomnist(mnist, tmp_path / "a", workers=1, progress=False, limit=2)
+    for path in (mnist / "MNIST" / "raw").iterdir():
+        content = gzip.compress(path.read_bytes())
+        path.unlink()
+        path.with_name(path.name + suffix).write_bytes(content)
+    generate_morphomnist(mnist, tmp_path / "b", workers=1, progress=False, limit=2)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_images_and_labels_of_mnist_belong_together(mnist: Path, tmp_path: Path) -> None:
+    write_idx(mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte", np.zeros(7, np.uint8))
+    with pytest.raises(ValueError, match=r"one label for each t10k image .* 30 images and 7"):
+        generate_morphomnist(mnist, tmp_path / "out", workers=1, progress=False)
 
 
 def test_missing_mnist(tmp_path: Path) -> None:

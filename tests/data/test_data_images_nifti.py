@@ -91,7 +91,7 @@ def test_data_with_unknown_orientations_say_so_and_claim_no_place(tmp_path):
     data = make(tmp_path, images="{eid}.nii", preprocessing=settings)
     images = data.variables("train")["image"]
     assert np.array_equal(images[3, 0], volume(3))
-    (line,) = data._prepared.summary()
+    (line,) = data._prepared["image"].summary()
     assert line.startswith("3 of 10 images (0002.nii, 0003.nii, 0005.nii): it has neither")
     assert data.placement("train", 3) is None
     np.testing.assert_allclose(data.placement("train", 4).affine, AFFINE)
@@ -100,7 +100,9 @@ def test_data_with_unknown_orientations_say_so_and_claim_no_place(tmp_path):
     )
     assert cut.placement("train", 3) is None
     assert cut.prepare_file(tmp_path / "0003.nii")[0][1] is None
-    assert make(tmp_path, images="{eid}.nii", preprocessing=settings)._prepared.summary() == [line]
+    assert make(tmp_path, images="{eid}.nii", preprocessing=settings)._prepared[
+        "image"
+    ].summary() == [line]
 
 
 def test_sizes_of_unplaced_voxels_are_compared(tmp_path):

@@ -235,7 +235,7 @@ def test_data_in_colour_have_three_channels(tmp_path):
     assert images.shape == (6, 3, 16, 18)
     assert np.array_equal(images[3].numpy(), np.moveaxis(COLOUR, -1, 0))
     assert np.array_equal(images[2].numpy(), np.stack([picture(2)] * 3))
-    (line,) = data._prepared.summary()
+    (line,) = data._prepared["image"].summary()
     assert line.startswith("9 of 10 images (0000.png, 0001.png, 0002.png and 6 more): it is grey")
     with pytest.raises(ValueError, match=r"0003.png: expected grey levels, but it is in colour"):
         make(tmp_path, preprocessing={"colour": "grey"}).setup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,15 +11,16 @@ import torch
 from linear_worlds import coin, linear, mediated, product
 
 from deepscm_pl.effects import (
+    Condition,
     EffectSettings,
     Outcome,
     average_effect,
     individual_effects,
-    mediation,
+    mediated_effects,
 )
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain
+from deepscm_pl.variables import Domain, Variable
 
 from tiny import draw, image_mechanism
 
@@ -96,7 +98,7 @@ def test_no_directed_path_gives_exactly_zero_and_says_why():
         assert (found.value, found.low, found.high) == (0, 0, 0)
         found = average_effect(mediated(), outcome, {cause: 3.0}, settings=FEW)
         assert f"no directed path from {cause} to {outcome}" in found.notes[0]
-        parts = mediation(mediated(), outcome, {cause: 3.0}, settings=FEW)
+        parts = mediated_effects(mediated(), outcome, {cause: 3.0}, settings=FEW)
         assert all(each.value == each.low == each.high == 0 for each in parts.estimates.values())
         assert "exactly 0" in parts.notes[0]
 
@@ -113,7 +115,8 @@ def test_no_directed_path_gives_exactly_zero_and_says_why():
         (("y", {}), "do: expected an intervention"),
         (("y", {"x": float("nan")}), "NaN"),
         (("y > yes", "x=3"), "y: expected a number, but got 'yes'"),
-        (("y > 2 or y < 1", "x=3"), "expected a number"),
+        (("y > 2 or y", "x=3"), "expected a number"),
+        (("y > 2 or q < 1", "x=3"), "expected a number"),
         (("c=2", "x=3"), "c: expected a class index from 0 to 1, but got 2"),
         (("p > -1", "x=3"), "p: expected a number within its domain.*every value or none"),
     ],
@@ -154,14 +157,14 @@ def test_settings_out_of_bounds_are_refused(settings):
 
 
 def test_direct_and_indirect_effects_of_a_linear_world():
-    found = mediation(mediated(), "y", "x=2", "x=0", settings=FEW)
+    found = mediated_effects(mediated(), "y", "x=2", "x=0", settings=FEW)
     values = {name: round(each.value, 4) for name, each in found.estimates.items()}
     assert values == {"total": 14, "direct": 2, "indirect": 12, "interaction": 0}
     assert "Indirect: through m." in found.notes
     # The effect of the confounder: x and m are mediators, each alone or both.
     parts = {}
     for through in (None, ["x"], ["m"]):
-        found = mediation(mediated(), "y", "z=1", "z=0", through, settings=FEW)
+        found = mediated_effects(mediated(), "y", "z=1", "z=0", through, settings=FEW)
         parts[str(through)] = [round(found[n].value, 4) for n in ("total", "direct", "indirect")]
     assert parts == {
         "None": [2.5, -1.0, 3.5],
@@ -174,7 +177,7 @@ def test_an_interaction_of_both_paths():
     scm = StructuralCausalModel(
         "x -> m; x, m -> y", {"x": linear(), "m": linear(x=2.0), "y": product()}
     ).eval()
-    found = mediation(scm, "y", "x=3", "x=1", settings=FEW)
+    found = mediated_effects(scm, "y", "x=3", "x=1", settings=FEW)
     # Y(a, M(b)) = a · (2b + u): total 18 − 2, direct 6 − 2, indirect 6 − 2.
     for name, truth in {"total": 16, "direct": 4, "indirect": 4, "interaction": 8}.items():
         assert_contains(found[name], truth)
@@ -186,20 +189,20 @@ def test_a_missing_path_makes_a_part_zero_and_says_why():
     chain = StructuralCausalModel(
         "x -> m -> y", {"x": linear(), "m": linear(x=2.0), "y": linear(m=1.0)}
     ).eval()
-    found = mediation(chain, "y", "x=1", settings=FEW)
+    found = mediated_effects(chain, "y", "x=1", settings=FEW)
     assert found["direct"].value == found["direct"].high == 0
     assert any(
         "direct effect is exactly 0: every directed path leads through m" in n for n in found.notes
     )
-    found = mediation(chain, "y", "m=1", settings=FEW)
+    found = mediated_effects(chain, "y", "m=1", settings=FEW)
     assert found["indirect"].value == 0
     assert any("indirect effect is exactly 0" in note for note in found.notes)
     with pytest.raises(
         ValueError, match=r"through: expected variables on directed paths.*choose from m"
     ):
-        mediation(chain, "y", "x=1", through=["y"])
+        mediated_effects(chain, "y", "x=1", through=["y"])
     with pytest.raises(ValueError, match="did you mean 'm'"):
-        mediation(chain, "y", "x=1", through=["mm"])
+        mediated_effects(chain, "y", "x=1", through=["mm"])
 
 
 def observations(scm, rows=40):
@@ -222,8 +225,8 @@ def test_individual_effects_are_differences_of_counterfactuals():
     assert mean.high - mean.low == pytest.approx(expected, rel=0.2)
     with pytest.raises(ValueError, match="observed: expected observations"):
         individual_effects(scm, "y", "x=2")
-    broken = {**factual, "x": factual["x"] * math.nan}
-    with pytest.raises(ValueError, match="x: expected numbers, but got NaN"):
+    broken = {**factual, "x": factual["x"] * math.inf}
+    with pytest.raises(ValueError, match="x: expected values in"):
         individual_effects(scm, "y", "x=2", observed=broken)
 
 
@@ -278,11 +281,11 @@ def test_an_image_as_outcome_stands_for_its_mean_grey_level():
     assert found.outcome.heading == "mean of image (grey levels)"
     assert all(each.low <= each.value <= each.high for each in found.estimates.values())
     measured = Outcome("top", ("image",), lambda v: v["image"][:, 0, 0, 0], "first pixel")
-    both = mediation(
+    both = mediated_effects(
         scm, measured, "thickness=5", "thickness=2", observed=factual, settings=settings
     )
     assert both.outcome.label == "first pixel"
-    parts = mediation(scm, "image", "thickness=5", "thickness=2", settings=settings)
+    parts = mediated_effects(scm, "image", "thickness=5", "thickness=2", settings=settings)
     value = {name: each.value for name, each in parts.estimates.items()}
     assert value["total"] == pytest.approx(
         value["direct"] + value["indirect"] + value["interaction"]
@@ -314,3 +317,127 @@ def test_results_print_as_tables_frames_and_pictures():
     assert axes.get_xlabel() == "y"
     assert len(axes.get_yticks()) == 3
     assert np.isfinite(axes.get_xlim()).all()
+
+
+def test_observations_may_be_a_frame_or_lists_and_lack_values():
+    pandas = pytest.importorskip("pandas")
+    scm = mediated()
+    factual = observations(scm, 30)
+    table = {name: value[:, 0].tolist() for name, value in factual.items()}
+    frame = pandas.DataFrame({**table, "site": "A"}, index=[f"p{k}" for k in range(30)])
+    expected = individual_effects(scm, "y", "z=1", observed=factual, settings=FEW)
+    for given in (table, frame):
+        found = individual_effects(scm, "y", "z=1", observed=given, settings=FEW)
+        values = [each.value for each in found.estimates.values()]
+        assert values == pytest.approx([each.value for each in expected.estimates.values()])
+    assert list(found)[:2] == found.rows["observation"][:2] == ["p0", "p1"]
+    average = average_effect(scm, "y", "z=1", observed=frame.drop(columns="w"), settings=FEW)
+    assert average.rows["observation"][0] == "p0"
+    with pytest.raises(ValueError, match="observations: expected the columns"):
+        average_effect(scm, "y", "z=1", observed=frame.drop(columns="m"), settings=FEW)
+
+
+def test_missing_values_are_inferred():
+    scm = mediated()
+    factual = observations(scm, 4)
+    factual["z"][:2] = math.nan
+    settings = EffectSettings(num_particles=400)
+    found = individual_effects(scm, "y", "z=1", observed=factual, settings=settings)
+    # z given x, m and y is normal: 1/(1 + 0.25 + 1/4) times (0.5 x − (y − x − 3m)/4).
+    x, m, y = (factual[name][:, 0].double() for name in "xmy")
+    mean = (0.5 * x - (y - x - 3 * m) / 4) / 1.5
+    half = 1.96 * 2.5 / 1.5**0.5
+    for row in (0, 1):
+        each = found[str(row)]
+        assert each.value == pytest.approx(2.5 * (1 - float(mean[row])), abs=0.5)
+        assert each.high - each.low == pytest.approx(2 * half, rel=0.3)
+    for row in (2, 3):
+        assert found[str(row)].value == pytest.approx(
+            2.5 * (1 - float(factual["z"][row])), abs=1e-4
+        )
+    total = average_effect(scm, "y", "z=1", "z=0", observed=factual, settings=settings)
+    assert total["effect"].value == pytest.approx(2.5, abs=1e-4)
+
+
+def test_interventions_that_draw_read_others_or_change_a_group():
+    scm = mediated()
+    found = average_effect(scm, "y", "x~normal(2, 0.5)", "x=0", settings=FEW)["effect"]
+    assert_contains(found, 14)
+    assert found.high - found.low > 0.1
+    # The change reads z, which the question would not need otherwise.
+    found = average_effect(scm, "m", "x = x + z", settings=FEW)["effect"]
+    assert_contains(found, 0)
+    found = average_effect(scm, "m", "x = x + 2 if z > 0 else x", settings=FEW)["effect"]
+    assert_contains(found, 2)
+    group = average_effect(scm, "m", "x += 2 where z > 0", by="z:0,", settings=FEW)
+    assert group["effect, z below 0"].value == pytest.approx(0, abs=1e-6)
+    assert group["effect, z from 0"].value == pytest.approx(4, abs=1e-5)
+    parts = mediated_effects(scm, "y", "x~normal(2, 0.5)", "x=0", settings=FEW)
+    for name, truth in {"direct": 2, "indirect": 12, "interaction": 0}.items():
+        assert_contains(parts[name], truth)
+    # Both parts have the same draw of x in each row.
+    assert abs(parts["interaction"].value) < 1e-5
+
+
+def test_conditions_have_the_grammar_of_groups():
+    variables = mediated().variables
+    values = {"z": torch.tensor([[1.0], [-1.0]]), "x": torch.tensor([[3.0], [0.5]])}
+    for text, truth in {
+        "z > 0 or x < 1": [True, True],
+        "not z > 0": [False, True],
+        "0 < x <= 2": [False, True],
+        "z + x > 3": [True, False],
+        "z ≥ 1 and x != 2": [True, False],
+        "`z` = 1": [True, False],
+    }.items():
+        condition = Condition.parse(text, variables)
+        assert condition(values).tolist() == truth
+        assert condition.negated()(values).tolist() == [not each for each in truth]
+        again = Condition.parse(str(condition), variables)
+        assert again(values).tolist() == truth
+    assert set(Condition.parse("z > 0 or x < 1", variables).names) == {"z", "x"}
+    found = average_effect(mediated(), "y > 2 or y < -2", "x=2", "x=0", settings=FEW)
+    assert found.outcome.label == "probability of y > 2 or y < -2"
+    assert 0 < found["effect"].value < 1
+
+
+CLASSES = ("female", "fe male", ">89, frail", "it's", 'a"b', "x and y", "18-38", "≥61", "3xTG", "1")
+
+
+def test_a_printed_condition_is_read_back():
+    sex = Variable("sex", Domain(categories=len(CLASSES)), classes=CLASSES)
+    variables = {"sex": sex, "age": Variable("age", unit="years"), "is": Variable("is")}
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        parts = []
+        for _ in range(generator.integers(1, 4)):
+            name = ("sex", "age", "`is`")[generator.integers(3)]
+            operator = ("=", "!=", ">", "<=", "==")[generator.integers(5)]
+            value = f"{generator.normal() * 10.0 ** generator.integers(-9, 9):.9g}"
+            if name == "sex":
+                text = CLASSES[generator.integers(len(CLASSES))]
+                operator, value = operator[:1], "'" + text.replace("'", "''") + "'"
+                operator = "=" if operator != "!" else "!="
+            parts.append(f"{name} {operator} {value}")
+        condition = Condition.parse(" and ".join(parts), variables)
+        assert Condition.parse(str(condition), variables) == condition
+        if len(parts) == 1:
+            opposite = condition.negated()
+            assert Condition.parse(str(opposite), variables) == opposite
+            assert opposite.negated() == condition
+
+
+def test_interventions_beyond_the_training_data_are_noted():
+    scm = mediated()
+    with torch.no_grad():
+        scm.training_distribution.fit(scm.sample(2000))
+    near = average_effect(scm, "m", "x=0.1", "x=0", settings=FEW)
+    far = average_effect(scm, "m", "x=50", "x=0", settings=FEW)
+    assert not any("extrapolate" in note for note in near.notes)
+    note = next(note for note in far.notes if "extrapolate" in note)
+    assert note.startswith("do(x = 50): 500 of 500 answers extrapolate; x is from")
+    assert re.search(r"\(without an intervention, \d\)\.$", note)
+    factual = observations(scm, 7)
+    for ask in (average_effect, individual_effects, mediated_effects):
+        found = ask(scm, "m", "x=50", observed=factual, settings=FEW)
+        assert any("7 of 7 answers extrapolate" in note for note in found.notes)

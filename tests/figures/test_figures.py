@@ -125,3 +125,18 @@ def test_saving_refuses(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written"):
         save_figure(figure, tmp_path / "file" / "g.png")
+
+
+def test_a_change_of_colour_of_equal_mean_is_visible():
+    """Red that becomes green, of equal mean over channels."""
+    red = torch.zeros(1, 3, 8, 8)
+    red[:, 0, 2:6, 2:6] = 200
+    green = red.roll(1, dims=1)
+    figure = draw_grid([ImageColumn("a", red), ImageColumn("b", green)], ["x"])
+    axes, key = figure.axes
+    change = axes.images[-1].get_array()
+    assert change.shape == (8, 8, 3)
+    assert np.allclose(change[0, 0], 0.5)
+    assert (change[4, 4] * 255 - 127.5).tolist() == pytest.approx([-100, 100, 0])
+    assert key.get_ylim() == (-255, 255)
+    assert [label.get_text() for label in key.get_xticklabels()] == ["R", "G", "B"]

@@ -32,7 +32,12 @@ from likelihoods_of_all_kinds import LIKELIHOODS
 
 SIZE = 5
 CONSTRAINTS = {"real": Real, "positive": Positive, "interval": partial(Interval, low=-1, high=4)}
-FLOWS = {"affine": AffineFlow, "spline": SplineFlow}
+FLOWS = {
+    "affine": AffineFlow,
+    "spline": SplineFlow,
+    "additive": partial(AffineFlow, additive=True),
+    "additive-spline": partial(SplineFlow, additive=True, hidden=()),
+}
 SMALL = {
     "shape": (1, 9, 10),
     "latent": 3,
@@ -288,3 +293,17 @@ def test_images_keep_their_precision_under_autocast(likelihood):
     assert evidence.bound.dtype == again.dtype == torch.float32
     assert noise["u"].dtype == torch.float64
     assert torch.equal(mechanism.quantise(again), mechanism.quantise(value))
+
+
+@pytest.mark.parametrize("make", [AffineFlow, SplineFlow])
+def test_additive_noise_moves_all_values_of_equal_parents_alike(make):
+    torch.manual_seed(0)
+    context = Context({"age": Domain()})
+    flow = make(context, hidden=(4,), additive=True).double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.normal_(std=0.3)
+        noise = torch.linspace(-3, 3, 50, dtype=torch.float64)[:, None]
+        old, young = (flow({"u": noise}, {"age": torch.full((50, 1), age)}) for age in (2.0, -1.0))
+    assert (old - young).std() < 1e-12 < (old - young).abs().min()
+    assert old.std() > 0.1

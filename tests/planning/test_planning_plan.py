@@ -165,9 +165,17 @@ def test_networks_fit_the_images_and_the_rows(given: ImageFingerprint, rows: int
 def test_images_are_prepared_only_where_it_is_needed() -> None:
     assert preprocessing(images(28, 28))[0] == {}
     assert preprocessing(images(128, 96))[0] == {"shape": [64, 48]}
-    assert preprocessing(images(28, 28, type="uint16"))[0] == {"normalisation": "percentiles"}
+    colours = images(28, 28, channels=3, type="uint16", highest=60_000.0)
+    assert preprocessing(colours)[0] == {"normalisation": "depth", "colour": "rgb"}
+    dark = preprocessing(images(28, 28, type="uint16", highest=4095.0))[0]
+    assert dark == {"normalisation": "window", "window": [0.0, 4095.0]}
     scored = preprocessing(images(28, 28, type="float32", lowest=-3.0, highest=4.0))[0]
-    assert scored == {"normalisation": "window", "window": [-3.0, 4.0]}
+    assert scored == {"normalisation": "percentiles"}
+    scan = preprocessing(images(182, 218, 182, type="int16", lowest=-1000.0))[0]
+    assert scan == {"normalisation": "percentiles", "shape": [64, 52]}
+    sizes = {"different_sizes": 4, "largest": (190, 220, 180)}
+    padded = preprocessing(images(182, 218, 182, **sizes))[0]
+    assert padded == {"field_of_view": [220, 190], "shape": [64, 56]}
 
 
 def test_each_setting_of_a_plan_has_a_reason() -> None:

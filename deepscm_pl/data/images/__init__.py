@@ -10,8 +10,12 @@ if TYPE_CHECKING:
         NIFTI_SUFFIXES as NIFTI_SUFFIXES,
         read_header as read_header,
     )
+    from deepscm_pl.data.images.prepared import read_prepared as read_prepared
     from deepscm_pl.data.images.reading import (
         SUFFIXES as SUFFIXES,
+        image_stamp as image_stamp,
+        is_answer as is_answer,
+        is_image as is_image,
         is_in_colour as is_in_colour,
         read_image as read_image,
         read_scan as read_scan,
@@ -20,8 +24,10 @@ if TYPE_CHECKING:
     from deepscm_pl.data.images.sizes import check_voxel_sizes as check_voxel_sizes
     from deepscm_pl.data.images.writing import (
         ImageFormat as ImageFormat,
+        colours as colours,
         default_placement as default_placement,
         write_nifti as write_nifti,
+        write_picture as write_picture,
     )
 
 __getattr__ = first_use(__name__)

@@ -29,7 +29,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from deepscm_pl.data.images.scan import Background, RefusedError, Scan, opaque
+from deepscm_pl.data.images.scan import WRITER, Background, RefusedError, Scan, opaque
 from deepscm_pl.data.scans.slices import flat_plane
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "NIFTI_SUFFIXES",
     "flattened",
     "is_coloured_nifti",
+    "is_written_nifti",
     "read_header",
     "read_nifti",
     "upright",
@@ -114,6 +115,13 @@ def is_coloured_nifti(path: Path) -> bool:
     return any(int.from_bytes(code, order) in _COLOURS for order in ("little", "big"))
 
 
+def is_written_nifti(path: Path) -> bool:
+    """Whether this program has written a file, by its header."""
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rb") as file:
+        return file.read(HEADER_BYTES)[328:344].rstrip(b"\0") == WRITER.encode()
+
+
 def upright(volume: NDArray[Any], affine: _Affine) -> tuple[NDArray[Any], _Affine]:
     """Turn the first three axes of a volume from left to right, back to front, bottom to top."""
     turn = orientations.io_orientation(affine)
@@ -141,7 +149,7 @@ def _open(path: Path) -> tuple[Any, Any]:
     if path.suffix.lower() == ".gz":
         # Decompress the whole file, because nibabel does not verify the checksum at its end.
         content = BytesIO(gzip.decompress(path.read_bytes()))
-    with path.open("rb") if content is path else content as file:  # type: ignore[union-attr]
+    with path.open("rb") if content is path else content as file:
         start = file.read(4)
         file.seek(0)
         kind = nibabel.Nifti2Image if start in _sizes_of_newer() else nibabel.Nifti1Image

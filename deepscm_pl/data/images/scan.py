@@ -8,10 +8,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Background", "RefusedError", "Scan", "opaque", "without_equal_channels"]
+__all__ = ["WRITER", "Background", "RefusedError", "Scan", "opaque", "without_equal_channels"]
 
 Background = Literal["refuse", "black", "white"]
 """What lies behind transparent pixels: nothing, so that they are refused, black or white."""
+
+
+WRITER = "deepscm_pl"
+"""The mark of image files that this program has written."""
 
 
 class RefusedError(ValueError):

@@ -12,15 +12,17 @@ from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 from deepscm_pl.data.images.nifti import NIFTI_SUFFIXES
+from deepscm_pl.data.images.scan import WRITER
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file
 
-__all__ = ["ImageFormat", "default_placement", "write_nifti"]
+__all__ = ["ImageFormat", "colours", "default_placement", "write_nifti", "write_picture"]
 
 ImageFormat = Literal["png", "nifti"]
 """Formats of image files."""
 
+_COLOUR = np.dtype([(name, np.uint8) for name in "RGB"])
 _DESCRIPTION_BYTES = 79
 _ASCII = str.maketrans("−×³²", "-*32")
 """Replacements of characters that interventions use and a header cannot hold."""
@@ -57,7 +59,8 @@ def write_nifti(
 
     Args:
         path: The file, ``.nii`` or ``.nii.gz``; it appears when it is complete.
-        image: Volume ``(X, Y, Z)`` or slice ``(rows, columns)``, in the type of the file.
+        image: Volume ``(X, Y, Z)`` or slice ``(rows, columns)``, in the type of the file; or of
+            :func:`colours`, of which bytes become colours and other numbers vectors.
         placement: Position of the voxels.
         description: For the header, up to 79 characters.
 
@@ -71,10 +74,14 @@ def write_nifti(
     if image.ndim not in (2, 3):
         raise ValueError(
             f"image: expected a slice (rows, columns) or a volume (X, Y, Z), but got shape "
-            f"{image.shape}; write each channel by itself."
+            f"{image.shape}; write channels as colours."
         )
     volume = image if image.ndim == 3 else image[..., None]
     header = _header(volume, placement, description)
+    if volume.dtype.names and volume.dtype != _COLOUR:
+        volume = np.stack([volume[name] for name in volume.dtype.names], axis=-1)[:, :, :, None]
+        header.set_data_dtype(volume.dtype)
+        header.set_intent("vector", name=WRITER)
     content = nibabel.Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
     with new_file(path) as temporary:
         # Without a timestamp, equal answers give equal files.
@@ -82,11 +89,43 @@ def write_nifti(
         temporary.write_bytes(compressed)
 
 
+def colours(image: NDArray[Any]) -> NDArray[Any]:
+    """Channels ``(3, *sizes)`` as an array ``(*sizes,)`` with the fields R, G and B.
+
+    Example:
+        >>> colours(np.zeros((3, 4, 5), np.uint8)).shape
+        (4, 5)
+    """
+    found: NDArray[Any] = np.zeros(image.shape[1:], [(name, image.dtype) for name in "RGB"])
+    for name, channel in zip("RGB", image, strict=True):
+        found[name] = channel
+    return found
+
+
+def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write grey levels ``(1, rows, columns)``, or colours ``(3, rows, columns)``, as PNG.
+
+    Raises:
+        ValueError: If there are other channels.
+    """
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    if image.ndim != 3 or len(image) not in (1, 3):
+        raise ValueError(
+            f"image: expected one or three channels (C, rows, columns), but got {image.shape}."
+        )
+    marks = PngInfo()
+    marks.add_text("Software", WRITER)
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(path, "PNG", pnginfo=marks)
+
+
 def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nifti1Header:
     header = Nifti1Header() if placement.header is None else placement.header.copy()
-    header.set_data_dtype(volume.dtype)
+    header.set_data_dtype(_COLOUR if volume.dtype.names else volume.dtype)
     header.set_data_shape(volume.shape)
-    header.set_intent("none")
+    header.set_intent("none", name=WRITER)
     header.set_dim_info(None, None, None)
     for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
         header[name] = 0

@@ -90,8 +90,15 @@ class BrainMRIDataModule(TableDataModule):
         drop_last: bool = False,
     ) -> None:
         super().__init__(
-            root, subjects, splits, preprocessing, cache, batch_size, num_workers, drop_last
+            root,
+            splits=splits,
+            preprocessing=preprocessing,
+            cache=cache,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            drop_last=drop_last,
         )
+        self.table = subjects
         self.subjects = subjects
         self.slicing = slicing
         self.random_crop = None if random_crop is None else list(random_crop)

@@ -363,17 +363,19 @@ def _background(array: NDArray[Any]) -> float | None:
         -1.5
     """
     inside = np.zeros(array.shape[:3], dtype=bool)
-    middle = tuple(slice(1, -1) if size > 2 else slice(None) for size in inside.shape)
+    middle: Any = tuple(slice(1, -1) if size > 2 else slice(None) for size in array.shape[:3])
     inside[middle] = True
-    numbers, counts = np.unique(array[~inside], return_counts=True)
+    border: NDArray[Any] = array[~inside]
+    numbers, counts = np.unique(border, return_counts=True)
     if not counts.size or counts.max() <= counts.sum() / 2:
         return None
     return float(numbers[counts.argmax()])
 
 
 def _differs(array: NDArray[Any], number: float) -> NDArray[np.bool_]:
-    different: NDArray[np.bool_] = array != number
-    return different if array.ndim == 3 else different.any(axis=3)
+    different = array != number
+    found: NDArray[np.bool_] = different if array.ndim == 3 else different.any(axis=3)
+    return found
 
 
 def _stored_affine(scan: Scan) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -56,7 +56,10 @@ _NUMBERED = re.compile(
     r"[\s_-]*(?P<number>\d+|[ivx]+)",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"(?P<sign>[<>≤≥]=?)?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*[-–]\s*\d+(?:\.\d+)?|\+)?")
+_RANGE = re.compile(
+    r"(?P<sign>[<>≤≥]=?)?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*[-–]\s*\d+(?:\.\d+)?|\+)?(?P<unit>\s*[a-z%°]+)?",
+    re.IGNORECASE,
+)
 _ROMAN = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 
 _DATE = re.compile(
@@ -84,7 +87,7 @@ def is_date(text: str) -> bool:
     return found is not None and (month is None or _MONTHS.match(month) is not None)
 
 
-def are_dates(texts: Sequence[str]) -> bool:
+def are_dates(texts: Collection[str]) -> bool:
     """Whether texts are dates, also without separators, such as ``19600312``."""
     if len(set(texts)) > 4 and all(map(_COMPACT_DATE.fullmatch, texts)):
         return True
@@ -149,7 +152,7 @@ def _number_of(rank: tuple[str, float, int] | None) -> tuple[float, int]:
 
 
 def _rank(level: str) -> tuple[str, float, int] | None:
-    """The word of a numbered grade or range, its number, and -1 for those below a number."""
+    """The word or unit of a grade or range, its number, and -1 for those below a number."""
     text = level.strip()
     if found := _NUMBERED.fullmatch(text):
         number = found["number"].lower()
@@ -158,5 +161,5 @@ def _rank(level: str) -> tuple[str, float, int] | None:
         return (found["word"].lower(), float(number), 0) if number.isdigit() else None
     if found := _RANGE.fullmatch(text):
         sign = {"<": -1, "≤": -1, ">": 1, "≥": 1}.get((found["sign"] or "")[:1], 0)
-        return "", float(found["low"]), sign
+        return (found["unit"] or "").strip(), float(found["low"]), sign
     return None

@@ -270,7 +270,7 @@ class Table:
                 "numbers, but it contains floating-point numbers, which cannot represent long "
                 "identifiers exactly; store it as text, and without empty cells."
             )
-        for row in np.flatnonzero(table.columns[identifier] == ""):
+        for row in np.flatnonzero(table.columns[identifier] == "").tolist():
             raise ValueError(
                 f"identifier: {table.where(row)}: expected an identifier, but the cell is empty."
             )

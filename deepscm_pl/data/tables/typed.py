@@ -97,7 +97,7 @@ def read_excel(where: str, content: bytes, sheet: str | None, header_line: int) 
     """
     try:
         # Imported here, because it is an optional dependency.
-        import openpyxl
+        import openpyxl  # type: ignore[import-untyped]
     except ImportError:
         raise ImportError(
             f"{where}: reading Excel needs openpyxl; run pip install deepscm_pl[excel], or save "
@@ -132,7 +132,7 @@ def read_excel(where: str, content: bytes, sheet: str | None, header_line: int) 
         [number for number, _ in others],
         "row",
         frozenset(floats),
-        (f"sheet {title}",),
+        notes=(f"sheet {title}",),
     )
 
 
