@@ -205,7 +205,7 @@ def _forms(described: Mapping[str, Any] | str, hidden: tuple[int, ...]) -> list[
     path = described if isinstance(described, str) else described["class_path"]
     kind = path.rpartition(".")[2]
     if kind in (*_FLOWS, "SteppedFlow", "ZeroInflatedFlow"):
-        # Splines whose shapes are linear in the parents would imitate curves, and extrapolate badly.
+        # Splines with shapes that are linear in the parents would imitate curves.
         return [Form((), True), Form(hidden, True), Form(hidden, False)]
     return [Form((), False), Form(hidden, False)]
 
