@@ -127,9 +127,10 @@ def test_images_of_one_unit_are_no_duplicates():
         def identifiers(self, split):
             return ["one"] * len(self.variables(split)["index"])
 
-    found = find_duplicates(SameUnit(copies=2), "image", progress=False)
-    assert not found.exact
-    assert not found.near
+    for data in (SameUnit(copies=2), SameUnit(copies=2, noise=3)):
+        found = find_duplicates(data, "image", progress=False)
+        assert not found.exact
+        assert not found.near
 
 
 @pytest.mark.parametrize("fitted", [False, True])
