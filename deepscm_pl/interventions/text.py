@@ -189,7 +189,7 @@ def _intervention(
         if operator == "*=":
             return Multiply(number)
         return Increase(number if operator == "+=" else -number)
-    reading = {"+=": ("+", "0"), "-=": ("-", "0"), "*=": ("*", "1")}.get(operator, ("", ""))
+    reading = {"+=": ("+", "0.0"), "-=": ("-", "0.0"), "*=": ("*", "1.0")}.get(operator, ("", ""))
     try:
         found = read_expression(
             operand, variable, variables, draws_train=operator == "~", change=reading
