@@ -370,7 +370,9 @@ class StructuralCausalModel(nn.Module):
         whole_number("num_particles", num_particles, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
-        if self._may_be_incomplete(values):
+        # In a training with several processes, every one has gradients of the same parameters.
+        has_networks = self.training and self.missing_values.names
+        if has_networks or self._may_be_incomplete(values):
             given = self.graph, self._all(), values, continuous
             return EvidenceLowerBound(self.missing_values.evidence(*given, num_particles))
         evidence = {

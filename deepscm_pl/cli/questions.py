@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -36,7 +37,7 @@ from deepscm_pl.cli.observations import (
 )
 from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.cli.reaction import reaction_sentences
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalDataModule, TableFormat
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
@@ -128,6 +129,8 @@ def _suggest_after(
         count = _PARTICLES if calibration is None else calibration.particles
         words = [*interventions.words, *rows, "--num_particles", str(count)]
         print(f"\nSee its uncertainty: {asked.command('counterfactual', *words)}")
+    elif interventions.do and (effect := asked.effect(interventions.do[0])) is not None:
+        print(f"\nAsk for its average: {effect}")
     elif asked.has_data:
         print(f"\nCheck the model:     {asked.command('test', out='')}")
     else:
@@ -408,7 +411,17 @@ def find_observations(
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
     source = None if observed.prepared else _data_from_files(model, scm, root)
-    return observations_from_csv(scm, observed.observations, source)
+    words = _missing_words(model, root)
+    return observations_from_csv(scm, observed.observations, source, words)
+
+
+def _missing_words(model: TrainedModel, root: Path | None) -> TableFormat:
+    """The format of observations: the words for missing values are those of the training table."""
+    with suppress(ValueError):
+        settings = getattr(model.data(root), "table", None)
+        if isinstance(settings, TableFormat):
+            return TableFormat(missing_words=settings.missing_words)
+    return TableFormat()
 
 
 def _data_from_files(
