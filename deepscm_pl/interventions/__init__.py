@@ -17,23 +17,26 @@ a function of the value, :class:`OfFactual`, a ``torch.distributions`` object or
 :class:`Conditional`, or :class:`Where` around any of these.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from deepscm_pl.interventions.changes import (
-    Conditional,
-    Increase,
-    Multiply,
-    OfFactual,
-    Where,
-    as_change,
-    is_constant,
-    is_set_anew,
-    read_variables,
-)
-from deepscm_pl.interventions.draws import Draw, check_support, draw_values
-from deepscm_pl.interventions.expressions import Expression, quote_class, quote_variable
-from deepscm_pl.interventions.resolving import Before, Resolved, changed_graph, resolve
-from deepscm_pl.interventions.text import check_do, format_do, parse_do
+from deepscm_pl.lazy import first_use
+
+if TYPE_CHECKING:
+    from deepscm_pl.interventions.changes import (
+        Conditional,
+        Increase,
+        Multiply,
+        OfFactual,
+        Where,
+        as_change,
+        is_constant,
+        is_set_anew,
+        read_variables,
+    )
+    from deepscm_pl.interventions.draws import Draw, check_support, draw_values
+    from deepscm_pl.interventions.expressions import Expression, quote_class, quote_variable
+    from deepscm_pl.interventions.resolving import Before, Resolved, changed_graph, resolve
+    from deepscm_pl.interventions.text import check_do, format_do, parse_do
 
 __all__ = [
     "Before",
@@ -59,3 +62,5 @@ __all__ = [
     "read_variables",
     "resolve",
 ]
+
+__getattr__ = first_use(__name__)
