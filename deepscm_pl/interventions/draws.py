@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributions
@@ -17,7 +18,7 @@ __all__ = ["FAMILIES", "TRAIN", "Draw", "check_support", "draw_values", "format_
 TRAIN = "train"
 """The family of draws from the training data."""
 
-FAMILIES: dict[str, tuple[type[Distribution], tuple[str, ...]]] = {
+FAMILIES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "normal": (distributions.Normal, ("loc", "scale")),
     "lognormal": (distributions.LogNormal, ("loc", "scale")),
     "uniform": (distributions.Uniform, ("low", "high")),
@@ -121,7 +122,10 @@ deviation above 0; correct its parameters.
         kind, names = FAMILIES[self.family]
         if self.family == "categorical":
             return distributions.Categorical(torch.tensor(self.parameters))
-        return kind(**dict(zip(names, self.parameters, strict=True)), validate_args=True)
+        made: Distribution = kind(
+            **dict(zip(names, self.parameters, strict=True)), validate_args=True
+        )
+        return made
 
     def __str__(self) -> str:
         parameters = ", ".join(map(shortest, self.parameters))
@@ -166,7 +170,7 @@ def check_support(name: str, distribution: Distribution, domain: Domain) -> None
         Traceback (most recent call last):
             ...
         ValueError: do(sex): expected draws of a class index from 0 to 1, but all of those of \
-normal(0, 1) are others; draw with bernoulli(p), or set a class.
+normal(0, 1) lie outside; draw with bernoulli(p), or set a class.
     """
     shape = tuple(distribution.batch_shape) + tuple(distribution.event_shape)
     trials = max(1, _TRIALS // max(math.prod(shape), 1))
@@ -186,7 +190,7 @@ normal(0, 1) are others; draw with bernoulli(p), or set a class.
             advice = "choose one inside, such as lognormal or gamma"
         raise ValueError(
             f"do({name}): expected draws of {domain}, but {share} of those of "
-            f"{format_distribution(distribution)} are others; {advice}."
+            f"{format_distribution(distribution)} lie outside; {advice}."
         )
 
 

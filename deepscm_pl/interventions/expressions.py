@@ -28,7 +28,9 @@ __all__ = [
     "Expression",
     "Reference",
     "UnreadableError",
+    "class_text",
     "in_millions",
+    "listed",
     "plain_signs",
     "quote_class",
     "quote_variable",
@@ -47,6 +49,7 @@ _TOKEN = re.compile(
     rf"\s+|(?P<quoted>{QUOTED})|(?P<number>{_NUMBER})(?P<million>\s+million\b)?(?![\w.])"
     r"|(?P<name>[^\W\d]\w*)|(?P<sign>\*\*|<=|>=|==|!=|[-+*/<>=(),])"
 )
+_BARE_CLASS = re.compile(r"(?!=)[\w≥≤<>+/.:#%&-]+(?: [\w≥≤<>+/.:#%&-]+)*")
 _PLAIN_SIGNS = str.maketrans({"−": "-", "×": "*", "·": "*", "≤": "<=", "≥": ">=", "≠": "!="})
 
 _KEEP, _FACTUAL = "_keep", "factual"
@@ -192,10 +195,10 @@ class Expression(Change):
                 return _folded(_OPERATORS[type(node.op)], [of(each) for each in node.values])
             case ast.IfExp():
                 return torch.where(of(node.test), of(node.body), of(node.orelse))
-            case ast.Call(func=ast.Name()):
-                function = _FUNCTIONS[node.func.id][2]
+            case ast.Call(func=ast.Name(id=name)):
+                function = _FUNCTIONS[name][2]
                 arguments = [of(each) for each in node.args]
-                if node.func.id in ("min", "max"):
+                if name in ("min", "max"):
                     return _folded(function, arguments)
                 return function(*arguments)
             case ast.Compare():
@@ -266,6 +269,17 @@ def unquoted(text: str) -> str | None:
 def quote_class(name: str) -> str:
     """A name of a class as in texts: in quotes."""
     return quoted(name)
+
+
+def class_text(name: str) -> str:
+    """A name of a class as after ``variable=``: as it is, or in quotes where that is needed."""
+    words = set(re.findall(r"\w+", name))
+    return name if _BARE_CLASS.fullmatch(name) and not words & RESERVED else quoted(name)
+
+
+def listed(variable: Variable) -> str:
+    """The names of the classes of a variable, as they are written in texts."""
+    return ", ".join(map(class_text, variable.classes))
 
 
 def quote_variable(name: str) -> str:
@@ -388,7 +402,8 @@ class _Reader:
         self._refuse(node)
 
     def _constant(self, node: ast.Constant, wanted: str) -> ast.expr:
-        if type(node.value) not in (int, float) or not abs(node.value) < float("inf"):
+        # All numbers of a text are finite floats here; True, None and texts are no numbers.
+        if type(node.value) is not float:
             self._refuse(node)
         if wanted == "value" and self.target.classes:
             return self._class(self.target, shortest(node.value))
@@ -436,7 +451,7 @@ class _Reader:
             near = difflib.get_close_matches(text, variable.classes, n=1)
             meant = f" (did you mean {near[0]!r}?)" if near else ""
             raise UnreadableError(
-                f"expected a class of {variable.name}, one of {', '.join(variable.classes)}, but "
+                f"expected a class of {variable.name}, one of {listed(variable)}, but "
                 f"got {text!r}{meant}"
             )
         name = variable.classes[index]
@@ -502,7 +517,7 @@ class _Reader:
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             return self._class(variable, shortest(node.value))
         raise UnreadableError(
-            f"expected a class of {variable.name}, one of {', '.join(variable.classes)}, but got "
+            f"expected a class of {variable.name}, one of {listed(variable)}, but got "
             f"{self._shown(node)!r}"
         )
 
@@ -558,7 +573,7 @@ class _Reader:
         while isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
             sign, node = (-sign if isinstance(node.op, ast.USub) else sign), node.operand
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            return sign * float(node.value)
+            return sign * float(str(node.value))
         raise UnreadableError(
             f"{family}: expected numbers as parameters, but got {self._shown(node)!r}; shift a "
             "draw instead, such as age + normal(0, 3)"

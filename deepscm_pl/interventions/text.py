@@ -15,13 +15,13 @@ from deepscm_pl.interventions.changes import Increase, Multiply, OfFactual, Wher
 from deepscm_pl.interventions.draws import Draw, format_distribution
 from deepscm_pl.interventions.expressions import (
     QUOTED,
-    RESERVED,
     Expression,
     UnreadableError,
+    class_text,
     in_millions,
+    listed,
     plain_signs,
     quote_variable,
-    quoted,
     read_expression,
     unquoted,
 )
@@ -36,7 +36,6 @@ _NAME = rf"{QUOTED}|(?!['\"`\s])[^=~]*?"
 _STATEMENT = re.compile(rf"\s*({_NAME})\s*([-+*−×]?=|~)(.*)", re.DOTALL)
 _CHANGE = re.compile(rf"\s*({_NAME})\s*([-+*−×])\s*([^=~]+)", re.DOTALL)
 _PIECE = re.compile(rf"(?<!\w)(?:{QUOTED})|[(),]|\bwhere\b|.", re.DOTALL)
-_BARE_CLASS = re.compile(r"(?!=)[\w≥≤<>+/.:#%&-]+(?: [\w≥≤<>+/.:#%&-]+)*")
 _UNSAFE_UNIT = re.compile(r"[,'\"`=~()]|\bwhere\b|\bif\b|\bmillion\b")
 _FORMS = (
     "expected variable=number, variable+=number or variable*=number, several joined by commas, "
@@ -190,7 +189,7 @@ def _intervention(
         if operator == "*=":
             return Multiply(number)
         return Increase(number if operator == "+=" else -number)
-    reading = {"+=": ("+", "0"), "-=": ("-", "0"), "*=": ("*", "1")}.get(operator, ("", ""))
+    reading = {"+=": ("+", "0.0"), "-=": ("-", "0.0"), "*=": ("*", "1.0")}.get(operator, ("", ""))
     try:
         found = read_expression(
             operand, variable, variables, draws_train=operator == "~", change=reading
@@ -249,7 +248,7 @@ def _unknown_class(variable: Variable, text: str) -> str:
     near = difflib.get_close_matches(text, variable.classes, n=1)
     meant = f" (did you mean {near[0]!r}?)" if near else ""
     return (
-        f"do({variable.name}): expected one of {', '.join(variable.classes)}, but got "
+        f"do({variable.name}): expected one of {listed(variable)}, but got "
         f"{text!r}{meant}; quote names with commas, brackets or quotes."
     )
 
@@ -263,7 +262,7 @@ def _refusal(variable: Variable, statement: _Statement, error: UnreadableError) 
     if (
         statement.operator == "="
         and variable.classes
-        and (is_word or _BARE_CLASS.fullmatch(operand))
+        and (is_word or class_text(operand) == operand)
     ):
         return _unknown_class(variable, operand)
     if statement.operator == "=" and is_word:
@@ -337,9 +336,7 @@ def _format_one(variable: Variable, value: Any) -> Iterator[str]:
 def _value_text(variable: Variable, value: float | Tensor, unit: str) -> str:
     number = float(value)
     if number in range(len(variable.classes)):
-        text = variable.classes[int(number)]
-        words = set(re.findall(r"\w+", text))
-        return text if _BARE_CLASS.fullmatch(text) and not words & RESERVED else quoted(text)
+        return class_text(variable.classes[int(number)])
     return f"{_number_text(value)} {unit}".rstrip()
 
 
