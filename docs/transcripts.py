@@ -70,15 +70,43 @@ def write_shapes(folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     import drawn_shapes
 
-    drawn_shapes.write_shapes(folder / "shapes", 300)
+    drawn_shapes.write_shapes(folder / "shapes", 300, pixels=32)
 
 
 DIABETES_GRAPH = (
     "age, sex -> bmi; age, sex, bmi -> blood pressure (mmHg); age, sex, bmi -> log triglycerides; "
     "age, sex, bmi, blood pressure (mmHg), log triglycerides -> progression"
 )
-CHECKPOINT = "runs/{}/lightning_logs/version_0/checkpoints/last.ckpt"
+SHAPES_GRAPH = "kind -> size; kind, size, colour -> image"
+CHECKPOINT = "runs/{}/lightning_logs/version_0/checkpoints/epoch=*.ckpt"
 TRANSCRIPTS = {
+    "from-pictures": Transcript(
+        "From pictures and a table to an answer",
+        "300 colour pictures of 32 × 32 pixels, and a table with their file, and the kind, size and "
+        "colour of the shape in each. The shapes are drawn, so that answers can be compared with "
+        "the truth: the kind causes the size, all three cause the picture, and the position is "
+        "noise.",
+        write_shapes,
+        (
+            Step(
+                "`--images` names the column of the files. `image` is the picture of a row.",
+                f'init shapes/shapes.csv --images file --out shapes.yaml --graph "{SHAPES_GRAPH}"',
+                (20, 20),
+            ),
+            Step(
+                "The mechanism of the images is as large as the pictures and their number need.",
+                "sed -n '/^    image:/,/^  optimizer/p' shapes.yaml",
+                (40, 0),
+            ),
+            Step("", "fit --config shapes.yaml", (22, 22)),
+            Step(
+                "What would the first pictures of the test split look like in green?",
+                f"counterfactual --ckpt_path {CHECKPOINT.format('shapes')} --do colour=green "
+                "--index 0 1 2 3 4 5 --out green",
+            ),
+            Step("", "ls green"),
+        ),
+    ),
     "from-a-table": Transcript(
         "From a table to an answer",
         "A table and a graph are enough: no Python is written. The table is the diabetes data of "
@@ -138,7 +166,7 @@ def make(name: str, folder: Path) -> str:
     parts = [f"# {transcript.title}", textwrap.fill(transcript.introduction, 110)]
     total = 0.0
     for step in transcript.steps:
-        is_other = step.command.startswith("cat ")
+        is_other = step.command.split()[0] in ("cat", "sed", "ls")
         typed = step.command if is_other else f"deepscm {step.command}"
         start = time.perf_counter()
         lines = _run(step.command, folder, is_other)

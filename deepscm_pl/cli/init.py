@@ -51,7 +51,7 @@ def plan_experiment(
         FileNotFoundError: If the table or an image is missing.
         ValueError: If the table cannot be used, the graph does not fit it, or the file exists.
     """
-    from deepscm_pl.planning import make_plan, read_fingerprint
+    from deepscm_pl.planning import make_plan, read_fingerprint, with_chosen_forms
 
     if out.suffix not in (".yaml", ".yml"):
         raise ValueError(f"out: expected a name ending in .yaml, but got {out}.")
@@ -62,7 +62,7 @@ def plan_experiment(
     cache = out.with_suffix(".fingerprint.json")
     found = read_fingerprint(table, data.images, data.identifier, data.visits, data.sheet, cache)
     print(for_terminal(found.summary(), lines=True))
-    plan = make_plan(found, data.graph)
+    plan = with_chosen_forms(make_plan(found, data.graph))
     fit = for_shell("deepscm", "fit", "--config", str(out))
     title = f"Planned by deepscm init from {table.name}. Change what you know better; then: {fit}"
     with new_file(out) as temporary:

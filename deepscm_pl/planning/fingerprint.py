@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import deepscm_pl
 from deepscm_pl.data.cohort import find_sources
 from deepscm_pl.data.tables import Table, TableFormat, read_table
 from deepscm_pl.files import new_file
@@ -18,6 +18,7 @@ from deepscm_pl.planning.pictures import ImageFingerprint, describe_images
 
 __all__ = ["ColumnFingerprint", "Fingerprint", "ImageFingerprint", "read_fingerprint"]
 
+_PACKAGE = "deepscm_pl"
 _MOST_COLUMNS = 2_000
 _FEWEST_ROWS = 20
 _HEAD_BYTES = 2**20
@@ -38,6 +39,7 @@ class Fingerprint:
         units: Number of units, which rows without an identifier are themselves.
         visits: Columns that distinguish the rows of a unit.
         sheet: Sheet of an Excel workbook.
+        training_rows: Number of rows for training, if a column divides the rows into splits.
         version: Version of this package.
     """
 
@@ -51,7 +53,8 @@ class Fingerprint:
     units: int = 0
     visits: tuple[str, ...] = ()
     sheet: str | None = None
-    version: str = field(default_factory=lambda: deepscm_pl.__version__)
+    training_rows: int | None = None
+    version: str = field(default_factory=lambda: version(_PACKAGE))
 
     @property
     def variables(self) -> dict[str, ColumnFingerprint]:
@@ -84,7 +87,7 @@ class Fingerprint:
             made = cls(**_with_tuples(found) | {"columns": columns, "images": images})
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
-        return made if made.version == deepscm_pl.__version__ else None
+        return made if made.version == version(_PACKAGE) else None
 
 
 def _with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,6 +154,7 @@ def read_fingerprint(
         units=units,
         visits=tuple(visits),
         sheet=sheet,
+        training_rows=_training_rows(read, columns),
     )
     if cache is not None:
         made.write(cache)
@@ -217,6 +221,14 @@ def _describe(table: Table) -> list[ColumnFingerprint]:
 
 def _find_identifier(columns: Sequence[ColumnFingerprint]) -> str | None:
     return next((each.name for each in columns if each.kind == "identifier"), None)
+
+
+def _training_rows(table: Table, columns: Sequence[ColumnFingerprint]) -> int | None:
+    """The number of rows for training, if a column divides the rows into all three splits."""
+    for each in columns:
+        if each.kind == "splits" and len(each.levels) == 3:
+            return int((table[each.name] == "train").sum())
+    return None
 
 
 _VISITS = (

@@ -96,9 +96,9 @@ def make_plan(fingerprint: Fingerprint, graph: str | None) -> Plan:
     columns = [fingerprint.variables[name] for name in found.nodes if name != IMAGE]
     has_image = IMAGE in found.nodes
     splits, reasons_of_splits = _splits(fingerprint, columns)
-    rows = (
-        fingerprint.rows if splits.get("column") else int(splits["fractions"][0] * fingerprint.rows)
-    )
+    rows = fingerprint.training_rows
+    if rows is None:
+        rows = math.ceil(splits["fractions"][0] * fingerprint.rows)
     length = _length(rows, has_image)
     reasons: dict[str, str] = {}
     data = _data(fingerprint, columns, found, splits, reasons)
@@ -138,7 +138,7 @@ def _notes(fingerprint: Fingerprint, columns: list[ColumnFingerprint], rows: int
 def _length(rows: int, has_image: bool) -> _Length:
     if has_image:
         batch = 16 if rows < 500 else 32 if rows < 2000 else 64
-        steps = 2500 if rows < 500 else 5000 if rows < 5000 else 12_000
+        steps = 2000 if rows < 500 else 4000 if rows < 5000 else 12_000
     else:
         batch = 32 if rows < 1000 else 128 if rows < 10_000 else 512
         steps = 1000 if rows < 1000 else 2000 if rows < 10_000 else 4000
@@ -148,9 +148,10 @@ def _length(rows: int, has_image: bool) -> _Length:
 def _splits(
     fingerprint: Fingerprint, columns: list[ColumnFingerprint]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    recorded = [each for each in fingerprint.columns if each.kind == "splits"]
-    if recorded and set(recorded[0].levels) == {"train", "validation", "test"}:
-        return {"column": recorded[0].name}, {"column": recorded[0].reason}
+    if fingerprint.training_rows is not None:
+        recorded = [each for each in fingerprint.columns if each.kind == "splits"]
+        name = next(each.name for each in recorded if len(each.levels) == 3)
+        return {"column": name}, {"column": "train, validation or test for each row"}
     small = fingerprint.units < 1000
     fractions = [0.7, 0.15, 0.15] if small else [0.8, 0.1, 0.1]
     unit = f" of {fingerprint.identifier}" if fingerprint.identifier else ""
@@ -270,17 +271,18 @@ def _model(
     if has_image:
         model["learning_rates"] = dict.fromkeys(scalars, 3.0e-3)
         reasons["model.learning_rates"] = "flows of numbers learn faster than networks of images"
-        model["num_evaluation_particles"] = 4
+        model["num_evaluation_particles"] = 2
         reasons["model.num_evaluation_particles"] = "a less noisy bound to choose the best epoch by"
-        weight = 1.0 if rows < 2000 else 0.5
-        warmup = length.steps // 4
+        is_small = rows < 5000
+        weight = 1.0 if is_small else 0.5
+        warmup = length.steps // (10 if is_small else 4)
         model["objective"] = {
             "class_path": "deepscm_pl.training.objectives.EvidenceLowerBoundObjective",
             "init_args": {"warmup_steps": warmup, "divergence_weight": weight},
         }
         where = "model.objective.init_args"
         reasons[f"{where}.warmup_steps"] = (
-            "without it, the pixel noise explains the images before the latent does"
+            "steps until the latent costs its full divergence, so that it is not left unused"
         )
         reasons[f"{where}.divergence_weight"] = (
             "the evidence lower bound, which needs no last phase, so that the training may stop "

@@ -35,7 +35,7 @@ class DryRun:
 
     Attributes:
         rows: Number of rows of each split.
-        parameters: Number of parameters of each variable's mechanism.
+        parameters: Number of parameters of each variable's mechanism, and of other networks.
         checkpoint_bytes: Size of a checkpoint.
         memory_bytes: Largest memory so far, of the GPU if there is one.
         steps: Number of steps of the whole training.
@@ -167,7 +167,7 @@ def measure_training(
     steps = min(epochs * epoch, settings.max_steps if settings.max_steps > 0 else math.inf)
     return DryRun(
         rows=rows,
-        parameters={name: _count_of(each) for name, each in _parts(model).items()},
+        parameters=_parameters(model),
         checkpoint_bytes=_checkpoint_bytes(model, short),
         memory_bytes=_peak_memory(device),
         steps=steps,
@@ -184,10 +184,13 @@ def _train_batches(settings: Any, datamodule: CausalDataModule) -> int:
     return max(1, min(batches, limit) if isinstance(limit, int) else int(batches * limit))
 
 
-def _parts(model: Any) -> dict[str, torch.nn.Module]:
-    """The mechanisms of a causal model; other models as a whole."""
+def _parameters(model: Any) -> dict[str, int]:
+    """The number of parameters of each mechanism, and of the rest of the model."""
     scm = getattr(model, "scm", None)
-    return {"model": model} if scm is None else {name: scm[name] for name in scm.graph.nodes}
+    names = () if scm is None else scm.graph.nodes
+    counts = {name: _count_of(scm[name]) for name in names}
+    others = _count_of(model) - sum(counts.values())
+    return counts | ({"others" if counts else "model": others} if others else {})
 
 
 def _count_of(module: torch.nn.Module) -> int:

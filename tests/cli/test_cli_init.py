@@ -104,7 +104,7 @@ def test_the_size_of_checkpoints_is_that_of_a_training(
     found = []
     monkeypatch.setattr(
         "deepscm_pl.cli.training.measure_training",
-        lambda *arguments: found.append(measure_training(*arguments)) or found[-1],
+        lambda trainer, model, data: found.extend([measure_training(trainer, model, data), model]),
     )
     assert main(["fit", "--config", "plan.yaml", "--dry_run"]) == 0
     monkeypatch.setattr(TrainingCommand, "test", lambda *_, **__: None)
@@ -112,7 +112,24 @@ def test_the_size_of_checkpoints_is_that_of_a_training(
     size = next((tmp_path / "run").rglob("last.ckpt")).stat().st_size
     assert found[0].checkpoint_bytes == pytest.approx(size, rel=0.1)
     assert found[0].steps == 1
+    total = sum(each.numel() for each in found[1].parameters())
+    assert sum(found[0].parameters.values()) == total
     assert found[0].rows == {"train": 30, "validation": 10, "test": 10}
+
+
+def test_missing_values_are_planned_and_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ages = [f"{20 + row / 3:.1f}" if row % 5 else "" for row in range(60)]
+    write_people(tmp_path / "people.csv", age=ages)
+    assert main(["init", "people.csv", "--graph", "age, sex -> grade"]) == 0
+    printed = capsys.readouterr().out
+    assert "12 of 60 values missing" in printed
+    assert "others)" in printed  # the network that infers them
+    plan = (tmp_path / "experiment.yaml").read_text("utf-8")
+    assert yaml.safe_load(plan)["data"]["init_args"]["table"]["missing"] == "infer"
+    assert "assuming that they are missing at random" in plan
 
 
 def error_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

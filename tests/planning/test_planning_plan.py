@@ -172,7 +172,10 @@ def test_images_are_prepared_only_where_it_is_needed() -> None:
     scored = preprocessing(images(28, 28, type="float32", lowest=-3.0, highest=4.0))[0]
     assert scored == {"normalisation": "percentiles"}
     scan = preprocessing(images(182, 218, 182, type="int16", lowest=-1000.0))[0]
-    assert list(scan) == ["normalisation", "crop_foreground", "shape"]
+    assert scan == {"normalisation": "percentiles", "shape": [64, 52]}
+    sizes = {"different_sizes": 4, "largest": (190, 220, 180)}
+    padded = preprocessing(images(182, 218, 182, **sizes))[0]
+    assert padded == {"field_of_view": [220, 190], "shape": [64, 56]}
 
 
 def test_each_setting_of_a_plan_has_a_reason() -> None:
