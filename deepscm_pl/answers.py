@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.changes import Change, Changes, Summary, affected_by, as_lines, without_noise
+from deepscm_pl.changes import NOISE, Change, Changes, Summary, affected_by, as_lines
 from deepscm_pl.checks import real_number
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
@@ -22,7 +22,7 @@ from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import format_do
 from deepscm_pl.moments import Moments
 from deepscm_pl.observed import Observed
-from deepscm_pl.overlap import Overlap, OverlapEstimator, describe_overlap
+from deepscm_pl.overlap import VERDICTS, Overlap, OverlapEstimator, describe_overlap
 from deepscm_pl.scm import summarise
 from deepscm_pl.variables import Do, Variable
 
@@ -34,6 +34,8 @@ __all__ = ["Answer", "Question", "as_decimals"]
 
 _SHOWN_DOS, _SHOWN_VARIABLES = 5, 20
 _DRAWN_ROWS = 8
+_FEW_ANSWERS = 5_000
+"""Answers whose overlap the text describes without having been asked for it."""
 _RANGE = 255.0
 
 
@@ -226,16 +228,16 @@ class Answer(Mapping[str, Tensor]):
     def overlap(self) -> list[Overlap] | None:
         """The distance of the answers from the training data, for each intervention.
 
-        Each has the verdicts on the observations, or on the draws; that of an observation is the
-        worst one over particles. None for samples, differences and models without a training
-        distribution.
+        Each has the verdicts on the observations, or on the draws, without quantiles; that of an
+        observation is the worst one over particles. None for samples, differences and models
+        without a training distribution.
         """
         if not self._overlaps:
             self._overlaps.append(self._estimate_overlap())
         found: list[Overlap] | None = self._overlaps[0]
         return found
 
-    def to_frame(self, images: bool = False) -> pd.DataFrame:
+    def to_frame(self, images: bool = False, overlap: bool = True) -> pd.DataFrame:
         """Make a table with a row for each observation, intervention and particle, or draw.
 
         It has the index and the columns of the observations; names of classes as texts; for each
@@ -245,6 +247,7 @@ class Answer(Mapping[str, Tensor]):
 
         Args:
             images: Whether to add images, as arrays.
+            overlap: Whether to add the overlap, which takes some seconds for 100,000 rows.
         """
         import pandas as pd
 
@@ -253,7 +256,8 @@ class Answer(Mapping[str, Tensor]):
         observed = self.question.observed
         table: dict[str, Any] = {}
         if not self.question.is_single or interventions > 1:
-            table["intervention"] = [self.titles[each] for each in k]
+            titles = self.titles
+            table["intervention"] = [titles[each] for each in k]
         if observed is not None and draws > 1:
             table["particle"] = d
         if self.has_draws and len(self.question.ensemble.members) > 1:
@@ -270,11 +274,12 @@ class Answer(Mapping[str, Tensor]):
                 if len(self._variable(name).domain.shape) == 1:
                     after = self._decimals(self._grid(name)[d, k, n, 0])
                     before = self._decimals(self._factual_rows(name)[n, 0])
-                    table[f"{name}_change"] = list(map(without_noise, before, after))
-        if self.has_draws and self.overlap is not None and not self.is_change:
+                    table[f"{name}_change"] = _differences(before, after)
+        is_answer = self.has_draws and not self.is_change
+        if overlap and is_answer and self.overlap is not None:
             drawn = n if observed is not None else d
-            verdicts = [each.verdicts for each in self.overlap]
-            table["overlap"] = [verdicts[i][j] for i, j in zip(k, drawn, strict=True)]
+            verdicts = np.stack([each.verdict.flatten().numpy() for each in self.overlap])
+            table["overlap"] = np.array(VERDICTS, dtype=object)[verdicts[k, drawn]]
         frame = pd.DataFrame(table, index=range(len(k)))
         if observed is not None and observed.index is not None:
             frame.index = pd.Index(observed.index).take(n)
@@ -409,7 +414,8 @@ class Answer(Mapping[str, Tensor]):
         return changes.lines(), ("variable", f"factual{means}", f"counterfactual{means}", "change")
 
     def _footer(self) -> Iterator[str]:
-        if self.has_draws and not self.is_change and self.overlap is not None:
+        few = math.prod(self._sizes()) <= _FEW_ANSWERS or bool(self._overlaps)
+        if self.has_draws and not self.is_change and few and self.overlap is not None:
             scm = self.question.ensemble.members[0]
             for do, found in list(zip(self._all_dos(), self.overlap, strict=True))[:_SHOWN_DOS]:
                 sentence = describe_overlap(scm, do, found.counts())
@@ -532,7 +538,7 @@ class Answer(Mapping[str, Tensor]):
                 for name in self.tensors
                 if self._variable(name).domain.shape == (1,)
             }
-            overlap = estimator.estimate(values, do)
+            overlap = estimator.estimate(values, do, quantiles=False)
             found.append(overlap.worst() if self.factual is not None else overlap)
         return found
 
@@ -553,7 +559,8 @@ class Answer(Mapping[str, Tensor]):
             return
         values = grid[places][:, 0].numpy()
         if variable.classes:
-            table[name] = [variable.format(float(each)) for each in values]
+            names = np.array(variable.classes, dtype=object)
+            table[name] = names[values.astype(np.int64)]
         elif variable.domain.categories is not None:
             table[name] = values.astype(np.int64)
         else:
@@ -571,6 +578,15 @@ def as_decimals(values: NDArray[Any]) -> NDArray[np.float64]:
         return values.astype(np.float64)
     found: NDArray[np.float64] = values.astype(str).astype(np.float64)
     return found
+
+
+def _differences(before: NDArray[np.float64], after: NDArray[np.float64]) -> NDArray[np.float64]:
+    """:func:`~deepscm_pl.changes.without_noise` of arrays."""
+    change, largest = after - before, np.maximum(np.abs(before), np.abs(after))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = 10.0 ** np.clip(6 - np.floor(np.log10(largest)), -30, 30)
+    rounded = np.where(largest > 0, np.rint(change * scale) / scale, change)
+    return np.where(np.abs(change) <= NOISE * largest, 0.0, rounded)
 
 
 def _quantiles(draws: Tensor, level: float) -> tuple[Tensor, Tensor]:

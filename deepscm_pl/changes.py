@@ -13,9 +13,18 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.numerals import format_number
 from deepscm_pl.variables import Variable
 
-__all__ = ["Change", "Changes", "Summary", "affected_by", "as_lines", "signed", "without_noise"]
+__all__ = [
+    "NOISE",
+    "Change",
+    "Changes",
+    "Summary",
+    "affected_by",
+    "as_lines",
+    "signed",
+    "without_noise",
+]
 
-_NOISE = 1e-6
+NOISE = 1e-6
 """Relative differences that rounding in single precision causes, at most."""
 _NUMBERS = 2**20
 """Numbers that are converted to double precision at a time."""
@@ -139,7 +148,7 @@ class Changes:
         digits = _digits(before, before + difference)
         first, last = (_with_unit(value, variable, digits) for value in (before, after))
         deviation = math.sqrt(max(sums.square / sums.count - after**2, 0.0))
-        if self.observations == 1 and deviation > _NOISE * abs(after):
+        if self.observations == 1 and deviation > NOISE * abs(after):
             last += f" ± {format_number(deviation, 2)}"
         text = f"{signed(difference)} {variable.unit}".rstrip()
         if difference and domain.lower >= 0 and before > 0:
@@ -215,7 +224,7 @@ def without_noise(before: float, after: float) -> float:
         (17.7, 0.0)
     """
     largest, change = max(abs(before), abs(after)), after - before
-    if abs(change) <= _NOISE * largest:
+    if abs(change) <= NOISE * largest:
         return 0.0
     if not math.isfinite(largest):
         return change

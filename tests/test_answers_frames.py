@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 import deepscm_pl
-from deepscm_pl.answers import Answer, as_decimals
+from deepscm_pl.answers import Answer, _differences, as_decimals
+from deepscm_pl.changes import without_noise
 from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.evaluation.intervals import Calibration, IntervalFactor
 from deepscm_pl.graph import CausalGraph
@@ -349,3 +350,40 @@ def test_shortest_decimals_round_to_the_same_number():
     found = as_decimals(values.numpy())
     assert np.array_equal(found.astype(np.float32), values.numpy())
     assert as_decimals(np.array([37.6], np.float32))[0] == 37.6
+
+
+def test_classes_of_a_mapping_are_named(model, frame):
+    named = model.counterfactual(frame, {"sex": "male", "age": 60.0}, seed=0)
+    text = model.counterfactual(frame, "sex=male, age=60", seed=0)
+    assert all(torch.equal(named[name], text[name]) for name in text)
+    with pytest.raises(ValueError, match=r"do\(sex\): expected one of female, male, but got 'mal'"):
+        model.counterfactual(frame, {"sex": "mal"})
+
+
+@pytest.mark.parametrize("n", ["3", 0, 2.5, None])
+def test_sizes_and_seeds_of_another_type_are_refused(model, n):
+    with pytest.raises(ValueError, match="n: expected a whole number"):
+        model.sample(n)
+    with pytest.raises(ValueError, match="n: expected a whole number"):
+        model.intervene("age=50", n)
+    if n is not None and n != 0:
+        with pytest.raises(ValueError, match="seed: expected a whole number"):
+            model.sample(3, seed=n)
+
+
+def test_changes_of_a_table_have_no_rounding_errors():
+    before, after = np.array([62.3, 812.5, 0.0, 0.0, np.nan]), np.array([80, 812.5002, 0, 2, 1.0])
+    found = _differences(before, after)
+    pairs = zip(before, after, strict=True)
+    assert np.array_equal(found, [without_noise(*pair) for pair in pairs], equal_nan=True)
+    assert found[0] == 17.7
+
+
+def test_many_rows_make_a_table_in_seconds(frame):
+    scm = make(graph="age -> volume; sex -> volume")
+    many = pd.concat([frame] * 20_000, ignore_index=True)
+    answer = TrainedModel.of(scm).counterfactual(many, "age=80", seed=0)
+    assert "60,000 observations" in repr(answer)
+    assert "extrapolate" not in repr(answer)
+    table = answer.change.to_frame()
+    assert len(table) == 60_000

@@ -167,6 +167,7 @@ class TrainedModel:
             n: Number of observations.
             seed: Seed of the noise; None for the current state of torch's generator.
         """
+        whole_number("n", n, least=1)
         with _without_gradients(seed):
             return Answer(self.ensemble.sample(n), Question("sample", (), True, self.ensemble))
 
@@ -185,6 +186,7 @@ class TrainedModel:
             ValueError: If the intervention is not valid.
         """
         dos, is_single = self._dos(do)
+        whole_number("n", n, least=1)
         with _without_gradients(seed):
             answer = self.ensemble.intervene(dos[0] if is_single else dos, n)
         return Answer(answer, Question("intervene", dos, is_single, self.ensemble))
@@ -306,13 +308,29 @@ class TrainedModel:
                 "do: expected a text such as 'age=80', a mapping, or a list of these, but got "
                 f"{one_line(repr(do), 80)}."
             )
-        parsed = [parse_do(e, self.variables) if isinstance(e, str) else e for e in dos]
-        return parsed, is_single
+        return [self._parsed(each) for each in dos], is_single
+
+    def _parsed(self, do: Do | str) -> Do:
+        """An intervention, whose classes may be given by their names."""
+        if isinstance(do, str):
+            return parse_do(do, self.variables)
+        found: dict[str, Any] = dict(do)
+        for name, value in found.items():
+            classes = self.variables[name].classes if name in self.variables else ()
+            if isinstance(value, str) and classes:
+                if value not in classes:
+                    raise ValueError(
+                        f"do({name}): expected one of {', '.join(classes)}, but got {value!r}."
+                    )
+                found[name] = float(classes.index(value))
+        return found
 
 
 @contextmanager
 def _without_gradients(seed: int | None) -> Iterator[None]:
     """Compute without gradients, and with separate random numbers if there is a seed."""
+    if seed is not None:
+        whole_number("seed", seed, least=-(2**63), most=2**64 - 1)
     with torch.no_grad(), torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

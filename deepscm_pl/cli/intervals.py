@@ -27,7 +27,10 @@ def read_calibration(model: TrainedModel, path: Path | None) -> Calibration | No
             f"calibration: there is no file {path}; deepscm test writes one into the folder "
             "evaluation."
         )
-    found = Calibration.read(path.read_bytes())
+    try:
+        found = Calibration.read(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if found.members != len(model.checkpoints):
         raise ValueError(
             f"calibration: {path} is of {found.members} models that answer together, but the "

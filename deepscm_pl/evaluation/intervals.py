@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.checks import real_number, whole_number
+from deepscm_pl.escaping import one_line
 from deepscm_pl.moments import Moments
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -144,10 +145,11 @@ class Calibration:
                 for each in found.pop("factors")
             ]
             return cls(factors=factors, **found)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else one_line(error, 200)
             raise ValueError(
-                f"calibration: expected the content of a calibration.json, but {error}; calibrate "
-                "the model again with deepscm test."
+                "calibration: expected the content of a calibration.json, but it cannot be read "
+                f"({reason}); calibrate the model again with deepscm test."
             ) from None
 
 

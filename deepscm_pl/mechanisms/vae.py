@@ -16,6 +16,7 @@ from deepscm_pl.likelihoods import FixedVarianceGaussian, Likelihood
 from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence
 from deepscm_pl.mechanisms.brightness import Brightness
 from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
+from deepscm_pl.memory import require_memory
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.older import names_successors
 from deepscm_pl.transforms.cells import in_double
@@ -32,6 +33,8 @@ _ROOT = 0.2
 _SAME = 1e-3  # difference from 1 of the affinity of distributions that count as equal
 _LARGEST_LOG_SCALE = 2.0  # of q(z | x, pa), for images unlike any in training
 _LARGEST_LATENT = 2**14  # the calibration of the noise computes all correlations
+_TENSOR_BYTES = 1_000  # of one tensor in a list, besides its numbers
+_COPIES_OF_LATENTS, _COPIES_OF_WEIGHTS = 4, 3  # of candidates, at least
 _DECODED_AT_A_TIME = 2**22  # numbers that the decoder outputs at a time without gradients; 16 MB
 _RENAMED = {
     "brightness.weight": "brightness.parents.weight",
@@ -297,6 +300,10 @@ class ConditionalVAE(ImageMechanism):
         candidates have large weights.
         """
         posterior = self.posterior(self.dequantise(value), parents)
+        rows, draws = posterior.location[..., 0].numel(), math.prod(sample_shape)
+        numbers = rows * (_COPIES_OF_LATENTS * self.latent + _COPIES_OF_WEIGHTS * draws)
+        needed = candidates * (_TENSOR_BYTES + numbers * posterior.location.itemsize)
+        require_memory("resample", needed, "ask for fewer candidates, or rows at once")
         latents = self._draw(posterior, (candidates,))
         batch = latents.shape[1:-1]
         shape = (*sample_shape, *batch)

@@ -124,6 +124,7 @@ def test_questions_repeat_under_a_seed(checkpoint, tmp_path):
         (["--do", "thickness=3", "--index", "-1"], "rows from 0 to 19"),
         (["--do", "thickness=3", "--index", "0", "--num_particles", "0"], "num_particles"),
         (["--do", "thickness=3", "--index", "0", "--resample", "1"], "resample"),
+        (["--do", "thickness=3", "--index", "0", "--resample", "1" + "0" * 12], "needs at least"),
         (["--do", "thickness=3", "--index", "0", "--seed", "99999999999999999999"], "seed"),
         (["--do", "thickness=3", "--index", "0", "--data.root", "x"], "has no root"),
         (
