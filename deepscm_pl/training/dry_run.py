@@ -90,7 +90,7 @@ def _duration(seconds: float) -> str:
 
     Example:
         >>> [_duration(each) for each in (12.3, 500.0, 9000.0, math.inf)]
-        ['12 seconds', '8.3 minutes', '2.5 hours', 'unlimited time']
+        ['13 seconds', '8.3 minutes', '2.5 hours', 'unlimited time']
     """
     if not math.isfinite(seconds):
         return "unlimited time"
