@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+BY_HAND = "<!-- The rest of this page is written by hand. -->\n"
+"""The line of a page below which everything is kept."""
+
 _PROGRESS = re.compile(r"trained \d+ %: |Restoring states|Loaded model weights|Seed set to|Using ")
 
 
@@ -45,14 +48,12 @@ class Transcript:
         introduction: The text below the title.
         prepare: Makes the data in a folder.
         steps: The commands, in order.
-        end: The text at the end.
     """
 
     title: str
     introduction: str
     prepare: Callable[[Path], None]
     steps: tuple[Step, ...]
-    end: str = ""
 
 
 def write_diabetes(folder: Path) -> None:
@@ -73,32 +74,6 @@ def write_shapes(folder: Path) -> None:
     drawn_shapes.write_shapes(folder / "shapes", 300, pixels=32)
 
 
-PLAN = """\
-## What a plan decides
-
-| variable | mechanism |
-|---|---|
-| numbers, positive numbers, numbers within bounds | `SplineFlow` with the constraint `Real`, `Positive` or `Interval`, a network of two layers of 16 for its causes; below 100 training rows a linear `AffineFlow` |
-| counts, scores, and numbers in steps that repeat | `SteppedFlow` |
-| numbers with a tenth or more of exact zeros, none below | `ZeroInflatedFlow` |
-| two classes, ordered classes, other classes | `Bernoulli`, `Ordinal`, `Categorical` |
-| images | `ConditionalVAE` of at most 64 × 64 pixels and about a million parameters; below 5,000 training rows with a fixed pixel noise, else with a mixture over grey levels |
-| volumes | whole up to 40 voxels in each direction; the middle axial slice of larger ones |
-
-Splines of 5 bins with two layers of 16 had the best or nearly the best log-probability of held-out rows on the
-diabetes, breast cancer and wine tables of scikit-learn, 0.02 to 0.2 nats more than affine flows. On 210 drawn
-pictures, 1,000 steps with a fixed pixel noise left 14 % of the change of a colour undone; a mixture learned no change
-in that time.
-
-Rows of a unit, such as the visits of a person, stay in one split: a column with identifiers is found by its name and
-values, or named by `--identifier`, and `--visits` names what distinguishes its rows. A column with `train`,
-`validation` and `test` is used as it is. Up to 5 % of incomplete rows are left out; with more, missing values are
-inferred, which assumes that they are missing at random. Trainings are planned in steps, stop early if the
-validation bound no longer rises, and keep the best epoch. With 5,000 images or more, the last 15 % of the steps refit
-the posterior, so that these trainings run to their end.
-
-The fingerprint, such as `diabetes.fingerprint.json`, is read again only if the table changes. `deepscm fit --config
-FILE.yaml --dry_run` measures any training without writing a file."""
 DIABETES_GRAPH = (
     "age, sex -> bmi; age, sex, bmi -> blood pressure (mmHg); age, sex, bmi -> log triglycerides; "
     "age, sex, bmi, blood pressure (mmHg), log triglycerides -> progression"
@@ -109,8 +84,8 @@ TRANSCRIPTS = {
     "from-pictures": Transcript(
         "From pictures and a table to an answer",
         "300 colour pictures of 32 × 32 pixels, and a table with their file, and the kind, size "
-        "and colour of the shape in each. The shapes are drawn, so that answers can be compared with "
-        "the truth: the kind causes the size, all three cause the picture, and the position is "
+        "and colour of the shape in each. The shapes are drawn, so that answers can be compared "
+        "with the truth: the kind causes the size, all three cause the picture, and the position is "
         "noise.",
         write_shapes,
         (
@@ -181,7 +156,6 @@ TRANSCRIPTS = {
                 (30, 10),
             ),
         ),
-        PLAN,
     ),
 }
 
@@ -207,7 +181,7 @@ def make(name: str, folder: Path) -> str:
         f"All commands took {total / 60:.1f} minutes on {os.cpu_count()} cores of a CPU. This page "
         f"was made by `python docs/transcripts.py {name}`."
     )
-    return "\n\n".join([*parts, *filter(None, [transcript.end])]) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def _run(command: str, folder: Path, is_other: bool) -> list[str]:
@@ -236,5 +210,8 @@ if __name__ == "__main__":
     for chosen in sys.argv[1:] or TRANSCRIPTS:
         with tempfile.TemporaryDirectory() as temporary:
             page = make(chosen, Path(temporary))
-        (ROOT / "docs" / f"{chosen}.md").write_text(page, encoding="utf-8")
+        path = ROOT / "docs" / f"{chosen}.md"
+        earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
+        kept = earlier.partition(BY_HAND)[2]
+        path.write_text(f"{page}\n{BY_HAND}{kept}" if kept else page, encoding="utf-8")
         print(f"written: docs/{chosen}.md")
