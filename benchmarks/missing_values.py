@@ -106,10 +106,12 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=300, help="test rows")
     parser.add_argument("--share", type=float, default=0.3, help="share of intensities removed")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
+    known = ("complete", "missing", "dropped")
+    parser.add_argument("--cases", nargs="+", choices=known, default=known, help="what to train on")
     arguments = parser.parse_args()
-    cases = {"complete": (0.0, "infer"), "missing": (arguments.share, "infer")}
-    cases["dropped"] = (arguments.share, "drop")
-    for name, (share, how) in cases.items():
+    for name in arguments.cases:
+        share = 0.0 if name == "complete" else arguments.share
+        how = "drop" if name == "dropped" else "infer"
         pl.seed_everything(0, verbose=False)
         data = Incomplete(arguments.root, share, arguments.rows, how)
         trained = model(arguments.rate)

@@ -14,12 +14,16 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from table_worlds import Column, TableWorld
 
 __all__ = ["LEARNERS", "Learner"]
+
+_OF_TRAINER = ("max_epochs", "check_val_every_n_epoch", "precision", "gradient_clip_val")
 
 Table = Mapping[str, Column]
 
@@ -55,18 +59,57 @@ class Learner(ABC):
 
 
 class DeepSCMLearner(Learner):
-    """This package, with the mechanisms, network and training that ``deepscm init`` plans."""
+    """This package, with the plan that ``deepscm init`` makes of the table and the graph."""
 
     def fit(self, table: Table) -> None:
-        """Train the flows of the plan."""
+        """Plan the mechanisms and the training, and train with early stopping."""
+        with TemporaryDirectory() as folder:
+            self.scm = self._trained(table, Path(folder)).eval()
+
+    def _trained(self, table: Table, folder: Path) -> Any:
         import pytorch_lightning as pl
         import torch
-        from table_training import training_of
+        from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
+        from deepscm_pl.planning import make_plan, read_fingerprint, with_chosen_forms
+        from deepscm_pl.planning.training import data_of, model_of
+
+        file = folder / "table.csv"
+        self._frame(table).to_csv(file, index=False)
+        graph = "; ".join(
+            f"{', '.join(causes)} -> {name}" if causes else name
+            for name, causes in self.world.parents.items()
+        )
+        plan = with_chosen_forms(make_plan(read_fingerprint(file), graph))
         pl.seed_everything(self.seed, verbose=False)
-        self.scm = training_of(self.world, table)
-        self.scm.eval()
-        torch.manual_seed(self.seed)
+        model, data = model_of(plan), data_of(plan)
+        wanted = plan.settings["trainer"]
+        best = ModelCheckpoint(folder, monitor="validation/bound", mode="max")
+        stop = EarlyStopping(**wanted["callbacks"][0]["init_args"])
+        trainer = pl.Trainer(
+            callbacks=[best, stop],
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            **{name: wanted[name] for name in _OF_TRAINER},
+        )
+        trainer.fit(model, datamodule=data)
+        weights = torch.load(best.best_model_path, weights_only=False)["state_dict"]
+        model.load_state_dict(weights)
+        return model.scm
+
+    def _frame(self, table: Table) -> Any:
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                name: [f"class {each:g}" for each in values]
+                if self.world.equations[name].categories
+                else values
+                for name, values in table.items()
+            }
+        )
 
     def intervene(self, do: Mapping[str, float], rows: int) -> Table:
         """Sample the truncated model."""

@@ -75,7 +75,7 @@ class TableWorld:
         found: dict[str, Column] = {}
         for name, each in self.equations.items():
             if do is not None and name in do:
-                found[name] = np.full_like(noise[name], do[name])
+                found[name] = np.full(len(noise[name]), float(do[name]))
             else:
                 found[name] = each.value(noise[name], found)
         return found

@@ -1,4 +1,4 @@
-"""Interventions and counterfactuals of tables with known truth, beside DoWhy's gcm and causal flows.
+"""Interventions and counterfactuals of tables, beside DoWhy's gcm and causal normalising flows.
 
 Prints one JSON line per world and method: errors relative to the standard deviation of the
 variable that an intervention affects, seconds to fit, and microseconds per counterfactual.

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Answer", "Question", "shortest"]
+__all__ = ["Answer", "Question", "as_decimals"]
 
 _SHOWN_DOS, _SHOWN_VARIABLES = 5, 20
 _DRAWN_ROWS = 8
@@ -268,8 +268,8 @@ class Answer(Mapping[str, Tensor]):
         if self.factual is not None and self.has_draws and not self.is_change:
             for name in self.change:
                 if len(self._variable(name).domain.shape) == 1:
-                    after = shortest(self._grid(name)[d, k, n, 0].numpy())
-                    before = shortest(self._factual_rows(name)[n, 0].numpy())
+                    after = self._decimals(self._grid(name)[d, k, n, 0])
+                    before = self._decimals(self._factual_rows(name)[n, 0])
                     table[f"{name}_change"] = list(map(without_noise, before, after))
         if self.has_draws and self.overlap is not None and not self.is_change:
             drawn = n if observed is not None else d
@@ -536,6 +536,10 @@ class Answer(Mapping[str, Tensor]):
             found.append(overlap.worst() if self.factual is not None else overlap)
         return found
 
+    def _decimals(self, values: Tensor) -> NDArray[np.float64]:
+        """Numbers by their shortest decimals in the precision of the model."""
+        return as_decimals(values.to(self.question.ensemble.members[0].dtype).numpy())
+
     def _add_column(
         self, table: dict[str, Any], name: str, places: tuple[Any, ...], images: bool
     ) -> None:
@@ -553,14 +557,14 @@ class Answer(Mapping[str, Tensor]):
         elif variable.domain.categories is not None:
             table[name] = values.astype(np.int64)
         else:
-            table[name] = shortest(values)
+            table[name] = self._decimals(grid[places][:, 0])
 
 
-def shortest(values: NDArray[Any]) -> NDArray[np.float64]:
+def as_decimals(values: NDArray[Any]) -> NDArray[np.float64]:
     """Convert numbers to double precision by their shortest decimals: 37.6 stays 37.6.
 
     Example:
-        >>> shortest(np.array([37.6], np.float32)), float(np.float32(37.6))
+        >>> as_decimals(np.array([37.6], np.float32)), float(np.float32(37.6))
         (array([37.6]), 37.599998474121094)
     """
     if values.dtype != np.float32:

@@ -370,7 +370,9 @@ class StructuralCausalModel(nn.Module):
         whole_number("num_particles", num_particles, least=1)
         self._check_complete(values)
         continuous = self.dequantise(values)
-        if self._may_be_incomplete(values):
+        # In a training with several processes, every one has gradients of the same parameters.
+        has_networks = self.training and self.missing_values.names
+        if has_networks or self._may_be_incomplete(values):
             given = self.graph, self._all(), values, continuous
             return EvidenceLowerBound(self.missing_values.evidence(*given, num_particles))
         evidence = {
@@ -821,7 +823,7 @@ class StructuralCausalModel(nn.Module):
             is_known = name in before.natural or not (change.uses_value or change.reads)
             if is_known and not change.draws:
                 seen = before.seen(name, change)
-                modified = Modified(self[name], intervention, name, (), seen)
+                modified = Modified(self[name], intervention, name, seen=seen)
                 interventions[name] = modified.apply_change(factual[name], factual)
         extra = self._leading_dimensions(interventions, batch)
         kept = {name: factual[name] for name in self.graph if name not in reached}

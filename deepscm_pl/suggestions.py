@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -168,14 +168,16 @@ class Asked:
         """Return a command of this program, quoted for a shell.
 
         Args:
-            question: ``sample``, ``intervene``, ``counterfactual`` or ``test``.
-            words: Further words.
+            question: The command, such as ``sample``.
+            words: Further words, those of a kind of ``effect`` first.
             out: The folder to make, changed if it exists; empty for none.
         """
         trust = ["--trust", *self.trust] if self.trust else []
         folder = ["--out", self.new_folder(out)] if out else []
         paths = [str(path) for path in self.checkpoints]
-        return for_shell("deepscm", question, "--ckpt_path", *paths, *trust, *words, *folder)
+        kind = [*words[:1]] if question == "effect" else []
+        rest = words[len(kind) :]
+        return for_shell("deepscm", question, *kind, "--ckpt_path", *paths, *trust, *rest, *folder)
 
     def counterfactual(self, do: str | None = None, *words: str) -> str:
         """Return a command that asks about rows of the test split, or one of :meth:`intervene`.
@@ -191,6 +193,31 @@ class Asked:
         count = 1 if some is None else min(map(len, some.values()))
         index = ["--index", *map(str, range(count))]
         return self.command("counterfactual", "--do", text, *index, *words)
+
+    def effect(self, do: str) -> str | None:
+        """Return a command that estimates the average effect of an intervention.
+
+        Args:
+            do: The intervention.
+
+        Returns:
+            None if it affects neither a number nor an image.
+        """
+        graph, variables = self.scm.graph, self.scm.variables
+        done = parse_do(do, variables)
+        outcomes = [n for n in graph.descendants(*done) if variables[n].domain.categories is None]
+        # The last number of the order, or else an image.
+        ordered = [n for n in graph if n in outcomes and n not in done]
+        numbers = [n for n in ordered if variables[n].domain.shape == (1,)]
+        if not ordered:
+            return None
+        outcome = (numbers or ordered)[-1]
+        return self.command("effect", "average", "--do", do, "--outcome", outcome, out="effects")
+
+    def check(self) -> str:
+        """Return a command that checks the graph and the data of the first model."""
+        one = replace(self, checkpoints=self.checkpoints[:1])
+        return one.command("check", out="check")
 
     def intervene(self, do: str | None = None) -> str:
         """Return a command that draws under an intervention, or a sample if there is none."""

@@ -38,6 +38,7 @@ __all__ = [
     "Intervention",
     "Noise",
     "Seen",
+    "Stochastic",
     "Variable",
     "Variables",
 ]
@@ -62,6 +63,10 @@ class Seen:
     values: Mapping[str, Tensor] = field(default_factory=dict)
     before: Mapping[str, Tensor] = field(default_factory=dict)
     draws: Sequence[Tensor] = ()
+
+
+class Stochastic:
+    """A distribution of a family by name, of which a model makes one to draw from."""
 
 
 class Change(ABC):
@@ -90,7 +95,9 @@ class Change(ABC):
         return self
 
 
-Intervention: TypeAlias = float | Tensor | Callable[[Tensor], Tensor] | Distribution | Change
+Intervention: TypeAlias = (
+    float | Tensor | Callable[[Tensor], Tensor] | Distribution | Stochastic | Change
+)
 """A replacement of a value: a number, a tensor, a function of the value that it replaces, a
 distribution to draw from, or a :class:`Change`."""
 

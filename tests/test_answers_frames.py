@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,12 @@ import torch
 from PIL import Image
 
 import deepscm_pl
-from deepscm_pl.answers import Answer, shortest
-from deepscm_pl.checkpoints.loading import Checkpoint, TrainedModel
-from deepscm_pl.ensemble import Ensemble
+from deepscm_pl.answers import Answer, as_decimals
+from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.evaluation.intervals import Calibration, IntervalFactor
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli, Categorical
+from deepscm_pl.observed import read_observed
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.transforms import Positive
 from deepscm_pl.variables import Variable
@@ -60,7 +59,7 @@ def make(seed: int = 0, graph: str = GRAPH, **others) -> StructuralCausalModel:
 
 @pytest.fixture(scope="module")
 def model() -> TrainedModel:
-    return TrainedModel(Ensemble([make()]), (Checkpoint(Path("x"), {}),))
+    return TrainedModel.of(make())
 
 
 @pytest.fixture
@@ -150,8 +149,6 @@ def test_one_observation_may_be_single_values(model, frame):
         (lambda f: f.assign(sex=["male", "femal", "male"]), "row 1 (B), sex: .*'femal'; did you"),
         (lambda f: f.assign(age=[1, "x", 3]), "row 1 (B), age: expected a number, but got 'x'"),
         (lambda f: f.assign(age=["1", "37,6", "3"]), "row 1 (B), age: .* decimal point"),
-        (lambda f: f.assign(age=[62, None, 3]), "row 1 (B), age: .*missing"),
-        (lambda f: f.assign(age=pd.array([62, None, 3], "Int64")), "row 1 (B), age: .*missing"),
         (lambda f: f.assign(age=[62, -5, 3]), "row 1 (B), age: expected values in (0, inf)"),
         (lambda f: f.assign(age=pd.Timestamp("2020-01-01")), "row 0 (A), age: .*date 2020-01-01"),
         (lambda f: f.assign(image=[np.zeros((7, 8))] * 3), "row 0 (A), image: .*(7, 8)"),
@@ -176,6 +173,23 @@ def test_wrong_cells_are_named_by_row_and_column(model, frame, change, message):
         assert part in text[position:], text
         position = text.index(part, position)
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("column", [[62, None, 3], pd.array([62, None, 3], "Int64")])
+def test_missing_values_are_inferred_or_named(model, frame, column):
+    incomplete = frame.assign(age=column)
+    answer = model.counterfactual(incomplete, "sex=male", num_particles=3, seed=0)
+    assert {name: mask.tolist() for name, mask in answer.inferred.items()} == {
+        "age": [False, True, False]
+    }
+    table = answer.to_frame()
+    assert table["age"].notna().all()
+    assert table["volume_change"].notna().all()
+    assert "inferred: age of 1" in repr(answer)
+    assert "none" not in repr(model.counterfactual(incomplete, "age=50", seed=0)).split("volume")[0]
+    answer.plot()
+    with pytest.raises(ValueError, match=r"row 1 \(B\), age: .*missing"):
+        read_observed(incomplete, model.variables, torch.float32, lambda path, variable: None)
 
 
 def test_missing_and_broken_images_are_named(model, frame, tmp_path):
@@ -276,7 +290,7 @@ def test_text_names_what_changes_and_html_is_escaped(model, frame):
     assert "33.3 % changed" in text
     scm = make(graph="smoker -> age", smoker=partial(Categorical, categories=3))
     scm.describe({"smoker": Variable("smoker", classes=("<b>", "\x1b[31m", "now"))})
-    hostile = TrainedModel(Ensemble([scm]), (Checkpoint(Path("x"), {}),))
+    hostile = TrainedModel.of(scm)
     answer = hostile.counterfactual({"age": [50.0], "smoker": ["<b>"]}, {"smoker": 1.0})
     assert "\x1b" not in repr(answer)
     assert "<b></td>" not in answer._repr_html_()
@@ -289,8 +303,7 @@ def test_a_null_intervention_says_that_nothing_changes(model, frame):
 
 
 def test_members_have_a_column():
-    members = [make(0), make(1)]
-    model = TrainedModel(Ensemble(members), (Checkpoint(Path("x"), {}),) * 2)
+    model = TrainedModel.of(make(0), make(1))
     rows = {
         "age": [50.0, 60.0],
         "sex": "male",
@@ -315,7 +328,7 @@ def test_tensors_of_interventions_are_several_interventions(model, frame):
 @pytest.mark.parametrize("graph", [GRAPH, "age -> volume; sex -> volume"])
 def test_every_answer_can_be_drawn(model, frame, graph):
     scm = make(graph=graph)
-    asked = TrainedModel(Ensemble([scm]), (Checkpoint(Path("x"), {}),))
+    asked = TrainedModel.of(scm)
     many = pd.concat([frame] * 10, ignore_index=True)
     answers = [
         asked.counterfactual(frame, ["age=80", "sex=male"], num_particles=3, seed=0),
@@ -333,6 +346,6 @@ def test_every_answer_can_be_drawn(model, frame, graph):
 
 def test_shortest_decimals_round_to_the_same_number():
     values = torch.randn(1000, generator=torch.Generator().manual_seed(0)).exp() * 1e3
-    found = shortest(values.numpy())
+    found = as_decimals(values.numpy())
     assert np.array_equal(found.astype(np.float32), values.numpy())
-    assert shortest(np.array([37.6], np.float32))[0] == 37.6
+    assert as_decimals(np.array([37.6], np.float32))[0] == 37.6

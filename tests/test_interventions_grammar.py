@@ -168,7 +168,7 @@ def test_groups(text, title, group):
     ("text", "message"),
     [
         ("group=>89, frail", r"do: cannot read 'frail'; .*quoted if it has commas"),
-        ("geno=3xTF", r"do\(geno\): expected one of 3xTG, C57BL/6, but got '3xTF' \(did you mean '3xTG'"),
+        ("geno=3xTF", r"do\(geno\): expected one of 3xTG, C57BL/6, but got '3xTF' \(did you"),
         ("geno='3xT'", r"do\(geno\): expected one of 3xTG.*did you mean '3xTG'"),
         ("volume=1 if geno == 3xTG", r"do\(volume\): cannot read '3xTG' .*quote names of classes"),
         ("volume=1 if geno == mouse", r"do\(volume\): expected a class of geno, one of 3xTG"),
@@ -189,13 +189,13 @@ def test_groups(text, title, group):
         ("volume=(3", r"cannot read '\(3'"),
         ("volume=" + "1+" * 2000 + "1", r"at most 2000 characters"),
         ("volume=" + "-" * 300 + "age", r"at most 50 levels"),
-        ("age~3", r"do\(age\): expected a distribution after ~, such as normal\(3, 0.5\) or train"),
+        ("age~3", r"do\(age\): expected a distribution after ~, such as normal\(3"),
         ("age~nrmal(3, 1)", r"unknown function 'nrmal' \(did you mean 'normal'"),
         ("age~normal(3)", r"normal\(3\): expected normal\(mean, standard deviation\)"),
         ("age~normal(3, 0)", r"normal\(3, 0\): expected .*a standard deviation above 0"),
         ("age~uniform(3, 1)", r"uniform\(3, 1\): expected uniform\(low, high\), with low < high"),
-        ("age~normal(volume, 1)", r"normal: expected numbers as parameters, but got 'volume'; shift a draw"),
-        ("sex~categorical(0.5, 0.6)", r"expected categorical\(probability of each class, with the sum 1\)"),
+        ("age~normal(volume, 1)", r"normal: expected numbers as parameters, but got 'vol"),
+        ("sex~categorical(0.5, 0.6)", r"expected categorical\(probability of each class, with"),
         ("sex~categorical(0.5, woman=0.5)", r"expected categorical with numbers, or"),
         ("sex~categorical(woman=1)", r"classes of sex, but got 'woman'"),
         ("age=3 where", r"do: where: cannot read ''.*such as 'where age > 60'"),
@@ -245,11 +245,11 @@ def drawn_variables(generator):
 def drawn_value(generator, variable):
     if variable.classes and generator.random() < 0.8:
         return float(generator.randrange(len(variable.classes)))
-    number = generator.choice([
-        generator.uniform(-3, 3), float(generator.randint(-10**7, 10**7)), 10 ** generator.uniform(-9, 14), 0.0,
-    ])  # fmt: skip
-    kinds = [Increase(number), Multiply(number), OfFactual(Increase(number)), OfFactual(Multiply(number)),
-             Draw("normal", (number, abs(number) + 1)), Draw("train")]  # fmt: skip
+    numbers = [generator.uniform(-3, 3), float(generator.randint(-(10**7), 10**7))]
+    number = generator.choice([*numbers, 10 ** generator.uniform(-9, 14), 0.0])
+    changes = [Increase(number), Multiply(number)]
+    draws = [Draw("normal", (number, abs(number) + 1)), Draw("train")]
+    kinds = [*changes, *map(OfFactual, changes), *draws]
     return generator.choice(kinds if variable.classes else [number, number, *kinds])
 
 

@@ -463,3 +463,31 @@ def test_missing_pixels_and_exact_probabilities_of_incomplete_rows_are_refused()
     with torch.no_grad():
         assert attributes.eval().elbo(data).bound.isfinite().all()
         assert attributes.infer_missing(data, 2)["a"].isfinite().all()
+
+
+def test_every_network_has_a_gradient_in_a_batch_without_missing_values():
+    """Processes of a training would otherwise wait for each other's gradients."""
+    scm, data = image_model()
+    scm.elbo({name: value[40:50] for name, value in data.items()}).bound.mean().backward()
+    assert all(each.grad is not None for each in scm.missing_values.parameters())
+
+
+def test_effects_of_incomplete_observations_are_those_of_inferred_values(gaussian):
+    from deepscm_pl.effects.units import Units
+
+    scm, covariance = gaussian
+    row = torch.tensor([torch.nan, 1.3, -0.4])
+    factual = {name: row[None, k, None].repeat(2, 1) for k, name in enumerate("abc")}
+    factual["a"][1] = 0.7
+    torch.manual_seed(0)
+    with torch.no_grad():
+        units = Units.observed(scm, factual, particles=500)
+        changed = units.under({"a": 0.0})
+    assert units.count == 1000
+    inferred = units.factual["a"].view(500, 2)
+    assert inferred[:, 1].unique().tolist() == [pytest.approx(0.7)]
+    mean, _, _ = conditional(covariance, row)
+    assert float(inferred[:, 0].mean()) == pytest.approx(float(mean), abs=0.1)
+    # b = 0.8 a + u, with the noise u of the observed b and the inferred a of each unit.
+    expected = 1.3 - 0.8 * units.factual["a"]
+    torch.testing.assert_close(changed["b"], expected, atol=1e-4, rtol=0)

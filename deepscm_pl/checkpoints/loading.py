@@ -93,6 +93,16 @@ class TrainedModel:
     ensemble: Ensemble
     checkpoints: tuple[Checkpoint, ...]
 
+    @classmethod
+    def of(cls, *models: StructuralCausalModel) -> TrainedModel:
+        """Wrap one or several models in memory, so that they answer as loaded ones do.
+
+        Raises:
+            ValueError: If there is none, or their graphs or variables differ.
+        """
+        ensemble = Ensemble([model.eval() for model in models])
+        return cls(ensemble, tuple(Checkpoint(Path("a model in memory"), {}) for _ in models))
+
     @property
     def scm(self) -> StructuralCausalModel:
         """The model, or the first of several."""

@@ -567,7 +567,9 @@ def _format_values(values: Tensor, classes: Sequence[str] = ()) -> Iterator[str]
     """
     for value in values[..., 0].T.flatten().cpu().numpy():
         is_class = classes and value in range(len(classes))
-        number = "" if np.isnan(value) else str(value).removesuffix(".0")
+        # Numbers of some mechanisms are in double precision, those of files are not.
+        text = str(value) if value.dtype == np.float32 else f"{value:.9g}"
+        number = "" if np.isnan(value) else text.removesuffix(".0")
         yield classes[int(value)] if is_class else number
 
 

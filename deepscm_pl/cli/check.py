@@ -17,7 +17,7 @@ from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.settings import check_configuration, named_errors
 from deepscm_pl.cli.training import PACKAGES
 from deepscm_pl.data import CausalDataModule
-from deepscm_pl.escaping import for_terminal
+from deepscm_pl.escaping import for_shell, for_terminal
 from deepscm_pl.evaluation.check import CheckSettings, check
 from deepscm_pl.files import new_folder
 from deepscm_pl.lazy import import_all
@@ -25,6 +25,7 @@ from deepscm_pl.reports.check import CheckReport
 from deepscm_pl.reports.tables import print_table
 from deepscm_pl.runs.output import without_noise
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.suggestions import Asked
 from deepscm_pl.training import DeepSCM
 
 __all__ = ["check_model_and_data"]
@@ -63,6 +64,13 @@ def check_model_and_data(
         print(f"Left out: {for_terminal(reason)}")
     for name in ("check.json", "check.md"):
         print(f"written: {for_terminal(options.out / name)}")
+    if checkpoint is not None:
+        rows = {name: data.variables("test")[name] for name in scm.graph}
+        asked = Asked(scm, [checkpoint], options.trust, rows)
+        print(f"\nAsk the model:       {asked.counterfactual()}")
+    elif options.root is None:
+        words = [word for each in configurations or [] for word in ("--config", each)]
+        print(f"\nTrain a model:       {for_shell('deepscm', 'fit', *words)}")
 
 
 def _from_checkpoint(

@@ -23,6 +23,7 @@ __all__ = [
     "AnswerOptions",
     "CheckOptions",
     "DrawOptions",
+    "InterventionOptions",
     "ObservationOptions",
     "OverlapOptions",
     "ParticleOptions",
@@ -32,27 +33,6 @@ __all__ = [
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
 CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
-Interventions = Annotated[
-    list[str],
-    Option(
-        "TEXT",
-        help="Intervention: variable=number, variable=class, variable+=number, variable*=number, a "
-        "function (age=0.9*age+3 if sex == male), a draw (age~normal(40, 5), age~train), and at "
-        "the end of all a group (where age > 60). Commas join several variables into one "
-        "intervention; further texts are further interventions. If several are changed, names "
-        "refer to values under the other changes; for counterfactuals, variable=factual+number "
-        "refers to the observed value. Names with commas, brackets or quotes are quoted.",
-    ),
-]
-InterventionTable = Annotated[
-    Path | None,
-    Option(
-        "FILE",
-        help="Table of further interventions, one a row: columns of variables have values as "
-        "after variable= in --do, such as 3, male, +=5 or ~train, empty for no change; the "
-        "columns do and where have whole texts.",
-    ),
-]
 Workers = Annotated[
     int | None, Option("NUMBER", help="Number of processes (default: one for each core).")
 ]
@@ -93,6 +73,32 @@ class AnswerOptions:
     seed: int = 0
     image_format: FormatOption = None
     npz: bool = False
+
+
+@dataclass(frozen=True)
+class InterventionOptions:
+    """Options that state interventions.
+
+    Args:
+        do: Intervention: variable=number, variable=class, variable+=number, variable*=number, a
+            function (age=0.9*age+3 if sex == male), a draw (age~normal(40, 5), age~train), and at
+            the end of all a group (where age > 60). Commas join several variables into one
+            intervention; further texts are further interventions. If several are changed, names
+            refer to values under the other changes; for counterfactuals, variable=factual+number
+            refers to the observed value. Names with commas, brackets or quotes are quoted.
+        do_table: Table of further interventions, one a row: columns of variables have values as
+            after variable= in --do, such as 3, male, +=5 or ~train, empty for no change; the
+            columns do and where have whole texts.
+    """
+
+    do: Annotated[list[str] | None, Option("TEXT")] = None
+    do_table: Annotated[Path | None, Option("FILE")] = None
+
+    @property
+    def words(self) -> list[str]:
+        """The options as words of a command line."""
+        table = [] if self.do_table is None else ["--do_table", str(self.do_table)]
+        return [*(["--do", *self.do] if self.do else []), *table]
 
 
 @dataclass(frozen=True)
@@ -203,17 +209,20 @@ def sample(answers: AnswerOptions, drawing: DrawOptions) -> None:
 
 
 def intervene(
-    answers: AnswerOptions, do: Interventions, drawing: DrawOptions, overlap: OverlapOptions
+    answers: AnswerOptions,
+    interventions: InterventionOptions,
+    drawing: DrawOptions,
+    overlap: OverlapOptions,
 ) -> None:
     """Intervention: draw observations under do(...), several if --do is repeated."""
     from deepscm_pl.cli.questions import answer_by_drawing
 
-    answer_by_drawing(answers, drawing, do, overlap)
+    answer_by_drawing(answers, drawing, interventions, overlap)
 
 
 def counterfactual(
     answers: AnswerOptions,
-    do: Interventions,
+    interventions: InterventionOptions,
     observed: ObservationOptions,
     overlap: OverlapOptions,
     uncertainty: ParticleOptions,
@@ -221,7 +230,7 @@ def counterfactual(
     """Counterfactual: infer the observations that would have been made under do(...)."""
     from deepscm_pl.cli.questions import answer_counterfactual
 
-    answer_counterfactual(answers, do, observed, overlap, uncertainty)
+    answer_counterfactual(answers, interventions, observed, overlap, uncertainty)
 
 
 def check(

@@ -7,14 +7,35 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from deepscm_pl.cli.commands import InterventionOptions
+from deepscm_pl.cli.parser import nearest
 from deepscm_pl.data.tables import Table, read_table
 from deepscm_pl.interventions import parse_do, quote_class, quote_variable
-from deepscm_pl.variables import Variable
+from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.variables import Do, Variable
 
-__all__ = ["read_do_table"]
+__all__ = ["read_do_table", "read_interventions"]
 
 _DO, _WHERE = "do", "where"
 _OPERATOR = re.compile(r"\s*(?:[-+*]?=|~)")
+
+
+def read_interventions(options: InterventionOptions, scm: StructuralCausalModel) -> list[Do]:
+    """Read the interventions of texts and of a table.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        ValueError: If there is no intervention, or one is invalid.
+    """
+    texts = list(options.do or ())
+    if options.do_table is not None:
+        texts += read_do_table(options.do_table, scm.variables)
+    if not texts:
+        raise ValueError(
+            "do: expected at least one intervention, but got none; give --do TEXT, such as "
+            "--do age=60, or --do_table FILE."
+        )
+    return [parse_do(text, scm.variables) for text in texts]
 
 
 def read_do_table(path: Path, variables: Mapping[str, Variable]) -> list[str]:
@@ -32,8 +53,6 @@ def read_do_table(path: Path, variables: Mapping[str, Variable]) -> list[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no table, a column is no variable, or a row cannot be read.
     """
-    from deepscm_pl.cli.parser import nearest
-
     table = read_table(path)
     known = [*variables, *({_DO, _WHERE} - variables.keys())]
     for column in table.columns:
@@ -42,8 +61,6 @@ def read_do_table(path: Path, variables: Mapping[str, Variable]) -> list[str]:
                 f"do_table: {path.name} has the column {column!r}, which is no variable; expected "
                 f"some of {', '.join(known)}{nearest(column, known) or '.'}"
             )
-    if not len(table):
-        raise ValueError(f"do_table: {path.name} has no rows; write one for each intervention.")
     cells = {column: _cells(table, column, variables.get(column)) for column in table.columns}
     return [_text(table, row, cells, variables) for row in range(len(table))]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ import torch
 from matplotlib.figure import Figure
 
 from deepscm_pl.checkpoints import TrainedModel
-from deepscm_pl.cli.answers import Part
 from deepscm_pl.cli.commands import ObservationOptions
 from deepscm_pl.cli.effect_commands import EffectOptions, EffectRows
-from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.cli.questions import find_observations, load_models
 from deepscm_pl.effects import (
     Effects,
@@ -34,10 +32,11 @@ from deepscm_pl.effects import (
 from deepscm_pl.effects.outcome import Condition, Outcome
 from deepscm_pl.effects.units import read_do
 from deepscm_pl.escaping import TableWriter, as_json, for_terminal
-from deepscm_pl.figures import draw_estimates, save_figure
+from deepscm_pl.figures import save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
 from deepscm_pl.interventions import read_variables
-from deepscm_pl.variables import Do, Variables
+from deepscm_pl.suggestions import Asked
+from deepscm_pl.variables import Variables
 
 __all__ = [
     "answer_average",
@@ -48,8 +47,6 @@ __all__ = [
     "answer_reach",
 ]
 
-_OVERLAP_ROWS = 500
-"""Rows whose overlap with the training data is estimated."""
 _SHOWN = 20
 """Lines of the printed table, at most."""
 
@@ -172,9 +169,9 @@ class _Asked:
     options: EffectOptions
     rows: EffectRows
     settings: EffectSettings
-    dos: Sequence[Do] = ()
     observed: Variables | None = None
     row_names: Sequence[str] = ()
+    others: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -205,7 +202,7 @@ class _Asked:
         for text in conditions:
             wanted.update(Condition.parse(text, variables).names if text else ())
         wanted.update(name for name in names if name in variables)
-        asked = cls(model, options, rows, settings, [do for do in found if do])
+        asked = cls(model, options, rows, settings)
         if rows.index is None and rows.observations is None:
             if needs_observations:
                 raise ValueError(
@@ -222,12 +219,16 @@ class _Asked:
         parts = list(found.read(256))
         values = {name: torch.cat([each.values[name] for each in parts]) for name in scm.graph}
         row_names = [name for each in parts for name in each.rows]
-        return replace(self, observed=values, row_names=row_names)
+        cells = [row for each in parts for row in each.others]
+        others = {
+            name: [row[k] for row in cells]
+            for k, name in enumerate(found.others)
+            if name not in self.model.variables
+        }
+        return replace(self, observed=values, row_names=row_names, others=others)
 
     def write(self, found: Effects, arguments: Mapping[str, Any]) -> None:
         """Write and print estimates."""
-        sentences = [*found.notes, *self._overlap()]
-        drawn = {name: found[name] for name in found.drawn or found}
 
         def tables() -> Iterator[tuple[str, list[str], list[list[Any]]]]:
             frame = found.describe()["estimates"]
@@ -235,35 +236,30 @@ class _Asked:
             rows = [[name, *(each[key] for key in header)] for name, each in frame.items()]
             yield "effect.csv", ["estimate", *header], rows
             if found.rows:
-                columns = {**found.rows, "observation": self.row_names}
+                columns = {"observation": self.row_names, **self.others, **found.rows}
+                columns["observation"] = self.row_names
                 yield (
                     "rows.csv",
                     list(columns),
                     list(map(list, zip(*columns.values(), strict=True))),
                 )
 
-        units = {each.unit for each in drawn.values()}
-        unit = f" ({units.pop()})" if len(units) == 1 and any(units) else ""
-        has_values = any(math.isfinite(each.value) for each in drawn.values())
-        _print(found.title, found.table(_SHOWN), sentences)
+        has_values = any(math.isfinite(each.value) for each in found.estimates.values())
+        _print(found.title, found.table(_SHOWN), found.notes)
         self._write_folder(
-            {**found.describe(), "notes": sentences},
+            found.describe(),
             arguments,
             tables(),
-            lambda: (
-                draw_estimates(drawn, found.title, f"{found.outcome.label}{unit}")
-                if has_values
-                else None
-            ),
+            lambda: found.plot() if has_values else None,
         )
 
     def write_changes(self, found: SmallestChanges, arguments: Mapping[str, Any]) -> None:
         """Write and print smallest changes."""
-        columns = found.columns()
+        columns = {"observation": self.row_names, **self.others, **found.columns()}
         rows = list(map(list, zip(*columns.values(), strict=True)))
         _print(found.title, "\n".join(found.sentences(_SHOWN)), found.notes)
         self._write_folder(
-            found.describe(), arguments, iter([("effect.csv", list(columns), rows)]), lambda: None
+            found.describe(), arguments, iter([("effect.csv", list(columns), rows)]), found.plot
         )
 
     def _write_folder(
@@ -297,35 +293,9 @@ class _Asked:
                 written.append("effect.png")
         for file in written:
             print(f"written: {for_terminal(Path(self.options.out) / file)}")
-
-    def _overlap(self) -> list[str]:
-        """Sentences about interventions that extrapolate, on some of the rows."""
-        scm = self.model.scm
-        if not self.dos or not scm.training_distribution.is_known:
-            return []
-        images = scm.image_variables
-        effects = scm.graph.descendants(*images) if images else frozenset()
-        names = [n for n in scm.scalar_variables if n not in effects]
-        if any(name not in names for do in self.dos for name in do):
-            return []
-        if self.observed is not None:
-            names = [name for name in names if name in self.observed]
-        inner = scm.restrict(names)
-        count = OverlapCount(inner, self.dos)
-        with torch.no_grad(), torch.random.fork_rng():
-            torch.manual_seed(self.options.seed)
-            if self.observed is None:
-                values = [inner.intervene(do, _OVERLAP_ROWS) for do in self.dos]
-            else:
-                some = {n: self.observed[n][:_OVERLAP_ROWS] for n in inner.graph}
-                values = [
-                    {n: v[0] for n, v in inner.counterfactual(some, do).items()} for do in self.dos
-                ]
-            total = len(next(iter(values[0].values())))
-            part = Part([""] * total, [{n: v[None] for n, v in each.items()} for each in values])
-            for _ in count.watch(iter([part])):
-                pass
-        return [f"{sentence}." for sentence in count.sentences()]
+        files, trust = self.options.ckpt_path, self.options.trust
+        if self.model.checkpoint.content.get("data") is not None:
+            print(f"\nCheck the graph:     {Asked(self.model.scm, files, trust).check()}")
 
 
 def _print(title: str, table: str, sentences: Sequence[str]) -> None:

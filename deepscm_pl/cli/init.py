@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from deepscm_pl.cli.options import Option
-from deepscm_pl.escaping import for_terminal
+from deepscm_pl.escaping import for_shell, for_terminal
 from deepscm_pl.files import new_file
 
 __all__ = ["InitOptions", "plan_experiment"]
@@ -52,7 +51,7 @@ def plan_experiment(
         FileNotFoundError: If the table or an image is missing.
         ValueError: If the table cannot be used, the graph does not fit it, or the file exists.
     """
-    from deepscm_pl.planning import make_plan, read_fingerprint
+    from deepscm_pl.planning import make_plan, read_fingerprint, with_chosen_forms
 
     if out.suffix not in (".yaml", ".yml"):
         raise ValueError(f"out: expected a name ending in .yaml, but got {out}.")
@@ -63,8 +62,8 @@ def plan_experiment(
     cache = out.with_suffix(".fingerprint.json")
     found = read_fingerprint(table, data.images, data.identifier, data.visits, data.sheet, cache)
     print(for_terminal(found.summary(), lines=True))
-    plan = make_plan(found, data.graph)
-    fit = f"deepscm fit --config {shlex.quote(str(out))}"
+    plan = with_chosen_forms(make_plan(found, data.graph))
+    fit = for_shell("deepscm", "fit", "--config", str(out))
     title = f"Planned by deepscm init from {table.name}. Change what you know better; then: {fit}"
     with new_file(out) as temporary:
         temporary.write_text(plan.yaml(title), encoding="utf-8")

@@ -20,6 +20,7 @@ from deepscm_pl.data.images import (
     ImageFormat,
     colours,
     default_placement,
+    is_image,
     read_prepared,
     write_nifti,
     write_picture,
@@ -367,7 +368,7 @@ class _TableOfObservations:
     def _require_image(self, row: int, name: str) -> None:
         path = self._file(row, name)
         with suppress(OSError):  # for example, if the name is too long
-            if path.is_file():
+            if is_image(path):
                 return
         raise FileNotFoundError(f"{self._where(row, name)}: there is no image {path}.")
 
@@ -392,7 +393,11 @@ def _reader(
         try:
             found = read_prepared(path, domain.shape, data)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            advice = "" if data is None else (
+                " Images are prepared by the settings of the data: give one like theirs, or one "
+                "that is prepared already, with --prepared."
+            )  # fmt: skip
+            raise ValueError(f"{where}: {error}{advice}") from None
         for image, _ in found:
             _check_image(where, path, image, domain, is_prepared=data is not None)
         return [(image.to(scm.dtype), place) for image, place in found]

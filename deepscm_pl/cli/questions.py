@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -20,10 +21,12 @@ from deepscm_pl.cli.batches import Batches, Request
 from deepscm_pl.cli.commands import (
     AnswerOptions,
     DrawOptions,
+    InterventionOptions,
     ObservationOptions,
     OverlapOptions,
     ParticleOptions,
 )
+from deepscm_pl.cli.do_tables import read_interventions
 from deepscm_pl.cli.intervals import interval_sentences, read_calibration
 from deepscm_pl.cli.missing import MissingCount
 from deepscm_pl.cli.observations import (
@@ -34,11 +37,11 @@ from deepscm_pl.cli.observations import (
 )
 from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.cli.reaction import reaction_sentences
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalDataModule, TableFormat
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
-from deepscm_pl.interventions import format_do, parse_do
+from deepscm_pl.interventions import format_do
 from deepscm_pl.likelihoods import Likelihood
 from deepscm_pl.mechanisms.vae import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
@@ -56,7 +59,7 @@ _PRINTED = 20
 def answer_by_drawing(
     options: AnswerOptions,
     drawing: DrawOptions,
-    do: Sequence[str] = (),
+    interventions: InterventionOptions | None = None,
     overlap: OverlapOptions | None = None,
 ) -> None:
     """Draw observations, under interventions if there are any, into a new folder.
@@ -66,17 +69,17 @@ def answer_by_drawing(
         ValueError: If the checkpoint, an intervention or an option is not valid, the answers do not
             fit the memory or the disk, or the output folder is not empty or cannot be written.
     """
-    question = _Question.read(options, do, overlap or OverlapOptions())
+    question = _Question.read(options, interventions, overlap or OverlapOptions())
     question.write(_draw_parts(question, drawing), question.columns("sample"))
-    if do and question.asked.has_data:
-        print(f"\nAsk about rows:      {question.asked.counterfactual(do[0])}")
+    if interventions and interventions.do and question.asked.has_data:
+        print(f"\nAsk about rows:      {question.asked.counterfactual(interventions.do[0])}")
     else:
         print(f"\nAsk what if:         {question.asked.intervene()}")
 
 
 def answer_counterfactual(
     options: AnswerOptions,
-    do: Sequence[str],
+    interventions: InterventionOptions,
     observed: ObservationOptions,
     overlap: OverlapOptions,
     uncertainty: ParticleOptions,
@@ -87,7 +90,7 @@ def answer_counterfactual(
         FileNotFoundError: If the checkpoint, or a file of observations, does not exist.
         ValueError: As of :func:`answer_by_drawing`, and if an observation is not valid.
     """
-    question = _Question.read(options, do, overlap)
+    question = _Question.read(options, interventions, overlap)
     particles = question.model.particles(uncertainty.num_particles)
     calibration = read_calibration(question.model, uncertainty.calibration)
     for member in question.ensemble.members:
@@ -105,12 +108,12 @@ def answer_counterfactual(
     if question.scm.image_variables and any(question.dos):
         for sentence in interval_sentences(question.scm, calibration, columns[1:]):
             print(for_terminal(sentence))
-    _suggest_after(question, do, observed, particles, calibration)
+    _suggest_after(question, interventions, observed, particles, calibration)
 
 
 def _suggest_after(
     question: _Question,
-    do: Sequence[str],
+    interventions: InterventionOptions,
     observed: ObservationOptions,
     particles: int,
     calibration: Calibration | None,
@@ -124,8 +127,10 @@ def _suggest_after(
             else ["--observations", str(observed.observations), *["--prepare"][: observed.prepare]]
         )
         count = _PARTICLES if calibration is None else calibration.particles
-        words = ["--do", *do, *rows, "--num_particles", str(count)]
+        words = [*interventions.words, *rows, "--num_particles", str(count)]
         print(f"\nSee its uncertainty: {asked.command('counterfactual', *words)}")
+    elif interventions.do and (effect := asked.effect(interventions.do[0])) is not None:
+        print(f"\nAsk for its average: {effect}")
     elif asked.has_data:
         print(f"\nCheck the model:     {asked.command('test', out='')}")
     else:
@@ -142,11 +147,16 @@ class _Question:
     overlap: OverlapOptions
 
     @classmethod
-    def read(cls, options: AnswerOptions, do: Sequence[str], overlap: OverlapOptions) -> _Question:
+    def read(
+        cls,
+        options: AnswerOptions,
+        interventions: InterventionOptions | None,
+        overlap: OverlapOptions,
+    ) -> _Question:
         model = load_models(options.ckpt_path, options.weights, options.trust, overlap.root)
         whole_number("seed", options.seed, least=0, most=2**32 - 1)
         choose_formats(model.scm, options.image_format)
-        dos = [parse_do(text, model.scm.variables) for text in do] or [{}]
+        dos = [{}] if interventions is None else read_interventions(interventions, model.scm)
         if overlap.read_training_data and not model.scm.training_distribution.is_known:
             data = model.data(overlap.root)
             data.prepare_data()
@@ -401,7 +411,17 @@ def find_observations(
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
     source = None if observed.prepared else _data_from_files(model, scm, root)
-    return observations_from_csv(scm, observed.observations, source)
+    words = _missing_words(model, root)
+    return observations_from_csv(scm, observed.observations, source, words)
+
+
+def _missing_words(model: TrainedModel, root: Path | None) -> TableFormat:
+    """The format of observations: the words for missing values are those of the training table."""
+    with suppress(ValueError):
+        settings = getattr(model.data(root), "table", None)
+        if isinstance(settings, TableFormat):
+            return TableFormat(missing_words=settings.missing_words)
+    return TableFormat()
 
 
 def _data_from_files(

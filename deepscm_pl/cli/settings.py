@@ -8,6 +8,7 @@ arguments, and runs that train nothing.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from traceback import walk_tb
@@ -29,6 +30,7 @@ __all__ = [
     "check_seed",
     "check_trainer",
     "named_errors",
+    "named_trainer_error",
     "out_of_memory",
     "require_trained",
 ]
@@ -61,6 +63,52 @@ _OUT_OF_MEMORY = (
     "calculation overflowed",
     "multiplication overflow",
 )
+
+
+_LEAST = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "max_steps": -1,
+    "min_epochs": 0,
+    "min_steps": -1,
+    "num_sanity_val_steps": -1,
+    "reload_dataloaders_every_n_epochs": 0,
+}
+"""Smallest values of whole numbers of the trainer."""
+_FAILED = re.compile(r"^trainer: \w+ cannot be made: ")
+_FORKING = ("_spawn", "_fork", "_notebook")
+_SETTING_OF = {
+    "Accelerator` can not run": "accelerator",
+    "gpu backend": "accelerator",
+    "invalid accelerator": "accelerator",
+    "torch_xla": "accelerator",
+    "transformer_engine": "precision",
+    "invalid strategy": "strategy",
+    "DeepSpeed": "strategy",
+    "requires a GPU accelerator": "strategy",
+    "Timer(": "max_time",
+}
+"""Words in errors of Lightning about a setting that they do not name."""
+
+
+def named_trainer_error(message: str, settings: Mapping[str, Any]) -> str:
+    """Add the setting to a message of Lightning's trainer, if it is clear which one it is about.
+
+    Args:
+        message: The message.
+        settings: The settings of the trainer.
+
+    Example:
+        >>> named_trainer_error("`devices` should be an int > 0", {"devices": [0, 1]})
+        'trainer.devices: expected another value, but got [0, 1]: `devices` should be an int > 0'
+    """
+    about = [name for words, name in _SETTING_OF.items() if words in message]
+    about += [name for name in re.findall(r"\w+", message) if name in settings]
+    if not about or message.startswith("trainer."):
+        return message
+    value, reason = shown(settings.get(about[0])), _FAILED.sub("", message).strip()
+    return f"trainer.{about[0]}: expected another value, but got {value}: {reason}"
 
 
 def check_configuration(settings: Mapping[str, Any]) -> None:
@@ -115,12 +163,16 @@ def _check_class(node: Mapping[Any, Any], where: str) -> None:
 
 def check_trainer(settings: Mapping[str, Any], command: str) -> None:
     """Raise ValueError if a setting of the trainer is out of range, or ``fit`` trains nothing."""
-    for name, least in (("accumulate_grad_batches", 1), ("max_steps", -1)):
-        if name in settings:
+    for name, least in _LEAST.items():
+        is_required = name in ("accumulate_grad_batches", "max_steps") and name in settings
+        if is_required or settings.get(name) is not None:
             whole_number(f"trainer.{name}", settings[name], least=least)
-    if settings.get("check_val_every_n_epoch") is not None:
-        name = "check_val_every_n_epoch"
-        whole_number(f"trainer.{name}", settings[name], least=1)
+    strategy = settings.get("strategy")
+    if isinstance(strategy, str) and strategy.endswith(_FORKING):
+        raise ValueError(
+            f"trainer.strategy: expected one whose processes begin anew, but got {strategy}, whose "
+            f"processes cannot take over a run of this program; use {strategy.partition('_')[0]}."
+        )
     if isinstance(settings.get("devices"), int) and settings["devices"] != -1:
         process_count("trainer.devices", settings["devices"])
     if isinstance(settings.get("val_check_interval"), int | float):

@@ -50,6 +50,7 @@ from deepscm_pl.cli.settings import (
     check_seed,
     check_trainer,
     named_errors,
+    named_trainer_error,
     require_trained,
 )
 from deepscm_pl.cli.training_help import DRY_RUN, TRAINING_COMMANDS
@@ -394,8 +395,11 @@ class TrainingCommand(LightningCLI):
             parsed[name] = REPORTS[name](**vars(self.config[self.subcommand][name]) | from_file)
         if parsed.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(progress_for(sys.stdout))
-        with named_errors("trainer"):
-            return super().instantiate_trainer(**settings)
+        try:
+            with named_errors("trainer"):
+                return super().instantiate_trainer(**settings)
+        except ValueError as error:
+            raise ValueError(named_trainer_error(str(error), vars(parsed.trainer))) from error
 
     def after_instantiate_classes(self) -> None:
         """Load the predictor; stop if a checkpoint does not fit the configuration's model."""

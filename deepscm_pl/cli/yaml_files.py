@@ -72,7 +72,8 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(_NOT_TEXT[0], _TRUTH_VALUE, list("tTfF"))
 
 
-def _load(text: str) -> Any:
+def load_checked(text: str) -> Any:
+    """Load a YAML text that :func:`check_yaml` has accepted."""
     value = yaml.load(text, Loader=_Loader)
     # As jsonargparse does: a text such as "{a, b}" or "name:" is no mapping.
     if isinstance(value, dict) and value and all(each is None for each in value.values()):
@@ -86,7 +87,7 @@ def load_yaml(text: str, where: str) -> Any:
     """Check and load a YAML text; raise ValueError with ``where`` if it is no YAML."""
     check_yaml(text, where)
     try:
-        return _load(text)
+        return load_checked(text)
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{where} is no YAML ({' '.join(str(error).split())}).") from None
 
@@ -182,7 +183,7 @@ def _check_length(length: int, where: str) -> None:
 
 def _load_for_parser(text: str) -> Any:
     check_yaml(text, "config: a text or file")
-    return _load(text)
+    return load_checked(text)
 
 
 set_loader(PARSER_MODE, _load_for_parser, exceptions=(yaml.YAMLError,))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.checks import seed_number
+from deepscm_pl.data.images import image_stamp, is_image
 from deepscm_pl.data.tables.attributes import (
     Attribute,
     AttributeKind,
@@ -128,10 +129,10 @@ def _filled_in(pattern: str, table: Table, row: int) -> str:
 def _matches(root: Path, pattern: str) -> list[Path]:
     # Most patterns are plain paths, for which this is faster than a search.
     plain = root / re.sub(r"\[([*?[])\]", r"\1", pattern)
-    if plain.is_file():
+    if is_image(plain):
         return [plain]
     found = glob.glob(pattern, root_dir=root, recursive=True)
-    return sorted(root / name for name in found if (root / name).is_file())
+    return sorted(root / name for name in found if is_image(root / name))
 
 
 def _check_found(table: Table, root: Path, pattern: str, matches: list[list[Path]]) -> None:
@@ -165,9 +166,8 @@ def _check_distinct(table: Table, paths: list[Path]) -> None:
 
 
 def _source(path: Path, root: Path) -> Source:
-    status = path.stat()
     name = path.relative_to(root) if path.is_relative_to(root) else path
-    return Source(path, name.as_posix(), status.st_size, status.st_mtime_ns)
+    return Source(path, name.as_posix(), *image_stamp(path))
 
 
 SPLITS = ("train", "validation", "test")

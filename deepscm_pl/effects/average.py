@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deepscm_pl.effects.outcome import Outcome, check_known
 from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
+from deepscm_pl.effects.support import notes_on_support
 from deepscm_pl.effects.units import (
     Columns,
     EffectSettings,
@@ -29,7 +30,13 @@ from deepscm_pl.interventions import format_do, read_variables
 from deepscm_pl.numerals import format_number
 from deepscm_pl.variables import Do, Variable
 
-__all__ = ["Contrast", "average_effect", "individual_effects"]
+__all__ = [
+    "Contrast",
+    "average_effect",
+    "individual_effects",
+    "notes_on_question",
+    "notes_on_rows",
+]
 
 _MOST_VALUES = 10
 """Different values of a number that are groups of their own, at most."""
@@ -186,8 +193,7 @@ def average_effect(
         return found | ({"by": groups.value(units)} if groups else {})
 
     columns = question.collect(ask)
-    notes = [] if contrast.has_path else [contrast.no_path]
-    notes += notes_on_rows(question)
+    notes = notes_on_question(question, contrast)
     members: dict[str, NDArray[np.bool_]] = {}
     if groups:
         labels = groups.labels(columns)
@@ -282,7 +288,8 @@ def individual_effects(
         )
         for k, name in enumerate(names)
     }
-    notes = [contrast.no_path] if not contrast.has_path else []
+    dos = [contrast.do, contrast.versus]
+    notes = notes_on_support(question, dos) if contrast.has_path else [contrast.no_path]
     if len(pooled) == 1:
         notes.append(
             "One particle of one model: the intervals have no width; more particles "
@@ -310,6 +317,13 @@ def _rows(
         ).tolist()
         for key, title in titles.items()
     }
+
+
+def notes_on_question(question: Question, contrast: Contrast) -> list[str]:
+    """Sentences about the reason for an effect of zero, the intervals, and the training data."""
+    if not contrast.has_path:
+        return [contrast.no_path]
+    return [*notes_on_rows(question), *notes_on_support(question, [contrast.do, contrast.versus])]
 
 
 def notes_on_rows(question: Question) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepscm_pl.effects.average import Contrast, notes_on_rows
+from deepscm_pl.effects.average import Contrast, notes_on_question
 from deepscm_pl.effects.outcome import Condition, Outcome
 from deepscm_pl.effects.result import Effects, Replicates, Statistic
 from deepscm_pl.effects.units import Columns, EffectSettings, Model, Question, Units
@@ -107,8 +107,7 @@ def causes_of_event(
     for name, (low, high) in (_BOUNDS if is_binary else {"both": _EXPERIMENTAL}).items():
         estimates[f"{name}, at least"] = replicates.estimate(low, names[name])
         estimates[f"{name}, at most"] = replicates.estimate(high, names[name])
-    notes = [] if contrast.has_path else [contrast.no_path]
-    notes += [*exposure.notes(counts), *notes_on_rows(question)]
+    notes = [*exposure.notes(counts), *notes_on_question(question, contrast)]
     first, second = contrast.titles
     return Effects(
         f"{first} against {second} as a cause of {contrast.outcome.condition}",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.effects.average import Contrast, notes_on_rows
+from deepscm_pl.effects.average import Contrast, notes_on_question, notes_on_rows
 from deepscm_pl.effects.outcome import Condition, Outcome
 from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
 from deepscm_pl.effects.shapley import EXACT_PLAYERS, shapley_values
@@ -89,9 +89,8 @@ def contributions_of_changes(
 
     game = _Game(question, contrast.outcome, players)
     replicates = Replicates(question, question.collect(lambda u: game.columns(worth_of(u))))
-    notes = [] if contrast.has_path else [contrast.no_path]
     title = f"contributions to the {contrast.title}"
-    return game.result(title, replicates, [*notes, *notes_on_rows(question)])
+    return game.result(title, replicates, notes_on_question(question, contrast))
 
 
 def contributions_to_variance(

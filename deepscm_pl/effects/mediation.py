@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deepscm_pl.effects.average import Contrast, notes_on_rows
+from deepscm_pl.effects.average import Contrast, notes_on_question
 from deepscm_pl.effects.outcome import Outcome, check_known
 from deepscm_pl.effects.result import Effects, Replicates
 from deepscm_pl.effects.units import EffectSettings, Model, Question, Units
@@ -86,7 +86,7 @@ def mediated_effects(
         contrast.title,
         contrast.outcome,
         estimates,
-        (*paths.notes(), *notes_on_rows(question)),
+        (*paths.notes(), *notes_on_question(question, contrast)),
         question.settings.level,
     )
 
@@ -150,7 +150,6 @@ class _Paths:
         """Sentences about the paths, and why a part is zero."""
         contrast = self.contrast
         if not contrast.has_path:
-            yield contrast.no_path
             return
         if self.mediators:
             yield f"Indirect: through {', '.join(self.mediators)}."

@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from deepscm_pl.interventions import Expression
-from deepscm_pl.interventions.expressions import read_expression
+from deepscm_pl.interventions import Expression, quote_variable
+from deepscm_pl.interventions.expressions import QUOTED, quoted, read_expression, unquoted
+from deepscm_pl.numerals import shortest
 from deepscm_pl.variables import Seen, Variable, Variables
 
 __all__ = ["Condition", "Outcome", "check_known"]
 
-_COMPARISON = re.compile(
-    r"\s*(`[^`]+`|[^\W\d]\w*)\s*(>=|<=|==|!=|≥|≤|≠|=|>|<)\s*(.+?)\s*", re.DOTALL
-)
-_QUOTED = re.compile(r"""('[^']*'|"[^"]*"|`[^`]*`)""")
-_AND = re.compile(r"""\s+and\s+(?=(?:[^'"]|'[^']*'|"[^"]*")*$)""")
+_NAME, _SIGN = rf"(?:{QUOTED}|[^\W\d]\w*)", ">=|<=|==|!=|≥|≤|≠|=|>|<"
+_COMPARISON = re.compile(rf"\s*({_NAME})\s*({_SIGN})\s*(.+?)\s*", re.DOTALL)
+_QUOTED = re.compile(rf"({QUOTED})", re.DOTALL)
+_PIECE = re.compile(rf"{QUOTED}|\s+and\s+|.", re.DOTALL)
 _OPERATORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "=": torch.eq,
     "≠": torch.ne,
@@ -30,6 +30,7 @@ _OPERATORS: Mapping[str, Callable[[Tensor, float], Tensor]] = {
     "<": torch.lt,
 }
 _NOTHING = Variable("the condition")
+_OPPOSITES = {"=": "≠", "≠": "=", "≥": "<", "<": "≥", "≤": ">", ">": "≤"}
 _SPELLINGS = {"==": "=", "!=": "≠", ">=": "≥", "<=": "≤"}
 
 
@@ -60,8 +61,19 @@ class _Comparison:
         found = values[self.variable.name].flatten(1)[:, 0]
         return _OPERATORS[self.operator](found, self.value)
 
+    def opposite(self) -> _Comparison:
+        """The comparison that is true where this one is false."""
+        if self.variable.domain.categories == 2 and self.operator in "=≠":
+            return replace(self, value=1 - self.value)
+        return replace(self, operator=_OPPOSITES[self.operator])
+
     def __str__(self) -> str:
-        return f"{self.variable.spoken} {self.operator} {self.variable.format(self.value, 6)}"
+        name, operator, value = self.variable.name, self.operator, shortest(self.value)
+        if self.value in range(len(self.variable.classes)):
+            value = self.variable.classes[int(self.value)]
+            if not re.fullmatch(r"\w+", value):
+                value = quoted(value)
+        return f"{quote_variable(name)} {operator} {value}"
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class Condition:
                 false or never true.
         """
         try:
-            return cls(tuple(_compared(each, variables, argument) for each in _AND.split(text)))
+            return cls(tuple(_compared(each, variables, argument) for each in _joined_by_and(text)))
         except _NoComparisonError:
             parts = _QUOTED.split(text)
             single = re.compile(r"(?<![=!<>])=(?!=)")
@@ -115,7 +127,9 @@ class Condition:
         return cls(expression=found)
 
     def negated(self) -> Condition:
-        """The opposite condition."""
+        """The opposite condition; that of one comparison is a comparison, too."""
+        if len(self.comparisons) == 1 and not self.is_negated:
+            return Condition((self.comparisons[0].opposite(),))
         return replace(self, is_negated=not self.is_negated)
 
     @property
@@ -140,6 +154,17 @@ class Condition:
         return f"not ({text})" if self.is_negated else text
 
 
+def _joined_by_and(text: str) -> list[str]:
+    """The parts of a text between "and" outside of quotes."""
+    parts = [""]
+    for piece in _PIECE.findall(text):
+        if piece.strip() == "and" and piece != "and":
+            parts.append("")
+        else:
+            parts[-1] += piece
+    return parts
+
+
 def _compared(text: str, variables: Mapping[str, Variable], argument: str) -> _Comparison:
     match = _COMPARISON.fullmatch(text)
     if match is None:
@@ -147,12 +172,9 @@ def _compared(text: str, variables: Mapping[str, Variable], argument: str) -> _C
             f"{argument}: expected a comparison such as 'sex=male' or 'age >= 60', several joined "
             f"by 'and', but got {text!r}."
         )
-    name, operator = match[1].strip("`"), _SPELLINGS.get(match[2], match[2])
+    name, operator = unquoted(match[1]) or match[1], _SPELLINGS.get(match[2], match[2])
     check_known(argument, name, variables)
-    variable, operand = variables[name], match[3]
-    is_quoted = len(operand) > 1 and operand[0] == operand[-1] and operand[0] in "'\""
-    if is_quoted:
-        operand = operand[1:-1]
+    variable, operand = variables[name], unquoted(match[3]) or match[3]
     if variable.domain.shape != (1,):
         raise ValueError(f"{argument}: expected a number or a class, but {name} is an image.")
     return _Comparison(variable, operator, _operand(variable, operator, operand, argument))
@@ -204,7 +226,7 @@ class Outcome:
         >>> Outcome.of("age", {"age": age}).heading
         'age (years)'
         >>> Outcome.of("age > 60", {"age": age}).heading
-        'probability of age > 60 years'
+        'probability of age > 60'
     """
 
     name: str
@@ -228,7 +250,7 @@ class Outcome:
             for name in outcome.names:
                 check_known("outcome", name, variables)
             return outcome
-        name = outcome.strip().strip("`")
+        name = unquoted(outcome.strip()) or outcome.strip()
         if name not in variables:
             if re.fullmatch(r"\w+", name):
                 check_known("outcome", name, variables)

@@ -21,11 +21,14 @@ from deepscm_pl.variables import Domain, Variable
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.figure import Figure
 
 __all__ = ["SmallestChange", "SmallestChanges", "smallest_changes"]
 
 _DIRECTIONS, _RADII, _ROUNDS, _HALVINGS = 96, 32, 8, 12
 _FEWEST_DRAWS = 4_000
+_DRAWN = 40
+"""Observations in a picture, at most."""
 _CLASS_COST = 1.0
 """The distance of a change of class, in standard deviations."""
 
@@ -126,6 +129,24 @@ class SmallestChanges:
         import pandas
 
         return pandas.DataFrame(self.columns()).set_index("observation")
+
+    def plot(self) -> Figure:
+        """Draw the causes before and after the changes of the first 40 observations."""
+        from deepscm_pl.figures import draw_changes
+
+        some = dict(list(self.changes.items())[:_DRAWN])
+        names = next(iter(some.values())).before
+        return draw_changes(
+            {
+                self.variables[name].label: [
+                    (each.before[name], each.after[name]) for each in some.values()
+                ]
+                for name in names
+            },
+            list(some),
+            self.title,
+            {self.variables[name].label: self.variables[name].classes for name in names},
+        )
 
     def describe(self) -> dict[str, Any]:
         """The changes as plain data for JSON."""
@@ -325,18 +346,18 @@ class _Row:
             name: float(factual[name][0, 0]) for name in (*search.numbers, *search.classes)
         }
         self.domains = [int(scm[n].domain.categories or 0) for n in search.classes]
-        start = self._outcome(torch.zeros(1, self.count), ())
+        self.natural = tuple(self.before[name] for name in search.classes)
+        start = self._outcome(torch.zeros(1, self.count), self.natural)
         self.missing = search.goal.of_row(float(start))
         self.start = float(start)
 
     def search(self) -> SmallestChange:
         """The smallest change over all exchanges of classes."""
         if float(self.missing(torch.tensor(self.start))) <= 0:
-            return self._result(True, torch.zeros(self.count), (), self.start)
+            return self._result(True, torch.zeros(self.count), self.natural, self.start)
         best: tuple[float, Tensor, tuple[float, ...], float] | None = None
-        classes: tuple[float, ...] = ()
         missing = float(self.missing(torch.tensor(self.start)))
-        nearest = missing, torch.zeros(self.count), classes, self.start
+        nearest = missing, torch.zeros(self.count), self.natural, self.start
         for classes in self._exchanges():
             cost = self._class_cost(classes)
             if best is not None and cost >= best[0]:
@@ -360,7 +381,7 @@ class _Row:
     def _class_cost(self, classes: Sequence[float]) -> float:
         names = self.search_of.classes
         changed = sum(self.before[n] != c for n, c in zip(names, classes, strict=True))
-        return math.sqrt(changed) * _CLASS_COST if classes else 0.0
+        return math.sqrt(changed) * _CLASS_COST
 
     def _over_numbers(
         self, classes: tuple[float, ...]
@@ -454,7 +475,7 @@ class _Row:
             # A class that stays is not intervened on.
             do |= {
                 name: value
-                for name, value in zip(search.classes, classes, strict=False)
+                for name, value in zip(search.classes, classes, strict=True)
                 if value != self.before[name]
             }
             values = search.goal.outcome(some.under(do))
@@ -468,7 +489,7 @@ class _Row:
         do = search.shifted(units.scm, shift[None]) if bool(shift.any()) else {}
         exchanged = {
             name: value
-            for name, value in zip(search.classes, classes, strict=False)
+            for name, value in zip(search.classes, classes, strict=True)
             if value != self.before[name]
         }
         values = units.taken(torch.zeros(1, dtype=torch.int64)).under({**do, **exchanged})

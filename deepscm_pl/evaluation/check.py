@@ -70,7 +70,7 @@ class Check:
     @property
     def verdicts(self) -> dict[str, str]:
         """One sentence for each item that was checked, by the item."""
-        found = {}
+        found: dict[str, str] = {}
         if self.graph is not None:
             found |= {f"graph, {name}": text for name, text in self.graph.verdicts.items()}
         found["leakage"] = self.leakage.verdict

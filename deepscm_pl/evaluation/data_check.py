@@ -40,6 +40,8 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 _SIDE = 16  # pixels of the side of a thumbnail
 _MOST_IMAGES = 20_000
 _NEAR = 0.2  # of the median distance to the nearest image of another unit
+_APART = 0.4  # of the distance to the sixth nearest image, which is close where images are alike
+_NEIGHBOURS = 6
 _CORRELATED = 0.95
 _DISTINCT = 0.9  # share of rows that differ from all others, above which equal rows are suspicious
 _ROWS_AT_A_TIME = 256
@@ -63,7 +65,8 @@ def independent_table(
 ) -> Table:
     """Take the scalar variables of a model from data, one row for each unit.
 
-    Further visits and slices of a unit are not independent of the first.
+    Further visits and slices of a unit are not independent of the first. Rows with missing values
+    are left out.
 
     Args:
         data: The data; they are loaded if necessary.
@@ -88,7 +91,11 @@ def independent_table(
             columns[name].append(values[name].double().squeeze(-1).numpy()[rows])
     classes = [name for name in names if scm[name].domain.categories is not None]
     labels = {name: scm.variables[name].label for name in names}
-    return Table({name: np.concatenate(each) for name, each in columns.items()}, classes, labels)
+    joined = {name: np.concatenate(each) for name, each in columns.items()}
+    if names:
+        complete = ~np.isnan(np.stack([*joined.values()])).any(axis=0)
+        joined = {name: each[complete] for name, each in joined.items()}
+    return Table(joined, classes, labels)
 
 
 @dataclass(frozen=True)
@@ -217,8 +224,9 @@ def find_duplicates(
     """Find images of different units that are equal, or nearly.
 
     Near images differ, in thumbnails of 16 × 16 pixels, by less than a fifth of the distance at
-    which the nearest image of another unit usually is, and correlate by 0.95: copies that were
-    compressed or scaled again, but not two similar subjects.
+    which the nearest image of another unit usually is, by less than 0.4 of the distance of the
+    sixth nearest, and correlate by 0.95: copies that were compressed or scaled again, but not two
+    similar subjects.
 
     Args:
         data: The data.
@@ -275,24 +283,27 @@ def _near_pairs(
     size = len(thumbnails)
     owner = torch.from_numpy(np.unique(np.asarray(units), return_inverse=True)[1])
     nearest, partner = torch.full((size,), torch.inf), torch.zeros(size, dtype=torch.int64)
+    others = torch.full((size,), torch.inf)
     with tqdm(total=size, desc="duplicates", disable=None if progress else True) as bar:
         for first in range(0, size, _ROWS_AT_A_TIME):
             part = slice(first, first + _ROWS_AT_A_TIME)
             distances = torch.cdist(thumbnails[part], thumbnails)
             distances[owner[part, None] == owner] = torch.inf
-            nearest[part], partner[part] = distances.min(dim=1)
+            found, places = distances.topk(min(_NEIGHBOURS, size), largest=False)
+            nearest[part], partner[part], others[part] = found[:, 0], places[:, 0], found[:, -1]
             bar.update(len(distances))
     finite = nearest[nearest.isfinite()] / thumbnails.shape[1] ** 0.5
     if not len(finite):
         return [], float("nan")
     typical = float(finite.median())
-    found = set()
-    for place in torch.nonzero(nearest / thumbnails.shape[1] ** 0.5 < _NEAR * typical).flatten():
+    is_near = (nearest / thumbnails.shape[1] ** 0.5 < _NEAR * typical) & (nearest < _APART * others)
+    pairs = set()
+    for place in torch.nonzero(is_near).flatten():
         pair = int(place), int(partner[place])
         both = torch.stack([thumbnails[k] for k in pair])
         if float(torch.corrcoef(both)[0, 1]) > _CORRELATED:
-            found.add(tuple(sorted(pair)))
-    ordered = sorted(found, key=lambda pair: float(nearest[pair[0]]))
+            pairs.add(tuple(sorted(pair)))
+    ordered = sorted(pairs, key=lambda pair: float(nearest[pair[0]]))
     return [(a, b) for a, b in ordered], typical
 
 
@@ -365,7 +376,9 @@ def check_overlap(
         kept = TrainingDistribution({name: part[name].domain for name in names})
         kept.fit({name: training[name] for name in names})
         estimator = OverlapEstimator(part, distribution=kept)
-        factual = {name: data.variables("test")[name][:rows].to(part.dtype) for name in names}
+        asked = {name: data.variables("test")[name][:rows].to(part.dtype) for name in names}
+        complete = ~torch.cat(list(asked.values()), dim=1).isnan().any(dim=1)
+        factual = {name: each[complete] for name, each in asked.items()}
         for text, do in dos.items():
             with torch.no_grad():
                 answer = part.counterfactual(factual, do)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import networkx
 import numpy as np
@@ -114,7 +115,8 @@ def equivalent_graphs(graph: CausalGraph, most: int = _MOST_EQUIVALENT) -> list[
     """
     start = {name: frozenset(parents) for name, parents in graph.parents.items()}
     seen = {_key(start)}
-    waiting, found = [start], []
+    waiting = [start]
+    found: list[CausalGraph] = []
     while waiting:
         parents = waiting.pop(0)
         for child, causes in parents.items():
@@ -187,8 +189,8 @@ class GraphCheck:
         untestable: Pairs of variables without an edge whose independence cannot be tested.
         untested: Variables of the graph that the table does not have as numbers or classes.
         contradictions: Number of tests with a p-value below the level, not adjusted.
-        random: The same number for each random graph, ``(R,)``.
-        equivalent_share: Share of the random graphs that imply the same independences.
+        random: The same number for each random graph that implies other independences, ``(R,)``.
+        equivalent_share: Share of all random graphs that imply the same independences.
         alternatives: Other graphs that imply the same independences, at most 200.
     """
 
@@ -236,7 +238,7 @@ class GraphCheck:
     def verdicts(self) -> dict[str, str]:
         """A sentence for each item: independences, random graphs, edges and alternatives."""
         found = {"independences": self._independences()}
-        if self.tests and len(self.random):
+        if not math.isnan(self.equivalent_share):
             found["random graphs"] = self._random()
         if self.edges:
             found["edges"] = self._edges()
@@ -266,12 +268,12 @@ class GraphCheck:
 
     def _random(self) -> str:
         graphs, share = len(self.random), self.as_good
-        if self.equivalent_share > 0.5:
-            return (
-                f"uninformative: {self.equivalent_share:.0%} of {graphs} random graphs of this "
-                "shape imply the same independences"
-            )
-        compared = f"{share:.0%} of {graphs} random graphs of this shape have as few contradictions"
+        if not graphs:
+            return "uninformative: all random graphs of this shape imply the same independences"
+        compared = (
+            f"{share:.0%} of {graphs} random graphs of this shape, with other independences, have "
+            "as few contradictions"
+        )
         if share <= _FEW:
             return f"better than chance: {compared}"
         return f"no better than chance: {compared}, so that the tests hardly support this graph"
@@ -293,8 +295,8 @@ class GraphCheck:
         open_edges = ", ".join(f"{cause} -> {name}" for cause, name in self.open_edges)
         plural = "s imply" if count > 1 else " implies"
         return (
-            f"{many} other graph{plural} the same independences; these tests say nothing about the "
-            f"direction of {open_edges}"
+            f"open: {many} other graph{plural} the same independences; these tests say nothing "
+            f"about the direction of {open_edges}"
         )
 
 
@@ -353,9 +355,11 @@ def check_graph(
         found = [_tested(test, each, bar) for each in statements]
         counts, equivalent = [], 0
         for other in shuffled:
+            if _class_of(other) == _class_of(graph):
+                equivalent += 1
+                continue
             implied, _ = implied_independences(other, names)
             counts.append(sum(_tested(test, each, bar).p_value < level for each in implied))
-            equivalent += _class_of(other) == _class_of(graph)
     smaller = adjusted([each.p_value for each in found])
     return GraphCheck(
         graph=graph,
@@ -375,7 +379,7 @@ def check_graph(
     )
 
 
-def _tested(test: IndependenceTest, statement: Independence, bar: tqdm[object]) -> Dependence:
+def _tested(test: IndependenceTest, statement: Independence, bar: tqdm[NoReturn]) -> Dependence:
     found = test(statement.first, statement.second, statement.given)
     bar.update()
     return found

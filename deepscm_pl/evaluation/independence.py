@@ -88,11 +88,14 @@ class Dependence:
         correlation: The partial correlation of normal scores, or of the indicator of a class with
             the largest one.
         rows: Number of rows without missing values, which the test uses.
+        is_curved: Whether the clearest dependence is that of a distance from the middle, as in a
+            parabola or a spread that changes, and not one of scores or classes.
     """
 
     p_value: float
     correlation: float
     rows: int
+    is_curved: bool = False
 
 
 class IndependenceTest:
@@ -130,7 +133,8 @@ class IndependenceTest:
         """
         key = frozenset((first, second)), frozenset(given)
         if key not in self._found:
-            self._found[key] = self._test(*sorted(key[0]), key[1])
+            one, other = sorted((first, second))
+            self._found[key] = self._test(one, other, key[1])
         return self._found[key]
 
     def _test(self, first: str, second: str, given: frozenset[str]) -> Dependence:
@@ -160,7 +164,11 @@ class IndependenceTest:
             : None if second in self.table.classes else 1,
         ].flatten()
         correlation = float(shown[np.abs(shown).argmax()])
-        return Dependence(self._p_value(products[:, used], largest), correlation, len(rows))
+        p_value = self._p_value(products[:, used], largest)
+        place = np.flatnonzero(used)[np.abs(scores).argmax()]
+        names = zip(np.unravel_index(place, scale.shape), (first, second), strict=True)
+        curved = any(k == 1 and name not in self.table.classes for k, name in names)
+        return Dependence(p_value, correlation, len(rows), curved)
 
     def _p_value(self, products: Array, largest: float) -> float:
         """The probability that the largest of correlated normal statistics is larger."""

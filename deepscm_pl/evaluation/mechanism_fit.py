@@ -31,6 +31,7 @@ __all__ = ["Convergence", "MechanismFit", "convergence_of", "evaluate_mechanisms
 _FEWEST_VALIDATIONS = 6
 _FEWEST_ROWS = 10
 _SMALL = 0.01  # nats per row
+_UNCLEAR = 0.1  # nats per row, a gain that would matter
 _RISE = 0.02  # nats per row over the last third
 _RELATIVE = 1e-4  # of the bound of an image
 _IMAGES = 256
@@ -133,7 +134,8 @@ class MechanismFit:
         if self.over_parentless is None:
             return f"{self.variable}: {', '.join([*parts, 'no parents'])}"
         parts.append(self._parents())
-        if self.over_linear is not None:
+        uses = _sign(self.over_parentless) > 0
+        if self.over_linear is not None and (uses or _sign(self.over_linear)):
             parts.append(self._linear(self.over_linear))
         if self.nonlinear is not None and _sign(self.nonlinear) > 0:
             parts.append(
@@ -149,6 +151,8 @@ class MechanismFit:
             return f"uses its parents (gains {_nats(gain)} over {none})"
         if _sign(gain) < 0:
             return f"worse than without its parents (loses {_nats(gain)}): it overfits"
+        if gain.mean + 2 * gain.standard_error > _UNCLEAR:
+            return f"perhaps uses its parents (gains {_nats(gain)} over {none}: too few rows)"
         return f"does not use its parents (gains {_nats(gain)} over {none})"
 
     def _linear(self, gain: Estimate) -> str:
@@ -171,6 +175,7 @@ def _nats(gain: Estimate) -> str:
     return f"{abs(gain.mean):.2f} ± {gain.standard_error:.2f} nats"
 
 
+@torch.inference_mode(False)  # tests of Lightning run in it, where nothing can be fitted
 def evaluate_mechanisms(
     model: ModelOnData,
     history: Mapping[str, Sequence[float]] | None = None,
@@ -219,12 +224,13 @@ def _scalar_fit(
     if not parents:
         return MechanismFit(name, parents, _estimate(own), convergence=course)
 
-    def gain(form: Callable[[Mechanism], Mechanism], validation: Rows | None = None) -> Estimate:
-        fitted = fit_mechanism(form(mechanism), training, validation)
+    def gain(form: Callable[[Mechanism], Mechanism]) -> Estimate:
+        # Stopped by the validation rows, like the training, whose best checkpoint is used.
+        fitted = fit_mechanism(form(mechanism), training, asked)
         return _estimate(own - log_probs(fitted, asked))
 
     linear = is_linear(mechanism)
-    would = gain(nonlinear_form, asked) if linear else None
+    would = gain(nonlinear_form) if linear else None
     return MechanismFit(
         name,
         parents,
@@ -241,9 +247,13 @@ def _image_fit(
 ) -> MechanismFit | None:
     """Compare an image with parents of its own and of other rows."""
     scm, parents = model.scm, model.scm.graph.parents[name]
+    for parent in parents:
+        values = model.variables[parent][rows].flatten(1)
+        rows = rows[~values.isnan().any(dim=1)] if values.is_floating_point() else rows
     if len(rows) < _FEWEST_ROWS:
         return None
-    own, shuffled = [], []
+    own: list[Tensor] = []
+    shuffled: list[Tensor] = []
     turned = rows.roll(len(rows) // 2)
     device, dtype = scm.fitted.device, scm.dtype
     with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():

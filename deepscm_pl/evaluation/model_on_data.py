@@ -22,6 +22,9 @@ __all__ = ["ModelOnData"]
 _MIN_ROWS = 3
 """Needed for a correlation, and for the true image of another row."""
 
+_FEW_COMPLETE = 30
+_INFERRED_AT_A_TIME = 256
+
 
 @dataclass(frozen=True)
 class ModelOnData:
@@ -40,7 +43,8 @@ class ModelOnData:
         available: Number of rows of the test split, if known.
         identifiers: The person of each row; None if every row belongs to another person.
         training: Scalar variables of the training split, ``(n, 1)`` each; empty if unknown.
-        incomplete: Number of rows that were left out because of missing values.
+        incomplete: Number of rows with missing values.
+        is_inferred: Whether their values are inferred by the model; if not, they are left out.
         ensemble: Models whose particles answer counterfactual questions; ``scm`` is the first.
     """
 
@@ -54,6 +58,7 @@ class ModelOnData:
     identifiers: Sequence[str] | None = None
     training: Mapping[str, Tensor] = field(default_factory=dict)
     incomplete: int = 0
+    is_inferred: bool = False
     ensemble: Ensemble | None = None
 
     @classmethod
@@ -69,7 +74,8 @@ class ModelOnData:
         """Take the first ``rows`` rows of a split, or all; set units and classes in ``scm``.
 
         Rows with missing values are left out, so that no answer of the model is compared with a
-        value that the model has inferred.
+        value that the model has inferred, unless fewer than 30 rows, and fewer than half, are
+        complete.
 
         Args:
             scm: The model.
@@ -88,7 +94,11 @@ class ModelOnData:
         scm.describe(data.descriptions)
         available = len(next(iter(values.values())))
         complete = complete_rows(values, scm.scalar_variables) if is_complete else None
-        if complete is not None:
+        incomplete = 0 if complete is None else available - len(complete)
+        is_inferred = complete is not None and _are_few(len(complete), available)
+        if is_inferred:
+            values, complete = {**values, **_inferred(scm, values)}, None
+        elif complete is not None:
             available, rows = len(complete), rows and min(rows, len(complete))
         size = _checked_size(rows, least, available)
         chosen: slice | Tensor = slice(size) if complete is None else complete[:size]
@@ -101,7 +111,8 @@ class ModelOnData:
             world,
             None,
             available=available,
-            incomplete=0 if complete is None else len(next(iter(values.values()))) - available,
+            incomplete=incomplete,
+            is_inferred=is_inferred,
             identifiers=identifiers,
             training=_scalars(scm, data.variables("train")),
         )
@@ -190,8 +201,29 @@ class ModelOnData:
             yield first, self.rows(first, min(first + size, stop))
 
 
+def _are_few(complete: int, available: int) -> bool:
+    """Whether complete rows are so few that inferred values are better than leaving rows out."""
+    return complete < min(_FEW_COMPLETE, available // 2)
+
+
+def _inferred(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The scalars of a split, each missing value replaced by one draw of its posterior."""
+    size = len(split[scm.graph.nodes[0]])
+    parts: list[Mapping[str, Tensor]] = []
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for start in range(0, size, _INFERRED_AT_A_TIME):
+            some = {name: split[name][start : start + _INFERRED_AT_A_TIME] for name in scm.graph}
+            given = {name: value.to(scm.fitted.device, scm.dtype) for name, value in some.items()}
+            found = scm.completed(given)
+            parts.append({name: found[name].cpu() for name in scm.scalar_variables})
+    return {name: torch.cat([part[name] for part in parts]) for name in scm.scalar_variables}
+
+
 def _scalars(scm: StructuralCausalModel, split: Mapping[str, Tensor]) -> dict[str, Tensor]:
     rows = complete_rows(split, scm.scalar_variables)
+    if rows is not None and _are_few(len(rows), len(next(iter(split.values())))):
+        return {}
     chosen = slice(None) if rows is None else rows
     return {name: split[name][chosen] for name in scm.scalar_variables}
 

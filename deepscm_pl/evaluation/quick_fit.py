@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 2000
-_ROUNDS = 15  # of at most ten steps each, after each of which the validation rows are asked
+_ROUNDS = 25  # of at most five steps each, after each of which the validation rows are asked
 _PATIENCE = 2
 
 
@@ -118,14 +118,14 @@ def fit_mechanism(
     mechanism.double().train()
     parameters = [each for each in mechanism.parameters() if each.requires_grad]
     optimiser = torch.optim.LBFGS(
-        parameters, max_iter=10, history_size=20, line_search_fn="strong_wolfe"
+        parameters, max_iter=5, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
         found = -mechanism.log_prob(rows.value, rows.parents).mean()
         if found.requires_grad:
-            found.backward()  # type: ignore[no-untyped-call]
+            found.backward()
         return found
 
     best, kept, since = -torch.inf, copy.deepcopy(mechanism.state_dict()), 0
@@ -153,6 +153,7 @@ def mean_log_prob(mechanism: Mechanism, rows: Rows) -> float:
     return float(log_probs(mechanism, rows).mean())
 
 
+@torch.inference_mode(False)
 def fit_scalars(
     scm: StructuralCausalModel, training: Mapping[str, Tensor], validation: Mapping[str, Tensor]
 ) -> StructuralCausalModel:
@@ -167,7 +168,8 @@ def fit_scalars(
     names = [name for name in scm.scalar_variables if not scm.graph.ancestors(name) & images]
     part = copy.deepcopy(scm.restrict(names))
     part.training_distribution = TrainingDistribution({n: part[n].domain for n in part.graph})
-    chosen = {name: training[name] for name in names}
+    complete = ~torch.cat([training[name].double() for name in names], dim=1).isnan().any(dim=1)
+    chosen = {name: training[name][complete] for name in names}
     part.fit(chosen)
     for name in part.graph:
         parents = part.graph.parents[name]

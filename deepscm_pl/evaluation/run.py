@@ -394,9 +394,12 @@ def _calibrate(
 def _left_out(model: ModelOnData, questions: Sequence[Question]) -> list[str]:
     reasons = []
     if model.incomplete:
+        rows = f"{model.incomplete:,} rows of the test split with missing values"
         reasons.append(
-            f"{model.incomplete:,} rows of the test split with missing values: they are in the "
-            "bounds only."
+            f"Complete rows: there are too few, and the values of {rows} are inferred by the "
+            "model, so that its agreement with the data is overstated."
+            if model.is_inferred
+            else f"{rows}: they are in the bounds only."
         )
     images = len(model.scm.image_variables)
     if model.world is None:

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
         draw_marginal_densities as draw_marginal_densities,
         kernel_density as kernel_density,
     )
-    from deepscm_pl.figures.estimates import draw_estimates as draw_estimates
+    from deepscm_pl.figures.estimates import (
+        draw_changes as draw_changes,
+        draw_estimates as draw_estimates,
+    )
     from deepscm_pl.figures.graph import draw_graph as draw_graph
     from deepscm_pl.figures.grid import (
         GridCell as GridCell,

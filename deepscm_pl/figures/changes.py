@@ -70,10 +70,12 @@ def draw_values(panels: Sequence[ValuesPanel], row_labels: Sequence[str] = ()) -
             points = density_points(list(samples.values()))
             for title, sample in samples.items():
                 draw_curve(axes, sample, points, color=colours[title])
-            axes.set_yticks([])
+            axes.set_ylim(bottom=0)
+            axes.set_ylabel("density", fontsize=9)
         axes.set_xlabel(panel.label, fontsize=9)
         if panel.classes:
             axes.set_xticks(range(len(panel.classes)), panel.classes)
+            axes.set_xlim(-0.5, len(panel.classes) - 0.5)
             axes.tick_params(labelsize=8)
             axes.spines[["top", "right"]].set_visible(False)
         else:

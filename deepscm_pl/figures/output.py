@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from textwrap import fill
 
@@ -66,6 +67,12 @@ class PlainFigure(Figure):
         # Ticks are created while the figure is drawn.
         with rc_context({"text.parse_math": False, "text.usetex": False}):
             super().draw(renderer)
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture for notebooks, which know only figures of pyplot."""
+        content = BytesIO()
+        self.savefig(content, format="png", bbox_inches="tight")
+        return content.getvalue()
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

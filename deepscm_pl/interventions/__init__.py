@@ -17,45 +17,42 @@ a function of the value, :class:`OfFactual`, a ``torch.distributions`` object or
 :class:`Conditional`, or :class:`Where` around any of these.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from deepscm_pl.interventions.changes import (
-    Conditional,
-    Increase,
-    Multiply,
-    OfFactual,
-    Where,
-    as_change,
-    is_constant,
-    is_set_anew,
-    read_variables,
-)
-from deepscm_pl.interventions.draws import Draw, check_support, draw_values
-from deepscm_pl.interventions.expressions import Expression, quote_class, quote_variable
-from deepscm_pl.interventions.resolving import Before, Resolved, changed_graph, resolve
-from deepscm_pl.interventions.text import check_do, format_do, parse_do
+from deepscm_pl.lazy import first_use
 
-__all__ = [
-    "Before",
-    "Conditional",
-    "Draw",
-    "Expression",
-    "Increase",
-    "Multiply",
-    "OfFactual",
-    "Resolved",
-    "Where",
-    "as_change",
-    "changed_graph",
-    "check_do",
-    "check_support",
-    "draw_values",
-    "format_do",
-    "is_constant",
-    "is_set_anew",
-    "parse_do",
-    "quote_class",
-    "quote_variable",
-    "read_variables",
-    "resolve",
-]
+if TYPE_CHECKING:
+    from deepscm_pl.interventions.changes import (
+        Conditional as Conditional,
+        Increase as Increase,
+        Multiply as Multiply,
+        OfFactual as OfFactual,
+        Where as Where,
+        as_change as as_change,
+        is_constant as is_constant,
+        is_set_anew as is_set_anew,
+        read_variables as read_variables,
+    )
+    from deepscm_pl.interventions.draws import (
+        Draw as Draw,
+        check_support as check_support,
+        draw_values as draw_values,
+    )
+    from deepscm_pl.interventions.expressions import (
+        Expression as Expression,
+        quote_class as quote_class,
+        quote_variable as quote_variable,
+    )
+    from deepscm_pl.interventions.resolving import (
+        Before as Before,
+        Resolved as Resolved,
+        changed_graph as changed_graph,
+        resolve as resolve,
+    )
+    from deepscm_pl.interventions.text import (
+        check_do as check_do,
+        format_do as format_do,
+        parse_do as parse_do,
+    )
+
+__getattr__ = first_use(__name__)

@@ -10,7 +10,7 @@ from torch import Tensor, distributions
 from torch.distributions import Distribution
 
 from deepscm_pl.numerals import shortest
-from deepscm_pl.variables import Domain
+from deepscm_pl.variables import Domain, Stochastic
 
 __all__ = ["FAMILIES", "TRAIN", "Draw", "check_support", "draw_values", "format_distribution"]
 
@@ -42,11 +42,21 @@ _FORMS = {
     "categorical": "categorical(probability of each class, with the sum 1)",
     TRAIN: "train, without parameters",
 }
+_LIMITS = {
+    "normal": "a standard deviation above 0",
+    "lognormal": "a standard deviation above 0",
+    "uniform": "low < high",
+    "exponential": "a rate above 0",
+    "gamma": "numbers above 0",
+    "beta": "numbers above 0",
+    "poisson": "a mean of at least 0",
+    "bernoulli": "a number from 0 to 1",
+}
 _TRIALS, _MOST_OUTSIDE, _MOST_REDRAWS = 10_000, 0.01, 100
 
 
 @dataclass(frozen=True)
-class Draw:
+class Draw(Stochastic):
     """A draw from a distribution: the value of a stochastic intervention.
 
     Every observation and particle gets a draw of its own. Draws outside of the domain of the
@@ -80,23 +90,16 @@ deviation above 0; correct its parameters.
             raise ValueError(
                 f"draw: expected one of {', '.join(_FORMS)}, but got {self.family!r}; choose one."
             )
-        if self.family == TRAIN:
-            fits = not self.parameters
-        else:
-            fits = self._fits()
-        if not fits:
-            limits = {"normal": "a standard deviation above 0", "uniform": "low < high",
-                      "lognormal": "a standard deviation above 0",
-                      "bernoulli": "a number from 0 to 1", "poisson": "a mean of at least 0"}  # fmt: skip
-            limit = limits.get(self.family, "")
-            if self.family in ("exponential", "gamma", "beta"):
-                limit = "numbers above 0"
+        if not self._fits():
+            limit = _LIMITS.get(self.family, "")
             raise ValueError(
                 f"{self}: expected {_FORMS[self.family]}{limit and f', with {limit}'}; correct its "
                 "parameters."
             )
 
     def _fits(self) -> bool:
+        if self.family == TRAIN:
+            return not self.parameters
         names = FAMILIES[self.family][1]
         if not all(map(math.isfinite, self.parameters)):
             return False

@@ -180,7 +180,8 @@ class Expression(Change):
 
         match node:
             case ast.Constant():
-                return torch.tensor(float(node.value), dtype=torch.float64, device=value.device)
+                number = float(str(node.value))
+                return torch.tensor(number, dtype=torch.float64, device=value.device)
             case ast.Name():
                 return self._look_up(self.references[node.id], value, seen)
             case ast.UnaryOp():
@@ -391,7 +392,7 @@ class _Reader:
             self._refuse(node)
         if wanted == "value" and self.target.classes:
             return self._class(self.target, shortest(node.value))
-        return ast.Constant(float(node.value))
+        return ast.Constant(float(str(node.value)))
 
     def _name(self, node: ast.Name, wanted: str) -> ast.expr:
         if node.id == _KEEP:
@@ -399,9 +400,9 @@ class _Reader:
         name, mark = self.words[node.id]
         if name == TRAIN and self.draws_train and wanted == "value" and not mark:
             return self._draw(Draw(TRAIN))
-        if wanted == "value" and mark != "`" and self.target.classes:
-            if name in self.target.classes or mark:
-                return self._class(self.target, name)
+        is_class = mark in ("'", '"') or name in self.target.classes
+        if wanted == "value" and mark != "`" and self.target.classes and is_class:
+            return self._class(self.target, name)
         if name == _FACTUAL and not mark and not self.before:
             return self._refer(Reference("factual"), _FACTUAL)
         return self._variable(name, "before" if self.before else "value")
@@ -421,7 +422,7 @@ class _Reader:
         return self._refer(Reference(kind, name), text)
 
     def _unknown(self, name: str) -> NoReturn:
-        known = list(self.variables or {self.own: None})
+        known = list(self.variables or [self.own])
         words = known + [each for v in (self.variables or {}).values() for each in v.classes]
         near = difflib.get_close_matches(name, words, n=1)
         meant = f" (did you mean {near[0]!r}?)" if near else ""
@@ -480,9 +481,13 @@ class _Reader:
 
     def _classes_of(self, node: ast.expr) -> Variable | None:
         """The variable that a term of a comparison is, if it has named classes."""
-        if isinstance(node, ast.Call) and len(node.args) == 1 and not node.keywords:
-            if isinstance(node.func, ast.Name) and self.words[node.func.id] == (_FACTUAL, ""):
-                node = node.args[0]
+        if (
+            isinstance(node, ast.Call)
+            and len(node.args) == 1
+            and not node.keywords
+            and self.words.get(getattr(node.func, "id", "")) == (_FACTUAL, "")
+        ):
+            node = node.args[0]
         if not isinstance(node, ast.Name) or node.id not in self.words:
             return None
         name, mark = self.words[node.id]

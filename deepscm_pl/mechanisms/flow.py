@@ -102,7 +102,7 @@ class _ParametricFlow(Flow):
         self.shape = ParameterNetwork(0, parameters - 1) if additive else None
 
     def parameters_at(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return μ, log σ, and the other parameters, of which those without parents have no batch."""
+        """Return μ, log σ and the other parameters; those without parents have no batch."""
         found: Tensor = self.parameters_of(context)
         rest = found[..., 1:] if self.shape is None else self.shape(context)
         return found[..., :1], rest[..., :1], rest[..., 1:]

@@ -78,7 +78,8 @@ class _ImageFeatures(nn.Module):
     def __init__(self, domain: Domain) -> None:
         super().__init__()
         channels, *sizes = domain.shape
-        self.levels, self.axes = domain.upper + 1, len(sizes)
+        self.levels = domain.upper + 1 if math.isfinite(domain.upper) else 256.0
+        self.axes = len(sizes)
         halvings = max(math.ceil(math.log2(max(sizes) / _SMALL)), 1)
         layers: list[nn.Module] = []
         before = channels
@@ -107,9 +108,10 @@ class _Inference(nn.Module):
         scalars = {n: each for n, each in domains.items() if each.shape == (1,) and n != name}
         images = {n: each for n, each in domains.items() if len(each.shape) >= 3}
         self.context = Context(scalars)
-        self.encoders = nn.ModuleDict({n: _ImageFeatures(each) for n, each in images.items()})
-        size = self.context.features + len(scalars)
-        size += sum(int(each.out_features) for each in self.encoders.values())  # type: ignore[arg-type]
+        encoders = {n: _ImageFeatures(each) for n, each in images.items()}
+        self.encoders = nn.ModuleDict(encoders)
+        self.widths = {n: each.out_features for n, each in encoders.items()}
+        size = self.context.features + len(scalars) + sum(self.widths.values())
         self.linear = zero_linear(size, outputs) if size else None
         self.network = ParameterNetwork(size, outputs, _HIDDEN)
 
@@ -121,17 +123,16 @@ class _Inference(nn.Module):
         count = len(rows)
         absent = torch.zeros(count, 1, device=rows.device)
         parts = []
-        for name, domain in self.context.domains.items():
+        for name in self.context.domains:
             mask = known[name][rows].unsqueeze(-1) if name in values else absent.bool()
             value = values[name][rows] if name in values else absent
             encoded = self.context.encode(name, torch.where(mask, value, torch.zeros_like(value)))
             parts += [torch.where(mask, encoded, torch.zeros_like(encoded)), mask.to(encoded)]
-            assert encoded.shape == (count, domain.features)
         for name, encoder in self.encoders.items():
             if name in values:
                 parts.append(encoder(values[name][rows]))
             else:
-                parts.append(absent.expand(-1, encoder.out_features))
+                parts.append(absent.expand(-1, self.widths[name]))
         if not parts:
             return self.network(torch.zeros(count, 0)).expand(count, -1)
         features = torch.cat(parts, dim=-1)
@@ -258,6 +259,10 @@ class MissingValues(nn.Module):
             name = next(iter(rows.missing))
             gain = _score_gain(several, [sum(each, torch.zeros(())) for each in gains], rows.count)
             found[name] = replace(found[name], log_prob=found[name].log_prob + gain)
+        if self.training and torch.is_grad_enabled() and self.networks:
+            name = graph.nodes[0]  # no gradient of a batch is None, as if there were no network
+            nothing = 0 * torch.stack([each.sum() for each in self.parameters()]).sum()
+            found[name] = replace(found[name], log_prob=found[name].log_prob + nothing)
         return {name: rows.shaped(each) for name, each in found.items()}
 
     def draws(

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
         ImageFingerprint as ImageFingerprint,
         read_fingerprint as read_fingerprint,
     )
+    from deepscm_pl.planning.forms import (
+        Choice as Choice,
+        Form as Form,
+        choose_forms as choose_forms,
+        with_chosen_forms as with_chosen_forms,
+    )
     from deepscm_pl.planning.plan import Plan as Plan, make_plan as make_plan
 
 __getattr__ = first_use(__name__)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.configuration import restore
 from deepscm_pl.evaluation.quick_fit import Rows, fit_mechanism, log_probs
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.mechanisms import Context, Mechanism
+from deepscm_pl.mechanisms import Context
 from deepscm_pl.nn.layers import NONLINEAR
+from deepscm_pl.planning.plan import Plan
+from deepscm_pl.planning.training import data_of, mechanism_of
+from deepscm_pl.planning.wanted_graph import IMAGE
 from deepscm_pl.variables import Domain
 
-__all__ = ["Choice", "Form", "choose_forms"]
+__all__ = ["Choice", "Form", "choose_forms", "with_chosen_forms"]
 
 _FLOWS = ("AffineFlow", "SplineFlow")
 _FEW_ROWS, _FOLDS = 1000, 3
-_ERRORS = 2.0
+_ERRORS = 2.5
 """Standard errors by which a more complex form has to be better."""
 _WORST = -1e3
 
@@ -47,7 +48,9 @@ class Form:
             >>> Form((), True).of("deepscm_pl.SplineFlow")["init_args"]
             {'hidden': [], 'additive': True}
         """
-        made = {"class_path": described} if isinstance(described, str) else {**described}
+        made: dict[str, Any] = (
+            {"class_path": described} if isinstance(described, str) else {**described}
+        )
         kind = made["class_path"].rpartition(".")[2]
         arguments = {**made.get("init_args", {})}
         if "flow" in arguments:
@@ -85,7 +88,7 @@ def choose_forms(
     """Choose the simplest form of each mechanism that more complex ones do not clearly beat.
 
     Forms are fitted to some rows and compared by the log-probability of others: with fewer than
-    1,000 rows in three folds, else on a quarter. A more complex form has to be better by two
+    1,000 rows in three folds, else on a quarter. A more complex form has to be better by 2.5
     standard errors of the difference.
 
     Args:
@@ -97,7 +100,7 @@ def choose_forms(
     Returns:
         Variable to its form, for variables with parents.
     """
-    made = {name: _factory(each) for name, each in mechanisms.items()}
+    made = {name: mechanism_of(each) for name, each in mechanisms.items()}
     domains = {name: make(Context()).domain for name, make in made.items()}
     wanted = [name for name in mechanisms if graph.parents[name]]
     found = {}
@@ -108,6 +111,71 @@ def choose_forms(
             rows = Rows.of(values, name, tuple(parents))
             found[name] = _choose(mechanisms[name], context, rows, tuple(hidden))
     return found
+
+
+def with_chosen_forms(plan: Plan) -> Plan:
+    """Choose the forms of the mechanisms of a plan by short fits to its data, without images.
+
+    Plans of too few rows for a network stay linear. The test split is not used.
+
+    Raises:
+        FileNotFoundError: If the table is missing.
+        ValueError: If the table cannot be used.
+    """
+    model, graph = plan.settings["model"], CausalGraph(plan.settings["model"]["graph"])
+    scalars = {name: each for name, each in model["mechanisms"].items() if name != IMAGE}
+    widths = {name: _widths(each) for name, each in scalars.items()}
+    if not any(widths.values()):
+        return plan
+    data = data_of(plan, images=False)
+    splits = [data.variables("train"), data.variables("validation")]
+    values = {name: torch.cat([split[name] for split in splits]) for name in scalars}
+    hidden = next(each for each in widths.values() if each)
+    choices = choose_forms(graph, scalars, values, hidden)
+    mechanisms = {
+        name: choices[name].form.of(each) if name in choices else each
+        for name, each in model["mechanisms"].items()
+    }
+    reasons = {
+        f"{where}.{name}": reason
+        for variable, choice in choices.items()
+        for where, name, reason in _reasons(mechanisms[variable], variable, choice)
+    }
+    settings = {**plan.settings, "model": {**model, "mechanisms": mechanisms}}
+    return replace(plan, settings=settings, reasons={**plan.reasons, **reasons})
+
+
+def _widths(described: Mapping[str, Any] | str) -> list[int]:
+    """The widths of the hidden layers in the description of a mechanism."""
+    if isinstance(described, str):
+        return []
+    arguments = described.get("init_args", {})
+    found: list[int] = arguments.get("hidden") or []
+    return found or _widths(arguments.get("flow", ""))
+
+
+def _reasons(
+    described: Mapping[str, Any], variable: str, choice: Choice
+) -> Iterator[tuple[str, str, str]]:
+    """The path of the arguments, their names, and the reasons for their values."""
+    where, arguments = f"model.mechanisms.{variable}.init_args", described["init_args"]
+    if "hidden" in arguments:
+        yield where, "hidden", choice.reason
+    if "flow" in arguments:
+        inner = [] if "hidden" in arguments else [choice.reason]
+        where, arguments = f"{where}.flow.init_args", arguments["flow"]["init_args"]
+        for reason in inner:
+            yield where, "hidden", reason
+    if "additive" in arguments:
+        yield (
+            where,
+            "additive",
+            (
+                "the spread and the shape do not depend on the causes"
+                if choice.form.additive
+                else "the spread and the shape depend on the causes"
+            ),
+        )
 
 
 def _choose(
@@ -137,8 +205,8 @@ def _forms(described: Mapping[str, Any] | str, hidden: tuple[int, ...]) -> list[
     path = described if isinstance(described, str) else described["class_path"]
     kind = path.rpartition(".")[2]
     if kind in (*_FLOWS, "SteppedFlow", "ZeroInflatedFlow"):
-        pairs = itertools.product(((), hidden), (True, False))
-        return [Form(widths, additive) for widths, additive in pairs]
+        # Splines with shapes that are linear in the parents would imitate curves.
+        return [Form((), True), Form(hidden, True), Form(hidden, False)]
     return [Form((), False), Form(hidden, False)]
 
 
@@ -163,28 +231,10 @@ def _held_out(
     found = []
     for some, others in folds:
         torch.manual_seed(0)
-        mechanism = _factory(form.of(described))(Context(domains))
+        mechanism = mechanism_of(form.of(described))(Context(domains))
         training = rows.where(some)
         mechanism.fit(training.value, training.parents)
         stop = torch.arange(len(training)) % 5 == 0
         fit_mechanism(mechanism, training.where(~stop), training.where(stop))
         found.append(log_probs(mechanism, rows.where(others)).nan_to_num(nan=_WORST))
     return torch.cat(found)
-
-
-def _factory(described: Mapping[str, Any] | str) -> Callable[[Context], Mechanism]:
-    made: Callable[[Context], Mechanism] = restore(
-        _with_classes(described), Callable[[Context], Mechanism]
-    )
-    return made
-
-
-def _with_classes(described: Any) -> Any:
-    """A description in which each class without arguments is a mapping, too."""
-    if isinstance(described, str) and described.startswith("deepscm_pl."):
-        return {"class_path": described, "init_args": {}}
-    if isinstance(described, Mapping) and "class_path" in described:
-        arguments = described.get("init_args") or {}
-        restored = {name: _with_classes(each) for name, each in arguments.items()}
-        return {**described, "init_args": restored}
-    return described

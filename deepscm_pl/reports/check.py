@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import as_json, for_markdown
@@ -169,6 +170,7 @@ def _plain_graph(found: GraphCheck) -> dict[str, Any]:
                 "p_value": each.dependence.p_value,
                 "adjusted": each.adjusted,
                 "correlation": each.dependence.correlation,
+                "curved": each.dependence.is_curved,
                 "rows": each.dependence.rows,
                 "contradicted": each.contradicted,
             }
@@ -224,6 +226,7 @@ def _graph_tables(found: GraphCheck) -> Iterator[tuple[str, TextTable]]:
             {
                 "independence": str(each.statement),
                 "verdict": "contradicted" if each.contradicted else "holds",
+                "form": "curve or spread" if each.dependence.is_curved else "line or class",
                 "partial correlation": f"{each.dependence.correlation:+.3f}",
                 "p": _probability(each.dependence.p_value),
                 "p, Holm": _probability(each.adjusted),
@@ -232,7 +235,7 @@ def _graph_tables(found: GraphCheck) -> Iterator[tuple[str, TextTable]]:
             for each in sorted(found.tests, key=lambda each: each.dependence.p_value)
         ]
         title = "Independences that the graph implies"
-        yield "independences", TextTable.of_records(title, records, words=2)
+        yield "independences", TextTable.of_records(title, records, words=3)
     if found.edges:
         records = [
             {
@@ -259,8 +262,10 @@ def _probability(value: float) -> str:
 def _draw_pictures(check: Check, data: CausalDataModule | None) -> Iterator[tuple[str, Figure]]:
     if check.graph is not None:
         faint = [(each.cause, each.effect) for each in check.graph.edges if not each.shown]
-        wrong = [(e.statement.first, e.statement.second) for e in check.graph.contradicted]
-        yield "graph", draw_graph(check.graph.graph, faint, wrong)
+        found = (e.statement for e in check.graph.contradicted)
+        wrong = {frozenset((each.first, each.second)): each for each in found}
+        missing = [(each.first, each.second) for each in wrong.values()]
+        yield "graph", draw_graph(check.graph.graph, faint, missing)
         if len(check.graph.random):
             yield "random_graphs", _draw_random(check.graph)
         if check.graph.tests and check.table is not None:
@@ -286,7 +291,7 @@ def _draw_random(found: GraphCheck) -> Figure:
     axes.axvline(found.contradictions, color="#c8502d", linewidth=2)
     axes.set_xlabel(f"contradicted independences (p < {found.level:g})", fontsize=8)
     axes.set_ylabel("random graphs", fontsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.tick_params(labelsize=8)
     axes.set_title("the line is this graph", fontsize=9)
     return figure

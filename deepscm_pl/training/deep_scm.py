@@ -175,7 +175,8 @@ class DeepSCM(RefittingModule):
 
     def gradient_groups(self) -> dict[str, Iterable[Tensor]]:
         """The parameters of each variable's mechanism, and of the inference of missing values."""
-        groups = {name: self.scm[name].parameters() for name in self.scm.graph.nodes}
+        groups: dict[str, Iterable[Tensor]] = {}
+        groups |= {name: self.scm[name].parameters() for name in self.scm.graph.nodes}
         inference = [*self.scm.missing_values.parameters()]
         return {**groups, _INFERENCE: inference} if inference else groups
 

@@ -104,7 +104,7 @@ def parsed(line):
 def test_options_are_the_parameters_of_a_function():
     call = parsed("counterfactual --ckpt_path x --out y --do a b --do c --index 1 2 --data.root z")
     assert call.func is commands.counterfactual
-    assert call.keywords["do"] == ["a", "b", "c"]
+    assert call.keywords["interventions"] == commands.InterventionOptions(["a", "b", "c"])
     assert call.keywords["observed"].index == [1, 2]
     assert str(call.keywords["overlap"].root) == "z"
     assert call.keywords["uncertainty"] == commands.ParticleOptions()

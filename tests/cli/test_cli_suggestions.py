@@ -32,13 +32,14 @@ def test_each_question_leads_to_the_next(checkpoint, tmp_path, monkeypatch, caps
     path = shutil.copy(checkpoint, folder / f"{name}.ckpt")
     words = ["sample", "--ckpt_path", str(path), "--trust", "tiny", "--out", "a b"]
     asked = []
-    for _ in range(4):
+    for _ in range(6):
         assert main(words) == 0
         asked.append(words[0])
         words = suggested(capsys.readouterr().out)
         assert str(path) in words
-    assert asked == ["sample", "intervene", "counterfactual", "counterfactual"]
-    assert words[0] == "test"
+    several = ["counterfactual", "counterfactual"]
+    assert asked == ["sample", "intervene", *several, "effect", "check"]
+    assert words[0] == "counterfactual"
 
 
 def test_a_suggested_command_runs_in_a_shell(checkpoint, tmp_path, capsys):

@@ -9,6 +9,7 @@ import yaml
 
 from deepscm_pl.cli import main, yaml_files
 from deepscm_pl.cli.configurations import Configuration
+from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
 from deepscm_pl.cli.yaml_files import YAMLLimitError, check_yaml, load_yaml
 
 from tiny import CONFIGURATION
@@ -40,10 +41,10 @@ def never_made(monkeypatch):
 
     def build(text):
         assert len(text) < 5000, "built before it was measured"
-        return _get("yaml")(text)
+        return load(text)
 
-    _get = yaml_files.get_loader
-    monkeypatch.setattr(yaml_files, "get_loader", lambda mode: build)
+    load = yaml_files.load_checked
+    monkeypatch.setattr(yaml_files, "load_checked", build)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
@@ -103,3 +104,37 @@ def test_settings_have_names(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no file .*none\.yaml"):
         Configuration.read([str(tmp_path / "none.yaml")])
     assert Configuration.read(["{a: 1}"]).settings == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{no: 1, 21003: 2, yes: {on: 3}}", {"no": 1, "21003": 2, "yes": {"on": 3}}),
+        ("{no: [], off: [no], 1.50: [y]}", {"no": [], "off": ["no"], "1.50": ["y"]}),
+        ("columns: {sex: no, age: '21003'}", {"columns": {"sex": "no", "age": "21003"}}),
+        ("{a: true, b: False, c: 3, d: 1e-3, e: null, f: ~}",
+         {"a": True, "b": False, "c": 3, "d": 1e-3, "e": None, "f": None}),
+        ("{~: 1, null: 2, 007: 3, 0x1F: 4}", {"~": 1, "null": 2, "007": 3, "0x1F": 4}),
+        ("base: &b {1: 2}\nother: {<<: *b, 3: 4}", {"base": {"1": 2}, "other": {"1": 2, "3": 4}}),
+    ],
+)  # fmt: skip
+def test_keys_are_names_and_no_is_a_text(text, expected):
+    assert load_yaml(text, "config") == expected
+
+
+def test_truth_values_may_be_yes_and_no_and_names_that_are_numbers_are_to_be_quoted(capsys):
+    parser = FriendlyLightningParser()
+    parser.add_argument("--flag", type=bool)
+    parser.add_argument("--columns", type=dict[str, str])
+    parser.add_argument("--graph", type=str | dict[str, list[str]])
+    for text, value in (("no", False), ("yes", True), ("off", False), ("true", True)):
+        assert parser.parse_string(f"flag: {text}").flag is value
+    found = parser.parse_string("columns: {sex: no, 3: on}\ngraph: {no: [off, y]}")
+    assert found.columns == {"sex": "no", "3": "on"}
+    assert found.graph == {"no": ["off", "y"]}
+    for text in ("columns: {age: 21003}", "columns: {age: true}"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--columns", text.partition(" ")[2]])
+        message = capsys.readouterr().err
+        assert "expected a text, but got " in message
+        assert "; quote it, as in '21003'" in message

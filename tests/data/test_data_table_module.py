@@ -70,6 +70,7 @@ def test_kinds_are_inferred_with_a_reason(texts, kind, reason):
         (["IV", "II", "III"], ("II", "III", "IV")),
         (["high", "low"], ("low", "high")),
         (["<5", "5-9", ">9"], ("<5", "5-9", ">9")),
+        (["40+ years", "18-39 years", "0-17 years"], ("0-17 years", "18-39 years", "40+ years")),
     ],
 )
 def test_classes_with_an_order_have_its_indices(texts, levels):
@@ -81,6 +82,7 @@ def test_classes_with_an_order_have_its_indices(texts, levels):
 def test_a_word_overrides_a_kind():
     assert column(["1", "2", "3"], kind="categorical").levels == ("1", "2", "3")
     assert column(["1", "2", "10"], kind="ordinal").levels == ("1", "2", "10")
+    assert column(["20mg", "5mg", "10mg"], kind="ordinal").levels == ("5mg", "10mg", "20mg")
     assert column(["3", "70"], kind="bounded").bounds == (0.0, 100.0)
     assert column(["0", "3", "7"], kind="count").values.tolist() == [0, 3, 7]
     assert column(["low", "medium", "high"], kind="categorical").levels == ("high", "low", "medium")
@@ -121,6 +123,8 @@ def test_an_order_can_be_given():
             "row 1 of t.csv: 1,234 in x may be 1.234 or 1234; set decima",
         ),
         (["70,5", "60,5", "45.5"], {}, "row 3 .* the same decimal character"),
+        (["10mg", "20mg", "30mg", "10mg"], {}, "numbers with the unit mg, such as '10mg'; remove"),
+        (["5 %", "7,5 %", "9 %"], {}, "numbers with the unit %"),
         (
             ["12 kg", *(f"{k} kg" for k in range(30))],
             {},

@@ -58,6 +58,19 @@ def test_encodings_are_found(tmp_path, encoding):
     assert found["Straße"].tolist() == ["Müller", "Grün"]
 
 
+def test_a_damaged_text_is_not_read_as_another_encoding(tmp_path):
+    text = "Größe;Straße;Höhe\n1,5;Müller;1\n".encode()
+    message = refusal(tmp_path, text + b"2,5;Gr\xfcn;2\n")
+    assert "line 3: expected text in utf-8, but got the byte 0xfc; set encoding" in message
+
+
+def test_names_of_several_lines_become_one(tmp_path):
+    assert list(table(tmp_path, '"age\n(years)",\ufeffsex\n1,2\n').columns) == [
+        "age (years)",
+        "sex",
+    ]
+
+
 def test_compressed_tables_are_read(tmp_path):
     assert table(tmp_path, gzip.compress(POINTS.encode())).numbers("age").tolist() == AGES
     assert "broken" in refusal(tmp_path, gzip.compress(POINTS.encode())[:-9])

@@ -110,7 +110,7 @@ def test_no_path_and_no_rows():
     scm = StructuralCausalModel("x; y", {"x": coin(0.5), "y": linear()}).eval()
     found = causes_of_event(scm, "y > 0", "x=1", "x=0", settings=MANY)
     assert [found[name].value for name in ("necessity", "sufficiency", "both")] == [0, 0, 0]
-    assert "no directed path" in found.notes[0]
+    assert any("no directed path" in note for note in found.notes)
     scm = StructuralCausalModel("x -> y", {"x": coin(0.5), "y": linear(x=2.0)}).eval()
     found = causes_of_event(scm, "y > 50", "x=1", "x=0", settings=MANY)
     assert math.isnan(found["necessity"].value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from deepscm_pl.effects import (
 )
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Domain
+from deepscm_pl.variables import Domain, Variable
 
 from tiny import draw, image_mechanism
 
@@ -398,3 +399,45 @@ def test_conditions_have_the_grammar_of_groups():
     found = average_effect(mediated(), "y > 2 or y < -2", "x=2", "x=0", settings=FEW)
     assert found.outcome.label == "probability of y > 2 or y < -2"
     assert 0 < found["effect"].value < 1
+
+
+CLASSES = ("female", "fe male", ">89, frail", "it's", 'a"b', "x and y", "18-38", "≥61", "3xTG", "1")
+
+
+def test_a_printed_condition_is_read_back():
+    sex = Variable("sex", Domain(categories=len(CLASSES)), classes=CLASSES)
+    variables = {"sex": sex, "age": Variable("age", unit="years"), "is": Variable("is")}
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        parts = []
+        for _ in range(generator.integers(1, 4)):
+            name = ("sex", "age", "`is`")[generator.integers(3)]
+            operator = ("=", "!=", ">", "<=", "==")[generator.integers(5)]
+            value = f"{generator.normal() * 10.0 ** generator.integers(-9, 9):.9g}"
+            if name == "sex":
+                text = CLASSES[generator.integers(len(CLASSES))]
+                operator, value = operator[:1], "'" + text.replace("'", "''") + "'"
+                operator = "=" if operator != "!" else "!="
+            parts.append(f"{name} {operator} {value}")
+        condition = Condition.parse(" and ".join(parts), variables)
+        assert Condition.parse(str(condition), variables) == condition
+        if len(parts) == 1:
+            opposite = condition.negated()
+            assert Condition.parse(str(opposite), variables) == opposite
+            assert opposite.negated() == condition
+
+
+def test_interventions_beyond_the_training_data_are_noted():
+    scm = mediated()
+    with torch.no_grad():
+        scm.training_distribution.fit(scm.sample(2000))
+    near = average_effect(scm, "m", "x=0.1", "x=0", settings=FEW)
+    far = average_effect(scm, "m", "x=50", "x=0", settings=FEW)
+    assert not any("extrapolate" in note for note in near.notes)
+    note = next(note for note in far.notes if "extrapolate" in note)
+    assert note.startswith("do(x = 50): 500 of 500 answers extrapolate; x is from")
+    assert re.search(r"\(without an intervention, \d\)\.$", note)
+    factual = observations(scm, 7)
+    for ask in (average_effect, individual_effects, mediated_effects):
+        found = ask(scm, "m", "x=50", observed=factual, settings=FEW)
+        assert any("7 of 7 answers extrapolate" in note for note in found.notes)

@@ -105,6 +105,8 @@ def test_classes_are_exchanged_where_that_is_nearer():
     found = smallest_changes(scm, "y >= 0.9", ["a", "b"], row(a=0, b=0, y=0))["0"]
     assert found.changed == ("a",)
     assert found.after["a"] == pytest.approx(0.3, abs=0.01)
+    none = smallest_changes(scm, "y >= -1", ["a", "b"], row(a=0, b=1, y=1))["0"]
+    assert (none.reached, none.changed, none.distance) == (True, (), 0)
     far = smallest_changes(scm, "y >= 15.5", ["a", "b"], row(a=0, b=0, y=0))["0"]
     assert set(far.changed) == {"a", "b"}
     never = smallest_changes(scm, "y >= 1.5", ["b"], row(a=0, b=0, y=0))["0"]

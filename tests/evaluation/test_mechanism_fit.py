@@ -81,6 +81,22 @@ def test_an_untrained_mechanism_is_worse_than_its_linear_form():
     assert "does not use its parents" in found.sentence
 
 
+def test_fits_are_the_same_where_gradients_are_off():
+    """Lightning tests in inference mode."""
+    expected = fits(lambda x: 2 * x, AffineFlow, rows=100)["y"]
+    training, validation = (draw(100, seed, lambda x: 2 * x) for seed in (0, 1))
+    torch.manual_seed(0)
+    scm = StructuralCausalModel("x -> y", {"x": AffineFlow, "y": AffineFlow})
+    scm.fit(training)
+    own = Rows.of(training, "y", ("x",))
+    scm.mechanisms["y"] = fit_mechanism(scm["y"], own, Rows.of(validation, "y", ("x",))).float()
+    with torch.inference_mode():
+        model = ModelOnData(scm, validation, None, None, training=training)
+        found = evaluate_mechanisms(model, progress=False)
+    assert found[1] == expected
+    assert found[1].over_linear.mean < found[1].over_parentless.mean
+
+
 def test_a_root_has_no_parents():
     found = fits(lambda x: x, AffineFlow)["x"]
     assert found.over_parentless is None

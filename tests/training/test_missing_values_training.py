@@ -146,9 +146,22 @@ def test_a_weighted_divergence_is_not_that_of_missing_values():
 def test_an_evaluation_takes_the_complete_rows(saved):
     model, _ = saved
     found = ModelOnData.of(model.scm, IncompleteDataModule())
-    assert (found.available, len(found)) == (13, 13)
+    assert (found.available, len(found), found.incomplete) == (13, 13, 7)
     assert all(value.isfinite().all() for value in found.rows(0, 13).values())
     assert len(found.training["intensity"]) < 60
+
+
+def test_an_evaluation_with_too_few_complete_rows_takes_inferred_values(saved):
+    model, _ = saved
+    data = IncompleteDataModule()
+    data.setup()
+    data.variables("test")["intensity"][:14] = torch.nan
+    found = ModelOnData.of(model.scm, data)
+    assert (len(found), found.incomplete, found.is_inferred) == (20, 16, True)
+    values, given = found.rows(0, 20), data.variables("test")
+    assert all(value.isfinite().all() for value in values.values())
+    known = ~given["intensity"].isnan()
+    assert torch.equal(values["intensity"][known], given["intensity"][known])
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from deepscm_pl.data.images.prepared import read_prepared as read_prepared
     from deepscm_pl.data.images.reading import (
         SUFFIXES as SUFFIXES,
+        image_stamp as image_stamp,
         is_answer as is_answer,
+        is_image as is_image,
         is_in_colour as is_in_colour,
         read_image as read_image,
         read_scan as read_scan,

@@ -49,7 +49,8 @@ def read_deep_png(path: Path) -> NDArray[np.uint16]:
     if any(name == b"tRNS" for name, _ in chunks):
         raise RefusedError("one of its colours is transparent; save it without transparency.")
     width = 2 * _CHANNELS[colours]
-    content = zlib.decompress(b"".join(data for name, data in chunks if name == b"IDAT"))
+    compressed = b"".join(data for name, data in chunks if name == b"IDAT")
+    content = zlib.decompressobj().decompress(compressed, rows * (1 + columns * width))
     lines = np.frombuffer(content, np.uint8).reshape(rows, 1 + columns * width)
     pixels = _unfiltered(lines[:, 0], lines[:, 1:].reshape(rows, columns, width))
     return np.ascontiguousarray(pixels).view(">u2").astype(np.uint16)

@@ -13,6 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from deepscm_pl.data.images.arrays import is_coloured_array, read_array
+from deepscm_pl.data.images.dicom import (
+    DICOM_SUFFIXES,
+    is_coloured_dicom,
+    is_dicom,
+    is_series,
+    read_dicom,
+)
 from deepscm_pl.data.images.nifti import (
     NIFTI_SUFFIXES,
     is_coloured_nifti,
@@ -24,27 +31,35 @@ from deepscm_pl.data.images.pictures import PICTURE_SUFFIXES, is_coloured_pictur
 from deepscm_pl.data.images.scan import WRITER, Background, RefusedError, Scan
 from deepscm_pl.data.placement import Placement
 
-__all__ = ["SUFFIXES", "is_answer", "is_in_colour", "read_image", "read_scan"]
+__all__ = [
+    "SUFFIXES",
+    "image_stamp",
+    "is_answer",
+    "is_image",
+    "is_in_colour",
+    "read_image",
+    "read_scan",
+]
 
-SUFFIXES = (*PICTURE_SUFFIXES, ".npy", *NIFTI_SUFFIXES)
+SUFFIXES = (*PICTURE_SUFFIXES, ".npy", *NIFTI_SUFFIXES, *DICOM_SUFFIXES)
 """Endings of the names of image files."""
 
 
 def read_scan(
     path: Path, unknown_orientation: str | None = None, background: Background = "black"
 ) -> Scan:
-    """Read a PNG, JPEG, TIFF, WebP, NumPy or NIfTI file, in the numbers of the file.
+    """Read a PNG, JPEG, TIFF, WebP, NumPy, NIfTI or DICOM file, in the numbers of the file.
 
     No number is changed: 16-bit files keep their levels, and colours their channels. What a file
     leaves open is decided by a stated rule and noted in the result, or the file is refused; see
-    ``deepscm_pl.data.images.nifti`` and ``pictures``.
+    ``deepscm_pl.data.images.nifti``, ``pictures`` and ``dicom``.
 
     NumPy arrays are slices ``(rows, columns)`` or volumes (left to right, back to front, bottom to
     top), with or without an axis of 1 or 3 channels. NIfTI volumes are reoriented to this order; a
     volume of one slice becomes a slice.
 
     Args:
-        path: The file.
+        path: The file; for DICOM, also the folder with the slices of a series.
         unknown_orientation: Directions of the axes of NIfTI files that do not state them, such as
             ``RAS``; None to refuse them.
         background: What transparent pixels show.
@@ -61,6 +76,8 @@ def read_scan(
             scan = read_array(path)
         elif name.endswith(NIFTI_SUFFIXES):
             scan = read_nifti(path, unknown_orientation, background)
+        elif is_dicom(path):
+            scan = read_dicom(path)
         else:
             raise RefusedError(f"it is no image; expected one of {', '.join(SUFFIXES)}.")
         _check_numbers(scan.array)
@@ -88,6 +105,26 @@ def _check_numbers(array: NDArray[Any]) -> None:
         )
 
 
+def is_image(path: Path) -> bool:
+    """Whether there is a file, or a folder with a DICOM series.
+
+    Example:
+        >>> is_image(Path("missing.png"))
+        False
+    """
+    return path.is_file() or is_series(path)
+
+
+def image_stamp(path: Path) -> tuple[int, int]:
+    """The size of a file and the time of its modification, by which a change is detected.
+
+    Of a folder, the sizes of all files are added, and the last of their times is taken.
+    """
+    files = [each for each in path.iterdir() if each.is_file()] if path.is_dir() else [path]
+    stats = [each.stat() for each in files]
+    return sum(each.st_size for each in stats), max(each.st_mtime_ns for each in stats)
+
+
 def is_in_colour(path: Path) -> bool:
     """Whether an image is in colour; False if it cannot be read.
 
@@ -101,7 +138,9 @@ def is_in_colour(path: Path) -> bool:
             return is_coloured_picture(path)
         if name.endswith(".npy"):
             return is_coloured_array(path)
-        return name.endswith(NIFTI_SUFFIXES) and is_coloured_nifti(path)
+        if name.endswith(NIFTI_SUFFIXES):
+            return is_coloured_nifti(path)
+        return is_dicom(path) and is_coloured_dicom(path)
     except Exception:  # reported when it is read
         return False
 

@@ -19,7 +19,7 @@ from deepscm_pl.data.tables.kinds import (
     order_of,
     standard_bounds,
 )
-from deepscm_pl.data.tables.numbers import is_number
+from deepscm_pl.data.tables.numbers import common_unit, is_number
 from deepscm_pl.data.tables.table import Table, Text
 from deepscm_pl.numerals import format_number
 
@@ -310,6 +310,13 @@ def _check_class_names(cells: _Cells, levels: set[str]) -> None:
             f"columns: {column} of {table.path} contains {len(levels)} different texts, such as "
             f"{cells.texts[cells.present][0]!r}; declare it categorical in kinds, remove units "
             "from numbers, name it in identifier, or list in columns only those to read."
+        )
+    unit = common_unit(levels) if len(levels) > 2 else None
+    if unit is not None:
+        raise ValueError(
+            f"columns: {column} of {table.path} contains numbers with the unit {unit}, such as "
+            f"{cells.texts[cells.present][0]!r}; remove the unit from the cells, and state it in "
+            f"units, or declare {cells.rules.name} ordinal or categorical in kinds."
         )
     signs = [level for level in levels if not re.search(r"\w", level)]
     if signs and len(signs) < len(levels):

@@ -101,7 +101,7 @@ def decoded(where: str, content: bytes, encoding: str | None) -> tuple[str, str]
             f"{encoding!r}."
         ) from None
     except UnicodeDecodeError as error:
-        if encoding is None and found == "utf-8":
+        if encoding is None and found == "utf-8" and not _is_mostly_utf8(content):
             return _western(where, content), "Windows-1252"
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(
@@ -126,6 +126,13 @@ def _guess(content: bytes) -> str:
     if max(even, odd) > len(sample) // 8 and min(even, odd) < max(even, odd) // 4:
         return "utf-16-le" if odd > even else "utf-16-be"
     return "utf-8"
+
+
+def _is_mostly_utf8(content: bytes) -> bool:
+    """Whether most characters outside ASCII are complete in UTF-8, so that others are damaged."""
+    text = content.decode("utf-8", errors="replace")
+    damaged = text.count("\ufffd")
+    return sum(not character.isascii() for character in text) > 2 * damaged
 
 
 def _western(where: str, content: bytes) -> str:

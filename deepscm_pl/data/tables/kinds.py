@@ -56,7 +56,10 @@ _NUMBERED = re.compile(
     r"[\s_-]*(?P<number>\d+|[ivx]+)",
     re.IGNORECASE,
 )
-_RANGE = re.compile(r"(?P<sign>[<>≤≥]=?)?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*[-–]\s*\d+(?:\.\d+)?|\+)?")
+_RANGE = re.compile(
+    r"(?P<sign>[<>≤≥]=?)?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*[-–]\s*\d+(?:\.\d+)?|\+)?(?P<unit>\s*[a-z%°]+)?",
+    re.IGNORECASE,
+)
 _ROMAN = ("", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix", "x")
 
 _DATE = re.compile(
@@ -149,7 +152,7 @@ def _number_of(rank: tuple[str, float, int] | None) -> tuple[float, int]:
 
 
 def _rank(level: str) -> tuple[str, float, int] | None:
-    """The word of a numbered grade or range, its number, and -1 for those below a number."""
+    """The word or unit of a grade or range, its number, and -1 for those below a number."""
     text = level.strip()
     if found := _NUMBERED.fullmatch(text):
         number = found["number"].lower()
@@ -158,5 +161,5 @@ def _rank(level: str) -> tuple[str, float, int] | None:
         return (found["word"].lower(), float(number), 0) if number.isdigit() else None
     if found := _RANGE.fullmatch(text):
         sign = {"<": -1, "≤": -1, ">": 1, "≥": 1}.get((found["sign"] or "")[:1], 0)
-        return "", float(found["low"]), sign
+        return (found["unit"] or "").strip(), float(found["low"]), sign
     return None

@@ -23,6 +23,7 @@ _COMMA = re.compile(rf"[-+]?(?:\d+,?\d*|,\d+){_EXPONENT}", re.ASCII)
 _GROUPS_BY_COMMA = re.compile(r"[-+]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?", re.ASCII)
 _GROUPS_BY_POINT = re.compile(r"[-+]?[1-9]\d{0,2}(?:\.\d{3})+(?:,\d*)?", re.ASCII)
 _GROUPS_BY_BLANK = re.compile(r"[-+]?\d{1,3}(?:[ \xa0\u2009\u202f'’]\d{3})+(?:[.,]\d*)?", re.ASCII)
+_WITH_UNIT = re.compile(rf"[-+]?[0-9][0-9.,]*{_EXPONENT}\s*(?P<unit>[^\W\d_][\w/²³]*|[%°‰€$£])")
 _BLANKS = re.compile(r"[ \xa0\u2009\u202f'’]")
 
 
@@ -36,6 +37,17 @@ def is_number(text: str) -> bool:
     plain = _simplified(text)
     forms = (_POINT, _COMMA, _GROUPS_BY_COMMA, _GROUPS_BY_POINT)
     return any(form.fullmatch(plain) for form in forms)
+
+
+def common_unit(texts: Iterable[str]) -> str | None:
+    """The unit of texts that are numbers with one and the same unit; None for others.
+
+    Example:
+        >>> common_unit(["12 kg", "13.5 kg"]), common_unit(["3xTG", "5xFAD"])
+        ('kg', None)
+    """
+    found = {match and match["unit"] for match in map(_WITH_UNIT.fullmatch, texts)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _simplified(text: str) -> str:

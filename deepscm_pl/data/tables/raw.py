@@ -49,7 +49,7 @@ def checked_rows(where: str, raw: RawTable, row_names: str | None) -> RawTable:
     Raises:
         ValueError: If a row has more or fewer cells.
     """
-    header = [name.strip("﻿ \t\r\n\v\f\xa0") for name in raw.header]
+    header = [" ".join(name.replace("\ufeff", "").split()) for name in raw.header]
     header = ["" if _NAMELESS.fullmatch(name) else name for name in header]
     if row_names is not None:
         header = [row_names, *header]
