@@ -85,8 +85,8 @@ TRANSCRIPTS = {
         "From pictures and a table to an answer",
         "300 colour pictures of 32 × 32 pixels, and a table with their file, and the kind, size "
         "and colour of the shape in each. The shapes are drawn, so that answers can be compared "
-        "with the truth: the kind causes the size, all three cause the picture, and the position is "
-        "noise.",
+        "with the truth: the kind causes the size, all three cause the picture, and the position "
+        "is noise.",
         write_shapes,
         (
             Step(
