@@ -186,9 +186,8 @@ def _train_batches(settings: Any, datamodule: CausalDataModule) -> int:
 
 def _parameters(model: Any) -> dict[str, int]:
     """The number of parameters of each mechanism, and of the rest of the model."""
-    scm = getattr(model, "scm", None)
-    names = () if scm is None else scm.graph.nodes
-    counts = {name: _count_of(scm[name]) for name in names}
+    scm: Any = getattr(model, "scm", None)
+    counts = {} if scm is None else {name: _count_of(scm[name]) for name in scm.graph.nodes}
     others = _count_of(model) - sum(counts.values())
     return counts | ({"others" if counts else "model": others} if others else {})
 
