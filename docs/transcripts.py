@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+BY_HAND = "<!-- The rest of this page is written by hand. -->\n"
+"""The line of a page below which everything is kept."""
+
 _PROGRESS = re.compile(r"trained \d+ %: |Restoring states|Loaded model weights|Seed set to|Using ")
 
 
@@ -45,14 +48,12 @@ class Transcript:
         introduction: The text below the title.
         prepare: Makes the data in a folder.
         steps: The commands, in order.
-        end: The text at the end.
     """
 
     title: str
     introduction: str
     prepare: Callable[[Path], None]
     steps: tuple[Step, ...]
-    end: str = ""
 
 
 def write_diabetes(folder: Path) -> None:
@@ -82,10 +83,10 @@ CHECKPOINT = "runs/{}/lightning_logs/version_0/checkpoints/epoch=*.ckpt"
 TRANSCRIPTS = {
     "from-pictures": Transcript(
         "From pictures and a table to an answer",
-        "300 colour pictures of 32 × 32 pixels, and a table with their file, and the kind, size and "
-        "colour of the shape in each. The shapes are drawn, so that answers can be compared with "
-        "the truth: the kind causes the size, all three cause the picture, and the position is "
-        "noise.",
+        "300 colour pictures of 32 × 32 pixels, and a table with their file, and the kind, size "
+        "and colour of the shape in each. The shapes are drawn, so that answers can be compared "
+        "with the truth: the kind causes the size, all three cause the picture, and the position "
+        "is noise.",
         write_shapes,
         (
             Step(
@@ -180,7 +181,7 @@ def make(name: str, folder: Path) -> str:
         f"All commands took {total / 60:.1f} minutes on {os.cpu_count()} cores of a CPU. This page "
         f"was made by `python docs/transcripts.py {name}`."
     )
-    return "\n\n".join([*parts, *filter(None, [transcript.end])]) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def _run(command: str, folder: Path, is_other: bool) -> list[str]:
@@ -209,5 +210,8 @@ if __name__ == "__main__":
     for chosen in sys.argv[1:] or TRANSCRIPTS:
         with tempfile.TemporaryDirectory() as temporary:
             page = make(chosen, Path(temporary))
-        (ROOT / "docs" / f"{chosen}.md").write_text(page, encoding="utf-8")
+        path = ROOT / "docs" / f"{chosen}.md"
+        earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
+        kept = earlier.partition(BY_HAND)[2]
+        path.write_text(f"{page}\n{BY_HAND}{kept}" if kept else page, encoding="utf-8")
         print(f"written: docs/{chosen}.md")

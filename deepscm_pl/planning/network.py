@@ -56,18 +56,18 @@ def preprocessing(images: ImageFingerprint) -> tuple[dict[str, Any], dict[str, s
         steps["colour"] = "rgb"
         reasons["colour"] = "at least one image is in colour"
     cut = slicing(images) is not None
-    found = images.sizes[1::-1] if cut else images.sizes
+    sizes_found = images.sizes[1::-1] if cut else images.sizes
     if images.is_volume and images.different_sizes > 1:
         # Heads keep their sizes, which may be what a cause changes.
         steps["field_of_view"] = list(images.largest[1::-1] if cut else images.largest)
         reasons["field_of_view"] = f"{images.different_sizes} different sizes are padded to one"
     _, *sizes = image_shape(images)
-    if tuple(sizes) != found or (images.different_sizes > 1 and not images.is_volume):
+    if tuple(sizes) != sizes_found or (images.different_sizes > 1 and not images.is_volume):
         steps["shape"] = list(sizes)
         reasons["shape"] = (
             f"{images.different_sizes} different sizes become one"
             if images.different_sizes > 1
-            else f"from {' × '.join(map(str, found))}: larger ones take hours on a CPU"
+            else f"from {' × '.join(map(str, sizes_found))}: larger ones take hours on a CPU"
         )
     return steps, reasons
 

@@ -90,7 +90,7 @@ def _duration(seconds: float) -> str:
 
     Example:
         >>> [_duration(each) for each in (12.3, 500.0, 9000.0, math.inf)]
-        ['12 seconds', '8.3 minutes', '2.5 hours', 'unlimited time']
+        ['13 seconds', '8.3 minutes', '2.5 hours', 'unlimited time']
     """
     if not math.isfinite(seconds):
         return "unlimited time"
@@ -186,9 +186,8 @@ def _train_batches(settings: Any, datamodule: CausalDataModule) -> int:
 
 def _parameters(model: Any) -> dict[str, int]:
     """The number of parameters of each mechanism, and of the rest of the model."""
-    scm = getattr(model, "scm", None)
-    names = () if scm is None else scm.graph.nodes
-    counts = {name: _count_of(scm[name]) for name in names}
+    scm: Any = getattr(model, "scm", None)
+    counts = {} if scm is None else {name: _count_of(scm[name]) for name in scm.graph.nodes}
     others = _count_of(model) - sum(counts.values())
     return counts | ({"others" if counts else "model": others} if others else {})
 
