@@ -108,7 +108,7 @@ class Check:
             parts.append(f"{start}the noise is correlated with a parent: {', '.join(related)}")
         if parts:
             return f"{'; '.join(parts)}; the mechanism does not fit, or a common cause is missing"
-        return f"normal: the noise of each of {len(tested)} scalars is normal, and related to no parent"
+        return f"normal: the noise of {len(tested)} scalars, uncorrelated with their parents"
 
 
 def check(
