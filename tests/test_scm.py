@@ -489,7 +489,7 @@ def test_bad_observations_are_refused(linear, factual):
     with pytest.raises(ValueError, match="w is missing"):
         linear.abduct({name: value for name, value in factual.items() if name != "w"})
     broken = {**factual, "x": torch.full((6, 1), float("inf"))}
-    with pytest.raises(ValueError, match="x: expected values in .* but got inf"):
+    with pytest.raises(ValueError, match=r"x: expected values in .* but got inf"):
         linear.counterfactual(broken, {"y": 1.0})
     with pytest.raises(ValueError, match="w is missing"):
         linear.elbo({name: value for name, value in factual.items() if name != "w"})
