@@ -172,7 +172,7 @@ class TrainingMarginal(Distribution):
         self.quantiles, self.domain, self.shares = quantiles, domain, shares
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    def support(self) -> constraints.Constraint:
         """All numbers between the smallest and the largest quantile."""
         return constraints.interval(float(self.quantiles[0]), float(self.quantiles[-1]))
 
