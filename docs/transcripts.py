@@ -80,8 +80,8 @@ def write_scans(folder: Path) -> None:
 
     from deepscm_pl.cli.main import main
 
-    words = "data brain --size 120 --shape 16 20 16 --format nifti --workers 1 --out".split()
-    if main([*words, str(folder / "drawn")]) != 0:
+    words = ["data", "brain", "--size", "120", "--shape", "16", "20", "16", "--format", "nifti"]
+    if main([*words, "--workers", "1", "--out", str(folder / "drawn")]) != 0:
         raise RuntimeError("write_scans: the heads were not drawn.")
     scans = folder / "scans"
     scans.mkdir()
@@ -138,8 +138,8 @@ TRANSCRIPTS = {
         "A folder of 120 heads, one NIfTI file of 16 × 20 × 16 voxels for each, and a table "
         "separated by tabs. The heads are drawn (`deepscm data brain --format nifti`): age and sex "
         "cause the volume of the brain, age and brain volume that of the ventricles, and both "
-        "volumes (in mm³) cause the scan. So few and such small heads show the way, not the quality "
-        "that models of scans reach.",
+        "volumes (in mm³) cause the scan. So few and such small heads show the way, not the "
+        "quality that models of scans reach.",
         write_scans,
         (
             Step("", "head -n 4 scans/participants.tsv", (4, 0)),
@@ -151,8 +151,8 @@ TRANSCRIPTS = {
                 (20, 20),
             ),
             Step(
-                "A third of the planned epochs, so that this page is made in minutes.",
-                "fit --config scans.yaml --trainer.max_epochs 110",
+                "A quarter of the planned epochs, so that this page is made in minutes.",
+                "fit --config scans.yaml --trainer.max_epochs 84",
                 (20, 34),
             ),
             Step(
@@ -184,8 +184,8 @@ TRANSCRIPTS = {
         "the disease a year later. It holds no images. The graph is an assumption: age causes the "
         "body mass index, age, sex and body mass index cause blood pressure, age, body mass index "
         "and blood pressure cause triglycerides in the blood, and all of them cause the "
-        "progression. Men and women of this clinic differ in age. This is a matter of who came, not "
-        "an effect of sex on age, but the edge says that they are dependent.",
+        "progression. Men and women of this clinic differ in age. This is a matter of who came, "
+        "not an effect of sex on age, but the edge says that they are dependent.",
         write_diabetes,
         (
             Step(
@@ -222,7 +222,8 @@ TRANSCRIPTS = {
                 "--outcome progression --out effect",
             ),
             Step(
-                "Is the graph consistent with the table?",
+                "Is the graph consistent with the table? It has 13 of 15 possible edges and implies "
+                "two independences, so that a table can say little for it or against it.",
                 "check --config diabetes.yaml --out check --permutations 20",
                 (30, 10),
             ),
