@@ -222,8 +222,8 @@ TRANSCRIPTS = {
                 "--outcome progression --out effect",
             ),
             Step(
-                "Is the graph consistent with the table? It has 13 of 15 possible edges and implies "
-                "two independences, so that a table can say little for it or against it.",
+                "Is the graph consistent with the table? It has 13 of 15 possible edges and "
+                "implies two independences, so that a table can say little for it or against it.",
                 "check --config diabetes.yaml --out check --permutations 20",
                 (30, 10),
             ),
