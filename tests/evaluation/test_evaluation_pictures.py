@@ -143,7 +143,7 @@ def test_a_hundredth_and_six_are_both_readable():
     assert labels_of(figure) == [
         "factual unchanged",
         "mean of 19 particles, first 60 images",
-        "single draw, 300 images",
+        "single draw, 300 rows",
         "another original, same attributes",
     ]
     titles = [label.get_text() for label in axes.get_yticklabels()]
