@@ -26,6 +26,9 @@ VERDICTS = ("supported", "edge", "extrapolated")
 """The verdicts on a row of an answer."""
 
 _FEWEST_DRAWS, _MOST_DRAWS = 2_000, 16_384
+_TYPICAL_DRAWS = 500
+"""Draws from which it is known how many rows are usually near."""
+_RARE, _UNUSUAL = 0.01, 0.1
 _ROWS_AT_A_TIME = 16
 
 
@@ -33,9 +36,13 @@ _ROWS_AT_A_TIME = 16
 class OverlapThresholds:
     """Limits of the effective number of training rows near the parents of an answer.
 
+    With many parents, even training rows have few others near them. A limit is therefore never
+    higher than the number that all but a few draws of the training distribution have.
+
     Attributes:
-        extrapolated: An answer with fewer rows is extrapolated.
-        edge: An answer with fewer rows is at the edge, one with more is supported.
+        extrapolated: An answer with fewer rows is extrapolated, unless 1 % of draws have fewer.
+        edge: An answer with fewer rows is at the edge, unless 10 % of draws have fewer; one with
+            more is supported.
 
     Raises:
         ValueError: Unless 0 < ``extrapolated`` ≤ ``edge``.
@@ -138,6 +145,7 @@ class OverlapEstimator:
         scalars = [name for name in scm.graph if name in self.kept.domains]
         names = [name for name in scalars if not scm.graph.ancestors(name) & images]
         self._draws = self._draw(names, seed) if names else {}
+        self._known_limits: dict[tuple[str, ...], tuple[float, float]] = {}
 
     @torch.no_grad()
     def _draw(self, names: Sequence[str], seed: int) -> dict[str, Tensor]:
@@ -173,21 +181,36 @@ class OverlapEstimator:
             for name in self._draws
         }
         rows = torch.full((math.prod(shape),), float(self.rows), dtype=torch.float64)
-        outside = torch.zeros(shape, dtype=torch.bool)
+        verdict = torch.zeros(shape, dtype=torch.int64)
         for parents in self._sets_of_parents(names):
             near = self._over_rows(scores, parents, self._sum_near)
             rows = torch.minimum(rows, near)
+            extrapolated, edge = self._limits(parents)
+            found_verdict = (near < edge).long() + (near < extrapolated).long()
+            verdict = torch.maximum(verdict, found_verdict.view(shape))
             for parent in parents:
-                outside = outside | self._is_outside(parent, answer[parent]).expand(shape)
+                outside = self._is_outside(parent, answer[parent]).expand(shape)
+                verdict = verdict.masked_fill(outside, 2)
         rows = rows.view(shape)
-        verdict = (rows < self.thresholds.edge).long()
-        verdict = verdict.masked_fill((rows < self.thresholds.extrapolated) | outside, 2)
         found = {}
         for name in sorted(names & self._draws.keys()) if quantiles else ():
             if self.kept.domains[name].categories is None:
                 causes = (name, *self._other_causes(name))
                 found[name] = self._over_rows(scores, causes, self._quantile).view(shape)
         return Overlap(rows, found, verdict)
+
+    def _limits(self, parents: tuple[str, ...]) -> tuple[float, float]:
+        """The limits for values of these parents: extrapolated, edge."""
+        if parents not in self._known_limits:
+            some = {name: self._draws[name][:_TYPICAL_DRAWS] for name in parents}
+            # Without the draw itself.
+            near = self._over_rows(some, parents, self._sum_near) - self.rows / len(
+                self._draws[parents[0]]
+            )
+            rare, unusual = near.clamp(min=0).quantile(near.new_tensor([_RARE, _UNUSUAL])).tolist()
+            extrapolated = min(self.thresholds.extrapolated, rare)
+            self._known_limits[parents] = extrapolated, min(self.thresholds.edge, unusual)
+        return self._known_limits[parents]
 
     def _sets_of_parents(self, done: set[str]) -> list[tuple[str, ...]]:
         """The scalar parents of each affected variable, without repetitions."""

@@ -245,3 +245,21 @@ def test_effective_rows_are_those_of_the_training_split_not_of_the_draws():
     fitted(scm, {"a": a, "b": a + torch.randn(100, 1)})
     overlap = OverlapEstimator(scm).estimate({"a": a[:1] * 0, "b": a[:1]}, ["a"])
     assert 5 < float(overlap.rows) < 100
+
+
+def test_rows_like_those_of_the_training_are_supported_however_many_the_parents():
+    """With six parents and 300 rows, most training rows have no other row near them."""
+    torch.manual_seed(0)
+    names = [f"x{number}" for number in range(6)]
+    values = {name: torch.randn(300, 1) for name in names}
+    values["x1"] = 0.99 * values["x0"] + 0.14 * values["x1"]
+    values["y"] = sum(values[name] for name in names) + torch.randn(300, 1)
+    graph = f"x0 -> x1; {', '.join(names)} -> y"
+    scm = StructuralCausalModel(graph, dict.fromkeys(values, partial(AffineFlow, hidden=())))
+    fitted(scm, values)
+    estimator = OverlapEstimator(scm)
+    within = estimator.estimate(scm.intervene({"x5": 0.1}, 400), ["x5"])
+    assert within.count("extrapolated") < 0.1 * 400
+    assert within.count("supported") > 0.6 * 400
+    torn = scm.intervene({"x0": 1.5, "x1": -1.5}, 400)
+    assert estimator.estimate(torn, ["x0", "x1"]).count("extrapolated") > 0.9 * 400
