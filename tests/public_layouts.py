@@ -16,7 +16,7 @@ _RANDOM = np.random.default_rng(19)
 
 def write_public(root: Path) -> None:
     """Write the folders that the experiments in ``experiments/public`` name."""
-    for write in (_bids, _ixi, _oasis, _adni, _ukb, _mimic_cxr, _celeba):
+    for write in (_bids, _ixi, _oasis, _adni, _ukb, _mimic_cxr, _celeba, _tabular):
         folder = root / write.__name__.removeprefix("_").replace("_", "-")
         folder.mkdir(parents=True)
         write(folder)
@@ -147,6 +147,22 @@ def _mimic_cxr(folder: Path) -> None:
         "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod",
         patients,
     )
+
+
+def _tabular(folder: Path) -> None:
+    header = "age,sex,bmi,blood pressure (mmHg),s1,log triglycerides,progression"
+    rows = [
+        f"{_age(k):.0f},{('female', 'male')[k % 2]},{20 + k % 7}.5,{80 + k % 11},157,"
+        f"{4 + k % 5 / 10:.4f},{90 + 5 * k}"
+        for k in range(ROWS)
+    ]
+    _write(folder / "diabetes.csv", header, rows)
+    header = "mdvis,lncoins,idp,lpi,fmde,physlm,disea,hlthg,hlthf,hlthp"
+    rows = [
+        f"{k * k % 11},{(0.0, 3.26, 4.62)[k % 3]},1,6.9,0.0,{k % 2}.0,{5 + k % 13}.7,1,0,0"
+        for k in range(ROWS)
+    ]
+    _write(folder / "randhie.csv", header, rows)
 
 
 def _celeba(folder: Path) -> None:

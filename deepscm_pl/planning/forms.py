@@ -162,10 +162,9 @@ def _reasons(
     if "hidden" in arguments:
         yield where, "hidden", choice.reason
     if "flow" in arguments:
-        inner = [] if "hidden" in arguments else [choice.reason]
+        inner = "of the same form" if "hidden" in arguments else choice.reason
         where, arguments = f"{where}.flow.init_args", arguments["flow"]["init_args"]
-        for reason in inner:
-            yield where, "hidden", reason
+        yield where, "hidden", inner
     if "additive" in arguments:
         yield (
             where,
@@ -197,7 +196,8 @@ def _choose(
             best, of_best = form, scores
             notes.append(f"gains {gain:.2f} nats per row")
         elif not notes:
-            notes.append(f"a more complex form gains only {gain:.2f} ± {error:.2f} nats per row")
+            change = f"{'gains only' if gain >= 0 else 'loses'} {abs(gain):.2f} ± {error:.2f}"
+            notes.append(f"a more complex form {change} nats per row")
     return Choice(best, f"{best}: {notes[-1]} on held-out rows")
 
 
