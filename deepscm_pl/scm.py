@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import TypeAlias
@@ -550,7 +550,11 @@ class StructuralCausalModel(nn.Module):
     # Counterfactual
 
     def abduct(
-        self, factual: Variables, num_particles: int = 1, resample: int | None = None
+        self,
+        factual: Variables,
+        num_particles: int = 1,
+        resample: int | None = None,
+        names: Collection[str] | None = None,
     ) -> dict[str, dict[str, Tensor]]:
         """Infer the noise from ``factual``, with a leading dimension of particles.
 
@@ -564,6 +568,7 @@ class StructuralCausalModel(nn.Module):
             resample: K candidates for each row, from which latents are drawn with the weights
                 p(x, z | pa) / q(z | x, pa): exact in the limit of many candidates, at K times the
                 cost. None to draw from q, whose error all particles share.
+            names: The variables whose noise is needed; None for all.
 
         Raises:
             ValueError: If a variable is missing or outside of its domain, or ``resample`` is less
@@ -575,13 +580,18 @@ class StructuralCausalModel(nn.Module):
         self.check(factual)
         if self.is_incomplete(factual):
             # Each particle is an observation with its own inferred values.
-            noise = self.abduct(self._completed(factual, num_particles, resample), 1, resample)
+            complete = self._completed(factual, num_particles, resample)
+            noise = self.abduct(complete, 1, resample, names)
             return {
                 name: {key: value[0] for key, value in parts.items()}
                 for name, parts in noise.items()
             }
         noise = {}
         for name in self.graph:
+            # A mechanism under an intervention says whether it can have produced the value.
+            is_own = not isinstance(self[name], Constant | Modified | Drawn)
+            if names is not None and name not in names and is_own:
+                continue
             parents = self._parents(name, factual)
             recorded = factual[name], parents, (num_particles,)
             if resample is None:
@@ -732,11 +742,14 @@ class StructuralCausalModel(nn.Module):
         """
         if self.is_incomplete(factual):
             return self._incomplete_counterfactual(factual, do, num_particles, resample)
-        noise = self.abduct(factual, num_particles, resample)
+        dos = [do] if isinstance(do, Mapping) else _check_several(do)
+        changed = [name for name in self.graph if any(name in each for each in dos)]
+        affected = self.graph.descendants(*changed) | set(changed)
+        noise = self.abduct(factual, num_particles, resample, affected)
         batch = torch.Size((num_particles,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
             return self._answer(factual, noise, do, *batch)
-        answers = [self._answer(factual, noise, each, *batch) for each in _check_several(do)]
+        answers = [self._answer(factual, noise, each, *batch) for each in dos]
         if len({answer[self.graph.nodes[0]].shape for answer in answers}) > 1:
             raise ValueError(_LEADING)
         return _stack(answers, dim=1)

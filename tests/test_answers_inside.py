@@ -22,7 +22,7 @@ from deepscm_pl.scm import StructuralCausalModel, summarise
 from deepscm_pl.transforms import Interval, Positive
 from deepscm_pl.variables import Domain
 
-POSITIVE = partial(AffineFlow, constraint=Positive)
+POSITIVE = partial(AffineFlow, constraint=Positive, hidden=())
 INTERVAL = partial(Interval, 64, 255)
 SCORES = partial(SteppedFlow, flow=partial(AffineFlow, constraint=partial(Interval, 1, 6)))
 

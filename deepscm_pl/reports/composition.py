@@ -31,7 +31,7 @@ def composition_table(evaluation: Evaluation) -> TextTable:
     records = [
         {
             "null intervention": name,
-            "images": str(next(iter(errors.values())).rows),
+            "rows": str(next(iter(errors.values())).rows),
             **{
                 "once" if count == 1 else f"{count} times": f"{each.mean:.3f}"
                 for count, each in errors.items()

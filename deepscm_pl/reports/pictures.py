@@ -34,7 +34,7 @@ def draw_coverage(results: Sequence[CounterfactualResult], particles: str) -> Fi
 
     Args:
         results: At least one, with coverage.
-        particles: Description of the number of particles and images, used as the title.
+        particles: Description of the number of particles and rows, used as the title.
     """
     titles = [wrapped(result.question.title, 40) for result in results]
     beside, lines = width_of(titles, 8) + 1.2, "\n".join([*titles, "exact"])
@@ -97,7 +97,7 @@ def draw_errors(results: Sequence[CounterfactualResult], particles: str = "") ->
 
     Args:
         results: At least one, with truth.
-        particles: Description of the number of particles and images; empty omits their mean.
+        particles: Description of the number of particles and rows; empty omits their mean.
     """
     titles = [wrapped(result.question.title, 40) for result in results]
     size = (width_of(titles, 8) + 5.2, 0.56 * len(results) + 1.5)
@@ -123,10 +123,10 @@ def _series(results: Sequence[CounterfactualResult], particles: str) -> list[_Se
     means = [result.particles.ratio.particle_mean for result in results]
     draws = [result.error.ratio.particle for result in results]
     others = [_another_original(result) for result in results]
-    images = max(result.rows + result.left_out for result in results)
+    rows = max(result.rows + result.left_out for result in results)
     series = [
         _Series(f"mean of {particles}", "o", _MODEL, True, -0.27, means),
-        _Series(f"single draw, {images} images", "o", _MODEL, False, 0.0, draws),
+        _Series(f"single draw, {rows} rows", "o", _MODEL, False, 0.0, draws),
         _Series("another original, same attributes", "D", _OTHER, True, 0.27, others),
     ]
     return series if particles else series[1:]
@@ -194,6 +194,6 @@ def draw_noise_results(results: Sequence[NoiseResult]) -> Figure:
 
 
 def _noise_title(result: NoiseResult) -> str:
-    """Return such as ``z of image``, and below it ``n = 500 images, 64 numbers each``."""
+    """Return such as ``z of image``, and below it ``n = 500 rows, 64 numbers each``."""
     numbers = f", {result.entries} numbers each" if result.entries > 1 else ""
-    return f"{result.part} of {result.variable}\nn = {result.rows} images{numbers}"
+    return f"{result.part} of {result.variable}\nn = {result.rows} rows{numbers}"

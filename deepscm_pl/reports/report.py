@@ -289,11 +289,9 @@ class Report:
     def rows(self) -> str:
         """The evaluated rows, such as ``The first 100 of 500 images of the test split``."""
         evaluation = self.evaluation
-        found = f"{evaluation.rows} images of the test split"
+        found = f"{evaluation.rows} rows of the test split"
         if evaluation.available not in (None, evaluation.rows):
-            found = (
-                f"The first {evaluation.rows} of {evaluation.available} images of the test split"
-            )
+            found = f"The first {evaluation.rows} of {evaluation.available} rows of the test split"
         if self._is_repeated:
             found += f", from {evaluation.individuals} subjects"
         return found
@@ -312,7 +310,7 @@ class Report:
             f"{self.rows}, {truth}; quantities of particles, "
             f"repetitions and pixel noise, and the noise floor, from the first "
             f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
-            "Numbers are means over images; grey levels go from 0 to 255."
+            "Numbers are means over rows; grey levels go from 0 to 255."
             + (_REPEATED if self._is_repeated else ""),
             *(f"{name.capitalize()}: {markdown_code(value)}." for name, value in self.origin.items()
               if value and isinstance(value, str)),
@@ -334,14 +332,14 @@ class Report:
             if each.left_out:
                 total = each.rows + each.left_out
                 reasons.append(
-                    f"{each.question.title}: {each.left_out} of {total} images, for which it "
+                    f"{each.question.title}: {each.left_out} of {total} rows, for which it "
                     "leads to an impossible value."
                 )
         for result in self.evaluation.noise:
             if result.left_out:
                 reasons.append(
                     f"Noise: {result.part} of {result.variable} is infinite for {result.left_out} "
-                    f"of {result.rows + result.left_out} images, whose values are "
+                    f"of {result.rows + result.left_out} rows, whose values are "
                     "impossible in the model."
                 )
         answered = [each for each in self.evaluation.counterfactuals if each.rows]
@@ -351,7 +349,7 @@ class Report:
 
 
 _REPEATED = (
-    " Standard errors treat images of one subject as independent, and are too small if these are "
+    " Standard errors treat rows of one subject as independent, and are too small if these are "
     "similar; noise is that of the first image of each subject."
 )
 
@@ -385,7 +383,7 @@ def _draw_pictures(model: ModelOnData, evaluation: Evaluation) -> Iterator[tuple
     true = [each for each in evaluation.counterfactuals if each.error.ratio.particle]
     covered = [e for e in true if has_coverage(e)]
     first = "first " if evaluation.detail_rows < evaluation.rows else ""
-    particles = f"{evaluation.particles} particles, {first}{evaluation.detail_rows} images"
+    particles = f"{evaluation.particles} particles, {first}{evaluation.detail_rows} rows"
     particles = particles if evaluation.particles > 1 else ""
     if evaluation.densities:
         yield "densities", draw_densities(evaluation.densities)

@@ -24,7 +24,7 @@ def sensitivity_table(model: ModelOnData, results: Sequence[SensitivityResult]) 
                 "effect": each.variable,
                 "unit": _unit(model, each.variable),
                 "coupling": each.coupling,
-                "images": str(each.distance.rows),
+                "rows": str(each.distance.rows),
                 "moves by": format_number(distance),
                 "change": format_number(change),
                 "moves by ÷ change": f"{distance / change:.2f}" if change > 0 else "–",

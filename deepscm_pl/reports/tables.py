@@ -155,12 +155,12 @@ def association_table(rows: Sequence[AssociationRow], reference_name: str) -> Te
             "unit": row.unit,
             "mean": _fixed(row.estimate.mean, 3),
             "standard error": _fixed(row.estimate.standard_error, 3),
-            "images": str(row.estimate.rows),
+            "rows": str(row.estimate.rows),
             reference_name: _EMPTY if row.reference is None else f"{row.reference:g}",
         }
         for row in rows
     ]
-    title = "Association: means over the images of the test split"
+    title = "Association: means over the rows of the test split"
     return TextTable.of_records(title, records, words=2)
 
 
@@ -237,7 +237,7 @@ def similarity_table(results: Sequence[CounterfactualResult]) -> TextTable:
                 {
                     "intervention": each.question.title,
                     "measure": name,
-                    "images": str(each.rows),
+                    "rows": str(each.rows),
                     "a draw": estimated(error.particle, digits),
                     "factual unchanged": estimated(error.factual, digits),
                     "another original": estimated(error.stranger, digits),
@@ -256,7 +256,7 @@ def _of_first(results: Sequence[CounterfactualResult]) -> str:
 
 
 def _intervention(result: CounterfactualResult) -> dict[str, str]:
-    return {"intervention": result.question.title, "images": str(result.rows)}
+    return {"intervention": result.question.title, "rows": str(result.rows)}
 
 
 def effectiveness_table(
@@ -320,7 +320,7 @@ def noise_table(results: Sequence[NoiseResult]) -> TextTable:
                 "noise": f"{each.part} of {each.variable}",
                 "correlation with parents": related or _EMPTY,
                 "by chance up to": _fixed(found.correlation_by_chance, 3),
-                "images": str(each.rows),
+                "rows": str(each.rows),
                 "numbers": str(each.entries),
                 "Kolmogorov–Smirnov": _fixed(found.kolmogorov_smirnov, 4),
                 # Entries of one image are dependent, so that p is not defined.
@@ -344,8 +344,8 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "a uniform distribution has 8."
         ),
         "gain of K": (
-            "Bounds with K draws are tighter, but cover fewer images: compare them by their gain "
-            "over the bound of the same images. A larger gain means a worse encoder."
+            "Bounds with K draws are tighter, but cover fewer rows: compare them by their gain "
+            "over the bound of the same rows. A larger gain means a worse encoder."
         ),
     },
     "densities": {

@@ -234,7 +234,7 @@ def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
     changed = json.loads((folder / "evaluation.json").read_text())
     assert list(changed["counterfactual"]) == ["intensity+=1"]
     assert changed["rows"] == 6
-    assert "Evaluated: The first 6 of 12 images of the test split." in capsys.readouterr().out
+    assert "Evaluated: The first 6 of 12 rows of the test split." in capsys.readouterr().out
     assert "The first 6 of 12 images" in (folder / "evaluation.md").read_text()
 
 

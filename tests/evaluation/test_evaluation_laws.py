@@ -263,7 +263,7 @@ def test_several_rows_of_one_person_count_once_as_noise():
         repeated,
         evaluate(repeated, EvaluationSettings([], workers=1, density_size=50), progress=False),
     )
-    assert text.rows == "60 images of the test split, from 20 subjects"
+    assert text.rows == "60 rows of the test split, from 20 subjects"
     assert "noise is that of the first image of each subject" in text.as_markdown()
     assert (
         "subject"

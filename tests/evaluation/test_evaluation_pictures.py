@@ -143,7 +143,7 @@ def test_a_hundredth_and_six_are_both_readable():
     assert labels_of(figure) == [
         "factual unchanged",
         "mean of 19 particles, first 60 images",
-        "single draw, 300 images",
+        "single draw, 300 rows",
         "another original, same attributes",
     ]
     titles = [label.get_text() for label in axes.get_yticklabels()]
@@ -343,10 +343,10 @@ def test_noise_outside_the_histogram_is_labelled_and_not_drawn():
     assert inner.get_xlabel() == "noise (standard deviations)"
     assert outer.get_title().splitlines() == [
         "u of image",
-        "n = 50 images, 8 numbers each",
+        "n = 50 rows, 8 numbers each",
         "mean 2.25, standard deviation 3.93",
     ]
-    assert inner.get_title().splitlines()[:2] == ["u of image", "n = 50 images"]
+    assert inner.get_title().splitlines()[:2] == ["u of image", "n = 50 rows"]
     for axes, share in ((outer, 0.75), (inner, 1.0)):
         (histogram,) = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
         heights, edges, _ = histogram.get_data()
@@ -358,7 +358,7 @@ def test_noise_outside_the_histogram_is_labelled_and_not_drawn():
 
 def test_noise_that_is_all_infinite_is_an_empty_panel():
     figure = draw_noise_results([replace(noise(torch.zeros(0)), rows=0)])
-    assert figure.axes[0].get_title() == "u of image\nn = 0 images\nno finite value"
+    assert figure.axes[0].get_title() == "u of image\nn = 0 rows\nno finite value"
     check_legible(figure)
 
 

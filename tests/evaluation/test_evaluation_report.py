@@ -93,7 +93,7 @@ def test_errors_are_under_their_headings(result):
         "ratio, mean of particles (first 500)": "particles/ratio/particle_mean",
     }.items():
         assert float(shown.pop(heading)) == result.quantities[key].mean, heading
-    assert shown == {"intervention": "do(thickness = 3)", "images": "10000"}
+    assert shown == {"intervention": "do(thickness = 3)", "rows": "10000"}
 
 
 def test_no_column_is_cut_off_where_the_terminal_is_narrow(capsys):
@@ -124,7 +124,7 @@ def test_similarity_is_under_its_headings(result):
         }.items():
             assert float(shown.pop(heading)) == result.quantities[key].mean, heading
         title = "do(thickness = 3)"
-        assert shown == {"intervention": title, "measure": name, "images": "10000"}
+        assert shown == {"intervention": title, "measure": name, "rows": "10000"}
 
 
 def test_effectiveness_is_under_its_headings(result):
@@ -166,7 +166,7 @@ def test_soundness_is_under_its_headings(result):
         percent = shown.pop(heading)
         assert percent.endswith(" %"), heading
         assert float(percent.removesuffix(" %")) == 100 * result.quantities[key].mean, heading
-    assert shown == {"intervention": "do(thickness = 3)", "images": "10000"}
+    assert shown == {"intervention": "do(thickness = 3)", "rows": "10000"}
 
 
 def test_percentages_and_interventions_are_written_as_everywhere():
@@ -176,7 +176,7 @@ def test_percentages_and_interventions_are_written_as_everywhere():
     shown = cells(soundness_table([result]))
     assert shown == {
         "intervention": "do(intensity − 30, thickness × 2)",
-        "images": "50",
+        "rows": "50",
         "identity kept": "98.8 %",
     }
 
@@ -200,7 +200,7 @@ def test_densities_and_noise_are_under_their_headings():
         "noise": "u of a",
         "correlation with parents": "b +0.500",
         "by chance up to": "0.358",
-        "images": "30",
+        "rows": "30",
         "numbers": "1",
         "Kolmogorov–Smirnov": "0.1000",
         "p": "0.200",
@@ -274,6 +274,5 @@ def test_rows_of_infinite_noise_are_reported_as_left_out():
     assert 0 < lost < 60
     assert report.as_plain_data()["noise"]["intensity/u"]["left_out"] == lost
     assert any(
-        f"u of intensity is infinite for {lost} of 60 images" in reason
-        for reason in report.left_out
+        f"u of intensity is infinite for {lost} of 60 rows" in reason for reason in report.left_out
     )

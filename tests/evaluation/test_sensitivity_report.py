@@ -51,7 +51,7 @@ def test_every_effect_and_coupling_has_a_result(model):
     row = dict(zip(table.columns, table.rows[2], strict=True))
     assert row["effect"] == "image"
     assert row["unit"] == "grey levels"
-    assert row["images"] == "16"
+    assert row["rows"] == "16"
     assert "*Moves by*" in how_to_read("sensitivity", table)
     text = report.as_markdown()
     assert "## Sensitivity" in text
