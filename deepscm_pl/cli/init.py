@@ -26,6 +26,9 @@ class InitOptions:
             split (default: found by its name and values, else each row is a unit).
         visits: Columns that distinguish the rows of a unit.
         sheet: Sheet of an Excel workbook (default: the only one).
+        encoding: Encoding of the text, such as mac-roman (default: found from the content).
+        missing_words: Words that mean a missing value, as do empty cells (default: NA, N/A, #N/A,
+            <NA>, NaN, null).
     """
 
     images: Annotated[str | None, Option("COLUMN|PATTERN")] = None
@@ -33,6 +36,8 @@ class InitOptions:
     identifier: Annotated[str | None, Option("COLUMN")] = None
     visits: Annotated[tuple[str, ...], Option("COLUMN")] = ()
     sheet: Annotated[str | None, Option("NAME")] = None
+    encoding: Annotated[str | None, Option("NAME")] = None
+    missing_words: Annotated[tuple[str, ...], Option("WORD")] = ()
 
 
 def plan_experiment(
@@ -51,6 +56,7 @@ def plan_experiment(
         FileNotFoundError: If the table or an image is missing.
         ValueError: If the table cannot be used, the graph does not fit it, or the file exists.
     """
+    from deepscm_pl.data.tables import MISSING_WORDS
     from deepscm_pl.planning import make_plan, read_fingerprint, with_chosen_forms
 
     if out.suffix not in (".yaml", ".yml"):
@@ -60,7 +66,16 @@ def plan_experiment(
     if (out.exists() or out.is_symlink()) and not overwrite:
         raise ValueError(f"out: {out} exists; name a new file, or add --overwrite.")
     cache = out.with_suffix(".fingerprint.json")
-    found = read_fingerprint(table, data.images, data.identifier, data.visits, data.sheet, cache)
+    found = read_fingerprint(
+        table,
+        data.images,
+        data.identifier,
+        data.visits,
+        data.sheet,
+        cache,
+        data.encoding,
+        data.missing_words or MISSING_WORDS,
+    )
     print(for_terminal(found.summary(), lines=True))
     plan = with_chosen_forms(make_plan(found, data.graph))
     fit = for_shell("deepscm", "fit", "--config", str(out))

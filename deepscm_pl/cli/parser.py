@@ -28,6 +28,7 @@ _UNKNOWN = re.compile(
     r"|unknown variable '(\w+)'"
     r"|invalid choice: '([\w-]+)'"
 )
+_CHOICES = re.compile(r"invalid choice: .* \(choose from (.*)\)")
 _NAMED_CLASS = re.compile(r"class_path(?:=|': | )'([\w.]+)'")
 
 _UNION = "Does not validate against any of the Union subtypes"
@@ -167,7 +168,10 @@ def fail(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     missing += [f"deepscm_pl.{key}s.{name}" for key, name in _BARE_NAME.findall(message)]
     classes = next(filter(None, map(_classes_beside, missing)), [])
     known = [path.rpartition(".")[2] for path in classes]
-    if not known:
+    choices = _CHOICES.search(message)
+    if not known and choices is not None:
+        known = [choice.strip("'") for choice in choices[1].split(", ")]
+    elif not known:
         known = _options(parser)
         for class_path in _NAMED_CLASS.findall(message):
             known += _parameters_of(class_path)

@@ -407,7 +407,9 @@ def _left_out(model: ModelOnData, questions: Sequence[Question]) -> list[str]:
         if effects := [n for n in model.scalars if n not in model.distributed]:
             reasons.append(f"Rung 2 of {', '.join(effects)}: effects of an image.")
     if images != 1:
-        reasons.append(f"Rung 3: expected one image variable, but the model has {images}.")
+        reasons.append(
+            f"Rung 3: it is evaluated on one image, but the model has {images or 'none'}."
+        )
     elif not questions:
         reasons.append("Rung 3: there is no intervention to ask about; set `interventions`.")
     elif model.world is not None and model.originals is None:

@@ -166,6 +166,7 @@ def describe_column(table: Table, name: str, variable: str, unit: str = "") -> C
         attribute = read_attribute(table, rules, np.ones(len(table), dtype=np.bool_))
     except ValueError as error:
         reason = _PLACE.sub("", str(error)).rstrip(".")
+        reason = reason.replace("add it to missing_words", "name it in --missing_words")
         return ColumnFingerprint(kind="other", reason=reason, **base)
     return ColumnFingerprint(
         kind=attribute.kind,

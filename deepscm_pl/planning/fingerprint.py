@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deepscm_pl.data.cohort import find_sources
-from deepscm_pl.data.tables import Table, TableFormat, read_table
+from deepscm_pl.data.tables import MISSING_WORDS, Table, TableFormat, read_table
+from deepscm_pl.data.tables.delimited import ASSUMED
 from deepscm_pl.files import new_file
 from deepscm_pl.planning.columns import ColumnFingerprint, describe_column, variable_name
 from deepscm_pl.planning.pictures import ImageFingerprint, describe_images
@@ -39,6 +40,9 @@ class Fingerprint:
         units: Number of units, which rows without an identifier are themselves.
         visits: Columns that distinguish the rows of a unit.
         sheet: Sheet of an Excel workbook.
+        encoding: Encoding of the text, if it was given.
+        assumed_encoding: Encoding that was assumed, because the text is not UTF-8.
+        missing_words: Words that mean a missing value.
         training_rows: Number of rows for training, if a column divides the rows into splits.
         version: Version of this package.
     """
@@ -53,6 +57,9 @@ class Fingerprint:
     units: int = 0
     visits: tuple[str, ...] = ()
     sheet: str | None = None
+    encoding: str | None = None
+    assumed_encoding: str | None = None
+    missing_words: tuple[str, ...] = MISSING_WORDS
     training_rows: int | None = None
     version: str = field(default_factory=lambda: version(_PACKAGE))
 
@@ -64,7 +71,8 @@ class Fingerprint:
     def summary(self) -> str:
         """Return a line with the number of rows, and a line for each column with its kind."""
         unit = f" of {self.units:,} units ({self.identifier})" if self.identifier else ""
-        head = f"{self.table}: {self.rows:,} rows{unit}, {len(self.columns)} columns"
+        assumed = f", not UTF-8, read as {self.assumed_encoding}" if self.assumed_encoding else ""
+        head = f"{self.table}: {self.rows:,} rows{unit}, {len(self.columns)} columns{assumed}"
         images = [] if self.images is None else [f"  {self.images}"]
         return "\n".join([head, *(f"  {each}" for each in self.columns), *images])
 
@@ -101,6 +109,8 @@ def read_fingerprint(
     visits: Sequence[str] = (),
     sheet: str | None = None,
     cache: Path | None = None,
+    encoding: str | None = None,
+    missing_words: Sequence[str] = MISSING_WORDS,
 ) -> Fingerprint:
     """Describe a table and its images.
 
@@ -113,6 +123,8 @@ def read_fingerprint(
         sheet: Sheet of an Excel workbook; None for the only one.
         cache: A JSON file; a fingerprint of the same state of the table with the same options is
             taken from it, and a new one is written to it.
+        encoding: Encoding of the text; None to find it out.
+        missing_words: Words that mean a missing value, as do empty cells.
 
     Raises:
         FileNotFoundError: If the table or an image is missing.
@@ -123,11 +135,16 @@ def read_fingerprint(
         raise FileNotFoundError(f"table: {table} is missing, or not a file.")
     status = table.stat()
     options = [images, identifier, sheet, *visits]
+    format = TableFormat(sheet=sheet, encoding=encoding, missing_words=missing_words)
     cached = None if cache is None else Fingerprint.read(cache)
-    if cached is not None and _is_current(cached, status.st_size, status.st_mtime_ns, options):
+    if (
+        cached is not None
+        and _is_current(cached, status.st_size, status.st_mtime_ns, options)
+        and (cached.encoding, cached.missing_words) == (encoding, format.missing_words)
+    ):
         return cached
     _check_width(table)
-    read = read_table(table, TableFormat(sheet=sheet))
+    read = read_table(table, format)
     _check_number_of_columns(table, len(read.columns))
     if len(read) < _FEWEST_ROWS:
         raise ValueError(
@@ -154,6 +171,9 @@ def read_fingerprint(
         units=units,
         visits=tuple(visits),
         sheet=sheet,
+        encoding=encoding,
+        assumed_encoding=ASSUMED if not encoding and ASSUMED in read.notes else None,
+        missing_words=tuple(format.missing_words),
         training_rows=_training_rows(read, columns),
     )
     if cache is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepscm_pl.data.tables import MISSING_WORDS
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.planning.columns import ColumnFingerprint
 from deepscm_pl.planning.commented import commented_yaml
@@ -187,6 +188,13 @@ def _data(
     table: dict[str, Any] = {"table" if cut else "file": path.name}
     if fingerprint.sheet is not None:
         table["sheet"] = fingerprint.sheet
+    if encoding := fingerprint.encoding or fingerprint.assumed_encoding:
+        table["encoding"] = encoding
+        if fingerprint.encoding is None:
+            reasons[f"{where}.encoding"] = "not UTF-8; change it if letters look wrong"
+    if fingerprint.missing_words != MISSING_WORDS:
+        table["missing_words"] = list(fingerprint.missing_words)
+        reasons[f"{where}.missing_words"] = "mean a missing value, as do empty cells"
     if scans is not None:
         table["images"] = scans.pattern
         reasons[f"{where}.images"] = f"{scans.files:,} files, one for each row"

@@ -204,6 +204,53 @@ def test_options_that_do_not_fit(
     assert sorted(path.name for path in tmp_path.glob("*.yaml")) == ["old.yaml"]
 
 
+def test_words_for_missing_values_are_an_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sexes = ["female", "male", "-"] * 20
+    table = write_people(tmp_path / "people.csv", sex=sexes)
+    out = tmp_path / "plan.yaml"
+    planned = ["--graph", "age -> sex", "--out", str(out)]
+    message = error_of([str(table), *planned], capsys)
+    assert "'-'" in message
+    assert "--missing_words" in message
+    options = [*planned, "--missing_words", "-", "NA"]
+    assert main(["init", str(table), *options]) == 0
+    printed = capsys.readouterr().out
+    assert "sex: binary (two different texts: female, male), 20 of 60" in printed
+    assert "steps of" in printed  # a few steps are trained with the planned settings
+    settings = yaml.safe_load(out.read_text("utf-8"))["data"]["init_args"]["table"]
+    assert settings["missing_words"] == ["-", "NA"]
+    assert settings["missing"] == "infer"
+    cache = tmp_path / "plan.fingerprint.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "read_table", None)  # a call would fail
+        read_fingerprint(table, cache=cache, missing_words=["-", "NA"])
+        with pytest.raises(TypeError):
+            read_fingerprint(table, cache=cache)
+
+
+def test_an_assumed_encoding_is_told_and_another_can_be_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_people(tmp_path / "people.csv", site=["Köln", "Graz"] * 30)
+    text = table.read_text("utf-8")
+    out = tmp_path / "plan.yaml"
+    planned = ["--graph", "site -> age", "--out", str(out), "--no_dry_run", "--overwrite"]
+    for encoding, options, expected in [
+        ("utf-8", [], None),
+        ("latin-1", [], "Windows-1252"),
+        ("mac-roman", ["--encoding", "mac-roman"], "mac-roman"),
+    ]:
+        table.write_text(text, encoding)
+        assert main(["init", str(table), *planned, *options]) == 0
+        printed = capsys.readouterr().out
+        assert "Graz, Köln" in printed
+        assert ("not UTF-8, read as Windows-1252" in printed) == (encoding == "latin-1")
+        settings = yaml.safe_load(out.read_text("utf-8"))["data"]["init_args"]["table"]
+        assert settings.get("encoding") == expected
+
+
 def test_a_missing_table_and_a_missing_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.csv is missing" in error_of(["nowhere.csv"], capsys)
     with pytest.raises(SystemExit):

@@ -83,6 +83,8 @@ def test_questions_refuse_abbreviations(option):
         ("sample --out y", "required: --ckpt_path"),
         ("data brian", "did you mean 'brain'?"),
         ("data brain --out x --format pn", "did you mean 'png'?"),
+        ("effect avarage --out x", "did you mean 'average'?"),
+        ("effect paths --out x", "'reach')\n"),  # no option is suggested for a kind
         ("data brain --out x --fractions 1 2", "--fractions: expected 3 arguments"),
         ("data morphomnist --mnist x --out y --world thickness-slan", "'thickness-slant'?"),
         ("counterfactual --ckpt_path x --out y --do a=1", "--index --observations is required"),

@@ -14,7 +14,10 @@ from deepscm_pl.data.tables.numbers import is_number
 from deepscm_pl.data.tables.raw import RawTable
 from deepscm_pl.escaping import from_spreadsheet
 
-__all__ = ["decoded", "decompressed", "parsed"]
+__all__ = ["ASSUMED", "decoded", "decompressed", "parsed"]
+
+ASSUMED = "Windows-1252"
+"""Encoding of texts that have no byte order mark and are not UTF-8."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -102,7 +105,7 @@ def decoded(where: str, content: bytes, encoding: str | None) -> tuple[str, str]
         ) from None
     except UnicodeDecodeError as error:
         if encoding is None and found == "utf-8" and not _is_mostly_utf8(content):
-            return _western(where, content), "Windows-1252"
+            return _western(where, content), ASSUMED
         line = content[: error.start].count(b"\n") + 1
         raise ValueError(
             f"{where}, line {line}: expected text in {found}, but got the byte "
