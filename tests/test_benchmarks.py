@@ -19,13 +19,14 @@ _TINY = {
     "scaling.py": "--steps 1 --batch 2 --doublings 2 --images 4 --rounds 1",
 }
 _ON_DEVICES = ("train_step.py", "epoch.py", "scaling.py", "time_to_bound.py")
-_SHARED = ("devices.py", "figures.py", "measuring.py")
+_SHARED = ("devices.py", "figures.py", "measuring.py", "table_learners.py", "table_worlds.py")
+_LONG = ("time_to_bound.py", "tabular.py", "missing_values.py")
 _HAS_GPU = torch.cuda.is_available()
 
 
 def test_every_benchmark_is_tested():
     scripts = {path.name for path in (_ROOT / "benchmarks").glob("*.py")}
-    assert scripts == {*_TINY, "time_to_bound.py", *_SHARED}
+    assert scripts == {*_TINY, *_LONG, *_SHARED}
 
 
 @pytest.mark.parametrize("script", _TINY)

@@ -81,7 +81,10 @@ CONTROLS = [
     "zero\u200bwidth", "line\u2028break", "\x85", "half\udc80", "\x7f",
 ]  # fmt: skip
 NASTY = PLAIN + CONTROLS
-CLASSES = tuple(text for text in NASTY if "\udc80" not in text)
+# Tables have neither surrogates nor the character 0, nor blanks at the ends of cells.
+CLASSES = tuple(
+    text for text in NASTY if not {"\udc80", "\x00"} & set(text) and text == text.strip()
+)
 """All strings that UTF-8 can encode."""
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 

@@ -377,7 +377,8 @@ class _Writer:
             if self.output.quantiles is not None:
                 quantiles = [f"{name}_quantile" for name in self.output.quantiles]
                 header += ["overlap", "overlap_rows", *quantiles]
-            # The last of several columns of one name is read as an observation.
+            # Variables keep their names.
+            header = _unlike(header, self.scm.graph.nodes, "answer")
             header += [*self.scm.graph.nodes, *(f"{name}_change" for name in self.output.changes)]
             header += [f"{name}_difference" for name in self._compared()]
             own = _unlike(self.output.others, ("observation", *header))
@@ -573,7 +574,7 @@ def _format_values(values: Tensor, classes: Sequence[str] = ()) -> Iterator[str]
         yield classes[int(value)] if is_class else number
 
 
-def _unlike(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+def _unlike(names: Sequence[str], taken: Sequence[str], suffix: str = "given") -> list[str]:
     """Names of columns that differ from those of this program.
 
     Example:
@@ -583,6 +584,6 @@ def _unlike(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     found: list[str] = []
     for name in names:
         while name in (*taken, *found):
-            name = f"{name}_given"
+            name = f"{name}_{suffix}"
         found.append(name)
     return found

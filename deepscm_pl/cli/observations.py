@@ -308,11 +308,10 @@ class _TableOfObservations:
                 f"observations: expected {self.table.path} to have the columns {', '.join(names)}, "
                 f"but {', '.join(missing)} is missing; it has {self.table.listed}."
             )
-        for name in names:
-            if name in self.scm.image_variables:
-                for row in range(len(self)):
-                    self._require_image(row, name)
         self._check_numbers()
+        for name in self.scm.image_variables:
+            for row in range(len(self)):
+                self._require_image(row, name)
 
     def read(
         self, row: int, read_images: Callable[[str, Path, str], Sequence[_Cell]]

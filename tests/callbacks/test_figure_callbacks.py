@@ -199,7 +199,11 @@ def from_yaml(text):
 CONFIGURATIONS = {
     str(path): Configuration.read([str(path)]).settings for path in EXPERIMENTS.glob("*/*.yaml")
 }
-CAUSAL = [path for path, settings in sorted(CONFIGURATIONS.items()) if "graph" in settings["model"]]
+CAUSAL = [
+    path
+    for path, settings in sorted(CONFIGURATIONS.items())
+    if "graph" in settings["model"] and Path(path).parent.name not in ("public", "tabular")
+]
 
 
 @pytest.mark.parametrize("path", CAUSAL)

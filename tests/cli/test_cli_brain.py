@@ -178,7 +178,8 @@ def test_classes_are_called_as_in_the_table(folder, tmp_path, codes, other):
     assert f"do(sex = {codes['1']}, age = 60)" in report
     # The data are not needed to know what classes are called.
     checkpoint = run / "checkpoints" / "last.ckpt"
-    image = np.zeros((16, 20))
+    image = np.zeros((16, 20), np.uint8)
+    image[4:12, 5:15] = 100
     np.save(tmp_path / "image.npy", image)
     lines = "age,sex,brain_volume,ventricle_volume,image\n"
     lines += f"60,{codes['1']},1100000,30000,image.npy\n"

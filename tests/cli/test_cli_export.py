@@ -20,7 +20,7 @@ QUESTIONS = {
 def exported(checkpoint, tmp_path, capsys):
     path = tmp_path / "model.safetensors"
     assert main(["export", "--ckpt_path", str(checkpoint), "--out", str(path)]) == 0
-    assert capsys.readouterr().out.endswith(f"written: {path}\n")
+    assert f"written: {path}\n" in capsys.readouterr().out
     return path
 
 
@@ -36,7 +36,7 @@ def test_the_program_says_what_it_has_written(altered, tmp_path, capsys):
         "image: whole numbers in [0, 255], 1 × 8 × 8",
     ]
     assert re.fullmatch(r"[\d,]+ parameters, raw weights, 0\.\d+ MB", lines[3])
-    assert lines[4:] == [f"written: {path}"]
+    assert lines[4] == f"written: {path}"
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -62,7 +62,7 @@ def test_the_test_is_the_same(checkpoint, exported, tmp_path, capsys, monkeypatc
         words = ["test", "--ckpt_path", str(path), "--trainer.accelerator", "cpu"]
         words += ["--trainer.enable_progress_bar", "false", "--seed_everything", "3"]
         assert main(words) == 0
-        tables.append(capsys.readouterr().out)
+        tables.append(capsys.readouterr().out.replace(str(path), "MODEL"))
         (tmp_path / "cause_predictor.safetensors").unlink()
     assert "Association" in tables[0]
     assert tables[1] == tables[0]

@@ -51,7 +51,7 @@ def test_the_output_is_of_use(trained):
     for noise in ("💡", "litlogger", "deprecated", "FLOPs", "GPU available", "LeafSpec"):
         assert noise not in out + err
     (line,) = [line for line in out.splitlines() if line.startswith("model: ")]
-    assert line.startswith("model: 2,275 parameters, ")
+    assert line.startswith("model: 2,609 parameters, ")
 
 
 def test_the_chosen_precision_is_printed_once_and_not_kept(trained):

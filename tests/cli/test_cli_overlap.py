@@ -143,7 +143,7 @@ def test_extrapolated_answers_are_refused(checkpoint, tmp_path, capsys, command)
 def test_edge_refuses_both(checkpoint, tmp_path, capsys, monkeypatch):
     thresholds = partial(OverlapThresholds, extrapolated=0.5, edge=5.0)  # of 60 training rows
     monkeypatch.setattr("deepscm_pl.overlap.OverlapThresholds", thresholds)
-    do = ("thickness=400", "thickness=3.5", "thickness=1.05")
+    do = ("thickness=400", "thickness=3.5", "thickness=1.1", "thickness=1.12")
     ask(checkpoint, tmp_path / "all", capsys, *do)
     ask(checkpoint, tmp_path / "some", capsys, *do, more=["--refuse", "edge"])
     expected = [row for row in read(tmp_path / "all") if row["overlap"] in ("", "supported")]

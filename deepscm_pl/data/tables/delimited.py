@@ -227,7 +227,12 @@ def _records(
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error:
+        except csv.Error as error:
+            if "limit" in str(error):
+                raise ValueError(
+                    f"{where}, line {start + reader.line_num} is no table: a cell has more than "
+                    f"{csv.field_size_limit():,} characters."
+                ) from None
             number = start + first + _opening(lines[first : reader.line_num], separator)
             raise ValueError(
                 f"{where}, line {number}: a quotation mark opens a cell, but does not close at "
