@@ -37,7 +37,8 @@ class OverlapThresholds:
     """Limits of the effective number of training rows near the parents of an answer.
 
     With many parents, even training rows have few others near them. A limit is therefore never
-    higher than the number that all but a few draws of the training distribution have.
+    higher than the number that all but a few draws of the training distribution have, unless it is
+    set to more than its default.
 
     Attributes:
         extrapolated: An answer with fewer rows is extrapolated, unless 1 % of draws have fewer.
@@ -208,8 +209,13 @@ class OverlapEstimator:
                 self._draws[parents[0]]
             )
             rare, unusual = near.clamp(min=0).quantile(near.new_tensor([_RARE, _UNUSUAL])).tolist()
-            extrapolated = min(self.thresholds.extrapolated, rare)
-            self._known_limits[parents] = extrapolated, min(self.thresholds.edge, unusual)
+            usual, chosen = OverlapThresholds(), self.thresholds
+            extrapolated, edge = chosen.extrapolated, chosen.edge
+            if extrapolated <= usual.extrapolated:
+                extrapolated = min(extrapolated, rare)
+            if edge <= usual.edge:
+                edge = min(edge, unusual)
+            self._known_limits[parents] = extrapolated, edge
         return self._known_limits[parents]
 
     def _sets_of_parents(self, done: set[str]) -> list[tuple[str, ...]]:

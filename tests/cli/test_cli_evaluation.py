@@ -235,7 +235,7 @@ def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
     assert list(changed["counterfactual"]) == ["intensity+=1"]
     assert changed["rows"] == 6
     assert "Evaluated: The first 6 of 12 rows of the test split." in capsys.readouterr().out
-    assert "The first 6 of 12 images" in (folder / "evaluation.md").read_text()
+    assert "The first 6 of 12 rows" in (folder / "evaluation.md").read_text()
 
 
 def test_an_interrupted_evaluation_leaves_the_former_report(known, known_checkpoint, monkeypatch):

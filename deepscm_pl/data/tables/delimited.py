@@ -228,7 +228,7 @@ def _records(
         except StopIteration:
             return
         except csv.Error as error:
-            if "limit" in str(error):
+            if '"' not in "".join(lines[first : reader.line_num]) and "limit" in str(error):
                 raise ValueError(
                     f"{where}, line {start + reader.line_num} is no table: a cell has more than "
                     f"{csv.field_size_limit():,} characters."
