@@ -14,7 +14,7 @@ from devices import clock
 from torch import Tensor
 
 from deepscm_pl.cli.configurations import Configuration
-from deepscm_pl.configuration import restore
+from deepscm_pl.configuration import restore, with_classes
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import SourceSplits
 from deepscm_pl.training import DeepSCM
@@ -115,7 +115,7 @@ def build_model(experiment: str, num_particles: int = 1, **image: Any) -> DeepSC
     model["mechanisms"]["image"]["init_args"].update(image)
     for name in ("mechanisms", "optimizer", "scheduler", "objective"):
         if name in model:
-            model[name] = restore(_as_classes(model[name]))
+            model[name] = restore(with_classes(model[name]))
     return DeepSCM(**{**model, "num_particles": num_particles})
 
 
@@ -156,14 +156,3 @@ def exponent(sizes: list[float], costs: list[float]) -> float:
     x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
     products = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
     return products / sum((a - x_mean) ** 2 for a in x)
-
-
-def _as_classes(value: Any) -> Any:
-    """Names of classes, ``deepscm_pl.x.Y``, in the longer form that is restored."""
-    if isinstance(value, dict):
-        return {
-            name: each if name == "class_path" else _as_classes(each)
-            for name, each in value.items()
-        }
-    is_class = isinstance(value, str) and value.startswith("deepscm_pl.")
-    return {"class_path": value} if is_class else value

@@ -40,6 +40,7 @@ __all__ = [
     "restore_arguments",
     "restore_class",
     "untrusted_packages",
+    "with_classes",
 ]
 
 _BUILDING_BLOCKS: tuple[type, ...] = (
@@ -161,6 +162,19 @@ def restore(description: Any, expected: Any = Any, trust: Sequence[str] = ()) ->
         ValueError: expected a whole number, but got '3'.
     """
     return _Restorer(tuple(trust)).value(description, expected, "")
+
+
+def with_classes(settings: Any) -> Any:
+    """Write names of this package's classes in settings as :func:`restore` expects them.
+
+    Example:
+        >>> with_classes({"constraint": "deepscm_pl.transforms.Real"})
+        {'constraint': {'class_path': 'deepscm_pl.transforms.Real'}}
+    """
+    if isinstance(settings, Mapping):
+        return {k: v if k == "class_path" else with_classes(v) for k, v in settings.items()}
+    is_class = isinstance(settings, str) and settings.startswith(f"{_PACKAGE}.")
+    return {"class_path": settings} if is_class else settings
 
 
 def restore_arguments(

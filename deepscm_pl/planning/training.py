@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deepscm_pl.configuration import restore
+from deepscm_pl.configuration import restore, with_classes
 from deepscm_pl.data import TableDataModule
 from deepscm_pl.data.cohort import Division, TableSettings
 from deepscm_pl.mechanisms import Context, Mechanism
@@ -45,7 +45,7 @@ def model_of(plan: Plan) -> DeepSCM:
     Raises:
         ValueError: If a setting is out of range.
     """
-    model = {name: _with_classes(each) for name, each in plan.settings["model"].items()}
+    model = {name: with_classes(each) for name, each in plan.settings["model"].items()}
     restored = {
         name: restore(each) for name, each in model.items() if name not in ("graph", "mechanisms")
     }
@@ -60,17 +60,6 @@ def mechanism_of(described: Mapping[str, Any] | str) -> Callable[[Context], Mech
         ValueError: If there is no such class or argument.
     """
     made: Callable[[Context], Mechanism] = restore(
-        _with_classes(described), Callable[[Context], Mechanism]
+        with_classes(described), Callable[[Context], Mechanism]
     )
     return made
-
-
-def _with_classes(described: Any) -> Any:
-    """A description in which each class without arguments is a mapping, too."""
-    if isinstance(described, str) and described.startswith("deepscm_pl."):
-        return {"class_path": described, "init_args": {}}
-    if isinstance(described, Mapping) and "class_path" in described:
-        arguments = described.get("init_args") or {}
-        restored = {name: _with_classes(each) for name, each in arguments.items()}
-        return {**described, "init_args": restored}
-    return described

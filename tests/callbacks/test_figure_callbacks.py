@@ -31,7 +31,7 @@ from deepscm_pl.callbacks import (
     SampleGrid,
 )
 from deepscm_pl.cli.configurations import Configuration
-from deepscm_pl.configuration import restore
+from deepscm_pl.configuration import restore, with_classes
 from deepscm_pl.training import DeepSCM
 
 from laws import assert_same_levels
@@ -79,16 +79,7 @@ def make(graph=None):
             "graph": graph,
             "mechanisms": {name: settings["mechanisms"][name] for name in names},
         }
-    return DeepSCM(**restore(_as_classes(settings)))
-
-
-def _as_classes(value):
-    """What the command line does: a name alone is a class without arguments."""
-    if isinstance(value, dict):
-        return {k: v if k == "class_path" else _as_classes(v) for k, v in value.items()}
-    if isinstance(value, str) and value.startswith("deepscm_pl."):
-        return {"class_path": value}
-    return value
+    return DeepSCM(**restore(with_classes(settings)))
 
 
 def callbacks(every_n_epochs=1):
@@ -211,7 +202,7 @@ def test_callbacks_of_experiments_fit_their_model(path):
     settings = CONFIGURATIONS[path]
     names = ("graph", "mechanisms")
     model = {name: settings["model"][name] for name in names}
-    scm = DeepSCM(**restore(_as_classes(model))).scm
+    scm = DeepSCM(**restore(with_classes(model))).scm
     callbacks = from_yaml(yaml.safe_dump(settings["trainer"]["callbacks"]))
     figures = [callback for callback in callbacks if isinstance(callback, FigureCallback)]
     assert figures
