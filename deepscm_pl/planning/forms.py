@@ -127,7 +127,7 @@ def with_chosen_forms(plan: Plan) -> Plan:
     widths = {name: _widths(each) for name, each in scalars.items()}
     if not any(widths.values()):
         return plan
-    data = data_of(plan, images=False)
+    data = data_of(plan)
     splits = [data.variables("train"), data.variables("validation")]
     values = {name: torch.cat([split[name] for split in splits]) for name in scalars}
     hidden = next(each for each in widths.values() if each)

@@ -15,12 +15,8 @@ from deepscm_pl.training import DeepSCM
 __all__ = ["data_of", "mechanism_of", "model_of"]
 
 
-def data_of(plan: Plan, images: bool = False) -> TableDataModule:
-    """Make the data module of the table of a plan.
-
-    Args:
-        plan: The plan.
-        images: Whether the data have the images of the plan, without its preprocessing.
+def data_of(plan: Plan) -> TableDataModule:
+    """Make the data module of the table of a plan, without its images.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -28,8 +24,7 @@ def data_of(plan: Plan, images: bool = False) -> TableDataModule:
     arguments = plan.settings["data"]["init_args"]
     settings = {**(arguments.get("table") or arguments["subjects"])}
     settings["file"] = settings.pop("table", None) or settings["file"]
-    if not images:
-        settings.pop("images", None)
+    settings.pop("images", None)
     splits = Division(**arguments["splits"])
     return TableDataModule(
         arguments["root"],
