@@ -55,9 +55,9 @@ if TYPE_CHECKING:
         generate_morphomnist as generate_morphomnist,
     )
     from deepscm_pl.effects import (
+        EffectEstimate as EffectEstimate,
         Effects as Effects,
         EffectSettings as EffectSettings,
-        Estimate as Estimate,
         Outcome as Outcome,
         SmallestChanges as SmallestChanges,
         average_effect as average_effect,

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.changes import NOISE, Change, Changes, Summary, affected_by, as_lines
+from deepscm_pl.changes import NOISE, ChangedVariable, Changes, Summary, affected_by, as_lines
 from deepscm_pl.checks import real_number
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["Answer", "Question", "as_decimals"]
+__all__ = ["Answer", "AnsweredQuestion", "as_decimals"]
 
 _SHOWN_DOS, _SHOWN_VARIABLES = 5, 20
 _DRAWN_ROWS = 8
@@ -40,7 +40,7 @@ _RANGE = 255.0
 
 
 @dataclass(frozen=True)
-class Question:
+class AnsweredQuestion:
     """A question to a model, and what is needed to describe its answer.
 
     Attributes:
@@ -95,7 +95,7 @@ class Answer(Mapping[str, Tensor]):
         >>> factual = {"dose": torch.tensor([[1.0]]), "effect": torch.tensor([[2.0]])}
         >>> values = scm.counterfactual(factual, {"dose": 3.0})
         >>> observed = Observed(factual, ["dose", "effect"])
-        >>> question = Question(
+        >>> question = AnsweredQuestion(
         ...     "counterfactual", [{"dose": 3.0}], True, Ensemble([scm]), observed=observed
         ... )
         >>> Answer(values, question).to_frame()
@@ -104,7 +104,7 @@ class Answer(Mapping[str, Tensor]):
     """
 
     tensors: Mapping[str, Tensor]
-    question: Question
+    question: AnsweredQuestion
     has_draws: bool = True
     is_change: bool = False
     _overlaps: list[Any] = field(default_factory=list)
@@ -393,7 +393,7 @@ class Answer(Mapping[str, Tensor]):
         if len(titles) > _SHOWN_DOS:
             yield f"… and {len(titles) - _SHOWN_DOS} more interventions"
 
-    def _table(self, k: int) -> tuple[list[Change], tuple[str, str, str, str]]:
+    def _table(self, k: int) -> tuple[list[ChangedVariable], tuple[str, str, str, str]]:
         """The lines about one intervention, and their headings."""
         names = list(self.tensors)
         if self.factual is not None:
@@ -637,12 +637,12 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _as_text(title: str, rows: Sequence[Change], headings: Sequence[str]) -> str:
+def _as_text(title: str, rows: Sequence[ChangedVariable], headings: Sequence[str]) -> str:
     lines = [f"  {line}" for line in as_lines(rows, headings)] if rows else []
     return "\n".join(([for_terminal(title)] if title else []) + lines)
 
 
-def _as_html(title: str, rows: Sequence[Change], headings: Sequence[str]) -> str:
+def _as_html(title: str, rows: Sequence[ChangedVariable], headings: Sequence[str]) -> str:
     if not rows:
         return f"<p>{html.escape(for_terminal(title))}</p>"
     cells = [(row.variable, row.factual, row.answer, row.change) for row in rows]

@@ -15,7 +15,7 @@ from deepscm_pl.variables import Variable
 
 __all__ = [
     "NOISE",
-    "Change",
+    "ChangedVariable",
     "Changes",
     "Summary",
     "affected_by",
@@ -39,7 +39,7 @@ def affected_by(graph: CausalGraph, do: Iterable[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Change:
+class ChangedVariable:
     """A line of a table, in words.
 
     Attributes:
@@ -82,7 +82,7 @@ class Changes:
         >>> changes = Changes({"age": Variable("age", unit="years")}, ["age"])
         >>> changes.add({"age": torch.tensor([[60.0]])}, {"age": torch.tensor([[[80.0]]])}, 1)
         >>> changes.lines()
-        [Change(variable='age', factual='60 years', answer='80 years', change='+20 years')]
+        [ChangedVariable(variable='age', factual='60 years', answer='80 years', change='+20 years')]
     """
 
     variables: Mapping[str, Variable]
@@ -127,23 +127,25 @@ class Changes:
         sums.answer += float(after.mean(dim=1).sum())
         sums.square += float(after.mean(dim=1).square().sum())
 
-    def lines(self) -> list[Change]:
+    def lines(self) -> list[ChangedVariable]:
         """Return a line for each variable; means over several answers."""
         return [self._line(self.variables[n], s) for n, s in self._sums.items() if s.count]
 
-    def _line(self, variable: Variable, sums: _Sums) -> Change:
+    def _line(self, variable: Variable, sums: _Sums) -> ChangedVariable:
         domain = variable.domain
         if domain.categories is not None:
             first, last = (_shares(variable, e, sums.count) for e in (sums.factual, sums.answer))
             share = f"{100 * sums.different / sums.count:.3g} %"
             changed = "changed" if sums.different == sums.count else f"{share} changed"
-            return Change(variable.name, first, last, changed if sums.different else "none")
+            return ChangedVariable(
+                variable.name, first, last, changed if sums.different else "none"
+            )
         before, after = (float(each) / sums.count for each in (sums.factual, sums.answer))
         if len(domain.shape) > 1:
             change = sums.change / sums.count
             each = f"{format_number(change)} per {_pixel(variable)}" if change else "none"
             first, last = (f"{format_number(value)} on average" for value in (before, after))
-            return Change(variable.name, first, last, each)
+            return ChangedVariable(variable.name, first, last, each)
         difference = without_noise(before, after)
         digits = _digits(before, before + difference)
         first, last = (_with_unit(value, variable, digits) for value in (before, after))
@@ -153,7 +155,7 @@ class Changes:
         text = f"{signed(difference)} {variable.unit}".rstrip()
         if difference and domain.lower >= 0 and before > 0:
             text += f" ({signed(100 * difference / before, 2)} %)"
-        return Change(variable.name, first, last, text if difference else "none")
+        return ChangedVariable(variable.name, first, last, text if difference else "none")
 
 
 @dataclass
@@ -168,7 +170,7 @@ class Summary:
     variables: Mapping[str, Variable]
     names: Sequence[str]
 
-    def lines(self, answer: Mapping[str, Tensor]) -> Iterator[Change]:
+    def lines(self, answer: Mapping[str, Tensor]) -> Iterator[ChangedVariable]:
         """Yield a line for each variable of ``(n, *event)``: mean, and the range of 90 %."""
         for name in self.names:
             variable, values = self.variables[name], answer[name].double()
@@ -176,20 +178,22 @@ class Summary:
             flat = values.reshape(-1, math.prod(domain.shape)).mean(dim=1)
             if domain.categories is not None:
                 counts = flat.long().bincount(minlength=domain.categories)
-                yield Change(name, "", _shares(variable, counts, len(flat)), "")
+                yield ChangedVariable(name, "", _shares(variable, counts, len(flat)), "")
                 continue
             mean, low, high = float(flat.mean()), *flat.quantile(flat.new_tensor([0.05, 0.95]))
             digits = _digits(float(low), float(high))
             spread = f"{format_number(float(low), digits)} to {format_number(float(high), digits)}"
             same = float(low) == float(high)
             if len(domain.shape) > 1:
-                yield Change(name, "", f"{format_number(mean)} on average", "" if same else spread)
+                yield ChangedVariable(
+                    name, "", f"{format_number(mean)} on average", "" if same else spread
+                )
             else:
                 text = _with_unit(mean, variable, digits)
-                yield Change(name, "", text, "" if same else spread)
+                yield ChangedVariable(name, "", text, "" if same else spread)
 
 
-def as_lines(rows: Sequence[Change], headings: Sequence[str]) -> list[str]:
+def as_lines(rows: Sequence[ChangedVariable], headings: Sequence[str]) -> list[str]:
     """Format a table in aligned columns; columns without a text are left out.
 
     Args:

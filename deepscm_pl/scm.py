@@ -25,7 +25,7 @@ from deepscm_pl.interventions import (
     resolve,
 )
 from deepscm_pl.mechanisms import Constant, Context, Drawn, Evidence, Mechanism, Modified
-from deepscm_pl.mechanisms.missing import MissingValues, is_missing
+from deepscm_pl.mechanisms.missing import MissingValueNetworks, is_missing
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.training_distribution import TrainingDistribution
 from deepscm_pl.variables import Change, Do, Intervention, Noise, Variable, Variables
@@ -123,7 +123,7 @@ class StructuralCausalModel(nn.Module):
         for name in self.graph:
             self.mechanisms[name] = self._make(name, mechanisms[name])
         self.register_buffer("fitted", torch.tensor(False))
-        self.missing_values = MissingValues({name: self[name].domain for name in self.graph})
+        self.missing_values = MissingValueNetworks({name: self[name].domain for name in self.graph})
         self.training_distribution = TrainingDistribution(
             {name: self[name].domain for name in self.scalar_variables}, self.image_variables
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from tqdm import tqdm
 
-from deepscm_pl.answers import Answer, Question
+from deepscm_pl.answers import Answer, AnsweredQuestion
 from deepscm_pl.checks import whole_number
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
@@ -169,7 +169,9 @@ class TrainedModel:
         """
         whole_number("n", n, least=1)
         with _without_gradients(seed):
-            return Answer(self.ensemble.sample(n), Question("sample", (), True, self.ensemble))
+            return Answer(
+                self.ensemble.sample(n), AnsweredQuestion("sample", (), True, self.ensemble)
+            )
 
     def intervene(
         self, do: Do | str | Sequence[Do | str], n: int, seed: int | None = None
@@ -189,7 +191,7 @@ class TrainedModel:
         whole_number("n", n, least=1)
         with _without_gradients(seed):
             answer = self.ensemble.intervene(dos[0] if is_single else dos, n)
-        return Answer(answer, Question("intervene", dos, is_single, self.ensemble))
+        return Answer(answer, AnsweredQuestion("intervene", dos, is_single, self.ensemble))
 
     def counterfactual(
         self,
@@ -233,7 +235,9 @@ class TrainedModel:
         calibration = self.calibration
         return Answer(
             answer,
-            Question("counterfactual", dos, is_single, self.ensemble, calibration, observed),
+            AnsweredQuestion(
+                "counterfactual", dos, is_single, self.ensemble, calibration, observed
+            ),
         )
 
     def _read_image(self, path: Path, variable: Variable) -> Tensor:

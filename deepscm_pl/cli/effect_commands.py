@@ -12,7 +12,7 @@ from deepscm_pl.cli.options import Kinds, NewFolder, Option, Trusted
 
 __all__ = ["EFFECTS", "EffectOptions", "EffectRows"]
 
-Do = Annotated[
+DoText = Annotated[
     str,
     Option(
         "TEXT", help="Intervention, as of deepscm counterfactual, such as age=80 or 'dose*=1.1'."
@@ -71,7 +71,7 @@ class EffectRows:
 
 def average(
     options: EffectOptions,
-    do: Do,
+    do: DoText,
     rows: EffectRows,
     versus: Versus = None,
     by: Annotated[str | None, Option("NAME[:LIMITS]")] = None,
@@ -87,7 +87,7 @@ def average(
     answer_average(options, rows, do, versus, by)
 
 
-def individual(options: EffectOptions, do: Do, rows: EffectRows, versus: Versus = None) -> None:
+def individual(options: EffectOptions, do: DoText, rows: EffectRows, versus: Versus = None) -> None:
     """Effect of an intervention on each observation, by its counterfactuals."""
     from deepscm_pl.cli.effects import answer_individual
 
@@ -96,7 +96,7 @@ def individual(options: EffectOptions, do: Do, rows: EffectRows, versus: Versus 
 
 def mediation(
     options: EffectOptions,
-    do: Do,
+    do: DoText,
     rows: EffectRows,
     versus: Versus = None,
     through: Annotated[tuple[str, ...], Option("NAME")] = (),
@@ -114,7 +114,7 @@ def mediation(
 
 def necessity(
     options: EffectOptions,
-    do: Do,
+    do: DoText,
     versus: Annotated[str, Option("TEXT", help="The opposite of the cause, such as dose=0.")],
     rows: EffectRows,
     exposed: Annotated[str | None, Option("TEXT")] = None,

@@ -18,7 +18,7 @@ from deepscm_pl.data.images import image_stamp, is_image
 from deepscm_pl.data.tables.attributes import (
     Attribute,
     AttributeKind,
-    Column,
+    ColumnRules,
     MissingValues,
     read_attribute,
     select_columns,
@@ -527,10 +527,10 @@ def _decimal_notes(table: Table, attributes: Sequence[Attribute]) -> list[str]:
     return [f"decimal commas in {', '.join(found)}"] if found else []
 
 
-def _column(settings: RowSettings, name: str, column: str) -> Column:
+def _column(settings: RowSettings, name: str, column: str) -> ColumnRules:
     kind = (settings.kinds or {}).get(name)
     classes = (settings.classes or {}).get(name)
-    return Column(name, column, kind, classes, settings.missing, settings.infers_order)
+    return ColumnRules(name, column, kind, classes, settings.missing, settings.infers_order)
 
 
 def _named_columns(settings: RowSettings) -> list[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from deepscm_pl.effects.mediation import mediated_effects as mediated_effects
     from deepscm_pl.effects.outcome import Condition as Condition, Outcome as Outcome
-    from deepscm_pl.effects.result import Effects as Effects, Estimate as Estimate
+    from deepscm_pl.effects.result import EffectEstimate as EffectEstimate, Effects as Effects
     from deepscm_pl.effects.shapley import shapley_values as shapley_values
     from deepscm_pl.effects.smallest_change import (
         SmallestChanges as SmallestChanges,

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.effects.outcome import Outcome, check_known
-from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
+from deepscm_pl.effects.result import EffectEstimate, Effects, Replicates, ratio
 from deepscm_pl.effects.support import notes_on_support
 from deepscm_pl.effects.units import (
     Columns,
+    EffectQuestion,
     EffectSettings,
     Model,
-    Question,
     Units,
     ensemble_of,
     read_do,
@@ -186,7 +186,7 @@ def average_effect(
     contrast = Contrast.read(model, outcome, do, versus)
     groups = None if by is None else _Groups.read(by, contrast.variables)
     names = [*contrast.names, *([groups.variable.name] if groups else [])]
-    question = Question.of(model, names, settings, observed)
+    question = EffectQuestion.of(model, names, settings, observed)
 
     def ask(units: Units) -> dict[str, Tensor]:
         found = contrast.ask(units)
@@ -256,7 +256,7 @@ def individual_effects(
     if observed is None:
         raise ValueError("observed: expected observations, but got none; give some.")
     contrast = Contrast.read(model, outcome, do, versus)
-    question = Question.of(model, contrast.names, settings, observed)
+    question = EffectQuestion.of(model, contrast.names, settings, observed)
     particles: list[list[Tensor]] = [[] for _ in question.ensemble.members]
 
     def ask(units: Units) -> dict[str, Tensor]:
@@ -278,7 +278,7 @@ def individual_effects(
     means = [each["effect"] for each in columns]
     value = np.average(means, axis=0, weights=question.ensemble.weights)
     estimates = {
-        name: Estimate(
+        name: EffectEstimate(
             float(value[k]),
             float(low[k]),
             float(high[k]),
@@ -307,7 +307,7 @@ def individual_effects(
 
 
 def _rows(
-    question: Question, columns: Sequence[Columns], contrast: Contrast, names: Sequence[str]
+    question: EffectQuestion, columns: Sequence[Columns], contrast: Contrast, names: Sequence[str]
 ) -> dict[str, Sequence[Any]]:
     """The outcome of each observation under both interventions, and the effect."""
     titles = dict(zip(("do", "versus"), contrast.titles, strict=True)) | {"effect": "effect"}
@@ -319,14 +319,14 @@ def _rows(
     }
 
 
-def notes_on_question(question: Question, contrast: Contrast) -> list[str]:
+def notes_on_question(question: EffectQuestion, contrast: Contrast) -> list[str]:
     """Sentences about the reason for an effect of zero, the intervals, and the training data."""
     if not contrast.has_path:
         return [contrast.no_path]
     return [*notes_on_rows(question), *notes_on_support(question, [contrast.do, contrast.versus])]
 
 
-def notes_on_rows(question: Question) -> list[str]:
+def notes_on_rows(question: EffectQuestion) -> list[str]:
     """Sentences about what the intervals contain."""
     rows = f"{question.rows:,} rows"
     of_rows = f"{rows} that the model draws" if question.is_drawn else f"{rows} observed"

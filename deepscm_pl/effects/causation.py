@@ -12,8 +12,8 @@ from torch import Tensor
 
 from deepscm_pl.effects.average import Contrast, notes_on_question
 from deepscm_pl.effects.outcome import Condition, Outcome
-from deepscm_pl.effects.result import Effects, Replicates, Statistic
-from deepscm_pl.effects.units import Columns, EffectSettings, Model, Question, Units
+from deepscm_pl.effects.result import Effects, FunctionOfMeans, Replicates
+from deepscm_pl.effects.units import Columns, EffectQuestion, EffectSettings, Model, Units
 from deepscm_pl.variables import Do, Variables
 
 __all__ = ["causes_of_event"]
@@ -75,7 +75,7 @@ def causes_of_event(
             f"{contrast.outcome.name!r}; add a threshold or a class."
         )
     exposure = _Exposure.read(contrast, exposed)
-    question = Question.of(model, [*contrast.names, *exposure.names], settings, observed)
+    question = EffectQuestion.of(model, [*contrast.names, *exposure.names], settings, observed)
 
     def ask(units: Units) -> dict[str, Tensor]:
         x, not_x = exposure.of(units)
@@ -184,26 +184,26 @@ def _equal(values: Variables, do: Do) -> Tensor:
     return found
 
 
-_STATISTICS: dict[str, Statistic] = {
+_STATISTICS: dict[str, FunctionOfMeans] = {
     "necessity": lambda mean: mean["necessary"] / mean["x,y"],
     "sufficiency": lambda mean: mean["sufficient"] / mean["x',y'"],
     "both": lambda mean: mean["both"],
 }
 
 
-def _most(mean: Columns, *others: Statistic) -> np.ndarray:
+def _most(mean: Columns, *others: FunctionOfMeans) -> np.ndarray:
     return np.maximum.reduce([np.zeros_like(mean["y"]), *(each(mean) for each in others)])
 
 
-def _least(mean: Columns, *others: Statistic) -> np.ndarray:
+def _least(mean: Columns, *others: FunctionOfMeans) -> np.ndarray:
     return np.minimum.reduce([np.ones_like(mean["y"]), *(each(mean) for each in others)])
 
 
-_EXPERIMENTAL: tuple[Statistic, Statistic] = (
+_EXPERIMENTAL: tuple[FunctionOfMeans, FunctionOfMeans] = (
     lambda mean: _most(mean, lambda m: m["y_x"] - m["y_not"]),
     lambda mean: _least(mean, lambda m: m["y_x"], lambda m: 1 - m["y_not"]),
 )
-_BOUNDS: dict[str, tuple[Statistic, Statistic]] = {
+_BOUNDS: dict[str, tuple[FunctionOfMeans, FunctionOfMeans]] = {
     "necessity": (
         lambda mean: _most(mean, lambda m: (m["y"] - m["y_not"]) / m["x,y"]),
         lambda mean: _least(mean, lambda m: (1 - m["y_not"] - m["x',y'"]) / m["x,y"]),

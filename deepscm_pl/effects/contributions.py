@@ -18,13 +18,13 @@ from torch import Tensor
 from deepscm_pl.checks import whole_number
 from deepscm_pl.effects.average import Contrast, notes_on_question, notes_on_rows
 from deepscm_pl.effects.outcome import Condition, Outcome
-from deepscm_pl.effects.result import Effects, Estimate, Replicates, ratio
+from deepscm_pl.effects.result import EffectEstimate, Effects, Replicates, ratio
 from deepscm_pl.effects.shapley import EXACT_PLAYERS, shapley_values
 from deepscm_pl.effects.units import (
     Columns,
+    EffectQuestion,
     EffectSettings,
     Model,
-    Question,
     Units,
     ensemble_of,
 )
@@ -73,7 +73,7 @@ def contributions_of_changes(
         ValueError: As of :func:`~deepscm_pl.effects.average_effect`.
     """
     contrast = Contrast.read(model, outcome, do, versus)
-    question = Question.of(model, contrast.names, settings, observed)
+    question = EffectQuestion.of(model, contrast.names, settings, observed)
     players = contrast.changed
 
     def worth_of(units: Units) -> Callable[[frozenset[int]], Tensor]:
@@ -261,11 +261,11 @@ def _causes(
     settings: EffectSettings | None,
     observed: Any = None,
     names: Sequence[str] = (),
-) -> tuple[Question, Outcome, tuple[str, ...]]:
+) -> tuple[EffectQuestion, Outcome, tuple[str, ...]]:
     """The question, the outcome, and the outcome's variables and causes in topological order."""
     variables = ensemble_of(model).variables
     found = Outcome.of(outcome, variables)
-    question = Question.of(model, [*found.names, *names], settings, observed)
+    question = EffectQuestion.of(model, [*found.names, *names], settings, observed)
     graph = question.scm.graph
     causes = graph.ancestors(*found.names) | set(found.names)
     return question, found, tuple(name for name in graph.nodes if name in causes)
@@ -293,7 +293,7 @@ class _Pairs:
 class _Game:
     """Shapley values of variables, as columns of each row."""
 
-    question: Question
+    question: EffectQuestion
     outcome: Outcome
     players: tuple[str, ...]
 
@@ -343,7 +343,7 @@ class _Game:
     ) -> Effects:
         """The contributions with the total, and the error of drawn permutations."""
         unit = "%" if in_percent else self.outcome.unit
-        estimates: dict[str, Estimate] = {}
+        estimates: dict[str, EffectEstimate] = {}
         for name in (*self.players, _TOTAL):
             estimates[name] = replicates.estimate(
                 ratio(name, _TOTAL, 100) if in_percent else itemgetter(name), unit=unit

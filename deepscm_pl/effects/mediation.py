@@ -13,7 +13,7 @@ from torch import Tensor
 from deepscm_pl.effects.average import Contrast, notes_on_question
 from deepscm_pl.effects.outcome import Outcome, check_known
 from deepscm_pl.effects.result import Effects, Replicates
-from deepscm_pl.effects.units import EffectSettings, Model, Question, Units
+from deepscm_pl.effects.units import EffectQuestion, EffectSettings, Model, Units
 from deepscm_pl.variables import Do, Variables
 
 __all__ = ["mediated_effects"]
@@ -71,7 +71,7 @@ def mediated_effects(
     """
     contrast = Contrast.read(model, outcome, do, versus)
     paths = _Paths.read(contrast, through)
-    question = Question.of(model, [*contrast.names, *paths.mediators], settings, observed)
+    question = EffectQuestion.of(model, [*contrast.names, *paths.mediators], settings, observed)
     columns = question.collect(paths.ask)
     replicates = Replicates(question, columns)
     unit = contrast.outcome.unit

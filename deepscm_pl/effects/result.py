@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepscm_pl.effects.outcome import Outcome
-from deepscm_pl.effects.units import Columns, Question
+from deepscm_pl.effects.units import Columns, EffectQuestion
 from deepscm_pl.numerals import format_number
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-__all__ = ["Effects", "Estimate", "Replicates", "Statistic", "ratio"]
+__all__ = ["EffectEstimate", "Effects", "FunctionOfMeans", "Replicates", "ratio"]
 
-Statistic = Callable[[Columns], Any]
+FunctionOfMeans = Callable[[Columns], Any]
 """From the means of columns to an estimate, elementwise over replicates."""
 
 
-def ratio(numerator: str, denominator: str, factor: float = 1.0) -> Statistic:
+def ratio(numerator: str, denominator: str, factor: float = 1.0) -> FunctionOfMeans:
     """The ratio of the means of two columns."""
     return lambda mean: factor * mean[numerator] / mean[denominator]
 
@@ -34,7 +34,7 @@ _AT_A_TIME = 2**22
 
 
 @dataclass(frozen=True)
-class Estimate:
+class EffectEstimate:
     """A number with its interval.
 
     Attributes:
@@ -77,7 +77,7 @@ class Replicates:
         >>> from deepscm_pl.mechanisms import AffineFlow
         >>> from deepscm_pl.scm import StructuralCausalModel
         >>> scm = StructuralCausalModel("a", {"a": AffineFlow})
-        >>> question = Question.of(scm, ["a"], EffectSettings(seed=1))
+        >>> question = EffectQuestion.of(scm, ["a"], EffectSettings(seed=1))
         >>> found = Replicates(question, [{"a": np.array([1.0, 2.0, 6.0])}])
         >>> found.estimate(lambda mean: mean["a"]).value
         3.0
@@ -85,7 +85,7 @@ class Replicates:
 
     def __init__(
         self,
-        question: Question,
+        question: EffectQuestion,
         columns: Sequence[Columns],
         clusters: Sequence[Sequence[NDArray[np.int64]]] | None = None,
     ) -> None:
@@ -106,7 +106,9 @@ class Replicates:
         shares = generator.multinomial(len(tables), self.weights, settings.replicates)
         self.shares = np.concatenate([self.weights[None], shares / len(tables)])
 
-    def estimate(self, statistic: Statistic, rows: int | None = None, unit: str = "") -> Estimate:
+    def estimate(
+        self, statistic: FunctionOfMeans, rows: int | None = None, unit: str = ""
+    ) -> EffectEstimate:
         """The estimate of a statistic of the means, with its interval.
 
         Args:
@@ -121,7 +123,7 @@ class Replicates:
         tail = (1 - self.level) / 2
         usable = found[1:][np.isfinite(found[1:])]
         low, high = np.quantile(usable, [tail, 1 - tail]) if len(usable) else (math.nan,) * 2
-        return Estimate(
+        return EffectEstimate(
             float(found[0]),
             float(low),
             float(high),
@@ -170,7 +172,8 @@ class Effects:
 
     Example:
         >>> outcome = Outcome("x", ("x",), lambda values: values["x"][:, 0], "x", "mm")
-        >>> Effects("effect of a", outcome, {"effect": Estimate(2.0, 1.5, 2.5, 100, unit="mm")})
+        >>> estimate = EffectEstimate(2.0, 1.5, 2.5, 100, unit="mm")
+        >>> Effects("effect of a", outcome, {"effect": estimate})
         effect of a
         <BLANKLINE>
                 value  95 % interval  rows
@@ -179,13 +182,13 @@ class Effects:
 
     title: str
     outcome: Outcome
-    estimates: Mapping[str, Estimate]
+    estimates: Mapping[str, EffectEstimate]
     notes: tuple[str, ...] = ()
     level: float = 0.95
     drawn: tuple[str, ...] = ()
     rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> Estimate:
+    def __getitem__(self, name: str) -> EffectEstimate:
         """The estimate of a name."""
         return self.estimates[name]
 
@@ -239,7 +242,7 @@ class Effects:
         return f"<p>{escape(self.title)}</p>{self.to_frame().to_html()}{notes}"
 
     @staticmethod
-    def _cells(each: Estimate) -> dict[str, Any]:
+    def _cells(each: EffectEstimate) -> dict[str, Any]:
         several = {f"model {k}": value for k, value in enumerate(each.members, 1)}
         return {
             "value": each.value,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from deepscm_pl.checks import real_number
 from deepscm_pl.effects.outcome import Condition, Outcome, check_known
-from deepscm_pl.effects.units import EffectSettings, Model, Question, Units, ensemble_of
+from deepscm_pl.effects.units import EffectQuestion, EffectSettings, Model, Units, ensemble_of
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variable
@@ -202,7 +202,7 @@ def smallest_changes(
     wanted = _Goal.read(goal, variables)
     names = _checked_causes(causes, wanted, model)
     real_number("farthest", farthest, above=0)
-    question = Question.of(model, [wanted.outcome.names[0], *names], settings, observed)
+    question = EffectQuestion.of(model, [wanted.outcome.names[0], *names], settings, observed)
     search = _Search.of(question, wanted, names, farthest)
     rows = question.row_names(row_names)
     with torch.no_grad():
@@ -278,7 +278,7 @@ class _Goal:
 class _Search:
     """A direct search: the shortest shift along many directions, refined around the best one."""
 
-    question: Question
+    question: EffectQuestion
     goal: _Goal
     numbers: tuple[str, ...]
     classes: tuple[str, ...]
@@ -287,7 +287,9 @@ class _Search:
     farthest: float
 
     @classmethod
-    def of(cls, question: Question, goal: _Goal, names: Sequence[str], farthest: float) -> _Search:
+    def of(
+        cls, question: EffectQuestion, goal: _Goal, names: Sequence[str], farthest: float
+    ) -> _Search:
         scm = question.scm
         classes = tuple(n for n in names if scm[n].domain.categories)
         numbers = tuple(n for n in names if n not in classes)
@@ -506,7 +508,7 @@ class _Row:
 
 
 def _training_spread(
-    question: Question, names: Sequence[str]
+    question: EffectQuestion, names: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """The standard deviations of numbers in the training data, and their limits.
 

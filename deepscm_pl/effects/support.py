@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from deepscm_pl.effects.units import Question
+from deepscm_pl.effects.units import EffectQuestion
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.interventions import read_variables
 from deepscm_pl.overlap import VERDICTS, OverlapEstimator, describe_overlap
@@ -20,7 +20,7 @@ _ROWS, _PLACE = 500, 2**20
 
 
 @torch.no_grad()
-def notes_on_support(question: Question, dos: Sequence[Do]) -> list[str]:
+def notes_on_support(question: EffectQuestion, dos: Sequence[Do]) -> list[str]:
     """Sentences about interventions under which rows extrapolate beyond the training data.
 
     They have the number of such rows without an intervention, too, because rows at the edge of the

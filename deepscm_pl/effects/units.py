@@ -23,9 +23,9 @@ from deepscm_pl.variables import Do, Noise, Variable, Variables
 
 __all__ = [
     "Columns",
+    "EffectQuestion",
     "EffectSettings",
     "Model",
-    "Question",
     "Trained",
     "Units",
     "ensemble_of",
@@ -198,7 +198,7 @@ class EffectSettings:
 
 
 @dataclass(frozen=True)
-class Question:
+class EffectQuestion:
     """Models and the rows that a question is about.
 
     Attributes:
@@ -220,7 +220,7 @@ class Question:
         names: Iterable[str],
         settings: EffectSettings | None,
         observed: Any = None,
-    ) -> Question:
+    ) -> EffectQuestion:
         """Ask about some variables and their causes.
 
         Args:

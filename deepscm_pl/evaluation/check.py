@@ -16,7 +16,7 @@ from deepscm_pl.evaluation.data_check import (
     independent_table,
 )
 from deepscm_pl.evaluation.graph_check import GraphCheck, check_graph
-from deepscm_pl.evaluation.independence import Table, adjusted
+from deepscm_pl.evaluation.independence import MixedTable, adjusted
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult, evaluate_noise
 from deepscm_pl.scm import StructuralCausalModel
@@ -58,7 +58,7 @@ class Check:
         left_out: Parts that could not be checked, with reasons.
     """
 
-    table: Table | None
+    table: MixedTable | None
     graph: GraphCheck | None
     leakage: Leakage
     duplicates: Sequence[DuplicateImages] = ()

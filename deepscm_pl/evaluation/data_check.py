@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
-from deepscm_pl.evaluation.independence import Table
+from deepscm_pl.evaluation.independence import MixedTable
 from deepscm_pl.evaluation.quick_fit import fit_scalars
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.overlap import VERDICTS, OverlapEstimator
@@ -62,7 +62,7 @@ class SplitRow:
 
 def independent_table(
     data: CausalDataModule, scm: StructuralCausalModel, splits: Sequence[Split] = SPLITS
-) -> Table:
+) -> MixedTable:
     """Take the scalar variables of a model from data, one row for each unit.
 
     Further visits and slices of a unit are not independent of the first. Rows with missing values
@@ -95,7 +95,7 @@ def independent_table(
     if names:
         complete = ~np.isnan(np.stack([*joined.values()])).any(axis=0)
         joined = {name: each[complete] for name, each in joined.items()}
-    return Table(joined, classes, labels)
+    return MixedTable(joined, classes, labels)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deepscm_pl.checks import real_number, whole_number
-from deepscm_pl.evaluation.independence import Dependence, IndependenceTest, Table, adjusted
+from deepscm_pl.evaluation.independence import Dependence, IndependenceTest, MixedTable, adjusted
 from deepscm_pl.graph import CausalGraph
 
 __all__ = [
@@ -302,7 +302,7 @@ class GraphCheck:
 
 def check_graph(
     graph: CausalGraph,
-    table: Table,
+    table: MixedTable,
     level: float = 0.05,
     permutations: int = 100,
     seed: int = 0,
@@ -326,7 +326,7 @@ def check_graph(
     Example:
         >>> noise = np.random.default_rng(0).normal(size=(3, 300))
         >>> age, volume = noise[0], noise[0] + noise[1]
-        >>> table = Table({"age": age, "volume": volume, "score": volume + noise[2]})
+        >>> table = MixedTable({"age": age, "volume": volume, "score": volume + noise[2]})
         >>> check = check_graph(CausalGraph("age -> volume -> score"), table, progress=False)
         >>> check.is_consistent, len(check.tests), len(check.alternatives)
         (True, 1, 2)

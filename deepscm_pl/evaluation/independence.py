@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import norm, rankdata
 
-__all__ = ["FEWEST_ROWS", "Dependence", "IndependenceTest", "Table", "adjusted"]
+__all__ = ["FEWEST_ROWS", "Dependence", "IndependenceTest", "MixedTable", "adjusted"]
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ _SPREAD_MEAN = math.sqrt(2 / math.pi)  # of the absolute value of a standard nor
 
 
 @dataclass(frozen=True)
-class Table:
+class MixedTable:
     """Scalar variables of independent rows.
 
     Args:
@@ -45,7 +45,7 @@ class Table:
         ValueError: If columns differ in length, or there are fewer than 30 rows.
 
     Example:
-        >>> len(Table({"age": np.arange(40.0), "sex": np.arange(40.0) % 2}, {"sex"}))
+        >>> len(MixedTable({"age": np.arange(40.0), "sex": np.arange(40.0) % 2}, {"sex"}))
         40
     """
 
@@ -73,10 +73,10 @@ class Table:
         """The variables with missing values."""
         return frozenset(name for name, each in self.columns.items() if np.isnan(each).any())
 
-    def taken(self, rows: NDArray[np.intp]) -> Table:
+    def taken(self, rows: NDArray[np.intp]) -> MixedTable:
         """Select rows."""
         columns = {name: each[rows] for name, each in self.columns.items()}
-        return Table(columns, self.classes, self.labels)
+        return MixedTable(columns, self.classes, self.labels)
 
 
 @dataclass(frozen=True)
@@ -114,12 +114,12 @@ class IndependenceTest:
 
     Example:
         >>> cause = np.random.default_rng(0).normal(size=(2, 500))
-        >>> test = IndependenceTest(Table({"x": cause[0], "z": cause[1], "y": cause[0] ** 2}))
+        >>> test = IndependenceTest(MixedTable({"x": cause[0], "z": cause[1], "y": cause[0] ** 2}))
         >>> test("x", "z").p_value > 0.05, test("x", "y").p_value < 1e-9
         (True, True)
     """
 
-    def __init__(self, table: Table, seed: int = 0) -> None:
+    def __init__(self, table: MixedTable, seed: int = 0) -> None:
         self.table, self.seed = table, seed
         self._regressions: dict[tuple[frozenset[str], frozenset[str]], _Regression] = {}
         self._residuals: dict[tuple[str, frozenset[str], frozenset[str]], Array] = {}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.quick_fit import (
-    Rows,
+    MechanismRows,
     copied,
     fit_mechanism,
     is_linear,
@@ -213,7 +213,10 @@ def _scalar_fit(
     if any(parent in model.scm.image_variables for parent in parents):
         return None
     values = {each: model.variables[each][rows] for each in (name, *parents)}
-    asked, training = Rows.of(values, name, parents), Rows.of(model.training, name, parents)
+    asked, training = (
+        MechanismRows.of(values, name, parents),
+        MechanismRows.of(model.training, name, parents),
+    )
     mechanism = model.scm[name]
     if len(asked) < _FEWEST_ROWS or not len(training):
         return None

@@ -17,7 +17,7 @@ from deepscm_pl.training_distribution import TrainingDistribution
 from deepscm_pl.variables import Variables
 
 __all__ = [
-    "Rows",
+    "MechanismRows",
     "copied",
     "fit_mechanism",
     "fit_scalars",
@@ -35,14 +35,14 @@ _PATIENCE = 2
 
 
 @dataclass(frozen=True)
-class Rows:
+class MechanismRows:
     """Values of one variable and of its parents, ``(N, 1)`` each."""
 
     value: Tensor
     parents: Variables
 
     @classmethod
-    def of(cls, variables: Variables, name: str, parents: tuple[str, ...]) -> Rows:
+    def of(cls, variables: Variables, name: str, parents: tuple[str, ...]) -> MechanismRows:
         """Take the complete rows of a variable and its parents, in double precision."""
         columns = {each: variables[each].double().cpu() for each in (name, *parents)}
         complete = ~torch.cat(list(columns.values()), dim=1).isnan().any(dim=1)
@@ -53,11 +53,11 @@ class Rows:
         """The number of rows."""
         return len(self.value)
 
-    def every(self, step: int) -> Rows:
+    def every(self, step: int) -> MechanismRows:
         """Every ``step``-th row."""
         return self.where(slice(None, None, step))
 
-    def where(self, rows: Tensor | slice) -> Rows:
+    def where(self, rows: Tensor | slice) -> MechanismRows:
         """Some rows, by a mask ``(N,)``, row numbers, or a range."""
         parents = {name: each[rows] for name, each in self.parents.items()}
         return replace(self, value=self.value[rows], parents=parents)
@@ -102,7 +102,7 @@ def _with_networks(
 
 
 def fit_mechanism(
-    mechanism: Mechanism, training: Rows, validation: Rows | None = None
+    mechanism: Mechanism, training: MechanismRows, validation: MechanismRows | None = None
 ) -> Mechanism:
     """Maximise the log-probability of the training rows by L-BFGS, in double precision.
 
@@ -142,13 +142,13 @@ def fit_mechanism(
     return mechanism.eval()
 
 
-def log_probs(mechanism: Mechanism, rows: Rows) -> Tensor:
+def log_probs(mechanism: Mechanism, rows: MechanismRows) -> Tensor:
     """Return log p(x | pa) of each row, ``(N,)``."""
     with torch.no_grad():
         return mechanism.log_prob(rows.value, rows.parents).expand(len(rows))
 
 
-def mean_log_prob(mechanism: Mechanism, rows: Rows) -> float:
+def mean_log_prob(mechanism: Mechanism, rows: MechanismRows) -> float:
     """Return the mean of log p(x | pa) in nats."""
     return float(log_probs(mechanism, rows).mean())
 
@@ -174,6 +174,8 @@ def fit_scalars(
     for name in part.graph:
         parents = part.graph.parents[name]
         fit_mechanism(
-            part[name], Rows.of(chosen, name, parents), Rows.of(validation, name, parents)
+            part[name],
+            MechanismRows.of(chosen, name, parents),
+            MechanismRows.of(validation, name, parents),
         )
     return part.float().eval()

@@ -38,7 +38,7 @@ from deepscm_pl.nn.layers import reduced_shape, zero_linear
 from deepscm_pl.transforms.cells import bounded_log_scale, log_mass
 from deepscm_pl.variables import Domain, Variables
 
-__all__ = ["MissingValues", "complete_rows", "is_missing"]
+__all__ = ["MissingValueNetworks", "complete_rows", "is_missing"]
 
 _HIDDEN = (64, 64)
 _IMAGE_FEATURES = 32
@@ -173,7 +173,7 @@ class _Completed:
         )
 
 
-class MissingValues(nn.Module):
+class MissingValueNetworks(nn.Module):
     """q(x_missing | x_observed, images) of a causal model, one small network a variable.
 
     Variables without a network are drawn from their mechanism: a valid proposal that is not

@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscm_pl.data.cohort import SPLITS
 from deepscm_pl.data.tables import Attribute, AttributeKind, Table, read_attribute
-from deepscm_pl.data.tables.attributes import Column
+from deepscm_pl.data.tables.attributes import ColumnRules
 from deepscm_pl.data.tables.kinds import FEW_LEVELS, are_dates
 from deepscm_pl.data.tables.numbers import is_number
 from deepscm_pl.numerals import format_number
@@ -36,7 +37,6 @@ ColumnKind = Literal[
 ]
 """Kinds of columns: those of attributes, and those that are no variables."""
 
-_SPLITS = {"train", "validation", "test"}
 _MOST_SHOWN = 50
 _IMAGES = re.compile(r".+\.(png|jpe?g|tiff?|webp|bmp|npy|dcm|nii|nii\.gz)", re.IGNORECASE)
 _UNITS = re.compile(
@@ -162,7 +162,7 @@ def describe_column(table: Table, name: str, variable: str, unit: str = "") -> C
         levels = tuple(sorted(counts)) if kind == "splits" else ()
         return ColumnFingerprint(kind=kind, reason=reason, levels=levels, **base)
     try:
-        rules = Column(variable, name, missing="infer")
+        rules = ColumnRules(variable, name, missing="infer")
         attribute = read_attribute(table, rules, np.ones(len(table), dtype=np.bool_))
     except ValueError as error:
         reason = _PLACE.sub("", str(error)).rstrip(".")
@@ -209,7 +209,7 @@ def _step(values: NDArray[np.float64]) -> float | None:
 
 def _special(name: str, counts: Counter[str], rows: int) -> tuple[ColumnKind, str] | None:
     """The kind of a column that is no variable, by its texts and its name; None for others."""
-    if set(counts) <= _SPLITS and len(counts) > 1:
+    if set(counts) <= {*SPLITS} and len(counts) > 1:
         return "splits", ", ".join(each for each in sorted(counts))
     if counts and all(map(_IMAGES.fullmatch, counts)):
         return "images", f"names of image files, such as {next(iter(counts))}"

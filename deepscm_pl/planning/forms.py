@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from deepscm_pl.evaluation.quick_fit import Rows, fit_mechanism, log_probs
+from deepscm_pl.evaluation.quick_fit import MechanismRows, fit_mechanism, log_probs
 from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context
 from deepscm_pl.nn.layers import NONLINEAR
@@ -108,7 +108,7 @@ def choose_forms(
         for name in bar:
             parents = graph.parents[name]
             context = {parent: domains[parent] for parent in parents}
-            rows = Rows.of(values, name, tuple(parents))
+            rows = MechanismRows.of(values, name, tuple(parents))
             found[name] = _choose(mechanisms[name], context, rows, tuple(hidden))
     return found
 
@@ -180,7 +180,7 @@ def _reasons(
 def _choose(
     described: Mapping[str, Any] | str,
     domains: Mapping[str, Domain],
-    rows: Rows,
+    rows: MechanismRows,
     hidden: tuple[int, ...],
 ) -> Choice:
     """Compare forms in the order of their complexity."""
@@ -224,7 +224,7 @@ def _held_out(
     described: Mapping[str, Any] | str,
     form: Form,
     domains: Mapping[str, Domain],
-    rows: Rows,
+    rows: MechanismRows,
     folds: Sequence[tuple[Tensor, Tensor]],
 ) -> Tensor:
     """The log-probability of each held-out row, in the order of the folds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deepscm_pl.data.tables.kinds import standard_bounds
 from deepscm_pl.planning.columns import ColumnFingerprint
 
 __all__ = ["scalar_mechanism"]
@@ -117,8 +118,7 @@ def _constraint(column: ColumnFingerprint) -> tuple[dict[str, Any] | str, str]:
 
 def _bounds(low: float, high: float) -> dict[str, float]:
     """The usual bounds around two numbers; with those numbers on them, slightly wider ones."""
-    usual = ((0.0, 1.0), (-1.0, 1.0), (0.0, 100.0))
-    found = next((each for each in usual if each[0] <= low and high <= each[1]), (low, high))
+    found = standard_bounds(low, high) or (low, high)
     margin = 0.001 * (found[1] - found[0])
     return {
         "low": found[0] - (margin if low <= found[0] else 0),

@@ -15,7 +15,7 @@ from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import as_json, for_markdown
 from deepscm_pl.evaluation.check import Check
 from deepscm_pl.evaluation.graph_check import GraphCheck
-from deepscm_pl.evaluation.independence import IndependenceTest, Table
+from deepscm_pl.evaluation.independence import IndependenceTest, MixedTable
 from deepscm_pl.figures import save_figure
 from deepscm_pl.figures.graph import draw_graph
 from deepscm_pl.figures.output import PlainFigure, wrapped
@@ -297,7 +297,7 @@ def _draw_random(found: GraphCheck) -> Figure:
     return figure
 
 
-def _draw_dependences(found: GraphCheck, table: Table) -> Figure:
+def _draw_dependences(found: GraphCheck, table: MixedTable) -> Figure:
     """Scatter plots of residuals, those with the smallest p-value first."""
     tests = sorted(found.tests, key=lambda each: each.dependence.p_value)[:_MOST_PANELS]
     columns = min(3, len(tests))

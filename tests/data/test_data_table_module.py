@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from deepscm_pl.data import Cache, Division, TableDataModule, TableSettings
-from deepscm_pl.data.tables import Column, Table, read_attribute
+from deepscm_pl.data.tables import ColumnRules, Table, read_attribute
 
 CASES = Path(__file__).parents[1] / "fixtures" / "cases"
 THIRDS = Division(fractions=(0.5, 0.25, 0.25))
@@ -20,7 +20,9 @@ THIRDS = Division(fractions=(0.5, 0.25, 0.25))
 def column(texts, name="x", **settings):
     """The attribute of a column all of whose rows are for training."""
     table = Table(Path("t.csv"), {name: np.array([str(each) for each in texts], dtype=object)})
-    return read_attribute(table, Column(name, name, **settings), np.ones(len(texts), dtype=bool))
+    return read_attribute(
+        table, ColumnRules(name, name, **settings), np.ones(len(texts), dtype=bool)
+    )
 
 
 def case(name: str, **settings) -> TableDataModule:

@@ -13,20 +13,20 @@ from deepscm_pl.evaluation.graph_check import (
     equivalent_graphs,
     implied_independences,
 )
-from deepscm_pl.evaluation.independence import Table
+from deepscm_pl.evaluation.independence import MixedTable
 from deepscm_pl.graph import CausalGraph
 
 HEADS = "age, sex -> brain; age, brain -> ventricle"
 
 
-def heads(size: int = 800, seed: int = 0) -> Table:
+def heads(size: int = 800, seed: int = 0) -> MixedTable:
     generator = np.random.default_rng(seed)
     age, u, v = generator.normal(size=(3, size))
     sex = generator.integers(0, 2, size).astype(float)
     brain = -0.5 * age + sex + 0.5 * u
     ventricle = np.exp(0.5 * age) - 0.7 * brain + 0.5 * v
     columns = {"age": age, "sex": sex, "brain": brain, "ventricle": ventricle}
-    return Table(columns, {"sex"})
+    return MixedTable(columns, {"sex"})
 
 
 def random_graph(seed: int) -> CausalGraph:
@@ -134,7 +134,7 @@ def test_images_are_left_untested():
     generator = np.random.default_rng(1)
     diagnosis = table.columns["ventricle"] + table.columns["brain"] + generator.normal(size=800)
     columns = {**table.columns, "diagnosis": diagnosis}
-    check = check_graph(graph, Table(columns, {"sex"}), permutations=0, progress=False)
+    check = check_graph(graph, MixedTable(columns, {"sex"}), permutations=0, progress=False)
     assert check.untested == ["image"]
     assert check.is_consistent
     # The image cannot be given, but its causes can.

@@ -12,7 +12,7 @@ import torch
 from deepscm_pl.evaluation import ModelOnData
 from deepscm_pl.evaluation.mechanism_fit import convergence_of, evaluate_mechanisms
 from deepscm_pl.evaluation.quick_fit import (
-    Rows,
+    MechanismRows,
     fit_mechanism,
     linear_form,
     mean_log_prob,
@@ -37,8 +37,10 @@ def fits(curve, mechanism, rows: int = 400, trained: bool = True):
     scm = StructuralCausalModel("x -> y", {"x": AffineFlow, "y": mechanism})
     scm.fit(training)
     if trained:
-        own = Rows.of(training, "y", ("x",))
-        scm.mechanisms["y"] = fit_mechanism(scm["y"], own, Rows.of(validation, "y", ("x",))).float()
+        own = MechanismRows.of(training, "y", ("x",))
+        scm.mechanisms["y"] = fit_mechanism(
+            scm["y"], own, MechanismRows.of(validation, "y", ("x",))
+        ).float()
     model = ModelOnData(scm, validation, None, None, training=training)
     return {each.variable: each for each in evaluate_mechanisms(model, progress=False)}
 
@@ -88,8 +90,10 @@ def test_fits_are_the_same_where_gradients_are_off():
     torch.manual_seed(0)
     scm = StructuralCausalModel("x -> y", {"x": AffineFlow, "y": AffineFlow})
     scm.fit(training)
-    own = Rows.of(training, "y", ("x",))
-    scm.mechanisms["y"] = fit_mechanism(scm["y"], own, Rows.of(validation, "y", ("x",))).float()
+    own = MechanismRows.of(training, "y", ("x",))
+    scm.mechanisms["y"] = fit_mechanism(
+        scm["y"], own, MechanismRows.of(validation, "y", ("x",))
+    ).float()
     with torch.inference_mode():
         model = ModelOnData(scm, validation, None, None, training=training)
         found = evaluate_mechanisms(model, progress=False)
@@ -129,7 +133,7 @@ def test_every_family_has_simpler_forms(factory, values):
     training = {"x": x, "y": values(x + u)}
     scm = StructuralCausalModel("x -> y", {"x": AffineFlow, "y": factory})
     scm.fit(training)
-    rows = Rows.of(training, "y", ("x",))
+    rows = MechanismRows.of(training, "y", ("x",))
     scores = [
         mean_log_prob(fit_mechanism(form(scm["y"]), rows), rows)
         for form in (parentless_form, linear_form)
@@ -142,7 +146,7 @@ def test_every_family_has_simpler_forms(factory, values):
 def test_incomplete_rows_are_left_out():
     values = draw(50, 0, lambda x: x)
     values["y"][3] = math.nan
-    assert len(Rows.of(values, "y", ("x",))) == 49
+    assert len(MechanismRows.of(values, "y", ("x",))) == 49
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from deepscm_pl.data.tables.attributes import (
         Attribute as Attribute,
         AttributeKind as AttributeKind,
-        Column as Column,
+        ColumnRules as ColumnRules,
         MissingValues as MissingValues,
         read_attribute as read_attribute,
         select_columns as select_columns,

@@ -26,7 +26,7 @@ from deepscm_pl.numerals import format_number
 __all__ = [
     "Attribute",
     "AttributeKind",
-    "Column",
+    "ColumnRules",
     "MissingValues",
     "read_attribute",
     "select_columns",
@@ -143,7 +143,7 @@ def select_columns(
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnRules:
     """The settings of a column.
 
     Attributes:
@@ -163,7 +163,7 @@ class Column:
     infers_order: bool = True
 
 
-def read_attribute(table: Table, column: Column, training: NDArray[np.bool_]) -> Attribute:
+def read_attribute(table: Table, column: ColumnRules, training: NDArray[np.bool_]) -> Attribute:
     """Read and check a column.
 
     Args:
@@ -182,7 +182,7 @@ def read_attribute(table: Table, column: Column, training: NDArray[np.bool_]) ->
         >>> from pathlib import Path
         >>> texts = np.array(["low", "high", "medium", "low"], dtype=object)
         >>> table = Table(Path("t.csv"), {"risk": texts})
-        >>> print(read_attribute(table, Column("risk", "risk"), np.ones(4, dtype=bool)))
+        >>> print(read_attribute(table, ColumnRules("risk", "risk"), np.ones(4, dtype=bool)))
         risk: ordinal (inferred: the names of its classes have an order), column risk, 0 = low, ...
     """
     cells = _Cells.read(table, column, training)
@@ -208,14 +208,14 @@ class _Cells:
     """The cells of a column, and its settings."""
 
     table: Table
-    rules: Column
+    rules: ColumnRules
     training: NDArray[np.bool_]
     texts: Text
     numbers: Numbers
     present: NDArray[np.bool_]
 
     @classmethod
-    def read(cls, table: Table, rules: Column, training: NDArray[np.bool_]) -> _Cells:
+    def read(cls, table: Table, rules: ColumnRules, training: NDArray[np.bool_]) -> _Cells:
         column = rules.column
         present = ~table.is_missing(column)
         cells = cls(table, rules, training, table[column], table.numbers(column), present)
