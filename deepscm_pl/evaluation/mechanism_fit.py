@@ -129,7 +129,7 @@ class MechanismFit:
 
     @property
     def sentence(self) -> str:
-        """What the numbers say."""
+        """The verdict on the mechanism, in words."""
         parts = [] if self.convergence is None else [self.convergence.words]
         if self.over_parentless is None:
             return f"{self.variable}: {', '.join([*parts, 'no parents'])}"
@@ -151,9 +151,10 @@ class MechanismFit:
             return f"uses its parents (gains {_nats(gain)} over {none})"
         if _sign(gain) < 0:
             return f"worse than without its parents (loses {_nats(gain)}): it overfits"
+        change = f"{'gains' if gain.mean >= 0 else 'loses'} {_nats(gain)}"
         if gain.mean + 2 * gain.standard_error > _UNCLEAR:
-            return f"perhaps uses its parents (gains {_nats(gain)} over {none}: too few rows)"
-        return f"does not use its parents (gains {_nats(gain)} over {none})"
+            return f"perhaps uses its parents ({change} over {none}: too few rows)"
+        return f"does not use its parents ({change} over {none})"
 
     def _linear(self, gain: Estimate) -> str:
         if _sign(gain) > 0:

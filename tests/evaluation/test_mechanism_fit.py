@@ -10,7 +10,12 @@ import pytest
 import torch
 
 from deepscm_pl.evaluation import ModelOnData
-from deepscm_pl.evaluation.mechanism_fit import convergence_of, evaluate_mechanisms
+from deepscm_pl.evaluation.estimate import Estimate
+from deepscm_pl.evaluation.mechanism_fit import (
+    MechanismFit,
+    convergence_of,
+    evaluate_mechanisms,
+)
 from deepscm_pl.evaluation.quick_fit import (
     MechanismRows,
     fit_mechanism,
@@ -167,3 +172,8 @@ def test_noise_is_not_a_rise():
     generator = np.random.default_rng(0)
     states = [convergence_of(list(generator.normal(size=40) * 0.05)).state for _ in range(100)]
     assert states.count("converged") > 85
+
+
+def test_a_loss_that_may_be_chance_is_called_a_loss():
+    unclear = MechanismFit("b", ("a",), Estimate(-1.0, 0.1, 12), Estimate(-0.21, 0.43, 12))
+    assert "perhaps uses its parents (loses 0.21 ± 0.43 nats over none" in unclear.sentence
