@@ -207,9 +207,7 @@ class StructuralCausalModel(nn.Module):
 
     def with_mechanisms(self, mechanisms: Mapping[str, Mechanism]) -> StructuralCausalModel:
         """The model with some mechanisms replaced, which shares all others."""
-        return self._sharing(
-            self.graph, {**{name: self[name] for name in self.graph}, **mechanisms}
-        )
+        return self._sharing(self.graph, {**self._all(), **mechanisms})
 
     def _sharing(
         self, graph: CausalGraph, mechanisms: Mapping[str, Mechanism]
@@ -265,7 +263,7 @@ class StructuralCausalModel(nn.Module):
         found = {name for name in self.scalar_variables if bool(variables[name].isnan().any())}
         found |= set(names) & set(self.scalar_variables)
         if found - set(self.missing_values.names):
-            mechanisms = {name: self[name] for name in self.graph}
+            mechanisms = self._all()
             self.missing_values.declare([n for n in self.graph if n in found], mechanisms)
             self.missing_values.fit(variables)
 
@@ -298,7 +296,7 @@ class StructuralCausalModel(nn.Module):
         """Make the networks that infer missing values, of which the state has weights."""
         start = f"{prefix}missing_values.networks."
         found = {key[len(start) :].split(".")[0] for key in state_dict if key.startswith(start)}
-        mechanisms = {name: self[name] for name in self.graph}
+        mechanisms = self._all()
         chosen = [name for name in self.scalar_variables if name in found]
         self.missing_values.declare(chosen, mechanisms)
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -440,11 +438,8 @@ class StructuralCausalModel(nn.Module):
         total = _sum(weights.values()).logsumexp(dim=0) - math.log(num_particles)
         gain = (total - _sum(means.values())) / count.clamp(min=1)
         for name, bound in bounds.items():
-            mean, is_absent = (
-                means[name],
-                missing.get(name, torch.zeros_like(count, dtype=torch.bool)),
-            )
-            inferred = torch.where(is_absent, mean + gain, mean)
+            absent = missing.get(name, torch.zeros_like(count, dtype=torch.bool))
+            inferred = torch.where(absent, means[name] + gain, means[name])
             bounds[name] = torch.where(count > 0, inferred, bound)
         return {name: (bounds[name], means[name]) for name in bounds}
 
@@ -470,7 +465,7 @@ class StructuralCausalModel(nn.Module):
         self, interventions: Mapping[str, Resolved], before: Before | None = None
     ) -> StructuralCausalModel:
         """The model under interventions on observations that are known before them."""
-        mechanisms: dict[str, Mechanism] = {name: self[name] for name in self.graph}
+        mechanisms: dict[str, Mechanism] = self._all()
         for name, intervention in interventions.items():
             domain = self[name].domain
             if isinstance(intervention, Tensor):

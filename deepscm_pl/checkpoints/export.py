@@ -53,8 +53,12 @@ def export_model(
 
 def write_model(
     checkpoint_path: str | Path, path: str | Path, overwrite: bool, trust: Sequence[str]
-) -> dict[str, Any]:
-    """Export as :func:`export_model` does, and return the description that was added."""
+) -> tuple[StructuralCausalModel, dict[str, Any]]:
+    """Export as :func:`export_model` does.
+
+    Returns:
+        The model, and the description that was added.
+    """
     path = Path(path)
     if not is_exported(path):
         raise ValueError(f"out: expected a file ending in {SUFFIX}, but got {path}.")
@@ -75,7 +79,7 @@ def write_model(
         "parameters": sum(parameter.numel() for parameter in scm.parameters()),
     }
     write_exported({**content, **about}, path)
-    return about
+    return scm, about
 
 
 def _describe_variable(scm: StructuralCausalModel, name: str) -> dict[str, Any]:

@@ -359,18 +359,17 @@ def export(
         out: File to write, new, ending in .safetensors.
         overwrite: Replace the file if it exists.
     """
-    from deepscm_pl.checkpoints import load
     from deepscm_pl.checkpoints.export import write_model
     from deepscm_pl.numerals import format_number
     from deepscm_pl.suggestions import Asked
 
-    model = write_model(ckpt_path, out, overwrite, trust)
+    scm, model = write_model(ckpt_path, out, overwrite, trust)
     for name, variable in model["variables"].items():
         print(for_terminal(f"{name}: {', '.join(_variable_properties(variable))}"))
     megabytes = format_number(out.stat().st_size / 1e6)
     print(f"{model['parameters']:,} parameters, {model['weights']} weights, {megabytes} MB")
     _print_written(out)
-    asked = Asked(load(out, trust=trust).scm, [out], trust)
+    asked = Asked(scm, [out], trust)
     print(f"\nAsk what if:         {asked.intervene()}")
 
 
