@@ -314,8 +314,9 @@ def _draw_dependences(found: GraphCheck, table: MixedTable) -> Figure:
         p_value = _probability(each.dependence.p_value)
         given_words = f"\ngiven {', '.join(given)}" if given else ""
         axes.set_title(wrapped(f"p {p_value}{given_words}", 34), fontsize=7)
-        axes.set_xlabel(other, fontsize=7)
-        axes.set_ylabel(one, fontsize=7)
+        kind = "residual of the normal score" if given else "normal score"
+        axes.set_xlabel(f"{other}, {kind}", fontsize=7)
+        axes.set_ylabel(f"{one}, {kind}", fontsize=7)
         axes.tick_params(labelsize=6)
     for axes in panels[len(tests) :]:
         axes.set_axis_off()
