@@ -20,7 +20,7 @@ from deepscm_pl import (
     ZeroInflatedFlow,
 )
 from deepscm_pl.data import CausalDataModule, SourceSplits
-from deepscm_pl.data.tables import Column, Table, read_attribute
+from deepscm_pl.data.tables import ColumnRules, Table, read_attribute
 from deepscm_pl.training.repeated_values import describe_repeated_values, warn_of_repeated_values
 
 
@@ -94,14 +94,14 @@ def test_the_limits(values, repeats):
 def test_the_summary_of_a_table_counts_few_values():
     texts = np.array([str(k % 4 + 1) for k in range(40)], dtype=object)
     table = Table(Path("subjects.csv"), {"id": np.arange(40).astype(object), "score": texts}, "id")
-    found = read_attribute(table, Column("score", "score"), np.ones(40, dtype=bool))
+    found = read_attribute(table, ColumnRules("score", "score"), np.ones(40, dtype=bool))
     assert str(found) == (
         "score: count (inferred: whole numbers from 1 to 4, 4 of them), column score, from 1 to 4, "
         "4 different values"
     )
     many = np.array([str(k + 0.5) for k in range(40)], dtype=object)
     table = Table(Path("subjects.csv"), {"id": table["id"], "age": many}, "id")
-    found = read_attribute(table, Column("age", "age"), np.ones(40, dtype=bool))
+    found = read_attribute(table, ColumnRules("age", "age"), np.ones(40, dtype=bool))
     assert "different values" not in str(found)
 
 
