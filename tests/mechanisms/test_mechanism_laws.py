@@ -118,7 +118,7 @@ LADDERS = {
     "conditional-two": {"likelihood": LIKELIHOODS["discretised"], "prior": "conditional"},
     "conditional-none": {"likelihood": LIKELIHOODS["predicted_low_rank"], "prior": "conditional"},
     "brightness-two": {"likelihood": BRIGHT, "prior": "conditional"},
-    "volume-two": {"shape": (2, 5, 6, 4), "prior": "conditional"},
+    "volume-two": {"shape": (2, 5, 6, 4), "likelihood": LIKELIHOODS["discretised"]},
 }
 CASES |= {
     f"ladder-{name}": (partial(HierarchicalVAE, **(LADDER | more)), name.split("-")[-1])
