@@ -344,34 +344,54 @@ def test_bounds_are_those_of_the_probabilities_of_the_rows(effect, confounding):
     outcome = linear(z=confounding, x=effect)
     coin_by_z = by_rule(2, lambda u, z: u + z > 0)
     scm = model("z -> x; z, x -> y", z=linear(), x=coin_by_z, y=outcome)
+    assert_bounds(scm, "y > 0.5", lambda y: y > 0.5)
+
+
+def test_bounds_of_rows_that_have_what_is_good_for_them():
+    # The exposure is good for rows with z > 0 and bad for others, and most rows have what is good.
+    scm = model(
+        "z -> x; z, x -> y",
+        z=linear(),
+        x=by_rule(2, lambda u, z: z + 0.3 * u > 0),
+        y=by_rule(2, lambda u, z, x: (x > 0.5) == (z > 0)),
+    )
+    low = assert_bounds(scm, "y=1", lambda y: y == 1, ["both"])["both"][0]
+    assert low == pytest.approx(0.41, abs=0.03)
+
+
+def assert_bounds(scm, text, event, names=("both", "necessity", "sufficiency")):
     settings = EffectSettings(rows=4000, replicates=20)
-    found = causes_of_event(scm, "y > 0.5", "x=1", "x=0", settings=settings)
-    under = average_effect(scm, "y > 0.5", "x=1", "x=0", settings=settings)
+    found = causes_of_event(scm, text, "x=1", "x=0", settings=settings)
+    under = average_effect(scm, text, "x=1", "x=0", settings=settings)
     factual = sampled(scm, 40_000)
     exposed = factual["x"][:, 0] == 1
-    event = (factual["y"][:, 0] > 0.5).double()
+    occurs = event(factual["y"][:, 0]).double()
     truth = bounds_of(
         float(exposed.double().mean()),
-        float(event[exposed].mean()),
-        float(event[~exposed].mean()),
+        float(occurs[exposed].mean()),
+        float(occurs[~exposed].mean()),
         under["under do(x = 1)"].value,
         under["under do(x = 0)"].value,
     )
-    for name, (low, high) in truth.items():
+    for name in names:
+        low, high = truth[name]
         assert found[f"{name}, at least"].value == pytest.approx(low, abs=0.05)
         assert found[f"{name}, at most"].value == pytest.approx(high, abs=0.05)
         assert found[f"{name}, at least"].value - 1e-9 <= found[name].value
         assert found[name].value <= found[f"{name}, at most"].value + 1e-9
+    return truth
 
 
 def test_bounds_of_an_exposure_among_three_classes_are_experimental():
     scm = model("x -> y", x=by_rule(3, lambda u: (u > -0.5).int() + (u > 0.5)), y=linear(x=1.0))
-    found = causes_of_event(scm, "y > 1", "x=2", "x=0", settings=FEW)
-    assert "necessity, at least" not in found.estimates
-    under = average_effect(scm, "y > 1", "x=2", "x=0", settings=FEW)
-    p, p_not = (under[f"under do(x = {k})"].value for k in (2, 0))
-    assert found["both, at least"].value == pytest.approx(max(0, p - p_not), abs=1e-9)
-    assert found["both, at most"].value == pytest.approx(min(p, 1 - p_not), abs=1e-9)
+    for threshold in (0.5, 1.5):
+        event = f"y > {threshold}"
+        found = causes_of_event(scm, event, "x=2", "x=0", settings=FEW)
+        assert "necessity, at least" not in found.estimates
+        under = average_effect(scm, event, "x=2", "x=0", settings=FEW)
+        p, p_not = (under[f"under do(x = {k})"].value for k in (2, 0))
+        assert found["both, at least"].value == pytest.approx(max(0, p - p_not), abs=1e-9)
+        assert found["both, at most"].value == pytest.approx(min(p, 1 - p_not), abs=1e-9)
 
 
 # Contributions.
@@ -391,6 +411,17 @@ def test_equal_players_have_equal_shares_and_a_dummy_has_none():
     assert variance["c"].value == pytest.approx(0, abs=1e-6)
     difference = contributions_to_difference(scm, "y", "a > 0", settings=FEW)
     assert difference["c"].value == pytest.approx(0, abs=1e-6)
+
+
+def test_shares_of_a_variance_do_not_depend_on_the_mean():
+    weights = {"a": 1.0, "b": 2.0}
+    settings = EffectSettings(rows=4000, replicates=20)
+    for offset in (0.0, 1000.0):
+        y = linear(scale=2.0, offset=offset, **weights)
+        found = contributions_to_variance(model("a, b -> y", a=linear(), b=linear(), y=y), "y",
+                                          settings)  # fmt: skip
+        for name, truth in {"a": 1, "b": 4, "y": 4}.items():
+            assert found[name].value == pytest.approx(100 * truth / 9, abs=6)
 
 
 def test_changes_of_an_outcome_without_other_intervention_start_from_the_row():
@@ -447,6 +478,14 @@ def test_contributions_to_rows_of_several_models_have_their_weights():
     assert both.rows["x"] == pytest.approx([truth] * 2, abs=0.4)
     assert both.rows["x"] == pytest.approx([1.5] * 2, abs=0.2)
     assert both.rows["x"] == pytest.approx([both["x"].value] * 2)
+
+
+def test_equal_models_draw_their_own_references():
+    factual = {"x": torch.ones(1, 1), "y": torch.ones(1, 1)}
+    found = contributions_to_rows(Ensemble(slopes(1, 1)), "y", factual, 50, settings=FEW)
+    assert found["x"].members[0] != found["x"].members[1]
+    found = contributions_to_difference(Ensemble(slopes(1, 1)), "y", "x > 0", settings=FEW)
+    assert found["x"].members[0] != found["x"].members[1]
 
 
 def test_groups_of_a_row_and_of_unknown_names_are_refused():
@@ -612,16 +651,25 @@ def test_images_are_neither_conditions_nor_causes_of_a_search():
         smallest_changes(scm, "image > 3", ["thickness"], factual)
 
 
-def test_latents_are_resampled_if_asked():
+def test_latents_are_resampled_if_asked(monkeypatch):
+    asked = []
+    abduct = StructuralCausalModel.abduct
+
+    def recorded(self, values, particles=1, resample=None):
+        asked.append(resample)
+        return abduct(self, values, particles, resample)
+
+    monkeypatch.setattr(StructuralCausalModel, "abduct", recorded)
     scm = image_model()
     factual = {name: value for name, value in draw(3, 1).items() if name in scm.graph}
     missing = {**factual, "thickness": torch.full((3, 1), math.nan)}
     for observed in (factual, missing):
-        found = [
-            individual_effects(
-                scm, "image", "intensity=200", observed=observed,
-                settings=EffectSettings(num_particles=2, resample=resample),
-            ).rows["effect"]
-            for resample in (None, 16)
-        ]  # fmt: skip
+        found = []
+        for resample in (None, 16):
+            settings = EffectSettings(num_particles=2, resample=resample)
+            answer = individual_effects(
+                scm, "image", "intensity=200", observed=observed, settings=settings
+            )
+            found.append(answer.rows["effect"])
+            assert asked[-1] == resample
         assert found[0] != pytest.approx(found[1], abs=1e-6)
