@@ -465,6 +465,8 @@ def test_contributions_to_rows_of_several_particles_are_means_over_them():
     found = contributions_to_rows(scm, "y", factual, references=40, settings=settings)
     sums = np.sum([found.rows[name] for name in "zxmy"], axis=0)
     assert found.rows["total"] == pytest.approx(sums.tolist())
+    for name in ("z", "x", "total"):
+        assert np.mean(found.rows[name]) == pytest.approx(found[name].value)
     # The difference of the two rows does not depend on the drawn rows.
     apart = found.rows["total"][0] - found.rows["total"][1]
     assert apart == pytest.approx(float(factual["y"][0] - factual["y"][1]), abs=1e-3)
