@@ -151,10 +151,10 @@ class MechanismFit:
             return f"uses its parents (gains {_nats(gain)} over {none})"
         if _sign(gain) < 0:
             return f"worse than without its parents (loses {_nats(gain)}): it overfits"
-        change = f"{'gains' if gain.mean >= 0 else 'loses'} {_nats(gain)}"
+        change = f"gains {_nats(gain)} over" if gain.mean >= 0 else f"loses {_nats(gain)} against"
         if gain.mean + 2 * gain.standard_error > _UNCLEAR:
-            return f"perhaps uses its parents ({change} over {none}: too few rows)"
-        return f"does not use its parents ({change} over {none})"
+            return f"perhaps uses its parents ({change} {none}: too few rows)"
+        return f"does not use its parents ({change} {none})"
 
     def _linear(self, gain: Estimate) -> str:
         if _sign(gain) > 0:
