@@ -152,8 +152,10 @@ def log_determinant(
     half = step.size / 2
     rows = torch.arange(len(step.midpoint), device=step.midpoint.device)
     with torch.enable_grad():
-        place = step.midpoint if step.midpoint.requires_grad else step.midpoint.detach()
-        place = place if place.requires_grad else place.requires_grad_()
+        # A new tensor: the hook of the midpoint must not act on gradients with respect to it.
+        place = step.midpoint.view_as(step.midpoint)
+        if not place.requires_grad:
+            place = place.detach().requires_grad_()
         found = velocity(place, step.time, rows).to(place)
 
         def pulled(vectors: Tensor) -> Tensor:
