@@ -120,6 +120,12 @@ class FlowMatching(ImageMechanism):
         """Whether log-probabilities are exact, and not estimated by random probes."""
         return self.domain.features <= _EXACT
 
+    @property
+    def likelihood_note(self) -> str:
+        """Whether log-probabilities are exact or estimated."""
+        probes = f"{self.probes} random probe{'s' if self.probes > 1 else ''}"
+        return "exact" if self.is_exact else f"estimated by {probes}"
+
     def velocity(self, state: Tensor, time: Tensor, context: Tensor) -> Tensor:
         """Return v(y, s; c), ``(batch, C, H, W)``, of times ``(batch,)`` and contexts.
 
