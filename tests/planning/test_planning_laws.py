@@ -225,6 +225,8 @@ def test_the_step_of_numbers_is_the_largest_that_divides_all(tmp_path, values, s
 def test_few_rows_are_not_identifiers(tmp_path):
     assert described(tmp_path, "id", [f"s{k}" for k in range(10)]).kind != "identifier"
     assert described(tmp_path, "id", [f"s{k}" for k in range(11)]).kind == "identifier"
+    # Numbers with a fraction are none.
+    assert described(tmp_path, "id", [100.5 + k for k in range(60)]).kind == "positive"
 
 
 def test_identifiers_that_repeat_are_more_than_a_twentieth_of_the_rows(tmp_path):
