@@ -178,12 +178,11 @@ class _Exposure:
 
 def _equal(values: Variables, do: Do) -> Tensor:
     """Whether each unit has the values that an intervention sets, as 0 or 1."""
-    found = None
-    for name, value in do.items():
-        same = torch.eq(values[name][:, 0], float(value)).double()  # type: ignore[arg-type]
-        found = same if found is None else found * same
-    assert found is not None
-    return found
+    same = [
+        torch.eq(values[name][:, 0], float(value))  # type: ignore[arg-type]
+        for name, value in do.items()
+    ]
+    return torch.stack(same).all(dim=0).double()
 
 
 _STATISTICS: dict[str, FunctionOfMeans] = {

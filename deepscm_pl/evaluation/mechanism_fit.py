@@ -133,7 +133,7 @@ class MechanismFit:
         parts = [] if self.convergence is None else [self.convergence.words]
         if self.over_parentless is None:
             return f"{self.variable}: {', '.join([*parts, 'no parents'])}"
-        parts.append(self._parents())
+        parts.append(self._parents(self.over_parentless))
         uses = _sign(self.over_parentless) > 0
         if self.over_linear is not None and (uses or _sign(self.over_linear)):
             parts.append(self._linear(self.over_linear))
@@ -143,9 +143,7 @@ class MechanismFit:
             )
         return f"{self.variable}: {', '.join(parts)}"
 
-    def _parents(self) -> str:
-        gain = self.over_parentless
-        assert gain is not None
+    def _parents(self, gain: Estimate) -> str:
         none = "those of other rows" if self.shuffled else "none"
         if _sign(gain) > 0:
             return f"uses its parents (gains {_nats(gain)} over {none})"

@@ -39,7 +39,7 @@ from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.reaction import ReactionResult, evaluate_reaction
 from deepscm_pl.evaluation.sensitivity import SensitivityResult, evaluate_sensitivity
-from deepscm_pl.mechanisms.vae import ConditionalVAE, Coupling, couple_pixel_noise
+from deepscm_pl.mechanisms.latent import Coupling, LatentImageMechanism, couple_pixel_noise
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.overlap import OverlapThresholds
 from deepscm_pl.reaction import ReactionThresholds
@@ -473,7 +473,9 @@ def _preserved_state(members: Sequence[StructuralCausalModel]) -> Iterator[None]
     devices = [device] if device.type == "cuda" else []
     modules = [module for member in members for module in member.modules()]
     modes = [(module, module.training) for module in modules]
-    couplings = [(each, each.coupling) for each in modules if isinstance(each, ConditionalVAE)]
+    couplings = [
+        (each, each.coupling) for each in modules if isinstance(each, LatentImageMechanism)
+    ]
     for member in members:
         member.eval()
     try:
