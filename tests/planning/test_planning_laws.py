@@ -264,6 +264,8 @@ def test_a_cached_fingerprint_is_of_the_same_state_and_options(tmp_path: Path):
     table, cache = write(tmp_path / "t.csv", **columns), tmp_path / "c.json"
     first = read_fingerprint(table, identifier="other", cache=cache)
     assert first.identifier == "other"
+    assert read_fingerprint(table, identifier="pid", cache=cache).identifier == "pid"
+    assert read_fingerprint(table, identifier="other", cache=cache) == first
     again = read_fingerprint(table, identifier="pid", visits=["session"], cache=cache)
     assert (again.identifier, again.units, again.visits) == ("pid", 15, ("session",))
     assert read_fingerprint(table, encoding="latin-1", cache=cache).encoding == "latin-1"
