@@ -273,6 +273,7 @@ def test_a_cached_fingerprint_is_of_the_same_state_and_options(tmp_path: Path):
     found = read_fingerprint(table, identifier="other", missing_words=words, cache=cache)
     assert next(each for each in found.columns if each.name == "x").missing == 1
     # A table of the same size that was written later.
+    assert read_fingerprint(table, identifier="other", cache=cache) == first
     os.utime(table, ns=(1, 1))
     assert read_fingerprint(table, identifier="other", cache=cache).modified == 1
 
