@@ -98,11 +98,7 @@ def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict
     do: dict[str, Intervention] = {}
     for name, statement in _statements(parts, text, variables).items():
         if variables is not None and name not in variables:
-            near = difflib.get_close_matches(name, list(variables), n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(
-                f"do: unknown variable {name!r}{meant}; expected one of {', '.join(variables)}."
-            )
+            raise ValueError(_unknown_variable(name, variables))
         variable = (variables or {}).get(name, Variable(name))
         do[name] = _intervention(variable, statement, variables)
     if group is None:
@@ -113,6 +109,19 @@ def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict
     except UnreadableError as error:
         raise ValueError(f"do: where: {error}; give a group such as 'where age > 60'.") from None
     return {name: Where(value, condition) for name, value in do.items()}
+
+
+def _unknown_variable(name: str, variables: Mapping[str, Variable]) -> str:
+    near = _variable_of(name, variables)
+    meant = f" (did you mean {near!r}?)" if near else ""
+    return f"do: unknown variable {name!r}{meant}; expected one of {', '.join(variables)}."
+
+
+def _variable_of(column: str, variables: Mapping[str, Variable]) -> str | None:
+    """The variable that a column of a table became, such as ``v_31`` of 31, or one like it."""
+    word = re.sub(r"\W+", "_", column).strip("_")
+    exact = next((each for each in (word, f"v_{word}") if word and each in variables), None)
+    return exact or next(iter(difflib.get_close_matches(column, list(variables), n=1)), None)
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
@@ -140,6 +149,9 @@ def _statements(
     for part in parts:
         statement = _statement(part, variables)
         if statement is None:
+            changed = _STATEMENT.fullmatch(part)
+            if changed and variables and _variable_of(changed[1].strip(), variables):
+                raise ValueError(_unknown_variable(changed[1].strip(), variables))
             raise ValueError(f"do: cannot read {part.strip()!r}; {_FORMS}")
         if statement.name in found:
             raise ValueError(f"do: {statement.name!r} is named twice in {text!r}.")
