@@ -113,10 +113,14 @@ def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict
 
 def _unknown_variable(name: str, variables: Mapping[str, Variable]) -> str:
     """A message that names the variable of a column, such as ``v_31`` of 31, or one like it."""
-    word = re.sub(r"\W+", "_", name).strip("_")
+    expected = f"expected one of {', '.join(variables)}"
+    return f"do: unknown variable {name!r}{_meant(name, variables)}; {expected}."
+
+
+def _meant(column: str, variables: Mapping[str, Variable]) -> str:
+    word = re.sub(r"\W+", "_", column).strip("_")
     exact = next((each for each in (word, f"v_{word}") if word and each in variables), None)
-    meant = ASIDE.format(repr(exact)) if exact else nearest(name, variables, ASIDE)
-    return f"do: unknown variable {name!r}{meant}; expected one of {', '.join(variables)}."
+    return ASIDE.format(repr(exact)) if exact else nearest(column, variables, ASIDE)
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
@@ -145,7 +149,7 @@ def _statements(
         statement = _statement(part, variables)
         if statement is None:
             changed = _STATEMENT.fullmatch(part)
-            if changed and variables and _variable_of(changed[1].strip(), variables):
+            if changed and variables and _meant(changed[1].strip(), variables):
                 raise ValueError(_unknown_variable(changed[1].strip(), variables))
             raise ValueError(f"do: cannot read {part.strip()!r}; {_FORMS}")
         if statement.name in found:
