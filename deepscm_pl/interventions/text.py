@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
+from deepscm_pl.checks import ASIDE, nearest
 from deepscm_pl.interventions.changes import Increase, Multiply, OfFactual, Where
 from deepscm_pl.interventions.draws import Draw, format_distribution
 from deepscm_pl.interventions.expressions import (
@@ -112,16 +112,15 @@ def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict
 
 
 def _unknown_variable(name: str, variables: Mapping[str, Variable]) -> str:
-    near = _variable_of(name, variables)
-    meant = f" (did you mean {near!r}?)" if near else ""
+    exact = _variable_of(name, variables)
+    meant = nearest(name, variables, ASIDE) if exact is None else ASIDE.format(repr(exact))
     return f"do: unknown variable {name!r}{meant}; expected one of {', '.join(variables)}."
 
 
 def _variable_of(column: str, variables: Mapping[str, Variable]) -> str | None:
-    """The variable that a column of a table became, such as ``v_31`` of 31, or one like it."""
+    """The variable that a column of a table became, such as ``v_31`` of 31."""
     word = re.sub(r"\W+", "_", column).strip("_")
-    exact = next((each for each in (word, f"v_{word}") if word and each in variables), None)
-    return exact or next(iter(difflib.get_close_matches(column, list(variables), n=1)), None)
+    return next((each for each in (word, f"v_{word}") if word and each in variables), None)
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
@@ -257,11 +256,10 @@ def _without_unit(operand: str, unit: str) -> str:
 
 
 def _unknown_class(variable: Variable, text: str) -> str:
-    near = difflib.get_close_matches(text, variable.classes, n=1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
     return (
         f"do({variable.name}): expected one of {listed(variable)}, but got "
-        f"{text!r}{meant}; quote names with commas, brackets or quotes."
+        f"{text!r}{nearest(text, variable.classes, ASIDE)}; quote names with commas, brackets "
+        "or quotes."
     )
 
 
