@@ -116,10 +116,13 @@ class LatentEvidence(NamedTuple):
         divergences: KL(q(z_j | x, pa) ‖ p(z_j)) of each dimension of the latent, ``(*batch, J)``.
         log_weights: log p(x, z_k | pa) − log q(z_k | x, pa) of each draw z_k ~ q(z | x, pa),
             ``(P, *batch)``.
+        scales: Sizes of the parts of the latent at several scales, the coarsest first, J in total;
+            empty for a latent of one scale.
     """
 
     divergences: Tensor
     log_weights: Tensor
+    scales: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ class HierarchicalVAE(LatentImageMechanism):
         if not isinstance(made, Ladder):
             raise ValueError(f"ladder: expected a Ladder, but got {shown(made)}.")
         self.ladder = made
+        self.scales = tuple(count for count in made.counts if count)
         self._set_latent(whole_number("ladder: latents", made.latent, least=1, most=LARGEST_LATENT))
 
     def posterior(self, value: Tensor, parents: Variables) -> LadderPosterior:

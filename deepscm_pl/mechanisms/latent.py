@@ -142,6 +142,7 @@ class LatentImageMechanism(ImageMechanism):
 
     brightness: Brightness | None
     latent: int
+    scales: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -440,7 +441,8 @@ class LatentImageMechanism(ImageMechanism):
         """log p(x | z_k, pa) of draws z_k, and the evidence of the latent, all in nats."""
         draws = self.posterior(value, parents).draw((num_particles,))
         log_probs = self._log_density(self._decoded(draws, parents), value)
-        return log_probs, LatentEvidence(draws.divergences, log_probs + draws.log_ratio)
+        weights = log_probs + draws.log_ratio
+        return log_probs, LatentEvidence(draws.divergences, weights, self.scales)
 
     def _decoded(self, draws: LatentDraws, parents: Variables) -> Tensor:
         if draws.content is None:

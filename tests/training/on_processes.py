@@ -22,13 +22,16 @@ from deepscm_pl.mechanisms import (
     Bernoulli,
     Categorical,
     ConditionalVAE,
+    HierarchicalVAE,
     MultiscaleFlow,
     SplineFlow,
 )
+from deepscm_pl.mechanisms.latent import GaussianPosterior
 from deepscm_pl.nn import (
     ConvolutionalConditioner,
     ConvolutionalDecoder,
     ConvolutionalEncoder,
+    Ladder,
     Overlay,
     PyramidDecoder,
     PyramidEncoder,
@@ -49,8 +52,11 @@ GRAPH = """
 bright; thickness -> intensity; thickness -> width; thickness, bright, width -> image;
 intensity -> texture;
 thickness, intensity, width -> drawing;
-thickness, intensity -> volume
+thickness, intensity -> volume;
+thickness, bright -> sketch
 """
+
+_TEXTURES = ("texture", "drawing", "sketch")
 
 
 class RowsOfAllKinds(CausalDataModule):
@@ -71,7 +77,7 @@ def _of_all_kinds(size, seed):
     width = (rows["thickness"] > 3).float() + (rows["thickness"] > 5).float()
     label = (rows["thickness"] > 4).long()
     others = {"bright": bright, "width": width, "label": label}
-    return {**rows, **others, "texture": texture, "drawing": texture, "volume": volume}
+    return {**rows, **others, "volume": volume} | dict.fromkeys(_TEXTURES, texture)
 
 
 def attributes():
@@ -87,15 +93,23 @@ def attributes():
     )
 
 
+class MeanPosterior(GaussianPosterior):
+    """A posterior whose draws are its mean."""
+
+    def draw(self, sample_shape):
+        latent = self.location.expand(*sample_shape, *self.location.shape)
+        return super().draw(sample_shape)._replace(latent=latent)
+
+
 class NoiseFreeVAE(ConditionalVAE):
     """A VAE that draws the mean of q, from grey levels without a random part."""
 
     def dequantise(self, value):
         return value + 0.5
 
-    @staticmethod
-    def _draw(posterior, sample_shape):
-        return posterior.location.expand(*sample_shape, *posterior.location.shape)
+    def posterior(self, value, parents):
+        found = super().posterior(value, parents)
+        return MeanPosterior(found.location, found.log_scale)
 
 
 def refitted_image():
@@ -166,6 +180,12 @@ def all_kinds(kind=DeepSCM):
         "texture": texture,
         "drawing": drawing(),
         "volume": volume,
+        "sketch": partial(
+            HierarchicalVAE,
+            shape=(1, 4, 4),
+            ladder=partial(Ladder, channels=(4, 4), latents=(1, 2), embedding=4),
+            prior="conditional",
+        ),
     }
     return kind(GRAPH, mechanisms)
 
