@@ -113,6 +113,7 @@ if TYPE_CHECKING:
         Drawn as Drawn,
         Evidence as Evidence,
         Flow as Flow,
+        FlowMatching as FlowMatching,
         HierarchicalVAE as HierarchicalVAE,
         ImageMechanism as ImageMechanism,
         LatentEvidence as LatentEvidence,
@@ -138,6 +139,7 @@ if TYPE_CHECKING:
         ResidualDecoder as ResidualDecoder,
         ResidualEncoder as ResidualEncoder,
         TemplateDecoder as TemplateDecoder,
+        UNet as UNet,
     )
     from deepscm_pl.overlap import (
         Overlap as Overlap,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ZeroInflatedFlow,
     )
     from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
+    from deepscm_pl.mechanisms.flow_matching import FlowMatching
     from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
@@ -35,6 +36,7 @@ __all__ = [
     "Drawn",
     "Evidence",
     "Flow",
+    "FlowMatching",
     "GammaScore",
     "HierarchicalVAE",
     "ImageMechanism",

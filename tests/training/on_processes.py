@@ -22,6 +22,7 @@ from deepscm_pl.mechanisms import (
     Bernoulli,
     Categorical,
     ConditionalVAE,
+    FlowMatching,
     HierarchicalVAE,
     MultiscaleFlow,
     SplineFlow,
@@ -39,9 +40,10 @@ from deepscm_pl.nn import (
     ResidualDecoder,
     ResidualEncoder,
     TemplateDecoder,
+    UNet,
 )
 from deepscm_pl.training import DeepSCM, EvidenceLowerBoundObjective, ImageClassifier
-from deepscm_pl.transforms import Interval, Positive
+from deepscm_pl.transforms import ImplicitMidpoint, Interval, Positive
 
 from tiny import draw
 
@@ -51,12 +53,13 @@ BATCH = 16
 GRAPH = """
 bright; thickness -> intensity; thickness -> width; thickness, bright, width -> image;
 intensity -> texture;
+thickness -> relief;
 thickness, intensity, width -> drawing;
 thickness, intensity -> volume;
 thickness, bright -> sketch
 """
 
-_TEXTURES = ("texture", "drawing", "sketch")
+_TEXTURES = ("texture", "relief", "drawing", "sketch")
 
 
 class RowsOfAllKinds(CausalDataModule):
@@ -171,6 +174,12 @@ def all_kinds(kind=DeepSCM):
         steps=(2, 2),
         conditioner=partial(ConvolutionalConditioner, hidden=4),
     )
+    relief = partial(
+        FlowMatching,
+        shape=(1, 4, 4),
+        network=partial(UNet, channels=(4, 4), blocks=1, embedding=4),
+        solver=partial(ImplicitMidpoint, steps=3),
+    )
     mechanisms = {
         "thickness": partial(SplineFlow, constraint=Positive),
         "intensity": partial(AffineFlow, constraint=partial(Interval, low=64, high=255)),
@@ -178,6 +187,7 @@ def all_kinds(kind=DeepSCM):
         "width": partial(Categorical, categories=3),
         "image": image,
         "texture": texture,
+        "relief": relief,
         "drawing": drawing(),
         "volume": volume,
         "sketch": partial(
