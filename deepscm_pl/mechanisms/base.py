@@ -130,11 +130,14 @@ class Evidence:
         log_prob: log p(x | pa), or E_q[log p(x | z, pa)] if there is a latent; ``(*batch,)``.
         divergence: KL(q(z | x, pa) ‖ p(z)), zero if the likelihood is exact; ``(*batch,)``.
         latent: The evidence about the latent; ``None`` if the likelihood is exact.
+        is_loss: Whether ``log_prob`` is no log-probability, but the negative loss by which the
+            mechanism is trained, in a unit of its own; the divergence is then zero.
     """
 
     log_prob: Tensor
     divergence: Tensor
     latent: LatentEvidence | None = None
+    is_loss: bool = False
 
     @property
     def bound(self) -> Tensor:
@@ -284,6 +287,37 @@ class Mechanism(nn.Module, ABC):
         """Return log p(x | pa), or a Monte Carlo estimate of its lower bound."""
         log_prob = self.log_prob(value, parents)
         return Evidence(log_prob, torch.zeros_like(log_prob))
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether :meth:`evidence` gives a log-probability or a bound of it."""
+        return True
+
+    @property
+    def has_training_loss(self) -> bool:
+        """Whether the mechanism is trained by a loss of its own, :meth:`training_evidence`."""
+        return False
+
+    def training_evidence(
+        self, value: Tensor, parents: Variables, num_particles: int = 1
+    ) -> Evidence:
+        """Return what a training maximises: by default, :meth:`evidence`.
+
+        Mechanisms with :attr:`has_training_loss` return ``Evidence(-loss, 0, is_loss=True)``. A
+        training adds it to the bounds of the other variables, and logs it as ``loss/<variable>``.
+        """
+        return self.evidence(value, parents, num_particles)
+
+    def evidence_in(
+        self, is_training: bool, value: Tensor, parents: Variables, num_particles: int
+    ) -> Evidence:
+        """Return the evidence of a training or validation, or that of a test.
+
+        Without a likelihood it is that of the training in both.
+        """
+        if (is_training and self.has_training_loss) or not self.has_likelihood:
+            return self.training_evidence(value, parents, num_particles)
+        return self.evidence(value, parents, num_particles)
 
     @property
     def has_recorded_bound(self) -> bool:

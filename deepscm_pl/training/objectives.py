@@ -155,7 +155,7 @@ class EvidenceLowerBoundObjective(Objective):
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
         """Return the objective, and log β as ``kl_weight``."""
-        elbo = scm.elbo(batch, self.num_particles)
+        elbo = scm.elbo(batch, self.num_particles, is_training=True)
         weight = self.divergence_weight_at(progress)
         free_bits = 0.0 if self.is_refitting(progress) else self.free_bits
         terms = [
@@ -211,7 +211,7 @@ class ImportanceWeightedObjective(Objective):
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
         """Return the objective."""
-        elbo = scm.elbo(batch, self.num_particles)
+        elbo = scm.elbo(batch, self.num_particles, is_training=True)
         terms = [each.importance_weighted_bound.mean() for each in elbo.evidence.values()]
         return ObjectiveValue(torch.stack(terms).sum(), elbo)
 
