@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
     from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
+    from deepscm_pl.mechanisms.flow_matching import FlowMatching
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
     from deepscm_pl.mechanisms.implicit import (
@@ -42,6 +43,7 @@ __all__ = [
     "Drawn",
     "Evidence",
     "Flow",
+    "FlowMatching",
     "GammaScore",
     "HierarchicalVAE",
     "ImageMechanism",

@@ -226,6 +226,4 @@ class DeepSCM(RefittingModule):
         for name, parameters in self.gradient_groups().items():
             rate = {"lr": self.learning_rates[name]} if name in self.learning_rates else {}
             groups.append({"params": list(parameters), "name": name, **rate})
-        return self.optimisation.configure(
-            self.trainer, groups, f"validation/{self.total}", self.refit
-        )
+        return self.optimisation.configure(self.trainer, groups, f"validation/{self.total}", self.refit)
