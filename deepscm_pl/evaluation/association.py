@@ -159,6 +159,7 @@ def _labels(
     for name, parents in graph.parents.items():
         given = f" | {', '.join(parents)}" if parents else ""
         yield f"bound/{name}", f"log p({name}{given}){bound if name in images else ''}", "nats"
+        yield f"loss/{name}", f"{name}{given}: no likelihood, loss in its place", "own unit"
     yield "bound", f"log p(joint){bound if images else ''}", "nats"
     weighted = f"K = {num_samples}"
     for name in images:
@@ -184,3 +185,6 @@ def _labels(
             "bits",
         )
         yield f"mean_absolute_error/{name}", f"{name}, error of reconstruction", "grey levels"
+        yield f"diversity/{name}", f"{name}, variation of samples ÷ of data", "fraction"
+        yield f"unexplained_variance/{name}", f"{name}, unexplained by reconstructions", "fraction"
+        yield f"critic_accuracy/{name}", f"{name}, recognised by the critic", "fraction"

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         ZeroInflatedFlow,
     )
     from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
-    from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.flow_matching import FlowMatching
+    from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
     from deepscm_pl.mechanisms.implicit import (

@@ -381,9 +381,9 @@ class ImplicitMechanism(ImageMechanism):
 
         ``diversity`` is half the mean squared difference of two generated images of the same
         parents, as a fraction of the variance that the parents leave unexplained in the data: 0 if
-        the generator ignores its noise, about 1 if it varies as the data do. ``unexplained_variance``
-        is the mean squared error of the reconstruction, as a fraction of the same: about 1 if the
-        encoder ignores the image. ``critic_accuracy`` is the fraction of observed and generated
+        the generator ignores its noise, about 1 if it varies as the data do. The other one,
+        ``unexplained_variance``, is the mean squared error of the reconstruction, as a fraction of
+        the same: about 1 if the encoder ignores the image. ``critic_accuracy`` is the fraction of observed and generated
         images that the critic recognises: 0.5 if it is deceived.
         """
         image = self.dequantise(value)
@@ -402,19 +402,19 @@ class ImplicitMechanism(ImageMechanism):
             _FOOLED: torch.stack(scores).float().mean(dim=0),
         }
 
-    def complaint(self, diagnostics: Mapping[str, float]) -> str | None:
-        """Return the description of a collapse that means of :meth:`diagnose` show, if any."""
-        diversity, error = diagnostics[_DIVERSITY], diagnostics[_ERROR]
+    def failure(self, means: Mapping[str, float]) -> str | None:
+        """Return the description of a collapse that the diagnostics show, if any."""
+        diversity, error = means[_DIVERSITY], means[_ERROR]
         if diversity < _LEAST_DIVERSITY:
             return (
-                f"the generator has collapsed: expected images of the same parents to vary at least "
-                f"{_LEAST_DIVERSITY:.0%} as much as the data, but got {diversity:.1%}; lower the "
+                f"the generator has collapsed: expected images of the same parents to vary at "
+                f"least {_LEAST_DIVERSITY:.0%} as much as the data, but got {diversity:.1%}; lower the "
                 "learning rate, raise loss.noise_reconstruction or loss.penalty, or train longer."
             )
         if error > _MOST_ERROR:
             return (
-                f"the encoder has collapsed: expected reconstructions with at most {_MOST_ERROR:.0%} "
-                f"of the error of a mean image, but got {error:.0%}; raise loss.reconstruction, or "
+                f"the encoder has collapsed: expected reconstructions with at most "
+                f"{_MOST_ERROR:.0%} of the error of a mean image, but got {error:.0%}; raise loss.reconstruction, or "
                 "train longer."
             )
         return None
