@@ -204,20 +204,24 @@ class ImplicitMechanism(ImageMechanism):
 
     def infer(self, value: Tensor, parents: Variables) -> Tensor:
         """Return z = e(x, pa), ``(*batch, J)``, batch dimensions broadcast."""
-        context = self.context(parents).to(next(self.parameters()))
-        batch = torch.broadcast_shapes(self.domain.batch_shape(value), context.shape[:-1])
-        images = self._scaled(value).to(context).expand(*batch, *self.shape)
-        contexts = context.expand(*batch, context.shape[-1]).reshape(-1, self.context.features)
-        flat = images.reshape(-1, *self.shape)
-        return self._infer_rows(flat, contexts.expand(len(flat), -1)).view(*batch, self.latent)
+        value = value.to(next(self.parameters()))
+        image, context, batch = self._rows(value, self.shape, parents)
+        return self._infer_rows(self._scaled(image), context).view(*batch, self.latent)
 
     def generate(self, noise: Tensor, parents: Variables) -> Tensor:
         """Return g(z, pa), ``(*batch, *event)``, in the range of the preprocessing."""
-        context = self.context(parents).to(noise)
-        batch = torch.broadcast_shapes(noise.shape[:-1], context.shape[:-1])
-        flat = noise.expand(*batch, self.latent).reshape(-1, self.latent)
-        contexts = context.expand(*batch, context.shape[-1]).reshape(len(flat), -1)
-        return self._generate_rows(flat, contexts).view(*batch, *self.shape)
+        flat, context, batch = self._rows(noise, (self.latent,), parents)
+        return self._generate_rows(flat, context).view(*batch, *self.shape)
+
+    def _rows(
+        self, value: Tensor, event: Sequence[int], parents: Variables
+    ) -> tuple[Tensor, Tensor, torch.Size]:
+        """Broadcast values and contexts over the batch: rows ``(N, *event)``, ``(N, A)``."""
+        context = self.context(parents).to(value)
+        batch = torch.broadcast_shapes(value.shape[: -len(event)], context.shape[:-1])
+        flat = value.expand(*batch, *event).reshape(-1, *event)
+        contexts = context.expand(*batch, context.shape[-1])
+        return flat, contexts.reshape(len(flat), context.shape[-1]), batch
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """Return x = h(g(z, pa) + u), continuous grey levels."""
@@ -269,12 +273,9 @@ class ImplicitMechanism(ImageMechanism):
         In training it is the sum of the losses of all players; in evaluation, the mean absolute
         error of the reconstruction, in grey levels.
         """
-        context = self.context(parents).to(value)
-        batch = torch.broadcast_shapes(self.domain.batch_shape(value), context.shape[:-1])
-        image = value.expand(*batch, *self.shape).reshape(-1, *self.shape)
-        contexts = context.expand(*batch, context.shape[-1]).reshape(len(image), -1)
+        image, context, batch = self._rows(value, self.shape, parents)
         losses = self._adversarial if self.training else self._reconstruction_error
-        loss = losses(self._scaled(image), contexts).view(batch)
+        loss = losses(self._scaled(image), context).view(batch)
         return Evidence(-loss, torch.zeros_like(loss), is_loss=True)
 
     def _reconstruction_error(self, image: Tensor, context: Tensor) -> Tensor:
@@ -386,8 +387,7 @@ class ImplicitMechanism(ImageMechanism):
         the same: about 1 if the encoder ignores the image. ``critic_accuracy`` is the fraction of observed and generated
         images that the critic recognises: 0.5 if it is deceived.
         """
-        image = self.dequantise(value)
-        context = self.context(parents).to(image).expand(len(image), -1)
+        image, context, _ = self._rows(self.dequantise(value), self.shape, parents)
         scaled = self._scaled(image)
         observed = _Pair(scaled, self._infer_rows(scaled, context), context)
         first, second = (
