@@ -115,6 +115,7 @@ if TYPE_CHECKING:
         Drawn as Drawn,
         Evidence as Evidence,
         Flow as Flow,
+        FlowMatching as FlowMatching,
         HierarchicalVAE as HierarchicalVAE,
         ImageMechanism as ImageMechanism,
         ImplicitMechanism as ImplicitMechanism,
@@ -141,6 +142,7 @@ if TYPE_CHECKING:
         ResidualDecoder as ResidualDecoder,
         ResidualEncoder as ResidualEncoder,
         TemplateDecoder as TemplateDecoder,
+        UNet as UNet,
     )
     from deepscm_pl.overlap import (
         Overlap as Overlap,

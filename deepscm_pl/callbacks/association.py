@@ -154,6 +154,7 @@ class AssociationReport(pl.Callback):
             self.reference,
             self.num_importance_samples,
             model.num_evaluation_particles,
+            {name: model.scm[name].likelihood_note for name in model.scm.image_variables},
         )
         table = association_table(self.rows, self.reference_name)
         print_table(table)

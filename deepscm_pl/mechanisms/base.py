@@ -294,6 +294,11 @@ class Mechanism(nn.Module, ABC):
         return True
 
     @property
+    def likelihood_note(self) -> str:
+        """What a table says of its log-probability, if it is not a bound; else an empty text."""
+        return ""
+
+    @property
     def has_training_loss(self) -> bool:
         """Whether the mechanism is trained by a loss of its own, :meth:`training_evidence`."""
         return False

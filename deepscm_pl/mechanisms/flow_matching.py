@@ -18,7 +18,7 @@ from deepscm_pl.nn.unet import UNet
 from deepscm_pl.transforms import Dequantise
 from deepscm_pl.transforms.cells import in_double
 from deepscm_pl.transforms.levels import LevelCells
-from deepscm_pl.transforms.ode import ImplicitMidpoint, MidpointStep, Velocity, log_determinant
+from deepscm_pl.transforms.ode import ImplicitMidpoint, Velocity, log_determinants
 from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["FlowMatching", "VelocityFactory", "coupled_noise"]
@@ -120,6 +120,12 @@ class FlowMatching(ImageMechanism):
         """Whether log-probabilities are exact, and not estimated by random probes."""
         return self.domain.features <= _EXACT
 
+    @property
+    def likelihood_note(self) -> str:
+        """Whether log-probabilities are exact or estimated."""
+        probes = f"{self.probes} random probe{'s' if self.probes > 1 else ''}"
+        return "exact" if self.is_exact else f"estimated by {probes}"
+
     def velocity(self, state: Tensor, time: Tensor, context: Tensor) -> Tensor:
         """Return v(y, s; c), ``(batch, C, H, W)``, of times ``(batch,)`` and contexts.
 
@@ -157,17 +163,31 @@ class FlowMatching(ImageMechanism):
         return self.generate(self.sample_noise(shape)["u"], context)
 
     def _log_density(self, context: Tensor, value: Tensor) -> Tensor:
+        return self._log_densities(context, value).mean(dim=0)
+
+    def _log_densities(self, context: Tensor, value: Tensor) -> Tensor:
+        """Log-densities by each probe, ``(probes, *batch)``; one if they are exact."""
         flat, contexts, batch = self._one_batch(in_double(value), context)
         velocity = self._velocity_of(contexts)
         state, total = self.cells(flat), self.cells.log_slope(flat).flatten(1).sum(dim=1)
         for step in self.solver.path(velocity, state, backwards=True):
-            total = total + self._log_determinant(velocity, step)
+            total = total + log_determinants(velocity, step, None if self.is_exact else self.probes)
             state = step.end
         density = standard_normal_log_prob(state).flatten(1).sum(dim=1) + total
-        return density.to(value).view(batch)
+        return density.to(value).view(-1, *batch)
 
-    def _log_determinant(self, velocity: Velocity, step: MidpointStep) -> Tensor:
-        return log_determinant(velocity, step, None if self.is_exact else self.probes)
+    def log_prob_with_error(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
+        """Return log p(x | pa) in nats, and the standard error of its estimate, ``(*batch,)`` each.
+
+        The error is that of the mean over :attr:`probes`: zero if log-probabilities are exact, NaN
+        with a single probe.
+        """
+        context = self.context(parents).to(next(self.parameters()))
+        found = self._log_densities(context, value)
+        error = torch.zeros_like(found[0])
+        if not self.is_exact:
+            error = found.std(dim=0) / math.sqrt(len(found))
+        return found.mean(dim=0), error
 
     def generate(self, noise: Tensor, context: Tensor) -> Tensor:
         """Return h(ψ(u; c)), ``(*batch, C, H, W)``, batch dimensions broadcast."""

@@ -185,6 +185,11 @@ class ImplicitMechanism(ImageMechanism):
         return False
 
     @property
+    def likelihood_note(self) -> str:
+        """``no likelihood``."""
+        return "no likelihood"
+
+    @property
     def has_training_loss(self) -> bool:
         """True: see :meth:`training_evidence`."""
         return True

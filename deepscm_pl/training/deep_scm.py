@@ -42,8 +42,8 @@ class DeepSCM(RefittingModule):
     over images in train, validation and test: ``log_prob/<variable>``, ``kl/<image>``,
     ``bound/<variable>``, their sum ``bound``, and ``bits_per_dimension/<image>``; in train also
     ``objective`` and the quantities that the objective reports, such as ``kl_weight``. A mechanism
-    that is trained by a loss of its own has ``loss/<variable>`` instead in train and validation, and
-    ``objective``, the bounds of the others less that loss, replaces ``bound``.
+    that is trained by a loss of its own has ``loss/<variable>`` instead in train and validation;
+    ``objective``, the bounds of the others less that loss, replaces ``bound`` there.
 
     Args:
         graph: The causal graph, as text (``thickness -> intensity; thickness, intensity -> image``)

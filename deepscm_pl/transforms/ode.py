@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepscm_pl.checks import real_number, whole_number
 
-__all__ = ["ImplicitMidpoint", "MidpointStep", "Velocity", "log_determinant"]
+__all__ = ["ImplicitMidpoint", "MidpointStep", "Velocity", "log_determinants"]
 
 Velocity: TypeAlias = Callable[[Tensor, float, Tensor], Tensor]
 """v(x, s, rows): velocities of the states x ``(R, *event)`` of some rows ``(R,)`` at the time s."""
@@ -139,21 +139,23 @@ def _with_gradient(
     return found
 
 
-def log_determinant(
+def log_determinants(
     velocity: Velocity, step: MidpointStep, probes: int | None, terms: int = 5
 ) -> Tensor:
-    """log |det ∂x'/∂x| of a step, ``(batch,)``: log det(1 + h/2·A) − log det(1 − h/2·A).
+    """log |det ∂x'/∂x| of a step, log det(1 + h/2·A) − log det(1 − h/2·A), ``(probes, batch)``.
 
-    A = ∂v/∂y at the midpoint. Without probes it is exact. Otherwise it is the series
-    2·Σ_k tr((h/2·A)^k)/k over odd k up to ``terms``, with traces estimated by the mean of eᵀA^k e
-    over random signs e (Hutchinson 1989).
+    A = ∂v/∂y at the midpoint. Without probes it is exact, ``(1, batch)``. Otherwise it is the
+    series 2·Σ_k tr((h/2·A)^k)/k over odd k up to ``terms``, with each trace estimated by eᵀA^k e of
+    random signs e (Hutchinson 1989), by several probes.
     """
     keeps = torch.is_grad_enabled()
     half = step.size / 2
     rows = torch.arange(len(step.midpoint), device=step.midpoint.device)
     with torch.enable_grad():
-        place = step.midpoint if step.midpoint.requires_grad else step.midpoint.detach()
-        place = place if place.requires_grad else place.requires_grad_()
+        # A new tensor: the hook of the midpoint must not act on gradients with respect to it.
+        place = step.midpoint.view_as(step.midpoint)
+        if not place.requires_grad:
+            place = place.detach().requires_grad_()
         found = velocity(place, step.time, rows).to(place)
 
         def pulled(vectors: Tensor) -> Tensor:
@@ -163,8 +165,8 @@ def log_determinant(
             return half * result
 
         if probes is None:
-            return _exact(pulled, place)
-        return _estimated(pulled, place, probes, terms)
+            return _exact(pulled, place)[None]
+        return torch.stack([_estimated(pulled, place, terms) for _ in range(probes)])
 
 
 def _exact(pulled: Callable[[Tensor], Tensor], place: Tensor) -> Tensor:
@@ -178,15 +180,12 @@ def _exact(pulled: Callable[[Tensor], Tensor], place: Tensor) -> Tensor:
     return plus.logabsdet - minus.logabsdet
 
 
-def _estimated(
-    pulled: Callable[[Tensor], Tensor], place: Tensor, probes: int, terms: int
-) -> Tensor:
+def _estimated(pulled: Callable[[Tensor], Tensor], place: Tensor, terms: int) -> Tensor:
     total = torch.zeros(len(place), dtype=place.dtype, device=place.device)
-    for _ in range(probes):
-        signs = torch.randint(0, 2, place.shape, device=place.device).to(place) * 2 - 1
-        vector = signs
-        for power in range(1, terms + 1):
-            vector = pulled(vector)
-            if power % 2:
-                total = total + 2 / power * (vector * signs).flatten(1).sum(dim=1)
-    return total / probes
+    signs = torch.randint(0, 2, place.shape, device=place.device).to(place) * 2 - 1
+    vector = signs
+    for power in range(1, terms + 1):
+        vector = pulled(vector)
+        if power % 2:
+            total = total + 2 / power * (vector * signs).flatten(1).sum(dim=1)
+    return total

@@ -11,6 +11,7 @@ from deepscm_pl.mechanisms import (
     AffineFlow,
     ConditionalVAE,
     Context,
+    FlowMatching,
     HierarchicalVAE,
     ImageMechanism,
     MultiscaleFlow,
@@ -25,8 +26,9 @@ from deepscm_pl.nn import (
     PyramidEncoder,
     ResidualDecoder,
     ResidualEncoder,
+    UNet,
 )
-from deepscm_pl.transforms import Interval, Positive, Real
+from deepscm_pl.transforms import ImplicitMidpoint, Interval, Positive, Real
 from deepscm_pl.variables import Domain
 
 import laws
@@ -123,6 +125,16 @@ LADDERS = {
 CASES |= {
     f"ladder-{name}": (partial(HierarchicalVAE, **(LADDER | more)), name.split("-")[-1])
     for name, more in LADDERS.items()
+}
+
+SMALL_MATCHING = {
+    "shape": (1, 3, 4),
+    "network": partial(UNet, channels=(2, 3), blocks=1, embedding=4),
+    "solver": partial(ImplicitMidpoint, steps=6, tolerance=1e-13),
+}
+CASES |= {
+    f"matching-{parents}": (partial(FlowMatching, **SMALL_MATCHING), parents)
+    for parents in ("none", "two")
 }
 
 
