@@ -102,6 +102,8 @@ if TYPE_CHECKING:
         SharedVarianceGaussian as SharedVarianceGaussian,
     )
     from deepscm_pl.mechanisms import (
+        AdversarialLoss as AdversarialLoss,
+        AdversarialNetworks as AdversarialNetworks,
         AffineFlow as AffineFlow,
         Bernoulli as Bernoulli,
         Brightness as Brightness,
@@ -116,6 +118,7 @@ if TYPE_CHECKING:
         FlowMatching as FlowMatching,
         HierarchicalVAE as HierarchicalVAE,
         ImageMechanism as ImageMechanism,
+        ImplicitMechanism as ImplicitMechanism,
         LatentEvidence as LatentEvidence,
         LatentImageMechanism as LatentImageMechanism,
         Mechanism as Mechanism,

@@ -19,12 +19,19 @@ if TYPE_CHECKING:
     from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
+    from deepscm_pl.mechanisms.implicit import (
+        AdversarialLoss,
+        AdversarialNetworks,
+        ImplicitMechanism,
+    )
     from deepscm_pl.mechanisms.intervened import Constant, Drawn, Modified
     from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
     from deepscm_pl.mechanisms.latent import LatentImageMechanism
     from deepscm_pl.mechanisms.vae import ConditionalVAE
 
 __all__ = [
+    "AdversarialLoss",
+    "AdversarialNetworks",
     "AffineFlow",
     "Bernoulli",
     "Brightness",
@@ -40,6 +47,7 @@ __all__ = [
     "GammaScore",
     "HierarchicalVAE",
     "ImageMechanism",
+    "ImplicitMechanism",
     "Known",
     "KnownCoin",
     "LatentEvidence",

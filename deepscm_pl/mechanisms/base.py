@@ -328,6 +328,11 @@ class Mechanism(nn.Module, ABC):
         return self.evidence(value, parents, num_particles)
 
     @property
+    def abduction_is_exact(self) -> bool:
+        """Whether ``forward(abduct(x, pa), pa)`` is x, rather than a reconstruction."""
+        return True
+
+    @property
     def has_recorded_bound(self) -> bool:
         """Whether :meth:`recorded_bound` is tighter than the bound of :meth:`evidence`."""
         return False
@@ -359,6 +364,19 @@ class Mechanism(nn.Module, ABC):
 
     def guide(self, name: str, value: Tensor, parents: Variables) -> None:
         """Sample the latents of the Pyro site ``name`` given its value, if there are any."""
+
+    @property
+    def diagnostics(self) -> tuple[str, ...]:
+        """Names of the quantities of :meth:`diagnose`, which a validation logs; by default none."""
+        return ()
+
+    def diagnose(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Return quantities of recorded values that show whether a training fails, ``(N,)`` each."""
+        return {}
+
+    def failure(self, means: Mapping[str, float]) -> str | None:
+        """Return the description of a failure that means of :meth:`diagnose` show, if any."""
+        return None
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """Return the recorded value of the most likely noise; ``value`` itself if it is exact."""

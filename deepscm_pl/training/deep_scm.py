@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -99,8 +100,10 @@ class DeepSCM(RefittingModule):
         self.quantities = bound.quantity_names(self.scm, is_training=True)
         self.total = bound.total_name(bool(bound.loss_variables(self.scm, is_training=True)))
         self.test_quantities = bound.test_quantity_names(self.scm)
+        diagnostics = bound.diagnostic_names(self.scm)
+        self.quantities = (*self.quantities, *diagnostics)
         self.validation_statistics = PerImageStatistics(self.quantities)
-        tested = bound.quantity_names(self.scm)
+        tested = [*bound.quantity_names(self.scm), *diagnostics]
         self.test_statistics = PerImageStatistics([*tested, *self.test_quantities])
         self.validation_history: dict[str, list[float]] = {}
         self._unlogged: dict[str, float | Tensor] | None = None
@@ -187,11 +190,15 @@ class DeepSCM(RefittingModule):
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
-        self.validation_statistics.update(self._evaluate(batch, batch_index, is_training=True))
+        found = bound.diagnostic_quantities(self.scm, batch)
+        found |= self._evaluate(batch, batch_index, is_training=True)
+        self.validation_statistics.update(found)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all images, and keep the bounds of the course of a training."""
         found = self.log_means("validation", self.validation_statistics)
+        if not self.trainer.sanity_checking:
+            self._warn_of_failures(found)
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             for name in self.scm.graph.nodes:
                 bounds = self.validation_history.setdefault(name, [])
@@ -202,11 +209,18 @@ class DeepSCM(RefittingModule):
     def test_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch, and those of the test only."""
         found = bound.test_quantities(self.scm, batch, self.num_evaluation_particles)
+        found |= bound.diagnostic_quantities(self.scm, batch)
         self.test_statistics.update(self._evaluate(batch, batch_index) | found)
 
     def on_test_epoch_end(self) -> None:
         """Log the means over all images, and keep them with standard errors in ``association``."""
         self.association: dict[str, Statistic] = self.log_means("test", self.test_statistics)
+        self._warn_of_failures(self.association)
+
+    def _warn_of_failures(self, found: dict[str, Statistic]) -> None:
+        means = {name: float(statistic.mean) for name, statistic in found.items()}
+        for failure in bound.failures(self.scm, means):
+            rank_zero_warn(failure)
 
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         """The quantities of each image in the batch, ``(batch,)`` each."""

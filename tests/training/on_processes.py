@@ -18,12 +18,15 @@ from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid, Repeatab
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.likelihoods import DiscretisedLogisticMixture
 from deepscm_pl.mechanisms import (
+    AdversarialLoss,
+    AdversarialNetworks,
     AffineFlow,
     Bernoulli,
     Categorical,
     ConditionalVAE,
     FlowMatching,
     HierarchicalVAE,
+    ImplicitMechanism,
     MultiscaleFlow,
     SplineFlow,
 )
@@ -131,6 +134,35 @@ def refitted_image():
         optimizer=partial(torch.optim.SGD, lr=1e-6),
         objective=partial(EvidenceLowerBoundObjective, divergence_weight=0.5, refit=0.5),
     )
+
+
+class NoiseFreeGame(ImplicitMechanism):
+    """An implicit mechanism whose generated images have noise and parents of observed ones."""
+
+    def dequantise(self, value):
+        return value + 0.5
+
+    def _generated(self, observed):
+        noise = 0.5 - observed.noise
+        image = self._image_rows(noise, observed.context)
+        return observed._replace(image=image, noise=noise)
+
+
+def adversarial():
+    """A model of an image without a likelihood, trained without noise beside its cause."""
+    encoder = partial(ConvolutionalEncoder, features=8, channels=(4, 8))
+    decoder = partial(ConvolutionalDecoder, hidden=8, channels=(8, 4))
+    image = partial(
+        NoiseFreeGame,
+        shape=(1, 8, 8),
+        latent=2,
+        hidden=4,
+        networks=AdversarialNetworks(encoder, decoder, encoder),
+        loss=AdversarialLoss(penalty=0),  # of one in four rows of each process
+    )
+    mechanisms = {"thickness": partial(SplineFlow, constraint=Positive), "image": image}
+    optimizer = partial(torch.optim.SGD, lr=0.01)
+    return DeepSCM("thickness -> image", mechanisms, optimizer=optimizer)
 
 
 def drawing():
@@ -280,6 +312,18 @@ def train_refitted(folder, batch_size, **settings):
     return {"before": model.at_half, "parameters": parameters, "steps": model.refit_steps}
 
 
+def train_adversarial(folder, batch_size, **settings):
+    """Parameters after a training by a game, with half of the batch at a time."""
+    torch.manual_seed(0)
+    model, seen = adversarial(), Seen()
+    common = {"gradient_clip_val": 1.0, "accumulate_grad_batches": 2}
+    trainer = trainer_in(folder, callbacks=[seen], **common, **settings)
+    trainer.fit(model, datamodule=RowsOfAllKinds(batch_size // 2))
+    parameters = {name: each.detach().clone() for name, each in model.named_parameters()}
+    missing = sorted(seen.missing)
+    return {"parameters": parameters, "steps": trainer.global_step, "missing": missing}
+
+
 class AtHalf(pl.Callback):
     """Keeps the parameters after the first of two epochs."""
 
@@ -375,6 +419,7 @@ def main(folder, checkpoint):
     found["attributes"] = train_attributes(folder / "two", BATCH // 2, **two)
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
     found["refitted"] = train_refitted(folder / "refitted", BATCH // 2, **two)
+    found["adversarial"] = train_adversarial(folder / "game", BATCH // 2, **two)
     found["classifier"] = measure_classifier(folder, **two)
     found["refusal"] = refusal_of_common_statistics(folder / "refused", **two)
     torch.save(found, folder / f"{rank}.pt")
