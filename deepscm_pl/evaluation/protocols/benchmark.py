@@ -95,7 +95,7 @@ def _perceptual(task: Task, network: torch.nn.Module) -> Figure:
     for image, other in zip(
         rows[task.image].split(batch), answer[task.image].split(batch), strict=True
     ):
-        metric.update(other, image)
+        metric.update(other.float(), image.float())
     found = Estimate(*metric.compute()["perceptual_distance"], len(task.model))
     return Figure("null, 1 time", task.image, "perceptual distance", "", "", found, floor=0.0)
 
@@ -130,7 +130,7 @@ def _recorded_distance(task: Task, metric: FrechetDistance) -> float:
     """The distance of recorded test images to the training images."""
     metric.reset_generated()
     for images in task.factual()[task.image].split(task.settings.batch_size):
-        metric.update(images, False)
+        metric.update(images.float(), False)
     return float(metric.compute())
 
 
@@ -161,7 +161,7 @@ def _minimality(task: Task, drawn: list[DrawnDo]) -> Figure:
 
 def _embedded(task: Task, images: Tensor) -> tuple[Tensor, Tensor]:
     assert task.embedding is not None
-    parts = [task.embedding(some) for some in images.split(task.settings.batch_size)]
+    parts = [task.embedding(some.float()) for some in images.split(task.settings.batch_size)]
     return torch.cat([mean for mean, _ in parts]), torch.cat([scale for _, scale in parts])
 
 

@@ -49,8 +49,8 @@ def latent_divergence_score(
     d is the divergence of the counterfactual from its factual image; S_f are those of recorded
     images with the attribute of the factual, S_cf those of recorded images with the attribute of
     the counterfactual (Sanchez and Tsaftaris 2022, arXiv:2202.10166; Melistas et al. 2024,
-    arXiv:2403.20287). It is zero at best, if the counterfactual is closer to its factual than others with
-    the new attribute are, and further away than others with the old one.
+    arXiv:2403.20287). It is zero at best, if the counterfactual is closer to its factual than
+    others with the new attribute are, and further away than others with the old one.
 
     Args:
         factual: Mean and log-scale of the latents of recorded images, ``(N, D)``.
