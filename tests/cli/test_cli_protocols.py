@@ -13,12 +13,11 @@ from deepscm_pl.training import ImageRegressor
 from deepscm_pl.training.judges import LatentEmbedding, network_of, weights_digest
 
 QUIET = {
-    "max_epochs": 30,
+    "max_epochs": 16,
     "accelerator": "cpu",
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "log_every_n_steps": 1,
-    "limit_test_batches": 1,
 }
 
 
@@ -37,6 +36,7 @@ def train(root, kind, **settings):
             "init_args": {**arguments, "optimizer": optimizer},
         },
         "data": {"class_path": "tiny.TinyDataModule", "init_args": {"batch_size": 16}},
+        "checkpoint": {"monitor": "validation/mean_absolute_error", "mode": "min"},
         "trainer": {**QUIET, "default_root_dir": str(root)},
     }
     root.mkdir()
