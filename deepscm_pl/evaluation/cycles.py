@@ -169,7 +169,7 @@ def _all_rows(scm: StructuralCausalModel, values: Mapping[str, Tensor]) -> Tenso
 
 
 def possible_rows(scm: StructuralCausalModel, values: Mapping[str, Tensor]) -> Tensor:
-    """Return the rows with all values in their domains; rounding can move one onto a bound."""
+    """Return the rows with all values in their domains; rounding can reach an open bound."""
     inside = [scm[name].domain.contains(values[name]).flatten(1).all(dim=1) for name in values]
     return torch.stack(inside).all(dim=0)
 

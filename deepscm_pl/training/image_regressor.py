@@ -93,7 +93,7 @@ class ImageRegressor(StoredModule):
         super().on_save_checkpoint(checkpoint)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The numbers ``(batch, 1)`` in their unit; images ``(batch, *shape)`` in grey levels."""
+        """Return numbers ``(batch, 1)``, in their unit, of images ``(batch, *shape)``."""
         standardised: Tensor = self.network(2 * image / (self.levels - 1) - 1)
         return self.mean + self.deviation * standardised
 
