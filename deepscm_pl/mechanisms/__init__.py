@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
     from deepscm_pl.mechanisms.intervened import Constant, Drawn, Modified
-    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
+    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownClass, KnownCoin, Logistic
     from deepscm_pl.mechanisms.latent import LatentImageMechanism
     from deepscm_pl.mechanisms.vae import ConditionalVAE
 
@@ -39,6 +39,7 @@ __all__ = [
     "HierarchicalVAE",
     "ImageMechanism",
     "Known",
+    "KnownClass",
     "KnownCoin",
     "LatentEvidence",
     "LatentImageMechanism",

@@ -104,7 +104,8 @@ def _realism(task: Task, dos: Mapping[str, list[DrawnDo]]) -> Figure:
     """The Fréchet distance of the training images to one counterfactual of each test image."""
     assert task.features is not None
     titles = list(dos)
-    values, floors = [], []
+    values: list[Estimate] = []
+    floors: list[float] = []
     for k, seed in enumerate(task.settings.seeds):
         generator = torch.Generator().manual_seed(seed)
         which = torch.randint(len(titles), (len(task.model),), generator=generator)
@@ -139,7 +140,8 @@ def _minimality(task: Task, drawn: list[DrawnDo]) -> Figure:
     rows = task.factual()
     before = _embedded(task, rows[task.image])
     own = _bins_of(task, name, rows[name])
-    values, published = [], []
+    values: list[Estimate] = []
+    published: list[Estimate] = []
     for do in drawn:
         answer = task.answer(do)
         after, other = _embedded(task, answer[task.image]), _bins_of(task, name, answer[name])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -68,7 +70,7 @@ def _measured(task: Task, do: DrawnDo) -> dict[tuple[str, str], tuple[Tensor, Te
     image, recorded, restored = (each[task.image].float() / _GREYS for each in (answer, rows, back))
     attributes = true_values(task, do)
     truth = rendered(task, attributes) / _GREYS
-    factual = task.model.variables[task.image][:, 0].cpu().numpy()
+    factual = _drawn(task)
     published = rendered(task, attributes, factual) / _GREYS
     found: dict[tuple[str, str], tuple[Tensor, Tensor | None]] = {
         (task.image, "reversibility L1"): (
@@ -85,6 +87,13 @@ def _measured(task: Task, do: DrawnDo) -> dict[tuple[str, str], tuple[Tensor, Te
             found[name, "MAPE"] = ((value - target) / target).abs(), None
             found[name, "mean absolute error"] = (value - target).abs(), None
     return found
+
+
+def _drawn(task: Task) -> Any:
+    """The recorded images as the renderer draws them."""
+    world = task.model.world
+    assert world is not None
+    return world.without_channels(task.model.variables[task.image])
 
 
 def _mean(error: Tensor) -> Tensor:
