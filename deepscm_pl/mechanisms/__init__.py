@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ImplicitMechanism,
     )
     from deepscm_pl.mechanisms.intervened import Constant, Drawn, Modified
-    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
+    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownClass, KnownCoin, Logistic
     from deepscm_pl.mechanisms.latent import LatentImageMechanism
     from deepscm_pl.mechanisms.vae import ConditionalVAE
 
@@ -49,6 +49,7 @@ __all__ = [
     "ImageMechanism",
     "ImplicitMechanism",
     "Known",
+    "KnownClass",
     "KnownCoin",
     "LatentEvidence",
     "LatentImageMechanism",
