@@ -27,36 +27,41 @@ from deepscm_pl.variables import Variables
 __all__ = ["BoundConstraint", "CounterfactualTuning", "OwnPredictor"]
 
 _ROWS = 2_000  # of the reference, and of the errors of predictors
-_BATCH = 250
+_BATCH = 100
+_SMALLEST = 1e-3  # deviation of F between batches, relative to F
+_MOST = 3.0  # deviations of a shortfall that count
+_LEAST = 1e-4  # of λ
 _SEED = 20_061  # of the predictors, which differs from that of the predictor that evaluates
 _ONE_IMAGE = "objective: expected a model with one image, but it has {}: tune another model."
 
 
 @dataclass(frozen=True)
 class BoundConstraint:
-    """The constraint that the objective of the images does not fall below that at the start.
+    """The constraint that the objective F of the images does not fall below that at the start.
 
-    The multiplier λ ≥ 0 rises by ``rate`` times the shortfall g of every batch, in nats per pixel,
-    and the constraint has the weight max(0, λ + ``damping``·g), which damps oscillations (Platt and
-    Barr 1987; De Sousa Ribeiro et al. 2023, arXiv:2306.15764, appendix).
+    F has the weight λ·max(0, 1 + ``damping``·g), where g is its shortfall in a batch, divided by
+    the standard deviation of F between batches at the start, and within ±3. After every step λ is
+    multiplied by exp(``rate``·g): it finds its order of magnitude itself, which depends on the
+    likelihood. The weight at once, before λ, damps oscillations, as in the method of multipliers
+    of Platt and Barr (1987), which De Sousa Ribeiro et al. (2023, arXiv:2306.15764) use with sums.
 
     Attributes:
-        slack: Nats per pixel by which the objective may fall.
-        rate: The rise of λ for each unit of g and each step.
-        damping: The immediate rise of the weight for each unit of g.
-        start: λ before the first step.
+        slack: Nats per pixel by which F may fall.
+        rate: The logarithm of the factor of λ for a shortfall of one deviation.
+        damping: The immediate rise of the weight, relative to λ, for such a shortfall.
+        start: λ before the first step, relative to nats of the predictors.
     """
 
     slack: float = 0.0
-    rate: float = 10.0
-    damping: float = 100.0
-    start: float = 1.0
+    rate: float = 0.02
+    damping: float = 0.5
+    start: float = 0.1
 
     def __post_init__(self) -> None:
         real_number("slack", self.slack, least=0)
         real_number("rate", self.rate, above=0)
         real_number("damping", self.damping, least=0)
-        real_number("start", self.start, least=0)
+        real_number("start", self.start, above=0)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class CounterfactualTuning(Objective):
         self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
         self.refit, self.is_weighted = self.objective.refit, self.objective.is_weighted
         self.constraint, self.own = constraint, own
-        self.register_buffer("reference", torch.tensor(torch.nan))
+        self.register_buffer("reference", torch.tensor([torch.nan, torch.nan]))
         self.register_buffer("multiplier", torch.tensor(float(constraint.start)))
         self.predictors: Predictors | None = None
 
@@ -172,7 +177,7 @@ class CounterfactualTuning(Objective):
         self.predictors.fit(rows[image], rows)
         found = ", ".join(f"{name} {each:.3g}" for name, each in self.predictors.errors.items())
         rank_zero_info(f"errors of the predictors on recorded images: {found}")
-        if bool(self.reference.isnan()):
+        if bool(self.reference.isnan().any()):
             self.reference.copy_(self._reference(scm, _rows(data, "train", scm)))
 
     def _made_predictors(
@@ -191,17 +196,18 @@ class CounterfactualTuning(Objective):
 
     @torch.no_grad()
     def _reference(self, scm: StructuralCausalModel, rows: Variables) -> Tensor:
-        """F of recorded rows, a scalar, with the same draws whenever it is computed."""
+        """F of recorded rows and its deviation between batches, ``(2,)``; the draws are fixed."""
         size, device = len(next(iter(rows.values()))), scm.fitted.device
-        total = torch.zeros((), device=device)
         complete = TrainingProgress(2**62, 2**62)
+        found = []
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(_SEED)
             for start in range(0, size, _BATCH):
                 batch = {name: each[start : start + _BATCH] for name, each in rows.items()}
-                found = self.objective(scm, batch, complete).objective
-                total += found * len(next(iter(batch.values()))) / size
-        return total
+                found.append(self.objective(scm, batch, complete).objective)
+        values = torch.stack(found)
+        deviation = values.std() if len(values) > 1 else values.new_zeros(())
+        return torch.stack([values.mean(), deviation.clamp(min=_SMALLEST * values.mean().abs())])
 
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
@@ -215,17 +221,22 @@ class CounterfactualTuning(Objective):
         if self.is_refitting(progress):
             return factual
         losses = self._losses(scm, batch)
-        pixels = scm[_image_of(scm)].domain.features
-        shortfall = (self.reference - factual.objective.detach()) / pixels
-        shortfall = _mean_over_processes(shortfall - self.constraint.slack)
-        weight = (self.multiplier + self.constraint.damping * shortfall).clamp(min=0)
-        self.multiplier.add_(self.constraint.rate * shortfall).clamp_(min=0)
         means = {f"tuning/{name}": each.mean() for name, each in losses.items()}
         loss = torch.stack([*means.values()]).sum()
-        total = weight * factual.objective / pixels - self.weight * loss
+        weight = self._weight(factual.objective.detach(), scm[_image_of(scm)].domain.features)
+        total = weight * factual.objective - self.weight * loss
         logged = {name: each.detach() for name, each in means.items()}
-        logged |= {"multiplier": weight, "shortfall": shortfall * pixels}
+        logged["constraint_weight"] = weight
         return ObjectiveValue(total, factual.elbo, {**factual.logged, **logged})
+
+    def _weight(self, value: Tensor, pixels: int) -> Tensor:
+        """The weight of F for its value in this batch; λ then changes."""
+        constraint, (start, deviation) = self.constraint, self.reference
+        shortfall = _mean_over_processes(start - constraint.slack * pixels - value) / deviation
+        shortfall = shortfall.clamp(-_MOST, _MOST)
+        weight = self.multiplier * (1 + constraint.damping * shortfall).clamp(min=0)
+        self.multiplier.mul_((constraint.rate * shortfall).exp()).clamp_(_LEAST, 1 / _LEAST)
+        return weight
 
     def _losses(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
         """The loss of each predictor for counterfactuals of a batch, ``(B,)`` each."""
