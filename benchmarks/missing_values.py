@@ -22,10 +22,10 @@ from deepscm_pl.data import MorphoMNISTDataModule, SourceSplits
 from deepscm_pl.evaluation.counterfactuals import true_images
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Question
-from deepscm_pl.likelihoods import PredictedVarianceGaussian
+from deepscm_pl.likelihoods import DiscretisedLogisticMixture, PredictedVarianceGaussian
 from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, SplineFlow
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
-from deepscm_pl.training import DeepSCM, OneCycle
+from deepscm_pl.training import DeepSCM, EvidenceLowerBoundObjective, OneCycle
 from deepscm_pl.transforms import Interval, Positive
 
 QUESTIONS = ("thickness=1.5", "thickness=4", "intensity=100", "intensity=230", "thickness+=0.5")
@@ -53,15 +53,21 @@ class Incomplete(MorphoMNISTDataModule):
         return SourceSplits(train, source.test)
 
 
-def model(image_rate: float) -> DeepSCM:
-    """A small full model."""
+def model(image_rate: float, has_brightness: bool = False) -> DeepSCM:
+    """A small full model.
+
+    Args:
+        image_rate: Learning rate of the image.
+        has_brightness: Whether the intensity scales the grey levels and does nothing else.
+    """
+    mixture = partial(DiscretisedLogisticMixture, num_components=2, brightness=["intensity"])
     image = partial(
         ConditionalVAE,
         latent=16,
         hidden=64,
         encoder=partial(ConvolutionalEncoder, channels=(16, 32), features=64),
         decoder=partial(ConvolutionalDecoder, channels=(32, 16), hidden=128),
-        likelihood=PredictedVarianceGaussian,
+        likelihood=mixture if has_brightness else PredictedVarianceGaussian,
     )
     return DeepSCM(
         "thickness -> intensity; thickness, intensity -> image",
@@ -72,6 +78,7 @@ def model(image_rate: float) -> DeepSCM:
         },
         optimizer=partial(torch.optim.Adam, lr=image_rate),
         scheduler=OneCycle,
+        objective=partial(EvidenceLowerBoundObjective, warmup_steps=500 if has_brightness else 0),
         learning_rates={"thickness": 1e-2, "intensity": 1e-2},
     )
 
@@ -106,6 +113,9 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=300, help="test rows")
     parser.add_argument("--share", type=float, default=0.3, help="share of intensities removed")
     parser.add_argument("--rate", type=float, default=2e-3, help="learning rate")
+    parser.add_argument(
+        "--brightness", action="store_true", help="let the intensity scale the grey levels only"
+    )
     known = ("complete", "missing", "dropped")
     parser.add_argument("--cases", nargs="+", choices=known, default=known, help="what to train on")
     arguments = parser.parse_args()
@@ -114,7 +124,7 @@ def main() -> None:
         how = "drop" if name == "dropped" else "infer"
         pl.seed_everything(0, verbose=False)
         data = Incomplete(arguments.root, share, arguments.rows, how)
-        trained = model(arguments.rate)
+        trained = model(arguments.rate, arguments.brightness)
         start = time.perf_counter()
         trainer = pl.Trainer(
             max_steps=arguments.steps,

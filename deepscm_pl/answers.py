@@ -509,10 +509,10 @@ class Answer(Mapping[str, Tensor]):
         """The calibrated interval of an image; None if there is none."""
         calibration = self.question.calibration
         is_image = len(self._variable(name).domain.shape) > 1
-        is_known = calibration is not None and math.isclose(calibration.level, level)
-        if self.factual is None or self.is_change or not (is_known and is_image):
+        if calibration is None or not math.isclose(calibration.level, level):
             return None
-        assert calibration is not None
+        if self.factual is None or self.is_change or not is_image:
+            return None
         grid, factual = self._grid(name), self._factual_rows(name).float()
         pairs = []
         for k, do in enumerate(self._all_dos()):

@@ -6,14 +6,17 @@ number. Each function returns the checked value.
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 __all__ = [
+    "ASIDE",
     "class_factory",
+    "nearest",
     "process_count",
     "real_number",
     "reason_of",
@@ -23,6 +26,8 @@ __all__ = [
     "whole_numbers",
 ]
 
+ASIDE = " (did you mean {}?)"
+"""A form of :func:`nearest`."""
 _LARGEST_SEED = 2**63 - 1
 _MOST_PROCESSES = 64
 _SHOWN_CHARACTERS = 60
@@ -145,6 +150,25 @@ def process_count(name: str, value: Any, least: int = 1) -> int:
     """Check a number of worker processes: at most 64 or, if more, four for each processor."""
     most = max(_MOST_PROCESSES, 4 * (os.cpu_count() or 1))
     return whole_number(name, value, least, most)
+
+
+def nearest(
+    word: str, known: Iterable[str], form: str = "; did you mean {}?", otherwise: str = ""
+) -> str:
+    """Ask whether the known word nearest to an unknown one is meant, for a message.
+
+    Args:
+        word: The unknown word.
+        known: The known words.
+        form: The question, with braces for the quoted word; :data:`ASIDE` within a sentence.
+        otherwise: The text if no word is near.
+
+    Example:
+        >>> nearest("agee", ["sex", "age"]), nearest("agee", ["sex"], otherwise=".")
+        ("; did you mean 'age'?", '.')
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return form.format(repr(close[0])) if close else otherwise
 
 
 def class_factory(name: str, value: Any) -> Callable[..., Any]:

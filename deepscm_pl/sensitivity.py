@@ -39,7 +39,13 @@ from deepscm_pl.likelihoods import (
     PredictedCovarianceGaussian,
     PredictedLowRankGaussian,
 )
-from deepscm_pl.mechanisms import Categorical, CellMechanism, ConditionalVAE, Evidence, Mechanism
+from deepscm_pl.mechanisms import (
+    Categorical,
+    CellMechanism,
+    Evidence,
+    LatentImageMechanism,
+    Mechanism,
+)
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Domain, Noise, Variables
 
@@ -152,7 +158,7 @@ def couplings(mechanism: Mechanism) -> dict[str, Coupling]:
         found["classes in order"] = lambda each, factual: _InOrder(each)
     elif mechanism.domain.shape == (1,):
         found["reversed"] = _coupling(_reversed)
-    if isinstance(mechanism, ConditionalVAE):
+    if isinstance(mechanism, LatentImageMechanism):
         found["rotated latent"] = _coupling(_rotated, "z")
         found["new pixel noise"] = _coupling(_independent, "u")
         # A covariance that is the same under all parents has one coupling for every root.
@@ -294,7 +300,7 @@ def _coupling(transform: Callable[[Tensor, Tensor], Tensor], *parts: str) -> Cou
     """A coupling with one transform of some parts of the noise, by default of all."""
 
     def recoupled(mechanism: Mechanism, factual: Variables) -> Mechanism:
-        chosen = parts or ("z", "u") if isinstance(mechanism, ConditionalVAE) else ("u",)
+        chosen = parts or ("z", "u") if isinstance(mechanism, LatentImageMechanism) else ("u",)
         return Recoupled(mechanism, dict.fromkeys(chosen, transform), factual)
 
     return recoupled
@@ -411,8 +417,8 @@ class _ReversedOrder(Likelihood):
 
 
 def _with_reversed_order(mechanism: Mechanism) -> Mechanism:
-    if not isinstance(mechanism, ConditionalVAE):
-        raise TypeError(f"expected a ConditionalVAE, but got {type(mechanism).__name__}.")
+    if not isinstance(mechanism, LatentImageMechanism):
+        raise TypeError(f"expected a LatentImageMechanism, but got {type(mechanism).__name__}.")
     made = copy.copy(mechanism)
     made._modules = {**mechanism._modules}
     made.likelihood = _ReversedOrder(mechanism.likelihood)

@@ -21,6 +21,9 @@ ROOT = Path(__file__).parent.parent
 BY_HAND = "<!-- The rest of this page is written by hand. -->\n"
 """The line of a page below which everything is kept."""
 
+_PIXELS = 32
+"""Width and height of the pictures of shapes."""
+
 _PROGRESS = re.compile(r"trained \d+ %: |Restoring states|Loaded model weights|Seed set to|Using ")
 
 
@@ -48,12 +51,15 @@ class Transcript:
         introduction: The text below the title.
         prepare: Makes the data in a folder.
         steps: The commands, in order.
+        judge: Compares the answers in the folder with the truth, and returns a paragraph; None
+            where no truth is known.
     """
 
     title: str
     introduction: str
     prepare: Callable[[Path], None]
     steps: tuple[Step, ...]
+    judge: Callable[[Path], str] | None = None
 
 
 def write_diabetes(folder: Path) -> None:
@@ -71,7 +77,49 @@ def write_shapes(folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     import drawn_shapes
 
-    drawn_shapes.write_shapes(folder / "shapes", 300, pixels=32)
+    drawn_shapes.write_shapes(folder / "shapes", 300, pixels=_PIXELS)
+
+
+def judge_shapes(folder: Path) -> str:
+    """Compare the pictures in green with the same shapes drawn in green."""
+    import csv
+
+    import numpy as np
+    from PIL import Image
+
+    sys.path.insert(0, str(ROOT / "tests"))
+    import drawn_shapes
+
+    drawn = drawn_shapes.draw_rows(300, pixels=_PIXELS)
+    with (folder / "green" / "answers.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    factual = [line for line in lines if line["intervention"] == "factual"]
+    green = [line for line in lines if line["intervention"] != "factual"]
+    columns = []
+    for before, after in zip(factual, green, strict=True):
+        row = drawn[int(before["observation"].rpartition("(")[2].rstrip(")"))]
+        truth = drawn_shapes.draw_shape(
+            row["kind"], row["size"], "green", row["centre"], pixels=_PIXELS
+        )
+        pictures = [np.asarray(Image.open(folder / "green" / e["image"])) for e in (before, after)]
+        columns.append([*pictures, truth])
+    stacked = np.array(columns, dtype=float)
+    nothing, error = (np.abs(stacked[:, k] - stacked[:, 2]).mean() for k in (0, 1))
+    sheet = np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)
+    large = Image.fromarray(sheet).resize([6 * n for n in sheet.shape[1::-1]], Image.NEAREST)
+    large.save(ROOT / "docs" / "images" / "from-pictures.png")
+    return (
+        "![Six pictures, the answers of the model in green, and the true pictures in green]"
+        "(images/from-pictures.png)\n\n"
+        "*Above the recorded pictures, in the middle the answers, below the same shapes drawn in "
+        "green.*\n\n"
+        + textwrap.fill(
+            f"From the true pictures the answers differ by {error:.1f} grey levels per pixel and "
+            f"channel on average, and the recorded pictures by {nothing:.1f}: the error is "
+            f"{error / nothing:.2f} of that of doing nothing.",
+            110,
+        )
+    )
 
 
 def write_scans(folder: Path) -> None:
@@ -126,12 +174,25 @@ TRANSCRIPTS = {
             ),
             Step("", "fit --config shapes.yaml", (22, 22)),
             Step(
+                "Is the graph consistent with the table, and is the noise that the model infers "
+                "independent of the causes?",
+                f"check --ckpt_path {CHECKPOINT.format('shapes')} --out check --permutations 20",
+                (40, 8),
+            ),
+            Step(
                 "What would the first pictures of the test split look like in green?",
                 f"counterfactual --ckpt_path {CHECKPOINT.format('shapes')} --do colour=green "
                 "--index 0 1 2 3 4 5 --out green",
             ),
             Step("", "ls green"),
+            Step(
+                "How much larger would shapes be on average, if all were triangles rather than "
+                "circles? In the world that drew them, 2.94 pixels.",
+                f"effect average --ckpt_path {CHECKPOINT.format('shapes')} --do kind=triangle "
+                "--versus kind=circle --outcome size --out effect",
+            ),
         ),
+        judge_shapes,
     ),
     "from-scans": Transcript(
         "From scans and a table to an answer",
@@ -249,6 +310,8 @@ def make(name: str, folder: Path) -> str:
             parts.append(textwrap.fill(step.text, 110))
         took = "" if is_other else f"\n[{seconds:.0f} seconds]"
         parts.append(f"```console\n$ {typed}\n" + "\n".join(_shown(lines, step)) + f"{took}\n```")
+    if transcript.judge is not None:
+        parts.append(transcript.judge(folder))
     parts.append(
         f"All commands took {total / 60:.1f} minutes on {os.cpu_count()} cores of a CPU"
         f"{_busy()}. This page was made by `python docs/transcripts.py {name}`."

@@ -438,8 +438,8 @@ def list_experiments(
     import yaml
 
     import deepscm_pl
+    from deepscm_pl.checks import nearest
     from deepscm_pl.cli.configurations import Configuration
-    from deepscm_pl.cli.parser import nearest
     from deepscm_pl.cli.yaml_files import experiments
     from deepscm_pl.files import new_file
 

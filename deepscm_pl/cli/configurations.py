@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from deepscm_pl.checks import shown
-from deepscm_pl.cli.parser import UsageError, nearest, without_dumps
+from deepscm_pl.checks import nearest, shown
+from deepscm_pl.cli.parser import UsageError, without_dumps
 from deepscm_pl.cli.yaml_files import experiments, load_yaml, read_text
 from deepscm_pl.escaping import for_terminal
 

@@ -15,8 +15,8 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checkpoints import Checkpoint
+from deepscm_pl.checks import nearest
 from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
-from deepscm_pl.cli.parser import nearest
 from deepscm_pl.cli.words import option_value, take_options
 from deepscm_pl.configuration import annotations_of, describe, restore_arguments, restore_class
 from deepscm_pl.escaping import for_shell, for_terminal

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from deepscm_pl.checks import nearest
 from deepscm_pl.cli.commands import InterventionOptions
-from deepscm_pl.cli.parser import nearest
 from deepscm_pl.data.tables import Table, read_table
 from deepscm_pl.interventions import parse_do, quote_class, quote_variable
 from deepscm_pl.scm import StructuralCausalModel

@@ -66,9 +66,9 @@ def answer_individual(
     options: EffectOptions, rows: EffectRows, do: str, versus: str | None
 ) -> None:
     """Write individual effects; see :func:`~deepscm_pl.effects.individual_effects`."""
-    asked = _Asked.read(options, rows, [do, versus], needs_observations=True)
+    asked = _Asked.read(options, rows, [do, versus])
     found = individual_effects(
-        asked.model, options.outcome, do, versus, asked.observed, asked.row_names, asked.settings
+        asked.model, options.outcome, do, versus, asked.required, asked.row_names, asked.settings
     )
     asked.write(found, {"do": do, "versus": versus})
 
@@ -147,13 +147,12 @@ def answer_reach(
     options: EffectOptions, rows: EffectRows, change: Sequence[str], farthest: float
 ) -> None:
     """Write the smallest changes; see :func:`~deepscm_pl.effects.smallest_changes`."""
-    asked = _Asked.read(options, rows, [], names=change, needs_observations=True)
-    assert asked.observed is not None
+    asked = _Asked.read(options, rows, [], names=change)
     found = smallest_changes(
         asked.model,
         options.outcome,
         change,
-        asked.observed,
+        asked.required,
         asked.row_names,
         farthest,
         asked.settings,
@@ -181,7 +180,6 @@ class _Asked:
         dos: Sequence[str | None],
         names: Sequence[str] = (),
         conditions: Sequence[str | None] = (),
-        needs_observations: bool = False,
     ) -> _Asked:
         """Load the models, check the names, and read the observations of these variables."""
         if rows.index is not None and rows.observations is not None:
@@ -204,13 +202,18 @@ class _Asked:
         wanted.update(name for name in names if name in variables)
         asked = cls(model, options, rows, settings)
         if rows.index is None and rows.observations is None:
-            if needs_observations:
-                raise ValueError(
-                    "observations: expected rows of the test split (--index) or a table "
-                    "(--observations), but got neither; add one."
-                )
             return asked
         return asked._with_observations(wanted)
+
+    @property
+    def required(self) -> Variables:
+        """The observations of a question that needs some."""
+        if self.observed is None:
+            raise ValueError(
+                "observations: expected rows of the test split (--index) or a table "
+                "(--observations), but got neither; add one."
+            )
+        return self.observed
 
     def _with_observations(self, names: set[str]) -> _Asked:
         scm = self.model.scm.restrict(n for n in self.model.variables if n in names)

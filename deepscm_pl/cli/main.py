@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import deepscm_pl
-from deepscm_pl.checks import reason_of
+from deepscm_pl.checks import nearest, reason_of
 from deepscm_pl.cli.commands import COMMANDS
 from deepscm_pl.cli.options import parse_command
-from deepscm_pl.cli.parser import nearest, without_dumps
+from deepscm_pl.cli.parser import without_dumps
 from deepscm_pl.cli.training_help import TRAINING_COMMANDS, check_training_words, training_help
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import DiskFullError, is_disk_full

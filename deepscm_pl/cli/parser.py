@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from deepscm_pl.checks import nearest
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.older import successor_hint
 
@@ -18,7 +17,6 @@ __all__ = [
     "FriendlyArgumentParser",
     "UsageError",
     "fail",
-    "nearest",
     "without_dumps",
 ]
 
@@ -71,12 +69,6 @@ _NOT_INFORMATIVE = (
 )
 _MISSING_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _BARE_NAME = re.compile(r'Parser key "(\w+?)s?":[^"]*?Expected a dot import path string: (\w+)')
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` with the known word nearest to ``word``, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class UsageError(SystemExit):

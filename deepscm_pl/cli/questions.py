@@ -43,7 +43,7 @@ from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import format_do
 from deepscm_pl.likelihoods import Likelihood
-from deepscm_pl.mechanisms.vae import couple_pixel_noise
+from deepscm_pl.mechanisms.latent import couple_pixel_noise
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Do, Variables

@@ -21,8 +21,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
-from deepscm_pl.checks import process_count, real_number, reason_of, shown, whole_number
-from deepscm_pl.cli.parser import nearest
+from deepscm_pl.checks import nearest, process_count, real_number, reason_of, shown, whole_number
 from deepscm_pl.configuration import annotations_of
 
 __all__ = [

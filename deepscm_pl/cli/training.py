@@ -433,7 +433,6 @@ class TrainingCommand(LightningCLI):
         if self.is_dry:
             print(measure_training(self.trainer, settings["model"], settings["datamodule"]))
             return
-        model, datamodule, path = settings["model"], settings["datamodule"], settings["ckpt_path"]
         typed = self._typed
         if self.member is not None:
             trained = self.member.trained() if self._resumes else None
@@ -444,7 +443,21 @@ class TrainingCommand(LightningCLI):
                 return
             self.member.begin()
             typed = [*take_options(typed, "--ckpt_path".__eq__)[1], "--ckpt_path", "last"]
+        self._train(settings, typed)
+        if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        require_trained(self.trainer)
         callback: Any = self.trainer.checkpoint_callback
+        best = callback and (callback.best_model_path or callback.last_model_path)
+        if not best:
+            print("No checkpoint was written, so there is nothing to test.")
+            return
+        self._test_best(settings["model"], settings["datamodule"], str(best), typed)
+
+    def _train(self, settings: dict[str, Any], typed: Sequence[str]) -> None:
+        """Train, so that an interrupted run can be resumed, and a refused one leaves no folder."""
+        callback: Any = self.trainer.checkpoint_callback
+        path = settings["ckpt_path"]
         with (
             # A resumed run may write to its own folder.
             nullcontext() if path is None else _ignored("Checkpoint directory .* exists and is"),
@@ -460,13 +473,9 @@ class TrainingCommand(LightningCLI):
             finally:  # so that this process, too, can resume the run
                 for lock in self._callbacks(RunLock):
                     lock.release()
-        if self.trainer.interrupted or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        require_trained(self.trainer)
-        best = callback and (callback.best_model_path or callback.last_model_path)
-        if not best:
-            print("No checkpoint was written, so there is nothing to test.")
-            return
+
+    def _test_best(self, model: Any, datamodule: Any, best: str, typed: Sequence[str]) -> None:
+        """Test the best checkpoint, and print what to do next."""
         trust = _trust_options(model, datamodule)
         if self.member is None:
             test = shell_command("test", "--ckpt_path", best, *trust)
@@ -476,7 +485,7 @@ class TrainingCommand(LightningCLI):
         with report_interruption(self.trainer, lambda: advice):
             self.test(model=model, datamodule=datamodule, ckpt_path=best)
         folder = self.trainer.log_dir  # a collective operation
-        self.tested = str(best)
+        self.tested = best
         if self.trainer.is_global_zero:
             if self.member is not None:
                 self.member.complete(best)
@@ -484,7 +493,7 @@ class TrainingCommand(LightningCLI):
             print(f"\nWatch the run:       {watch}")
             if isinstance(model, DeepSCM):
                 print(f"Ask the model:       {self.question([best])}")
-            again = shell_command("test", "--ckpt_path", str(best), *trust)
+            again = shell_command("test", "--ckpt_path", best, *trust)
             print(f"Evaluate it again:   {again}")
             self._print_verdicts()
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits, take_rows
+from deepscm_pl.data.morphomnist import DIGIT, digit_of
 from deepscm_pl.data.truth import DRAWING_VERSION
 from deepscm_pl.files import new_file
+from deepscm_pl.variables import Variable
 from deepscm_pl.worlds import ThicknessIntensityWorld
 
 __all__ = ["DigitsDataModule"]
@@ -41,7 +43,7 @@ _SATURATION = 0.6
 
 
 class DigitsDataModule(CausalDataModule):
-    """The 1,797 digits of scikit-learn: variables ``thickness``, ``intensity`` and ``image``.
+    """The 1,797 digits of scikit-learn: ``thickness``, ``intensity``, ``digit`` and ``image``.
 
     Digits of 8 × 8 pixels are enlarged to 20 × 20, centred in 28 × 28 like those of MNIST, and
     rendered with attributes sampled from a :class:`ThicknessIntensityWorld`. Attributes and test
@@ -83,9 +85,15 @@ class DigitsDataModule(CausalDataModule):
         """The world of thickness and intensity."""
         return ThicknessIntensityWorld()
 
+    @property
+    def descriptions(self) -> dict[str, Variable]:
+        """The units of the world, and the classes of ``digit``."""
+        return {**super().descriptions, "digit": DIGIT}
+
     def load(self) -> SourceSplits:
         """Divide the digits into training and test rows."""
         digits = self._drawn_digits()
+        digits["digit"] = digit_of(digits["label"])
         return SourceSplits(
             train=take_rows(digits, self._rows("train")), test=take_rows(digits, self._rows("test"))
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +20,22 @@ from deepscm_pl.data.base import CausalDataModule, PublishedSplit, SourceSplits
 from deepscm_pl.data.idx import read_idx
 from deepscm_pl.data.tables import Table, read_table, write_table
 from deepscm_pl.data.truth import WORLD_FILE
+from deepscm_pl.variables import Variable
 from deepscm_pl.worlds import KnownWorld, ThicknessIntensityWorld, read_world
 
 __all__ = [
+    "DIGIT",
     "MorphoMNISTDataModule",
     "SplitFiles",
+    "digit_of",
     "read_attributes",
     "write_attributes",
 ]
 
 _REMEDY = "generate the data set with `deepscm data morphomnist`."
+
+DIGIT = Variable("digit", classes=tuple(map(str, range(10))))
+"""The class of a digit, as a categorical variable of a model."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,11 @@ class SplitFiles:
 
 
 class MorphoMNISTDataModule(CausalDataModule):
-    """Synthetic Morpho-MNIST: the attributes of its world, and ``image``.
+    """Synthetic Morpho-MNIST: the attributes of its world, ``digit`` and ``image``.
+
+    ``digit`` is the class, 0 to 9, as a categorical variable that a graph may contain. Images are
+    drawn from a digit, so that it is independent of the attributes, and no true image exists of
+    another class: counterfactuals of other attributes keep it.
 
     ``deepscm data morphomnist`` generates the folder; see
     :func:`~deepscm_pl.data.generate_morphomnist` for its files. Without ``world.json``, it belongs
@@ -106,6 +117,11 @@ class MorphoMNISTDataModule(CausalDataModule):
         """
         path = self.root / WORLD_FILE
         return read_world(path) if path.exists() else ThicknessIntensityWorld()
+
+    @property
+    def descriptions(self) -> dict[str, Variable]:
+        """The units of the world, and the classes of ``digit``."""
+        return {**super().descriptions, "digit": DIGIT}
 
     def load(self) -> SourceSplits:
         """Read and check the six files of images, labels and attributes."""
@@ -164,6 +180,17 @@ def write_attributes(path: str | Path, attributes: Mapping[str, NDArray[np.float
     write_table(Path(path), attributes, trim="0", index="index")
 
 
+def digit_of(labels: NDArray[np.integer[Any]] | Tensor) -> Tensor:
+    """Return labels ``(N,)`` as the float32 column ``(N, 1)`` of the variable ``digit``.
+
+    Example:
+        >>> digit_of(np.array([7, 2]))
+        tensor([[7.],
+                [2.]])
+    """
+    return torch.as_tensor(labels).float().reshape(-1, 1)
+
+
 def _check_complete(root: Path) -> None:
     if not root.is_dir():
         raise FileNotFoundError(f"root {root} is missing, or not a folder; {_REMEDY}")
@@ -192,6 +219,7 @@ def _read_split(files: SplitFiles, world: KnownWorld) -> dict[str, Tensor]:
     scalars = {name: torch.from_numpy(column).unsqueeze(-1) for name, column in attributes.items()}
     return {
         **scalars,
+        "digit": digit_of(labels),
         "image": torch.from_numpy(images).unsqueeze(1),
         "label": torch.from_numpy(labels.astype(np.int64)).unsqueeze(-1),
     }

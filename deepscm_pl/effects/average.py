@@ -194,37 +194,35 @@ def average_effect(
 
     columns = question.collect(ask)
     notes = notes_on_question(question, contrast)
-    members: dict[str, NDArray[np.bool_]] = {}
+    sizes: dict[str, int] = {}
     if groups:
-        labels = groups.labels(columns)
-        for each in columns:
-            inside = {text: rule(each["by"]) for text, rule in labels.items()}
-            members = members or inside
-            for text, rows in inside.items():
-                each |= {text: rows * 1.0, f"{text} effect": rows * each["effect"]}  # type: ignore
-        notes += groups.notes(contrast, members)
-    replicates = Replicates(question, columns)
-    unit = contrast.outcome.unit
-    first, second = contrast.titles
-    estimates = {
-        f"under {first}": replicates.estimate(itemgetter("do"), unit=unit),
-        f"under {second}": replicates.estimate(itemgetter("versus"), unit=unit),
-        "effect": replicates.estimate(itemgetter("effect"), unit=unit),
-    }
-    for text, rows in members.items():
-        estimates[f"effect, {text}"] = replicates.estimate(
-            ratio(f"{text} effect", text), int(rows.sum()), unit
-        )
-    drawn = tuple(name for name in estimates if name.startswith("effect"))
+        columns, sizes = groups.divided(columns)
+        notes += groups.notes(contrast, sizes)
+    estimates = _in_groups(contrast, Replicates(question, columns), sizes)
     return Effects(
         contrast.title,
         contrast.outcome,
         estimates,
         tuple(notes),
         question.settings.level,
-        drawn,
+        tuple(name for name in estimates if name.startswith("effect")),
         {} if question.is_drawn else _rows(question, columns, contrast, question.row_names()),
     )
+
+
+def _in_groups(
+    contrast: Contrast, replicates: Replicates, sizes: Mapping[str, int]
+) -> dict[str, EffectEstimate]:
+    """The outcome under both interventions, the effect, and that in groups of some sizes."""
+    unit = contrast.outcome.unit
+    first, second = contrast.titles
+    names = {f"under {first}": "do", f"under {second}": "versus", "effect": "effect"}
+    return {
+        name: replicates.estimate(itemgetter(column), unit=unit) for name, column in names.items()
+    } | {
+        f"effect, {text}": replicates.estimate(ratio(f"{text} effect", text), rows, unit)
+        for text, rows in sizes.items()
+    }
 
 
 def individual_effects(
@@ -257,22 +255,8 @@ def individual_effects(
         raise ValueError("observed: expected observations, but got none; give some.")
     contrast = Contrast.read(model, outcome, do, versus)
     question = EffectQuestion.of(model, contrast.names, settings, observed)
-    particles: list[list[Tensor]] = [[] for _ in question.ensemble.members]
-
-    def ask(units: Units) -> dict[str, Tensor]:
-        found = contrast.ask(units)
-        member = question.ensemble.members.index(units.scm)
-        particles[member].append(found["effect"].view(units.particles, -1))
-        return found
-
-    columns = question.collect(ask)
+    columns, pooled = _with_particles(question, contrast)
     names = question.row_names(row_names)
-    draws = [torch.cat(each, dim=1).cpu().numpy() for each in particles]
-    counts = question.ensemble.share(len(draws) * len(draws[0]))
-    # Each model gives particles by its weight, as an ensemble does.
-    pooled = np.concatenate(
-        [np.resize(each, (max(n, 1), each.shape[1])) for each, n in zip(draws, counts, strict=True)]
-    )
     tail = (1 - question.settings.level) / 2
     low, high = np.quantile(pooled, [tail, 1 - tail], axis=0)
     means = [each["effect"] for each in columns]
@@ -303,6 +287,27 @@ def individual_effects(
         question.settings.level,
         tuple(names[:40]),
         _rows(question, columns, contrast, names),
+    )
+
+
+def _with_particles(
+    question: EffectQuestion, contrast: Contrast
+) -> tuple[list[Columns], NDArray[np.float64]]:
+    """The outcomes and the effect on each row, and the effects of all particles, ``(P, N)``."""
+    particles: list[list[Tensor]] = [[] for _ in question.ensemble.members]
+
+    def ask(units: Units) -> dict[str, Tensor]:
+        found = contrast.ask(units)
+        member = question.ensemble.members.index(units.scm)
+        particles[member].append(found["effect"].view(units.particles, -1))
+        return found
+
+    columns = question.collect(ask)
+    draws = [torch.cat(each, dim=1).cpu().numpy() for each in particles]
+    counts = question.ensemble.share(len(draws) * len(draws[0]))
+    # Each model gives particles by its weight, as an ensemble does.
+    return columns, np.concatenate(
+        [np.resize(each, (max(n, 1), each.shape[1])) for each, n in zip(draws, counts, strict=True)]
     )
 
 
@@ -374,6 +379,18 @@ class _Groups:
     def value(self, units: Units) -> Tensor:
         return units.factual[self.variable.name][:, 0]
 
+    def divided(self, columns: Sequence[Columns]) -> tuple[list[Columns], dict[str, int]]:
+        """Columns with the members and their effects of each group, and the groups' sizes."""
+        labels = self.labels(columns)
+        inside = [{text: rule(each["by"]) for text, rule in labels.items()} for each in columns]
+        divided: list[Columns] = [
+            {**each}
+            | {text: rows.astype(np.float64) for text, rows in groups.items()}
+            | {f"{text} effect": rows * each["effect"] for text, rows in groups.items()}
+            for each, groups in zip(columns, inside, strict=True)
+        ]
+        return divided, {text: int(rows.sum()) for text, rows in inside[0].items()}
+
     def labels(self, columns: Sequence[Columns]) -> dict[str, _Rule]:
         """A rule for each group by its name."""
         name = self.variable.spoken
@@ -401,11 +418,11 @@ class _Groups:
             found[text] = _Rule(ends[k], ends[k + 1], is_open=True)
         return found
 
-    def notes(self, contrast: Contrast, members: Mapping[str, NDArray[np.bool_]]) -> Iterable[str]:
+    def notes(self, contrast: Contrast, sizes: Mapping[str, int]) -> Iterable[str]:
         """Sentences about groups that are small, or that the intervention would change."""
-        for text, rows in members.items():
-            if rows.sum() < _FEW:
-                yield f"{text}: only {int(rows.sum())} rows; its estimate is rough."
+        for text, rows in sizes.items():
+            if rows < _FEW:
+                yield f"{text}: only {rows} rows; its estimate is rough."
         if self.variable.name in contrast.graph.descendants(*contrast.changed):
             yield (
                 f"{self.variable.name} is an effect of {' and '.join(contrast.changed)}: rows are "

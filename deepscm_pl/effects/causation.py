@@ -77,26 +77,7 @@ def causes_of_event(
     exposure = _Exposure.read(contrast, exposed)
     question = EffectQuestion.of(model, [*contrast.names, *exposure.names], settings, observed)
 
-    def ask(units: Units) -> dict[str, Tensor]:
-        x, not_x = exposure.of(units)
-        y, found = contrast.outcome(units.factual), contrast.ask(units)
-        y_x, y_not = found["do"], found["versus"]
-        return {
-            "exposed": x,
-            "unexposed": not_x,
-            "y": y,
-            "y_x": y_x,
-            "y_not": y_not,
-            "x,y": x * y,
-            "x',y'": not_x * (1 - y),
-            "x',y": not_x * y,
-            "x,y'": x * (1 - y),
-            "necessary": x * y * (1 - y_not),
-            "sufficient": not_x * (1 - y) * y_x,
-            "both": y_x * (1 - y_not),
-        }
-
-    columns = question.collect(ask)
+    columns = question.collect(lambda units: _joint(contrast, exposure, units))
     replicates = Replicates(question, columns)
     counts = {n: round(float(columns[0][n].sum())) for n in ("x,y", "x',y'")}
     is_binary = exposure.is_exact and bool(
@@ -116,6 +97,27 @@ def causes_of_event(
         tuple(notes),
         question.settings.level,
     )
+
+
+def _joint(contrast: Contrast, exposure: _Exposure, units: Units) -> dict[str, Tensor]:
+    """The truth of exposure, of the event, and of what the probabilities are about, as 0 or 1."""
+    x, not_x = exposure.of(units)
+    y, found = contrast.outcome(units.factual), contrast.ask(units)
+    y_x, y_not = found["do"], found["versus"]
+    return {
+        "exposed": x,
+        "unexposed": not_x,
+        "y": y,
+        "y_x": y_x,
+        "y_not": y_not,
+        "x,y": x * y,
+        "x',y'": not_x * (1 - y),
+        "x',y": not_x * y,
+        "x,y'": x * (1 - y),
+        "necessary": x * y * (1 - y_not),
+        "sufficient": not_x * (1 - y) * y_x,
+        "both": y_x * (1 - y_not),
+    }
 
 
 @dataclass(frozen=True)
@@ -176,12 +178,11 @@ class _Exposure:
 
 def _equal(values: Variables, do: Do) -> Tensor:
     """Whether each unit has the values that an intervention sets, as 0 or 1."""
-    found = None
-    for name, value in do.items():
-        same = torch.eq(values[name][:, 0], float(value)).double()  # type: ignore[arg-type]
-        found = same if found is None else found * same
-    assert found is not None
-    return found
+    same = [
+        torch.eq(values[name][:, 0], float(value))  # type: ignore[arg-type]
+        for name, value in do.items()
+    ]
+    return torch.stack(same).all(dim=0).double()
 
 
 _STATISTICS: dict[str, FunctionOfMeans] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -144,7 +144,7 @@ class _Paths:
         """The causes of one world, with the mediators of another."""
         held = {name: causes[name] for name in self.contrast.changed}
         held |= {name: mediators[name] for name in self.mediators}
-        return replace(units, particles=1).under(held)
+        return units.under(held)
 
     def notes(self) -> Iterator[str]:
         """Sentences about the paths, and why a part is zero."""

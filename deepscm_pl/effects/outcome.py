@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from deepscm_pl.checks import ASIDE, nearest
 from deepscm_pl.interventions import Expression
 from deepscm_pl.interventions.expressions import (
     QUOTED,
@@ -44,10 +44,9 @@ def check_known(argument: str, name: str, known: Iterable[str]) -> None:
     """Raise a ValueError, with the nearest name, unless ``name`` is known."""
     names = list(known)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"{argument}: expected one of {', '.join(names)}, but got {name!r}{meant}."
+            f"{argument}: expected one of {', '.join(names)}, but got {name!r}"
+            f"{nearest(name, names, ASIDE)}."
         )
 
 

@@ -59,19 +59,17 @@ def shapley_values(
 
 
 def _exact(worth: Callable[[frozenset[int]], Tensor], players: int) -> Tensor:
-    values = None
-    for size in range(players + 1):
-        share = 1 / (players * math.comb(players - 1, size - 1)) if size else 0.0
+    nobody = worth(frozenset()).double().cpu()
+    values = (-nobody / players).expand(players, *nobody.shape).clone()
+    for size in range(1, players + 1):
+        share = 1 / (players * math.comb(players - 1, size - 1))
         loss = 1 / (players * math.comb(players - 1, size)) if size < players else 0.0
         for coalition in combinations(range(players), size):
             found = worth(frozenset(coalition)).double()
-            if values is None:
-                values = torch.zeros(players, *found.shape, dtype=torch.float64)
             inside = torch.zeros(players, dtype=torch.bool)
             inside[list(coalition)] = True
             scale = torch.where(inside, share, -loss).double()
             values += scale.view(-1, *[1] * found.dim()) * found.cpu()
-    assert values is not None
     return values
 
 

@@ -306,13 +306,7 @@ class _Meter:
         left_out = len(possible) - rows
         if rows == 0:
             return CounterfactualResult(self.question, rows, left_out)
-        identity = IdentityEstimates()
-        if self.classifier is not None:
-            kept = estimates_of(self.identity.compute(), rows)["kept"]
-            truth = None
-            if self.truth is not None:
-                truth = estimates_of(self.true_identity.compute(), rows)["kept"]
-            identity = IdentityEstimates(kept, truth)
+        identity = self._identity(rows)
         if self.truth is None:
             return CounterfactualResult(self.question, rows, left_out, identity=identity)
         # A row beyond the detail rows has a single draw, which is its own mean.
@@ -324,24 +318,7 @@ class _Meter:
         attribute_error: dict[str, Estimate] = {}
         if self.attribute_error is not None:
             attribute_error = estimates_of(self.attribute_error.compute(), rows)
-        particles, coverage, intervals = ImageErrors(), CoverageEstimates(), IntervalEstimates()
-        if self.detail_rows:
-            detailed = estimates_of(self.detailed_error.compute(), self.detail_rows)
-            particles = _image_errors(
-                {key: value for key, value in detailed.items() if not key.endswith("/factual")}
-            )
-            if self.coverage is not None:
-                coverage = _coverage(self.coverage, self.detail_rows)
-            if self.intervals is not None:
-                found = estimates_of(self.intervals.compute(), self.detail_rows)
-                known = ("spread_over_error", "width_of_particles")
-                intervals = IntervalEstimates(
-                    **{
-                        name.replace("/", "_"): value
-                        for name, value in found.items()
-                        if self.calibration is not None or name in known
-                    }
-                )
+        particles, coverage, intervals = self._details()
         return CounterfactualResult(
             self.question,
             rows,
@@ -355,6 +332,37 @@ class _Meter:
             identity,
             intervals=intervals,
         )
+
+    def _identity(self, rows: int) -> IdentityEstimates:
+        if self.classifier is None:
+            return IdentityEstimates()
+        kept = estimates_of(self.identity.compute(), rows)["kept"]
+        if self.truth is None:
+            return IdentityEstimates(kept, None)
+        return IdentityEstimates(kept, estimates_of(self.true_identity.compute(), rows)["kept"])
+
+    def _details(self) -> tuple[ImageErrors, CoverageEstimates, IntervalEstimates]:
+        """The quantities of the rows with several particles."""
+        particles, coverage, intervals = ImageErrors(), CoverageEstimates(), IntervalEstimates()
+        if not self.detail_rows:
+            return particles, coverage, intervals
+        detailed = estimates_of(self.detailed_error.compute(), self.detail_rows)
+        particles = _image_errors(
+            {key: value for key, value in detailed.items() if not key.endswith("/factual")}
+        )
+        if self.coverage is not None:
+            coverage = _coverage(self.coverage, self.detail_rows)
+        if self.intervals is not None:
+            found = estimates_of(self.intervals.compute(), self.detail_rows)
+            known = ("spread_over_error", "width_of_particles")
+            intervals = IntervalEstimates(
+                **{
+                    name.replace("/", "_"): value
+                    for name, value in found.items()
+                    if self.calibration is not None or name in known
+                }
+            )
+        return particles, coverage, intervals
 
     def _effectiveness(
         self, truth: Truth, possible: Tensor, workers: int | None, progress: bool

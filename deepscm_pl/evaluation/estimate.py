@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 from torchmetrics import Metric
 
 from deepscm_pl.metrics import Statistic
@@ -24,6 +25,17 @@ class Estimate(NamedTuple):
     mean: float
     standard_error: float
     rows: int
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Estimate:
+        """The mean over rows ``(N,)``, with its standard error.
+
+        Example:
+            >>> Estimate.of(torch.tensor([1.0, 3.0]))
+            Estimate(mean=2.0, standard_error=1.0, rows=2)
+        """
+        error = float(rows.std()) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
+        return cls(float(rows.mean()), error, len(rows))
 
     def as_plain_data(self) -> dict[str, float | int | None]:
         """Return plain data for JSON, with None instead of NaN and infinity.

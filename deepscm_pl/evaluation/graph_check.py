@@ -335,31 +335,27 @@ def check_graph(
     """
     real_number("level", level, above=0, most=0.5)
     whole_number("permutations", permutations, least=0)
-    names = [name for name in graph if name in table.columns]
-    if len(names) < 2:
-        raise ValueError(
-            f"graph: expected at least two variables that the table has as numbers or classes, but "
-            f"got {', '.join(names) or 'none'}; a check needs more."
-        )
+    names = _names_in(table, graph)
     generator = np.random.default_rng(seed)
     if len(table) > _MOST_ROWS:
         table = table.taken(np.sort(generator.choice(len(table), _MOST_ROWS, replace=False)))
     test = IndependenceTest(table, seed)
     statements, untestable = implied_independences(graph, names)
     shuffled = list(_random_graphs(graph, names, permutations, generator)) if statements else []
+    others = [each for each in shuffled if _class_of(each) != _class_of(graph)]
     with tqdm(
         total=len(statements) * (1 + len(shuffled)),
         desc="independences",
         disable=None if progress else True,
     ) as bar:
         found = [_tested(test, each, bar) for each in statements]
-        counts, equivalent = [], 0
-        for other in shuffled:
-            if _class_of(other) == _class_of(graph):
-                equivalent += 1
-                continue
-            implied, _ = implied_independences(other, names)
-            counts.append(sum(_tested(test, each, bar).p_value < level for each in implied))
+        counts = [
+            sum(
+                _tested(test, each, bar).p_value < level
+                for each in implied_independences(other, names)[0]
+            )
+            for other in others
+        ]
     smaller = adjusted([each.p_value for each in found])
     return GraphCheck(
         graph=graph,
@@ -374,9 +370,19 @@ def check_graph(
         untested=[name for name in graph if name not in names],
         contradictions=sum(each.p_value < level for each in found),
         random=np.asarray(counts, dtype=np.int64),
-        equivalent_share=equivalent / len(shuffled) if shuffled else math.nan,
+        equivalent_share=(len(shuffled) - len(others)) / len(shuffled) if shuffled else math.nan,
         alternatives=equivalent_graphs(graph),
     )
+
+
+def _names_in(table: MixedTable, graph: CausalGraph) -> list[str]:
+    names = [name for name in graph if name in table.columns]
+    if len(names) < 2:
+        raise ValueError(
+            f"graph: expected at least two variables that the table has as numbers or classes, but "
+            f"got {', '.join(names) or 'none'}; a check needs more."
+        )
+    return names
 
 
 def _tested(test: IndependenceTest, statement: Independence, bar: tqdm[NoReturn]) -> Dependence:

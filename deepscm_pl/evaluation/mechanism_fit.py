@@ -133,7 +133,7 @@ class MechanismFit:
         parts = [] if self.convergence is None else [self.convergence.words]
         if self.over_parentless is None:
             return f"{self.variable}: {', '.join([*parts, 'no parents'])}"
-        parts.append(self._parents())
+        parts.append(self._parents(self.over_parentless))
         uses = _sign(self.over_parentless) > 0
         if self.over_linear is not None and (uses or _sign(self.over_linear)):
             parts.append(self._linear(self.over_linear))
@@ -143,18 +143,16 @@ class MechanismFit:
             )
         return f"{self.variable}: {', '.join(parts)}"
 
-    def _parents(self) -> str:
-        gain = self.over_parentless
-        assert gain is not None
+    def _parents(self, gain: Estimate) -> str:
         none = "those of other rows" if self.shuffled else "none"
         if _sign(gain) > 0:
             return f"uses its parents (gains {_nats(gain)} over {none})"
         if _sign(gain) < 0:
             return f"worse than without its parents (loses {_nats(gain)}): it overfits"
-        change = f"{'gains' if gain.mean >= 0 else 'loses'} {_nats(gain)}"
+        change = f"gains {_nats(gain)} over" if gain.mean >= 0 else f"loses {_nats(gain)} against"
         if gain.mean + 2 * gain.standard_error > _UNCLEAR:
-            return f"perhaps uses its parents ({change} over {none}: too few rows)"
-        return f"does not use its parents ({change} over {none})"
+            return f"perhaps uses its parents ({change} {none}: too few rows)"
+        return f"does not use its parents ({change} {none})"
 
     def _linear(self, gain: Estimate) -> str:
         if _sign(gain) > 0:
@@ -226,19 +224,19 @@ def _scalar_fit(
     except NotImplementedError:  # without an exact log-probability
         return None
     if not parents:
-        return MechanismFit(name, parents, _estimate(own), convergence=course)
+        return MechanismFit(name, parents, Estimate.of(own), convergence=course)
 
     def gain(form: Callable[[Mechanism], Mechanism]) -> Estimate:
         # Stopped by the validation rows, like the training, whose best checkpoint is used.
         fitted = fit_mechanism(form(mechanism), training, asked)
-        return _estimate(own - log_probs(fitted, asked))
+        return Estimate.of(own - log_probs(fitted, asked))
 
     linear = is_linear(mechanism)
     would = gain(nonlinear_form) if linear else None
     return MechanismFit(
         name,
         parents,
-        _estimate(own),
+        Estimate.of(own),
         gain(parentless_form),
         None if linear else gain(linear_form),
         None if would is None else Estimate(-would.mean, would.standard_error, would.rows),
@@ -270,12 +268,7 @@ def _image_fit(
                 evidence = scm[name].evidence(scm[name].dequantise(value), causes)
                 collected.append(evidence.bound.expand(len(part)).double().cpu())
     bound = torch.cat(own)
-    difference = _estimate(bound - torch.cat(shuffled)) if parents else None
+    difference = Estimate.of(bound - torch.cat(shuffled)) if parents else None
     return MechanismFit(
-        name, parents, _estimate(bound), difference, convergence=course, shuffled=True
+        name, parents, Estimate.of(bound), difference, convergence=course, shuffled=True
     )
-
-
-def _estimate(values: Tensor) -> Estimate:
-    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-    return Estimate(float(values.mean()), error, len(values))

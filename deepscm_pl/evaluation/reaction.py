@@ -289,11 +289,11 @@ class _Meter:
             return found
         actual, asked = torch.cat(self.actual[name]), torch.cat(self.asked[name])
         read, shown = torch.cat(self.read[name]), torch.cat(self.shown[name])
-        floor = _mean(self._error(name, read, actual))
+        floor = Estimate.of(self._error(name, read, actual))
         found = replace(found, skill=Estimate(skill, math.nan, rows), floor=floor)
         if not is_read:
             return found
-        error = _mean(self._error(name, shown, asked))
+        error = Estimate.of(self._error(name, shown, asked))
         if self.model.scm[name].domain.categories is not None:
             before = float((read == asked).double().mean())
             possible = 1 - floor.mean - before
@@ -312,11 +312,8 @@ class _Meter:
 
     def question(self, k: int, read: Sequence[str]) -> QuestionReaction:
         shown = {
-            name: _mean(torch.cat(self.errors[k][name])) for name in read if self.errors[k][name]
+            name: Estimate.of(torch.cat(self.errors[k][name]))
+            for name in read
+            if self.errors[k][name]
         }
         return QuestionReaction(self.questions[k], self.answers[k].pixel_noise(), shown)
-
-
-def _mean(errors: Tensor) -> Estimate:
-    deviation = float(errors.std()) if len(errors) > 1 else math.nan
-    return Estimate(float(errors.mean()), deviation / math.sqrt(len(errors)), len(errors))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.reaction import ReactionResult, evaluate_reaction
 from deepscm_pl.evaluation.sensitivity import SensitivityResult, evaluate_sensitivity
-from deepscm_pl.mechanisms.vae import ConditionalVAE, Coupling, couple_pixel_noise
+from deepscm_pl.mechanisms.latent import Coupling, LatentImageMechanism, couple_pixel_noise
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.overlap import OverlapThresholds
 from deepscm_pl.reaction import ReactionThresholds
@@ -276,98 +277,146 @@ def evaluate(
             images do not match.
     """
     settings = EvaluationSettings() if settings is None else settings
-    questions = check_settings(model, settings)
-    detail = settings.detail_rows or min(_DETAIL_ROWS, len(model))
-    size, seed, workers = settings.batch_size, settings.seed, settings.workers
-    scm, truths = model.scm, None
-    is_single = len(scm.image_variables) == 1
-    counterfactuals: list[CounterfactualResult] = []
-    examples: list[Example] = []
-    composition: dict[int, Estimate] = {}
-    calibration: Calibration | None = None
-    without_pixel_noise: dict[int, Estimate] = {}
-    reaction = None
-    seconds: dict[str, float] = {}
-    members = (scm,) if model.ensemble is None else (scm, *model.ensemble.members)
+    run = _Run(
+        model, check_settings(model, settings), settings, classifier, progress, cache_dir,
+        validation, cause_predictor,
+    )  # fmt: skip
+    members = (model.scm, *(model.ensemble.members if model.ensemble else ()))
     with _preserved_state(members):
         for member in members:
             couple_pixel_noise(member, settings.coupling)
-        with _timed(seconds, "densities", seed):
+        return run.evaluation()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The parts of an evaluation, each timed and with its own random numbers."""
+
+    model: ModelOnData
+    questions: Sequence[Question]
+    settings: EvaluationSettings
+    classifier: Classifier | None
+    progress: bool
+    cache_dir: Path | None
+    validation: ModelOnData | None
+    cause_predictor: CausePredictor | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def detail(self) -> int:
+        """Number of rows with the expensive quantities."""
+        return self.settings.detail_rows or min(_DETAIL_ROWS, len(self.model))
+
+    @property
+    def has_one_image(self) -> bool:
+        """Whether the third rung can be evaluated."""
+        return len(self.model.scm.image_variables) == 1
+
+    def evaluation(self) -> Evaluation:
+        """All parts, in a fixed order."""
+        model, settings, detail = self.model, self.settings, self.detail
+        size, seed, progress = settings.batch_size, settings.seed, self.progress
+        with self._timed("densities"):
             densities = evaluate_densities(
                 model, settings.density_values, settings.density_size, seed, progress
             )
-        with _timed(seconds, "truth", seed):
-            if is_single and questions and model.originals is not None:
-                truths = true_counterfactuals(
-                    model, questions, detail, workers, progress, cache_dir
-                )
-        if is_single and questions and validation is not None and settings.num_particles > 1:
-            with _timed(seconds, "calibration", seed):
-                calibration = _calibrate(validation, questions, settings, progress, cache_dir)
-        if is_single and questions:
-            with _timed(seconds, "counterfactuals", seed):
-                answered = evaluate_counterfactuals(
-                    model, questions, truths, settings.num_particles, detail, size, classifier,
-                    workers, progress, calibration,
-                )  # fmt: skip
-            with _timed(seconds, "reversibility", seed):
-                cycles = evaluate_reversibility(
-                    model, questions, detail, batch_size=size, progress=progress
-                )
-                counterfactuals = [
-                    replace(each, reversibility=errors)
-                    for each, errors in zip(answered, cycles, strict=True)
-                ]
-            with _timed(seconds, "examples", seed):
-                rows = min(_EXAMPLE_ROWS, len(model))
-                examples = take_examples(model, questions, truths, rows)
-        if is_single:
-            with _timed(seconds, "composition", seed):
-                composition = evaluate_composition(
-                    model, detail, batch_size=size, progress=progress
-                )
-                without_pixel_noise = evaluate_composition(
-                    model, detail, (1, 10), size, progress, without_pixel_noise=True
-                )
-            with _timed(seconds, "reaction", seed):
-                reaction = evaluate_reaction(
-                    model, questions, cause_predictor, settings.reaction, detail, size, progress
-                )
-        with _timed(seconds, "sensitivity", seed):
-            sensitivity = evaluate_sensitivity(model, questions, detail, seed, progress)
-        with _timed(seconds, "noise", seed):
+        of_images = self._of_images() if self.has_one_image else {}
+        with self._timed("sensitivity"):
+            sensitivity = evaluate_sensitivity(model, self.questions, detail, seed, progress)
+        with self._timed("noise"):
             noise = evaluate_noise(model, detail, size, progress)
-        with _timed(seconds, "overlap", seed):
-            overlap = evaluate_overlap(
-                model,
-                questions,
-                OverlapThresholds(settings.overlap_extrapolated, settings.overlap_edge),
-                min(settings.overlap_rows, detail), size, workers, progress, cache_dir,
+        overlap = self._overlap()
+        reaction: ReactionResult | None = of_images.get("reaction")
+        return Evaluation(
+            rows=len(model),
+            detail_rows=detail,
+            particles=settings.num_particles,
+            world=None if model.world is None else model.world.name,
+            available=model.available,
+            individuals=model.individuals,
+            densities=densities,
+            noise=noise,
+            overlap=overlap,
+            sensitivity=sensitivity,
+            left_out=[
+                *_left_out(model, self.questions),
+                *([_NO_OVERLAP] if overlap is None else []),
+                *(reaction.left_out if reaction else ()),
+            ],
+            seconds=self.seconds,
+            **of_images,
+        )
+
+    def _of_images(self) -> dict[str, Any]:
+        """Counterfactuals, compositions and the reaction of the image, by field of the result."""
+        model, detail, progress = self.model, self.detail, self.progress
+        size = self.settings.batch_size
+        found = self._counterfactuals() if self.questions else {}
+        with self._timed("composition"):
+            found["composition"] = evaluate_composition(
+                model, detail, batch_size=size, progress=progress
+            )
+            found["composition_without_pixel_noise"] = evaluate_composition(
+                model, detail, (1, 10), size, progress, without_pixel_noise=True
+            )
+        with self._timed("reaction"):
+            found["reaction"] = evaluate_reaction(
+                model, self.questions, self.cause_predictor, self.settings.reaction, detail, size,
+                progress,
             )  # fmt: skip
-    return Evaluation(
-        rows=len(model),
-        detail_rows=detail,
-        particles=settings.num_particles,
-        world=None if model.world is None else model.world.name,
-        available=model.available,
-        individuals=model.individuals,
-        densities=densities,
-        counterfactuals=counterfactuals,
-        composition=composition,
-        composition_without_pixel_noise=without_pixel_noise,
-        noise=noise,
-        overlap=overlap,
-        reaction=reaction,
-        sensitivity=sensitivity,
-        examples=examples,
-        calibration=calibration,
-        left_out=[
-            *_left_out(model, questions),
-            *([_NO_OVERLAP] if overlap is None else []),
-            *(reaction.left_out if reaction else ()),
-        ],
-        seconds=seconds,
-    )
+        return found
+
+    def _counterfactuals(self) -> dict[str, Any]:
+        """Counterfactuals with calibrated intervals and examples, by field of the result."""
+        model, questions, settings, detail = self.model, self.questions, self.settings, self.detail
+        size, workers, progress = settings.batch_size, settings.workers, self.progress
+        truths, calibration = None, None
+        with self._timed("truth"):
+            if model.originals is not None:
+                truths = true_counterfactuals(
+                    model, questions, detail, workers, progress, self.cache_dir
+                )
+        if self.validation is not None and settings.num_particles > 1:
+            with self._timed("calibration"):
+                calibration = _calibrate(
+                    self.validation, questions, settings, progress, self.cache_dir
+                )
+        with self._timed("counterfactuals"):
+            answered = evaluate_counterfactuals(
+                model, questions, truths, settings.num_particles, detail, size, self.classifier,
+                workers, progress, calibration,
+            )  # fmt: skip
+        with self._timed("reversibility"):
+            cycles = evaluate_reversibility(
+                model, questions, detail, batch_size=size, progress=progress
+            )
+        with self._timed("examples"):
+            examples = take_examples(model, questions, truths, min(_EXAMPLE_ROWS, len(model)))
+        return {
+            "counterfactuals": [
+                replace(each, reversibility=errors)
+                for each, errors in zip(answered, cycles, strict=True)
+            ],
+            "examples": examples,
+            "calibration": calibration,
+        }
+
+    def _overlap(self) -> OverlapResult | None:
+        settings = self.settings
+        thresholds = OverlapThresholds(settings.overlap_extrapolated, settings.overlap_edge)
+        with self._timed("overlap"):
+            return evaluate_overlap(
+                self.model, self.questions, thresholds, min(settings.overlap_rows, self.detail),
+                settings.batch_size, settings.workers, self.progress, self.cache_dir,
+            )  # fmt: skip
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        """Time a part, with random numbers that do not depend on the parts before it."""
+        torch.manual_seed(self.settings.seed)
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - start
 
 
 def _calibrate(
@@ -424,7 +473,9 @@ def _preserved_state(members: Sequence[StructuralCausalModel]) -> Iterator[None]
     devices = [device] if device.type == "cuda" else []
     modules = [module for member in members for module in member.modules()]
     modes = [(module, module.training) for module in modules]
-    couplings = [(each, each.coupling) for each in modules if isinstance(each, ConditionalVAE)]
+    couplings = [
+        (each, each.coupling) for each in modules if isinstance(each, LatentImageMechanism)
+    ]
     for member in members:
         member.eval()
     try:
@@ -435,12 +486,3 @@ def _preserved_state(members: Sequence[StructuralCausalModel]) -> Iterator[None]
             module.training = training
         for vae, coupling in couplings:
             vae.coupling = coupling
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], part: str, seed: int) -> Iterator[None]:
-    """Time a part, with random numbers that do not depend on the parts before it."""
-    torch.manual_seed(seed)
-    start = time.perf_counter()
-    yield
-    seconds[part] = time.perf_counter() - start

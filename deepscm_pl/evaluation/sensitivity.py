@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.evaluation.estimate import Estimate
@@ -55,11 +53,6 @@ def evaluate_sensitivity(
             possible = guards.possible(size).to(each.distance.device)
             if bool(possible.any()):
                 distance, change = each.distance[possible], each.change[possible]
-                found = _estimate(distance), _estimate(change)
+                found = Estimate.of(distance), Estimate.of(change)
                 results.append(SensitivityResult(question, each.variable, each.coupling, *found))
     return results
-
-
-def _estimate(rows: Tensor) -> Estimate:
-    error = rows.std().item() / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
-    return Estimate(rows.mean().item(), error, len(rows))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import copy
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
+from deepscm_pl.checks import ASIDE, nearest
 from deepscm_pl.interventions.draws import FAMILIES, TRAIN, Draw
 from deepscm_pl.numerals import shortest
 from deepscm_pl.variables import Change, Seen, Variable
@@ -439,20 +439,17 @@ class _Reader:
     def _unknown(self, name: str) -> NoReturn:
         known = list(self.variables or [self.own])
         words = known + [each for v in (self.variables or {}).values() for each in v.classes]
-        near = difflib.get_close_matches(name, words, n=1)
-        meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise UnreadableError(
-            f"{name!r} is no variable{meant}; the variables are {', '.join(known)}"
+            f"{name!r} is no variable{nearest(name, words, ASIDE)}; the variables are "
+            f"{', '.join(known)}"
         )
 
     def _class(self, variable: Variable, text: str) -> ast.expr:
         index = variable.class_index(text)
         if index is None:
-            near = difflib.get_close_matches(text, variable.classes, n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
             raise UnreadableError(
                 f"expected a class of {variable.name}, one of {listed(variable)}, but "
-                f"got {text!r}{meant}"
+                f"got {text!r}{nearest(text, variable.classes, ASIDE)}"
             )
         name = variable.classes[index]
         is_plain = re.fullmatch(r"[^\W\d]\w*", name) and name not in RESERVED
@@ -537,8 +534,7 @@ class _Reader:
                 raise UnreadableError(f"a condition cannot draw, but got {name}")
             return self._draw(self._drawn(name, node))
         if name not in _FUNCTIONS:
-            near = difflib.get_close_matches(name, [*_FUNCTIONS, *FAMILIES], n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            meant = nearest(name, [*_FUNCTIONS, *FAMILIES], ASIDE)
             raise UnreadableError(
                 f"unknown function {name!r}{meant}; the functions are {', '.join(_FUNCTIONS)}"
             )

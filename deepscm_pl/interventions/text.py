@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution
 
+from deepscm_pl.checks import ASIDE, nearest
 from deepscm_pl.interventions.changes import Increase, Multiply, OfFactual, Where
 from deepscm_pl.interventions.draws import Draw, format_distribution
 from deepscm_pl.interventions.expressions import (
@@ -98,10 +98,9 @@ def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict
     do: dict[str, Intervention] = {}
     for name, statement in _statements(parts, text, variables).items():
         if variables is not None and name not in variables:
-            near = difflib.get_close_matches(name, list(variables), n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
             raise ValueError(
-                f"do: unknown variable {name!r}{meant}; expected one of {', '.join(variables)}."
+                f"do: unknown variable {name!r}{nearest(name, variables, ASIDE)}; expected one of "
+                f"{', '.join(variables)}."
             )
         variable = (variables or {}).get(name, Variable(name))
         do[name] = _intervention(variable, statement, variables)
@@ -245,11 +244,10 @@ def _without_unit(operand: str, unit: str) -> str:
 
 
 def _unknown_class(variable: Variable, text: str) -> str:
-    near = difflib.get_close_matches(text, variable.classes, n=1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
     return (
         f"do({variable.name}): expected one of {listed(variable)}, but got "
-        f"{text!r}{meant}; quote names with commas, brackets or quotes."
+        f"{text!r}{nearest(text, variable.classes, ASIDE)}; quote names with commas, brackets "
+        "or quotes."
     )
 
 

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
         ZeroInflatedFlow,
     )
     from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
+    from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
     from deepscm_pl.mechanisms.intervened import Constant, Drawn, Modified
     from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
+    from deepscm_pl.mechanisms.latent import LatentImageMechanism
     from deepscm_pl.mechanisms.vae import ConditionalVAE
 
 __all__ = [
@@ -34,10 +36,12 @@ __all__ = [
     "Evidence",
     "Flow",
     "GammaScore",
+    "HierarchicalVAE",
     "ImageMechanism",
     "Known",
     "KnownCoin",
     "LatentEvidence",
+    "LatentImageMechanism",
     "Logistic",
     "Mechanism",
     "Modified",

@@ -216,9 +216,9 @@ class MissingValueNetworks(nn.Module):
 
     def fit(self, variables: Variables) -> None:
         """Set the statistics for standardisation from the training split, which may have NaN."""
-        for network in self.networks.values():
-            assert isinstance(network, _Inference)
-            network.context.fit(variables)
+        for module in self.networks.modules():
+            if isinstance(module, Context):
+                module.fit(variables)
 
     def evidence(
         self,
@@ -530,9 +530,10 @@ def _propose(
         value = _recorded(mechanism, mechanism({"u": noise}, parents))
     if isinstance(mechanism, CellMechanism):
         log_q = _log_cell(mechanism, parents, value, location, log_scale)
-    else:
-        assert isinstance(mechanism, ZeroInflatedFlow)
+    elif isinstance(mechanism, ZeroInflatedFlow):
         log_q = _log_zero_inflated(mechanism, parents, value, location, log_scale)
+    else:
+        raise TypeError(f"expected flows, classes or counts, but got {type(mechanism).__name__}.")
     log_p = mechanism.log_prob(value, parents)
     return _Proposal(value, log_q.to(log_p) - log_p, score=log_q.to(log_p))
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         PyramidDecoder as PyramidDecoder,
         PyramidEncoder as PyramidEncoder,
     )
+    from deepscm_pl.nn.ladder import Ladder as Ladder, LadderShapes as LadderShapes
     from deepscm_pl.nn.layers import (
         Features as Features,
         ParameterNetwork as ParameterNetwork,

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.layers import (
+    CONVOLUTIONS,
     end_padding,
     image_sizes,
     reduced_shape,
@@ -38,7 +39,6 @@ __all__ = [
     "PyramidEncoder",
 ]
 
-_CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
     2: nn.ConvTranspose2d,
     3: nn.ConvTranspose3d,
@@ -178,7 +178,7 @@ class PyramidEncoder(_Encoder):
         channels: Sequence[int] = (16, 24, 32, 64, 128),
         convolutions: int = 3,
     ) -> None:
-        convolution = _CONVOLUTIONS[spatial_dimensions(image_shape)]
+        convolution = CONVOLUTIONS[spatial_dimensions(image_shape)]
         whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
         channels = scale_channels(channels, image_shape[1:])
         layers: list[nn.Module] = []
@@ -215,7 +215,7 @@ class PyramidDecoder(_Decoder):
         upsample: bool = False,
     ) -> None:
         dimensions = spatial_dimensions(output_shape)
-        convolution, transposed = _CONVOLUTIONS[dimensions], _TRANSPOSED[dimensions]
+        convolution, transposed = CONVOLUTIONS[dimensions], _TRANSPOSED[dimensions]
         whole_number("convolutions", convolutions, least=1, most=_MOST_CONVOLUTIONS)
         out_channels, *sizes = output_shape
         channels = scale_channels(channels, sizes)

@@ -14,16 +14,19 @@ from torch.func import functional_call
 from deepscm_pl.checks import whole_numbers
 
 __all__ = [
+    "CONVOLUTIONS",
     "NONLINEAR",
     "RATE_FACTOR",
     "Features",
     "ParameterNetwork",
     "call_in_precision",
     "check_names",
+    "depth_to_space",
     "end_padding",
     "image_sizes",
     "reduced_shape",
     "scale_channels",
+    "space_to_depth",
     "spatial_dimensions",
     "zero_linear",
 ]
@@ -39,6 +42,9 @@ there, if an evaluation says so."""
 RATE_FACTOR = 10.0
 """Factor by which some parameters learn faster than others: they are stored divided by it, because
 optimisers such as Adam change all parameters at the same rate, whatever their gradients."""
+
+CONVOLUTIONS: Mapping[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+"""The convolution of images, 2 dimensions, and of volumes, 3."""
 
 _EXTRA_HALVINGS = 3  # allowed after an image has shrunk to one pixel
 
@@ -138,6 +144,33 @@ def reduced_shape(channels: int, sizes: Sequence[int], halvings: int) -> tuple[i
 def end_padding(sizes: Sequence[int], halvings: int) -> tuple[int, ...]:
     """Return the padding at the end of each dimension, last one first, that makes halving exact."""
     return tuple(number for size in reversed(sizes) for number in (0, -size % 2**halvings))
+
+
+def space_to_depth(features: Tensor) -> Tensor:
+    """Halve all sizes: ``(batch, C, H, W)`` -> ``(batch, 4·C, H/2, W/2)``, or a volume by 8.
+
+    The inverse of :func:`depth_to_space`; see Shi et al. 2016, arXiv:1609.05158.
+    """
+    batch, channels, *sizes = features.shape
+    halves = [part for size in sizes for part in (size // 2, 2)]
+    coarse, fine = range(2, 2 + len(halves), 2), range(3, 3 + len(halves), 2)
+    parts = features.reshape(batch, channels, *halves).permute(0, 1, *fine, *coarse)
+    return parts.reshape(batch, -1, *halves[::2])
+
+
+def depth_to_space(features: Tensor) -> Tensor:
+    """Double all sizes: ``(batch, 4·C, H, W)`` -> ``(batch, C, 2·H, 2·W)``, or a volume by 8.
+
+    Example:
+        >>> features = torch.rand(2, 16, 4, 5, 6)
+        >>> torch.equal(space_to_depth(depth_to_space(features)), features)
+        True
+    """
+    batch, channels, *sizes = features.shape
+    count = len(sizes)
+    parts = features.reshape(batch, channels // 2**count, *[2] * count, *sizes)
+    order = [position for k in range(count) for position in (2 + count + k, 2 + k)]
+    return parts.permute(0, 1, *order).reshape(batch, -1, *(2 * size for size in sizes))
 
 
 def zero_linear(in_features: int, out_features: int) -> nn.Linear:

@@ -18,9 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.nn.layers import end_padding, image_sizes, reduced_shape, scale_channels
+from deepscm_pl.nn.layers import (
+    CONVOLUTIONS,
+    end_padding,
+    image_sizes,
+    reduced_shape,
+    scale_channels,
+)
 
-__all__ = ["ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
+__all__ = ["Embedding", "Modulation", "ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
 
 _MOST_BLOCKS = 1000
 
@@ -32,16 +38,21 @@ class ResidualBlock(nn.Module):
         channels: Channels of h.
         condition: Size of the vector that scales and shifts the channels between the convolutions;
             0 for none.
+        dimensions: 2 for images, 3 for volumes.
+        kernel: Size of the convolutions, an odd number of pixels or voxels.
     """
 
-    def __init__(self, channels: int, condition: int = 0) -> None:
+    def __init__(
+        self, channels: int, condition: int = 0, dimensions: int = 2, kernel: int = 3
+    ) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        convolution = CONVOLUTIONS[dimensions]
+        self.first = convolution(channels, channels, kernel, padding=kernel // 2)
+        self.second = convolution(channels, channels, kernel, padding=kernel // 2)
         # Near the identity at first, for any number of blocks.
         with torch.no_grad():
             self.second.weight.mul_(0.3)
-        self.modulation = _Modulation(channels, condition)
+        self.modulation = Modulation(channels, condition)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """Return the features after the block."""
@@ -76,7 +87,7 @@ class ResidualEncoder(nn.Module):
         features = whole_number("features", features, least=1)
         channels = scale_channels(channels, sizes)
         self.padding = end_padding(sizes, len(channels))
-        self.embed = _Embedding(condition_features, embedding)
+        self.embed = Embedding(condition_features, embedding)
         self.scales = nn.ModuleList(
             _EncoderScale(before, after, blocks, self.embed.features)
             for before, after in pairwise((image_channels, *channels))
@@ -128,7 +139,7 @@ class ResidualDecoder(nn.Module):
         hidden = whole_number("hidden", hidden, least=1)
         channels = scale_channels(channels, (self.height, self.width))
         start = reduced_shape(channels[0], (self.height, self.width), len(channels))
-        self.embed = _Embedding(condition_features, embedding)
+        self.embed = Embedding(condition_features, embedding)
         self.head = nn.Sequential(
             nn.Linear(latent_features + self.embed.features, hidden),
             nn.SiLU(),
@@ -149,8 +160,13 @@ class ResidualDecoder(nn.Module):
         return image[..., : self.height, : self.width]
 
 
-class _Embedding(nn.Sequential):
-    """A perceptron that embeds the condition; the identity of an empty condition."""
+class Embedding(nn.Sequential):
+    """A perceptron that embeds the condition; the identity of an empty condition.
+
+    Args:
+        condition_features: Size of the condition; 0 for none.
+        features: Size of the embedding.
+    """
 
     def __init__(self, condition_features: int, features: int) -> None:
         whole_number("embedding", features, least=1)
@@ -188,7 +204,7 @@ class _DecoderScale(nn.Module):
     def __init__(self, channels: int, following: int, blocks: int, condition: int) -> None:
         super().__init__()
         self.blocks = _residual_blocks(blocks, channels, condition)
-        self.modulation = _Modulation(channels, condition)
+        self.modulation = Modulation(channels, condition)
         self.expand = nn.Conv2d(channels, 4 * following, 3, padding=1)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
@@ -199,8 +215,13 @@ class _DecoderScale(nn.Module):
         return doubled
 
 
-class _Modulation(nn.Module):
-    """h ↦ h·(1 + γ(c)) + β(c) for each channel, γ and β affine in c; the identity without c."""
+class Modulation(nn.Module):
+    """h ↦ h·(1 + γ(c)) + β(c) for each channel, γ and β affine in c; the identity without c.
+
+    Args:
+        channels: Channels of h.
+        condition: Size of c; 0 for none.
+    """
 
     def __init__(self, channels: int, condition: int) -> None:
         super().__init__()
@@ -210,8 +231,10 @@ class _Modulation(nn.Module):
             nn.init.zeros_(self.affine.bias)
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
+        """Return modulated features ``(batch, channels, *sizes)``."""
         if self.affine is None:
             return features
-        scale, shift = self.affine(condition)[..., None, None].chunk(2, dim=-3)
+        found = self.affine(condition)
+        scale, shift = found.view(*found.shape, *[1] * (features.dim() - 2)).chunk(2, dim=1)
         modulated: Tensor = torch.addcmul(features + shift, features, scale)
         return modulated

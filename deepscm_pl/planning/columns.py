@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from deepscm_pl.data.cohort import SPLITS
 from deepscm_pl.data.tables import Attribute, AttributeKind, Table, read_attribute
 from deepscm_pl.data.tables.attributes import ColumnRules
-from deepscm_pl.data.tables.kinds import FEW_LEVELS, are_dates
-from deepscm_pl.data.tables.numbers import is_number
+from deepscm_pl.data.tables.kinds import are_dates, are_identifiers, step_of
 from deepscm_pl.numerals import format_number
 
 __all__ = ["ColumnFingerprint", "ColumnKind", "describe_column", "variable_name"]
@@ -39,15 +38,7 @@ ColumnKind = Literal[
 
 _MOST_SHOWN = 50
 _IMAGES = re.compile(r".+\.(png|jpe?g|tiff?|webp|bmp|npy|dcm|nii|nii\.gz)", re.IGNORECASE)
-_UNITS = re.compile(
-    r"((participant|subject|patient|person|case|record|ptid|user)s?"
-    r"([_ ]?(id|no|nr|number|code))?|e?id|ids|identifier|rid|uid|guid|iid)",
-    re.IGNORECASE,
-)
-_NAMES = re.compile(r".*(id|identifier|name|number|code)|index|row|nr|no", re.IGNORECASE)
 _UNIT = re.compile(r"^(.*\S)\s*[(\[]([^()\[\]]{1,12})[)\]]$")
-_FEW_ROWS = 10
-_STEPS = (1.0, 0.5, 0.1, 0.05, 0.01)
 _PLACE = re.compile(r"^(columns|kinds|decimal): ")
 
 
@@ -156,7 +147,7 @@ def describe_column(table: Table, name: str, variable: str, unit: str = "") -> C
         "rarest": min(counts.values(), default=0),
         "most_frequent": max(counts.values(), default=0) / max(len(texts), 1),
     }
-    special = _special(name, counts, len(texts))
+    special = _special(name, counts)
     if special is not None:
         kind, reason = special
         levels = tuple(sorted(counts)) if kind == "splits" else ()
@@ -189,35 +180,19 @@ def _of_values(attribute: Attribute, numbers: NDArray[np.float64]) -> dict[str, 
         "distinct": len(found),
         "lowest": float(found[0]),
         "highest": float(found[-1]),
-        "step": _step(found),
+        "step": step_of(found),
         "rarest": int(counts.min()),
         "most_frequent": float(counts.max() / counts.sum()),
         "zeros": float(counts[found == 0].sum() / counts.sum()),
     }
 
 
-def _step(values: NDArray[np.float64]) -> float | None:
-    """The step of numbers that are recorded in ones, halves, tenths or hundredths; None if finer.
-
-    Example:
-        >>> _step(np.array([1.5, 2.0, 3.5])), _step(np.array([3.0, 7.0])), _step(np.array([0.123]))
-        (0.5, 1.0, None)
-    """
-    fits = (np.abs(values / step - np.round(values / step)).max() < 1e-6 for step in _STEPS)
-    return next((step for step, is_fitting in zip(_STEPS, fits, strict=True) if is_fitting), None)
-
-
-def _special(name: str, counts: Counter[str], rows: int) -> tuple[ColumnKind, str] | None:
+def _special(name: str, counts: Counter[str]) -> tuple[ColumnKind, str] | None:
     """The kind of a column that is no variable, by its texts and its name; None for others."""
     if set(counts) <= {*SPLITS} and len(counts) > 1:
         return "splits", ", ".join(each for each in sorted(counts))
     if counts and all(map(_IMAGES.fullmatch, counts)):
         return "images", f"names of image files, such as {next(iter(counts))}"
-    if rows <= _FEW_ROWS or not counts or are_dates(list(counts)):
+    if not counts or are_dates(list(counts)) or not are_identifiers(name, counts):
         return None
-    texts = f"{len(counts):,} different texts in {rows:,} rows"
-    is_named = any(each.fullmatch(name) for each in (_UNITS, _NAMES))
-    is_distinct = len(counts) == rows and (is_named or not all(map(is_number, counts)))
-    repeats = _UNITS.fullmatch(name) is not None and len(counts) > max(FEW_LEVELS, rows / 20)
-    has_parts = any(not text.isdigit() and is_number(text) for text in counts)
-    return ("identifier", texts) if (is_distinct or repeats) and not has_parts else None
+    return "identifier", f"{len(counts):,} different texts in {counts.total():,} rows"

@@ -143,23 +143,12 @@ def read_fingerprint(
         and (cached.encoding, cached.missing_words) == (encoding, format.missing_words)
     ):
         return cached
-    _check_width(table)
-    read = read_table(table, format)
-    _check_number_of_columns(table, len(read.columns))
-    if len(read) < _FEWEST_ROWS:
-        raise ValueError(
-            f"table: {table} has {len(read)} rows, but a training, a validation and a test split "
-            f"need at least {_FEWEST_ROWS}; collect more."
-        )
+    read = _read_checked(table, format)
     columns = _describe(read)
     _check_variables(table, columns, images is not None)
     read.require("visits", visits)
     read.require("identifier", [identifier] if identifier else [])
-    found = identifier or _find_identifier(columns)
-    units = len(set(read[found])) if found else len(read)
-    if found and units < len(read):
-        visits = visits or _find_visits(read, columns, found)
-    read.identified(found, visits)
+    found, units, visits = _find_units(read, columns, identifier, visits)
     made = Fingerprint(
         table=str(table),
         size=status.st_size,
@@ -179,6 +168,19 @@ def read_fingerprint(
     if cache is not None:
         made.write(cache)
     return made
+
+
+def _read_checked(table: Path, format: TableFormat) -> Table:
+    """Read a table with neither too many columns nor too few rows."""
+    _check_width(table)
+    read = read_table(table, format)
+    _check_number_of_columns(table, len(read.columns))
+    if len(read) < _FEWEST_ROWS:
+        raise ValueError(
+            f"table: {table} has {len(read)} rows, but a training, a validation and a test split "
+            f"need at least {_FEWEST_ROWS}; collect more."
+        )
+    return read
 
 
 def _is_current(
@@ -239,8 +241,20 @@ def _describe(table: Table) -> list[ColumnFingerprint]:
     return described
 
 
-def _find_identifier(columns: Sequence[ColumnFingerprint]) -> str | None:
-    return next((each.name for each in columns if each.kind == "identifier"), None)
+def _find_units(
+    table: Table,
+    columns: Sequence[ColumnFingerprint],
+    identifier: str | None,
+    visits: Sequence[str],
+) -> tuple[str | None, int, Sequence[str]]:
+    """The identifier of units, their number, and what distinguishes the rows of one."""
+    identifiers = (each.name for each in columns if each.kind == "identifier")
+    found = identifier or next(identifiers, None)
+    units = len(set(table[found])) if found else len(table)
+    if found and units < len(table):
+        visits = visits or _find_visits(table, columns, found)
+    table.identified(found, visits)
+    return found, units, visits
 
 
 def _training_rows(table: Table, columns: Sequence[ColumnFingerprint]) -> int | None:

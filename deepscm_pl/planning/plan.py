@@ -14,6 +14,7 @@ from deepscm_pl.planning.columns import ColumnFingerprint
 from deepscm_pl.planning.commented import commented_yaml
 from deepscm_pl.planning.fingerprint import Fingerprint
 from deepscm_pl.planning.network import image_mechanism, preprocessing, slicing
+from deepscm_pl.planning.pictures import ImageFingerprint
 from deepscm_pl.planning.scalars import scalar_mechanism
 from deepscm_pl.planning.wanted_graph import IMAGE, read_graph
 
@@ -183,9 +184,30 @@ def _data(
     path = Path(fingerprint.table).absolute()
     scans = fingerprint.images if IMAGE in graph.nodes else None
     cut = scans is not None and slicing(scans) is not None
-    section = "subjects" if cut else "table"
+    section, key = ("subjects", "table") if cut else ("table", "file")
     where = f"data.init_args.{section}"
-    table: dict[str, Any] = {"table" if cut else "file": path.name}
+    table = {
+        key: path.name,
+        **_source(fingerprint, scans, where, reasons),
+        **_variables(columns, where, reasons),
+        "missing": _missing(fingerprint.rows, columns, where, reasons),
+    }
+    arguments: dict[str, Any] = {"root": str(path.parent), section: table, "splits": splits}
+    reasons["data.init_args.root"] = "folder of the table"
+    if scans is not None:
+        arguments |= _prepared(scans, reasons)
+    name = "BrainMRIDataModule" if cut else "TableDataModule"
+    return {"class_path": f"deepscm_pl.data.{name}", "init_args": arguments}
+
+
+def _source(
+    fingerprint: Fingerprint,
+    scans: ImageFingerprint | None,
+    where: str,
+    reasons: dict[str, str],
+) -> dict[str, Any]:
+    """How the table is read, and what its rows are."""
+    table: dict[str, Any] = {}
     if fingerprint.sheet is not None:
         table["sheet"] = fingerprint.sheet
     if encoding := fingerprint.encoding or fingerprint.assumed_encoding:
@@ -204,7 +226,14 @@ def _data(
     if fingerprint.visits:
         table["visits"] = list(fingerprint.visits)
         reasons[f"{where}.visits"] = "distinguishes the rows of a unit"
-    table["columns"] = {each.variable: each.name for each in columns}
+    return table
+
+
+def _variables(
+    columns: list[ColumnFingerprint], where: str, reasons: dict[str, str]
+) -> dict[str, Any]:
+    """The variables with their columns, kinds, classes and units."""
+    table: dict[str, Any] = {"columns": {each.variable: each.name for each in columns}}
     reasons[f"{where}.columns"] = "variable: column, those of the graph"
     table["kinds"] = {each.variable: each.kind for each in columns}
     for each in columns:
@@ -217,33 +246,41 @@ def _data(
     if units:
         table["units"] = units
         reasons[f"{where}.units"] = "in the names of the columns"
+    return table
+
+
+def _missing(
+    rows: int, columns: list[ColumnFingerprint], where: str, reasons: dict[str, str]
+) -> str:
+    """The treatment of missing values."""
     missing = {each.variable: each.missing for each in columns if each.missing}
-    table["missing"] = "refuse"
-    reasons[f"{where}.missing"] = "no value is missing; a gap that appears later is an error"
-    if missing:
-        share = sum(missing.values()) / fingerprint.rows
-        table["missing"] = "drop" if share <= _FEW_MISSING else "infer"
-        counts = ", ".join(f"{count} of {name}" for name, count in missing.items())
-        reasons[f"{where}.missing"] = f"{counts} missing: " + (
-            "few enough to leave the rows out"
-            if share <= _FEW_MISSING
-            else "inferred, assuming that they are missing at random"
+    if not missing:
+        reasons[f"{where}.missing"] = "no value is missing; a gap that appears later is an error"
+        return "refuse"
+    counts = ", ".join(f"{count} of {name}" for name, count in missing.items())
+    is_dropped = sum(missing.values()) / rows <= _FEW_MISSING
+    reasons[f"{where}.missing"] = f"{counts} missing: " + (
+        "few enough to leave the rows out"
+        if is_dropped
+        else "inferred, assuming that they are missing at random"
+    )
+    return "drop" if is_dropped else "infer"
+
+
+def _prepared(scans: ImageFingerprint, reasons: dict[str, str]) -> dict[str, Any]:
+    """The preparation of images, and the slice of volumes that are too large."""
+    arguments: dict[str, Any] = {}
+    prepared, why = preprocessing(scans)
+    if prepared:
+        arguments["preprocessing"] = prepared
+        reasons |= {f"data.init_args.preprocessing.{k}": v for k, v in why.items()}
+    if cut := slicing(scans):
+        arguments["slicing"] = cut
+        reasons["data.init_args.slicing"] = (
+            f"volumes of {' × '.join(map(str, scans.sizes))} voxels are too large for a model "
+            "of this size; the middle axial slice stands for them"
         )
-    arguments: dict[str, Any] = {"root": str(path.parent), section: table, "splits": splits}
-    reasons["data.init_args.root"] = "folder of the table"
-    if scans is not None:
-        prepared, why = preprocessing(scans)
-        if prepared:
-            arguments["preprocessing"] = prepared
-            reasons |= {f"data.init_args.preprocessing.{k}": v for k, v in why.items()}
-        if cut:
-            arguments["slicing"] = slicing(scans)
-            reasons["data.init_args.slicing"] = (
-                f"volumes of {' × '.join(map(str, scans.sizes))} voxels are too large for a model "
-                "of this size; the middle axial slice stands for them"
-            )
-    name = "BrainMRIDataModule" if cut else "TableDataModule"
-    return {"class_path": f"deepscm_pl.data.{name}", "init_args": arguments}
+    return arguments
 
 
 def _model(
@@ -253,20 +290,11 @@ def _model(
     length: _Length,
     reasons: dict[str, str],
 ) -> dict[str, Any]:
-    mechanisms: dict[str, Any] = {}
-    for name, parents in graph.parents.items():
-        where = f"model.mechanisms.{name}"
-        if name == IMAGE and fingerprint.images is not None:
-            mechanisms[name], found = image_mechanism(fingerprint.images, rows)
-        else:
-            column = fingerprint.variables[name]
-            mechanisms[name], found = scalar_mechanism(column, bool(parents), rows)
-        reasons |= {f"{where}.{key}" if key else where: value for key, value in found.items()}
     has_image = IMAGE in graph.nodes
     rate = 1.0e-3 if has_image else 3.0e-3
     model: dict[str, Any] = {
         "graph": str(graph),
-        "mechanisms": mechanisms,
+        "mechanisms": _mechanisms(fingerprint, graph, rows, reasons),
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": rate}},
         "scheduler": {"class_path": "deepscm_pl.training.OneCycle", "init_args": {"warmup": 0.1}},
     }
@@ -281,24 +309,44 @@ def _model(
         reasons["model.learning_rates"] = "flows of numbers learn faster than networks of images"
         model["num_evaluation_particles"] = 2
         reasons["model.num_evaluation_particles"] = "a less noisy bound to choose the best epoch by"
-        is_small = rows < 5000
-        weight = 1.0 if is_small else 0.5
-        warmup = length.steps // (10 if is_small else 4)
-        model["objective"] = {
-            "class_path": "deepscm_pl.training.objectives.EvidenceLowerBoundObjective",
-            "init_args": {"warmup_steps": warmup, "divergence_weight": weight},
-        }
-        where = "model.objective.init_args"
-        reasons[f"{where}.warmup_steps"] = (
-            "steps until the latent costs its full divergence, so that it is not left unused"
-        )
-        reasons[f"{where}.divergence_weight"] = (
-            "the evidence lower bound, which needs no last phase, so that the training may stop "
-            "early"
-            if weight == 1
-            else "the latent learns more; the last 15 % of the steps refit the posterior"
-        )
+        model["objective"] = _objective(rows, length, reasons)
     return model
+
+
+def _mechanisms(
+    fingerprint: Fingerprint, graph: CausalGraph, rows: int, reasons: dict[str, str]
+) -> dict[str, Any]:
+    mechanisms: dict[str, Any] = {}
+    for name, parents in graph.parents.items():
+        where = f"model.mechanisms.{name}"
+        if name == IMAGE and fingerprint.images is not None:
+            mechanisms[name], found = image_mechanism(fingerprint.images, rows)
+        else:
+            column = fingerprint.variables[name]
+            mechanisms[name], found = scalar_mechanism(column, bool(parents), rows)
+        reasons |= {f"{where}.{key}" if key else where: value for key, value in found.items()}
+    return mechanisms
+
+
+def _objective(rows: int, length: _Length, reasons: dict[str, str]) -> dict[str, Any]:
+    """The objective of an image with a latent."""
+    is_small = rows < 5000
+    where = "model.objective.init_args"
+    reasons[f"{where}.warmup_steps"] = (
+        "steps until the latent costs its full divergence, so that it is not left unused"
+    )
+    reasons[f"{where}.divergence_weight"] = (
+        "the evidence lower bound, which needs no last phase, so that the training may stop early"
+        if is_small
+        else "the latent learns more; the last 15 % of the steps refit the posterior"
+    )
+    return {
+        "class_path": "deepscm_pl.training.objectives.EvidenceLowerBoundObjective",
+        "init_args": {
+            "warmup_steps": length.steps // (10 if is_small else 4),
+            "divergence_weight": 1.0 if is_small else 0.5,
+        },
+    }
 
 
 def _evaluation(has_image: bool, rows: int, reasons: dict[str, str]) -> dict[str, Any]:
@@ -340,23 +388,16 @@ def _trainer(
     )
     reasons["trainer.gradient_clip_val"] = "stops outliers only"
     objective = model.get("objective", {}).get("init_args", {})
-    callbacks: list[dict[str, Any]] = []
     if objective.get("divergence_weight", 1.0) == 1:
-        reasons[f"trainer.callbacks.{len(callbacks)}"] = (
+        reasons["trainer.callbacks.0"] = (
             "stops when the validation bound has not risen in a third of the training; the best "
             "epoch is tested"
         )
         patience = math.ceil(length.epochs / length.epochs_between_checks / 3)
-        callbacks.append(
+        trainer["callbacks"] = [
             {
                 "class_path": "pytorch_lightning.callbacks.EarlyStopping",
-                "init_args": {
-                    "monitor": "validation/bound",
-                    "mode": "max",
-                    "patience": patience,
-                },
+                "init_args": {"monitor": "validation/bound", "mode": "max", "patience": patience},
             }
-        )
-    if callbacks:
-        trainer["callbacks"] = callbacks
+        ]
     return trainer

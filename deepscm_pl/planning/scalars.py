@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from deepscm_pl.data.tables.kinds import standard_bounds
+from deepscm_pl.data.tables.kinds import MANY_ZEROS, are_repeated, standard_bounds
 from deepscm_pl.planning.columns import ColumnFingerprint
 
 __all__ = ["scalar_mechanism"]
@@ -13,7 +13,6 @@ _MECHANISMS = "deepscm_pl.mechanisms"
 _TRANSFORMS = "deepscm_pl.transforms"
 _FEW_ROWS = 100
 _MANY_ROWS = 5000
-_ZEROS = 0.1
 
 
 def scalar_mechanism(
@@ -52,7 +51,7 @@ def scalar_mechanism(
             reason,
             why | {f"flow.{key}": value for key, value in reasons.items()},
         )
-    if column.lowest == 0 and column.zeros >= _ZEROS:
+    if column.lowest == 0 and column.zeros >= MANY_ZEROS:
         arguments = {"flow": flow} | ({"hidden": hidden} if has_parents else {})
         why = {"flow": "of the values above zero", "hidden": reason_of_hidden}
         return _described(
@@ -73,8 +72,9 @@ def _hidden(rows: int) -> tuple[list[int], str]:
 
 def _is_stepped(column: ColumnFingerprint) -> bool:
     """Whether values repeat so much that a flow would report densities above any probability."""
-    few = column.distinct <= min(20, column.rows // 3)
-    return column.step is not None and (few or column.most_frequent >= _ZEROS > column.zeros)
+    return column.step is not None and are_repeated(
+        column.distinct, column.rows, column.most_frequent, column.zeros
+    )
 
 
 def _is_score(column: ColumnFingerprint) -> bool:
@@ -111,7 +111,7 @@ def _constraint(column: ColumnFingerprint) -> tuple[dict[str, Any] | str, str]:
         return _class(f"{_TRANSFORMS}.Interval", bounds), f"scores from {low:g} to {high:g}"
     if column.kind == "count":
         return f"{_TRANSFORMS}.Positive", "counts are whole numbers from 0 on"
-    if low > 0 or (low == 0 and column.zeros >= _ZEROS):
+    if low > 0 or (low == 0 and column.zeros >= MANY_ZEROS):
         return f"{_TRANSFORMS}.Positive", f"all are above zero, up to {high:g}"
     return f"{_TRANSFORMS}.Real", "any number"
 

@@ -11,7 +11,7 @@ from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.reaction import ReactionResult
 from deepscm_pl.numerals import format_number
-from deepscm_pl.reports.tables import TextTable
+from deepscm_pl.reports.tables import TextTable, estimated
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["bits_verdicts", "plain_reaction", "reaction_table", "shown_table"]
@@ -32,8 +32,8 @@ def reaction_table(result: ReactionResult, model: ModelOnData) -> TextTable:
                 "asked changes shown": _percent(each.response),
                 "error of counterfactuals": error(each.error),
                 "of test images": error(each.floor),
-                "R² of asked and shown": _fixed(each.r_squared, 3),
-                "skill of the predictor": _fixed(each.skill, 3),
+                "R² of asked and shown": estimated(each.r_squared, 3),
+                "skill of the predictor": estimated(each.skill, 3),
             }
         )
     title = "Reaction: whether the image shows the values of other test rows, once they are set"
@@ -124,9 +124,3 @@ def _percent(estimate: Estimate | None) -> str:
         return _EMPTY
     # Beyond 100 %, the image without pixel noise is further away than the mean image.
     return "> 100 %" if estimate.mean > 1.005 else f"{100 * estimate.mean:.1f} %"
-
-
-def _fixed(estimate: Estimate | None, digits: int) -> str:
-    if estimate is None or not math.isfinite(estimate.mean):
-        return _EMPTY
-    return f"{estimate.mean:.{digits}f}"

@@ -64,6 +64,26 @@ from deepscm_pl.reports.trust import describe_assumptions
 
 __all__ = ["Report"]
 
+_SECTIONS = (
+    ("Association", "association", ""),
+    ("Intervention", "densities", "densities"),
+    ("Counterfactual", "errors", "errors"),
+    ("Similarity", "similarity", ""),
+    ("Counterfactual images", "", "examples"),
+    ("Effectiveness", "effectiveness", ""),
+    ("Reaction", "reaction", ""),
+    ("Shown", "shown", ""),
+    ("Soundness", "soundness", ""),
+    ("Uncertainty", "intervals", "coverage"),
+    ("Overlap with the training data", "overlap", ""),
+    ("Error by overlap", "overlap_errors", "overlap"),
+    ("Composition", "composition", ""),
+    ("Sensitivity", "sensitivity", ""),
+    ("Noise", "noise", "noise"),
+    ("Mechanisms", "mechanisms", ""),
+)
+"""Title, table and picture of each section."""
+
 _FORMAT = 3
 _NUMBERS = "evaluation.json"
 
@@ -200,45 +220,8 @@ class Report:
         if self.verdicts:
             lines = "\n".join(f"- **{for_markdown(verdict)}.**" for verdict in self.verdicts)
             parts.append(f"## Verdicts\n\n{lines}")
-        for title, name, picture in (
-            ("Association", "association", ""),
-            ("Intervention", "densities", "densities"),
-            ("Counterfactual", "errors", "errors"),
-            ("Similarity", "similarity", ""),
-            ("Counterfactual images", "", "examples"),
-            ("Effectiveness", "effectiveness", ""),
-            ("Reaction", "reaction", ""),
-            ("Shown", "shown", ""),
-            ("Soundness", "soundness", ""),
-            ("Uncertainty", "intervals", "coverage"),
-            ("Overlap with the training data", "overlap", ""),
-            ("Error by overlap", "overlap_errors", "overlap"),
-            ("Composition", "composition", ""),
-            ("Sensitivity", "sensitivity", ""),
-            ("Noise", "noise", "noise"),
-            ("Mechanisms", "mechanisms", ""),
-        ):
-            table = self.tables.get(name)
-            text = ""
-            if title == "Uncertainty" and any(
-                each.rows for each in self.evaluation.counterfactuals
-            ):
-                text = interval_sentence(self.evaluation.calibration)
-            if table is None and picture not in self.pictures and not text:
-                continue
-            parts.append(f"## {title}")
-            if table is not None:
-                parts += [
-                    mechanism_sentences(self.evaluation.mechanisms)
-                    if name == "mechanisms"
-                    else how_to_read(name, table),
-                    f"{for_markdown(table.title)}.",
-                    table.as_markdown(),
-                ]
-            parts += [text] if text else []
-            if picture in self.pictures:
-                caption = self._caption(picture)
-                parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
+        for section in _SECTIONS:
+            parts += self._section(*section)
         parts.append(f"## Assumptions\n\n{describe_assumptions(self.evaluation)}")
         left_out = self.left_out
         if left_out:
@@ -246,6 +229,28 @@ class Report:
                 "## Left out\n\n" + "\n".join(f"- {for_markdown(reason)}" for reason in left_out)
             )
         return "\n\n".join(part.strip() for part in parts) + "\n"
+
+    def _section(self, title: str, name: str, picture: str) -> list[str]:
+        """The paragraphs of a section in Markdown; none without a table, a picture and a text."""
+        table, text = self.tables.get(name), ""
+        if title == "Uncertainty" and any(each.rows for each in self.evaluation.counterfactuals):
+            text = interval_sentence(self.evaluation.calibration)
+        if table is None and picture not in self.pictures and not text:
+            return []
+        parts = [f"## {title}"]
+        if table is not None:
+            parts += [
+                mechanism_sentences(self.evaluation.mechanisms)
+                if name == "mechanisms"
+                else how_to_read(name, table),
+                f"{for_markdown(table.title)}.",
+                table.as_markdown(),
+            ]
+        parts += [text] if text else []
+        if picture in self.pictures:
+            caption = self._caption(picture)
+            parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
+        return parts
 
     def main_figures(self) -> dict[str, float]:
         """Return the main numbers by names that are valid in TensorBoard."""

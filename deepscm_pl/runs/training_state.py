@@ -7,7 +7,6 @@ method.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from deepscm_pl.checks import reason_of, shown
+from deepscm_pl.checks import nearest, reason_of, shown
 from deepscm_pl.configuration import describe
 from deepscm_pl.escaping import one_line
 
@@ -349,8 +348,8 @@ def check_monitors(trainer: pl.Trainer, model: pl.LightningModule, names: Iterab
         # Objectives and callbacks log quantities of their own in training.
         if not isinstance(monitor, str) or monitor in logged or monitor.startswith("train/"):
             continue
-        near = difflib.get_close_matches(monitor, logged, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(logged)}."
+        known = f"expected one of {', '.join(logged)}."
+        hint = nearest(monitor, logged, "did you mean {}?", known)
         raise ValueError(
             f"monitor: {type(callback).__name__} monitors {monitor!r}, which is not logged; {hint}"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,13 @@ __all__ = ["keep_iterates"]
 
 _SHARE = 0.5  # of the steps of the training
 _BURN_IN = 0.2  # of the further steps
+_TRAINER: Mapping[str, Any] = {
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+}
+"""Arguments of the trainer, by default."""
 
 
 def keep_iterates(
@@ -68,33 +75,24 @@ def keep_iterates(
     if steps is not None:
         whole_number("steps", steps, least=count)
     real_number("rate", rate, above=0, most=1)
+    seed_number("seed", seed)
     opened = Checkpoint.read(checkpoint, trust=trust)
     model = opened.build(DeepSCM)
-    trained = opened.content.get("global_step")
     if steps is None:
+        trained = opened.content.get("global_step")
         steps = max(int(_SHARE * whole_number("checkpoint: global_step", trained, least=1)), count)
-    limit = opened.content.get("gradient_clip_val")
-    if limit is not None:
-        real_number("checkpoint: gradient_clip_val", limit, least=0)
     spacing = max(int((1 - _BURN_IN) * steps) // count, 1)
     first = steps - count * spacing
-
-    def factor(step: int) -> float:
-        return rate * min((step + 1) / max(first / 2, 1), 1.0)
-
-    optimizer = model.optimisation.optimizer
-    model.optimisation = Optimisation(optimizer, partial(LambdaLR, lr_lambda=factor))
-    model.repeat_phases(first, spacing)
+    _continue(model, rate, first, spacing)
     run = RepeatableRun()
-    run.seed = seed_number("seed", seed)
+    run.seed = seed
     out = Path(out)
     names = [f"member_{k}{SUFFIX}" for k in range(1, count + 1)]
     with new_folder(out) as folder:
         keeper = _Keeper(
             opened.content, {first + (k + 1) * spacing: folder / names[k] for k in range(count)}
         )
-        settings: dict[str, Any] = {"devices": 1, "gradient_clip_val": limit}
-        settings |= {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+        settings = {"gradient_clip_val": _limit_of_gradients(opened), **_TRAINER}
         callbacks = [run, keeper, *trainer.pop("callbacks", ())]
         pl.Trainer(
             max_epochs=-1,
@@ -109,6 +107,23 @@ def keep_iterates(
                 f"{model.global_step}, before all members were kept; remove its other limits."
             )
     return [out / name for name in names]
+
+
+def _limit_of_gradients(opened: Checkpoint) -> float | None:
+    """The limit of the training."""
+    limit = opened.content.get("gradient_clip_val")
+    return None if limit is None else real_number("checkpoint: gradient_clip_val", limit, least=0)
+
+
+def _continue(model: DeepSCM, rate: float, first: int, spacing: int) -> None:
+    """Set a learning rate that is constant after half of ``first`` steps, and repeated phases."""
+
+    def factor(step: int) -> float:
+        return rate * min((step + 1) / max(first / 2, 1), 1.0)
+
+    optimizer = model.optimisation.optimizer
+    model.optimisation = Optimisation(optimizer, partial(LambdaLR, lr_lambda=factor))
+    model.repeat_phases(first, spacing)
 
 
 class _Keeper(pl.Callback):

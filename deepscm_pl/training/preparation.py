@@ -12,7 +12,7 @@ from deepscm_pl.checkpoints.loading import load
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
 from deepscm_pl.escaping import for_terminal
-from deepscm_pl.mechanisms import ConditionalVAE
+from deepscm_pl.mechanisms import LatentImageMechanism
 from deepscm_pl.model_memory import bytes_of, require_memory_for
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.scm import StructuralCausalModel
@@ -171,9 +171,9 @@ def require_evaluation_memory(
     require_memory_for("num_evaluation_particles", num_particles, wanted, device)
 
 
-def _autoencoders(scm: StructuralCausalModel) -> list[ConditionalVAE]:
+def _autoencoders(scm: StructuralCausalModel) -> list[LatentImageMechanism]:
     mechanisms = (scm[name] for name in scm.image_variables)
-    return [each for each in mechanisms if isinstance(each, ConditionalVAE)]
+    return [each for each in mechanisms if isinstance(each, LatentImageMechanism)]
 
 
 def _batch_size(trainer: pl.Trainer) -> int:

@@ -42,6 +42,7 @@ def test_a_batch_is_like_those_of_morphomnist(cache: Path) -> None:
     assert {name: (value.shape, value.dtype) for name, value in batch.items()} == {
         "thickness": ((32, 1), torch.float32),
         "intensity": ((32, 1), torch.float32),
+        "digit": ((32, 1), torch.float32),
         "image": ((32, 1, 28, 28), torch.float32),
         "label": ((32, 1), torch.int64),
         "index": ((32, 1), torch.int64),

@@ -255,7 +255,7 @@ def test_the_program_makes_every_world(name: str, mnist: Path, tmp_path: Path) -
     assert data.world == known_world(name)
     for split in ("train", "test"):
         variables = data.variables(split)
-        assert set(variables) == {*data.world.attributes, "image", "label", "index"}
+        assert set(variables) == {*data.world.attributes, "digit", "image", "label", "index"}
         columns = {each: variables[each].squeeze(-1) for each in data.world.attributes}
         drawn = data.world.render(data.originals(split), columns)
         np.testing.assert_array_equal(drawn, variables["image"].squeeze(1).numpy())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,10 @@ from deepscm_pl.data import (
     write_attributes,
     write_idx,
 )
+from deepscm_pl.evaluation.model_on_data import ModelOnData
+from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.mechanisms import Categorical, SplineFlow
+from deepscm_pl.scm import StructuralCausalModel
 
 SIZES = {"train": 20, "t10k": 7}
 WORLD = ThicknessIntensityWorld()
@@ -52,11 +57,26 @@ def test_variables_are_the_files(root: Path) -> None:
     attributes = read_attributes(root / "t10k-morpho.csv", WORLD)
     images = read_idx(root / "t10k-images-idx3-ubyte.gz")
     labels = read_idx(root / "t10k-labels-idx1-ubyte.gz")
-    assert set(test) == {"thickness", "intensity", "image", "label", "index"}
+    assert set(test) == {"thickness", "intensity", "digit", "image", "label", "index"}
     assert torch.equal(test["image"], torch.from_numpy(images).unsqueeze(1))
     assert torch.equal(test["label"], torch.from_numpy(labels).long().unsqueeze(-1))
+    assert torch.equal(test["digit"], test["label"].float())
     assert torch.equal(test["thickness"], torch.from_numpy(attributes["thickness"]).unsqueeze(-1))
     assert torch.equal(test["intensity"], torch.from_numpy(attributes["intensity"]).unsqueeze(-1))
+
+
+def test_the_digit_is_a_variable_of_a_model_and_has_no_truth(root: Path) -> None:
+    module = setup(root)
+    scm = StructuralCausalModel(
+        "digit; thickness", {"digit": partial(Categorical, categories=10), "thickness": SplineFlow}
+    )
+    scm.describe(module.descriptions)
+    assert scm.variables["digit"].classes == tuple("0123456789")
+    scm.fit(module.variables("train"), ())
+    model = ModelOnData.of(scm, module)
+    assert model.attributes == ("thickness",)
+    with pytest.raises(ValueError, match="no attribute 'digit', so there is no truth"):
+        Question("digit=3", scm.variables).check(model)
 
 
 def test_rows_stay_together_when_split(root: Path) -> None:

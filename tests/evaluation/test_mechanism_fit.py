@@ -176,4 +176,4 @@ def test_noise_is_not_a_rise():
 
 def test_a_loss_that_may_be_chance_is_called_a_loss():
     unclear = MechanismFit("b", ("a",), Estimate(-1.0, 0.1, 12), Estimate(-0.21, 0.43, 12))
-    assert "perhaps uses its parents (loses 0.21 ± 0.43 nats over none" in unclear.sentence
+    assert "perhaps uses its parents (loses 0.21 ± 0.43 nats against none" in unclear.sentence

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, vae
+from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, latent
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.scm import StructuralCausalModel
 
@@ -56,14 +56,14 @@ def sizes_of_batches(network):
 @pytest.mark.parametrize("images", [1, 3, 7])
 def test_chunks_change_nothing(scm, factual, monkeypatch, do, images):
     whole = answered(scm, factual, do)
-    monkeypatch.setattr(vae, "_DECODED_AT_A_TIME", images * scm["image"].outputs * 48)
+    monkeypatch.setattr(latent, "_DECODED_AT_A_TIME", images * scm["image"].outputs * 48)
     in_chunks = answered(scm, factual, do)
     for name in whole:
         assert torch.equal(in_chunks[name], whole[name])
 
 
 def test_images_are_encoded_once_and_decoded_in_chunks(scm, factual, monkeypatch):
-    monkeypatch.setattr(vae, "_DECODED_AT_A_TIME", 8 * scm["image"].outputs * 48)
+    monkeypatch.setattr(latent, "_DECODED_AT_A_TIME", 8 * scm["image"].outputs * 48)
     encoded = sizes_of_batches(scm["image"].encoder)
     decoded = sizes_of_batches(scm["image"].decoder)
     answered(scm, factual, DO)
@@ -72,7 +72,7 @@ def test_images_are_encoded_once_and_decoded_in_chunks(scm, factual, monkeypatch
 
 
 def test_gradients_are_computed_at_once(scm, factual, monkeypatch):
-    monkeypatch.setattr(vae, "_DECODED_AT_A_TIME", 1)
+    monkeypatch.setattr(latent, "_DECODED_AT_A_TIME", 1)
     decoded = sizes_of_batches(scm["image"].decoder)
     answered(scm, factual, DO[0], gradients=True)
     assert decoded == [20, 20]

@@ -11,6 +11,7 @@ from deepscm_pl.mechanisms import (
     AffineFlow,
     ConditionalVAE,
     Context,
+    HierarchicalVAE,
     ImageMechanism,
     MultiscaleFlow,
     SplineFlow,
@@ -19,6 +20,7 @@ from deepscm_pl.nn import (
     ConvolutionalConditioner,
     ConvolutionalDecoder,
     ConvolutionalEncoder,
+    Ladder,
     PyramidDecoder,
     PyramidEncoder,
     ResidualDecoder,
@@ -104,6 +106,23 @@ CASES |= {
         ),
         "two",
     ),
+}
+
+LADDER = {
+    "shape": (1, 9, 10),
+    "ladder": partial(Ladder, channels=(3, 4, 5), latents=(1, 0, 3), embedding=5),
+}
+LADDERS = {
+    "none": {},
+    "two": {"likelihood": LIKELIHOODS["mixture"]},
+    "conditional-two": {"likelihood": LIKELIHOODS["discretised"], "prior": "conditional"},
+    "conditional-none": {"likelihood": LIKELIHOODS["predicted_low_rank"], "prior": "conditional"},
+    "brightness-two": {"likelihood": BRIGHT, "prior": "conditional"},
+    "volume-two": {"shape": (2, 5, 6, 4), "likelihood": LIKELIHOODS["discretised"]},
+}
+CASES |= {
+    f"ladder-{name}": (partial(HierarchicalVAE, **(LADDER | more)), name.split("-")[-1])
+    for name, more in LADDERS.items()
 }
 
 

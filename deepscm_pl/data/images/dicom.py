@@ -85,7 +85,8 @@ def read_dicom(path: Path) -> Scan:
     ordered = _ordered(slices)
     # From (rows, columns) to (columns, rows, slices), the order of the axes of the affine.
     volume = np.stack([np.swapaxes(each.array, 0, 1) for each in ordered], axis=2)
-    turned, affine = upright(without_equal_channels(volume), _affine(ordered))
+    places = [each.place for each in ordered if each.place is not None]
+    turned, affine = upright(without_equal_channels(volume), _affine(places))
     scan = flattened(turned, affine, None)
     return Scan(scan.array, scan.flat, scan.affine, None, True, notes)
 
@@ -288,14 +289,12 @@ def _check_distances(ordered: Sequence[_Slice]) -> None:
             )
 
 
-def _affine(ordered: Sequence[_Slice]) -> NDArray[np.float64]:
+def _affine(places: Sequence[_Place]) -> NDArray[np.float64]:
     """From (column, row, slice) to mm to the right, anterior and superior."""
-    first, last = ordered[0].place, ordered[-1].place
-    assert first is not None
-    assert last is not None
+    first, last = places[0], places[-1]
     step = first.normal * first.thickness
-    if len(ordered) > 1:
-        step = (last.corner - first.corner) / (len(ordered) - 1)
+    if len(places) > 1:
+        step = (last.corner - first.corner) / (len(places) - 1)
     affine = np.eye(4)
     affine[:3, 0] = _TO_NIFTI @ first.right * first.spacing[1]
     affine[:3, 1] = _TO_NIFTI @ first.down * first.spacing[0]

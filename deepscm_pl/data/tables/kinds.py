@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepscm_pl.data.tables.numbers import is_number
+
 __all__ = [
     "FEW_LEVELS",
+    "MANY_ZEROS",
     "AttributeKind",
     "are_dates",
+    "are_identifiers",
+    "are_repeated",
     "is_date",
     "kind_of_numbers",
     "order_of",
     "standard_bounds",
+    "step_of",
 ]
 
 AttributeKind = Literal[
@@ -26,7 +33,23 @@ AttributeKind = Literal[
 ordered classes, two classes, or more classes without an order."""
 
 FEW_LEVELS = 20
-"""The largest number of different texts in an inferred category, and of values in a count."""
+"""The largest number of different texts in an inferred category, and of values in a count that has
+few zeros."""
+
+MANY_ZEROS = 0.1
+"""The share of a single value, such as zero, from which on it has a probability of its own."""
+
+_MOST_COMMON = 0.9  # share of the numbers that are not in the upper tail of a count
+_FEW_ROWS = 10  # too few to take different texts for identifiers
+_ROWS_OF_A_UNIT = 20  # the most rows that a person has on average
+_STEPS = (1.0, 0.5, 0.1, 0.05, 0.01)
+
+_UNITS = re.compile(
+    r"((participant|subject|patient|person|case|record|ptid|user)s?"
+    r"([_ ]?(id|no|nr|number|code))?|e?id|ids|identifier|rid|uid|guid|iid)",
+    re.IGNORECASE,
+)
+_NAMES = re.compile(r".*(id|identifier|name|number|code)|index|row|nr|no", re.IGNORECASE)
 
 _SCALES = tuple(
     tuple(scale.split("|"))
@@ -97,21 +120,82 @@ def are_dates(texts: Collection[str]) -> bool:
 def kind_of_numbers(numbers: NDArray[np.float64]) -> tuple[AttributeKind, str]:
     """The kind of finite numbers ``(N,)``, and the reason.
 
+    Whole numbers from 0 on are a count if they have few different values, or if a tenth of them are
+    zero and most of the numbers above zero occur. Amounts such as incomes, of which many are zero
+    and the others are far apart, are continuous.
+
     Example:
         >>> kind_of_numbers(np.array([0.0, 1.0, 1.0, 3.0, 0.0, 3.0]))
         ('count', 'whole numbers from 0 to 3, 3 of them')
         >>> kind_of_numbers(np.array([0.25, 0.5, 0.75]))
         ('bounded', 'all between 0 and 1')
+    >>> visits, incomes = np.arange(100).clip(20) - 20, 137 * np.arange(100).clip(20) - 2740
+    >>> kind_of_numbers(np.repeat(visits, 9))[0], kind_of_numbers(np.repeat(incomes, 9))[0]
+    ('count', 'continuous')
     """
     low, high, levels = numbers.min(), numbers.max(), len(np.unique(numbers))
     is_whole = bool((numbers == np.rint(numbers)).all())
-    if is_whole and low >= 0 and levels <= min(FEW_LEVELS, len(numbers) // 2):
-        return "count", f"whole numbers from {low:.0f} to {high:.0f}, {levels} of them"
+    if is_whole and low >= 0 and levels <= len(numbers) // 2:
+        reason = f"whole numbers from {low:.0f} to {high:.0f}, {levels} of them"
+        if levels <= FEW_LEVELS:
+            return "count", reason
+        if (share := float((numbers == 0).mean())) >= MANY_ZEROS and _is_dense(numbers):
+            return "count", f"{reason}, {share:.0%} of the values are 0"
     if low > 0 and high < 1:
         return "bounded", "all between 0 and 1"
     if low > 0:
         return "positive", "all above 0"
     return "continuous", "some are 0" if low == 0 else "some are below 0"
+
+
+def _is_dense(numbers: NDArray[np.float64]) -> bool:
+    """Whether most whole numbers from 0 to nine tenths of the values ``(N,)`` occur."""
+    common = float(np.quantile(numbers, _MOST_COMMON))
+    return 2 * len(np.unique(numbers[numbers <= common])) > common + 1
+
+
+def step_of(values: NDArray[np.float64]) -> float | None:
+    """The step of numbers that are recorded in ones, halves, tenths or hundredths; None if finer.
+
+    Example:
+        >>> step_of(np.array([1.5, 2.0, 3.5])), step_of(np.array([0.123]))
+        (0.5, None)
+    """
+    fits = (np.abs(values / step - np.round(values / step)).max() < 1e-6 for step in _STEPS)
+    return next((step for step, is_fitting in zip(_STEPS, fits, strict=True) if is_fitting), None)
+
+
+def are_repeated(distinct: int, rows: int, most_frequent: float, zeros: float) -> bool:
+    """Whether numbers repeat so much that densities would exceed any probability.
+
+    Args:
+        distinct: Number of different values.
+        rows: Number of rows.
+        most_frequent: Share of the most frequent value.
+        zeros: Share of zeros. Many zeros beside values that do not repeat are no reason.
+    """
+    return distinct <= min(FEW_LEVELS, rows // 3) or most_frequent >= MANY_ZEROS > zeros
+
+
+def are_identifiers(name: str, counts: Counter[str]) -> bool:
+    """Whether the texts of a column identify persons or rows.
+
+    Texts that differ in all rows do, unless they are numbers in a column whose name does not say
+    so, or numbers with a sign or a fraction. In a column such as ``subject``, texts may repeat.
+
+    Example:
+        >>> texts = Counter(f"{k:03}" for k in range(50))
+        >>> are_identifiers("subject", texts), are_identifiers("age", texts)
+        (True, False)
+    """
+    rows = counts.total()
+    if rows <= _FEW_ROWS or any(not text.isdigit() and is_number(text) for text in counts):
+        return False
+    of_units = _UNITS.fullmatch(name) is not None
+    if len(counts) == rows:
+        is_named = of_units or _NAMES.fullmatch(name) is not None
+        return is_named or not all(map(is_number, counts))
+    return of_units and len(counts) > max(FEW_LEVELS, rows / _ROWS_OF_A_UNIT)
 
 
 def standard_bounds(low: float, high: float) -> tuple[float, float] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.checks import whole_number
+from deepscm_pl.checks import nearest, whole_number
 from deepscm_pl.data.tables.delimited import decoded, decompressed, parsed
 from deepscm_pl.data.tables.numbers import Decimal, NumberForms, is_number, read_numbers
 from deepscm_pl.data.tables.raw import RawTable, checked_rows
@@ -232,8 +231,7 @@ class Table:
         """Raise ValueError, naming ``argument``, unless the table has the given columns."""
         for column in columns:
             if column not in self.columns:
-                close = difflib.get_close_matches(column, list(self.columns), n=1)
-                meant = f"; did you mean {close[0]!r}?" if close else "."
+                meant = nearest(column, self.columns, otherwise=".")
                 raise ValueError(
                     f"{argument}: {self.path} has no column {column!r}; it has {self.listed}{meant}"
                 )

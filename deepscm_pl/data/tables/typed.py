@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepscm_pl.checks import nearest
 from deepscm_pl.data.tables.raw import RawTable
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ def _chosen(where: str, sheets: dict[str, Any], sheet: str | None) -> str:
             )
         return (filled or list(sheets))[0]
     if sheet not in sheets:
-        close = difflib.get_close_matches(sheet, list(sheets), n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else "."
+        meant = nearest(sheet, sheets, otherwise=".")
         raise ValueError(
             f"sheet: {where} has no sheet {sheet!r}; it has {', '.join(sheets)}{meant}"
         )
