@@ -141,6 +141,9 @@ class DeepSCM(RefittingModule):
             self._fit_statistics()
 
     def _fit_statistics(self) -> None:
+        is_tried: bool = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.objective.needs_trained and self.initial is None and not is_tried:
+            preparation.require_initial(self.scm)
         preparation.load_initial(self.scm, self.initial)
         preparation.fit_statistics(self.trainer, self.scm)
 

@@ -67,10 +67,12 @@ class Objective(nn.Module, ABC):
             the posteriors q are trained.
         is_weighted: Whether the objective differs from the evidence lower bound, so that the best q
             is not the posterior.
+        needs_trained: Whether the training starts from a trained model.
     """
 
     refit: float = 0.0
     is_weighted = False
+    needs_trained = False
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ __all__ = [
     "load_initial",
     "require_evaluation_memory",
     "require_fitted",
+    "require_initial",
     "require_training_memory",
 ]
 
@@ -65,6 +66,15 @@ def fit_statistics(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
     scm.fit(training, _incomplete(scm, datamodule))
     persons = datamodule.identifiers("train") if isinstance(datamodule, CausalDataModule) else None
     warn_of_repeated_values(scm, datamodule.variables("train"), persons)
+
+
+def require_initial(scm: StructuralCausalModel) -> None:
+    """Raise ValueError if a model was never fitted, and its objective needs a trained one."""
+    if not bool(scm.fitted):
+        raise ValueError(
+            "initial: expected a trained model, which the objective tunes, but got none; give its "
+            "checkpoint (--model.initial FILE.ckpt)."
+        )
 
 
 def load_initial(scm: StructuralCausalModel, path: str | None) -> None:

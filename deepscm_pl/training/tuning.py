@@ -115,6 +115,7 @@ class CounterfactualTuning(Objective):
             the model has not one image, or a variable or a predictor does not fit.
     """
 
+    needs_trained = True
     reference: Tensor
     multiplier: Tensor
 
