@@ -236,4 +236,3 @@ def _named(where: str) -> Iterator[None]:
         raise FileNotFoundError(f"{where}: {error}") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {error}") from None
-

@@ -30,7 +30,7 @@ _ROWS = 2_000  # of the reference, and of the errors of predictors
 _BATCH = 100
 _SMALLEST = 1e-3  # deviation of F between batches, relative to F
 _MOST = 3.0  # deviations of a shortfall that count
-_LEAST = 1e-4  # of λ
+_LEAST = 1e-5  # of λ, at most its inverse
 _SEED = 20_061  # of the predictors, which differs from that of the predictor that evaluates
 _ONE_IMAGE = "objective: expected a model with one image, but it has {}: tune another model."
 
@@ -40,22 +40,23 @@ class BoundConstraint:
     """The constraint that the objective F of the images does not fall below that at the start.
 
     F has the weight λ·max(0, 1 + ``damping``·g), where g is its shortfall in a batch, divided by
-    the standard deviation of F between batches at the start, and within ±3. After every step λ is
-    multiplied by exp(``rate``·g): it finds its order of magnitude itself, which depends on the
-    likelihood. The weight at once, before λ, damps oscillations, as in the method of multipliers
-    of Platt and Barr (1987), which De Sousa Ribeiro et al. (2023, arXiv:2306.15764) use with sums.
+    the standard deviation s of F between batches at the start, and within ±3. After every step λ is
+    multiplied by exp(``rate``·g), so that it finds its order of magnitude, which depends on the
+    likelihood and on the predictors. The weight at once, before λ, damps oscillations, as in the
+    method of multipliers of Platt and Barr (1987), which De Sousa Ribeiro et al. (2023,
+    arXiv:2306.15764) use with sums.
 
     Attributes:
         slack: Nats per pixel by which F may fall.
         rate: The logarithm of the factor of λ for a shortfall of one deviation.
         damping: The immediate rise of the weight, relative to λ, for such a shortfall.
-        start: λ before the first step, relative to nats of the predictors.
+        start: λ before the first step, relative to ℓ/s for the loss ℓ of the first batch.
     """
 
     slack: float = 0.0
-    rate: float = 0.02
-    damping: float = 0.5
-    start: float = 0.1
+    rate: float = 0.05
+    damping: float = 1.0
+    start: float = 0.2
 
     def __post_init__(self) -> None:
         real_number("slack", self.slack, least=0)
@@ -142,7 +143,7 @@ class CounterfactualTuning(Objective):
         self.refit, self.is_weighted = self.objective.refit, self.objective.is_weighted
         self.constraint, self.own = constraint, own
         self.register_buffer("reference", torch.tensor([torch.nan, torch.nan]))
-        self.register_buffer("multiplier", torch.tensor(float(constraint.start)))
+        self.register_buffer("multiplier", torch.tensor(torch.nan))
         self.predictors: Predictors | None = None
 
     def freeze(self, scm: StructuralCausalModel) -> None:
@@ -224,20 +225,23 @@ class CounterfactualTuning(Objective):
         losses = self._losses(scm, batch)
         means = {f"tuning/{name}": each.mean() for name, each in losses.items()}
         loss = torch.stack([*means.values()]).sum()
-        weight = self._weight(factual.objective.detach(), scm[_image_of(scm)].domain.features)
+        pixels = scm[_image_of(scm)].domain.features
+        weight = self._weight(factual.objective.detach(), loss.detach(), pixels)
         total = weight * factual.objective - self.weight * loss
         logged = {name: each.detach() for name, each in means.items()}
         logged["constraint_weight"] = weight
         return ObjectiveValue(total, factual.elbo, {**factual.logged, **logged})
 
-    def _weight(self, value: Tensor, pixels: int) -> Tensor:
+    def _weight(self, value: Tensor, loss: Tensor, pixels: int) -> Tensor:
         """The weight of F for its value in this batch; λ then changes."""
         constraint, (start, deviation) = self.constraint, self.reference
+        first = constraint.start * self.weight * _mean_over_processes(loss) / deviation
+        known = torch.where(self.multiplier.isnan(), first.clamp(min=_LEAST), self.multiplier)
         shortfall = _mean_over_processes(start - constraint.slack * pixels - value) / deviation
         shortfall = shortfall.clamp(-_MOST, _MOST)
-        weight = self.multiplier * (1 + constraint.damping * shortfall).clamp(min=0)
-        self.multiplier.mul_((constraint.rate * shortfall).exp()).clamp_(_LEAST, 1 / _LEAST)
-        return weight
+        changed = known * (constraint.rate * shortfall).exp()
+        self.multiplier.copy_(changed.clamp(_LEAST, 1 / _LEAST))
+        return known * (1 + constraint.damping * shortfall).clamp(min=0)
 
     def _losses(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
         """The loss of each predictor for counterfactuals of a batch, ``(B,)`` each."""

@@ -37,7 +37,12 @@ from deepscm_pl.nn import (
     ResidualEncoder,
     TemplateDecoder,
 )
-from deepscm_pl.training import DeepSCM, EvidenceLowerBoundObjective, ImageClassifier
+from deepscm_pl.training import (
+    CounterfactualTuning,
+    DeepSCM,
+    EvidenceLowerBoundObjective,
+    ImageClassifier,
+)
 from deepscm_pl.transforms import Interval, Positive
 
 from tiny import draw
@@ -250,6 +255,34 @@ def train_refitted(folder, batch_size, **settings):
     return {"before": model.at_half, "parameters": parameters, "steps": model.refit_steps}
 
 
+class Brightness(nn.Module):
+    """The mean grey level, as a predictor of the intensity."""
+
+    def forward(self, image):
+        return image.flatten(1).mean(dim=1)
+
+
+def train_tuned(folder, **settings):
+    """Parameters before and after a tuning of an image that is fitted, but not trained."""
+    torch.manual_seed(0)
+    encoder = partial(ConvolutionalEncoder, features=8, channels=(4, 8))
+    decoder = partial(ConvolutionalDecoder, hidden=8, channels=(8, 4))
+    parts = {"encoder": encoder, "decoder": decoder, "hidden": 4}
+    image = partial(ConditionalVAE, shape=(1, 8, 8), latent=2, **parts)
+    mechanisms = {"intensity": AffineFlow, "image": image}
+    model = DeepSCM(
+        "intensity -> image",
+        mechanisms,
+        objective=partial(CounterfactualTuning, predictors={"intensity": Brightness}),
+    )
+    data = RowsOfAllKinds(BATCH // 2)
+    data.setup()
+    model.scm.fit(data.variables("train"))
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    trainer_in(folder, **{**settings, "max_epochs": 1}).fit(model, datamodule=data)
+    return {"before": before, "state": model.state_dict()}
+
+
 class AtHalf(pl.Callback):
     """Keeps the parameters after the first of two epochs."""
 
@@ -345,6 +378,7 @@ def main(folder, checkpoint):
     found["attributes"] = train_attributes(folder / "two", BATCH // 2, **two)
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
     found["refitted"] = train_refitted(folder / "refitted", BATCH // 2, **two)
+    found["tuned"] = train_tuned(folder / "tuned", **two)
     found["classifier"] = measure_classifier(folder, **two)
     found["refusal"] = refusal_of_common_statistics(folder / "refused", **two)
     torch.save(found, folder / f"{rank}.pt")
