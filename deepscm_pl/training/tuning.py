@@ -127,8 +127,8 @@ class CounterfactualTuning(Objective):
         variables: Sequence[Sequence[str]] | None = None,
         weight: float = 1.0,
         objective: Callable[[int], Objective] | None = None,
-        constraint: BoundConstraint = BoundConstraint(),  # noqa: B008
-        own: OwnPredictor = OwnPredictor(),  # noqa: B008
+        constraint: BoundConstraint = BoundConstraint(),
+        own: OwnPredictor = OwnPredictor(),
     ) -> None:
         super().__init__(num_particles)
         if variables is not None and not (variables and all(variables)):

@@ -7,7 +7,6 @@ from functools import partial
 import pytest
 import pytorch_lightning as pl
 import torch
-from likelihoods_of_all_kinds import LIKELIHOODS
 from torch import nn
 
 from deepscm_pl import load
@@ -31,6 +30,7 @@ from deepscm_pl.training.predictors import Predictors, weights_digest
 from deepscm_pl.transforms import Interval
 from deepscm_pl.variables import Domain
 
+from likelihoods_of_all_kinds import LIKELIHOODS
 from tiny import TinyDataModule, WideOrNarrowDataModule, draw, image_mechanism
 
 START = TrainingProgress(0, 0)
