@@ -14,7 +14,14 @@ if TYPE_CHECKING:
         SteppedFlow,
         ZeroInflatedFlow,
     )
-    from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
+    from deepscm_pl.mechanisms.flow import (
+        AdditiveNoise,
+        AffineFlow,
+        Flow,
+        Heteroscedastic,
+        SplineFlow,
+    )
+    from deepscm_pl.mechanisms.formula import Formula
     from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
@@ -22,9 +29,12 @@ if TYPE_CHECKING:
     from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
     from deepscm_pl.mechanisms.latent import LatentImageMechanism
     from deepscm_pl.mechanisms.vae import ConditionalVAE
+    from deepscm_pl.mechanisms.vector_flow import AutoregressiveFlow, CouplingFlow, VectorFlow
 
 __all__ = [
+    "AdditiveNoise",
     "AffineFlow",
+    "AutoregressiveFlow",
     "Bernoulli",
     "Brightness",
     "Categorical",
@@ -32,10 +42,13 @@ __all__ = [
     "ConditionalVAE",
     "Constant",
     "Context",
+    "CouplingFlow",
     "Drawn",
     "Evidence",
     "Flow",
+    "Formula",
     "GammaScore",
+    "Heteroscedastic",
     "HierarchicalVAE",
     "ImageMechanism",
     "Known",
@@ -49,6 +62,7 @@ __all__ = [
     "Ordinal",
     "SplineFlow",
     "SteppedFlow",
+    "VectorFlow",
     "ZeroInflatedFlow",
 ]
 

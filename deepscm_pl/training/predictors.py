@@ -176,7 +176,7 @@ class Predictors:
                 self.errors[name] = (view - value).square().mean().sqrt().clamp(min=smallest)
 
     def asked(self, name: str, view: Tensor, value: Tensor) -> Tensor:
-        """Return the loss ``(B,)`` of a counterfactual that shows ``view``, but ``value`` was asked.
+        """Return the loss ``(B,)`` of an image that shows ``view`` where ``value`` was asked.
 
         It is −log q(value | x) without its constant in nats, at least that of a recorded image:
         below, an image would show its class more clearly than recorded ones do.
