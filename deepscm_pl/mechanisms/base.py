@@ -178,7 +178,12 @@ class Mechanism(nn.Module, ABC):
 
     Args:
         context: The context of the parents.
+
+    Attributes:
+        is_frozen: Whether statistics of the training split leave it unchanged, as a pre-trained one.
     """
+
+    is_frozen: bool = False
 
     def __init__(self, context: Context) -> None:
         super().__init__()
