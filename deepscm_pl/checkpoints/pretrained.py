@@ -14,9 +14,9 @@ __all__ = ["Pretrained"]
 class Pretrained(Mechanism):
     """A trained mechanism, frozen: its weights and its statistics do not change.
 
-    Calling the class makes the mechanism itself, of the class that it has in the checkpoint. A model
-    that contains it is saved with its weights and its description, so that no other file is needed
-    to load it; ``source`` in the settings says which checkpoint it came from.
+    Calling the class makes the mechanism itself, of the class that it has in the checkpoint. A
+    model that contains it is saved with its weights and its description, so that no other file is
+    needed to load it; ``source`` in the settings names the checkpoint that it came from.
 
     Args:
         context: The context of the parents: those of the variable in the checkpoint.

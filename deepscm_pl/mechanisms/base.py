@@ -180,7 +180,7 @@ class Mechanism(nn.Module, ABC):
         context: The context of the parents.
 
     Attributes:
-        is_frozen: Whether statistics of the training split leave it unchanged, as a pre-trained one.
+        is_frozen: Whether the training leaves it and its statistics unchanged, if pre-trained.
     """
 
     is_frozen: bool = False
