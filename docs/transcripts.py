@@ -97,7 +97,8 @@ def judge_shapes(folder: Path) -> str:
     green = [line for line in lines if line["intervention"] != "factual"]
     columns = []
     for before, after in zip(factual, green, strict=True):
-        row = drawn[int(before["observation"].rpartition("(")[2].rstrip(")"))]
+        number = int(before["observation"].rpartition("(")[2].rstrip(")"))
+        row = drawn[number - 1]
         truth = drawn_shapes.draw_shape(
             row["kind"], row["size"], "green", row["centre"], pixels=_PIXELS
         )

@@ -159,7 +159,8 @@ def _tabular(folder: Path) -> None:
     _write(folder / "diabetes.csv", header, rows)
     header = "mdvis,lncoins,idp,lpi,fmde,physlm,disea,hlthg,hlthf,hlthp"
     rows = [
-        f"{k * k % 11},{(0.0, 3.26, 4.62)[k % 3]},1,6.9,0.0,{k % 2}.0,{5 + k % 13}.7,1,0,0"
+        f"{k * k % 11},{(0.0, 3.26, 4.62)[k % 3]},{k // 2 % 2},6.9,0.0,{k % 2}.0,"
+        f"{5 + k % 13}.7,1,0,0"
         for k in range(ROWS)
     ]
     _write(folder / "randhie.csv", header, rows)

@@ -294,3 +294,12 @@ def test_python_objects_have_titles():
     }
     title = "do(age ~ normal(40, 5), sex ~ categorical(0.25, 0.75), volume ~ studentt(…), geno = …)"
     assert format_do(do, VARIABLES) == title
+
+
+@pytest.mark.parametrize("text", ["31=0", "31+=1", "`31`*=2", "Brain volume=0", "v 31=0"])
+def test_the_variable_of_a_column_with_another_name_is_named(text: str) -> None:
+    """``deepscm init`` makes names of variables from columns such as 31 and ``Brain volume``."""
+    variables = {name: Variable(name) for name in ("v_31", "Brain_volume")}
+    wanted = "Brain_volume" if "Brain" in text else "v_31"
+    with pytest.raises(ValueError, match=rf"do: unknown variable .*did you mean '{wanted}'\?"):
+        parse_do(text, variables)

@@ -393,8 +393,9 @@ def _reader(
             found = read_prepared(path, domain.shape, data)
         except ValueError as error:
             advice = "" if data is None else (
-                " Images are prepared by the settings of the data: give one like theirs, or one "
-                "that is prepared already, with --prepared."
+                " Images are prepared by the settings of the training, which a trained model "
+                "cannot change: convert it to one like the training images, or prepare it yourself "
+                "and add --prepared."
             )  # fmt: skip
             raise ValueError(f"{where}: {error}{advice}") from None
         for image, _ in found:

@@ -16,7 +16,12 @@ from deepscm_pl.evaluation.questions import Question, answer
 from deepscm_pl.metrics import Composition, Reversibility
 from deepscm_pl.scm import StructuralCausalModel
 
-__all__ = ["evaluate_composition", "evaluate_reversibility"]
+__all__ = [
+    "evaluate_composition",
+    "evaluate_reversibility",
+    "possible_rows",
+    "replace_rows",
+]
 
 _Step: TypeAlias = Callable[
     [StructuralCausalModel, Mapping[str, Tensor], Mapping[str, Tensor]],
@@ -133,8 +138,8 @@ def _cycle(
 ) -> tuple[dict[str, Tensor], Tensor]:
     answered = answer(scm, values, [question], 1)[0]
     changed = {name: value[0] for name, value in answered.values.items()}
-    possible = answered.possible & _possible(scm, changed)
-    changed = _replace_rows(possible, changed, values)
+    possible = answered.possible & possible_rows(scm, changed)
+    changed = replace_rows(possible, changed, values)
     restored = scm.counterfactual(changed, {name: factual[name] for name in question.do})
     return {name: value[0] for name, value in restored.items()}, possible
 
@@ -151,8 +156,8 @@ def _repeat(
     kept = _all_rows(scm, factual)
     for k in range(1, max(repetitions) + 1):
         values, possible = step(scm, factual, values)
-        kept = kept & possible & _possible(scm, values)
-        values = _replace_rows(kept, values, factual)
+        kept = kept & possible & possible_rows(scm, values)
+        values = replace_rows(kept, values, factual)
         if k in repetitions:
             after[k] = values
     return after, kept
@@ -163,15 +168,16 @@ def _all_rows(scm: StructuralCausalModel, values: Mapping[str, Tensor]) -> Tenso
     return torch.ones(size, dtype=torch.bool, device=scm.fitted.device)
 
 
-def _possible(scm: StructuralCausalModel, values: Mapping[str, Tensor]) -> Tensor:
-    """Rows with all values in their domains: rounding can move one onto an open bound."""
+def possible_rows(scm: StructuralCausalModel, values: Mapping[str, Tensor]) -> Tensor:
+    """Return the rows with all values in their domains; rounding can reach an open bound."""
     inside = [scm[name].domain.contains(values[name]).flatten(1).all(dim=1) for name in values]
     return torch.stack(inside).all(dim=0)
 
 
-def _replace_rows(
+def replace_rows(
     rows: Tensor, values: Mapping[str, Tensor], otherwise: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
+    """Return ``values`` in the chosen rows, and ``otherwise`` in the others."""
     return {
         name: torch.where(rows.view(-1, *[1] * (value.dim() - 1)), value, otherwise[name])
         for name, value in values.items()

@@ -31,7 +31,7 @@ class Estimate(NamedTuple):
         """The mean over rows ``(N,)``, with its standard error.
 
         Example:
-            >>> Estimate.of(torch.tensor([1.0, 3.0]))
+            >>> Estimate.of(torch.tensor([1.0, 3.0], dtype=torch.float64))
             Estimate(mean=2.0, standard_error=1.0, rows=2)
         """
         error = float(rows.std()) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan

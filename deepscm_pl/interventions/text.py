@@ -98,10 +98,7 @@ def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict
     do: dict[str, Intervention] = {}
     for name, statement in _statements(parts, text, variables).items():
         if variables is not None and name not in variables:
-            raise ValueError(
-                f"do: unknown variable {name!r}{nearest(name, variables, ASIDE)}; expected one of "
-                f"{', '.join(variables)}."
-            )
+            raise ValueError(_unknown_variable(name, variables))
         variable = (variables or {}).get(name, Variable(name))
         do[name] = _intervention(variable, statement, variables)
     if group is None:
@@ -112,6 +109,18 @@ def parse_do(text: str, variables: Mapping[str, Variable] | None = None) -> dict
     except UnreadableError as error:
         raise ValueError(f"do: where: {error}; give a group such as 'where age > 60'.") from None
     return {name: Where(value, condition) for name, value in do.items()}
+
+
+def _unknown_variable(name: str, variables: Mapping[str, Variable]) -> str:
+    """A message that names the variable of a column, such as ``v_31`` of 31, or one like it."""
+    expected = f"expected one of {', '.join(variables)}"
+    return f"do: unknown variable {name!r}{_meant(name, variables)}; {expected}."
+
+
+def _meant(column: str, variables: Mapping[str, Variable]) -> str:
+    word = re.sub(r"\W+", "_", column).strip("_")
+    exact = next((each for each in (word, f"v_{word}") if word and each in variables), None)
+    return ASIDE.format(repr(exact)) if exact else nearest(column, variables, ASIDE)
 
 
 def _split(text: str) -> tuple[list[str], str | None]:
@@ -139,6 +148,9 @@ def _statements(
     for part in parts:
         statement = _statement(part, variables)
         if statement is None:
+            changed = _STATEMENT.fullmatch(part)
+            if changed and variables and _meant(changed[1].strip(), variables):
+                raise ValueError(_unknown_variable(changed[1].strip(), variables))
             raise ValueError(f"do: cannot read {part.strip()!r}; {_FORMS}")
         if statement.name in found:
             raise ValueError(f"do: {statement.name!r} is named twice in {text!r}.")

@@ -25,9 +25,9 @@ from deepscm_pl.mechanisms.latent import (
     gaussian_log_ratio,
 )
 from deepscm_pl.nn.ladder import Ladder, LadderShapes, Moments, Rung
-from deepscm_pl.variables import Variables
+from deepscm_pl.variables import Noise, Variables
 
-__all__ = ["HierarchicalVAE", "Prior"]
+__all__ = ["HierarchicalVAE", "MediatedImages", "Prior"]
 
 Prior: TypeAlias = Literal["exogenous", "conditional"]
 """Whether the latent z depends on the parents of the image."""
@@ -50,7 +50,8 @@ class HierarchicalVAE(LatentImageMechanism):
     mediator between the parents and the image, z_l = μ_l(z_<l, pa) + σ_l(z_<l, pa)·ε_l (De Sousa
     Ribeiro et al. 2023, arXiv:2306.15764, section 3). Counterfactuals keep its noise
     ε_l = (z_l − μ_l)/σ_l, and z* = μ_l(z*_<l, pa*) + σ_l(z*_<l, pa*)·ε_l follows the parents: this
-    is the total effect, without a weight that mixes posterior and prior. That q is a distribution
+    is the total effect, without a weight that mixes posterior and prior; :meth:`mediated` divides
+    it into its direct and its indirect part. That q is a distribution
     of ε makes it a residual of the prior (Vahdat and Kautz 2020, arXiv:2007.03898, equation 4).
 
     The coupling is that of the decoder and of the prior, which keep ε, and of the likelihood, which
@@ -120,9 +121,94 @@ class HierarchicalVAE(LatentImageMechanism):
         decoded: Tensor = self.ladder(context, choose)
         return decoded
 
+    def mediator(self, noise: Noise, parents: Variables) -> Tensor:
+        """Return z of all scales under the parents, ``(*batch, J)``.
+
+        Raises:
+            ValueError: If the prior is exogenous, so that no latent is between parents and image.
+        """
+        self._require_mediator()
+        return self._in_chunks(self._mediator_of, noise["z"], [], parents)
+
+    def with_mediator(self, noise: Noise, latent: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Return noise under which the mediator is z = ``latent`` ``(*batch, J)``, given parents.
+
+        It is abducted exactly, ε_l = (z_l − μ_l(z_<l, pa))/σ_l(z_<l, pa); all other noise is kept.
+
+        Raises:
+            ValueError: If the prior is exogenous, so that no latent is between parents and image.
+        """
+        self._require_mediator()
+        return {**noise, "z": self._in_chunks(self._noise_of_mediator, latent, [], parents)}
+
+    def mediated(self, noise: Noise, parents: Variables, changed: Variables) -> MediatedImages:
+        """Divide the change of an image under other parents by its path (Pearl 2001).
+
+        Args:
+            noise: Noise of :meth:`coupled`.
+            parents: The factual parents.
+            changed: The new parents.
+
+        Raises:
+            ValueError: If the prior is exogenous, so that no latent is between parents and image.
+        """
+        before, after = self.mediator(noise, parents), self.mediator(noise, changed)
+        return MediatedImages(
+            total=self(noise, changed),
+            direct=self(self.with_mediator(noise, before, changed), changed),
+            indirect=self(self.with_mediator(noise, after, parents), parents),
+        )
+
+    def _require_mediator(self) -> None:
+        if self.prior != "conditional":
+            raise ValueError(
+                "prior: expected conditional, so that z is a mediator between the parents and the "
+                f"image, but it is {self.prior}, with which every effect is direct; train a model "
+                "with prior: conditional."
+            )
+
+    def _mediator_of(self, noise: Tensor, parents: Variables) -> Tensor:
+        return self._translated(noise, parents, is_latent=False)
+
+    def _noise_of_mediator(self, latent: Tensor, parents: Variables) -> Tensor:
+        return self._translated(latent, parents, is_latent=True)
+
+    def _translated(self, given: Tensor, parents: Variables, is_latent: bool) -> Tensor:
+        """Return z for ε, or if ``is_latent`` ε for z, ``(*batch, J)``."""
+        context = self._network_context(parents).to(given)
+        batch = torch.broadcast_shapes(given.shape[:-1], context.shape[:-1])
+        flat = given.expand(*batch, -1).reshape(-1, self.latent)
+        by_scale, found = self.ladder.split(flat), []
+
+        def choose(position: int, rung: Rung, state: Tensor, embedded: Tensor) -> Tensor:
+            part = by_scale[position]
+            other = (rung.noise_of if is_latent else rung.latent_of)(part, state, embedded)
+            found.append(other.flatten(1))
+            return part if is_latent else other
+
+        self.ladder(context.expand(*batch, -1).reshape(len(flat), -1), choose)
+        return torch.cat(found, dim=-1).view(*batch, self.latent)
+
     def posterior_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters of the encoder and of the heads of q at each scale."""
         yield from self.ladder.posterior_parameters()
+
+
+class MediatedImages(NamedTuple):
+    """Images, in grey levels, of one individual under other parents, by the path of the change.
+
+    Effects are differences from the factual image, for example ``direct - factual``.
+
+    Attributes:
+        total: x under the new parents, with the mediator that they cause.
+        direct: x under the new parents, with the factual mediator (natural direct effect).
+        indirect: x under the factual parents, with the mediator that the new ones cause (natural
+            indirect effect).
+    """
+
+    total: Tensor
+    direct: Tensor
+    indirect: Tensor
 
 
 class _Rows(NamedTuple):

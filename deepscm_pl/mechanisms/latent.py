@@ -130,9 +130,10 @@ class LatentImageMechanism(ImageMechanism):
 
     A decoder g depends on the latent and the parents, and the map h of the likelihood adds pixel
     noise u. Both are exogenous; u is exact given z, and z is inferred by q(z | x, pa). The coupling
-    is that of the decoder, which keeps z, and of the likelihood, which keeps or renews u. Subclasses
-    define :meth:`posterior`, :meth:`_decoded_content` and :meth:`posterior_parameters`, and set
-    ``latent``, the size of z, by :meth:`_set_latent`.
+    is that of the decoder, which keeps z, and of the likelihood, which keeps or renews u.
+
+    Subclasses define :meth:`posterior`, :meth:`_decode_rows` and :meth:`posterior_parameters`, and
+    set ``latent``, the size of z, by :meth:`_set_latent`.
 
     Args:
         likelihood: Factory, called with the shape of :attr:`plane` and ``levels``.

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
         GroundTruthError as GroundTruthError,
     )
     from deepscm_pl.metrics.intervals import IntervalQuality as IntervalQuality
+    from deepscm_pl.metrics.perceptual import (
+        FrechetDistance as FrechetDistance,
+        KernelDistance as KernelDistance,
+        PerceptualDistance as PerceptualDistance,
+    )
+    from deepscm_pl.metrics.regions import RegionError as RegionError
     from deepscm_pl.metrics.statistics import (
         PerImageMetric as PerImageMetric,
         PerImageStatistics as PerImageStatistics,

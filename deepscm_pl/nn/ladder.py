@@ -292,8 +292,20 @@ class Rung(nn.Module):
         """Return z_l = μ + σ·ε_l, with the moments of p(z_l | z_<l, pa); ε_l without a prior."""
         if not self.has_prior:
             return noise
-        hidden = functional.silu(self.prior_modulation(state, embedded))
-        location, log_scale = self.prior(hidden).to(noise).chunk(2, dim=1)
-        # Bounded, so that z of an unusual image stays finite under unusual parents.
-        scale = (_LARGEST_LOG_SCALE * torch.tanh(log_scale / _LARGEST_LOG_SCALE)).exp()
+        location, scale = self._prior_moments(noise, state, embedded)
         return torch.addcmul(location, scale, noise)
+
+    def noise_of(self, latent: Tensor, state: Tensor, embedded: Tensor) -> Tensor:
+        """Return ε_l = (z_l − μ)/σ, the inverse of :meth:`latent_of`."""
+        if not self.has_prior:
+            return latent
+        location, scale = self._prior_moments(latent, state, embedded)
+        return (latent - location) / scale
+
+    def _prior_moments(
+        self, like: Tensor, state: Tensor, embedded: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        hidden = functional.silu(self.prior_modulation(state, embedded))
+        location, log_scale = self.prior(hidden).to(like).chunk(2, dim=1)
+        # Bounded, so that z of an unusual image stays finite under unusual parents.
+        return location, (_LARGEST_LOG_SCALE * torch.tanh(log_scale / _LARGEST_LOG_SCALE)).exp()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from deepscm_pl.runs.reading import read_checkpoint
     from deepscm_pl.training.deep_scm import DeepSCM
     from deepscm_pl.training.image_classifier import ImageClassifier
+    from deepscm_pl.training.image_regressor import ImageRegressor
     from deepscm_pl.training.iterates import keep_iterates
     from deepscm_pl.training.objectives import (
         CounterfactualObjective,
@@ -28,6 +29,7 @@ __all__ = [
     "DeepSCM",
     "EvidenceLowerBoundObjective",
     "ImageClassifier",
+    "ImageRegressor",
     "ImportanceWeightedObjective",
     "Objective",
     "OneCycle",

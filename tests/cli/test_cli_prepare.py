@@ -121,6 +121,7 @@ def test_a_scan_that_does_not_fit_is_named(run, tmp_path, capsys, shape, message
     error = capsys.readouterr().err
     assert "mine.csv, line 2, image: " in error
     assert message in error
+    assert "which a trained model cannot change: convert it" in error
     assert not (tmp_path / "out").exists()
 
 

@@ -72,7 +72,6 @@ def test_the_digit_is_a_variable_of_a_model_and_has_no_truth(root: Path) -> None
     )
     scm.describe(module.descriptions)
     assert scm.variables["digit"].classes == tuple("0123456789")
-    scm.fit(module.variables("train"), ())
     model = ModelOnData.of(scm, module)
     assert model.attributes == ("thickness",)
     with pytest.raises(ValueError, match="no attribute 'digit', so there is no truth"):

@@ -566,6 +566,17 @@ def test_a_reachable_goal_is_within_the_farthest_shift_of_each_cause():
     assert never.outcome < 4.2
 
 
+def test_the_nearest_point_is_within_the_farthest_shift_if_the_line_leads_out_of_it():
+    scm = model("a, b -> y", a=linear(), b=linear(), y=linear(a=3.0, b=1.0))
+    scm.training_distribution.fit({n: torch.randn(2000, 1) for n in "aby"})
+    deviations = {n: scm.training_distribution.deviation_of(n) for n in "ab"}
+    start = {name: torch.zeros(1, 1) for name in "aby"}
+    found = smallest_changes(scm, "y >= 3.9", ["a", "b"], start, farthest=1.0)["0"]
+    # Without the limit, a would be shifted by 1.17.
+    assert found.reached
+    assert 0.9 * deviations["a"] < found.after["a"] <= 1.0001 * deviations["a"]
+
+
 def test_an_unreached_goal_has_the_nearest_outcome_over_all_classes():
     scm = model("a, s -> y", a=linear(), s=coin(), y=linear(a=1.0, s=-3.0))
     start = {name: torch.zeros(1, 1) for name in ("a", "s", "y")}

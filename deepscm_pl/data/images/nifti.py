@@ -50,6 +50,7 @@ HEADER_BYTES = 348
 
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
 """Codes of metres and micrometres in a NIfTI header, in mm."""
+_GZIP = b"\x1f\x8b"
 _COLOURS = {128, 2304}
 """Codes of the data types of red, green and blue, without and with opacity."""
 _TOLERANCE = 0.02
@@ -146,6 +147,7 @@ def _sizes_of_newer() -> tuple[bytes, bytes]:
 def _open(path: Path) -> tuple[Any, Any]:
     """The header as it is in the file, and what its numbers are read from."""
     content: Any = path
+    _check_compression(path)
     if path.suffix.lower() == ".gz":
         # Decompress the whole file, because nibabel does not verify the checksum at its end.
         content = BytesIO(gzip.decompress(path.read_bytes()))
@@ -160,7 +162,42 @@ def _open(path: Path) -> tuple[Any, Any]:
             header.pair_magic,
         ):
             raise ValueError("it has no NIfTI header")
+        _check_content(header)
         return header, str(path) if content is path else BytesIO(content.getvalue())
+
+
+def _check_compression(path: Path) -> None:
+    """Refuse a file whose name says something else about its compression than its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    if not start:
+        raise RefusedError("it is empty; get it again, or remove its row.")
+    is_named, is_compressed = path.suffix.lower() == ".gz", start == _GZIP
+    if is_compressed and not is_named:
+        raise RefusedError(f"it is compressed with gzip; rename it to {path.name}.gz.")
+    if is_named and not is_compressed:
+        raise RefusedError(
+            f"it is not compressed with gzip; rename it to {path.name[:-3]} if it is NIfTI, or get "
+            "it again."
+        )
+
+
+def _check_content(header: Any) -> None:
+    """Refuse a header with impossible dimensions or an unknown type of numbers."""
+    dimensions = header["dim"].tolist()
+    shape = dimensions[1 : 1 + max(dimensions[0], 0)]
+    if not 1 <= dimensions[0] <= 7 or min(shape) < 1:
+        raise RefusedError(
+            f"its header is broken: expected positive dimensions, but got dim {dimensions}; "
+            "correct it, or get the file again."
+        )
+    try:
+        header.get_data_dtype()
+    except (HeaderDataError, KeyError):
+        raise RefusedError(
+            f"its header is broken: the datatype {int(header['datatype'])} is unknown; correct it, "
+            "or get the file again."
+        ) from None
 
 
 def _numbers(array: NDArray[Any], background: Background) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -26,5 +26,14 @@ if TYPE_CHECKING:
         peak_signal_to_noise_ratio as peak_signal_to_noise_ratio,
         structural_similarity as structural_similarity,
     )
+    from deepscm_pl.metrics.functional.latent import (
+        gaussian_divergence as gaussian_divergence,
+        latent_divergence_score as latent_divergence_score,
+    )
+    from deepscm_pl.metrics.functional.perceptual import (
+        frechet_distance as frechet_distance,
+        kernel_distance as kernel_distance,
+        perceptual_distance as perceptual_distance,
+    )
 
 __getattr__ = first_use(__name__)

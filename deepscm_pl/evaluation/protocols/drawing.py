@@ -1,0 +1,110 @@
+"""Stochastic interventions: a value for each image, drawn from a column of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["DrawnDo", "of_other_bins", "of_training", "random_subset"]
+
+
+@dataclass(frozen=True)
+class DrawnDo:
+    """An intervention with values of its own for each of N rows.
+
+    Attributes:
+        title: Such as ``do(thickness ~ train)``.
+        values: The value of each intervened variable, ``(N, 1)``.
+        chosen: The rows in which a variable is intervened on, ``(N,)``; all rows where a variable
+            is missing here.
+    """
+
+    title: str
+    values: Mapping[str, Tensor]
+    chosen: Mapping[str, Tensor]
+
+    def mask(self, name: str, size: int) -> Tensor:
+        """Return the rows, of ``size``, in which a variable is intervened on."""
+        return self.chosen.get(name, torch.ones(size, dtype=torch.bool))
+
+
+def of_training(
+    name: str, column: Tensor, size: int, generator: torch.Generator, batch: int
+) -> DrawnDo:
+    """Draw the first values of a random permutation of the training column, anew for each batch.
+
+    Example:
+        >>> column = torch.arange(9.0)[:, None]
+        >>> do = of_training("age", column, 3, torch.Generator().manual_seed(0), batch=2)
+        >>> do.title, do.values["age"].shape
+        ('do(age ~ train)', torch.Size([3, 1]))
+    """
+    return DrawnDo(f"do({name} ~ train)", {name: _permuted(column, size, generator, batch)}, {})
+
+
+def random_subset(
+    columns: Mapping[str, Tensor], size: int, generator: torch.Generator, batch: int
+) -> DrawnDo:
+    """Intervene on each variable with probability 1/2, in each row, with values as above."""
+    drawn = {
+        name: of_training(name, each, size, generator, batch) for name, each in columns.items()
+    }
+    coins = {name: torch.rand(size, generator=generator) < 0.5 for name in columns}
+    return DrawnDo(
+        "do(random subset ~ train)", {name: do.values[name] for name, do in drawn.items()}, coins
+    )
+
+
+def of_other_bins(
+    name: str,
+    column: Tensor,
+    range_of: Tensor,
+    categories: int | None,
+    generator: torch.Generator,
+    bins: int = 9,
+) -> DrawnDo:
+    """Draw, for each row, a distinct value of its column that lies in another bin than its own.
+
+    Args:
+        name: The variable.
+        column: Its recorded values, ``(N, 1)``, from which values are drawn, too.
+        range_of: The training column, whose range is divided into equal bins.
+        categories: Number of classes, each a bin of its own; None for numbers.
+        generator: Random numbers.
+        bins: Number of bins.
+
+    Raises:
+        ValueError: If all values are in one bin.
+    """
+    values = column.double().flatten().numpy()
+    distinct = np.unique(values)
+    edges = np.linspace(float(range_of.min()), float(range_of.max()), bins + 1)[1:-1]
+    place = distinct if categories else np.searchsorted(edges, distinct)
+    own = values if categories else np.searchsorted(edges, values)
+    if (place == place[0]).all():
+        raise ValueError(
+            f"{name}: expected values in at least two of {bins} bins, but got one; choose other "
+            "rows, or another protocol."
+        )
+    drawn = np.empty_like(values)
+    for each in np.unique(own):
+        others, rows = distinct[place != each], np.flatnonzero(own == each)
+        picks = torch.randint(len(others), (len(rows),), generator=generator).numpy()
+        drawn[rows] = others[picks]
+    value = torch.from_numpy(drawn).to(column.dtype)[:, None]
+    return DrawnDo(f"do({name} ~ another bin)", {name: value}, {})
+
+
+def _permuted(column: Tensor, size: int, generator: torch.Generator, batch: int) -> Tensor:
+    parts: list[Tensor] = []
+    sizes: Sequence[int] = [min(batch, size - start) for start in range(0, size, batch)]
+    for count in sizes:
+        rows = torch.randperm(len(column), generator=generator)
+        # A column that is shorter than a batch is repeated.
+        rows = rows.repeat(-(-count // len(rows)))[:count]
+        parts.append(column[rows])
+    return torch.cat(parts)

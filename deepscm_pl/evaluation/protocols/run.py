@@ -1,0 +1,92 @@
+"""Protocols by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from deepscm_pl.evaluation.protocols.answering import ProtocolSettings, Task
+from deepscm_pl.evaluation.protocols.benchmark import BENCHMARK_NOTES, benchmark
+from deepscm_pl.evaluation.protocols.causal_gen import CAUSAL_GEN_NOTES, causal_gen
+from deepscm_pl.evaluation.protocols.judging import require_judges
+from deepscm_pl.evaluation.protocols.ours import OURS_NOTES, ours
+from deepscm_pl.evaluation.protocols.rasal import RASAL_NOTES, rasal
+from deepscm_pl.evaluation.protocols.results import Figure, ProtocolResult
+
+__all__ = ["PROTOCOLS", "Protocol", "ProtocolSettings", "run_protocol"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol.
+
+    Attributes:
+        figures: Computes its figures.
+        notes: How it differs from the published code.
+        has_truth: Whether it compares images with rendered truths.
+    """
+
+    figures: Callable[[Task], list[Figure]]
+    notes: Sequence[str] = ()
+    has_truth: bool = False
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "causal-gen": Protocol(causal_gen, CAUSAL_GEN_NOTES),
+    "benchmark": Protocol(benchmark, BENCHMARK_NOTES),
+    "rasal": Protocol(rasal, RASAL_NOTES, has_truth=True),
+    "ours": Protocol(ours, OURS_NOTES),
+}
+"""The protocols by name."""
+
+
+def run_protocol(name: str, task: Task) -> ProtocolResult:
+    """Compute the figures of a protocol; the state of torch's generators is restored.
+
+    Args:
+        name: One of :data:`PROTOCOLS`.
+        task: The model on its test rows, and the judges.
+
+    Raises:
+        ValueError: If there is no such protocol, a cause of the image has no judge, or the protocol
+            needs true images where there are none.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(
+            f"protocol: expected one of {', '.join(PROTOCOLS)}, but got {name!r}; choose one."
+        )
+    protocol = PROTOCOLS[name]
+    if protocol.has_truth:
+        _require_truth(name, task)
+    else:
+        require_judges(task.model, task.judges, name)
+    device = task.model.scm.fitted.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.no_grad():
+        torch.manual_seed(task.settings.seeds[0])
+        figures = protocol.figures(task)
+    model = task.model
+    available = len(model) if model.available is None else model.available
+    return ProtocolResult(
+        name, figures, len(model), available, task.settings.seeds, _notes(protocol, task)
+    )
+
+
+def _require_truth(name: str, task: Task) -> None:
+    if task.model.originals is None or not task.model.measured:
+        reason = task.model.why_no_originals or "the data are of no known world"
+        raise ValueError(
+            f"protocol {name}: expected images that a known world draws and measures, such as "
+            f"those of deepscm data morphomnist, but {reason}; choose another protocol."
+        )
+
+
+def _notes(protocol: Protocol, task: Task) -> list[str]:
+    notes = list(protocol.notes)
+    model = task.model
+    if model.available is not None and len(model) < model.available:
+        notes.append(
+            f"only the first {len(model):,} of {model.available:,} test images were judged"
+        )
+    return notes
