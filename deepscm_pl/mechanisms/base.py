@@ -184,7 +184,12 @@ class Mechanism(nn.Module, ABC):
 
     Args:
         context: The context of the parents.
+
+    Attributes:
+        is_frozen: Whether the training leaves it and its statistics unchanged, if pre-trained.
     """
+
+    is_frozen: bool = False
 
     def __init__(self, context: Context) -> None:
         super().__init__()

@@ -261,7 +261,8 @@ class LatentImageMechanism(ImageMechanism):
         noise = self.in_plane(noise)
         if renewal:
             new, location, scale = map(self.in_plane, renewal)
-            share = _affinity((location, scale), self._pixel_moments(content))
+            # Without gradients, which are infinite where distributions are equal or far apart.
+            share = _affinity((location, scale), self._pixel_moments(content)).detach()
             noise = share * noise + (1 - share.square()).sqrt() * new
         return self._image(self._scaled(content, latent, parents), noise)
 

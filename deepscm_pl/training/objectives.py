@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "ObjectiveValue",
     "TrainingProgress",
+    "counterfactual_values",
     "make_objective",
 ]
 
@@ -66,10 +67,12 @@ class Objective(nn.Module, ABC):
             the posteriors q are trained.
         is_weighted: Whether the objective differs from the evidence lower bound, so that the best q
             is not the posterior.
+        needs_trained: Whether the training starts from a trained model.
     """
 
     refit: float = 0.0
     is_weighted = False
+    needs_trained = False
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()
@@ -80,6 +83,17 @@ class Objective(nn.Module, ABC):
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
         """The objective of recorded values ``(B, *event)``, averaged over the batch."""
+
+    def freeze(self, scm: StructuralCausalModel) -> None:
+        """Freeze what the training does not change; it is called before optimisers are made."""
+
+    def start(self, scm: StructuralCausalModel, data: Any) -> None:
+        """Prepare the training with its data module, on every process before the first step."""
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What else determined the weights, by name: plain text for the checkpoint."""
+        return {}
 
     def is_refitting(self, progress: TrainingProgress) -> bool:
         """Whether the last phase of the training has begun, in which posteriors are refitted."""
@@ -303,23 +317,7 @@ class CounterfactualObjective(Objective):
     def counterfactuals(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
         """Counterfactuals of the rows of ``batch``, ``(B, *event)`` for each variable."""
         observed = scm.drawn_complete({name: batch[name] for name in scm.graph.nodes})
-        values = {name: _permuted(observed, name) for name in self._drawn_variables()}
-        changed = scm.graph.descendants(*values)
-        for name, parents in scm.graph.parents.items():
-            if name in values:
-                continue
-            values[name] = observed[name]
-            if name in changed:
-                mechanism = scm[name]
-                factual_parents = {parent: observed[parent] for parent in parents}
-                noise = mechanism.abduct_recorded(observed[name], factual_parents)
-                answer = mechanism(noise, {parent: values[parent] for parent in parents})
-                values[name] = mechanism.quantise(answer)
-        possible = _is_inside(scm, values)
-        for name, value in values.items():
-            rows = possible.view(-1, *[1] * (value.dim() - 1))
-            values[name] = torch.where(rows, value, observed[name])
-        return {name: values[name] for name in scm.graph.nodes}
+        return counterfactual_values(scm, observed, self._drawn_variables())
 
     def _drawn_variables(self) -> list[str]:
         return self.variables[int(torch.randint(len(self.variables), ()))]
@@ -336,6 +334,41 @@ def make_objective(factory: Callable[[int], Objective] | None, num_particles: in
     if not isinstance(made, Objective):
         raise ValueError(f"objective: expected an Objective, but got {shown(made)}.")
     return made
+
+
+def counterfactual_values(
+    scm: StructuralCausalModel, observed: Variables, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return counterfactuals of complete rows under values that are permuted within the batch.
+
+    Recorded values are returned; where gradients are computed, they pass through the continuous
+    values unchanged. Rows at the edge of an open domain stay factual.
+
+    Args:
+        scm: The causal model.
+        observed: Recorded values, ``(B, *event)``.
+        names: The variables to intervene on, each of which is permuted separately.
+    """
+    values = {name: _permuted(observed, name) for name in names}
+    changed = scm.graph.descendants(*values)
+    for name, parents in scm.graph.parents.items():
+        if name in values:
+            continue
+        values[name] = observed[name]
+        if name in changed:
+            mechanism = scm[name]
+            factual_parents = {parent: observed[parent] for parent in parents}
+            noise = mechanism.abduct_recorded(observed[name], factual_parents)
+            noise = mechanism.coupled(noise, factual_parents)
+            answer = mechanism(noise, {parent: values[parent] for parent in parents})
+            values[name] = mechanism.quantise(answer)
+            if answer.requires_grad:
+                values[name] = values[name].detach() + (answer - answer.detach())
+    possible = _is_inside(scm, values)
+    for name, value in values.items():
+        rows = possible.view(-1, *[1] * (value.dim() - 1))
+        values[name] = torch.where(rows, value, observed[name])
+    return {name: values[name] for name in scm.graph.nodes}
 
 
 def _permuted(observed: Variables, name: str) -> Tensor:

@@ -45,7 +45,12 @@ from deepscm_pl.nn import (
     TemplateDecoder,
     UNet,
 )
-from deepscm_pl.training import DeepSCM, EvidenceLowerBoundObjective, ImageClassifier
+from deepscm_pl.training import (
+    CounterfactualTuning,
+    DeepSCM,
+    EvidenceLowerBoundObjective,
+    ImageClassifier,
+)
 from deepscm_pl.transforms import ImplicitMidpoint, Interval, Positive
 
 from tiny import draw
@@ -324,6 +329,34 @@ def train_adversarial(folder, batch_size, **settings):
     return {"parameters": parameters, "steps": trainer.global_step, "missing": missing}
 
 
+class Brightness(nn.Module):
+    """The mean grey level, as a predictor of the intensity."""
+
+    def forward(self, image):
+        return image.flatten(1).mean(dim=1)
+
+
+def train_tuned(folder, **settings):
+    """Parameters before and after a tuning of an image that is fitted, but not trained."""
+    torch.manual_seed(0)
+    encoder = partial(ConvolutionalEncoder, features=8, channels=(4, 8))
+    decoder = partial(ConvolutionalDecoder, hidden=8, channels=(8, 4))
+    parts = {"encoder": encoder, "decoder": decoder, "hidden": 4}
+    image = partial(ConditionalVAE, shape=(1, 8, 8), latent=2, **parts)
+    mechanisms = {"intensity": AffineFlow, "image": image}
+    model = DeepSCM(
+        "intensity -> image",
+        mechanisms,
+        objective=partial(CounterfactualTuning, predictors={"intensity": Brightness}),
+    )
+    data = RowsOfAllKinds(BATCH // 2)
+    data.setup()
+    model.scm.fit(data.variables("train"))
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    trainer_in(folder, **{**settings, "max_epochs": 1}).fit(model, datamodule=data)
+    return {"before": before, "state": model.state_dict()}
+
+
 class AtHalf(pl.Callback):
     """Keeps the parameters after the first of two epochs."""
 
@@ -420,6 +453,7 @@ def main(folder, checkpoint):
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
     found["refitted"] = train_refitted(folder / "refitted", BATCH // 2, **two)
     found["adversarial"] = train_adversarial(folder / "game", BATCH // 2, **two)
+    found["tuned"] = train_tuned(folder / "tuned", **two)
     found["classifier"] = measure_classifier(folder, **two)
     found["refusal"] = refusal_of_common_statistics(folder / "refused", **two)
     torch.save(found, folder / f"{rank}.pt")
