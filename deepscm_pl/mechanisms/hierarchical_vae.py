@@ -97,9 +97,9 @@ class HierarchicalVAE(LatentImageMechanism):
         self.prior: Prior = prior
         names = self.likelihood.brightness
         features = context.split("brightness", names)[1].features if names else context.features
-        shapes = LadderShapes(
-            self.shape, (self.outputs, *self.shape[1:]), features + bool(names), features
-        )
+        observed = features + self.likelihood.exposure
+        outputs = (self.outputs, *self.shape[1:])
+        shapes = LadderShapes(self.shape, outputs, observed, features)
         made = (ladder or Ladder)(shapes, prior == "conditional")
         if not isinstance(made, Ladder):
             raise ValueError(f"ladder: expected a Ladder, but got {shown(made)}.")
