@@ -59,6 +59,16 @@ class EvidenceLowerBound:
         return _sum([evidence.bound for evidence in self.evidence.values()])
 
     @property
+    def known_bound(self) -> Tensor:
+        """The sum over the variables that have a likelihood, ``(*batch,)``."""
+        return _sum(
+            [
+                torch.zeros_like(evidence.bound) if evidence.is_loss else evidence.bound
+                for evidence in self.evidence.values()
+            ]
+        )
+
+    @property
     def has_losses(self) -> bool:
         """Whether the evidence of some variable is the negative loss of its mechanism."""
         return any(evidence.is_loss for evidence in self.evidence.values())
@@ -247,6 +257,8 @@ class StructuralCausalModel(nn.Module):
         self.check(variables)
         missing = {name: is_missing(variables[name]) for name in self.scalar_variables}
         for name in self.graph:
+            if self[name].is_frozen:
+                continue
             try:
                 value, parents = variables[name], self._parents(name, variables)
                 if name in missing and bool(missing[name].any()):

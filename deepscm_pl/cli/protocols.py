@@ -6,10 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from deepscm_pl.cli.options import NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_terminal
+
+if TYPE_CHECKING:
+    from deepscm_pl.evaluation.protocols.answering import Task
 
 __all__ = ["ProtocolOptions", "is_protocol", "test_by_protocol"]
 
@@ -80,7 +83,7 @@ def test_by_protocol(options: ProtocolOptions) -> None:
         print(f"written: {for_terminal(path)}")
 
 
-def _task(options: ProtocolOptions) -> object:
+def _task(options: ProtocolOptions) -> Task:
     from deepscm_pl.checkpoints import Checkpoint
     from deepscm_pl.evaluation.model_on_data import ModelOnData
     from deepscm_pl.evaluation.protocols.answering import ProtocolSettings, Task
@@ -104,7 +107,9 @@ def _task(options: ProtocolOptions) -> object:
         network = network_of(files[classes[0]], options.trust)
         features = NetworkFeatures(network.network, network.levels)
         perceptual = NetworkLayers(network.network, network.levels)
-    embedding = options.embedding and LatentEmbedding(options.embedding, options.trust)
+    embedding = None
+    if options.embedding is not None:
+        embedding = LatentEmbedding(options.embedding, options.trust)
     training = data.variables("train")
     judges = [*morphometry(model, options.workers), *judges]
     return Task(model, judges, settings, training, features, embedding, perceptual)

@@ -192,3 +192,6 @@ def _labels(
             "bits",
         )
         yield f"mean_absolute_error/{name}", f"{name}, error of reconstruction", "grey levels"
+        yield f"diversity/{name}", f"{name}, variation of samples ÷ of data", "fraction"
+        yield f"unexplained_variance/{name}", f"{name}, unexplained by reconstructions", "fraction"
+        yield f"critic_accuracy/{name}", f"{name}, recognised by the critic", "fraction"

@@ -257,7 +257,7 @@ def _image_fit(
     for parent in parents:
         values = model.variables[parent][rows].flatten(1)
         rows = rows[~values.isnan().any(dim=1)] if values.is_floating_point() else rows
-    if len(rows) < _FEWEST_ROWS:
+    if len(rows) < _FEWEST_ROWS or not scm[name].has_likelihood:
         return None
     own: list[Tensor] = []
     shuffled: list[Tensor] = []

@@ -116,10 +116,13 @@ class LatentEvidence(NamedTuple):
         divergences: KL(q(z_j | x, pa) ‖ p(z_j)) of each dimension of the latent, ``(*batch, J)``.
         log_weights: log p(x, z_k | pa) − log q(z_k | x, pa) of each draw z_k ~ q(z | x, pa),
             ``(P, *batch)``.
+        scales: Sizes of the parts of the latent at several scales, the coarsest first, J in total;
+            empty for a latent of one scale.
     """
 
     divergences: Tensor
     log_weights: Tensor
+    scales: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,12 @@ class Mechanism(nn.Module, ABC):
 
     Args:
         context: The context of the parents.
+
+    Attributes:
+        is_frozen: Whether the training leaves it and its statistics unchanged, if pre-trained.
     """
+
+    is_frozen: bool = False
 
     def __init__(self, context: Context) -> None:
         super().__init__()
@@ -325,6 +333,11 @@ class Mechanism(nn.Module, ABC):
         return self.evidence(value, parents, num_particles)
 
     @property
+    def abduction_is_exact(self) -> bool:
+        """Whether ``forward(abduct(x, pa), pa)`` is x, rather than a reconstruction."""
+        return True
+
+    @property
     def has_recorded_bound(self) -> bool:
         """Whether :meth:`recorded_bound` is tighter than the bound of :meth:`evidence`."""
         return False
@@ -356,6 +369,19 @@ class Mechanism(nn.Module, ABC):
 
     def guide(self, name: str, value: Tensor, parents: Variables) -> None:
         """Sample the latents of the Pyro site ``name`` given its value, if there are any."""
+
+    @property
+    def diagnostics(self) -> tuple[str, ...]:
+        """Names of the quantities of :meth:`diagnose`, which a validation logs; by default none."""
+        return ()
+
+    def diagnose(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Return quantities of recorded values that show whether a training fails, ``(N,)`` each."""
+        return {}
+
+    def failure(self, means: Mapping[str, float]) -> str | None:
+        """Return the description of a failure that means of :meth:`diagnose` show, if any."""
+        return None
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """Return the recorded value of the most likely noise; ``value`` itself if it is exact."""

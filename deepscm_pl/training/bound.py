@@ -15,6 +15,9 @@ from deepscm_pl.variables import Variables
 __all__ = [
     "bound_quantities",
     "bound_terms",
+    "diagnostic_names",
+    "diagnostic_quantities",
+    "failures",
     "loss_variables",
     "quantity_names",
     "read_history",
@@ -82,6 +85,36 @@ def bound_terms(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = {k: v.detach() for k, v in quantities.items() if k.startswith(kept)}
     total = next(v for k, v in quantities.items() if k in ("bound", "objective"))
     return {**found, "bound": total.detach()}
+
+
+def diagnostic_names(scm: StructuralCausalModel) -> tuple[str, ...]:
+    """Names of the quantities of :func:`diagnostic_quantities`."""
+    return tuple(f"{key}/{name}" for name in scm.graph.nodes for key in scm[name].diagnostics)
+
+
+def diagnostic_quantities(scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
+    """Quantities that show whether the training of a mechanism fails, ``(batch,)`` each."""
+    diagnosed = [name for name in scm.graph.nodes if scm[name].diagnostics]
+    if diagnosed and scm.is_incomplete(batch):
+        batch = {**batch, **scm.completed(batch)}
+    found = {}
+    for name in diagnosed:
+        parents = {parent: batch[parent] for parent in scm.graph.parents[name]}
+        for key, value in scm[name].diagnose(batch[name], parents).items():
+            found[f"{key}/{name}"] = value
+    return found
+
+
+def failures(scm: StructuralCausalModel, means: Mapping[str, float]) -> list[str]:
+    """Descriptions of the failures that means of :func:`diagnostic_quantities` show."""
+    found = []
+    for name in scm.graph.nodes:
+        mechanism = scm[name]
+        own = {key: means[f"{key}/{name}"] for key in mechanism.diagnostics}
+        failure = mechanism.failure(own) if own else None
+        if failure is not None:
+            found.append(f"{name}: {failure}")
+    return found
 
 
 def read_history(found: Any) -> dict[str, list[float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -57,6 +58,8 @@ class DeepSCM(RefittingModule):
         num_evaluation_particles: Draws of the latents in validation and test.
         objective: The objective with its arguments, called with ``num_particles``. None for
             :class:`~deepscm_pl.training.objectives.EvidenceLowerBoundObjective`.
+        initial: A checkpoint or an exported model of the same mechanisms, with whose weights and
+            statistics the training starts. A resumed training does not read it.
 
     Attributes:
         validation_history: The mean validation bound of each variable, in nats, once for each
@@ -84,6 +87,7 @@ class DeepSCM(RefittingModule):
         num_particles: int = 1,
         num_evaluation_particles: int = 1,
         objective: Callable[[int], Objective] | None = None,
+        initial: str | None = None,
     ) -> None:
         super().__init__()
         settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -95,12 +99,15 @@ class DeepSCM(RefittingModule):
         self.objective = make_objective(objective, num_particles)
         particles = whole_number("num_evaluation_particles", num_evaluation_particles, least=1)
         self.num_evaluation_particles = particles
+        self.initial = initial
         self.loaded_steps: int | None = None
         self.quantities = bound.quantity_names(self.scm, is_training=True)
         self.total = bound.total_name(bool(bound.loss_variables(self.scm, is_training=True)))
         self.test_quantities = bound.test_quantity_names(self.scm)
+        diagnostics = bound.diagnostic_names(self.scm)
+        self.quantities = (*self.quantities, *diagnostics)
         self.validation_statistics = PerImageStatistics(self.quantities)
-        tested = bound.quantity_names(self.scm)
+        tested = [*bound.quantity_names(self.scm), *diagnostics]
         self.test_statistics = PerImageStatistics([*tested, *self.test_quantities])
         self.validation_history: dict[str, list[float]] = {}
         self._unlogged: dict[str, float | Tensor] | None = None
@@ -109,6 +116,8 @@ class DeepSCM(RefittingModule):
         """Save the descriptions of the variables and the validation bounds with the model."""
         checkpoint["validation_history"] = {k: list(v) for k, v in self.validation_history.items()}
         checkpoint["variables"] = {k: v.describe() for k, v in self.scm.variables.items()}
+        if provenance := self.objective.provenance:
+            checkpoint["provenance"] = provenance
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -130,12 +139,25 @@ class DeepSCM(RefittingModule):
         if stage == "fit":
             preparation.require_training_memory(trainer, scm, self.objective.num_particles)
             check_monitors(trainer, self, [f"validation/{name}" for name in self.quantities])
-            preparation.fit_statistics(trainer, scm)
+            self._fit_statistics()
+            self.objective.freeze(scm)
 
     def configure_model(self) -> None:
         """Fit the statistics before callbacks that average weights copy the model."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            preparation.fit_statistics(self.trainer, self.scm)
+            self._fit_statistics()
+
+    def _fit_statistics(self) -> None:
+        is_tried: bool = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.objective.needs_trained and self.initial is None and not is_tried:
+            preparation.require_initial(self.scm)
+        preparation.load_initial(self.scm, self.initial)
+        preparation.fit_statistics(self.trainer, self.scm)
+
+    def on_train_start(self) -> None:
+        """Find the number of steps, and start the objective."""
+        super().on_train_start()
+        self.objective.start(self.scm, getattr(self.trainer, "datamodule", None))
 
     def on_validation_start(self) -> None:
         """Raise ValueError if the model was never fitted, also before test and prediction."""
@@ -187,11 +209,15 @@ class DeepSCM(RefittingModule):
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
-        self.validation_statistics.update(self._evaluate(batch, batch_index, is_training=True))
+        found = bound.diagnostic_quantities(self.scm, batch)
+        found |= self._evaluate(batch, batch_index, is_training=True)
+        self.validation_statistics.update(found)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all images, and keep the bounds of the course of a training."""
         found = self.log_means("validation", self.validation_statistics)
+        if not self.trainer.sanity_checking:
+            self._warn_of_failures(found)
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             for name in self.scm.graph.nodes:
                 bounds = self.validation_history.setdefault(name, [])
@@ -202,11 +228,18 @@ class DeepSCM(RefittingModule):
     def test_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch, and those of the test only."""
         found = bound.test_quantities(self.scm, batch, self.num_evaluation_particles)
+        found |= bound.diagnostic_quantities(self.scm, batch)
         self.test_statistics.update(self._evaluate(batch, batch_index) | found)
 
     def on_test_epoch_end(self) -> None:
         """Log the means over all images, and keep them with standard errors in ``association``."""
         self.association: dict[str, Statistic] = self.log_means("test", self.test_statistics)
+        self._warn_of_failures(self.association)
+
+    def _warn_of_failures(self, found: dict[str, Statistic]) -> None:
+        means = {name: float(statistic.mean) for name, statistic in found.items()}
+        for failure in bound.failures(self.scm, means):
+            rank_zero_warn(failure)
 
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         """The quantities of each image in the batch, ``(batch,)`` each."""

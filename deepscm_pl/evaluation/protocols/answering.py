@@ -170,7 +170,7 @@ def judged_errors(
     task: Task, images: Tensor, targets: Mapping[str, Tensor]
 ) -> dict[tuple[str, str], Tensor]:
     """Return the errors ``(N,)`` of each cause by each judge, by (variable, kind of judge)."""
-    found = {}
+    found: dict[tuple[str, str], Tensor] = {}
     for judge in task.judges:
         errors = errors_of(judge, images, targets, task.categories)
         found |= {(name, judge.kind): each for name, each in errors.items() if name in task.causes}
