@@ -186,7 +186,8 @@ class FlowMatching(ImageMechanism):
         found = self._log_densities(context, value)
         error = torch.zeros_like(found[0])
         if not self.is_exact:
-            error = found.std(dim=0) / math.sqrt(len(found))
+            error = found.std(dim=0) if len(found) > 1 else error.fill_(math.nan)
+            error = error / math.sqrt(len(found))
         return found.mean(dim=0), error
 
     def generate(self, noise: Tensor, context: Tensor) -> Tensor:

@@ -151,11 +151,11 @@ def log_determinants(
     keeps = torch.is_grad_enabled()
     half = step.size / 2
     rows = torch.arange(len(step.midpoint), device=step.midpoint.device)
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
         # A new tensor: the hook of the midpoint must not act on gradients with respect to it.
-        place = step.midpoint.view_as(step.midpoint)
+        place = step.midpoint.clone()
         if not place.requires_grad:
-            place = place.detach().requires_grad_()
+            place.requires_grad_()
         found = velocity(place, step.time, rows).to(place)
 
         def pulled(vectors: Tensor) -> Tensor:

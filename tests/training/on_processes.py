@@ -24,6 +24,7 @@ from deepscm_pl.mechanisms import (
     Bernoulli,
     Categorical,
     ConditionalVAE,
+    FlowMatching,
     ImplicitMechanism,
     MultiscaleFlow,
     SplineFlow,
@@ -39,9 +40,10 @@ from deepscm_pl.nn import (
     ResidualDecoder,
     ResidualEncoder,
     TemplateDecoder,
+    UNet,
 )
 from deepscm_pl.training import DeepSCM, EvidenceLowerBoundObjective, ImageClassifier
-from deepscm_pl.transforms import Interval, Positive
+from deepscm_pl.transforms import ImplicitMidpoint, Interval, Positive
 
 from tiny import draw
 
@@ -51,6 +53,7 @@ BATCH = 16
 GRAPH = """
 bright; thickness -> intensity; thickness -> width; thickness, bright, width -> image;
 intensity -> texture;
+thickness -> relief;
 thickness, intensity, width -> drawing;
 thickness, intensity -> volume
 """
@@ -74,7 +77,8 @@ def _of_all_kinds(size, seed):
     width = (rows["thickness"] > 3).float() + (rows["thickness"] > 5).float()
     label = (rows["thickness"] > 4).long()
     others = {"bright": bright, "width": width, "label": label}
-    return {**rows, **others, "texture": texture, "drawing": texture, "volume": volume}
+    images = dict.fromkeys(("texture", "relief", "drawing"), texture)
+    return {**rows, **others, **images, "volume": volume}
 
 
 def attributes():
@@ -189,6 +193,12 @@ def all_kinds(kind=DeepSCM):
         steps=(2, 2),
         conditioner=partial(ConvolutionalConditioner, hidden=4),
     )
+    relief = partial(
+        FlowMatching,
+        shape=(1, 4, 4),
+        network=partial(UNet, channels=(4, 4), blocks=1, embedding=4),
+        solver=partial(ImplicitMidpoint, steps=3),
+    )
     mechanisms = {
         "thickness": partial(SplineFlow, constraint=Positive),
         "intensity": partial(AffineFlow, constraint=partial(Interval, low=64, high=255)),
@@ -196,6 +206,7 @@ def all_kinds(kind=DeepSCM):
         "width": partial(Categorical, categories=3),
         "image": image,
         "texture": texture,
+        "relief": relief,
         "drawing": drawing(),
         "volume": volume,
     }
