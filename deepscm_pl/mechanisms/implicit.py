@@ -27,6 +27,7 @@ Residual: TypeAlias = Literal["kept", "none"]
 _LARGEST_LATENT = 2**14
 _IMAGES_FOR_BASELINE = 4096
 _PENALISED = 4  # the penalty is computed for one of so many rows
+_PIXELS_AT_A_TIME = 2**20
 _LEAST_DIVERSITY = 0.1
 _MOST_ERROR = 0.9
 _DIVERSITY, _ERROR, _FOOLED = "diversity", "unexplained_variance", "critic_accuracy"
@@ -211,12 +212,23 @@ class ImplicitMechanism(ImageMechanism):
         """Return z = e(x, pa), ``(*batch, J)``, batch dimensions broadcast."""
         value = value.to(next(self.parameters()))
         image, context, batch = self._rows(value, self.shape, parents)
-        return self._infer_rows(self._scaled(image), context).view(*batch, self.latent)
+        found = self._in_chunks(self._infer_rows, self._scaled(image), context)
+        return found.view(*batch, self.latent)
 
     def generate(self, noise: Tensor, parents: Variables) -> Tensor:
         """Return g(z, pa), ``(*batch, *event)``, in the range of the preprocessing."""
         flat, context, batch = self._rows(noise, (self.latent,), parents)
-        return self._generate_rows(flat, context).view(*batch, *self.shape)
+        return self._in_chunks(self._generate_rows, flat, context).view(*batch, *self.shape)
+
+    def _in_chunks(
+        self, network: Callable[[Tensor, Tensor], Tensor], rows: Tensor, context: Tensor
+    ) -> Tensor:
+        """Apply a network to a few rows at a time; to all at once if they need gradients."""
+        size = max(_PIXELS_AT_A_TIME // self.domain.features, 1)
+        if len(rows) <= size or torch.is_grad_enabled():
+            return network(rows, context)
+        parts = zip(rows.split(size), context.split(size), strict=True)
+        return torch.cat([network(*each) for each in parts])
 
     def _rows(
         self, value: Tensor, event: Sequence[int], parents: Variables
@@ -389,8 +401,8 @@ class ImplicitMechanism(ImageMechanism):
         parents, as a fraction of the variance that the parents leave unexplained in the data: 0 if
         the generator ignores its noise, about 1 if it varies as the data do. The other one,
         ``unexplained_variance``, is the mean squared error of the reconstruction, as a fraction of
-        the same: about 1 if the encoder ignores the image. ``critic_accuracy`` is the fraction of observed and generated
-        images that the critic recognises: 0.5 if it is deceived.
+        the same: about 1 if the encoder ignores the image. ``critic_accuracy`` is the fraction of
+        observed and generated images that the critic recognises: 0.5 if it is deceived.
         """
         image, context, _ = self._rows(self.dequantise(value), self.shape, parents)
         scaled = self._scaled(image)
@@ -412,15 +424,16 @@ class ImplicitMechanism(ImageMechanism):
         diversity, error = means[_DIVERSITY], means[_ERROR]
         if diversity < _LEAST_DIVERSITY:
             return (
-                f"the generator has collapsed: expected images of the same parents to vary at "
-                f"least {_LEAST_DIVERSITY:.0%} as much as the data, but got {diversity:.1%}; lower the "
-                "learning rate, raise loss.noise_reconstruction or loss.penalty, or train longer."
+                "the generator has collapsed: expected images of the same parents to vary at "
+                f"least {_LEAST_DIVERSITY:.0%} as much as the data, but got {diversity:.1%}; lower "
+                "the learning rate, raise loss.noise_reconstruction or loss.penalty, or train "
+                "longer."
             )
         if error > _MOST_ERROR:
             return (
-                f"the encoder has collapsed: expected reconstructions with at most "
-                f"{_MOST_ERROR:.0%} of the error of a mean image, but got {error:.0%}; raise loss.reconstruction, or "
-                "train longer."
+                "the encoder has collapsed: expected reconstructions with at most "
+                f"{_MOST_ERROR:.0%} of the error of a mean image, but got {error:.0%}; raise "
+                "loss.reconstruction, or train longer."
             )
         return None
 
