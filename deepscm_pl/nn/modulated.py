@@ -201,11 +201,10 @@ class Embedding(nn.Module):
         if separate and isinstance(condition_features, Features):
             self.sizes = [size for size in condition_features.sizes.values() if size]
         self.features = features * len(self.sizes)
-        self.layers: nn.Module = nn.Sequential()
-        if len(self.sizes) == 1:
-            self.layers = _perceptron(self.sizes[0], features)
-        elif self.sizes:
-            self.layers = nn.ModuleList(_perceptron(size, features) for size in self.sizes)
+        several = [_perceptron(size, features) for size in self.sizes]
+        self.layers: nn.Sequential | nn.ModuleList = nn.ModuleList(several)
+        if len(several) < 2:
+            self.layers = several[0] if several else nn.Sequential()
 
     def forward(self, condition: Tensor) -> Tensor:
         """Return the embedding, ``(batch, features)``."""
