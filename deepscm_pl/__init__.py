@@ -104,6 +104,8 @@ if TYPE_CHECKING:
     )
     from deepscm_pl.mechanisms import (
         AdditiveNoise as AdditiveNoise,
+        AdversarialLoss as AdversarialLoss,
+        AdversarialNetworks as AdversarialNetworks,
         AffineFlow as AffineFlow,
         AutoregressiveFlow as AutoregressiveFlow,
         Bernoulli as Bernoulli,
@@ -117,10 +119,12 @@ if TYPE_CHECKING:
         Drawn as Drawn,
         Evidence as Evidence,
         Flow as Flow,
+        FlowMatching as FlowMatching,
         Formula as Formula,
         Heteroscedastic as Heteroscedastic,
         HierarchicalVAE as HierarchicalVAE,
         ImageMechanism as ImageMechanism,
+        ImplicitMechanism as ImplicitMechanism,
         LatentEvidence as LatentEvidence,
         LatentImageMechanism as LatentImageMechanism,
         Mechanism as Mechanism,
@@ -145,6 +149,7 @@ if TYPE_CHECKING:
         ResidualDecoder as ResidualDecoder,
         ResidualEncoder as ResidualEncoder,
         TemplateDecoder as TemplateDecoder,
+        UNet as UNet,
     )
     from deepscm_pl.overlap import (
         Overlap as Overlap,

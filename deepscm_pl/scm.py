@@ -52,8 +52,26 @@ class EvidenceLowerBound:
 
     @property
     def bound(self) -> Tensor:
-        """The sum over variables: a lower bound of the joint log-probability, ``(*batch,)``."""
+        """The sum over variables: a lower bound of the joint log-probability, ``(*batch,)``.
+
+        It is no bound, but the objective of a training, if ``has_losses``.
+        """
         return _sum([evidence.bound for evidence in self.evidence.values()])
+
+    @property
+    def known_bound(self) -> Tensor:
+        """The sum over the variables that have a likelihood, ``(*batch,)``."""
+        return _sum(
+            [
+                torch.zeros_like(evidence.bound) if evidence.is_loss else evidence.bound
+                for evidence in self.evidence.values()
+            ]
+        )
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether the evidence of some variable is the negative loss of its mechanism."""
+        return any(evidence.is_loss for evidence in self.evidence.values())
 
 
 @dataclass(frozen=True)
@@ -358,8 +376,14 @@ class StructuralCausalModel(nn.Module):
             self[name].log_prob(values[name], self._parents(name, values)) for name in self.graph
         )
 
-    def elbo(self, values: Variables, num_particles: int = 1) -> EvidenceLowerBound:
+    def elbo(
+        self, values: Variables, num_particles: int = 1, is_training: bool = False
+    ) -> EvidenceLowerBound:
         """The evidence lower bound of recorded values, by variable.
+
+        If ``is_training``, mechanisms that are trained by a loss of their own give its negative
+        (:meth:`~deepscm_pl.mechanisms.Mechanism.training_evidence`); those without a likelihood
+        always do.
 
         Scalars may be missing, NaN: the bound is then that of the observed values, and the evidence
         of a missing one is the divergence of its inferred distribution from its mechanism.
@@ -374,9 +398,12 @@ class StructuralCausalModel(nn.Module):
         has_networks = self.training and self.missing_values.names
         if has_networks or self._may_be_incomplete(values):
             given = self.graph, self._all(), values, continuous
-            return EvidenceLowerBound(self.missing_values.evidence(*given, num_particles))
+            found = self.missing_values.evidence(*given, num_particles, is_training)
+            return EvidenceLowerBound(found)
         evidence = {
-            name: self[name].evidence(value, self._parents(name, values), num_particles)
+            name: self[name].evidence_in(
+                is_training, value, self._parents(name, values), num_particles
+            )
             for name, value in continuous.items()
         }
         return EvidenceLowerBound(evidence)

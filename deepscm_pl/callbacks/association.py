@@ -154,6 +154,7 @@ class AssociationReport(pl.Callback):
             self.reference,
             self.num_importance_samples,
             model.num_evaluation_particles,
+            {name: model.scm[name].likelihood_note for name in model.scm.image_variables},
         )
         table = association_table(self.rows, self.reference_name)
         print_table(table)
@@ -201,7 +202,8 @@ class AssociationReport(pl.Callback):
         data: Any = getattr(trainer, "datamodule", None)
         scm: Any = pl_module.scm
         is_enabled = self.importance_enabled and self.num_importance_samples
-        if not is_enabled or not scm.image_variables or _is_quick(trainer):
+        is_known = all(scm[name].has_likelihood for name in scm.graph.nodes)
+        if not (is_enabled and is_known and scm.image_variables) or _is_quick(trainer):
             return None
         if not isinstance(data, CausalDataModule):
             return None

@@ -155,7 +155,7 @@ class TrainedModel:
             for scm in members:
                 for batch in batches:
                     values = {name: value.to(scm.dtype) for name, value in batch.items()}
-                    bounds.append(scm.elbo(values).bound)
+                    bounds.append(scm.elbo(values).known_bound)
                     bar.update()
         log_probs = torch.cat(bounds).view(len(members), -1)
         return replace(self, ensemble=Ensemble(members, stacking_weights(log_probs)))

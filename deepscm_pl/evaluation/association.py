@@ -123,6 +123,7 @@ def association_rows(
     reference: Mapping[str, float] | None = None,
     num_samples: int = 100,
     num_particles: int = 1,
+    notes: Mapping[str, str] | None = None,
 ) -> list[AssociationRow]:
     """Return the rows of the association table for the known quantities, which are given by key.
 
@@ -133,11 +134,12 @@ def association_rows(
         reference: Published values by key.
         num_samples: K of the importance-weighted bound.
         num_particles: Draws of the latents for the evidence lower bound.
+        notes: What to say of the log-probability of an image instead of ``≥``, by variable.
 
     Raises:
         ValueError: If the key of a reference is unknown.
     """
-    labels = list(_labels(graph, images, num_samples, num_particles))
+    labels = list(_labels(graph, images, num_samples, num_particles, notes or {}))
     unknown = [key for key in reference or {} if key not in {key for key, _, _ in labels}]
     if unknown:
         raise ValueError(
@@ -152,13 +154,19 @@ def association_rows(
 
 
 def _labels(
-    graph: CausalGraph, images: tuple[str, ...], num_samples: int, num_particles: int
+    graph: CausalGraph,
+    images: tuple[str, ...],
+    num_samples: int,
+    num_particles: int,
+    notes: Mapping[str, str],
 ) -> Iterator[tuple[str, str, str]]:
     """Yield the key, label and unit of every quantity."""
     bound = f" ≥, {num_particles} draw{'s' if num_particles > 1 else ''}"
     for name, parents in graph.parents.items():
         given = f" | {', '.join(parents)}" if parents else ""
-        yield f"bound/{name}", f"log p({name}{given}){bound if name in images else ''}", "nats"
+        known = f", {notes[name]}" if notes.get(name) else bound
+        yield f"bound/{name}", f"log p({name}{given}){known if name in images else ''}", "nats"
+        yield f"loss/{name}", f"{name}, loss{f' ({notes[name]})' if notes.get(name) else ''}", "–"
     yield "bound", f"log p(joint){bound if images else ''}", "nats"
     weighted = f"K = {num_samples}"
     for name in images:
@@ -184,3 +192,6 @@ def _labels(
             "bits",
         )
         yield f"mean_absolute_error/{name}", f"{name}, error of reconstruction", "grey levels"
+        yield f"diversity/{name}", f"{name}, variation of samples ÷ of data", "fraction"
+        yield f"unexplained_variance/{name}", f"{name}, unexplained by reconstructions", "fraction"
+        yield f"critic_accuracy/{name}", f"{name}, recognised by the critic", "fraction"

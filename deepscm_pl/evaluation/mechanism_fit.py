@@ -195,7 +195,10 @@ def evaluate_mechanisms(
     found = []
     with tqdm(total=len(names), desc="mechanisms", disable=None if progress else True) as bar:
         for name in names:
-            course = convergence_of(history[name]) if history and history.get(name) else None
+            known = history.get(name) if history else None
+            # The course of a loss is not in nats.
+            is_bound = not model.scm[name].has_training_loss
+            course = convergence_of(known) if known and is_bound else None
             if name in model.scm.image_variables:
                 each = _image_fit(model, name, rows[:_IMAGES], course)
             else:
@@ -249,10 +252,12 @@ def _image_fit(
 ) -> MechanismFit | None:
     """Compare an image with parents of its own and of other rows."""
     scm, parents = model.scm, model.scm.graph.parents[name]
+    if not scm[name].has_likelihood:
+        return None
     for parent in parents:
         values = model.variables[parent][rows].flatten(1)
         rows = rows[~values.isnan().any(dim=1)] if values.is_floating_point() else rows
-    if len(rows) < _FEWEST_ROWS:
+    if len(rows) < _FEWEST_ROWS or not scm[name].has_likelihood:
         return None
     own: list[Tensor] = []
     shuffled: list[Tensor] = []

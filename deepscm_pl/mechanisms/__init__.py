@@ -21,18 +21,26 @@ if TYPE_CHECKING:
         Heteroscedastic,
         SplineFlow,
     )
+    from deepscm_pl.mechanisms.flow_matching import FlowMatching
     from deepscm_pl.mechanisms.formula import Formula
     from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
+    from deepscm_pl.mechanisms.implicit import (
+        AdversarialLoss,
+        AdversarialNetworks,
+        ImplicitMechanism,
+    )
     from deepscm_pl.mechanisms.intervened import Constant, Drawn, Modified
-    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
+    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownClass, KnownCoin, Logistic
     from deepscm_pl.mechanisms.latent import LatentImageMechanism
     from deepscm_pl.mechanisms.vae import ConditionalVAE
     from deepscm_pl.mechanisms.vector_flow import AutoregressiveFlow, CouplingFlow, VectorFlow
 
 __all__ = [
     "AdditiveNoise",
+    "AdversarialLoss",
+    "AdversarialNetworks",
     "AffineFlow",
     "AutoregressiveFlow",
     "Bernoulli",
@@ -46,12 +54,15 @@ __all__ = [
     "Drawn",
     "Evidence",
     "Flow",
+    "FlowMatching",
     "Formula",
     "GammaScore",
     "Heteroscedastic",
     "HierarchicalVAE",
     "ImageMechanism",
+    "ImplicitMechanism",
     "Known",
+    "KnownClass",
     "KnownCoin",
     "LatentEvidence",
     "LatentImageMechanism",

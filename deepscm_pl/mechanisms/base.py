@@ -116,10 +116,13 @@ class LatentEvidence(NamedTuple):
         divergences: KL(q(z_j | x, pa) ‖ p(z_j)) of each dimension of the latent, ``(*batch, J)``.
         log_weights: log p(x, z_k | pa) − log q(z_k | x, pa) of each draw z_k ~ q(z | x, pa),
             ``(P, *batch)``.
+        scales: Sizes of the parts of the latent at several scales, the coarsest first, J in total;
+            empty for a latent of one scale.
     """
 
     divergences: Tensor
     log_weights: Tensor
+    scales: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,11 +133,14 @@ class Evidence:
         log_prob: log p(x | pa), or E_q[log p(x | z, pa)] if there is a latent; ``(*batch,)``.
         divergence: KL(q(z | x, pa) ‖ p(z)), zero if the likelihood is exact; ``(*batch,)``.
         latent: The evidence about the latent; ``None`` if the likelihood is exact.
+        is_loss: Whether ``log_prob`` is no log-probability, but the negative loss by which the
+            mechanism is trained, in a unit of its own; the divergence is then zero.
     """
 
     log_prob: Tensor
     divergence: Tensor
     latent: LatentEvidence | None = None
+    is_loss: bool = False
 
     @property
     def bound(self) -> Tensor:
@@ -291,6 +297,47 @@ class Mechanism(nn.Module, ABC):
         return Evidence(log_prob, torch.zeros_like(log_prob))
 
     @property
+    def has_likelihood(self) -> bool:
+        """Whether :meth:`evidence` gives a log-probability or a bound of it."""
+        return True
+
+    @property
+    def likelihood_note(self) -> str:
+        """What a table says of its log-probability, if it is not a bound; else an empty text."""
+        return ""
+
+    @property
+    def has_training_loss(self) -> bool:
+        """Whether the mechanism is trained by a loss of its own, :meth:`training_evidence`."""
+        return False
+
+    def training_evidence(
+        self, value: Tensor, parents: Variables, num_particles: int = 1
+    ) -> Evidence:
+        """Return what a training maximises: by default, :meth:`evidence`.
+
+        Mechanisms with :attr:`has_training_loss` return ``Evidence(-loss, 0, is_loss=True)``. A
+        training adds it to the bounds of the other variables, and logs it as ``loss/<variable>``.
+        """
+        return self.evidence(value, parents, num_particles)
+
+    def evidence_in(
+        self, is_training: bool, value: Tensor, parents: Variables, num_particles: int
+    ) -> Evidence:
+        """Return the evidence of a training or validation, or that of a test.
+
+        Without a likelihood it is that of the training in both.
+        """
+        if (is_training and self.has_training_loss) or not self.has_likelihood:
+            return self.training_evidence(value, parents, num_particles)
+        return self.evidence(value, parents, num_particles)
+
+    @property
+    def abduction_is_exact(self) -> bool:
+        """Whether ``forward(abduct(x, pa), pa)`` is x, rather than a reconstruction."""
+        return True
+
+    @property
     def has_recorded_bound(self) -> bool:
         """Whether :meth:`recorded_bound` is tighter than the bound of :meth:`evidence`."""
         return False
@@ -322,6 +369,19 @@ class Mechanism(nn.Module, ABC):
 
     def guide(self, name: str, value: Tensor, parents: Variables) -> None:
         """Sample the latents of the Pyro site ``name`` given its value, if there are any."""
+
+    @property
+    def diagnostics(self) -> tuple[str, ...]:
+        """Names of the quantities of :meth:`diagnose`, which a validation logs; by default none."""
+        return ()
+
+    def diagnose(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Return quantities of recorded values that show a failed training, ``(N,)`` each."""
+        return {}
+
+    def failure(self, means: Mapping[str, float]) -> str | None:
+        """Return the description of a failure that means of :meth:`diagnose` show, if any."""
+        return None
 
     def reconstruct(self, value: Tensor, parents: Variables) -> Tensor:
         """Return the recorded value of the most likely noise; ``value`` itself if it is exact."""

@@ -97,13 +97,14 @@ class HierarchicalVAE(LatentImageMechanism):
         self.prior: Prior = prior
         names = self.likelihood.brightness
         features = context.split("brightness", names)[1].features if names else context.features
-        shapes = LadderShapes(
-            self.shape, (self.outputs, *self.shape[1:]), features + bool(names), features
-        )
+        observed = features + self.likelihood.exposure
+        outputs = (self.outputs, *self.shape[1:])
+        shapes = LadderShapes(self.shape, outputs, observed, features)
         made = (ladder or Ladder)(shapes, prior == "conditional")
         if not isinstance(made, Ladder):
             raise ValueError(f"ladder: expected a Ladder, but got {shown(made)}.")
         self.ladder = made
+        self.scales = tuple(count for count in made.counts if count)
         self._set_latent(whole_number("ladder: latents", made.latent, least=1, most=LARGEST_LATENT))
 
     def posterior(self, value: Tensor, parents: Variables) -> LadderPosterior:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence, Mechanism
+from deepscm_pl.mechanisms.base import Context, Evidence, Mechanism
 from deepscm_pl.mechanisms.discrete import CellMechanism, ZeroInflatedFlow
 from deepscm_pl.mechanisms.flow import Flow
 from deepscm_pl.nn import ParameterNetwork
@@ -227,6 +227,7 @@ class MissingValueNetworks(nn.Module):
         values: Variables,
         continuous: Variables,
         num_particles: int,
+        is_training: bool = False,
     ) -> dict[str, Evidence]:
         """Return the evidence of each variable, for rows with missing values, ``(*batch,)``.
 
@@ -238,8 +239,10 @@ class MissingValueNetworks(nn.Module):
             values: Recorded values, with NaN.
             continuous: Dequantised values.
             num_particles: Draws of the latents of images.
+            is_training: Whether mechanisms with a training loss give it.
         """
         rows = _Rows(graph, mechanisms, values, continuous)
+        rows.is_training = is_training
         several = [self._complete(rows, is_expanded=True)]
         if several[0].score is not None and torch.is_grad_enabled():
             several.append(self._complete(rows, is_expanded=True))
@@ -382,6 +385,8 @@ class MissingValueNetworks(nn.Module):
 class _Rows:
     """A flat batch of rows with missing values: which are missing, and what depends on them."""
 
+    is_training = False
+
     def __init__(
         self,
         graph: CausalGraph,
@@ -447,8 +452,10 @@ class _Rows:
         mechanism = self.mechanisms[name]
         if completed is None:
             parents = self.parents(name, self.values)
-            return mechanism.evidence(self.continuous[name], parents, num_particles)
-        found = mechanism.evidence(*self._of(name, completed), num_particles)
+            value = self.continuous[name]
+            return mechanism.evidence_in(self.is_training, value, parents, num_particles)
+        value, parents = self._of(name, completed)
+        found = mechanism.evidence_in(self.is_training, value, parents, num_particles)
         if name not in self.missing:
             return found
         missing = self.missing[name][completed.origin]
@@ -469,12 +476,15 @@ class _Rows:
             return evidence
         latent = evidence.latent
         if latent is not None:
-            divergences, weights = latent
-            latent = LatentEvidence(
-                divergences.reshape(*self.shape, -1), weights.reshape(-1, *self.shape)
+            latent = latent._replace(
+                divergences=latent.divergences.reshape(*self.shape, -1),
+                log_weights=latent.log_weights.reshape(-1, *self.shape),
             )
-        return Evidence(
-            evidence.log_prob.reshape(self.shape), evidence.divergence.reshape(self.shape), latent
+        return replace(
+            evidence,
+            log_prob=evidence.log_prob.reshape(self.shape),
+            divergence=evidence.divergence.reshape(self.shape),
+            latent=latent,
         )
 
 
@@ -633,22 +643,29 @@ def _gathered(evidence: Evidence, completed: _Completed, count: int) -> Evidence
     latent = evidence.latent
     if latent is not None:
         weights = gather(latent.log_weights.movedim(0, -1)).movedim(-1, 0)
-        latent = LatentEvidence(gather(latent.divergences), weights)
-    return Evidence(gather(evidence.log_prob), gather(evidence.divergence), latent)
+        divergences = gather(latent.divergences)
+        latent = latent._replace(divergences=divergences, log_weights=weights)
+    return replace(
+        evidence,
+        log_prob=gather(evidence.log_prob),
+        divergence=gather(evidence.divergence),
+        latent=latent,
+    )
 
 
 def _mean_evidence(several: Sequence[Evidence]) -> Evidence:
     latents = [each.latent for each in several if each.latent is not None]
     latent = None
     if latents:
-        latent = LatentEvidence(
-            torch.stack([each.divergences for each in latents]).mean(dim=0),
-            torch.cat([each.log_weights for each in latents]),
+        latent = latents[0]._replace(
+            divergences=torch.stack([each.divergences for each in latents]).mean(dim=0),
+            log_weights=torch.cat([each.log_weights for each in latents]),
         )
-    return Evidence(
-        torch.stack([each.log_prob for each in several]).mean(dim=0),
-        torch.stack([each.divergence for each in several]).mean(dim=0),
-        latent,
+    return replace(
+        several[0],
+        log_prob=torch.stack([each.log_prob for each in several]).mean(dim=0),
+        divergence=torch.stack([each.divergence for each in several]).mean(dim=0),
+        latent=latent,
     )
 
 

@@ -20,6 +20,7 @@ from deepscm_pl.mechanisms.latent import (
     couple_pixel_noise,
 )
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.nn.layers import out_features
 from deepscm_pl.older import names_successors
 from deepscm_pl.variables import Variables
 
@@ -107,7 +108,7 @@ class ConditionalVAE(LatentImageMechanism):
         observed = features + (self.brightness is not None)
         self.encoder = (encoder or ConvolutionalEncoder)(self.shape, features)
         self.posterior_head = nn.Sequential(
-            nn.Linear(_out_features(self.encoder) + observed, hidden),
+            nn.Linear(out_features(self.encoder) + observed, hidden),
             nn.LeakyReLU(0.1),
             nn.Linear(hidden, 2 * latent),
         )
@@ -143,13 +144,3 @@ class ConditionalVAE(LatentImageMechanism):
                 name = key.removeprefix(prefix + old)
                 state_dict[f"{prefix}{new}{name}"] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def _out_features(encoder: nn.Module) -> int:
-    features = getattr(encoder, "out_features", None)
-    if not isinstance(features, int):
-        raise ValueError(
-            f"encoder: expected {type(encoder).__name__} to have the attribute out_features, the "
-            f"number of features that it returns, but it is {features!r}; set it."
-        )
-    return features

@@ -25,5 +25,6 @@ if TYPE_CHECKING:
         ResidualEncoder as ResidualEncoder,
     )
     from deepscm_pl.nn.template import Overlay as Overlay, TemplateDecoder as TemplateDecoder
+    from deepscm_pl.nn.unet import UNet as UNet
 
 __getattr__ = first_use(__name__)

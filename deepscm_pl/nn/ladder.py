@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +99,7 @@ class Ladder(nn.Module):
 
     Attributes:
         rungs: The scales on the way down, the coarsest first.
+        counts: Number of latent variables at each of them.
         latent: Number of latent variables of all scales.
 
     Example:
@@ -136,18 +136,17 @@ class Ladder(nn.Module):
         entries = [shapes.image[0], *below]
         self.encoder = nn.ModuleList(
             _Ascent(count, finer, scale, blocks, self.embed_up.features)
-            for count, (finer, scale) in zip(entries, pairwise([None, *scales]), strict=True)
+            for count, finer, scale in zip(entries, [None, *scales[:-1]], scales, strict=True)
         )
         condition = self.embed.features
         self.rungs = nn.ModuleList(
             Rung(coarser, scale, blocks, condition, has_prior)
-            for coarser, scale in pairwise([None, *reversed(scales)])
+            for coarser, scale in zip([None, *scales[:0:-1]], scales[::-1], strict=True)
         )
         self.modulation = Modulation(scales[0].channels, condition)
         self.last = scales[0].convolution(scales[0].channels, shapes.output[0] * 2**dimensions)
-        counts = [rung.scale.latents * math.prod(rung.scale.sizes) for rung in self.rungs]
-        self.counts = tuple(counts)
-        self.latent = sum(counts)
+        self.counts = tuple(scale.latents * math.prod(scale.sizes) for scale in reversed(scales))
+        self.latent = sum(self.counts)
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Return features of images at each scale, the coarsest first, ``(batch, C, *sizes)``."""
@@ -170,7 +169,7 @@ class Ladder(nn.Module):
         """
         embedded = self.embed(condition)
         state = condition.new_zeros(())
-        for position, rung in enumerate(self.rungs):
+        for position, rung in enumerate(self._descent):
             state = rung.enter(state, embedded)
             if rung.scale.latents:
                 state = rung.merged(state, choose(position, rung, state, embedded))
@@ -181,20 +180,25 @@ class Ladder(nn.Module):
         dtype = next(self.last.parameters()).dtype
         expanded = call_in_precision(self.last, dtype, hidden.to(dtype))
         output: Tensor = depth_to_space(expanded)
-        return output[(..., *(slice(size) for size in self.sizes))]
+        crop: tuple[Any, ...] = tuple(slice(size) for size in self.sizes)
+        return output[(..., *crop)]
 
     def split(self, latent: Tensor) -> list[Tensor]:
         """Return flat latents ``(batch, latent)`` by scale, ``(batch, latents, *sizes)`` each."""
         parts = latent.split(self.counts, dim=-1)
         return [
             part.reshape(len(part), rung.scale.latents, *rung.scale.sizes)
-            for part, rung in zip(parts, self.rungs, strict=True)
+            for part, rung in zip(parts, self._descent, strict=True)
         ]
+
+    @property
+    def _descent(self) -> list[Rung]:
+        return [rung for rung in self.rungs if isinstance(rung, Rung)]
 
     def posterior_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters that only q depends on."""
         modules: list[nn.Module] = [self.embed_up, self.encoder]
-        for rung in self.rungs:
+        for rung in self._descent:
             if rung.scale.latents:
                 modules += [rung.posterior_in, rung.posterior_out]
         for module in modules:

@@ -24,6 +24,7 @@ __all__ = [
     "depth_to_space",
     "end_padding",
     "image_sizes",
+    "out_features",
     "reduced_shape",
     "scale_channels",
     "space_to_depth",
@@ -194,6 +195,21 @@ def call_in_precision(module: nn.Module, dtype: torch.dtype, *arguments: Any) ->
     device = next((tensor.device.type for tensor in state.values()), "cpu")
     with torch.autocast(device, enabled=False):
         return functional_call(module, state, arguments)
+
+
+def out_features(encoder: nn.Module) -> int:
+    """Return the number of features that an encoder returns, its attribute ``out_features``.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    features = getattr(encoder, "out_features", None)
+    if not isinstance(features, int):
+        raise ValueError(
+            f"encoder: expected {type(encoder).__name__} to have the attribute out_features, the "
+            f"number of features that it returns, but it is {features!r}; set it."
+        )
+    return features
 
 
 class ParameterNetwork(nn.Module):

@@ -343,6 +343,12 @@ _SENTENCES: Mapping[str, Mapping[str, str]] = {
             "Bits per dimension are comparable between images of any size: fewer are better, and "
             "a uniform distribution has 8."
         ),
+        "no likelihood": (
+            "A variable without a likelihood has the loss of its mechanism in a validation instead "
+            "of log p, and the model has no joint log p. Samples of a trained generator vary about "
+            "as much as the data; 0 is a collapse. A critic that recognises half of observed and "
+            "generated images is deceived."
+        ),
         "gain of K": (
             "Bounds with K draws are tighter, but cover fewer rows: compare them by their gain "
             "over the bound of the same rows. A larger gain means a worse encoder."

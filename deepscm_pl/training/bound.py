@@ -15,33 +15,63 @@ from deepscm_pl.variables import Variables
 __all__ = [
     "bound_quantities",
     "bound_terms",
+    "diagnostic_names",
+    "diagnostic_quantities",
+    "failures",
+    "loss_variables",
     "quantity_names",
     "read_history",
     "test_quantities",
     "test_quantity_names",
+    "total_name",
 ]
 
 
-def quantity_names(scm: StructuralCausalModel) -> tuple[str, ...]:
-    """Names of the quantities of :func:`bound_quantities`."""
-    nodes, images = scm.graph.nodes, scm.image_variables
+def quantity_names(scm: StructuralCausalModel, is_training: bool = False) -> tuple[str, ...]:
+    """Names of the quantities of :func:`bound_quantities`, in training or in a test."""
+    losses = loss_variables(scm, is_training)
+    nodes = [name for name in scm.graph.nodes if name not in losses]
+    images = [name for name in scm.image_variables if name not in losses]
     return (
         *(f"log_prob/{name}" for name in nodes),
         *(f"kl/{name}" for name in images),
         *(f"bound/{name}" for name in nodes),
-        "bound",
+        *(f"loss/{name}" for name in losses),
+        total_name(bool(losses)),
         *(f"bits_per_dimension/{name}" for name in images),
     )
 
 
+def loss_variables(scm: StructuralCausalModel, is_training: bool) -> tuple[str, ...]:
+    """The variables whose evidence is the negative loss of their mechanism."""
+    return tuple(
+        name
+        for name in scm.graph.nodes
+        if not scm[name].has_likelihood or (is_training and scm[name].has_training_loss)
+    )
+
+
+def total_name(has_losses: bool) -> str:
+    """The name of the sum over variables: ``bound``; ``objective`` if there are losses in it."""
+    return "objective" if has_losses else "bound"
+
+
 def bound_quantities(scm: StructuralCausalModel, elbo: EvidenceLowerBound) -> dict[str, Tensor]:
-    """The bound, its terms and the bits per dimension by name, ``(batch,)`` each."""
-    found: dict[str, Tensor] = {"bound": elbo.bound}
+    """The bound, its terms and the bits per dimension by name, ``(batch,)`` each.
+
+    A variable whose mechanism is trained by a loss has that loss only.
+    """
+    found: dict[str, Tensor] = {total_name(elbo.has_losses): elbo.bound}
     for name, evidence in elbo.evidence.items():
+        if evidence.is_loss:
+            found[f"loss/{name}"] = -evidence.bound
+            continue
         found[f"log_prob/{name}"] = evidence.log_prob
         found[f"bound/{name}"] = evidence.bound
     for name in scm.image_variables:
         evidence = elbo.evidence[name]
+        if evidence.is_loss:
+            continue
         found[f"kl/{name}"] = evidence.divergence
         found[f"bits_per_dimension/{name}"] = bits_per_dimension(
             evidence.bound, scm[name].domain.features
@@ -51,8 +81,40 @@ def bound_quantities(scm: StructuralCausalModel, elbo: EvidenceLowerBound) -> di
 
 def bound_terms(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Select the bound and the terms that add up to it, without gradients."""
-    kept = ("log_prob/", "kl/")
-    return {k: v.detach() for k, v in quantities.items() if k.startswith(kept) or k == "bound"}
+    kept = ("log_prob/", "kl/", "loss/")
+    found = {k: v.detach() for k, v in quantities.items() if k.startswith(kept)}
+    total = next(v for k, v in quantities.items() if k in ("bound", "objective"))
+    return {**found, "bound": total.detach()}
+
+
+def diagnostic_names(scm: StructuralCausalModel) -> tuple[str, ...]:
+    """Names of the quantities of :func:`diagnostic_quantities`."""
+    return tuple(f"{key}/{name}" for name in scm.graph.nodes for key in scm[name].diagnostics)
+
+
+def diagnostic_quantities(scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
+    """Quantities that show whether the training of a mechanism fails, ``(batch,)`` each."""
+    diagnosed = [name for name in scm.graph.nodes if scm[name].diagnostics]
+    if diagnosed and scm.is_incomplete(batch):
+        batch = {**batch, **scm.completed(batch)}
+    found = {}
+    for name in diagnosed:
+        parents = {parent: batch[parent] for parent in scm.graph.parents[name]}
+        for key, value in scm[name].diagnose(batch[name], parents).items():
+            found[f"{key}/{name}"] = value
+    return found
+
+
+def failures(scm: StructuralCausalModel, means: Mapping[str, float]) -> list[str]:
+    """Descriptions of the failures that means of :func:`diagnostic_quantities` show."""
+    found = []
+    for name in scm.graph.nodes:
+        mechanism = scm[name]
+        own = {key: means[f"{key}/{name}"] for key in mechanism.diagnostics}
+        failure = mechanism.failure(own) if own else None
+        if failure is not None:
+            found.append(f"{name}: {failure}")
+    return found
 
 
 def read_history(found: Any) -> dict[str, list[float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -40,7 +41,9 @@ class DeepSCM(RefittingModule):
     The loss is the negative objective in nats, averaged over the images of a batch. Logged means
     over images in train, validation and test: ``log_prob/<variable>``, ``kl/<image>``,
     ``bound/<variable>``, their sum ``bound``, and ``bits_per_dimension/<image>``; in train also
-    ``objective`` and the quantities that the objective reports, such as ``kl_weight``.
+    ``objective`` and the quantities that the objective reports, such as ``kl_weight``. A mechanism
+    that is trained by a loss of its own has ``loss/<variable>`` instead in train and validation;
+    ``objective``, the bounds of the others less that loss, replaces ``bound`` there.
 
     Args:
         graph: The causal graph, as text (``thickness -> intensity; thickness, intensity -> image``)
@@ -60,7 +63,7 @@ class DeepSCM(RefittingModule):
 
     Attributes:
         validation_history: The mean validation bound of each variable, in nats, once for each
-            validation of the training.
+            validation of the training; of a mechanism that is trained by a loss, its negative.
 
     Raises:
         ValueError: If the graph is not valid, or does not match the mechanisms or learning rates.
@@ -98,10 +101,14 @@ class DeepSCM(RefittingModule):
         self.num_evaluation_particles = particles
         self.initial = initial
         self.loaded_steps: int | None = None
-        self.quantities = bound.quantity_names(self.scm)
+        self.quantities = bound.quantity_names(self.scm, is_training=True)
+        self.total = bound.total_name(bool(bound.loss_variables(self.scm, is_training=True)))
         self.test_quantities = bound.test_quantity_names(self.scm)
+        diagnostics = bound.diagnostic_names(self.scm)
+        self.quantities = (*self.quantities, *diagnostics)
         self.validation_statistics = PerImageStatistics(self.quantities)
-        self.test_statistics = PerImageStatistics([*self.quantities, *self.test_quantities])
+        tested = [*bound.quantity_names(self.scm), *diagnostics]
+        self.test_statistics = PerImageStatistics([*tested, *self.test_quantities])
         self.validation_history: dict[str, list[float]] = {}
         self._unlogged: dict[str, float | Tensor] | None = None
 
@@ -164,8 +171,9 @@ class DeepSCM(RefittingModule):
         quantities = bound.bound_quantities(self.scm, value.elbo)
         self.loss_terms = bound.bound_terms(quantities)
         means = {name: each.detach().mean() for name, each in quantities.items()}
-        self.log("train/bound", means["bound"])
-        means["objective"] = value.objective.detach()
+        self.log(f"train/{self.total}", means[self.total])
+        if self.total == "bound":
+            means["objective"] = value.objective.detach()
         self._unlogged = {**means, **value.logged, **self.phase}
         if self._is_logged(batch_index):
             self._log_step()
@@ -186,10 +194,10 @@ class DeepSCM(RefittingModule):
 
     def _log_step(self) -> None:
         if self._unlogged is not None:
-            on_host = torch.as_tensor(self._unlogged.pop("bound")).cpu()
+            on_host = torch.as_tensor(self._unlogged.pop(self.total)).cpu()
             self.log_dict({f"train/{name}": each for name, each in self._unlogged.items()})
             # Progress bars read it after every step, which would synchronise with a GPU.
-            self.log("bound", on_host, prog_bar=True, logger=False)
+            self.log(self.total, on_host, prog_bar=True, logger=False)
             self._unlogged = None
 
     def gradient_groups(self) -> dict[str, Iterable[Tensor]]:
@@ -201,31 +209,46 @@ class DeepSCM(RefittingModule):
 
     def validation_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch."""
-        self.validation_statistics.update(self._evaluate(batch, batch_index))
+        found = bound.diagnostic_quantities(self.scm, batch)
+        found |= self._evaluate(batch, batch_index, is_training=True)
+        self.validation_statistics.update(found)
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all images, and keep the bounds of the course of a training."""
         found = self.log_means("validation", self.validation_statistics)
+        if not self.trainer.sanity_checking:
+            self._warn_of_failures(found)
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             for name in self.scm.graph.nodes:
                 bounds = self.validation_history.setdefault(name, [])
-                bounds.append(float(found[f"bound/{name}"].mean))
+                bounded = f"bound/{name}" in found
+                value = found[f"bound/{name}"].mean if bounded else -found[f"loss/{name}"].mean
+                bounds.append(float(value))
 
     def test_step(self, batch: Variables, batch_index: int) -> None:
         """Collect the quantities of a batch, and those of the test only."""
         found = bound.test_quantities(self.scm, batch, self.num_evaluation_particles)
+        found |= bound.diagnostic_quantities(self.scm, batch)
         self.test_statistics.update(self._evaluate(batch, batch_index) | found)
 
     def on_test_epoch_end(self) -> None:
         """Log the means over all images, and keep them with standard errors in ``association``."""
         self.association: dict[str, Statistic] = self.log_means("test", self.test_statistics)
+        self._warn_of_failures(self.association)
+
+    def _warn_of_failures(self, found: dict[str, Statistic]) -> None:
+        means = {name: float(statistic.mean) for name, statistic in found.items()}
+        for failure in bound.failures(self.scm, means):
+            rank_zero_warn(failure)
 
     def predict_step(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
         """The quantities of each image in the batch, ``(batch,)`` each."""
         return self._evaluate(batch, batch_index)
 
-    def _evaluate(self, batch: Variables, batch_index: int) -> dict[str, Tensor]:
-        elbo = self.scm.elbo(batch, self.num_evaluation_particles)
+    def _evaluate(
+        self, batch: Variables, batch_index: int, is_training: bool = False
+    ) -> dict[str, Tensor]:
+        elbo = self.scm.elbo(batch, self.num_evaluation_particles, is_training)
         quantities = bound.bound_quantities(self.scm, elbo)
         require_finite_terms(self, batch, batch_index, bound.bound_terms(quantities))
         return quantities
@@ -236,4 +259,6 @@ class DeepSCM(RefittingModule):
         for name, parameters in self.gradient_groups().items():
             rate = {"lr": self.learning_rates[name]} if name in self.learning_rates else {}
             groups.append({"params": list(parameters), "name": name, **rate})
-        return self.optimisation.configure(self.trainer, groups, "validation/bound", self.refit)
+        return self.optimisation.configure(
+            self.trainer, groups, f"validation/{self.total}", self.refit
+        )

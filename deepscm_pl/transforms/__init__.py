@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Inverse,
         Mapped,
     )
+    from deepscm_pl.transforms.levels import LevelCells
     from deepscm_pl.transforms.multiscale import (
         ActivationNormalisation,
         AffineCoupling,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         MultiscaleBijection,
         normalise_activations,
     )
+    from deepscm_pl.transforms.ode import ImplicitMidpoint
     from deepscm_pl.transforms.spline import RationalQuadraticSpline
 
 __all__ = [
@@ -32,8 +34,10 @@ __all__ = [
     "Constraint",
     "Dequantise",
     "ImageBijection",
+    "ImplicitMidpoint",
     "Interval",
     "Inverse",
+    "LevelCells",
     "Logit",
     "Mapped",
     "MultiscaleBijection",

@@ -11,6 +11,7 @@ from deepscm_pl.mechanisms import (
     AffineFlow,
     ConditionalVAE,
     Context,
+    FlowMatching,
     HierarchicalVAE,
     ImageMechanism,
     MultiscaleFlow,
@@ -25,8 +26,9 @@ from deepscm_pl.nn import (
     PyramidEncoder,
     ResidualDecoder,
     ResidualEncoder,
+    UNet,
 )
-from deepscm_pl.transforms import Interval, Positive, Real
+from deepscm_pl.transforms import ImplicitMidpoint, Interval, Positive, Real
 from deepscm_pl.variables import Domain
 
 import laws
@@ -54,6 +56,7 @@ SMALL_FLOW = {
     "log_scale_bound": 0.5,  # so that no sample is so bright that its last digits are lost
 }
 BRIGHT = partial(LIKELIHOODS["mixture"], brightness=("age",))
+EXPOSED = partial(LIKELIHOODS["mixture"], exposure=True)
 
 RESIDUAL = {
     "encoder": partial(ResidualEncoder, features=6, channels=(3, 4), embedding=5),
@@ -106,6 +109,7 @@ CASES |= {
         ),
         "two",
     ),
+    "vae-exposure-none": (partial(ConditionalVAE, likelihood=EXPOSED, **SMALL), "none"),
 }
 
 LADDER = {
@@ -118,11 +122,22 @@ LADDERS = {
     "conditional-two": {"likelihood": LIKELIHOODS["discretised"], "prior": "conditional"},
     "conditional-none": {"likelihood": LIKELIHOODS["predicted_low_rank"], "prior": "conditional"},
     "brightness-two": {"likelihood": BRIGHT, "prior": "conditional"},
+    "exposure-two": {"likelihood": EXPOSED},
     "volume-two": {"shape": (2, 5, 6, 4), "likelihood": LIKELIHOODS["discretised"]},
 }
 CASES |= {
     f"ladder-{name}": (partial(HierarchicalVAE, **(LADDER | more)), name.split("-")[-1])
     for name, more in LADDERS.items()
+}
+
+SMALL_MATCHING = {
+    "shape": (1, 3, 4),
+    "network": partial(UNet, channels=(2, 3), blocks=1, embedding=4),
+    "solver": partial(ImplicitMidpoint, steps=6, tolerance=1e-13),
+}
+CASES |= {
+    f"matching-{parents}": (partial(FlowMatching, **SMALL_MATCHING), parents)
+    for parents in ("none", "two")
 }
 
 

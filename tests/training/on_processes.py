@@ -18,17 +18,24 @@ from deepscm_pl.callbacks import AssociationReport, CounterfactualGrid, Repeatab
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.likelihoods import DiscretisedLogisticMixture
 from deepscm_pl.mechanisms import (
+    AdversarialLoss,
+    AdversarialNetworks,
     AffineFlow,
     Bernoulli,
     Categorical,
     ConditionalVAE,
+    FlowMatching,
+    HierarchicalVAE,
+    ImplicitMechanism,
     MultiscaleFlow,
     SplineFlow,
 )
+from deepscm_pl.mechanisms.latent import GaussianPosterior
 from deepscm_pl.nn import (
     ConvolutionalConditioner,
     ConvolutionalDecoder,
     ConvolutionalEncoder,
+    Ladder,
     Overlay,
     PyramidDecoder,
     PyramidEncoder,
@@ -36,6 +43,7 @@ from deepscm_pl.nn import (
     ResidualDecoder,
     ResidualEncoder,
     TemplateDecoder,
+    UNet,
 )
 from deepscm_pl.training import (
     CounterfactualTuning,
@@ -43,7 +51,7 @@ from deepscm_pl.training import (
     EvidenceLowerBoundObjective,
     ImageClassifier,
 )
-from deepscm_pl.transforms import Interval, Positive
+from deepscm_pl.transforms import ImplicitMidpoint, Interval, Positive
 
 from tiny import draw
 
@@ -53,9 +61,13 @@ BATCH = 16
 GRAPH = """
 bright; thickness -> intensity; thickness -> width; thickness, bright, width -> image;
 intensity -> texture;
+thickness -> relief;
 thickness, intensity, width -> drawing;
-thickness, intensity -> volume
+thickness, intensity -> volume;
+thickness, bright -> sketch
 """
+
+_TEXTURES = ("texture", "relief", "drawing", "sketch")
 
 
 class RowsOfAllKinds(CausalDataModule):
@@ -76,7 +88,7 @@ def _of_all_kinds(size, seed):
     width = (rows["thickness"] > 3).float() + (rows["thickness"] > 5).float()
     label = (rows["thickness"] > 4).long()
     others = {"bright": bright, "width": width, "label": label}
-    return {**rows, **others, "texture": texture, "drawing": texture, "volume": volume}
+    return {**rows, **others, "volume": volume} | dict.fromkeys(_TEXTURES, texture)
 
 
 def attributes():
@@ -92,15 +104,23 @@ def attributes():
     )
 
 
+class MeanPosterior(GaussianPosterior):
+    """A posterior whose draws are its mean."""
+
+    def draw(self, sample_shape):
+        latent = self.location.expand(*sample_shape, *self.location.shape)
+        return super().draw(sample_shape)._replace(latent=latent)
+
+
 class NoiseFreeVAE(ConditionalVAE):
     """A VAE that draws the mean of q, from grey levels without a random part."""
 
     def dequantise(self, value):
         return value + 0.5
 
-    @staticmethod
-    def _draw(posterior, sample_shape):
-        return posterior.location.expand(*sample_shape, *posterior.location.shape)
+    def posterior(self, value, parents):
+        found = super().posterior(value, parents)
+        return MeanPosterior(found.location, found.log_scale)
 
 
 def refitted_image():
@@ -119,6 +139,35 @@ def refitted_image():
         optimizer=partial(torch.optim.SGD, lr=1e-6),
         objective=partial(EvidenceLowerBoundObjective, divergence_weight=0.5, refit=0.5),
     )
+
+
+class NoiseFreeGame(ImplicitMechanism):
+    """An implicit mechanism whose generated images have noise and parents of observed ones."""
+
+    def dequantise(self, value):
+        return value + 0.5
+
+    def _generated(self, observed):
+        noise = 0.5 - observed.noise
+        image = self._image_rows(noise, observed.context)
+        return observed._replace(image=image, noise=noise)
+
+
+def adversarial():
+    """A model of an image without a likelihood, trained without noise beside its cause."""
+    encoder = partial(ConvolutionalEncoder, features=8, channels=(4, 8))
+    decoder = partial(ConvolutionalDecoder, hidden=8, channels=(8, 4))
+    image = partial(
+        NoiseFreeGame,
+        shape=(1, 8, 8),
+        latent=2,
+        hidden=4,
+        networks=AdversarialNetworks(encoder, decoder, encoder),
+        loss=AdversarialLoss(penalty=0),  # of one in four rows of each process
+    )
+    mechanisms = {"thickness": partial(SplineFlow, constraint=Positive), "image": image}
+    optimizer = partial(torch.optim.SGD, lr=0.01)
+    return DeepSCM("thickness -> image", mechanisms, optimizer=optimizer)
 
 
 def drawing():
@@ -162,6 +211,12 @@ def all_kinds(kind=DeepSCM):
         steps=(2, 2),
         conditioner=partial(ConvolutionalConditioner, hidden=4),
     )
+    relief = partial(
+        FlowMatching,
+        shape=(1, 4, 4),
+        network=partial(UNet, channels=(4, 4), blocks=1, embedding=4),
+        solver=partial(ImplicitMidpoint, steps=3),
+    )
     mechanisms = {
         "thickness": partial(SplineFlow, constraint=Positive),
         "intensity": partial(AffineFlow, constraint=partial(Interval, low=64, high=255)),
@@ -169,8 +224,15 @@ def all_kinds(kind=DeepSCM):
         "width": partial(Categorical, categories=3),
         "image": image,
         "texture": texture,
+        "relief": relief,
         "drawing": drawing(),
         "volume": volume,
+        "sketch": partial(
+            HierarchicalVAE,
+            shape=(1, 4, 4),
+            ladder=partial(Ladder, channels=(4, 4), latents=(1, 2), embedding=4),
+            prior="conditional",
+        ),
     }
     return kind(GRAPH, mechanisms)
 
@@ -253,6 +315,18 @@ def train_refitted(folder, batch_size, **settings):
     trainer.fit(model, datamodule=RowsOfAllKinds(batch_size))
     parameters = {name: each.detach().clone() for name, each in model.named_parameters()}
     return {"before": model.at_half, "parameters": parameters, "steps": model.refit_steps}
+
+
+def train_adversarial(folder, batch_size, **settings):
+    """Parameters after a training by a game, with half of the batch at a time."""
+    torch.manual_seed(0)
+    model, seen = adversarial(), Seen()
+    common = {"gradient_clip_val": 1.0, "accumulate_grad_batches": 2}
+    trainer = trainer_in(folder, callbacks=[seen], **common, **settings)
+    trainer.fit(model, datamodule=RowsOfAllKinds(batch_size // 2))
+    parameters = {name: each.detach().clone() for name, each in model.named_parameters()}
+    missing = sorted(seen.missing)
+    return {"parameters": parameters, "steps": trainer.global_step, "missing": missing}
 
 
 class Brightness(nn.Module):
@@ -378,6 +452,7 @@ def main(folder, checkpoint):
     found["attributes"] = train_attributes(folder / "two", BATCH // 2, **two)
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
     found["refitted"] = train_refitted(folder / "refitted", BATCH // 2, **two)
+    found["adversarial"] = train_adversarial(folder / "game", BATCH // 2, **two)
     found["tuned"] = train_tuned(folder / "tuned", **two)
     found["classifier"] = measure_classifier(folder, **two)
     found["refusal"] = refusal_of_common_statistics(folder / "refused", **two)

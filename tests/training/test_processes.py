@@ -6,7 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from on_processes import BATCH, measure_classifier, train_attributes, train_refitted
+from on_processes import (
+    BATCH,
+    measure_classifier,
+    train_adversarial,
+    train_attributes,
+    train_refitted,
+)
 from started import start, wait_for
 
 ROWS = 64
@@ -26,6 +32,7 @@ def alone(tmp_path_factory):
             "attributes": train_attributes(folder, BATCH),
             "resumed": train_attributes(folder / "resumed", BATCH // 2, folder / SAVED),
             "refitted": train_refitted(folder / "refitted", BATCH),
+            "adversarial": train_adversarial(folder / "game", BATCH),
             "classifier": measure_classifier(folder),
         }
 
@@ -127,6 +134,14 @@ def test_two_processes_refit_the_posterior_as_one(found, alone):
         for name, before in process["refitted"]["before"].items():
             is_frozen = torch.equal(before, process["refitted"]["parameters"][name])
             assert is_frozen == ("encoder" not in name and "posterior_head" not in name), name
+
+
+def test_two_processes_play_the_same_game_as_one(found, alone):
+    """Of generator, encoder and critic, with accumulated and clipped gradients."""
+    for process in found:
+        steps = EPOCHS * ROWS // BATCH
+        assert_trained_alike(process["adversarial"], alone["adversarial"], steps)
+        assert process["adversarial"]["missing"] == []
 
 
 def test_two_processes_tune_the_same_image(found):
