@@ -142,15 +142,16 @@ class Ladder(nn.Module):
             for count, finer, scale in zip(entries, [None, *scales[:-1]], scales, strict=True)
         )
         condition = self.embed.features
-        self.rungs = nn.ModuleList(
+        rungs = [
             Rung(coarser, scale, blocks, condition, has_prior)
             for coarser, scale in zip([None, *scales[:0:-1]], scales[::-1], strict=True)
-        )
+        ]
+        self.rungs = nn.ModuleList(rungs)
         self.modulation = Modulation(scales[0].channels, condition)
         self.last = scales[0].convolution(scales[0].channels, shapes.output[0] * 2**dimensions)
         if separate:
             start_unmodulated(self)
-            for rung in self.rungs:
+            for rung in rungs:
                 if rung.enter_condition is not None:
                     nn.init.zeros_(rung.enter_condition.weight)
         self.counts = tuple(scale.latents * math.prod(scale.sizes) for scale in reversed(scales))
