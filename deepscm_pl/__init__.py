@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from deepscm_pl.checkpoints import (
         Checkpoint as Checkpoint,
+        Pretrained as Pretrained,
         TrainedModel as TrainedModel,
         export_model as export_model,
         load as load,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         TableDataModule as TableDataModule,
         TableSettings as TableSettings,
         ThicknessIntensityFallingWorld as ThicknessIntensityFallingWorld,
+        ThicknessIntensitySlantWorld as ThicknessIntensitySlantWorld,
         ThicknessIntensityWorld as ThicknessIntensityWorld,
         ThicknessSlantWorld as ThicknessSlantWorld,
         ThicknessWidthWorld as ThicknessWidthWorld,
@@ -102,9 +104,11 @@ if TYPE_CHECKING:
         SharedVarianceGaussian as SharedVarianceGaussian,
     )
     from deepscm_pl.mechanisms import (
+        AdditiveNoise as AdditiveNoise,
         AdversarialLoss as AdversarialLoss,
         AdversarialNetworks as AdversarialNetworks,
         AffineFlow as AffineFlow,
+        AutoregressiveFlow as AutoregressiveFlow,
         Bernoulli as Bernoulli,
         Brightness as Brightness,
         Categorical as Categorical,
@@ -112,10 +116,13 @@ if TYPE_CHECKING:
         ConditionalVAE as ConditionalVAE,
         Constant as Constant,
         Context as Context,
+        CouplingFlow as CouplingFlow,
         Drawn as Drawn,
         Evidence as Evidence,
         Flow as Flow,
         FlowMatching as FlowMatching,
+        Formula as Formula,
+        Heteroscedastic as Heteroscedastic,
         HierarchicalVAE as HierarchicalVAE,
         ImageMechanism as ImageMechanism,
         ImplicitMechanism as ImplicitMechanism,
@@ -127,6 +134,7 @@ if TYPE_CHECKING:
         Ordinal as Ordinal,
         SplineFlow as SplineFlow,
         SteppedFlow as SteppedFlow,
+        VectorFlow as VectorFlow,
         ZeroInflatedFlow as ZeroInflatedFlow,
     )
     from deepscm_pl.nn import (
@@ -159,13 +167,18 @@ if TYPE_CHECKING:
         summarise as summarise,
     )
     from deepscm_pl.training import (
+        BoundConstraint as BoundConstraint,
         CounterfactualObjective as CounterfactualObjective,
+        CounterfactualTuning as CounterfactualTuning,
         DeepSCM as DeepSCM,
         EvidenceLowerBoundObjective as EvidenceLowerBoundObjective,
         ImageClassifier as ImageClassifier,
+        ImageRegressor as ImageRegressor,
         ImportanceWeightedObjective as ImportanceWeightedObjective,
         Objective as Objective,
         OneCycle as OneCycle,
+        OwnPredictor as OwnPredictor,
+        TrainedPredictor as TrainedPredictor,
     )
     from deepscm_pl.transforms import (
         ActivationNormalisation as ActivationNormalisation,

@@ -85,6 +85,8 @@ _KINDS = {
 def describe(value: Any) -> Any:
     """Convert a value to plain data from which :func:`restore` rebuilds it.
 
+    A class with the method ``self_contained`` says which arguments describe it without other files.
+
     Args:
         value: Plain data, a class, a ``functools.partial`` of a class, or containers of these.
 
@@ -126,6 +128,8 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
     changed = with_former_defaults(target, {}).keys() - arguments.keys()
     defaults = {name: annotations_of(target)[name][1] for name in sorted(changed)}
     arguments = {**arguments, **defaults}
+    if (self_contained := getattr(target, "self_contained", None)) is not None:
+        arguments = self_contained(arguments)
     return {
         "class_path": _class_path(target),
         "init_args": {name: describe(item) for name, item in arguments.items()},
@@ -300,6 +304,8 @@ class _Restorer:
             place = _dotted(where, name)
             if name not in known:
                 raise ValueError(f"{place}: {target.__name__} has no such argument.")
+            if name in getattr(target, "never_restored", ()) and value is not None:
+                raise _mismatch(place, "null, because a file must not name another", value)
             if name == "device" and value is not None:
                 raise _mismatch(place, "null, because a file must not set the device", value)
             kind, default = known[name]

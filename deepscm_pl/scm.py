@@ -257,6 +257,8 @@ class StructuralCausalModel(nn.Module):
         self.check(variables)
         missing = {name: is_missing(variables[name]) for name in self.scalar_variables}
         for name in self.graph:
+            if self[name].is_frozen:
+                continue
             try:
                 value, parents = variables[name], self._parents(name, variables)
                 if name in missing and bool(missing[name].any()):

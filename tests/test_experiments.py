@@ -19,7 +19,13 @@ from deepscm_pl.cli.configurations import Configuration
 FOLDER = Path(__file__).parents[1] / "experiments"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
 NAMES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*/*.yaml"))
-WORLDS = ("thickness-intensity-falling", "thickness-slant", "thickness-width")
+WORLDS = (
+    "thickness-intensity-falling",
+    "thickness-slant",
+    "thickness-width",
+    "thickness-intensity-slant",
+    "colour",
+)
 SMALL = {
     "brain/full_192.yaml": ["--data.init_args.shape", "[64, 64]", "IMAGE.shape", "[1, 64, 64]"],
     "brain/full_volume.yaml": [

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         load as load,
         load_data as load_data,
     )
+    from deepscm_pl.checkpoints.pretrained import Pretrained as Pretrained
     from deepscm_pl.runs.reading import read_checkpoint as read_checkpoint
 
 __getattr__ = first_use(__name__)

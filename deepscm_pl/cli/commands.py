@@ -42,12 +42,19 @@ _EXPERIMENTS = {
     "thickness-intensity-falling": "falling_full",
     "thickness-slant": "slant_full",
     "thickness-width": "width_full",
+    "thickness-intensity-slant": "intensity_slant_full",
+    "colour": "colour_full",
 }
 """The experiment of each world of digits."""
 _SLICES = (64, 64)
 """The slices of the experiments with brains."""
 WorldName = Literal[
-    "thickness-intensity", "thickness-intensity-falling", "thickness-slant", "thickness-width"
+    "thickness-intensity",
+    "thickness-intensity-falling",
+    "thickness-slant",
+    "thickness-width",
+    "thickness-intensity-slant",
+    "colour",
 ]
 
 

@@ -6,10 +6,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from deepscm_pl.cli.options import NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_terminal
+
+if TYPE_CHECKING:
+    from deepscm_pl.evaluation.protocols.answering import Task
 
 __all__ = ["ProtocolOptions", "is_protocol", "test_by_protocol"]
 
@@ -26,6 +29,7 @@ class ProtocolOptions:
             ImageRegressor. What a known world measures is judged by measurements, too.
         embedding: Checkpoint of a model whose image has no parents, such as
             morphomnist/independent, for the latent divergence (default: left out).
+        do: Further interventions by constants, such as thickness=5, whose truth ours compares with.
         rows: Only the first rows of the test split, which the report states (default: all).
         seeds: Seeds of the interventions; figures are means over them.
         batch_size: Rows per batch.
@@ -38,6 +42,7 @@ class ProtocolOptions:
     out: NewFolder
     judge: Annotated[list[str] | None, Option("VARIABLE=FILE")] = None
     embedding: Annotated[Path | None, Option("FILE")] = None
+    do: Annotated[list[str] | None, Option("TEXT")] = None
     rows: Annotated[int | None, Option("NUMBER")] = None
     seeds: Annotated[tuple[int, ...], Option("SEED")] = (0, 1, 2)
     batch_size: int = 256
@@ -80,7 +85,7 @@ def test_by_protocol(options: ProtocolOptions) -> None:
         print(f"written: {for_terminal(path)}")
 
 
-def _task(options: ProtocolOptions) -> object:
+def _task(options: ProtocolOptions) -> Task:
     from deepscm_pl.checkpoints import Checkpoint
     from deepscm_pl.evaluation.model_on_data import ModelOnData
     from deepscm_pl.evaluation.protocols.answering import ProtocolSettings, Task
@@ -89,7 +94,11 @@ def _task(options: ProtocolOptions) -> object:
     from deepscm_pl.training.judges import LatentEmbedding, judges_from, network_of
 
     settings = ProtocolSettings(
-        options.seeds, options.batch_size, options.workers, sys.stderr.isatty()
+        options.seeds,
+        options.batch_size,
+        options.workers,
+        sys.stderr.isatty(),
+        asked=tuple(options.do or ()),
     )
     files = _files(options.judge or [])
     opened = Checkpoint.read(options.ckpt_path, trust=options.trust)
@@ -104,7 +113,9 @@ def _task(options: ProtocolOptions) -> object:
         network = network_of(files[classes[0]], options.trust)
         features = NetworkFeatures(network.network, network.levels)
         perceptual = NetworkLayers(network.network, network.levels)
-    embedding = options.embedding and LatentEmbedding(options.embedding, options.trust)
+    embedding = None
+    if options.embedding is not None:
+        embedding = LatentEmbedding(options.embedding, options.trust)
     training = data.variables("train")
     judges = [*morphometry(model, options.workers), *judges]
     return Task(model, judges, settings, training, features, embedding, perceptual)

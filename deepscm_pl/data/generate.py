@@ -16,8 +16,8 @@ from deepscm_pl.data.cohort import SPLITS, divide_subjects
 from deepscm_pl.data.idx import read_idx, write_idx
 from deepscm_pl.data.images import ImageFormat
 from deepscm_pl.data.morphomnist import (
-    SplitFiles,
     read_attributes,
+    split_files,
     write_attributes,
 )
 from deepscm_pl.data.parallel import stream_rows
@@ -104,7 +104,7 @@ def generate_morphomnist(
         )
         write_world(folder / WORLD_FILE, world)
         for split in splits:
-            _write_split(folder, split, drawn[: len(split.labels)])
+            _write_split(folder, split, drawn[: len(split.labels)], world)
             drawn = drawn[len(split.labels) :]
 
 
@@ -161,7 +161,7 @@ def _load_split(
             f"images and {len(labels)} labels; get the files again."
         )
     if attributes is None:
-        table = _sample_attributes(world, len(labels), [seed, _PREFIXES.index(prefix)])
+        table = _sample_attributes(world, labels, [seed, _PREFIXES.index(prefix)])
     else:
         table = _imposed_attributes(world, Path(attributes).expanduser(), prefix, len(labels))
     return _Split(
@@ -173,9 +173,10 @@ def _load_split(
 
 
 def _sample_attributes(
-    world: KnownWorld, size: int, seed: list[int]
+    world: KnownWorld, labels: NDArray[np.uint8], seed: list[int]
 ) -> dict[str, NDArray[np.float32]]:
-    sample = world.sample(size, np.random.default_rng(seed))
+    given = dict.fromkeys(world.fixed_attributes, labels)
+    sample = world.sample(len(labels), np.random.default_rng(seed), given)
     return {name: column.astype(np.float32) for name, column in sample.items()}
 
 
@@ -193,8 +194,8 @@ def _imposed_attributes(
     return attributes
 
 
-def _write_split(folder: Path, split: _Split, drawn: NDArray[np.uint8]) -> None:
-    files = SplitFiles(folder, split.prefix)
+def _write_split(folder: Path, split: _Split, drawn: NDArray[np.uint8], world: KnownWorld) -> None:
+    files = split_files(folder, split.prefix, world)
     write_idx(files.images, drawn)
     write_idx(files.labels, split.labels)
     write_idx(files.originals, split.originals)

@@ -6,7 +6,7 @@ morphological operations of Castro et al. (2019, arXiv:1809.01181).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "SplitFiles",
     "digit_of",
     "read_attributes",
+    "split_files",
     "write_attributes",
 ]
 
@@ -45,15 +46,17 @@ class SplitFiles:
     Args:
         root: The folder.
         prefix: ``"train"`` or ``"t10k"``.
+        dimensions: Dimensions of the array of images, 4 for coloured ones.
     """
 
     root: Path
     prefix: str
+    dimensions: int = 3
 
     @property
     def images(self) -> Path:
-        """Images ``(N, 28, 28)``."""
-        return self.root / f"{self.prefix}-images-idx3-ubyte.gz"
+        """Images ``(N, 28, 28)``, or ``(N, 3, 28, 28)``."""
+        return self.root / f"{self.prefix}-images-idx{self.dimensions}-ubyte.gz"
 
     @property
     def labels(self) -> Path:
@@ -125,12 +128,11 @@ class MorphoMNISTDataModule(CausalDataModule):
 
     def load(self) -> SourceSplits:
         """Read and check the six files of images, labels and attributes."""
-        _check_complete(self.root)
         world = self.world
-        return SourceSplits(
-            train=_read_split(SplitFiles(self.root, "train"), world),
-            test=_read_split(SplitFiles(self.root, "t10k"), world),
-        )
+        splits = [split_files(self.root, prefix, world) for prefix in ("train", "t10k")]
+        _check_complete(self.root, splits)
+        train, test = (_read_split(each, world) for each in splits)
+        return SourceSplits(train=train, test=test)
 
     def load_originals(self, split: PublishedSplit) -> NDArray[np.uint8]:
         """Read the digits from which the images were rendered."""
@@ -191,10 +193,14 @@ def digit_of(labels: NDArray[np.integer[Any]] | Tensor) -> Tensor:
     return torch.as_tensor(labels).float().reshape(-1, 1)
 
 
-def _check_complete(root: Path) -> None:
+def split_files(root: Path, prefix: str, world: KnownWorld) -> SplitFiles:
+    """Return the files of a split whose images are drawn by a world."""
+    return SplitFiles(root, prefix, 4 if world.renderer.has_channels else 3)
+
+
+def _check_complete(root: Path, splits: Sequence[SplitFiles]) -> None:
     if not root.is_dir():
         raise FileNotFoundError(f"root {root} is missing, or not a folder; {_REMEDY}")
-    splits = [SplitFiles(root, prefix) for prefix in ("train", "t10k")]
     paths = [path for each in splits for path in (each.images, each.labels, each.attributes)]
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
@@ -202,7 +208,7 @@ def _check_complete(root: Path) -> None:
 
 
 def _read_split(files: SplitFiles, world: KnownWorld) -> dict[str, Tensor]:
-    images = read_idx(files.images, dimensions=3)
+    images = read_idx(files.images, dimensions=files.dimensions)
     labels = read_idx(files.labels, dimensions=1)
     attributes = read_attributes(files.attributes, world)
     counts = {
@@ -220,7 +226,7 @@ def _read_split(files: SplitFiles, world: KnownWorld) -> dict[str, Tensor]:
     return {
         **scalars,
         "digit": digit_of(labels),
-        "image": torch.from_numpy(images).unsqueeze(1),
+        "image": torch.from_numpy(world.with_channels(images)),
         "label": torch.from_numpy(labels.astype(np.int64)).unsqueeze(-1),
     }
 

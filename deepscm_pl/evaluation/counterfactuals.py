@@ -109,13 +109,13 @@ def true_counterfactuals(
         # shapes (which depend on attributes) equal those of the truth.
         previous = {name: np.roll(column, 1) for name, column in true.attributes.items()}
         others = render_truth(world, originals, previous, workers, progress, cache_dir)
-        first = true.images[:detail_rows, 0].numpy()
+        first = world.without_channels(true.images[:detail_rows])
         truths.append(
             Truth(
                 true.images,
                 true.possible,
                 true.attributes,
-                torch.from_numpy(np.roll(others, -1, axis=0))[:, None],
+                torch.from_numpy(world.with_channels(np.roll(others, -1, axis=0))),
                 measure_attributes(world, first, workers, progress),
             )
         )
@@ -140,7 +140,8 @@ def true_images(
     for question in questions:
         attributes, possible = true_attributes(model, question)
         images = render_truth(world, originals, attributes, workers, progress, cache_dir)
-        yield TrueImages(torch.from_numpy(images)[:, None], torch.from_numpy(possible), attributes)
+        values = torch.from_numpy(world.with_channels(images))
+        yield TrueImages(values, torch.from_numpy(possible), attributes)
 
 
 def _world_and_originals(model: ModelOnData) -> tuple[KnownWorld, NDArray[Any]]:
@@ -155,8 +156,8 @@ def check_originals(model: ModelOnData, rows: int = 32) -> None:
     if world is None or originals is None:
         return
     columns = {name: column[:rows] for name, column in model.columns().items()}
-    drawn = torch.from_numpy(world.render(originals[:rows], columns)).double()
-    images = model.variables[model.scm.image_variables[0]][:rows, 0].double()
+    drawn = torch.from_numpy(world.with_channels(world.render(originals[:rows], columns))).double()
+    images = model.variables[model.scm.image_variables[0]][:rows].double()
     error = (drawn - images).abs().mean().item()
     if error > _MAX_MISMATCH:
         raise ValueError(
@@ -370,7 +371,7 @@ class _Meter:
         world = self.model.world
         if world is None:
             return {}
-        images = torch.cat(self.images)[:, 0].numpy()
+        images = world.without_channels(torch.cat(self.images))
         measured = measure_attributes(world, images, workers, progress)
         detail = possible[: len(next(iter(truth.measured.values())))]
         results = {}

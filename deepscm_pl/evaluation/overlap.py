@@ -251,7 +251,8 @@ def _with_images(
         for name in world.attributes
     }
     rows = np.concatenate([originals[each.usable] for each in truths])
-    images = render_truth(world, rows, columns, workers, progress, cache_dir)[:, None]
+    images = render_truth(world, rows, columns, workers, progress, cache_dir)
+    images = world.with_channels(images)
     ends = np.cumsum([each.usable.sum() for each in truths])[:-1]
     (name,) = model.scm.image_variables
     return [

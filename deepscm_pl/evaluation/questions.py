@@ -82,6 +82,11 @@ class Question:
                     f"do: the world {model.world.name} has no attribute {name!r}, so there is no "
                     f"truth to compare with; intervene on {', '.join(model.attributes)}."
                 )
+            if model.world is not None and name in model.world.fixed_attributes:
+                raise ValueError(
+                    f"do: the originals of the world {model.world.name} determine {name}, so there "
+                    "is no image of another one to compare with; intervene on another variable."
+                )
             check_possible(model, name, self.do[name])
             self._check_truth(model, name)
 
@@ -122,7 +127,9 @@ def default_questions(model: ModelOnData) -> list[Question]:
     Causes in the known world count, whether or not they are causes in the model.
     """
     causes = model.scm.graph.ancestors(*model.scm.image_variables) & set(model.scalars)
-    known = causes if model.world is None else set(model.attributes)
+    known: frozenset[str] | set[str] = causes
+    if model.world is not None:
+        known = set(model.attributes) - set(model.world.fixed_attributes)
     questions = []
     for name in (name for name in model.scalars if name in known):
         classes = model.scm.variables[name].classes

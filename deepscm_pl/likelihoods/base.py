@@ -40,7 +40,7 @@ class Likelihood(nn.Module, ABC):
     :meth:`preprocessing`. Shapes: the decoder's output is
     ``(*batch, outputs_per_channel · C, H, W)``, u and y are ``(*batch, C, H, W)``; batch dimensions
     broadcast. ``brightness`` contains the names of the parents whose only effect is to scale the
-    grey levels.
+    grey levels, and ``exposure`` is whether the scale of the grey levels of an image is one number.
 
     The map is one coupling of many with the same density: elementwise ones are monotone, so that
     each pixel keeps its quantile, and correlated ones keep what their order of pixels or their
@@ -64,6 +64,7 @@ class Likelihood(nn.Module, ABC):
 
     outputs_per_channel: int = 1
     brightness: tuple[str, ...] = ()
+    exposure: bool = False
     elementwise: bool = False
 
     def __init__(self, shape: Sequence[int], levels: int = 256, temperature: float = 1.0) -> None:
@@ -149,7 +150,7 @@ class Likelihood(nn.Module, ABC):
     def scaled(self, decoded: Tensor, factor: Tensor) -> Tensor:
         """Return the decoder's output for grey levels scaled by ``factor``, ``(*batch, 1, 1, 1)``.
 
-        Likelihoods with ``brightness`` define it.
+        Likelihoods with ``exposure`` define it.
         """
         raise NotImplementedError(f"{type(self).__name__} does not scale grey levels.")
 

@@ -71,6 +71,9 @@ class DiscretisedLikelihood(Likelihood):
         brightness: Names of the parents whose only effect is to scale the grey levels by β
             (:class:`~deepscm_pl.mechanisms.Brightness`): locations lie between black and β·L, and
             scales are multiplied by β, down to the smallest scale.
+        exposure: Whether the scale of the grey levels of each image is one number γ, a function of
+            its latent and of all parents (:class:`~deepscm_pl.mechanisms.Exposure`). It does not
+            say which parents act on it, and is included in ``brightness``.
     """
 
     middles: Tensor
@@ -88,9 +91,11 @@ class DiscretisedLikelihood(Likelihood):
         uniform_weight: float = 1e-4,
         temperature: float = 1.0,
         brightness: Sequence[str] = (),
+        exposure: bool = False,
     ) -> None:
         super().__init__(shape, levels, temperature)
         self.brightness = tuple(brightness)
+        self.exposure = exposure or bool(brightness)
         self.num_components = whole_number("num_components", num_components, least=1)
         real_number("smallest_scale", smallest_scale, above=0)
         hint = "with less, single precision cannot separate the noise of two levels"
@@ -295,8 +300,10 @@ class DiscretisedGaussian(DiscretisedLikelihood):
         uniform_weight: float = 1e-4,
         temperature: float = 1.0,
         brightness: Sequence[str] = (),
+        exposure: bool = False,
     ) -> None:
-        super().__init__(shape, levels, 1, smallest_scale, uniform_weight, temperature, brightness)
+        settings = (smallest_scale, uniform_weight, temperature, brightness, exposure)
+        super().__init__(shape, levels, 1, *settings)
 
     @staticmethod
     def distribution(z: Tensor) -> Tensor:

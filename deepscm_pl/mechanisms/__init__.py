@@ -14,8 +14,15 @@ if TYPE_CHECKING:
         SteppedFlow,
         ZeroInflatedFlow,
     )
-    from deepscm_pl.mechanisms.flow import AffineFlow, Flow, SplineFlow
+    from deepscm_pl.mechanisms.flow import (
+        AdditiveNoise,
+        AffineFlow,
+        Flow,
+        Heteroscedastic,
+        SplineFlow,
+    )
     from deepscm_pl.mechanisms.flow_matching import FlowMatching
+    from deepscm_pl.mechanisms.formula import Formula
     from deepscm_pl.mechanisms.hierarchical_vae import HierarchicalVAE
     from deepscm_pl.mechanisms.image import ImageMechanism
     from deepscm_pl.mechanisms.image_flow import MultiscaleFlow
@@ -25,14 +32,17 @@ if TYPE_CHECKING:
         ImplicitMechanism,
     )
     from deepscm_pl.mechanisms.intervened import Constant, Drawn, Modified
-    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownCoin, Logistic
+    from deepscm_pl.mechanisms.known import GammaScore, Known, KnownClass, KnownCoin, Logistic
     from deepscm_pl.mechanisms.latent import LatentImageMechanism
     from deepscm_pl.mechanisms.vae import ConditionalVAE
+    from deepscm_pl.mechanisms.vector_flow import AutoregressiveFlow, CouplingFlow, VectorFlow
 
 __all__ = [
+    "AdditiveNoise",
     "AdversarialLoss",
     "AdversarialNetworks",
     "AffineFlow",
+    "AutoregressiveFlow",
     "Bernoulli",
     "Brightness",
     "Categorical",
@@ -40,15 +50,19 @@ __all__ = [
     "ConditionalVAE",
     "Constant",
     "Context",
+    "CouplingFlow",
     "Drawn",
     "Evidence",
     "Flow",
     "FlowMatching",
+    "Formula",
     "GammaScore",
+    "Heteroscedastic",
     "HierarchicalVAE",
     "ImageMechanism",
     "ImplicitMechanism",
     "Known",
+    "KnownClass",
     "KnownCoin",
     "LatentEvidence",
     "LatentImageMechanism",
@@ -59,6 +73,7 @@ __all__ = [
     "Ordinal",
     "SplineFlow",
     "SteppedFlow",
+    "VectorFlow",
     "ZeroInflatedFlow",
 ]
 

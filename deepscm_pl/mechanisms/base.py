@@ -116,10 +116,13 @@ class LatentEvidence(NamedTuple):
         divergences: KL(q(z_j | x, pa) ‖ p(z_j)) of each dimension of the latent, ``(*batch, J)``.
         log_weights: log p(x, z_k | pa) − log q(z_k | x, pa) of each draw z_k ~ q(z | x, pa),
             ``(P, *batch)``.
+        scales: Sizes of the parts of the latent at several scales, the coarsest first, J in total;
+            empty for a latent of one scale.
     """
 
     divergences: Tensor
     log_weights: Tensor
+    scales: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,12 @@ class Mechanism(nn.Module, ABC):
 
     Args:
         context: The context of the parents.
+
+    Attributes:
+        is_frozen: Whether the training leaves it and its statistics unchanged, if pre-trained.
     """
+
+    is_frozen: bool = False
 
     def __init__(self, context: Context) -> None:
         super().__init__()

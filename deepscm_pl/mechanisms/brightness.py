@@ -42,7 +42,8 @@ def bright_level(images: Tensor) -> Tensor:
 class Brightness(nn.Module):
     """The factor β(pa)·γ(z, c) of the grey levels of an image.
 
-    The context c of the other parents is ``others``.
+    The context c of the other parents is ``others``. Without names, all parents are in c, and the
+    factor is γ(z, c) alone: that the scale of an image is one number, not which parents act on it.
 
     Args:
         context: All parents of the image.
@@ -63,7 +64,7 @@ class Brightness(nn.Module):
                     f"brightness: expected continuous parents, but {name} is categorical."
                 )
         self.levels = levels
-        self.parents = ParentBrightness(acting, levels)
+        self.parents = ParentBrightness(acting, levels) if acting.domains else None
         self.exposure = Exposure(latent, self.others.features)
 
     def fit(self, images: Tensor, parents: Variables, mask: Callable[[Tensor], Tensor]) -> None:
@@ -80,20 +81,33 @@ class Brightness(nn.Module):
             parents = {name: value[~incomplete] for name, value in parents.items()}
         self.others.fit(parents)
         others = self.others(parents).expand(len(images), -1)
-        self.parents.fit(images, parents, others)
         # The bright level of the scaled images would need a copy of all of them.
         level = bright_level(images).to(others) + 0.5
-        share = self.parents(parents).to(others)
-        self.exposure.fit(self._log_share(level / share), mask(others))
+        if self.parents is not None:
+            self.parents.fit(images, parents, others)
+            level = level / self.parents(parents).to(others)
+        self.exposure.fit(self._log_share(level), mask(others))
 
-    def remove(self, value: Tensor, parents: Variables) -> Tensor:
-        """Return images divided by β(pa), ``(*batch, *sizes)``."""
-        share = self.parents(parents).to(value)
-        return value / share.view(*share.shape, *[1] * (value.dim() - share.dim()))
+    def remove(self, value: Tensor, plane: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
+        """Divide images by β(pa); without names by the share of the range that they fill.
 
-    def measure(self, images: Tensor, content: Tensor) -> Tensor:
-        """Return h of images divided by β(pa), more precise than the features of an encoder."""
-        return self.exposure.standardise(self._log_share(bright_level(images)), content)
+        Args:
+            value: ``(*batch, *sizes)``.
+            plane: The same pixels, ``(*batch, C, H, W)``.
+            parents: Their parents.
+
+        Returns:
+            The divided images, and the log of the share of the range that their bright level fills,
+            beyond β(pa), ``(*batch, 1)``: more precise than the features of an encoder.
+        """
+        level = bright_level(plane)
+        if self.parents is None:
+            share = (level / self.levels).clamp(min=1 / self.levels)
+        else:
+            share = self.parents(parents).to(value)
+            level = level / share
+        sizes = [1] * (value.dim() - plane.dim() + 2)
+        return value / share.view(*share.shape, *sizes), self._log_share(level)
 
     def _log_share(self, level: Tensor) -> Tensor:
         return (level / self.levels).clamp(min=1 / self.levels).log()

@@ -18,7 +18,7 @@ from deepscm_pl.transforms import Constraint, RationalQuadraticSpline, Real
 from deepscm_pl.transforms.cells import bounded_log_scale
 from deepscm_pl.variables import Domain, Noise, Variables
 
-__all__ = ["AffineFlow", "Flow", "SplineFlow"]
+__all__ = ["AdditiveNoise", "AffineFlow", "Flow", "Heteroscedastic", "SplineFlow"]
 
 _MOST_BINS = 1000  # each bin takes at least a thousandth of the spline
 _LARGEST_BOUND = 1000.0  # standard deviations of the noise
@@ -137,6 +137,56 @@ class AffineFlow(_ParametricFlow):
         """Return u ↦ μ + σ·u."""
         location, log_scale, _ = self.parameters_at(context)
         return [_affine(location, log_scale)]
+
+
+class AdditiveNoise(AffineFlow):
+    """An additive noise model: x := c(μ(pa) + σ·u), with the same σ for all parents.
+
+    The form in which the direction of a cause can be identified from data (Hoyer et al. 2009,
+    "Nonlinear causal discovery with additive noise models"). An :class:`AffineFlow` with
+    ``additive``; the coupling is monotone.
+
+    Args:
+        hidden: Widths of the hidden layers of the network for μ; empty for a linear model.
+
+    Example:
+        >>> model = AdditiveNoise(Context({"age": Domain()}), hidden=())
+        >>> noise = {"u": torch.tensor([[1.0]])}
+        >>> model(noise, {"age": torch.tensor([[40.0]])}).shape
+        torch.Size([1, 1])
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        constraint: Callable[[], Constraint] = Real,
+        hidden: Sequence[int] = NONLINEAR,
+    ) -> None:
+        super().__init__(context, constraint, hidden, additive=True)
+
+
+class Heteroscedastic(AffineFlow):
+    """A location-scale noise model: x := c(μ(pa) + σ(pa)·u).
+
+    Both the location and the scale of the noise depend on the parents (Immer et al. 2023,
+    arXiv:2210.09054). An :class:`AffineFlow`; the coupling is monotone.
+
+    Args:
+        hidden: Widths of the hidden layers of the network for μ and log σ.
+
+    Example:
+        >>> model = Heteroscedastic(Context({"age": Domain()}))
+        >>> model.sample_noise((2,))["u"].shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        constraint: Callable[[], Constraint] = Real,
+        hidden: Sequence[int] = NONLINEAR,
+    ) -> None:
+        super().__init__(context, constraint, hidden, additive=False)
 
 
 class SplineFlow(_ParametricFlow):

@@ -27,7 +27,7 @@ VelocityFactory: TypeAlias = Callable[[Sequence[int], int], nn.Module]
 """From the shape of an image and the size of the condition to a network of both."""
 
 _FREQUENCIES = 8
-_MARGIN = 1e-3  # of a grey level, between drawn values and the next level
+_MARGIN = 2e-3  # of a grey level, between drawn values and the next level
 _EXACT = 64  # pixels, up to which the determinant is exact
 
 

@@ -350,9 +350,9 @@ class ImplicitMechanism(ImageMechanism):
         count = len(observed.image)
         rows = slice(-(-count // _PENALISED))
         image, noise = observed.image[rows].clone(), observed.noise[rows].clone()
-        inputs = [image.requires_grad_(), noise.requires_grad_()]
+        inputs = (image.requires_grad_(), noise.requires_grad_())
         with torch.enable_grad():
-            score = self._score(_Pair(*inputs, observed.context[rows])).sum()
+            score = self._score(_Pair(image, noise, observed.context[rows])).sum()
             gradients = torch.autograd.grad(score, inputs, create_graph=torch.is_grad_enabled())
         squares = sum(each.flatten(1).square().sum(dim=1) for each in gradients)
         found = torch.as_tensor(squares).to(observed.image)

@@ -9,7 +9,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyro.distributions import Bernoulli, Normal, TorchDistribution, TransformedDistribution
+from pyro.distributions import (
+    Bernoulli,
+    Categorical,
+    Normal,
+    TorchDistribution,
+    TransformedDistribution,
+)
 from scipy import special
 from torch import Tensor
 from torch.distributions import Transform, constraints
@@ -18,7 +24,7 @@ from deepscm_pl.likelihoods.base import standard_normal_log_prob
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.variables import Domain, Noise, Variables
 
-__all__ = ["GammaScore", "Given", "Known", "KnownCoin", "Layers", "Logistic"]
+__all__ = ["GammaScore", "Given", "Known", "KnownClass", "KnownCoin", "Layers", "Logistic"]
 
 Layers: TypeAlias = Callable[[Variables], Sequence[Transform]]
 """From the values of the parents to elementwise transforms, the one nearest to the noise first."""
@@ -167,6 +173,45 @@ class KnownCoin(Given):
     def _choose(value: Tensor, zero: float, one: float, other: float) -> Tensor:
         chosen = torch.full_like(value, other)
         return chosen.masked_fill(value == 0, zero).masked_fill(value == 1, one)
+
+
+class KnownClass(Given):
+    """A class 0, …, K − 1, each with probability 1/K, without parents: x := ⌊K Φ(u)⌋.
+
+    The noise of a value is the median of all noise that produces it, as for :class:`KnownCoin`.
+
+    Example:
+        >>> digit = KnownClass(Context(), categories=10)
+        >>> digit({"u": torch.tensor([[-9.0], [0.1]])}, {}).flatten()
+        tensor([0., 5.], dtype=torch.float64)
+    """
+
+    def __init__(self, context: Context, categories: int) -> None:
+        super().__init__(context, Domain(categories=categories))
+        self.categories = categories
+
+    def forward(self, noise: Noise, parents: Variables) -> Tensor:
+        """Return a class."""
+        share = torch.special.ndtr(noise["u"].double())
+        return (self.categories * share).floor().clamp(max=self.categories - 1)
+
+    def infer(self, value: Tensor, parents: Variables) -> Tensor:
+        """Return the median of the noise of a class; NaN if it is none."""
+        return torch.special.ndtri((self._known(value) + 0.5) / self.categories)
+
+    def log_prob(self, value: Tensor, parents: Variables) -> Tensor:
+        """Return −log K, or minus infinity if the value is no class, ``(*batch,)``."""
+        found = self._known(value.double()) * 0 - np.log(self.categories)
+        return torch.where(found.isnan(), -torch.inf, found).squeeze(-1)
+
+    def distribution(self, parents: Variables) -> TorchDistribution:
+        """Return p(x)."""
+        logits = self._device.new_zeros((1, self.categories), dtype=self.dtype)
+        return Categorical(logits=logits).to_event(1)
+
+    def _known(self, value: Tensor) -> Tensor:
+        is_class = (value == value.floor()) & (value >= 0) & (value < self.categories)
+        return torch.where(is_class, value, torch.nan)
 
 
 class _OpenInterval(constraints.Constraint):

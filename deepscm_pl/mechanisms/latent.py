@@ -142,6 +142,7 @@ class LatentImageMechanism(ImageMechanism):
 
     brightness: Brightness | None
     latent: int
+    scales: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -162,10 +163,11 @@ class LatentImageMechanism(ImageMechanism):
         self.preprocessing = self.likelihood.preprocessing(alpha)
 
     def _set_latent(self, latent: int) -> None:
-        """Set the size of z, and make the brightness of the parents that act on it alone."""
+        """Set the size of z, and make the brightness if the likelihood has one."""
         self.latent = latent
         names, levels = self.likelihood.brightness, self.dequantisation.levels
-        self.brightness = Brightness(self.context, names, latent, levels) if names else None
+        made = self.likelihood.exposure
+        self.brightness = Brightness(self.context, names, latent, levels) if made else None
 
     @property
     def coupling(self) -> Coupling:
@@ -206,18 +208,19 @@ class LatentImageMechanism(ImageMechanism):
         Returns:
             The shape of the batch; images ``(N, *shape)``, scaled to [-1, 1], for which the initial
             weights are suitable; the context of the parents ``(N, A)``; and the same with the
-            measured brightness behind it, if parents act on that.
+            measured brightness behind it, if the likelihood has one.
         """
         context = self._network_context(parents).to(value)
+        level = None
         if self.brightness is not None:
-            value = self.brightness.remove(value, parents)
+            value, level = self.brightness.remove(value, self.in_plane(value), parents)
         scaled = 2 * value / self.dequantisation.levels - 1
         batch = torch.broadcast_shapes(self.domain.batch_shape(scaled), context.shape[:-1])
         scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
         context = observed = context.expand(*batch, -1).reshape(len(scaled), -1)
-        if self.brightness is not None:
-            plane = self.in_plane(value).expand(*batch, *self.plane).reshape(-1, *self.plane)
-            level = self.brightness.measure(plane, self._mask(context))
+        if self.brightness is not None and level is not None:
+            level = level.expand(*batch, 1).reshape(-1, 1)
+            level = self.brightness.exposure.standardise(level, self._mask(context))
             observed = torch.cat([context, level], dim=-1)
         return batch, scaled, context, observed
 
@@ -242,7 +245,8 @@ class LatentImageMechanism(ImageMechanism):
         flat = latent.expand(*batch, -1).reshape(-1, self.latent)
         mask = self._mask(context.expand(*batch, -1).reshape(len(flat), -1))
         factor = self.brightness.exposure(flat, mask).view(*batch, 1)
-        factor = self.brightness.parents(parents) * factor
+        if self.brightness.parents is not None:
+            factor = self.brightness.parents(parents) * factor
         return self.likelihood.scaled(content, factor[..., None, None])
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
@@ -260,7 +264,8 @@ class LatentImageMechanism(ImageMechanism):
         noise = self.in_plane(noise)
         if renewal:
             new, location, scale = map(self.in_plane, renewal)
-            share = _affinity((location, scale), self._pixel_moments(content))
+            # Without gradients, which are infinite where distributions are equal or far apart.
+            share = _affinity((location, scale), self._pixel_moments(content)).detach()
             noise = share * noise + (1 - share.square()).sqrt() * new
         return self._image(self._scaled(content, latent, parents), noise)
 
@@ -440,7 +445,8 @@ class LatentImageMechanism(ImageMechanism):
         """log p(x | z_k, pa) of draws z_k, and the evidence of the latent, all in nats."""
         draws = self.posterior(value, parents).draw((num_particles,))
         log_probs = self._log_density(self._decoded(draws, parents), value)
-        return log_probs, LatentEvidence(draws.divergences, log_probs + draws.log_ratio)
+        weights = log_probs + draws.log_ratio
+        return log_probs, LatentEvidence(draws.divergences, weights, self.scales)
 
     def _decoded(self, draws: LatentDraws, parents: Variables) -> Tensor:
         if draws.content is None:

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from deepscm_pl.graph import CausalGraph
-from deepscm_pl.mechanisms.base import Context, Evidence, LatentEvidence, Mechanism
+from deepscm_pl.mechanisms.base import Context, Evidence, Mechanism
 from deepscm_pl.mechanisms.discrete import CellMechanism, ZeroInflatedFlow
 from deepscm_pl.mechanisms.flow import Flow
 from deepscm_pl.nn import ParameterNetwork
@@ -476,9 +476,9 @@ class _Rows:
             return evidence
         latent = evidence.latent
         if latent is not None:
-            divergences, weights = latent
-            latent = LatentEvidence(
-                divergences.reshape(*self.shape, -1), weights.reshape(-1, *self.shape)
+            latent = latent._replace(
+                divergences=latent.divergences.reshape(*self.shape, -1),
+                log_weights=latent.log_weights.reshape(-1, *self.shape),
             )
         return replace(
             evidence,
@@ -643,7 +643,8 @@ def _gathered(evidence: Evidence, completed: _Completed, count: int) -> Evidence
     latent = evidence.latent
     if latent is not None:
         weights = gather(latent.log_weights.movedim(0, -1)).movedim(-1, 0)
-        latent = LatentEvidence(gather(latent.divergences), weights)
+        divergences = gather(latent.divergences)
+        latent = latent._replace(divergences=divergences, log_weights=weights)
     return replace(
         evidence,
         log_prob=gather(evidence.log_prob),
@@ -656,9 +657,9 @@ def _mean_evidence(several: Sequence[Evidence]) -> Evidence:
     latents = [each.latent for each in several if each.latent is not None]
     latent = None
     if latents:
-        latent = LatentEvidence(
-            torch.stack([each.divergences for each in latents]).mean(dim=0),
-            torch.cat([each.log_weights for each in latents]),
+        latent = latents[0]._replace(
+            divergences=torch.stack([each.divergences for each in latents]).mean(dim=0),
+            log_weights=torch.cat([each.log_weights for each in latents]),
         )
     return replace(
         several[0],

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from deepscm_pl.nn.layers import (
     space_to_depth,
     spatial_dimensions,
 )
-from deepscm_pl.nn.modulated import Embedding, Modulation, ResidualBlock
+from deepscm_pl.nn.modulated import Embedding, Modulation, ResidualBlock, start_unmodulated
 
 __all__ = ["Ladder", "LadderShapes", "Moments", "Rung"]
 
@@ -97,9 +96,12 @@ class Ladder(nn.Module):
         latents: Channels of the latent at each of these scales; 0 for none.
         blocks: Residual blocks at each scale, on both ways.
         embedding: Size of the embedding of the condition that modulates the blocks.
+        separate: Whether each named parent has an embedding of its own, see
+            :class:`~deepscm_pl.nn.Embedding`.
 
     Attributes:
         rungs: The scales on the way down, the coarsest first.
+        counts: Number of latent variables at each of them.
         latent: Number of latent variables of all scales.
 
     Example:
@@ -117,6 +119,7 @@ class Ladder(nn.Module):
         latents: Sequence[int] = (1, 4, 32),
         blocks: int = 1,
         embedding: int = 64,
+        separate: bool = False,
     ) -> None:
         super().__init__()
         sizes = shapes.image[1:]
@@ -131,23 +134,28 @@ class Ladder(nn.Module):
         # From the finest scale to the coarsest.
         scales = [_Scale(tuple(n), c, z) for n, c, z in zip(halved, below, found, strict=False)]
         scales.append(_Scale((1,) * dimensions, top, found[-1]))
-        self.embed_up = Embedding(shapes.observed, embedding)
-        self.embed = Embedding(shapes.condition, embedding)
+        self.embed_up = Embedding(shapes.observed, embedding, separate)
+        self.embed = Embedding(shapes.condition, embedding, separate)
         entries = [shapes.image[0], *below]
         self.encoder = nn.ModuleList(
             _Ascent(count, finer, scale, blocks, self.embed_up.features)
-            for count, (finer, scale) in zip(entries, pairwise([None, *scales]), strict=True)
+            for count, finer, scale in zip(entries, [None, *scales[:-1]], scales, strict=True)
         )
         condition = self.embed.features
-        self.rungs = nn.ModuleList(
+        rungs = [
             Rung(coarser, scale, blocks, condition, has_prior)
-            for coarser, scale in pairwise([None, *reversed(scales)])
-        )
+            for coarser, scale in zip([None, *scales[:0:-1]], scales[::-1], strict=True)
+        ]
+        self.rungs = nn.ModuleList(rungs)
         self.modulation = Modulation(scales[0].channels, condition)
         self.last = scales[0].convolution(scales[0].channels, shapes.output[0] * 2**dimensions)
-        counts = [rung.scale.latents * math.prod(rung.scale.sizes) for rung in self.rungs]
-        self.counts = tuple(counts)
-        self.latent = sum(counts)
+        if separate:
+            start_unmodulated(self)
+            for rung in rungs:
+                if rung.enter_condition is not None:
+                    nn.init.zeros_(rung.enter_condition.weight)
+        self.counts = tuple(scale.latents * math.prod(scale.sizes) for scale in reversed(scales))
+        self.latent = sum(self.counts)
 
     def encode(self, image: Tensor, condition: Tensor) -> list[Tensor]:
         """Return features of images at each scale, the coarsest first, ``(batch, C, *sizes)``."""
@@ -170,7 +178,7 @@ class Ladder(nn.Module):
         """
         embedded = self.embed(condition)
         state = condition.new_zeros(())
-        for position, rung in enumerate(self.rungs):
+        for position, rung in enumerate(self._descent):
             state = rung.enter(state, embedded)
             if rung.scale.latents:
                 state = rung.merged(state, choose(position, rung, state, embedded))
@@ -181,20 +189,25 @@ class Ladder(nn.Module):
         dtype = next(self.last.parameters()).dtype
         expanded = call_in_precision(self.last, dtype, hidden.to(dtype))
         output: Tensor = depth_to_space(expanded)
-        return output[(..., *(slice(size) for size in self.sizes))]
+        crop: tuple[Any, ...] = tuple(slice(size) for size in self.sizes)
+        return output[(..., *crop)]
 
     def split(self, latent: Tensor) -> list[Tensor]:
         """Return flat latents ``(batch, latent)`` by scale, ``(batch, latents, *sizes)`` each."""
         parts = latent.split(self.counts, dim=-1)
         return [
             part.reshape(len(part), rung.scale.latents, *rung.scale.sizes)
-            for part, rung in zip(parts, self.rungs, strict=True)
+            for part, rung in zip(parts, self._descent, strict=True)
         ]
+
+    @property
+    def _descent(self) -> list[Rung]:
+        return [rung for rung in self.rungs if isinstance(rung, Rung)]
 
     def posterior_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters that only q depends on."""
         modules: list[nn.Module] = [self.embed_up, self.encoder]
-        for rung in self.rungs:
+        for rung in self._descent:
             if rung.scale.latents:
                 modules += [rung.posterior_in, rung.posterior_out]
         for module in modules:

@@ -18,10 +18,14 @@ if TYPE_CHECKING:
         ImportanceWeightedObjective,
         Objective,
     )
+    from deepscm_pl.training.predictors import TrainedPredictor
     from deepscm_pl.training.schedule import OneCycle
+    from deepscm_pl.training.tuning import BoundConstraint, CounterfactualTuning, OwnPredictor
 
 __all__ = [
+    "BoundConstraint",
     "CounterfactualObjective",
+    "CounterfactualTuning",
     "DeepSCM",
     "EvidenceLowerBoundObjective",
     "ImageClassifier",
@@ -29,6 +33,8 @@ __all__ = [
     "ImportanceWeightedObjective",
     "Objective",
     "OneCycle",
+    "OwnPredictor",
+    "TrainedPredictor",
     "export_model",
     "keep_iterates",
     "load_data",

@@ -58,6 +58,8 @@ class DeepSCM(RefittingModule):
         num_evaluation_particles: Draws of the latents in validation and test.
         objective: The objective with its arguments, called with ``num_particles``. None for
             :class:`~deepscm_pl.training.objectives.EvidenceLowerBoundObjective`.
+        initial: A checkpoint or an exported model of the same mechanisms, with whose weights and
+            statistics the training starts. A resumed training does not read it.
 
     Attributes:
         validation_history: The mean validation bound of each variable, in nats, once for each
@@ -85,6 +87,7 @@ class DeepSCM(RefittingModule):
         num_particles: int = 1,
         num_evaluation_particles: int = 1,
         objective: Callable[[int], Objective] | None = None,
+        initial: str | None = None,
     ) -> None:
         super().__init__()
         settings = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -96,6 +99,7 @@ class DeepSCM(RefittingModule):
         self.objective = make_objective(objective, num_particles)
         particles = whole_number("num_evaluation_particles", num_evaluation_particles, least=1)
         self.num_evaluation_particles = particles
+        self.initial = initial
         self.loaded_steps: int | None = None
         self.quantities = bound.quantity_names(self.scm, is_training=True)
         self.total = bound.total_name(bool(bound.loss_variables(self.scm, is_training=True)))
@@ -112,6 +116,8 @@ class DeepSCM(RefittingModule):
         """Save the descriptions of the variables and the validation bounds with the model."""
         checkpoint["validation_history"] = {k: list(v) for k, v in self.validation_history.items()}
         checkpoint["variables"] = {k: v.describe() for k, v in self.scm.variables.items()}
+        if provenance := self.objective.provenance:
+            checkpoint["provenance"] = provenance
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -133,12 +139,25 @@ class DeepSCM(RefittingModule):
         if stage == "fit":
             preparation.require_training_memory(trainer, scm, self.objective.num_particles)
             check_monitors(trainer, self, [f"validation/{name}" for name in self.quantities])
-            preparation.fit_statistics(trainer, scm)
+            self._fit_statistics()
+            self.objective.freeze(scm)
 
     def configure_model(self) -> None:
         """Fit the statistics before callbacks that average weights copy the model."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            preparation.fit_statistics(self.trainer, self.scm)
+            self._fit_statistics()
+
+    def _fit_statistics(self) -> None:
+        is_tried: bool = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.objective.needs_trained and self.initial is None and not is_tried:
+            preparation.require_initial(self.scm)
+        preparation.load_initial(self.scm, self.initial)
+        preparation.fit_statistics(self.trainer, self.scm)
+
+    def on_train_start(self) -> None:
+        """Find the number of steps, and start the objective."""
+        super().on_train_start()
+        self.objective.start(self.scm, getattr(self.trainer, "datamodule", None))
 
     def on_validation_start(self) -> None:
         """Raise ValueError if the model was never fitted, also before test and prediction."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ __all__ = [
     "Objective",
     "ObjectiveValue",
     "TrainingProgress",
+    "counterfactual_values",
     "make_objective",
 ]
 
@@ -66,10 +67,12 @@ class Objective(nn.Module, ABC):
             the posteriors q are trained.
         is_weighted: Whether the objective differs from the evidence lower bound, so that the best q
             is not the posterior.
+        needs_trained: Whether the training starts from a trained model.
     """
 
     refit: float = 0.0
     is_weighted = False
+    needs_trained = False
 
     def __init__(self, num_particles: int) -> None:
         super().__init__()
@@ -80,6 +83,17 @@ class Objective(nn.Module, ABC):
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
         """The objective of recorded values ``(B, *event)``, averaged over the batch."""
+
+    def freeze(self, scm: StructuralCausalModel) -> None:
+        """Freeze what the training does not change; it is called before optimisers are made."""
+
+    def start(self, scm: StructuralCausalModel, data: Any) -> None:
+        """Prepare the training with its data module, on every process before the first step."""
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """What else determined the weights, by name: plain text for the checkpoint."""
+        return {}
 
     def is_refitting(self, progress: TrainingProgress) -> bool:
         """Whether the last phase of the training has begun, in which posteriors are refitted."""
@@ -100,6 +114,11 @@ class EvidenceLowerBoundObjective(Objective):
     noise less (Alemi et al. 2018, arXiv:1711.00464), which improves counterfactuals: pixel noise
     does not follow a moving stroke. The reported bound of a model is always that of the default.
 
+    With a latent at several scales and a fine weight f, the divergence of scale l = 0, …, L − 1,
+    the coarsest first, starts with the weight f·l/(L − 1) instead of 0, and changes linearly to β
+    in the warm-up: information enters at the coarsest scale that can express it, and finer ones add
+    the rest, as in the progressive training of Li et al. 2020 (arXiv:2002.10549).
+
     The best q under such a weight is not the posterior: for β < 1 it is proportional to
     p(z) p(x | z)^(1/β), with about √β of the posterior's deviation. So the training ends with a
     phase in which q alone is refitted by the evidence lower bound, with β = 1 and λ = 0, and
@@ -113,10 +132,11 @@ class EvidenceLowerBoundObjective(Objective):
         divergence_weight: The final value of β.
         refit: Fraction of all steps in which q is refitted at the end, 0 for no such phase. None
             for 0.15 if β is not 1 or there are free bits, else 0.
+        fine_weight: f, the weight of the finest scale at the start of the warm-up.
 
     Raises:
-        ValueError: If a number is negative, β is not positive, ``refit`` is not below 1, or both
-            steps and epochs are given.
+        ValueError: If a number is negative, β is not positive, ``refit`` is not below 1, both steps
+            and epochs are given, or there is a fine weight without a warm-up.
 
     Example:
         >>> objective = EvidenceLowerBoundObjective(1, warmup_steps=100)
@@ -132,6 +152,7 @@ class EvidenceLowerBoundObjective(Objective):
         free_bits: float = 0.0,
         divergence_weight: float = 1.0,
         refit: float | None = None,
+        fine_weight: float = 0.0,
     ) -> None:
         super().__init__(num_particles)
         whole_number("warmup_steps", warmup_steps, least=0)
@@ -143,6 +164,13 @@ class EvidenceLowerBoundObjective(Objective):
                 f"warmup_steps and warmup_epochs: expected one of them, but got {warmup_steps} and "
                 f"{warmup_epochs}."
             )
+        real_number("fine_weight", fine_weight, least=0)
+        if fine_weight and not (warmup_steps or warmup_epochs):
+            raise ValueError(
+                f"fine_weight: expected a warm-up in which it ends, but got {fine_weight:g} and no "
+                "warm-up; set warmup_steps or warmup_epochs."
+            )
+        self.fine_weight = fine_weight
         self.warmup_steps, self.warmup_epochs = warmup_steps, warmup_epochs
         self.free_bits = free_bits
         self.divergence_weight = divergence_weight
@@ -160,7 +188,7 @@ class EvidenceLowerBoundObjective(Objective):
         free_bits = 0.0 if self.is_refitting(progress) else self.free_bits
         terms = [
             # The divergence of a missing value is not weighted.
-            each.log_prob.mean() - (weight if each.latent else 1) * _divergence(each, free_bits)
+            each.log_prob.mean() - _divergence(each, free_bits, self._weights(each, progress))
             for each in elbo.evidence.values()
         ]
         return ObjectiveValue(torch.stack(terms).sum(), elbo, {"kl_weight": weight})
@@ -169,20 +197,34 @@ class EvidenceLowerBoundObjective(Objective):
         """Return β at the given progress."""
         if self.is_refitting(progress):
             return 1.0
-        complete = 1.0
+        return self.divergence_weight * self._warmed(progress)
+
+    def _warmed(self, progress: TrainingProgress) -> float:
+        """The completed fraction of the warm-up."""
         if self.warmup_steps:
-            complete = progress.step / self.warmup_steps
-        elif self.warmup_epochs:
-            complete = progress.epoch / self.warmup_epochs
-        return self.divergence_weight * min(complete, 1.0)
+            return min(progress.step / self.warmup_steps, 1.0)
+        return min(progress.epoch / self.warmup_epochs, 1.0) if self.warmup_epochs else 1.0
+
+    def _weights(self, evidence: Evidence, progress: TrainingProgress) -> float | Tensor:
+        """The weight of the divergence; of each dimension ``(J,)`` if that differs by scale."""
+        # The divergence of a missing value is not weighted.
+        if evidence.latent is None:
+            return 1.0
+        weight, scales = self.divergence_weight_at(progress), evidence.latent.scales
+        start = self.fine_weight * (1 - self._warmed(progress))
+        if start == 0 or len(scales) < 2 or self.is_refitting(progress):
+            return weight
+        last = len(scales) - 1
+        parts = [torch.full((n,), weight + start * k / last) for k, n in enumerate(scales)]
+        return torch.cat(parts).to(evidence.latent.divergences)
 
 
-def _divergence(evidence: Evidence, free_bits: float) -> Tensor:
-    """D, a scalar."""
-    if evidence.latent is None or free_bits == 0:
-        return evidence.divergence.mean()
-    dimensions = evidence.latent.divergences
-    return dimensions.flatten(0, -2).mean(dim=0).clamp(min=free_bits).sum()
+def _divergence(evidence: Evidence, free_bits: float, weights: float | Tensor) -> Tensor:
+    """The weighted divergence D, a scalar."""
+    if evidence.latent is None or (free_bits == 0 and not isinstance(weights, Tensor)):
+        return weights * evidence.divergence.mean()
+    dimensions = evidence.latent.divergences.flatten(0, -2).mean(dim=0)
+    return (weights * dimensions.clamp(min=free_bits)).sum()
 
 
 class ImportanceWeightedObjective(Objective):
@@ -275,23 +317,7 @@ class CounterfactualObjective(Objective):
     def counterfactuals(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
         """Counterfactuals of the rows of ``batch``, ``(B, *event)`` for each variable."""
         observed = scm.drawn_complete({name: batch[name] for name in scm.graph.nodes})
-        values = {name: _permuted(observed, name) for name in self._drawn_variables()}
-        changed = scm.graph.descendants(*values)
-        for name, parents in scm.graph.parents.items():
-            if name in values:
-                continue
-            values[name] = observed[name]
-            if name in changed:
-                mechanism = scm[name]
-                factual_parents = {parent: observed[parent] for parent in parents}
-                noise = mechanism.abduct_recorded(observed[name], factual_parents)
-                answer = mechanism(noise, {parent: values[parent] for parent in parents})
-                values[name] = mechanism.quantise(answer)
-        possible = _is_inside(scm, values)
-        for name, value in values.items():
-            rows = possible.view(-1, *[1] * (value.dim() - 1))
-            values[name] = torch.where(rows, value, observed[name])
-        return {name: values[name] for name in scm.graph.nodes}
+        return counterfactual_values(scm, observed, self._drawn_variables())
 
     def _drawn_variables(self) -> list[str]:
         return self.variables[int(torch.randint(len(self.variables), ()))]
@@ -308,6 +334,41 @@ def make_objective(factory: Callable[[int], Objective] | None, num_particles: in
     if not isinstance(made, Objective):
         raise ValueError(f"objective: expected an Objective, but got {shown(made)}.")
     return made
+
+
+def counterfactual_values(
+    scm: StructuralCausalModel, observed: Variables, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return counterfactuals of complete rows under values that are permuted within the batch.
+
+    Recorded values are returned; where gradients are computed, they pass through the continuous
+    values unchanged. Rows at the edge of an open domain stay factual.
+
+    Args:
+        scm: The causal model.
+        observed: Recorded values, ``(B, *event)``.
+        names: The variables to intervene on, each of which is permuted separately.
+    """
+    values = {name: _permuted(observed, name) for name in names}
+    changed = scm.graph.descendants(*values)
+    for name, parents in scm.graph.parents.items():
+        if name in values:
+            continue
+        values[name] = observed[name]
+        if name in changed:
+            mechanism = scm[name]
+            factual_parents = {parent: observed[parent] for parent in parents}
+            noise = mechanism.abduct_recorded(observed[name], factual_parents)
+            noise = mechanism.coupled(noise, factual_parents)
+            answer = mechanism(noise, {parent: values[parent] for parent in parents})
+            values[name] = mechanism.quantise(answer)
+            if answer.requires_grad:
+                values[name] = values[name].detach() + (answer - answer.detach())
+    possible = _is_inside(scm, values)
+    for name, value in values.items():
+        rows = possible.view(-1, *[1] * (value.dim() - 1))
+        values[name] = torch.where(rows, value, observed[name])
+    return {name: values[name] for name in scm.graph.nodes}
 
 
 def _permuted(observed: Variables, name: str) -> Tensor:

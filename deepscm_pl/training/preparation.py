@@ -8,11 +8,13 @@ from typing import Any, get_args
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info
 
+from deepscm_pl.checkpoints.loading import load
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.base import Split
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.mechanisms import LatentImageMechanism
 from deepscm_pl.model_memory import bytes_of, require_memory_for
+from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.repeated_values import warn_of_repeated_values
 from deepscm_pl.variables import Variables
@@ -21,8 +23,10 @@ __all__ = [
     "check_rows",
     "describe_variables",
     "fit_statistics",
+    "load_initial",
     "require_evaluation_memory",
     "require_fitted",
+    "require_initial",
     "require_training_memory",
 ]
 
@@ -62,6 +66,36 @@ def fit_statistics(trainer: pl.Trainer, scm: StructuralCausalModel) -> None:
     scm.fit(training, _incomplete(scm, datamodule))
     persons = datamodule.identifiers("train") if isinstance(datamodule, CausalDataModule) else None
     warn_of_repeated_values(scm, datamodule.variables("train"), persons)
+
+
+def require_initial(scm: StructuralCausalModel) -> None:
+    """Raise ValueError if a model was never fitted, and its objective needs a trained one."""
+    if not bool(scm.fitted):
+        raise ValueError(
+            "initial: expected a trained model, which the objective tunes, but got none; give its "
+            "checkpoint (--model.initial FILE.ckpt)."
+        )
+
+
+def load_initial(scm: StructuralCausalModel, path: str | None) -> None:
+    """Load the weights and the statistics of a trained model, unless the model is fitted already.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not that of a causal model with the same graph and mechanisms.
+    """
+    if path is None or bool(scm.fitted):
+        return
+    found = load(path).scm
+    if str(found.graph) != str(scm.graph):
+        raise ValueError(
+            f"initial: expected a model of the graph {scm.graph}, but {path} has {found.graph}; "
+            "give another one."
+        )
+    try:
+        load_weights(scm, found.state_dict())
+    except ValueError as error:
+        raise ValueError(f"initial: {path}: {error}") from None
 
 
 def _incomplete(scm: StructuralCausalModel, data: Any) -> list[str]:

@@ -33,6 +33,11 @@ class Constraint(nn.Module, ABC):
         self.register_buffer("location", torch.zeros(1))
         self.register_buffer("scale", torch.ones(1))
 
+    def of_entries(self, size: int) -> None:
+        """Standardise each of ``size`` entries of a vector separately."""
+        self.location = self.location.new_zeros(size)
+        self.scale = self.scale.new_ones(size)
+
     @abstractmethod
     def bijection(self) -> Transform:
         """Return c, from the real line onto (lower, upper)."""
@@ -43,7 +48,7 @@ class Constraint(nn.Module, ABC):
         return transforms.ComposeTransform([standardise, self.bijection()])
 
     def fit(self, values: Tensor) -> None:
-        """Set m and s from the values ``(N, 1)`` of the training split.
+        """Set m and s from the values ``(N, 1)``, or ``(N, D)``, of the training split.
 
         Raises:
             ValueError: If a value is not strictly inside the bounds, or all values are equal.
@@ -54,14 +59,15 @@ class Constraint(nn.Module, ABC):
                 f"expected training values in ({self.lower:g}, {self.upper:g}), but got "
                 f"{values[outside][0].item():g}; choose another constraint or correct the data."
             )
-        if values.max() == values.min():
+        constant = values.amax(dim=0) == values.amin(dim=0)
+        if bool(constant.any()):
             raise ValueError(
                 "expected training values that differ, but all are "
-                f"{values.flatten()[0].item():g}; a constant needs no mechanism."
+                f"{values[0][constant][0].item():g}; a constant needs no mechanism."
             )
         free = self.bijection().inv(values.double())
-        self.location.fill_(free.mean())
-        self.scale.fill_(free.std(correction=0))
+        self.location.copy_(free.mean(dim=0))
+        self.scale.copy_(free.std(dim=0, correction=0))
 
 
 class Real(Constraint):

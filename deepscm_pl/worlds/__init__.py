@@ -14,9 +14,11 @@ if TYPE_CHECKING:
         read_world as read_world,
         write_world as write_world,
     )
+    from deepscm_pl.worlds.colour import ColourWorld as ColourWorld
     from deepscm_pl.worlds.digits import (
         DigitWorld as DigitWorld,
         ThicknessIntensityFallingWorld as ThicknessIntensityFallingWorld,
+        ThicknessIntensitySlantWorld as ThicknessIntensitySlantWorld,
         ThicknessIntensityWorld as ThicknessIntensityWorld,
         ThicknessSlantWorld as ThicknessSlantWorld,
         ThicknessWidthWorld as ThicknessWidthWorld,

@@ -29,9 +29,14 @@ class Renderer(ABC):
 
     Attributes:
         attributes: The names of the attributes that cause the image.
+        fixed: The names of attributes that the originals determine, such as the class of a digit,
+            which a drawing cannot change.
+        has_channels: Whether drawn images have a dimension of channels, ``(C, *sizes)``.
     """
 
     attributes: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
+    has_channels = False
 
     @property
     def shape_attributes(self) -> tuple[str, ...]:
@@ -148,6 +153,20 @@ class KnownWorld:
         return () if self._renderer is None else self._renderer.attributes
 
     @property
+    def fixed_attributes(self) -> tuple[str, ...]:
+        """The attributes that originals determine: no truth is known of their interventions."""
+        return () if self._renderer is None else self._renderer.fixed
+
+    def with_channels(self, images: NDArray[Any]) -> NDArray[Any]:
+        """Return drawn images ``(N, *image)`` as values of a variable, ``(N, C, *sizes)``."""
+        return images if self.renderer.has_channels else images[:, None]
+
+    def without_channels(self, images: ArrayLike) -> NDArray[Any]:
+        """Return values ``(N, C, *sizes)`` as images ``(N, *image)`` that can be measured."""
+        array = np.asarray(images)
+        return array if self.renderer.has_channels else array[:, 0]
+
+    @property
     def graph(self) -> CausalGraph:
         """The graph of the attributes and, where there is a renderer, of ``image``."""
         image = {} if self._renderer is None else {"image": self.image_attributes}
@@ -171,15 +190,29 @@ class KnownWorld:
     def __hash__(self) -> int:
         return hash((type(self), self.name))
 
-    def sample(self, size: int, generator: np.random.Generator) -> dict[str, NDArray[np.float64]]:
+    def sample(
+        self,
+        size: int,
+        generator: np.random.Generator,
+        given: Mapping[str, ArrayLike] | None = None,
+    ) -> dict[str, NDArray[np.float64]]:
         """Draw attributes, ``(N,)`` each, with random numbers of NumPy.
 
         The same generator gives the same data set on every machine.
+
+        Args:
+            size: N.
+            generator: Random numbers.
+            given: Attributes that are known, such as those that originals determine, ``(N,)``.
         """
         values: dict[str, torch.Tensor] = {}
+        known = given or {}
         for name, parents in self.scm.graph.parents.items():
             causes = {parent: values[parent] for parent in parents}
-            values[name] = self._draw(name, size, causes, generator)
+            if name in known:
+                values[name] = torch.from_numpy(np.asarray(known[name], np.float64)[:, None])
+            else:
+                values[name] = self._draw(name, size, causes, generator)
         return {name: value.squeeze(-1).numpy() for name, value in values.items()}
 
     def _draw(

@@ -9,8 +9,10 @@ from pathlib import Path
 from deepscm_pl.files import new_file
 from deepscm_pl.worlds.base import KnownWorld
 from deepscm_pl.worlds.brain import BrainWorld
+from deepscm_pl.worlds.colour import ColourWorld
 from deepscm_pl.worlds.digits import (
     ThicknessIntensityFallingWorld,
+    ThicknessIntensitySlantWorld,
     ThicknessIntensityWorld,
     ThicknessSlantWorld,
     ThicknessWidthWorld,
@@ -23,6 +25,8 @@ DIGIT_WORLDS: tuple[type[KnownWorld], ...] = (
     ThicknessIntensityFallingWorld,
     ThicknessSlantWorld,
     ThicknessWidthWorld,
+    ThicknessIntensitySlantWorld,
+    ColourWorld,
 )
 """Worlds in which digits of MNIST are drawn."""
 

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.distributions import AffineTransform, Transform
 
+from deepscm_pl.mechanisms.base import Mechanism
 from deepscm_pl.mechanisms.known import GammaScore, Known, Logistic
-from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.scm import MechanismFactory, StructuralCausalModel
 from deepscm_pl.variables import Domain, Variables
 from deepscm_pl.worlds.base import Attributes, KnownWorld, Renderer
 from deepscm_pl.worlds.strokes import measure, set_intensity, set_slant, set_thickness, set_width
@@ -21,6 +22,7 @@ from deepscm_pl.worlds.strokes import measure, set_intensity, set_slant, set_thi
 __all__ = [
     "DigitWorld",
     "ThicknessIntensityFallingWorld",
+    "ThicknessIntensitySlantWorld",
     "ThicknessIntensityWorld",
     "ThicknessSlantWorld",
     "ThicknessWidthWorld",
@@ -89,6 +91,21 @@ class WidthRenderer(DigitRenderer):
         width = attributes["width"]
         scaled = set_width(originals, width)
         return set_width(set_thickness(scaled, attributes["thickness"]), width)
+
+
+class IntensitySlantRenderer(DigitRenderer):
+    """A renderer of digits of given thickness, intensity and slant."""
+
+    attributes = ("thickness", "intensity", "slant")
+    shape_attributes = ("thickness", "slant")
+
+    def shape(self, originals: NDArray[np.uint8], attributes: Attributes) -> NDArray[np.uint8]:
+        """Draw digits of the given thickness and slant, in full intensity."""
+        return SlantRenderer().shape(originals, attributes)
+
+    def shade(self, shapes: NDArray[np.uint8], attributes: Attributes) -> NDArray[np.uint8]:
+        """Scale digits to the given intensity."""
+        return set_intensity(shapes, attributes["intensity"])
 
 
 class DigitWorld(KnownWorld):
@@ -246,3 +263,40 @@ class ThicknessWidthWorld(DigitWorld):
         numbers = {"slope": slope, "centre": centre, "spread": spread}
         effect = partial(Known, layers=layers, domain=domain)
         super().__init__(WidthRenderer(), effect, "pixels", 0.0, numbers)
+
+
+class ThicknessIntensitySlantWorld(KnownWorld):
+    r"""A world in which thicker digits are brighter, and slants are independent of both.
+
+    .. math::
+        t &= 0.5 + g, & g &\sim \Gamma(10, 5) \\
+        i &= 64 + 191 \, \sigma(2 (t - 2.5) + 0.5 \, \epsilon), & \epsilon &\sim N(0, 1) \\
+        s &= \tfrac{\pi}{180} \, 15 \, \eta, & \eta &\sim N(0, 1) \\
+        x &= \text{a digit drawn with thickness } t \text{, sheared to } s \text{, of intensity } i.
+
+    Thickness and intensity are those of :class:`ThicknessIntensityWorld`. The parameter ``tilt`` is
+    the standard deviation of the slant in degrees.
+    """
+
+    name = "thickness-intensity-slant"
+
+    def __init__(
+        self, slope: float = 2.0, centre: float = 2.5, spread: float = 0.5, tilt: float = 15.0
+    ) -> None:
+        if not tilt > 0:
+            raise ValueError(f"tilt: expected a positive number, but got {tilt}.")
+        known = ThicknessIntensityWorld(slope, centre, spread)
+        slant = partial(Known, layers=partial(_tilted, math.radians(tilt)))
+        mechanisms: dict[str, Mechanism | MechanismFactory] = {
+            "thickness": known.scm["thickness"],
+            "intensity": known.scm["intensity"],
+            "slant": slant,
+        }
+        scm = StructuralCausalModel("thickness -> intensity; slant", mechanisms)
+        units = {**known.units, "slant": "radians"}
+        parameters = {**known.parameters(), "tilt": tilt}
+        super().__init__(self.name, scm, IntensitySlantRenderer(), units, parameters)
+
+
+def _tilted(tilt: float, parents: Variables) -> list[Transform]:
+    return [AffineTransform(0.0, tilt)]

@@ -210,3 +210,43 @@ def test_bad_brightness_is_refused():
         make(domains=categorical)
     with pytest.raises(TypeError, match="brightness"):
         make(likelihood=FixedVarianceGaussian)
+
+
+def exposed():
+    mechanism = make(partial(LIKELIHOODS[1], exposure=True), brightness=())
+    images, parents = data(400)
+    # As in a world in which thick strokes are bright.
+    parents["thickness"] = parents["intensity"] / 100 + 0.3 * torch.randn(400, 1).double()
+    mechanism.fit(images, parents)
+    return mechanism, images, parents
+
+
+def test_an_exposure_finds_the_parent_that_scales_the_image(double):
+    """Without its name, from images in which another parent is correlated with it."""
+    mechanism, _, _ = exposed()
+    values = {
+        "thickness": torch.tensor([[0.9], [0.9], [2.1]]),
+        "intensity": torch.tensor([[80.0], [200], [200]]),
+    }
+    context = mechanism.context(values)
+    with torch.no_grad():
+        dark, bright, thick = mechanism.brightness.exposure(torch.zeros(3, 3), context)[:, 0]
+    assert float(bright / dark) == pytest.approx(2.5, rel=0.05)
+    assert float(thick / bright) == pytest.approx(1.0, rel=0.05)
+
+
+def test_the_encoder_sees_images_of_one_exposure_and_their_level(double):
+    mechanism, images, parents = exposed()
+    halved = 2 * (images // 4)
+    _, one, _, seen = mechanism._observed_rows(2 * halved, parents)
+    _, two, _, other = mechanism._observed_rows(halved, parents)
+    torch.testing.assert_close(one, two)
+    assert bool((seen[:, -1] > other[:, -1]).all())
+    assert torch.equal(seen[:, :-1], other[:, :-1])
+
+
+def test_an_exposure_of_dark_images_is_finite(double):
+    mechanism, images, parents = exposed()
+    with torch.no_grad():
+        bound = mechanism.evidence(torch.zeros_like(images) + 0.5, parents).bound
+    assert bool(bound.isfinite().all())

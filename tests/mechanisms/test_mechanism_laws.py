@@ -56,6 +56,7 @@ SMALL_FLOW = {
     "log_scale_bound": 0.5,  # so that no sample is so bright that its last digits are lost
 }
 BRIGHT = partial(LIKELIHOODS["mixture"], brightness=("age",))
+EXPOSED = partial(LIKELIHOODS["mixture"], exposure=True)
 
 RESIDUAL = {
     "encoder": partial(ResidualEncoder, features=6, channels=(3, 4), embedding=5),
@@ -108,6 +109,7 @@ CASES |= {
         ),
         "two",
     ),
+    "vae-exposure-none": (partial(ConditionalVAE, likelihood=EXPOSED, **SMALL), "none"),
 }
 
 LADDER = {
@@ -120,6 +122,7 @@ LADDERS = {
     "conditional-two": {"likelihood": LIKELIHOODS["discretised"], "prior": "conditional"},
     "conditional-none": {"likelihood": LIKELIHOODS["predicted_low_rank"], "prior": "conditional"},
     "brightness-two": {"likelihood": BRIGHT, "prior": "conditional"},
+    "exposure-two": {"likelihood": EXPOSED},
     "volume-two": {"shape": (2, 5, 6, 4), "likelihood": LIKELIHOODS["discretised"]},
 }
 CASES |= {

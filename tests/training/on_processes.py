@@ -25,14 +25,17 @@ from deepscm_pl.mechanisms import (
     Categorical,
     ConditionalVAE,
     FlowMatching,
+    HierarchicalVAE,
     ImplicitMechanism,
     MultiscaleFlow,
     SplineFlow,
 )
+from deepscm_pl.mechanisms.latent import GaussianPosterior
 from deepscm_pl.nn import (
     ConvolutionalConditioner,
     ConvolutionalDecoder,
     ConvolutionalEncoder,
+    Ladder,
     Overlay,
     PyramidDecoder,
     PyramidEncoder,
@@ -42,7 +45,12 @@ from deepscm_pl.nn import (
     TemplateDecoder,
     UNet,
 )
-from deepscm_pl.training import DeepSCM, EvidenceLowerBoundObjective, ImageClassifier
+from deepscm_pl.training import (
+    CounterfactualTuning,
+    DeepSCM,
+    EvidenceLowerBoundObjective,
+    ImageClassifier,
+)
 from deepscm_pl.transforms import ImplicitMidpoint, Interval, Positive
 
 from tiny import draw
@@ -55,8 +63,11 @@ bright; thickness -> intensity; thickness -> width; thickness, bright, width -> 
 intensity -> texture;
 thickness -> relief;
 thickness, intensity, width -> drawing;
-thickness, intensity -> volume
+thickness, intensity -> volume;
+thickness, bright -> sketch
 """
+
+_TEXTURES = ("texture", "relief", "drawing", "sketch")
 
 
 class RowsOfAllKinds(CausalDataModule):
@@ -77,8 +88,7 @@ def _of_all_kinds(size, seed):
     width = (rows["thickness"] > 3).float() + (rows["thickness"] > 5).float()
     label = (rows["thickness"] > 4).long()
     others = {"bright": bright, "width": width, "label": label}
-    images = dict.fromkeys(("texture", "relief", "drawing"), texture)
-    return {**rows, **others, **images, "volume": volume}
+    return {**rows, **others, "volume": volume} | dict.fromkeys(_TEXTURES, texture)
 
 
 def attributes():
@@ -94,15 +104,23 @@ def attributes():
     )
 
 
+class MeanPosterior(GaussianPosterior):
+    """A posterior whose draws are its mean."""
+
+    def draw(self, sample_shape):
+        latent = self.location.expand(*sample_shape, *self.location.shape)
+        return super().draw(sample_shape)._replace(latent=latent)
+
+
 class NoiseFreeVAE(ConditionalVAE):
     """A VAE that draws the mean of q, from grey levels without a random part."""
 
     def dequantise(self, value):
         return value + 0.5
 
-    @staticmethod
-    def _draw(posterior, sample_shape):
-        return posterior.location.expand(*sample_shape, *posterior.location.shape)
+    def posterior(self, value, parents):
+        found = super().posterior(value, parents)
+        return MeanPosterior(found.location, found.log_scale)
 
 
 def refitted_image():
@@ -209,6 +227,12 @@ def all_kinds(kind=DeepSCM):
         "relief": relief,
         "drawing": drawing(),
         "volume": volume,
+        "sketch": partial(
+            HierarchicalVAE,
+            shape=(1, 4, 4),
+            ladder=partial(Ladder, channels=(4, 4), latents=(1, 2), embedding=4),
+            prior="conditional",
+        ),
     }
     return kind(GRAPH, mechanisms)
 
@@ -303,6 +327,34 @@ def train_adversarial(folder, batch_size, **settings):
     parameters = {name: each.detach().clone() for name, each in model.named_parameters()}
     missing = sorted(seen.missing)
     return {"parameters": parameters, "steps": trainer.global_step, "missing": missing}
+
+
+class Brightness(nn.Module):
+    """The mean grey level, as a predictor of the intensity."""
+
+    def forward(self, image):
+        return image.flatten(1).mean(dim=1)
+
+
+def train_tuned(folder, **settings):
+    """Parameters before and after a tuning of an image that is fitted, but not trained."""
+    torch.manual_seed(0)
+    encoder = partial(ConvolutionalEncoder, features=8, channels=(4, 8))
+    decoder = partial(ConvolutionalDecoder, hidden=8, channels=(8, 4))
+    parts = {"encoder": encoder, "decoder": decoder, "hidden": 4}
+    image = partial(ConditionalVAE, shape=(1, 8, 8), latent=2, **parts)
+    mechanisms = {"intensity": AffineFlow, "image": image}
+    model = DeepSCM(
+        "intensity -> image",
+        mechanisms,
+        objective=partial(CounterfactualTuning, predictors={"intensity": Brightness}),
+    )
+    data = RowsOfAllKinds(BATCH // 2)
+    data.setup()
+    model.scm.fit(data.variables("train"))
+    before = {name: each.detach().clone() for name, each in model.named_parameters()}
+    trainer_in(folder, **{**settings, "max_epochs": 1}).fit(model, datamodule=data)
+    return {"before": before, "state": model.state_dict()}
 
 
 class AtHalf(pl.Callback):
@@ -401,6 +453,7 @@ def main(folder, checkpoint):
     found["resumed"] = train_attributes(folder / "resumed", BATCH // 4, checkpoint, **two)
     found["refitted"] = train_refitted(folder / "refitted", BATCH // 2, **two)
     found["adversarial"] = train_adversarial(folder / "game", BATCH // 2, **two)
+    found["tuned"] = train_tuned(folder / "tuned", **two)
     found["classifier"] = measure_classifier(folder, **two)
     found["refusal"] = refusal_of_common_statistics(folder / "refused", **two)
     torch.save(found, folder / f"{rank}.pt")

@@ -11,8 +11,8 @@ import pytorch_lightning as pl
 import torch
 
 from deepscm_pl.configuration import describe
-from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE
-from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
+from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE, HierarchicalVAE
+from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder, Ladder
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import (
     CounterfactualObjective,
@@ -190,6 +190,42 @@ def test_rows_with_values_on_the_edge_stay_factual(scm, batch, monkeypatch):
     assert torch.isfinite(objective(scm, batch, START).objective)
 
 
+LADDER = partial(Ladder, channels=(4, 4, 4), latents=(1, 2, 3), embedding=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "weights"),
+    [
+        ({"warmup_steps": 10, "fine_weight": 8}, 0, (0, 4, 8)),
+        ({"warmup_steps": 10, "fine_weight": 8}, 5, (0.5, 2.5, 4.5)),
+        ({"warmup_steps": 10, "fine_weight": 8}, 10, (1, 1, 1)),
+        ({"warmup_steps": 10, "fine_weight": 8, "divergence_weight": 0.5}, 5, (0.25, 2.25, 4.25)),
+        ({"warmup_steps": 10, "fine_weight": 8, "divergence_weight": 0.5}, 99, (0.5, 0.5, 0.5)),
+        ({"warmup_steps": 10, "free_bits": 0.5, "fine_weight": 8}, 5, (0.5, 2.5, 4.5)),
+    ],
+)
+def test_fine_scales_weigh_more_at_first(batch, settings, step, weights):
+    image = partial(HierarchicalVAE, shape=(1, 8, 8), ladder=LADDER)
+    scm = StructuralCausalModel(GRAPH, MECHANISMS | {"image": image})
+    scm.fit(TinyDataModule().variables("train"))
+    objective = EvidenceLowerBoundObjective(1, **settings)
+    value, elbo = evaluate(objective, scm, batch, TrainingProgress(step, 0, total_steps=1000))
+    latent = elbo.evidence["image"].latent
+    assert latent.scales == (3, 8, 16)
+    dimensions = latent.divergences.mean(dim=0).clamp(min=settings.get("free_bits", 0))
+    parts = [part.sum() for part in dimensions.split(latent.scales)]
+    expected = sum(each.log_prob.mean() for each in elbo.evidence.values())
+    expected = expected - sum(w * part for w, part in zip(weights, parts, strict=True))
+    torch.testing.assert_close(value.objective, expected)
+
+
+def test_a_latent_of_one_scale_has_no_fine_weight(scm, batch):
+    progress = TrainingProgress(4, 0)
+    found, _ = evaluate(EvidenceLowerBoundObjective(1, 10, fine_weight=8), scm, batch, progress)
+    expected, _ = evaluate(EvidenceLowerBoundObjective(1, 10), scm, batch, progress)
+    assert torch.equal(found.objective, expected.objective)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -203,6 +239,11 @@ def test_rows_with_values_on_the_edge_stay_factual(scm, batch, monkeypatch):
             "free_bits: expected",
         ),
         (partial(EvidenceLowerBoundObjective, divergence_weight=0), "divergence_weight: expected"),
+        (partial(EvidenceLowerBoundObjective, 1, fine_weight=2), "fine_weight: expected a warm-up"),
+        (
+            partial(EvidenceLowerBoundObjective, 1, warmup_steps=3, fine_weight=-2),
+            "fine_weight: expected",
+        ),
         (partial(EvidenceLowerBoundObjective, 1, 3, 4), "expected one of them, but got 3 and 4"),
         (partial(ImportanceWeightedObjective, 1), "set the model's num_particles"),
         (partial(CounterfactualObjective, 1, []), "lists of variables"),

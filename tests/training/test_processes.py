@@ -144,6 +144,15 @@ def test_two_processes_play_the_same_game_as_one(found, alone):
         assert process["adversarial"]["missing"] == []
 
 
+def test_two_processes_tune_the_same_image(found):
+    """With their own rows, one reference and one weight of the constraint."""
+    first, second = (process["tuned"] for process in found)
+    assert_equal(first["state"], second["state"])
+    assert bool(first["state"]["objective.reference"].isfinite().all())
+    for name, before in first["before"].items():
+        assert torch.equal(before, first["state"][name]) == (".intensity." in name), name
+
+
 STEPS_OF_HALF_A_BATCH = 3 + 2 + 8
 """Three whole batches, the rest of that epoch, and another epoch."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,7 +29,10 @@ class ProtocolSettings:
         progress: Whether to show a progress bar.
         cycles: Number of repetitions of null interventions and of cycles there and back.
         particles: Draws of the noise, where a protocol reports coverage.
-        detail_rows: Rows of the figures that need particles.
+        detail_rows: Rows, the first ones, of figures that need particles or many answers: coverage
+            and cycles.
+        asked: Interventions by constants, such as ``thickness=5``, whose truth a protocol compares
+            with in addition.
 
     Raises:
         ValueError: If a number is out of range, or there is no seed.
@@ -42,6 +45,7 @@ class ProtocolSettings:
     cycles: Sequence[int] = (1, 10)
     particles: int = 20
     detail_rows: int = 500
+    asked: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         whole_number("batch_size", self.batch_size, least=1)
@@ -97,6 +101,17 @@ class Task:
         """Return the recorded rows, images in grey levels, in the precision of the model."""
         dtype = self.model.scm.dtype
         return {name: value.to("cpu", dtype) for name, value in self.model.variables.items()}
+
+    def first(self, rows: int) -> Task:
+        """Return the task on the first rows of the model."""
+        model, size = self.model, min(rows, len(self.model))
+        some = replace(
+            model,
+            variables={name: value[:size] for name, value in model.variables.items()},
+            originals=None if model.originals is None else model.originals[:size],
+            other_attributes={name: each[:size] for name, each in model.other_attributes.items()},
+        )
+        return replace(self, model=some)
 
     def answer(self, do: DrawnDo, factual: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return one counterfactual of each row, ``(N, *event)`` for every variable.
@@ -170,7 +185,7 @@ def judged_errors(
     task: Task, images: Tensor, targets: Mapping[str, Tensor]
 ) -> dict[tuple[str, str], Tensor]:
     """Return the errors ``(N,)`` of each cause by each judge, by (variable, kind of judge)."""
-    found = {}
+    found: dict[tuple[str, str], Tensor] = {}
     for judge in task.judges:
         errors = errors_of(judge, images, targets, task.categories)
         found |= {(name, judge.kind): each for name, each in errors.items() if name in task.causes}

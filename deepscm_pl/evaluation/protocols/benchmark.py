@@ -95,7 +95,7 @@ def _perceptual(task: Task, network: torch.nn.Module) -> Figure:
     for image, other in zip(
         rows[task.image].split(batch), answer[task.image].split(batch), strict=True
     ):
-        metric.update(other, image)
+        metric.update(other.float(), image.float())
     found = Estimate(*metric.compute()["perceptual_distance"], len(task.model))
     return Figure("null, 1 time", task.image, "perceptual distance", "", "", found, floor=0.0)
 
@@ -104,7 +104,8 @@ def _realism(task: Task, dos: Mapping[str, list[DrawnDo]]) -> Figure:
     """The Fréchet distance of the training images to one counterfactual of each test image."""
     assert task.features is not None
     titles = list(dos)
-    values, floors = [], []
+    values: list[Estimate] = []
+    floors: list[float] = []
     for k, seed in enumerate(task.settings.seeds):
         generator = torch.Generator().manual_seed(seed)
         which = torch.randint(len(titles), (len(task.model),), generator=generator)
@@ -130,7 +131,7 @@ def _recorded_distance(task: Task, metric: FrechetDistance) -> float:
     """The distance of recorded test images to the training images."""
     metric.reset_generated()
     for images in task.factual()[task.image].split(task.settings.batch_size):
-        metric.update(images, False)
+        metric.update(images.float(), False)
     return float(metric.compute())
 
 
@@ -139,7 +140,8 @@ def _minimality(task: Task, drawn: list[DrawnDo]) -> Figure:
     rows = task.factual()
     before = _embedded(task, rows[task.image])
     own = _bins_of(task, name, rows[name])
-    values, published = [], []
+    values: list[Estimate] = []
+    published: list[Estimate] = []
     for do in drawn:
         answer = task.answer(do)
         after, other = _embedded(task, answer[task.image]), _bins_of(task, name, answer[name])
@@ -161,7 +163,7 @@ def _minimality(task: Task, drawn: list[DrawnDo]) -> Figure:
 
 def _embedded(task: Task, images: Tensor) -> tuple[Tensor, Tensor]:
     assert task.embedding is not None
-    parts = [task.embedding(some) for some in images.split(task.settings.batch_size)]
+    parts = [task.embedding(some.float()) for some in images.split(task.settings.batch_size)]
     return torch.cat([mean for mean, _ in parts]), torch.cat([scale for _, scale in parts])
 
 

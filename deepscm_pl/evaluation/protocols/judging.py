@@ -40,7 +40,7 @@ def morphometry(model: ModelOnData, workers: int | None = None) -> list[Judge]:
         return []
 
     def read(images: Tensor) -> dict[str, Tensor]:
-        found = measure_attributes(world, images[:, 0].cpu().numpy(), workers, progress=False)
+        found = measure_attributes(world, world.without_channels(images), workers, progress=False)
         return {name: torch.from_numpy(found[name]) for name in names}
 
     return [Judge("morphometry", names, read)]

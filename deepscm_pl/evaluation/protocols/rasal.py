@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from deepscm_pl.evaluation.cycles import possible_rows, replace_rows
 from deepscm_pl.evaluation.protocols.answering import Task
 from deepscm_pl.evaluation.protocols.drawing import DrawnDo, of_training
 from deepscm_pl.evaluation.protocols.judging import estimate_of, morphometry
@@ -60,15 +63,18 @@ def _composition(task: Task) -> Figure:
 def _measured(task: Task, do: DrawnDo) -> dict[tuple[str, str], tuple[Tensor, Tensor | None]]:
     """For each (variable, quantity) its values as defined and as published, ``(N,)`` each."""
     rows, answer = task.factual(), task.answer(do)
-    back = task.answer(DrawnDo(f"{do.title} and back", {n: rows[n] for n in do.values}, {}), answer)
-    image, recorded = answer[task.image] / _GREYS, rows[task.image] / _GREYS
+    undo = DrawnDo(f"{do.title} and back", {name: rows[name] for name in do.values}, {})
+    # Rounding can move values onto a bound, where no noise can be inferred.
+    kept = possible_rows(task.model.scm, answer)
+    back = task.answer(undo, replace_rows(kept, answer, rows))
+    image, recorded, restored = (each[task.image].float() / _GREYS for each in (answer, rows, back))
     attributes = true_values(task, do)
     truth = rendered(task, attributes) / _GREYS
-    factual = task.model.variables[task.image][:, 0].cpu().numpy()
+    factual = _drawn(task)
     published = rendered(task, attributes, factual) / _GREYS
     found: dict[tuple[str, str], tuple[Tensor, Tensor | None]] = {
         (task.image, "reversibility L1"): (
-            _mean((back[task.image] / _GREYS - recorded).abs()),
+            _mean((restored - recorded).abs()),
             None,
         ),
         (task.image, "L1"): (_mean((image - truth).abs()), _mean((image - published).abs())),
@@ -81,6 +87,13 @@ def _measured(task: Task, do: DrawnDo) -> dict[tuple[str, str], tuple[Tensor, Te
             found[name, "MAPE"] = ((value - target) / target).abs(), None
             found[name, "mean absolute error"] = (value - target).abs(), None
     return found
+
+
+def _drawn(task: Task) -> Any:
+    """The recorded images as the renderer draws them."""
+    world = task.model.world
+    assert world is not None
+    return world.without_channels(task.model.variables[task.image])
 
 
 def _mean(error: Tensor) -> Tensor:

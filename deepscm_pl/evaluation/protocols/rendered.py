@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ def has_truth(task: Task, names: list[str]) -> bool:
     """Whether a known world draws the true images of interventions on variables."""
     model = task.model
     known = () if model.world is None else model.world.attributes
-    return model.originals is not None and all(name in known for name in names)
+    fixed = () if model.world is None else model.world.fixed_attributes
+    return model.originals is not None and all(n in known and n not in fixed for n in names)
 
 
 def true_values(task: Task, do: DrawnDo) -> dict[str, NDArray[np.float64]]:
@@ -51,7 +53,7 @@ def rendered(
     """
     world = task.model.world
     assert world is not None
-    source = task.model.originals if originals is None else originals
+    source: Any = task.model.originals if originals is None else originals
     settings = task.settings
     images = render_truth(world, source, attributes, settings.workers, settings.progress)
-    return torch.from_numpy(images)[:, None].float()
+    return torch.from_numpy(world.with_channels(images)).float()
