@@ -29,6 +29,7 @@ class ProtocolOptions:
             ImageRegressor. What a known world measures is judged by measurements, too.
         embedding: Checkpoint of a model whose image has no parents, such as
             morphomnist/independent, for the latent divergence (default: left out).
+        do: Further interventions by constants, such as thickness=5, whose truth ours compares with.
         rows: Only the first rows of the test split, which the report states (default: all).
         seeds: Seeds of the interventions; figures are means over them.
         batch_size: Rows per batch.
@@ -41,6 +42,7 @@ class ProtocolOptions:
     out: NewFolder
     judge: Annotated[list[str] | None, Option("VARIABLE=FILE")] = None
     embedding: Annotated[Path | None, Option("FILE")] = None
+    do: Annotated[list[str] | None, Option("TEXT")] = None
     rows: Annotated[int | None, Option("NUMBER")] = None
     seeds: Annotated[tuple[int, ...], Option("SEED")] = (0, 1, 2)
     batch_size: int = 256
@@ -92,7 +94,11 @@ def _task(options: ProtocolOptions) -> Task:
     from deepscm_pl.training.judges import LatentEmbedding, judges_from, network_of
 
     settings = ProtocolSettings(
-        options.seeds, options.batch_size, options.workers, sys.stderr.isatty()
+        options.seeds,
+        options.batch_size,
+        options.workers,
+        sys.stderr.isatty(),
+        asked=tuple(options.do or ()),
     )
     files = _files(options.judge or [])
     opened = Checkpoint.read(options.ckpt_path, trust=options.trust)
@@ -103,7 +109,7 @@ def _task(options: ProtocolOptions) -> Task:
     judges = judges_from(files, model, _tuned_by(opened.content), options.trust)
     features = perceptual = None
     classes = [name for name in files if scm[name].domain.categories is not None]
-    if classes:
+    if classes and options.protocol == "benchmark":
         network = network_of(files[classes[0]], options.trust)
         features = NetworkFeatures(network.network, network.levels)
         perceptual = NetworkLayers(network.network, network.levels)

@@ -127,7 +127,7 @@ def default_questions(model: ModelOnData) -> list[Question]:
     Causes in the known world count, whether or not they are causes in the model.
     """
     causes = model.scm.graph.ancestors(*model.scm.image_variables) & set(model.scalars)
-    known = causes
+    known: frozenset[str] | set[str] = causes
     if model.world is not None:
         known = set(model.attributes) - set(model.world.fixed_attributes)
     questions = []

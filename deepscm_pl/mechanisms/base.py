@@ -381,7 +381,7 @@ class Mechanism(nn.Module, ABC):
         return ()
 
     def diagnose(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
-        """Return quantities of recorded values that show whether a training fails, ``(N,)`` each."""
+        """Return quantities of recorded values that show a failed training, ``(N,)`` each."""
         return {}
 
     def failure(self, means: Mapping[str, float]) -> str | None:

@@ -27,6 +27,7 @@ Residual: TypeAlias = Literal["kept", "none"]
 _LARGEST_LATENT = 2**14
 _IMAGES_FOR_BASELINE = 4096
 _PENALISED = 4  # the penalty is computed for one of so many rows
+_PIXELS_AT_A_TIME = 2**20
 _LEAST_DIVERSITY = 0.1
 _MOST_ERROR = 0.9
 _DIVERSITY, _ERROR, _FOOLED = "diversity", "unexplained_variance", "critic_accuracy"
@@ -102,6 +103,11 @@ class _Pair(NamedTuple):
     image: Tensor
     noise: Tensor
     context: Tensor
+
+    @property
+    def constant(self) -> _Pair:
+        """The same numbers without gradients."""
+        return _Pair(self.image.detach(), self.noise.detach(), self.context.detach())
 
 
 class ImplicitMechanism(ImageMechanism):
@@ -211,12 +217,23 @@ class ImplicitMechanism(ImageMechanism):
         """Return z = e(x, pa), ``(*batch, J)``, batch dimensions broadcast."""
         value = value.to(next(self.parameters()))
         image, context, batch = self._rows(value, self.shape, parents)
-        return self._infer_rows(self._scaled(image), context).view(*batch, self.latent)
+        found = self._in_chunks(self._infer_rows, self._scaled(image), context)
+        return found.view(*batch, self.latent)
 
     def generate(self, noise: Tensor, parents: Variables) -> Tensor:
         """Return g(z, pa), ``(*batch, *event)``, in the range of the preprocessing."""
         flat, context, batch = self._rows(noise, (self.latent,), parents)
-        return self._generate_rows(flat, context).view(*batch, *self.shape)
+        return self._in_chunks(self._generate_rows, flat, context).view(*batch, *self.shape)
+
+    def _in_chunks(
+        self, network: Callable[[Tensor, Tensor], Tensor], rows: Tensor, context: Tensor
+    ) -> Tensor:
+        """Apply a network to a few rows at a time; to all at once if they need gradients."""
+        size = max(_PIXELS_AT_A_TIME // self.domain.features, 1)
+        if len(rows) <= size or torch.is_grad_enabled():
+            return network(rows, context)
+        parts = zip(rows.split(size), context.split(size), strict=True)
+        return torch.cat([network(*each) for each in parts])
 
     def _rows(
         self, value: Tensor, event: Sequence[int], parents: Variables
@@ -295,10 +312,10 @@ class ImplicitMechanism(ImageMechanism):
         with _constant(self.critic, self.critic_head):
             scores = self._score(observed), self._score(generated)
         total = settings.of_networks(*scores)
-        constants = [_Pair(*(each.detach() for each in pair)) for pair in (observed, generated)]
-        total = total + settings.of_critic(*map(self._score, constants))
+        scores = self._score(observed.constant), self._score(generated.constant)
+        total = total + settings.of_critic(*scores)
         if settings.penalty:
-            total = total + 0.5 * settings.penalty * self._penalty(constants[0])
+            total = total + 0.5 * settings.penalty * self._penalty(observed.constant)
         if settings.reconstruction:
             again = self._image_rows(observed.noise, context)
             error = (again - image).abs().flatten(1).mean(dim=1)
@@ -333,9 +350,9 @@ class ImplicitMechanism(ImageMechanism):
         count = len(observed.image)
         rows = slice(-(-count // _PENALISED))
         image, noise = observed.image[rows].clone(), observed.noise[rows].clone()
-        inputs = [image.requires_grad_(), noise.requires_grad_()]
+        inputs = (image.requires_grad_(), noise.requires_grad_())
         with torch.enable_grad():
-            score = self._score(_Pair(*inputs, observed.context[rows])).sum()
+            score = self._score(_Pair(image, noise, observed.context[rows])).sum()
             gradients = torch.autograd.grad(score, inputs, create_graph=torch.is_grad_enabled())
         squares = sum(each.flatten(1).square().sum(dim=1) for each in gradients)
         found = torch.as_tensor(squares).to(observed.image)
@@ -389,8 +406,8 @@ class ImplicitMechanism(ImageMechanism):
         parents, as a fraction of the variance that the parents leave unexplained in the data: 0 if
         the generator ignores its noise, about 1 if it varies as the data do. The other one,
         ``unexplained_variance``, is the mean squared error of the reconstruction, as a fraction of
-        the same: about 1 if the encoder ignores the image. ``critic_accuracy`` is the fraction of observed and generated
-        images that the critic recognises: 0.5 if it is deceived.
+        the same: about 1 if the encoder ignores the image. ``critic_accuracy`` is the fraction of
+        observed and generated images that the critic recognises: 0.5 if it is deceived.
         """
         image, context, _ = self._rows(self.dequantise(value), self.shape, parents)
         scaled = self._scaled(image)
@@ -412,15 +429,16 @@ class ImplicitMechanism(ImageMechanism):
         diversity, error = means[_DIVERSITY], means[_ERROR]
         if diversity < _LEAST_DIVERSITY:
             return (
-                f"the generator has collapsed: expected images of the same parents to vary at "
-                f"least {_LEAST_DIVERSITY:.0%} as much as the data, but got {diversity:.1%}; lower the "
-                "learning rate, raise loss.noise_reconstruction or loss.penalty, or train longer."
+                "the generator has collapsed: expected images of the same parents to vary at "
+                f"least {_LEAST_DIVERSITY:.0%} as much as the data, but got {diversity:.1%}; lower "
+                "the learning rate, raise loss.noise_reconstruction or loss.penalty, or train "
+                "longer."
             )
         if error > _MOST_ERROR:
             return (
-                f"the encoder has collapsed: expected reconstructions with at most "
-                f"{_MOST_ERROR:.0%} of the error of a mean image, but got {error:.0%}; raise loss.reconstruction, or "
-                "train longer."
+                "the encoder has collapsed: expected reconstructions with at most "
+                f"{_MOST_ERROR:.0%} of the error of a mean image, but got {error:.0%}; raise "
+                "loss.reconstruction, or train longer."
             )
         return None
 

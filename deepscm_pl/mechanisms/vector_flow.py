@@ -137,17 +137,20 @@ class CouplingFlow(VectorFlow):
     ) -> None:
         super().__init__(context, size, constraint, hidden, bins, bound)
         layers = whole_number("layers", layers, least=2)
-        kept = [size // 2 if number % 2 == 0 else size - size // 2 for number in range(layers)]
+        self.kept = [size // 2 if n % 2 == 0 else size - size // 2 for n in range(layers)]
         self.networks = nn.ModuleList(
             ParameterNetwork(
                 context.features + count, (size - count) * self.parameters_of_entry, hidden
             )
-            for count in kept
+            for count in self.kept
         )
 
     def transforms(self, context: Tensor) -> list[Transform]:
         """Return the layers, in the order from the noise to x."""
-        return [_Coupling(net, context, self.size, self.bound) for net in self.networks]
+        return [
+            _Coupling(network, context, kept, self.size, self.bound)
+            for network, kept in zip(self.networks, self.kept, strict=True)
+        ]
 
 
 class _Vectors(Transform):
@@ -222,11 +225,11 @@ class _Triangular(_Vectors):
 
 
 class _Coupling(_Vectors):
-    def __init__(self, network: nn.Module, context: Tensor, size: int, bound: float) -> None:
+    def __init__(
+        self, network: nn.Module, context: Tensor, kept: int, size: int, bound: float
+    ) -> None:
         super().__init__(context, bound)
-        self.network = network
-        self.kept = int(network.context_features) - context.shape[-1]  # type: ignore[call-overload]
-        self.changed = size - self.kept
+        self.network, self.kept, self.changed = network, kept, size - kept
 
     def _layers(self, kept: Tensor) -> list[Transform]:
         parameters = self.given(self.network, kept)

@@ -41,8 +41,9 @@ def protocol_table(result: ProtocolResult) -> TextTable:
         >>> table.rows[0][4], table.rows[0][-1]
         ('0.15 ± 0.01', '0.12')
     """
-    rows = (len(result.seeds), f"{result.rows:,}")
-    title = f"{result.protocol}: {rows[1]} test images, {rows[0]} seeds"
+    count = len(result.seeds)
+    seeds = f"{count} seed{'s' if count > 1 else ''}"
+    title = f"{result.protocol}: {result.rows:,} test images, {seeds}"
     return TextTable.of_records(title, [_record(each) for each in result.figures], words=4)
 
 

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.distributions import AffineTransform, Transform
 
+from deepscm_pl.mechanisms.base import Mechanism
 from deepscm_pl.mechanisms.known import GammaScore, Known, Logistic
-from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.scm import MechanismFactory, StructuralCausalModel
 from deepscm_pl.variables import Domain, Variables
 from deepscm_pl.worlds.base import Attributes, KnownWorld, Renderer
 from deepscm_pl.worlds.strokes import measure, set_intensity, set_slant, set_thickness, set_width
@@ -286,7 +287,7 @@ class ThicknessIntensitySlantWorld(KnownWorld):
             raise ValueError(f"tilt: expected a positive number, but got {tilt}.")
         known = ThicknessIntensityWorld(slope, centre, spread)
         slant = partial(Known, layers=partial(_tilted, math.radians(tilt)))
-        mechanisms = {
+        mechanisms: dict[str, Mechanism | MechanismFactory] = {
             "thickness": known.scm["thickness"],
             "intensity": known.scm["intensity"],
             "slant": slant,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -73,6 +74,17 @@ def test_errors_against_the_truth_by_region(data):
     assert true.figure("", "image", "bits per dimension").defined.mean == 0
     covered = true.figure(THICKER, "image", "coverage of 90% intervals").defined.mean
     assert covered > 0.4
+
+
+def test_constants_are_compared_with_their_truth(data):
+    settings = replace(SETTINGS, asked=["thickness=2", "thickness=5, intensity=100"])
+    part = replace(task(data), settings=settings)
+    found = run_protocol("ours", part)
+    dark = "do(thickness = 5 pixels, intensity = 100 grey levels)"
+    name = "changed error of doing nothing"
+    assert found.figure(dark, "image", name).defined.mean > 30
+    with pytest.raises(ValueError, match=r"do: expected constants, .* but got 'thickness\+=1'"):
+        run_protocol("ours", replace(part, settings=replace(settings, asked=["thickness+=1"])))
 
 
 def test_a_drift_shows_in_cycles(data):

@@ -92,7 +92,7 @@ def test_thickness_intensity_and_slant_are_drawn_together():
     assert world.parameters()["tilt"] == 20
     asked = {
         "thickness": [3.0, 3.2, 3.0],
-        "intensity": [200.0, 120.0, 240.0],
+        "intensity": [200.0, 120.0, 180.0],
         "slant": [0.3, 0, -0.3],
     }
     found = world.measure(world.render(strokes(), asked))

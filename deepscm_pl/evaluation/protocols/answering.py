@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,7 +29,10 @@ class ProtocolSettings:
         progress: Whether to show a progress bar.
         cycles: Number of repetitions of null interventions and of cycles there and back.
         particles: Draws of the noise, where a protocol reports coverage.
-        detail_rows: Rows of the figures that need particles.
+        detail_rows: Rows, the first ones, of figures that need particles or many answers: coverage
+            and cycles.
+        asked: Interventions by constants, such as ``thickness=5``, whose truth a protocol compares
+            with in addition.
 
     Raises:
         ValueError: If a number is out of range, or there is no seed.
@@ -42,6 +45,7 @@ class ProtocolSettings:
     cycles: Sequence[int] = (1, 10)
     particles: int = 20
     detail_rows: int = 500
+    asked: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         whole_number("batch_size", self.batch_size, least=1)
@@ -93,10 +97,36 @@ class Task:
         """The number of classes of each scalar variable; None for numbers."""
         return {name: self.model.scm[name].domain.categories for name in self.model.scalars}
 
+    def column(self, name: str) -> Tensor:
+        """Return the known values of a variable in the training split, ``(n, 1)``.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        values = self.training.get(name, torch.empty(0, 1))
+        known = values[~values.isnan().flatten()]
+        if not len(known):
+            raise ValueError(
+                f"training: expected values of {name} in the training split, from which values are "
+                "drawn, but got none; test on the data of the model."
+            )
+        return known
+
     def factual(self) -> dict[str, Tensor]:
         """Return the recorded rows, images in grey levels, in the precision of the model."""
         dtype = self.model.scm.dtype
         return {name: value.to("cpu", dtype) for name, value in self.model.variables.items()}
+
+    def first(self, rows: int) -> Task:
+        """Return the task on the first rows of the model."""
+        model, size = self.model, min(rows, len(self.model))
+        some = replace(
+            model,
+            variables={name: value[:size] for name, value in model.variables.items()},
+            originals=None if model.originals is None else model.originals[:size],
+            other_attributes={name: each[:size] for name, each in model.other_attributes.items()},
+        )
+        return replace(self, model=some)
 
     def answer(self, do: DrawnDo, factual: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return one counterfactual of each row, ``(N, *event)`` for every variable.

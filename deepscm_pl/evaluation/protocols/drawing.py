@@ -31,6 +31,21 @@ class DrawnDo:
         """Return the rows, of ``size``, in which a variable is intervened on."""
         return self.chosen.get(name, torch.ones(size, dtype=torch.bool))
 
+    def first(self, rows: int) -> DrawnDo:
+        """Return the intervention on the first rows."""
+        values = {name: each[:rows] for name, each in self.values.items()}
+        return DrawnDo(self.title, values, {n: each[:rows] for n, each in self.chosen.items()})
+
+    @classmethod
+    def constant(cls, title: str, do: Mapping[str, float], size: int) -> DrawnDo:
+        """Return an intervention by the same values in N rows.
+
+        Example:
+            >>> DrawnDo.constant("do(age = 5)", {"age": 5.0}, 2).values["age"].flatten()
+            tensor([5., 5.])
+        """
+        return cls(title, {n: torch.full((size, 1), float(v)) for n, v in do.items()}, {})
+
 
 def of_training(
     name: str, column: Tensor, size: int, generator: torch.Generator, batch: int

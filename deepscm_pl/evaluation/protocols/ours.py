@@ -14,6 +14,8 @@ from deepscm_pl.evaluation.protocols.drawing import DrawnDo
 from deepscm_pl.evaluation.protocols.judging import estimate_of
 from deepscm_pl.evaluation.protocols.rendered import has_truth, rendered, true_values
 from deepscm_pl.evaluation.protocols.results import Figure, mean_over_seeds
+from deepscm_pl.evaluation.questions import Question
+from deepscm_pl.interventions import is_constant
 from deepscm_pl.metrics import IntervalCoverage, RegionError
 from deepscm_pl.metrics.functional import bits_per_dimension
 
@@ -40,7 +42,33 @@ def ours(task: Task) -> list[Figure]:
             figures.append(_coverage(task, drawn[0]))
         if len(names) == 1:
             figures += _cycles(task, title, drawn)
+    for do in _asked(task):
+        figures += _against_truth(task, do.title, [do])
     return figures + _bits(task)
+
+
+def _asked(task: Task) -> list[DrawnDo]:
+    """The interventions by constants.
+
+    Raises:
+        ValueError: If one cannot be read, is not of constants, or has no truth.
+    """
+    found = []
+    for text in task.settings.asked:
+        question = Question(text, task.model.scm.variables)
+        question.check(task.model)
+        if not all(is_constant(value) for value in question.do.values()):
+            raise ValueError(
+                f"do: expected constants, such as thickness=5, but got {text!r}; ask deepscm "
+                "counterfactual for other changes."
+            )
+        if not has_truth(task, list(question.do)):
+            raise ValueError(
+                f"do: expected a known world that draws the truth of {text!r}, but the data have "
+                "none; leave it out."
+            )
+        found.append(DrawnDo.constant(question.title, question.do, len(task.model)))
+    return found
 
 
 def _against_truth(task: Task, title: str, drawn: Sequence[DrawnDo]) -> list[Figure]:
@@ -84,17 +112,19 @@ def _coverage(task: Task, do: DrawnDo) -> Figure:
 
 def _cycles(task: Task, title: str, drawn: Sequence[DrawnDo]) -> list[Figure]:
     """The error after cycles there and back, for the first seed."""
+    rows = min(task.settings.detail_rows, len(task.model))
+    task, drawn = task.first(rows), [each.first(rows) for each in drawn]
     recorded = task.factual()
     back = DrawnDo(f"{title} and back", {name: recorded[name] for name in drawn[0].values}, {})
-    rows, figures = recorded, []
+    values, figures = recorded, []
     kept = torch.ones(len(task.model), dtype=torch.bool)
     for count in range(1, max(task.settings.cycles) + 1):
-        changed = task.answer(drawn[0], rows)
+        changed = task.answer(drawn[0], values)
         kept = kept & possible_rows(task.model.scm, changed)
-        rows = task.answer(back, replace_rows(kept, changed, recorded))
-        rows = replace_rows(kept, rows, recorded)
+        values = task.answer(back, replace_rows(kept, changed, recorded))
+        values = replace_rows(kept, values, recorded)
         if count in task.settings.cycles:
-            error = (rows[task.image] - recorded[task.image]).abs().flatten(1).mean(dim=1)
+            error = (values[task.image] - recorded[task.image]).abs().flatten(1).mean(dim=1)
             error = error.where(kept, torch.nan)  # rounding has moved the others onto a bound
             quantity = f"error after {count} cycle{'s' if count > 1 else ''}"
             figures.append(
