@@ -55,7 +55,7 @@ class AdversarialLoss:
     form: Literal["logistic", "hinge"] = "logistic"
     reconstruction: float = 10.0
     noise_reconstruction: float = 1.0
-    penalty: float = 0.1
+    penalty: float = 1.0
     abducted: float = 0.5
 
     def __post_init__(self) -> None:
