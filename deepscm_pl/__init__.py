@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         BrainMRIDataModule as BrainMRIDataModule,
         BrainWorld as BrainWorld,
         CausalDataModule as CausalDataModule,
+        ColourWorld as ColourWorld,
         DigitsDataModule as DigitsDataModule,
         DigitWorld as DigitWorld,
         InMemoryDataset as InMemoryDataset,

@@ -30,6 +30,7 @@ _ROWS = 2_000  # of the reference, and of the errors of predictors
 _BATCH = 100
 _SMALLEST = 1e-3  # deviation of F between batches, relative to F
 _MOST = 3.0  # deviations of a shortfall that count
+_SHARE = 0.1  # of a batch in the moving average of the shortfall
 _LEAST = 1e-5  # of λ, at most its inverse
 _SEED = 20_061  # of the predictors, which differs from that of the predictor that evaluates
 _ONE_IMAGE = "objective: expected a model with one image, but it has {}: tune another model."
@@ -39,24 +40,24 @@ _ONE_IMAGE = "objective: expected a model with one image, but it has {}: tune an
 class BoundConstraint:
     """The constraint that the objective F of the images does not fall below that at the start.
 
-    F has the weight λ·max(0, 1 + ``damping``·g), where g is its shortfall in a batch, divided by
-    the standard deviation s of F between batches at the start, and within ±3. After every step λ is
-    multiplied by exp(``rate``·g), so that it finds its order of magnitude, which depends on the
-    likelihood and on the predictors. The weight at once, before λ, damps oscillations, as in the
-    method of multipliers of Platt and Barr (1987), which De Sousa Ribeiro et al. (2023,
-    arXiv:2306.15764) use with sums.
+    F has the weight λ·exp(``damping``·g), where g is the moving average over about ten batches of
+    the shortfall of F, divided by the standard deviation s of F between batches at the start, and
+    within ±3. After every step λ is multiplied by exp(``rate``·g), so that it finds its order of
+    magnitude, which depends on the likelihood and on the predictors. The damping acts long before
+    λ, and prevents oscillations, as in the method of multipliers of Platt and Barr (1987), which De Sousa Ribeiro et
+    al. (2023, arXiv:2306.15764) use with sums in place of products.
 
     Attributes:
         slack: Nats per pixel by which F may fall.
-        rate: The logarithm of the factor of λ for a shortfall of one deviation.
-        damping: The immediate rise of the weight, relative to λ, for such a shortfall.
+        rate: The logarithm of the factor of λ for a shortfall of one deviation, after each step.
+        damping: The logarithm of the factor of the weight for such a shortfall.
         start: λ before the first step, relative to ℓ/s for the loss ℓ of the first batch.
     """
 
     slack: float = 0.0
-    rate: float = 0.05
+    rate: float = 0.02
     damping: float = 1.0
-    start: float = 0.2
+    start: float = 0.1
 
     def __post_init__(self) -> None:
         real_number("slack", self.slack, least=0)
@@ -119,6 +120,7 @@ class CounterfactualTuning(Objective):
     needs_trained = True
     reference: Tensor
     multiplier: Tensor
+    shortfall: Tensor
 
     def __init__(
         self,
@@ -144,6 +146,7 @@ class CounterfactualTuning(Objective):
         self.constraint, self.own = constraint, own
         self.register_buffer("reference", torch.tensor([torch.nan, torch.nan]))
         self.register_buffer("multiplier", torch.tensor(torch.nan))
+        self.register_buffer("shortfall", torch.tensor(0.0))
         self.predictors: Predictors | None = None
 
     def freeze(self, scm: StructuralCausalModel) -> None:
@@ -238,10 +241,11 @@ class CounterfactualTuning(Objective):
         first = constraint.start * self.weight * _mean_over_processes(loss) / deviation
         known = torch.where(self.multiplier.isnan(), first.clamp(min=_LEAST), self.multiplier)
         shortfall = _mean_over_processes(start - constraint.slack * pixels - value) / deviation
-        shortfall = shortfall.clamp(-_MOST, _MOST)
-        changed = known * (constraint.rate * shortfall).exp()
+        self.shortfall.lerp_(shortfall.clamp(-_MOST, _MOST), _SHARE)
+        changed = known * (constraint.rate * self.shortfall).exp()
         self.multiplier.copy_(changed.clamp(_LEAST, 1 / _LEAST))
-        return known * (1 + constraint.damping * shortfall).clamp(min=0)
+        weight: Tensor = known * (constraint.damping * self.shortfall).exp()
+        return weight
 
     def _losses(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
         """The loss of each predictor for counterfactuals of a batch, ``(B,)`` each."""
