@@ -36,8 +36,8 @@ def judges_from(
         files: For each variable the checkpoint of an :class:`ImageClassifier` of a class, or of an
             :class:`ImageRegressor` of a number.
         model: The judged model and its data.
-        tuned_by: Digests of the predictors by which the model was tuned (:func:`~deepscm_pl.training.predictors.weights_digest`),
-            by variable; a judge must not be one of them.
+        tuned_by: Digests of the predictors by which the model was tuned, by variable
+            (:func:`~deepscm_pl.training.predictors.weights_digest`); a judge must be another one.
         trust: Packages whose classes a file may name.
 
     Raises:
