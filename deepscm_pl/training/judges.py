@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,9 @@ from deepscm_pl.evaluation.protocols.judging import Judge
 from deepscm_pl.mechanisms import ConditionalVAE
 from deepscm_pl.training.image_classifier import ImageClassifier
 from deepscm_pl.training.image_regressor import ImageRegressor
+from deepscm_pl.training.predictors import weights_digest
 
-__all__ = ["LatentEmbedding", "judges_from", "network_of", "weights_digest"]
+__all__ = ["LatentEmbedding", "judges_from", "network_of"]
 
 _AT_A_TIME = 256
 
@@ -36,8 +36,8 @@ def judges_from(
         files: For each variable the checkpoint of an :class:`ImageClassifier` of a class, or of an
             :class:`ImageRegressor` of a number.
         model: The judged model and its data.
-        tuned_by: Digests of the predictors by which the model was tuned (:func:`weights_digest`),
-            by variable; a judge must not be one of them.
+        tuned_by: Digests of the predictors by which the model was tuned, by variable
+            (:func:`~deepscm_pl.training.predictors.weights_digest`); a judge must be another one.
         trust: Packages whose classes a file may name.
 
     Raises:
@@ -88,22 +88,6 @@ def network_of(path: str | Path, trust: Sequence[str] = ()) -> ImageClassifier |
     network: ImageClassifier | ImageRegressor = opened.build(found)
     network.requires_grad_(False)
     return network
-
-
-def weights_digest(network: nn.Module) -> str:
-    """Return the SHA-256 of the weights of a network, the same wherever they are stored.
-
-    Names do not matter, so that a network has the digest of a module that contains only it.
-
-    Example:
-        >>> network = nn.Linear(2, 1)
-        >>> weights_digest(network) == weights_digest(nn.Sequential(network))
-        True
-    """
-    digest = hashlib.sha256()
-    for parameter in network.parameters():
-        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class LatentEmbedding(nn.Module):
