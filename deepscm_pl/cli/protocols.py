@@ -109,7 +109,7 @@ def _task(options: ProtocolOptions) -> Task:
     judges = judges_from(files, model, _tuned_by(opened.content), options.trust)
     features = perceptual = None
     classes = [name for name in files if scm[name].domain.categories is not None]
-    if classes:
+    if classes and options.protocol == "benchmark":
         network = network_of(files[classes[0]], options.trust)
         features = NetworkFeatures(network.network, network.levels)
         perceptual = NetworkLayers(network.network, network.levels)

@@ -40,13 +40,18 @@ _MEMBERS = """
                         memory, sizes of checkpoints and minutes expected."""
 
 
+_PROTOCOL = """
+  --protocol NAME       Test by the protocol causal-gen, benchmark, rasal or ours, which has options
+                        of its own: deepscm test --protocol NAME --help."""
+
+
 def training_help(command: str) -> str:
     """The help of a command, as its parser would print it."""
     return (
         f"usage: deepscm {command} --config FILE.yaml [OPTIONS]\n\n{TRAINING_COMMANDS[command]} "
         "The options of a data module: --data.help CLASS,\nfor example "
         f"deepscm_pl.data.MorphoMNISTDataModule.\n\n{_options_text()}\n{_CKPT_PATH}"
-        f"{_MEMBERS if command == 'fit' else ''}"
+        f"{ {'fit': _MEMBERS, 'test': _PROTOCOL}.get(command, '') }"
     )
 
 

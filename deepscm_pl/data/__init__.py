@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     )
     from deepscm_pl.worlds import (
         BrainWorld as BrainWorld,
+        ColourWorld as ColourWorld,
         DigitWorld as DigitWorld,
         KnownWorld as KnownWorld,
         ThicknessIntensityFallingWorld as ThicknessIntensityFallingWorld,
+        ThicknessIntensitySlantWorld as ThicknessIntensitySlantWorld,
         ThicknessIntensityWorld as ThicknessIntensityWorld,
         ThicknessSlantWorld as ThicknessSlantWorld,
         ThicknessWidthWorld as ThicknessWidthWorld,

@@ -252,8 +252,6 @@ def _image_fit(
 ) -> MechanismFit | None:
     """Compare an image with parents of its own and of other rows."""
     scm, parents = model.scm, model.scm.graph.parents[name]
-    if not scm[name].has_likelihood:
-        return None
     for parent in parents:
         values = model.variables[parent][rows].flatten(1)
         rows = rows[~values.isnan().any(dim=1)] if values.is_floating_point() else rows

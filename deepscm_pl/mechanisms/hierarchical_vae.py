@@ -25,6 +25,7 @@ from deepscm_pl.mechanisms.latent import (
     gaussian_log_ratio,
 )
 from deepscm_pl.nn.ladder import Ladder, LadderShapes, Moments, Rung
+from deepscm_pl.nn.layers import Features
 from deepscm_pl.variables import Noise, Variables
 
 __all__ = ["HierarchicalVAE", "MediatedImages", "Prior"]
@@ -97,7 +98,8 @@ class HierarchicalVAE(LatentImageMechanism):
         self.prior: Prior = prior
         names = self.likelihood.brightness
         features = context.split("brightness", names)[1].features if names else context.features
-        observed = features + self.likelihood.exposure
+        level = {"(level)": 1} if self.likelihood.exposure else {}
+        observed = Features({**features.sizes, **level})
         outputs = (self.outputs, *self.shape[1:])
         shapes = LadderShapes(self.shape, outputs, observed, features)
         made = (ladder or Ladder)(shapes, prior == "conditional")

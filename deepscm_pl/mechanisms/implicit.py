@@ -104,6 +104,11 @@ class _Pair(NamedTuple):
     noise: Tensor
     context: Tensor
 
+    @property
+    def constant(self) -> _Pair:
+        """The same numbers without gradients."""
+        return _Pair(self.image.detach(), self.noise.detach(), self.context.detach())
+
 
 class ImplicitMechanism(ImageMechanism):
     r"""An amortised implicit mechanism: x := h(g(z, pa) + u), of any generator g.
@@ -307,10 +312,10 @@ class ImplicitMechanism(ImageMechanism):
         with _constant(self.critic, self.critic_head):
             scores = self._score(observed), self._score(generated)
         total = settings.of_networks(*scores)
-        constants = [_Pair(*(each.detach() for each in pair)) for pair in (observed, generated)]
-        total = total + settings.of_critic(*map(self._score, constants))
+        scores = self._score(observed.constant), self._score(generated.constant)
+        total = total + settings.of_critic(*scores)
         if settings.penalty:
-            total = total + 0.5 * settings.penalty * self._penalty(constants[0])
+            total = total + 0.5 * settings.penalty * self._penalty(observed.constant)
         if settings.reconstruction:
             again = self._image_rows(observed.noise, context)
             error = (again - image).abs().flatten(1).mean(dim=1)

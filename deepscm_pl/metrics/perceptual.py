@@ -104,17 +104,23 @@ class FrechetDistance(_TwoSets):
 
     def compute(self) -> Tensor:
         """Return the distance."""
-        both = []
-        for name in ("real", "generated"):
-            moments = getattr(self, name)
-            count = int(moments[0, 0])
+        both = [self.real, self.generated]
+        counts = [int(moments[0, 0]) for moments in both]
+        self.require_images(*counts)
+        first, second = (
+            (moments[1], moments[2:] / (count - 1))
+            for moments, count in zip(both, counts, strict=True)
+        )
+        return frechet_distance(first, second)
+
+    def require_images(self, real: int, generated: int) -> None:
+        """Raise ValueError unless there are more images of each kind than features."""
+        for name, count in (("real", real), ("generated", generated)):
             if count <= self.size:
                 raise ValueError(
                     f"images: expected more {name} images than the {self.size} features, but got "
                     f"{count}; take more rows, or a network of fewer features."
                 )
-            both.append((moments[1], moments[2:] / (count - 1)))
-        return frechet_distance(*both)
 
 
 class KernelDistance(_TwoSets):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         call_in_precision as call_in_precision,
     )
     from deepscm_pl.nn.modulated import (
+        Embedding as Embedding,
         ResidualBlock as ResidualBlock,
         ResidualDecoder as ResidualDecoder,
         ResidualEncoder as ResidualEncoder,

@@ -27,7 +27,7 @@ from deepscm_pl.nn.layers import (
     space_to_depth,
     spatial_dimensions,
 )
-from deepscm_pl.nn.modulated import Embedding, Modulation, ResidualBlock
+from deepscm_pl.nn.modulated import Embedding, Modulation, ResidualBlock, start_unmodulated
 
 __all__ = ["Ladder", "LadderShapes", "Moments", "Rung"]
 
@@ -96,6 +96,8 @@ class Ladder(nn.Module):
         latents: Channels of the latent at each of these scales; 0 for none.
         blocks: Residual blocks at each scale, on both ways.
         embedding: Size of the embedding of the condition that modulates the blocks.
+        separate: Whether each named parent has an embedding of its own, see
+            :class:`~deepscm_pl.nn.Embedding`.
 
     Attributes:
         rungs: The scales on the way down, the coarsest first.
@@ -117,6 +119,7 @@ class Ladder(nn.Module):
         latents: Sequence[int] = (1, 4, 32),
         blocks: int = 1,
         embedding: int = 64,
+        separate: bool = False,
     ) -> None:
         super().__init__()
         sizes = shapes.image[1:]
@@ -131,20 +134,26 @@ class Ladder(nn.Module):
         # From the finest scale to the coarsest.
         scales = [_Scale(tuple(n), c, z) for n, c, z in zip(halved, below, found, strict=False)]
         scales.append(_Scale((1,) * dimensions, top, found[-1]))
-        self.embed_up = Embedding(shapes.observed, embedding)
-        self.embed = Embedding(shapes.condition, embedding)
+        self.embed_up = Embedding(shapes.observed, embedding, separate)
+        self.embed = Embedding(shapes.condition, embedding, separate)
         entries = [shapes.image[0], *below]
         self.encoder = nn.ModuleList(
             _Ascent(count, finer, scale, blocks, self.embed_up.features)
             for count, finer, scale in zip(entries, [None, *scales[:-1]], scales, strict=True)
         )
         condition = self.embed.features
-        self.rungs = nn.ModuleList(
+        rungs = [
             Rung(coarser, scale, blocks, condition, has_prior)
             for coarser, scale in zip([None, *scales[:0:-1]], scales[::-1], strict=True)
-        )
+        ]
+        self.rungs = nn.ModuleList(rungs)
         self.modulation = Modulation(scales[0].channels, condition)
         self.last = scales[0].convolution(scales[0].channels, shapes.output[0] * 2**dimensions)
+        if separate:
+            start_unmodulated(self)
+            for rung in rungs:
+                if rung.enter_condition is not None:
+                    nn.init.zeros_(rung.enter_condition.weight)
         self.counts = tuple(scale.latents * math.prod(scale.sizes) for scale in reversed(scales))
         self.latent = sum(self.counts)
 

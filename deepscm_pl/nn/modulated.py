@@ -20,13 +20,21 @@ from torch.nn import functional
 from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.layers import (
     CONVOLUTIONS,
+    Features,
     end_padding,
     image_sizes,
     reduced_shape,
     scale_channels,
 )
 
-__all__ = ["Embedding", "Modulation", "ResidualBlock", "ResidualDecoder", "ResidualEncoder"]
+__all__ = [
+    "Embedding",
+    "Modulation",
+    "ResidualBlock",
+    "ResidualDecoder",
+    "ResidualEncoder",
+    "start_unmodulated",
+]
 
 _MOST_BLOCKS = 1000
 
@@ -71,6 +79,7 @@ class ResidualEncoder(nn.Module):
         channels: Channels at each size, from H/2 downwards; there is one halving for each.
         blocks: Residual blocks at each size.
         embedding: Size of the embedding of the condition that modulates the blocks.
+        separate: Whether each named parent has an embedding of its own, see :class:`Embedding`.
     """
 
     def __init__(
@@ -81,17 +90,20 @@ class ResidualEncoder(nn.Module):
         channels: Sequence[int] = (32, 128),
         blocks: int = 1,
         embedding: int = 64,
+        separate: bool = False,
     ) -> None:
         super().__init__()
         image_channels, *sizes = image_sizes("image_shape", image_shape)
         features = whole_number("features", features, least=1)
         channels = scale_channels(channels, sizes)
         self.padding = end_padding(sizes, len(channels))
-        self.embed = Embedding(condition_features, embedding)
+        self.embed = Embedding(condition_features, embedding, separate)
         self.scales = nn.ModuleList(
             _EncoderScale(before, after, blocks, self.embed.features)
             for before, after in pairwise((image_channels, *channels))
         )
+        if separate:
+            start_unmodulated(self)
         size = math.prod(reduced_shape(channels[-1], sizes, len(channels)))
         self.head = nn.Sequential(nn.SiLU(), nn.Flatten(), nn.Linear(size, features), nn.SiLU())
         self.out_features = features
@@ -117,6 +129,7 @@ class ResidualDecoder(nn.Module):
         channels: Channels at each size, up to H/2; there is one doubling for each.
         blocks: Residual blocks at each size.
         embedding: Size of the embedding of the condition that modulates the blocks.
+        separate: Whether each named parent has an embedding of its own, see :class:`Embedding`.
 
     Example:
         >>> decoder = ResidualDecoder(16, 2, (9, 28, 28), channels=(16, 8))
@@ -133,23 +146,25 @@ class ResidualDecoder(nn.Module):
         channels: Sequence[int] = (128, 32),
         blocks: int = 1,
         embedding: int = 64,
+        separate: bool = False,
     ) -> None:
         super().__init__()
         out_channels, self.height, self.width = image_sizes("output_shape", output_shape)
         hidden = whole_number("hidden", hidden, least=1)
         channels = scale_channels(channels, (self.height, self.width))
         start = reduced_shape(channels[0], (self.height, self.width), len(channels))
-        self.embed = Embedding(condition_features, embedding)
+        self.embed = Embedding(condition_features, embedding, separate)
+        first = nn.Linear(latent_features + self.embed.features, hidden)
         self.head = nn.Sequential(
-            nn.Linear(latent_features + self.embed.features, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, math.prod(start)),
-            nn.Unflatten(1, start),
+            first, nn.SiLU(), nn.Linear(hidden, math.prod(start)), nn.Unflatten(1, start)
         )
         self.scales = nn.ModuleList(
             _DecoderScale(before, after, blocks, self.embed.features)
             for before, after in pairwise((*channels, out_channels))
         )
+        if separate:
+            start_unmodulated(self)
+            nn.init.zeros_(first.weight[:, latent_features:])
 
     def forward(self, latent: Tensor, condition: Tensor) -> Tensor:
         """Return the image for ``latent`` and ``condition``."""
@@ -160,22 +175,57 @@ class ResidualDecoder(nn.Module):
         return image[..., : self.height, : self.width]
 
 
-class Embedding(nn.Sequential):
+class Embedding(nn.Module):
     """A perceptron that embeds the condition; the identity of an empty condition.
 
+    Modulations are affine in the embedding. If each parent has one of its own, they are sums over
+    parents, γ(c) = Σ_k γ_k(c_k), so that the effects of parents in one layer add up, also in
+    combinations that are not in the data. Together with :func:`start_unmodulated`, a parent acts
+    only where the data show that it does. A joint embedding learns from combinations alone.
+
     Args:
-        condition_features: Size of the condition; 0 for none.
-        features: Size of the embedding.
+        condition_features: Size of the condition, with names if it is a
+            :class:`~deepscm_pl.nn.Features`; 0 for none.
+        features: Size of an embedding.
+        separate: Whether each name has its own embedding of this size.
+
+    Example:
+        >>> Embedding(Features({"age": 1, "sex": 2}), 8, separate=True)(torch.zeros(3, 3)).shape
+        torch.Size([3, 16])
     """
 
-    def __init__(self, condition_features: int, features: int) -> None:
+    def __init__(self, condition_features: int, features: int, separate: bool = False) -> None:
         whole_number("embedding", features, least=1)
         super().__init__()
-        self.features = features if condition_features else 0
-        self.layers = nn.Sequential()
-        if condition_features:
-            first, second = nn.Linear(condition_features, features), nn.Linear(features, features)
-            self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
+        self.sizes = [int(condition_features)] if condition_features else []
+        if separate and isinstance(condition_features, Features):
+            self.sizes = [size for size in condition_features.sizes.values() if size]
+        self.features = features * len(self.sizes)
+        several = [_perceptron(size, features) for size in self.sizes]
+        self.layers: nn.Sequential | nn.ModuleList = nn.ModuleList(several)
+        if len(several) < 2:
+            self.layers = several[0] if several else nn.Sequential()
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Return the embedding, ``(batch, features)``."""
+        if isinstance(self.layers, nn.Sequential):
+            embedded: Tensor = self.layers(condition)
+            return embedded
+        parts = zip(self.layers, condition.split(self.sizes, dim=-1), strict=True)
+        return torch.cat([layers(part) for layers, part in parts], dim=-1)
+
+
+def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
+    first, second = nn.Linear(inputs, outputs), nn.Linear(outputs, outputs)
+    return nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
+
+
+@torch.no_grad()
+def start_unmodulated(network: nn.Module) -> None:
+    """Set the weights of all modulations to zero, so that no parent acts before training."""
+    for module in network.modules():
+        if isinstance(module, Modulation) and module.affine is not None:
+            nn.init.zeros_(module.affine.weight)
 
 
 def _residual_blocks(blocks: int, channels: int, condition: int) -> nn.ModuleList:

@@ -97,6 +97,21 @@ class Task:
         """The number of classes of each scalar variable; None for numbers."""
         return {name: self.model.scm[name].domain.categories for name in self.model.scalars}
 
+    def column(self, name: str) -> Tensor:
+        """Return the known values of a variable in the training split, ``(n, 1)``.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        values = self.training.get(name, torch.empty(0, 1))
+        known = values[~values.isnan().flatten()]
+        if not len(known):
+            raise ValueError(
+                f"training: expected values of {name} in the training split, from which values are "
+                "drawn, but got none; test on the data of the model."
+            )
+        return known
+
     def factual(self) -> dict[str, Tensor]:
         """Return the recorded rows, images in grey levels, in the precision of the model."""
         dtype = self.model.scm.dtype

@@ -36,11 +36,12 @@ _PADDED = {28: 32}
 
 def benchmark(task: Task) -> list[Figure]:
     """Composition, effectiveness, realism and minimality."""
+    metric = _frechet(task)
     dos = other_bins_dos(task)
     figures = _composition(task)
     figures += effectiveness_figures(task, dos, published=True)
-    if task.features is not None:
-        figures.append(_realism(task, dos))
+    if metric is not None:
+        figures.append(_realism(task, metric, dos))
     if task.embedding is not None:
         figures += [_minimality(task, drawn) for drawn in dos.values()]
     return figures
@@ -53,7 +54,7 @@ def other_bins_dos(task: Task) -> dict[str, list[DrawnDo]]:
         generator = torch.Generator().manual_seed(seed)
         for name in task.causes:
             column, categories = task.model.variables[name].cpu(), task.categories[name]
-            training = task.model.training[name]
+            training = task.column(name)
             do = of_other_bins(name, column, training, categories, generator, _BINS)
             found.setdefault(do.title, []).append(do)
     return found
@@ -100,38 +101,43 @@ def _perceptual(task: Task, network: torch.nn.Module) -> Figure:
     return Figure("null, 1 time", task.image, "perceptual distance", "", "", found, floor=0.0)
 
 
-def _realism(task: Task, dos: Mapping[str, list[DrawnDo]]) -> Figure:
+def _frechet(task: Task) -> FrechetDistance | None:
+    """The distance from the training images; None without a feature network.
+
+    Raises:
+        ValueError: If there are fewer images than features, before anything is computed.
+    """
+    if task.features is None:
+        return None
+    metric, training = FrechetDistance(task.features), task.training[task.image]
+    metric.require_images(len(training), len(task.model))
+    for images in training.split(task.settings.batch_size):
+        metric.update(images.float(), True)
+    return metric
+
+
+def _realism(task: Task, metric: FrechetDistance, dos: Mapping[str, list[DrawnDo]]) -> Figure:
     """The Fréchet distance of the training images to one counterfactual of each test image."""
-    assert task.features is not None
-    titles = list(dos)
-    values: list[Estimate] = []
-    floors: list[float] = []
+    title, titles, values = "do(one of all ~ another bin)", list(dos), []
     for k, seed in enumerate(task.settings.seeds):
         generator = torch.Generator().manual_seed(seed)
         which = torch.randint(len(titles), (len(task.model),), generator=generator)
-        drawn = [dos[title][k] for title in titles]
+        drawn = [dos[each][k] for each in titles]
         chosen = {next(iter(do.values)): which == n for n, do in enumerate(drawn)}
         joined = {name: value for do in drawn for name, value in do.values.items()}
-        answer = task.answer(DrawnDo("do(one of all ~ another bin)", joined, chosen))
-        metric = FrechetDistance(task.features)
-        for part, is_real in ((task.training[task.image], True), (answer[task.image], False)):
-            for images in part.split(task.settings.batch_size):
-                metric.update(images.float(), is_real)
-        values.append(Estimate(float(metric.compute()), math.nan, len(task.model)))
-        if not floors:
-            floors.append(_recorded_distance(task, metric))
+        images = task.answer(DrawnDo(title, joined, chosen))[task.image]
+        values.append(Estimate(_distance(task, metric, images), math.nan, len(task.model)))
     defined, deviation = mean_over_seeds(values)
-    title = "do(one of all ~ another bin)"
+    floor = _distance(task, metric, task.factual()[task.image])
     return Figure(
-        title, task.image, "Fréchet distance", "", "network", defined, deviation, floor=floors[0]
+        title, task.image, "Fréchet distance", "", "network", defined, deviation, floor=floor
     )
 
 
-def _recorded_distance(task: Task, metric: FrechetDistance) -> float:
-    """The distance of recorded test images to the training images."""
+def _distance(task: Task, metric: FrechetDistance, images: Tensor) -> float:
     metric.reset_generated()
-    for images in task.factual()[task.image].split(task.settings.batch_size):
-        metric.update(images.float(), False)
+    for some in images.split(task.settings.batch_size):
+        metric.update(some.float(), False)
     return float(metric.compute())
 
 
@@ -171,6 +177,6 @@ def _bins_of(task: Task, name: str, column: Tensor) -> NDArray[np.int64]:
     values = column.double().flatten().cpu().numpy()
     if task.categories[name] is not None:
         return values.astype(np.int64)
-    training = task.model.training[name]
+    training = task.column(name)
     edges = np.linspace(float(training.min()), float(training.max()), _BINS + 1)[1:-1]
     return np.searchsorted(edges, values).astype(np.int64)

@@ -28,7 +28,7 @@ def causal_gen(task: Task) -> list[Figure]:
 def training_dos(task: Task, subset: bool = True) -> dict[str, list[DrawnDo]]:
     """Return the interventions for each seed, by title."""
     size, batch = len(task.model), task.settings.batch_size
-    columns = {name: task.model.training[name] for name in task.causes}
+    columns = {name: task.column(name) for name in task.causes}
     found: dict[str, list[DrawnDo]] = {}
     for seed in task.settings.seeds:
         generator = torch.Generator().manual_seed(seed)
