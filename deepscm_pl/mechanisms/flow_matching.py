@@ -77,7 +77,7 @@ class FlowMatching(ImageMechanism):
         >>> from functools import partial
         >>> flow = FlowMatching(Context(), (1, 8, 8), partial(UNet, channels=(4, 8)))
         >>> image = flow.dequantise(torch.full((2, 1, 8, 8), 17.0))
-        >>> flow.quantise(flow(flow.abduct(image, {}), {})).unique()
+        >>> flow.quantise(flow(flow.abduct(image, {}), {})).detach().unique()
         tensor([17.])
     """
 

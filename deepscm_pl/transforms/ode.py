@@ -55,8 +55,8 @@ class ImplicitMidpoint:
         >>> start = torch.tensor([[1.0]], dtype=torch.float64)
         >>> end = solver.integrate(lambda x, s, rows: -x, start)
         >>> back = solver.integrate(lambda x, s, rows: -x, end, backwards=True)
-        >>> end.item(), back.item()
-        (0.366..., 1.0)
+        >>> round(end.item(), 3), round(back.item(), 9)
+        (0.366, 1.0)
     """
 
     steps: int = 8
