@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _FEWEST_DRAWS, _MOST_DRAWS = 8, 256
+_FEWEST_EXPENSIVE_DRAWS = 16
 _NUMBERS = 2**22
 """Numbers in the drawn images, at most, unless fewer than the fewest draws have more."""
 
@@ -146,7 +147,7 @@ def image_reactions(
 
     Args:
         scm: The model.
-        draws: Number of draws; None for 256, or fewer if images are large.
+        draws: Number of draws; None for 256, or fewer if images are large or expensive.
         seed: Random seed.
 
     Example:
@@ -167,7 +168,8 @@ def image_reactions(
 def _reaction(scm: StructuralCausalModel, image: str, draws: int | None) -> ImageReaction:
     part = scm.restrict([image])
     features = part[image].domain.features
-    size = draws or min(max(_NUMBERS // features, _FEWEST_DRAWS), _MOST_DRAWS)
+    most = max(_MOST_DRAWS // part[image].calls, _FEWEST_EXPENSIVE_DRAWS)
+    size = draws or min(max(_NUMBERS // features, _FEWEST_DRAWS), most)
     noise = {name: part[name].sample_noise((size,)) for name in part.graph}
     drawn = part.predict(noise)
     first = drawn[image].double()

@@ -302,6 +302,11 @@ class Mechanism(nn.Module, ABC):
         return True
 
     @property
+    def calls(self) -> int:
+        """About how many calls of its network one value takes, so that fewer are drawn."""
+        return 1
+
+    @property
     def likelihood_note(self) -> str:
         """What a table says of its log-probability, if it is not a bound; else an empty text."""
         return ""

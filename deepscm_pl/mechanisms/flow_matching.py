@@ -121,6 +121,11 @@ class FlowMatching(ImageMechanism):
         return self.domain.features <= _EXACT
 
     @property
+    def calls(self) -> int:
+        """About six calls of the network for each step of the solver."""
+        return 6 * self.solver.steps
+
+    @property
     def likelihood_note(self) -> str:
         """Whether log-probabilities are exact or estimated."""
         probes = f"{self.probes} random probe{'s' if self.probes > 1 else ''}"

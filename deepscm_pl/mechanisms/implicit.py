@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple, NoReturn, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import AffineTransform
 from torch.nn import functional
 
 from deepscm_pl.checks import real_number, shown, whole_number
@@ -54,7 +55,7 @@ class AdversarialLoss:
     form: Literal["logistic", "hinge"] = "logistic"
     reconstruction: float = 10.0
     noise_reconstruction: float = 1.0
-    penalty: float = 0.1
+    penalty: float = 1.0
     abducted: float = 0.5
 
     def __post_init__(self) -> None:
@@ -118,8 +119,8 @@ class ImplicitMechanism(ImageMechanism):
     (Pawlowski et al. 2020, section 3, "amortised, implicit likelihood"; Dumoulin et al. 2017,
     arXiv:1606.00704; Donahue et al. 2017, arXiv:1605.09782). If the critic cannot, the joint
     distributions of image, noise and parents are equal: images are as observed, the inferred noise
-    is standard normal and independent of the parents, and e inverts g. h is the inverse of the
-    preprocessing x ↦ logit(α + (1 − α)·x/L).
+    is standard normal and independent of the parents, and e inverts g. h is the inverse of
+    x ↦ 2x/L − 1, and pixels outside of the grey levels are recorded as black or white.
 
     There is no likelihood: :meth:`log_prob` and :meth:`evidence` raise. Training, by
     :meth:`training_evidence`, takes one step of all players at once: in the loss of the critic the
@@ -162,10 +163,11 @@ class ImplicitMechanism(ImageMechanism):
         networks: AdversarialNetworks | None = None,
         loss: AdversarialLoss | None = None,
         residual: Residual = "kept",
-        alpha: float = 0.05,
         levels: int = 256,
     ) -> None:
-        super().__init__(context, shape, alpha, levels)
+        super().__init__(context, shape, levels=levels)
+        # No sigmoid, in whose ends a generator that has become black would stay.
+        self.preprocessing = AffineTransform(-1.0, 2 / levels)
         self.latent = whole_number("latent", latent, least=1, most=_LARGEST_LATENT)
         hidden = whole_number("hidden", hidden, least=1)
         if residual not in get_args(Residual):
@@ -221,7 +223,7 @@ class ImplicitMechanism(ImageMechanism):
         return found.view(*batch, self.latent)
 
     def generate(self, noise: Tensor, parents: Variables) -> Tensor:
-        """Return g(z, pa), ``(*batch, *event)``, in the range of the preprocessing."""
+        """Return g(z, pa), ``(*batch, *event)``, black at −1 and white at 1."""
         flat, context, batch = self._rows(noise, (self.latent,), parents)
         return self._in_chunks(self._generate_rows, flat, context).view(*batch, *self.shape)
 
@@ -301,7 +303,7 @@ class ImplicitMechanism(ImageMechanism):
         return Evidence(-loss, torch.zeros_like(loss), is_loss=True)
 
     def _reconstruction_error(self, image: Tensor, context: Tensor) -> Tensor:
-        again = self._image_rows(self._infer_rows(image, context), context)
+        again = self._shown(self._infer_rows(image, context), context)
         return (again - image).abs().flatten(1).mean(dim=1) * self.dequantisation.levels / 2
 
     def _adversarial(self, image: Tensor, context: Tensor) -> Tensor:
@@ -317,7 +319,7 @@ class ImplicitMechanism(ImageMechanism):
         if settings.penalty:
             total = total + 0.5 * settings.penalty * self._penalty(observed.constant)
         if settings.reconstruction:
-            again = self._image_rows(observed.noise, context)
+            again = self._generate_rows(observed.noise, context)
             error = (again - image).abs().flatten(1).mean(dim=1)
             total = total + settings.reconstruction * error
         if settings.noise_reconstruction:
@@ -361,7 +363,8 @@ class ImplicitMechanism(ImageMechanism):
 
     def _scaled(self, image: Tensor) -> Tensor:
         """Grey levels scaled to [−1, 1], for which the initial weights are suitable."""
-        return 2 * image / self.dequantisation.levels - 1
+        scaled: Tensor = self.preprocessing(image)
+        return scaled
 
     def _infer_rows(self, image: Tensor, context: Tensor) -> Tensor:
         features = torch.cat([self.encoder(image, context), context], dim=-1)
@@ -373,8 +376,9 @@ class ImplicitMechanism(ImageMechanism):
         generated: Tensor = self.generator(noise, context).to(noise)
         return generated
 
-    def _image_rows(self, noise: Tensor, context: Tensor) -> Tensor:
-        return self._scaled(self.preprocessing.inv(self._generate_rows(noise, context)))
+    def _shown(self, noise: Tensor, context: Tensor) -> Tensor:
+        """Generated images, black and white at most."""
+        return self._generate_rows(noise, context).clamp(-1, 1)
 
     # Collapse
 
@@ -412,10 +416,8 @@ class ImplicitMechanism(ImageMechanism):
         image, context, _ = self._rows(self.dequantise(value), self.shape, parents)
         scaled = self._scaled(image)
         observed = _Pair(scaled, self._infer_rows(scaled, context), context)
-        first, second = (
-            self._image_rows(torch.randn_like(observed.noise), context) for _ in range(2)
-        )
-        again = self._image_rows(observed.noise, context)
+        first, second = (self._shown(torch.randn_like(observed.noise), context) for _ in range(2))
+        again = self._shown(observed.noise, context)
         unit = self.baseline * (2 / self.dequantisation.levels) ** 2
         scores = self._score(observed) > 0, self._score(self._generated(observed)) < 0
         return {

@@ -44,8 +44,8 @@ class BoundConstraint:
     the shortfall of F, divided by the standard deviation s of F between batches at the start, and
     within ±3. After every step λ is multiplied by exp(``rate``·g), so that it finds its order of
     magnitude, which depends on the likelihood and on the predictors. The damping acts long before
-    λ, and prevents oscillations, as in the method of multipliers of Platt and Barr (1987), which De Sousa Ribeiro et
-    al. (2023, arXiv:2306.15764) use with sums in place of products.
+    λ, and prevents oscillations, as in the method of multipliers of Platt and Barr (1987), which De
+    Sousa Ribeiro et al. (2023, arXiv:2306.15764) use with sums in place of products.
 
     Attributes:
         slack: Nats per pixel by which F may fall.

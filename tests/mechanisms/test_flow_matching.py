@@ -13,6 +13,7 @@ from deepscm_pl.checkpoints import load
 from deepscm_pl.mechanisms import AffineFlow, Context, FlowMatching
 from deepscm_pl.mechanisms.flow_matching import coupled_noise
 from deepscm_pl.nn import UNet
+from deepscm_pl.reaction import image_reactions
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import DeepSCM, export_model
 from deepscm_pl.transforms import ImplicitMidpoint
@@ -118,6 +119,16 @@ def test_keeps_its_precision_under_autocast(trained):
     with torch.autocast("cpu", torch.bfloat16):
         again = mechanism(mechanism.abduct(value, parents), parents)
     assert torch.equal(mechanism.quantise(again), image.float())
+
+
+def test_reactions_are_measured_from_few_draws_of_an_expensive_mechanism(monkeypatch):
+    mechanism, _, _ = fitted(solver=partial(ImplicitMidpoint, steps=2))
+    sizes = []
+    draw_noise = mechanism.sample_noise
+    monkeypatch.setattr(mechanism, "sample_noise", lambda n: sizes.append(n) or draw_noise(n))
+    (reaction,) = image_reactions(model_of(mechanism))
+    assert sizes == [(256 // 12,)]
+    assert reaction.changes.keys() == set(PARENTS)
 
 
 def test_gradients_pass_through_abduction_and_prediction():

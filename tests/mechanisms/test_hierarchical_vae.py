@@ -5,13 +5,17 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.distributions import Normal
 
 from deepscm_pl.likelihoods import DiscretisedLogisticMixture, FixedVarianceGaussian
-from deepscm_pl.mechanisms import Context, HierarchicalVAE, hierarchical_vae
+from deepscm_pl.mechanisms import AffineFlow, Context, HierarchicalVAE, hierarchical_vae
 from deepscm_pl.nn import Ladder, LadderShapes
+from deepscm_pl.training import DeepSCM, export_model
 from deepscm_pl.variables import Domain
+
+from tiny import TinyDataModule
 
 SMALL = partial(Ladder, channels=(4, 5, 6), latents=(1, 2, 3), embedding=4)
 PARENTS = {"age": torch.tensor([[0.3], [-1.0], [0.7]]), "sex": torch.tensor([[0.0], [1.0], [1.0]])}
@@ -229,3 +233,29 @@ def test_likelihoods_receive_the_plane_of_a_volume():
         likelihood=FixedVarianceGaussian,
     )
     assert vae.decode(torch.randn(2, vae.latent), {}).shape == (2, 1, 30, 4)
+
+
+def test_counterfactuals_have_gradients_for_tuning():
+    vae = made(likelihood=DiscretisedLogisticMixture, coupling="renewed")
+    image = torch.randint(0, 256, (3, *vae.shape)).float()
+    noise = vae.coupled(vae.abduct_recorded(image, PARENTS), PARENTS)
+    vae(noise, CHANGED).sum().backward()
+    for name, parameter in vae.ladder.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_a_trained_model_is_saved_and_exported(tmp_path):
+    image = partial(HierarchicalVAE, shape=(1, 8, 8), ladder=SMALL, prior="conditional")
+    model = DeepSCM("thickness -> image", {"thickness": AffineFlow, "image": image})
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(accelerator="cpu", default_root_dir=tmp_path, max_steps=2, **quiet)
+    trainer.fit(model, datamodule=TinyDataModule())
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    exported = export_model(tmp_path / "model.ckpt", tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.ckpt", exported):
+        again = DeepSCM.load_from_checkpoint(path)
+        assert again.scm["image"].prior == "conditional"
+        assert again.scm["image"].scales == (3, 2 * 2 * 2, 4 * 4)
+        for name, value in model.state_dict().items():
+            assert torch.equal(again.state_dict()[name], value)

@@ -149,7 +149,7 @@ class NoiseFreeGame(ImplicitMechanism):
 
     def _generated(self, observed):
         noise = 0.5 - observed.noise
-        image = self._image_rows(noise, observed.context)
+        image = self._generate_rows(noise, observed.context)
         return observed._replace(image=image, noise=noise)
 
 
