@@ -14,7 +14,7 @@ from deepscm_pl.escaping import for_terminal
 if TYPE_CHECKING:
     from deepscm_pl.evaluation.protocols.answering import Task
 
-__all__ = ["ProtocolOptions", "is_protocol", "test_by_protocol"]
+__all__ = ["ProtocolOptions", "is_protocol", "judge_by_protocol"]
 
 _FLAG = "--protocol"
 
@@ -62,7 +62,7 @@ def is_protocol(words: Sequence[str]) -> bool:
     return words[0] == "test" and _FLAG in flags
 
 
-def test_by_protocol(options: ProtocolOptions) -> None:
+def judge_by_protocol(options: ProtocolOptions) -> None:
     """Test a model by the protocol of others: their interventions, judges and definitions."""
     from deepscm_pl.evaluation.protocols import PROTOCOLS, run_protocol
     from deepscm_pl.files import new_folder
