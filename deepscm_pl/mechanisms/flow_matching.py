@@ -60,7 +60,7 @@ class FlowMatching(ImageMechanism):
     Args:
         shape: (channels, height, width), in pixels.
         network: Factory of v, a :data:`VelocityFactory`. None for :class:`~deepscm_pl.nn.UNet`.
-        solver: Factory of the solver. None for
+        solver: The solver and its settings. None for the default ones of
             :class:`~deepscm_pl.transforms.ImplicitMidpoint`.
         coupling: ``"independent"`` or ``"transport"``.
         comparable: Weight of squared differences of standardised parents, relative to the standard
@@ -86,7 +86,7 @@ class FlowMatching(ImageMechanism):
         context: Context,
         shape: Sequence[int] = (1, 28, 28),
         network: VelocityFactory | None = None,
-        solver: Callable[[], ImplicitMidpoint] | None = None,
+        solver: ImplicitMidpoint | None = None,
         coupling: Literal["independent", "transport"] = "transport",
         comparable: float = 10.0,
         stretch: float = 0.3,
@@ -105,7 +105,7 @@ class FlowMatching(ImageMechanism):
         self.dequantisation = Dequantise(levels)
         self.dequantisation.margin = max(self.dequantisation.margin, _MARGIN)
         self.cells = LevelCells(levels, stretch)
-        self.solver = (solver or ImplicitMidpoint)()
+        self.solver = solver or ImplicitMidpoint()
         times = {"(time)": 1 + 2 * _FREQUENCIES}
         features = Features({**context.features.sizes, **times})
         self.network = (network or UNet)(self.shape, features)

@@ -39,7 +39,7 @@ def fitted(**settings):
 @pytest.fixture(scope="module")
 def trained():
     """A mechanism of bars after a few hundred steps."""
-    mechanism, image, parents = fitted(solver=partial(ImplicitMidpoint, steps=4))
+    mechanism, image, parents = fitted(solver=ImplicitMidpoint(steps=4))
     optimizer = torch.optim.Adam(mechanism.parameters(), 5e-3)
     losses = []
     for step in range(200):
@@ -122,7 +122,7 @@ def test_keeps_its_precision_under_autocast(trained):
 
 
 def test_reactions_are_measured_from_few_draws_of_an_expensive_mechanism(monkeypatch):
-    mechanism, _, _ = fitted(solver=partial(ImplicitMidpoint, steps=2))
+    mechanism, _, _ = fitted(solver=ImplicitMidpoint(steps=2))
     sizes = []
     draw_noise = mechanism.sample_noise
     monkeypatch.setattr(mechanism, "sample_noise", lambda n: sizes.append(n) or draw_noise(n))
@@ -144,7 +144,7 @@ def test_gradients_pass_through_abduction_and_prediction():
 
 def test_the_density_is_that_of_the_whole_jacobian(double):
     """log p(x) = log N(u; 0, I) + log |det du/dx| with autograd's Jacobian of abduction."""
-    solver = partial(ImplicitMidpoint, steps=3, tolerance=1e-13)
+    solver = ImplicitMidpoint(steps=3, tolerance=1e-13)
     small = {"shape": (1, 3, 4), "network": partial(UNet, channels=(4, 6), blocks=1)}
     mechanism = FlowMatching(Context({"t": Domain()}), solver=solver, **small)
     recorded, parents = torch.randint(0, 256, (2, 1, 3, 4)).double(), {"t": torch.randn(2, 1)}
@@ -195,7 +195,7 @@ def trained_by_lightning(folder, data=None, **settings):
         GRAPH,
         {
             **dict.fromkeys(PARENTS, AffineFlow),
-            "image": partial(FlowMatching, solver=partial(ImplicitMidpoint, steps=2), **SMALL),
+            "image": partial(FlowMatching, solver=ImplicitMidpoint(steps=2), **SMALL),
         },
     )
     saving = pl.callbacks.ModelCheckpoint(folder, monitor="validation/objective", mode="max")
@@ -267,7 +267,7 @@ def test_refuses_images_scaled_to_one():
 
 
 def test_an_image_that_the_solver_cannot_invert_is_named_with_the_step_size():
-    mechanism, image, parents = fitted(solver=partial(ImplicitMidpoint, steps=2, iterations=20))
+    mechanism, image, parents = fitted(solver=ImplicitMidpoint(steps=2, iterations=20))
     with torch.no_grad():
         for parameter in mechanism.network.parameters():
             parameter.add_(torch.randn_like(parameter))

@@ -133,7 +133,7 @@ CASES |= {
 SMALL_MATCHING = {
     "shape": (1, 3, 4),
     "network": partial(UNet, channels=(2, 3), blocks=1, embedding=4),
-    "solver": partial(ImplicitMidpoint, steps=6, tolerance=1e-13),
+    "solver": ImplicitMidpoint(steps=6, tolerance=1e-13),
 }
 CASES |= {
     f"matching-{parents}": (partial(FlowMatching, **SMALL_MATCHING), parents)

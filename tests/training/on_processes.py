@@ -215,7 +215,7 @@ def all_kinds(kind=DeepSCM):
         FlowMatching,
         shape=(1, 4, 4),
         network=partial(UNet, channels=(4, 4), blocks=1, embedding=4),
-        solver=partial(ImplicitMidpoint, steps=3),
+        solver=ImplicitMidpoint(steps=3),
     )
     mechanisms = {
         "thickness": partial(SplineFlow, constraint=Positive),

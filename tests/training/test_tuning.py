@@ -224,7 +224,7 @@ OTHERS = {
         **SHAPE,
     ),
     "matching": partial(
-        FlowMatching, network=partial(UNet, channels=(8,)), solver=ImplicitMidpoint, **SHAPE
+        FlowMatching, network=partial(UNet, channels=(8,)), solver=ImplicitMidpoint(), **SHAPE
     ),
 }
 
