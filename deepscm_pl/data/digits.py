@@ -92,8 +92,8 @@ class DigitsDataModule(CausalDataModule):
 
     def load(self) -> SourceSplits:
         """Divide the digits into training and test rows."""
-        digits = self._drawn_digits()
-        digits["digit"] = digit_of(digits["label"])
+        drawn = self._drawn_digits()
+        digits = {**drawn, "digit": digit_of(drawn["label"])}
         return SourceSplits(
             train=take_rows(digits, self._rows("train")), test=take_rows(digits, self._rows("test"))
         )

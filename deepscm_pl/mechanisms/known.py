@@ -179,6 +179,7 @@ class KnownClass(Given):
     """A class 0, …, K − 1, each with probability 1/K, without parents: x := ⌊K Φ(u)⌋.
 
     The noise of a value is the median of all noise that produces it, as for :class:`KnownCoin`.
+    Without parents there is no choice of a coupling: a class is kept unless it is set.
 
     Example:
         >>> digit = KnownClass(Context(), categories=10)
