@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from deepscm_pl.checks import whole_number
 from deepscm_pl.nn.layers import image_sizes, scale_channels
-from deepscm_pl.nn.modulated import ResidualBlock
+from deepscm_pl.nn.modulated import Embedding, ResidualBlock
 
 __all__ = ["UNet"]
 
@@ -59,13 +59,10 @@ class UNet(nn.Module):
         self.patch = whole_number("patch", patch, least=1, most=min(self.height, self.width))
         channels = scale_channels(channels, (self.height, self.width))
         blocks = whole_number("blocks", blocks, least=1, most=_MOST_BLOCKS)
-        size = whole_number("embedding", embedding, least=1) if condition_features else 0
+        self.embed = Embedding(condition_features, embedding)
+        size = self.embed.features
         multiple = self.patch * 2 ** (len(channels) - 1)
         self.padding = (0, -self.width % multiple, 0, -self.height % multiple)
-        self.embed = nn.Sequential()
-        if condition_features:
-            first, second = nn.Linear(condition_features, size), nn.Linear(size, size)
-            self.embed = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
         self.enter = nn.Conv2d(image_channels * self.patch**2, channels[0], 3, padding=1)
         self.down = nn.ModuleList(_Blocks(width, blocks, size) for width in channels)
         self.reduce = nn.ModuleList(
