@@ -149,7 +149,7 @@ class FlowMatching(ImageMechanism):
         """Return the negative mean squared error of the velocity at one time for each image."""
         weight = next(self.parameters())
         image = self.cells(in_double(value)).to(weight)
-        flat, context, batch = self._one_batch(image, self.context(parents).to(weight))
+        flat, context, batch = self.one_batch(image, self.context(parents).to(weight))
         noise = torch.randn_like(flat)
         if self.coupling == "transport":
             noise = coupled_noise(flat, noise, context, self.comparable)
@@ -172,7 +172,7 @@ class FlowMatching(ImageMechanism):
 
     def _log_densities(self, context: Tensor, value: Tensor) -> Tensor:
         """Log-densities by each probe, ``(probes, *batch)``; one if they are exact."""
-        flat, contexts, batch = self._one_batch(in_double(value), context)
+        flat, contexts, batch = self.one_batch(in_double(value), context)
         velocity = self._velocity_of(contexts)
         state, total = self.cells(flat), self.cells.log_slope(flat).flatten(1).sum(dim=1)
         for step in self.solver.path(velocity, state, backwards=True):
@@ -197,7 +197,7 @@ class FlowMatching(ImageMechanism):
 
     def generate(self, noise: Tensor, context: Tensor) -> Tensor:
         """Return h(ψ(u; c)), ``(*batch, C, H, W)``, batch dimensions broadcast."""
-        flat, contexts, batch = self._one_batch(in_double(noise), context)
+        flat, contexts, batch = self.one_batch(in_double(noise), context)
         state = self.solver.integrate(self._velocity_of(contexts), flat)
         return self.in_own_precision(self.cells.inverse(state)).view(*batch, *self.shape)
 
@@ -212,13 +212,6 @@ class FlowMatching(ImageMechanism):
 
         return velocity
 
-    def _one_batch(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Broadcast both over their batch dimensions, and flatten those."""
-        batch = torch.broadcast_shapes(value.shape[:-3], context.shape[:-1])
-        flat = value.expand(*batch, *self.shape).reshape(-1, *self.shape)
-        contexts = context.expand(*batch, context.shape[-1])
-        return flat, contexts.reshape(len(flat), context.shape[-1]), batch
-
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """Return x = h(ψ(u; pa)), continuous grey levels."""
         return self.generate(noise["u"], self.context(parents))
@@ -227,7 +220,7 @@ class FlowMatching(ImageMechanism):
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...] = ()
     ) -> dict[str, Tensor]:
         """Return u = ψ⁻¹(h⁻¹(x); pa), in double precision if the device supports it."""
-        flat, contexts, batch = self._one_batch(in_double(value), self.context(parents))
+        flat, contexts, batch = self.one_batch(in_double(value), self.context(parents))
         velocity = self._velocity_of(contexts)
         noise = self.solver.integrate(velocity, self.cells(flat), backwards=True)
         noise = noise.view(*batch, *self.shape)

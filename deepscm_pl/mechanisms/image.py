@@ -84,6 +84,17 @@ class ImageMechanism(Mechanism):
         correction = torch.nextafter(start, torch.full_like(start, -math.inf)) - start
         return rounded + correction * (start.floor() > image.detach().floor())
 
+    def one_batch(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
+        """Broadcast images and contexts ``(*batch, A)`` over their batch dimensions.
+
+        Returns:
+            Both with one batch dimension, in the precision of the images, and the batch shape.
+        """
+        batch = torch.broadcast_shapes(value.shape[:-3], context.shape[:-1])
+        flat = value.expand(*batch, *self.shape).reshape(-1, *self.shape)
+        contexts = context.to(value).expand(*batch, context.shape[-1])
+        return flat, contexts.reshape(len(flat), context.shape[-1]), batch
+
     def fit(self, value: Tensor, parents: Variables) -> None:
         """Fit the context, and raise a ValueError if the images are scaled to [0, 1]."""
         super().fit(value, parents)

@@ -89,26 +89,19 @@ class MultiscaleFlow(ImageMechanism):
 
         It is computed in the precision of the noise and returned in that of the parameters.
         """
-        flat, contexts, batch = self._one_batch(noise, context)
+        flat, contexts, batch = self.one_batch(noise, context)
         processed = call_in_precision(Inverse(self.bijection), noise.dtype, flat, contexts)
         image = self.in_own_precision(self.preprocessing.inv(processed))
         return image.view(*batch, *self.shape)
 
     def infer(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return u ``(*batch, C, H, W)`` and log |du/dx| ``(*batch,)``, in the precision of x."""
-        flat, contexts, batch = self._one_batch(value, context)
+        flat, contexts, batch = self.one_batch(value, context)
         processed = self.preprocessing(flat)
         pixels = self.preprocessing.log_abs_det_jacobian(flat, processed)
         mapped: Mapped = call_in_precision(self.bijection, value.dtype, processed, contexts)
         total = mapped.log_determinant + pixels.flatten(1).sum(dim=1)
         return mapped.value.view(*batch, *self.shape), total.view(batch)
-
-    def _one_batch(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-        """Broadcast both over their batch dimensions, and flatten those."""
-        batch = torch.broadcast_shapes(value.shape[:-3], context.shape[:-1])
-        flat = value.expand(*batch, *self.shape).reshape(-1, *self.shape)
-        contexts = context.to(value).expand(*batch, context.shape[-1])
-        return flat, contexts.reshape(len(flat), context.shape[-1]), batch
 
     def forward(self, noise: Noise, parents: Variables) -> Tensor:
         """Return x = h(T(u; pa)), continuous grey levels."""
@@ -141,5 +134,5 @@ class MultiscaleFlow(ImageMechanism):
         context = self.context(
             {name: parent[rows].to(weight.device) for name, parent in parents.items()}
         )
-        flat, contexts, _ = self._one_batch(self.preprocessing(continuous), context)
+        flat, contexts, _ = self.one_batch(self.preprocessing(continuous), context)
         normalise_activations(self.bijection, flat, contexts)
