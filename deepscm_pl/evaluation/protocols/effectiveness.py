@@ -15,7 +15,14 @@ from deepscm_pl.evaluation.protocols.drawing import DrawnDo
 from deepscm_pl.evaluation.protocols.judging import Reading, estimate_of, readings_of
 from deepscm_pl.evaluation.protocols.results import Figure, mean_over_seeds
 
-__all__ = ["Statistic", "effectiveness_figures", "f1_score", "mean_error", "mean_over_batches"]
+__all__ = [
+    "Statistic",
+    "effectiveness_figures",
+    "f1_score",
+    "mean_error",
+    "mean_f1",
+    "mean_over_batches",
+]
 
 Statistic: TypeAlias = Callable[[Task, Reading], float]
 """A figure of what a judge read."""
@@ -73,7 +80,7 @@ def _figures(
     name = recorded.variable
     yield _figure(task, title, recorded, (defined, others), mean_error, published)
     if task.categories[name] == 2:
-        batched = None if published in (None, mean_error) else _mean_f1
+        batched = None if published in (None, mean_error) else mean_f1
         yield _figure(task, title, recorded, (defined, others), f1_score, batched)
 
 
@@ -137,7 +144,8 @@ def f1_score(task: Task, reading: Reading) -> float:
     return 2 * both / either if either else 0.0
 
 
-def _mean_f1(task: Task, reading: Reading) -> float:
+def mean_f1(task: Task, reading: Reading) -> float:
+    """Return the mean of the F1 scores of batches."""
     batch = task.settings.batch_size
     parts = zip(reading.value.split(batch), reading.target.split(batch), strict=True)
     scores = [

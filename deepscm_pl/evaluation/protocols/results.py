@@ -70,6 +70,7 @@ class ProtocolResult:
         seeds: Seeds of the interventions.
         notes: What was left out, and where the protocol differs from the published code.
         judges: For each variable that a network read, the digest of its weights.
+        weights: The digest of the weights of the model; empty if unknown.
     """
 
     protocol: str
@@ -79,6 +80,7 @@ class ProtocolResult:
     seeds: Sequence[int]
     notes: Sequence[str] = ()
     judges: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
 
     def figure(self, intervention: str, variable: str, quantity: str, judge: str = "") -> Figure:
         """Return a figure.
@@ -107,7 +109,8 @@ class ProtocolResult:
                 int(data["available"]),
                 [int(seed) for seed in data["seeds"]],
                 [str(note) for note in data["notes"]],
-                {str(name): str(digest) for name, digest in data["judges"].items()},
+                {str(name): str(digest) for name, digest in data.get("judges", {}).items()},
+                str(data.get("weights", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
@@ -124,6 +127,7 @@ class ProtocolResult:
             "seeds": list(self.seeds),
             "notes": list(self.notes),
             "judges": dict(self.judges),
+            "weights": self.weights,
             "figures": [each.as_plain_data() for each in self.figures],
         }
 
@@ -131,7 +135,7 @@ class ProtocolResult:
 def _figure_of(data: Mapping[str, Any]) -> Figure:
     numbers = {"deviation": _read(data["deviation"], math.nan)}
     for name in ("published", "floor", "published_floor"):
-        numbers[name] = _read(data[name], None)
+        numbers[name] = _read(data.get(name), None)
     found = data["defined"]
     mean, error = (_read(found[name], math.nan) for name in ("mean", "standard_error"))
     words = {

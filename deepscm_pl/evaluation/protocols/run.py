@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from deepscm_pl.digest import weights_digest
 from deepscm_pl.evaluation.protocols.answering import ProtocolSettings, Task
 from deepscm_pl.evaluation.protocols.benchmark import (
     BENCHMARK_NOTES,
@@ -83,6 +84,7 @@ def run_protocol(name: str, task: Task) -> ProtocolResult:
         task.settings.seeds,
         _notes(protocol, task),
         {name: each.digest for each in task.judges if each.digest for name in each.variables},
+        weights_digest(model.scm),
     )
 
 
