@@ -114,22 +114,22 @@ def compare_by_protocol(options: ComparisonOptions) -> None:
 
     _require_known(options.protocol)
     results = read_protocols(options.compare, options.protocol)
-    written = []
+    written: list[Path] = []
     if options.out is not None:
         with new_folder(options.out) as folder:
-            written = write_comparison(results, options.protocol, folder)
+            paths = write_comparison(results, options.protocol, folder)
+            written = [options.out / path.name for path in paths]
     for table in comparison_tables(results):
         print_table(table)
     for note in differences(results):
         print(f"Note: {note}.")
     for path in written:
-        print(f"written: {for_terminal(options.out / path.name)}")
+        print(f"written: {for_terminal(path)}")
 
 
 def judge_by_protocol(options: ProtocolOptions) -> None:
     """Test a model by the protocol of others: their interventions, judges and definitions.
-
-    Models that were tested are compared by --compare DIR [DIR ...] in place of the other options.
+    Or compare models that were tested, by --protocol NAME --compare DIR [DIR ...] [--out DIR].
     """
     from deepscm_pl.evaluation.protocols import run_protocol
     from deepscm_pl.files import new_folder

@@ -6,6 +6,7 @@ and LPIPS takes pairs of images in [-1, 1].
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from deepscm_pl.checks import reason_of
+from deepscm_pl.escaping import one_line
 
 __all__ = ["FeatureProgram", "PairProgram", "load_program"]
 
@@ -26,7 +28,7 @@ _TRIAL = 3
 def load_program(path: str | Path, name: str = "features") -> Callable[..., Any]:
     """Load a program of ``torch.export.save`` (``.pt2``), or else of ``torch.jit.save``.
 
-    A program runs the operations of its author: load only files that you trust.
+    A program runs code of its author: load only files that you trust.
 
     Args:
         path: The file.
@@ -42,12 +44,15 @@ def load_program(path: str | Path, name: str = "features") -> Callable[..., Any]
     try:
         if path.suffix == _EXPORTED:
             return torch.export.load(path).module()
-        program: Callable[..., Any] = torch.jit.load(path, map_location="cpu").eval()
+        with warnings.catch_warnings():
+            # PyTorch advises to export new programs; those that people have are read as they are.
+            warnings.simplefilter("ignore", FutureWarning)
+            program: Callable[..., Any] = torch.jit.load(path, map_location="cpu").eval()
     except Exception as error:  # a broken file breaks the readers in many ways
         raise ValueError(
             f"{name}: expected a program in TorchScript or, with the suffix {_EXPORTED}, an "
-            f"exported one, but {path} cannot be read ({reason_of(error)}); write it by "
-            "torch.jit.save or torch.export.save."
+            f"exported one, but {path} cannot be read ({one_line(reason_of(error), 80)}); write it "
+            "by torch.export.save."
         ) from None
     return program
 
@@ -135,8 +140,8 @@ def _tried(name: str, program: Callable[..., Tensor], *images: Tensor) -> Tensor
         shape = (_TRIAL, _COLOURS, *images[0].shape[2:])
         raise ValueError(
             f"{name}: expected a program for any number of images of three channels, but it fails "
-            f"for {shape} ({reason_of(error)}); write it for such images, with a dynamic "
-            "batch."
+            f"for {shape} ({one_line(reason_of(error), 80)}); write it for such images, with a "
+            "dynamic batch."
         ) from None
     if not isinstance(found, Tensor):
         raise ValueError(f"{name}: expected a program that returns a tensor; wrap it in one.")

@@ -210,7 +210,7 @@ def test_a_report_has_every_figure(data, tmp_path):
     assert lines[0] == ",".join(PROTOCOL_COLUMNS)
     assert len(lines) == 1 + len(found.figures)
     assert "nan" not in (tmp_path / "protocol.json").read_text(encoding="utf-8").lower()
-    assert "pads images to 32" in (tmp_path / "protocol.md").read_text(encoding="utf-8")
+    assert "pads them to 32" in (tmp_path / "protocol.md").read_text(encoding="utf-8")
 
 
 def test_rows_that_are_left_out_are_stated(data):

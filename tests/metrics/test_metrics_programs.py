@@ -36,7 +36,7 @@ def traced(tmp_path):
     return write
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 def test_a_feature_network_in_torchscript(traced):
     path = traced(Features(), torch.zeros(3, 3, 8, 8, dtype=torch.uint8))
     features = FeatureProgram(load_program(path), SHAPE)
@@ -44,7 +44,7 @@ def test_a_feature_network_in_torchscript(traced):
     assert features(torch.full((5, *SHAPE), 254.7)).unique().item() == 64 * 255
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
 def test_a_perceptual_distance_in_torchscript(traced):
     path = traced(Distance(), torch.zeros(3, 3, 8, 8), torch.zeros(3, 3, 8, 8))
     metric = PerceptualDistance(PairProgram(load_program(path), SHAPE))

@@ -148,7 +148,14 @@ def _perceptual(task: Task, title: str, images: Sequence[Tensor]) -> Figure:
         found.append(Estimate(*metric.compute()["perceptual_distance"], len(recorded)))
     published = found[1].mean if len(found) > 1 else None
     return Figure(
-        title, task.image, "perceptual distance", "", "network", found[0], published=published
+        title,
+        task.image,
+        "perceptual distance",
+        "",
+        "network",
+        found[0],
+        published=published,
+        floor=0.0,
     )
 
 
