@@ -128,9 +128,7 @@ def compare_by_protocol(options: ComparisonOptions) -> None:
 
 
 def judge_by_protocol(options: ProtocolOptions) -> None:
-    """Test a model by the protocol of others: their interventions, judges and definitions.
-    Or compare models that were tested, by --protocol NAME --compare DIR [DIR ...] [--out DIR].
-    """
+    """Test a model by the protocol of others; --compare DIR [DIR ...] compares tested models."""
     from deepscm_pl.evaluation.protocols import run_protocol
     from deepscm_pl.files import new_folder
     from deepscm_pl.reports.protocols import protocol_table, write_protocol
