@@ -279,9 +279,21 @@ class StructuralCausalModel(nn.Module):
         Args:
             variables: The training split, ``(N, *event)`` for each variable.
             names: Further variables that may be missing.
+
+        Raises:
+            ValueError: If one causes a variable whose mechanism has no likelihood.
         """
         found = {name for name in self.scalar_variables if bool(variables[name].isnan().any())}
         found |= set(names) & set(self.scalar_variables)
+        for child in self.graph:
+            unknown = [name for name in self.graph.parents[child] if name in found]
+            if unknown and not self[child].has_likelihood:
+                raise ValueError(
+                    f"{unknown[0]}: expected a value in every row, because missing ones are "
+                    f"inferred by the likelihood of what they cause, and the mechanism of {child}, "
+                    f"{type(self[child]).__name__}, has none; leave the other rows out, or choose "
+                    f"another mechanism of {child}."
+                )
         if found - set(self.missing_values.names):
             mechanisms = self._all()
             self.missing_values.declare([n for n in self.graph if n in found], mechanisms)
