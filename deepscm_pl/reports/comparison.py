@@ -108,9 +108,8 @@ def summary(result: ProtocolResult) -> dict[str, str]:
       values of the data, and each intervention by constants; that of untouched pixels;
     - the largest error after most cycles, the mean coverage, and figures of the model.
     """
-    found: dict[str, str] = {}
-    for quantity, worst in (("mean absolute error", max), ("accuracy", min)):
-        found |= _effectiveness(result, quantity, worst)
+    found = _effectiveness(result, "mean absolute error", max)
+    found |= _effectiveness(result, "accuracy", min)
     by_quantity: dict[str, list[Figure]] = {}
     for each in result.figures:
         by_quantity.setdefault(each.quantity, []).append(each)

@@ -176,7 +176,8 @@ def _frechet(task: Task) -> FrechetDistance | None:
 
 def _realism(task: Task, metric: FrechetDistance, dos: Mapping[str, list[DrawnDo]]) -> Figure:
     """The Fréchet distance of the training images to one counterfactual of each test image."""
-    defined, published = [], []
+    defined: list[Estimate] = []
+    published: list[Estimate] = []
     for k, seed in enumerate(task.settings.seeds):
         generator = torch.Generator().manual_seed(seed)
         which = torch.randint(len(dos), (len(task.model),), generator=generator)

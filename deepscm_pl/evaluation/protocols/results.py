@@ -133,12 +133,12 @@ class ProtocolResult:
 
 
 def _figure_of(data: Mapping[str, Any]) -> Figure:
-    numbers = {"deviation": _read(data["deviation"], math.nan)}
+    numbers: dict[str, Any] = {"deviation": _read(data["deviation"], math.nan)}
     for name in ("published", "floor", "published_floor"):
         numbers[name] = _read(data.get(name), None)
     found = data["defined"]
     mean, error = (_read(found[name], math.nan) for name in ("mean", "standard_error"))
-    words = {
+    words: dict[str, Any] = {
         name: str(data[name]) for name in ("intervention", "variable", "quantity", "unit", "judge")
     }
     return Figure(**words, defined=Estimate(mean, error, int(found["rows"])), **numbers)
