@@ -47,8 +47,7 @@ def load_program(path: str | Path, name: str = "features") -> Callable[..., Any]
         with warnings.catch_warnings():
             # PyTorch advises to export new programs; those that people have are read as they are.
             warnings.simplefilter("ignore", FutureWarning)
-            load: Callable[..., Any] = torch.jit.load
-            program: Callable[..., Any] = load(path, map_location="cpu").eval()
+            program: Callable[..., Any] = torch.jit.load(path, map_location="cpu").eval()
     except Exception as error:  # a broken file breaks the readers in many ways
         raise ValueError(
             f"{name}: expected a program in TorchScript or, with the suffix {_EXPORTED}, an "
