@@ -181,8 +181,8 @@ def _all_figures(results: Mapping[str, ProtocolResult]) -> TextTable:
         }
         for name, figures in by_model.items():
             figure = figures.get(key)
-            record[name] = _text(figure and figure.defined.mean)
-            record[f"{name}, as published"] = _text(figure and figure.published)
+            record[name] = _text(None if figure is None else figure.defined.mean)
+            record[f"{name}, as published"] = _text(None if figure is None else figure.published)
         records.append(record)
     return TextTable.of_records("Figures, as defined", records, words=4)
 

@@ -34,6 +34,7 @@ _LEVEL = 0.9
 
 def ours(task: Task) -> list[Figure]:
     """Effectiveness, truth by region, coverage, cycles, bits per dimension, costs."""
+    asked = _asked(task)  # before anything that takes long
     dos = training_dos(task)
     figures = effectiveness_figures(task, dos)
     for title, drawn in dos.items():
@@ -43,7 +44,7 @@ def ours(task: Task) -> list[Figure]:
             figures.append(_coverage(task, drawn[0]))
         if len(names) == 1:
             figures += _cycles(task, title, drawn)
-    for do in _asked(task):
+    for do in asked:
         figures += _against_truth(task, do.title, [do])
     first = next(iter(dos.values()))[0]
     return figures + _bits(task) + cost_figures(task, first)
