@@ -137,7 +137,7 @@ class Task:
         return replace(self, model=some)
 
     def answer(self, do: DrawnDo, factual: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return one counterfactual of each row, ``(N, *event)`` for every variable.
+        """Return the counterfactual of each row with the likeliest noise, ``(N, *event)`` each.
 
         Args:
             do: The intervention; one that changes nothing is a null intervention, which infers all
@@ -156,7 +156,7 @@ class Task:
         return self._answers(do, factual, [PUBLISHED_SCALE])[0]
 
     def both_answers(self, do: DrawnDo) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return counterfactuals as defined and as published, by the same draws of the noise."""
+        """Return counterfactuals as defined and as published."""
         if not self.has_published_answers:
             answer = self.answer(do)
             return answer, answer
@@ -213,10 +213,11 @@ class Task:
     ) -> list[dict[str, Tensor]]:
         scm = self.model.scm
         reached = scm.graph.descendants(*values) | values.keys() if values else None
-        drawn = scm.abduct(given, names=reached)
-        noise = {name: {k: v[0] for k, v in parts.items()} for name, parts in drawn.items()}
         found = []
         for scale in scales:
+            # Published code draws the noise that it scales.
+            drawn = scm.abduct(given, None if scale == 1.0 else 1, names=reached)
+            noise = {name: {k: v[0] for k, v in parts.items()} for name, parts in drawn.items()}
             scaled = noise if scale == 1.0 else self._scaled(given, noise, scale)
             # Without a change, noise is inferred, and every variable predicted from it.
             found.append(scm.answer(given, scaled, values) if values else scm.predict(scaled))
