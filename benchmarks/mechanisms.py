@@ -49,6 +49,7 @@ from deepscm_pl.mechanisms import (
     Mechanism,
     SplineFlow,
 )
+from deepscm_pl.nn.modulated import Modulation
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training import DeepSCM
 from deepscm_pl.training.objectives import make_objective
@@ -292,9 +293,12 @@ def _flow_model(arguments: argparse.Namespace) -> StructuralCausalModel:
 
         return load(arguments.ckpt_path).scm
     scm = _image_model("flow_matching", arguments.pixels[0]).scm
+    # Not the weights as they are made, with which the velocity is small and ignores the parents.
     for each in scm["image"].modules():
-        if isinstance(each, nn.Conv2d | nn.Linear):
+        if isinstance(each, nn.Conv2d):
             each.weight.mul_(2)
+        elif isinstance(each, Modulation) and each.affine is not None:
+            each.affine.weight.mul_(8)
     return scm
 
 
