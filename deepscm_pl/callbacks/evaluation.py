@@ -15,6 +15,7 @@ from deepscm_pl.checkpoints.calibrated import store_calibration
 from deepscm_pl.checks import whole_number
 from deepscm_pl.configuration import untrusted_packages
 from deepscm_pl.data import CausalDataModule
+from deepscm_pl.digest import weights_digest
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, check_settings, evaluate
@@ -204,7 +205,11 @@ class EvaluationReport(pl.Callback):
             )
         found = replace(found, mechanisms=self._mechanisms(trainer, model))
         tables = [c for c in _callbacks(trainer) if isinstance(c, AssociationReport)]
-        origin = {"graph": str(model.scm.graph), **describe_origin(trainer)}
+        origin = {
+            "graph": str(model.scm.graph),
+            "weights": weights_digest(model.scm),
+            **describe_origin(trainer),
+        }
         if self.members:
             origin["members"] = list(self.members)
         if posterior := getattr(trainer.lightning_module, "posterior_fit", ""):

@@ -8,15 +8,18 @@ Nothing that takes long to import is imported before a function is called.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from deepscm_pl.cli.effect_commands import EFFECTS
 from deepscm_pl.cli.init import InitOptions, plan_experiment
 from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_shell, for_terminal
+
+if TYPE_CHECKING:
+    from deepscm_pl.reports.card import ModelCard
 
 __all__ = [
     "COMMANDS",
@@ -357,6 +360,7 @@ def make_brain(
 def export(
     ckpt_path: CheckpointPath,
     out: File = Path("model.safetensors"),
+    card: Annotated[list[Path] | None, Option("DIR")] = None,
     overwrite: bool = False,
     trust: Trusted = (),
 ) -> None:
@@ -364,20 +368,44 @@ def export(
 
     Args:
         out: File to write, new, ending in .safetensors.
-        overwrite: Replace the file if it exists.
+        card: Folders that deepscm test has written for this checkpoint; their figures are those of
+            a model card, README.md beside the file.
+        overwrite: Replace the file, and the card, if they exist.
     """
     from deepscm_pl.checkpoints.export import write_model
+    from deepscm_pl.files import new_file
     from deepscm_pl.numerals import format_number
     from deepscm_pl.suggestions import Asked
 
+    readme = out.parent / "README.md"
+    # Made first, so that nothing is written if figures belong to another model.
+    made = _card(ckpt_path, out, card, trust) if card else None
+    if made is not None and readme.exists() and not overwrite:
+        raise ValueError(
+            f"card: {readme} exists; choose another folder for --out, or --overwrite to replace it."
+        )
     scm, model = write_model(ckpt_path, out, overwrite, trust)
     for name, variable in model["variables"].items():
         print(for_terminal(f"{name}: {', '.join(_variable_properties(variable))}"))
     megabytes = format_number(out.stat().st_size / 1e6)
     print(f"{model['parameters']:,} parameters, {model['weights']} weights, {megabytes} MB")
     _print_written(out)
+    if made is not None:
+        with new_file(readme) as temporary:
+            temporary.write_text(made.as_markdown(), encoding="utf-8")
+        _print_written(readme)
     asked = Asked(scm, [out], trust)
     print(f"\nAsk what if:         {asked.intervene()}")
+
+
+def _card(ckpt_path: Path, out: Path, folders: Sequence[Path], trust: Sequence[str]) -> ModelCard:
+    from deepscm_pl.checkpoints import Checkpoint
+    from deepscm_pl.reports.card import ModelCard, read_measured
+
+    measured = [read_measured(folder) for folder in folders]
+    opened = Checkpoint.read(ckpt_path, trust=trust)
+    name = out.resolve().parent.name if out.stem == "model" else out.stem
+    return ModelCard(name, opened.trained_model().scm, opened.content, out.name, measured)
 
 
 def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:

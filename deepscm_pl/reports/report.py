@@ -187,7 +187,11 @@ class Report:
             "detail_rows": evaluation.detail_rows,
             "particles": evaluation.particles,
             "association": {
-                row.key: {**row.estimate.as_plain_data(), "reference": _or_none(row.reference)}
+                row.key: {
+                    **row.estimate.as_plain_data(),
+                    "label": f"{row.label}, {row.unit}",
+                    "reference": _or_none(row.reference),
+                }
                 for row in self.association
             },
             "intervention": [_plain_density(each) for each in evaluation.densities],
@@ -318,7 +322,7 @@ class Report:
             "Numbers are means over rows; grey levels go from 0 to 255."
             + (_REPEATED if self._is_repeated else ""),
             *(f"{name.capitalize()}: {markdown_code(value)}." for name, value in self.origin.items()
-              if value and isinstance(value, str)),
+              if value and isinstance(value, str) and name != "weights"),
         ]  # fmt: skip
         return "\n\n".join(lines)
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.configuration import restore_class
+from deepscm_pl.digest import weights_digest
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.protocols.judging import Judge
 from deepscm_pl.mechanisms import ConditionalVAE
 from deepscm_pl.training.image_classifier import ImageClassifier
 from deepscm_pl.training.image_regressor import ImageRegressor
-from deepscm_pl.training.predictors import weights_digest
 
 __all__ = ["LatentEmbedding", "judges_from", "network_of"]
 
@@ -37,7 +37,7 @@ def judges_from(
             :class:`ImageRegressor` of a number.
         model: The judged model and its data.
         tuned_by: Digests of the predictors by which the model was tuned, by variable
-            (:func:`~deepscm_pl.training.predictors.weights_digest`); a judge must be another one.
+            (:func:`~deepscm_pl.digest.weights_digest`); a judge must be another one.
         trust: Packages whose classes a file may name.
 
     Raises:

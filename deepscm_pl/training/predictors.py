@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,12 @@ from torch.nn import functional
 
 from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.configuration import restore_class
+from deepscm_pl.digest import weights_digest
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training.stored import StoredModule
 from deepscm_pl.variables import Domain, Variables
 
-__all__ = ["PredictorFactory", "Predictors", "TrainedPredictor", "weights_digest"]
+__all__ = ["PredictorFactory", "Predictors", "TrainedPredictor"]
 
 PredictorFactory = Callable[[], nn.Module]
 """A class of networks of images, or a ``functools.partial`` of one."""
@@ -128,7 +128,7 @@ class Predictors:
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digest of the weights of each predictor; see :func:`weights_digest`."""
+        """The :func:`~deepscm_pl.digest.weights_digest` of each predictor."""
         return {name: weights_digest(each) for name, each in self.networks.items()}
 
     def views(self, image: Tensor) -> dict[str, Tensor]:
@@ -233,22 +233,6 @@ def causes_of(scm: StructuralCausalModel, image: str) -> tuple[str, ...]:
     """Return the scalar causes of an image, direct and indirect."""
     causes = scm.graph.ancestors(image)
     return tuple(name for name in scm.scalar_variables if name in causes and name != image)
-
-
-def weights_digest(network: nn.Module) -> str:
-    """Return the SHA-256 of the weights of a network, the same wherever they are stored.
-
-    Names do not matter, so that a network has the digest of a module that contains only it.
-
-    Example:
-        >>> network = nn.Linear(2, 1)
-        >>> weights_digest(network) == weights_digest(nn.Sequential(network))
-        True
-    """
-    digest = hashlib.sha256()
-    for parameter in network.parameters():
-        digest.update(parameter.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import torch
 import yaml
 
 from deepscm_pl.cli import main
+from deepscm_pl.digest import weights_digest
 from deepscm_pl.training import ImageRegressor
 from deepscm_pl.training.judges import LatentEmbedding, network_of
-from deepscm_pl.training.predictors import weights_digest
 
 QUIET = {
     "max_epochs": 16,

@@ -12,6 +12,7 @@ from torch import nn
 
 from deepscm_pl import load
 from deepscm_pl.data import CausalDataModule, SourceSplits
+from deepscm_pl.digest import weights_digest
 from deepscm_pl.likelihoods import DiscretisedLogisticMixture
 from deepscm_pl.mechanisms import (
     AffineFlow,
@@ -33,7 +34,7 @@ from deepscm_pl.training import (
     TrainedPredictor,
 )
 from deepscm_pl.training.objectives import TrainingProgress, counterfactual_values
-from deepscm_pl.training.predictors import Predictors, weights_digest
+from deepscm_pl.training.predictors import Predictors
 from deepscm_pl.transforms import ImplicitMidpoint, Interval
 from deepscm_pl.variables import Domain
 
