@@ -36,6 +36,10 @@ class SplineForm:
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> SplineForm(bins=8).parameters, SplineForm().parameters
+        (25, 2)
     """
 
     bins: int = 0
