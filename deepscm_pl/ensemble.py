@@ -173,7 +173,7 @@ class Ensemble:
         self,
         factual: Variables,
         do: Do | Sequence[Do],
-        num_particles: int = 1,
+        num_particles: int | None = None,
         resample: int | None = None,
         shares: Sequence[int] | None = None,
     ) -> dict[str, Tensor]:
@@ -184,11 +184,15 @@ class Ensemble:
         Args:
             factual: As there.
             do: As there.
-            num_particles: As there.
+            num_particles: As there; None for one answer without draws of each member.
             resample: As there.
             shares: Number of particles of each member; :meth:`share` by default.
         """
-        shared = self._shared(num_particles, shares)
+        shared: Sequence[tuple[StructuralCausalModel, int | None]]
+        if num_particles is None:
+            shared = [(member, None) for member in self.members]
+        else:
+            shared = self._shared(num_particles, shares)
         answers = [member.counterfactual(factual, do, n, resample) for member, n in shared]
         return self._joined(answers)
 

@@ -279,9 +279,21 @@ class StructuralCausalModel(nn.Module):
         Args:
             variables: The training split, ``(N, *event)`` for each variable.
             names: Further variables that may be missing.
+
+        Raises:
+            ValueError: If one causes a variable whose mechanism has no likelihood.
         """
         found = {name for name in self.scalar_variables if bool(variables[name].isnan().any())}
         found |= set(names) & set(self.scalar_variables)
+        for child in self.graph:
+            unknown = [name for name in self.graph.parents[child] if name in found]
+            if unknown and not self[child].has_likelihood:
+                raise ValueError(
+                    f"{unknown[0]}: expected a value in every row, because missing ones are "
+                    f"inferred by the likelihood of what they cause, and the mechanism of {child}, "
+                    f"{type(self[child]).__name__}, has none; leave the other rows out, or choose "
+                    f"another mechanism of {child}."
+                )
         if found - set(self.missing_values.names):
             mechanisms = self._all()
             self.missing_values.declare([n for n in self.graph if n in found], mechanisms)
@@ -576,7 +588,7 @@ class StructuralCausalModel(nn.Module):
     def abduct(
         self,
         factual: Variables,
-        num_particles: int = 1,
+        num_particles: int | None = None,
         resample: int | None = None,
         names: Collection[str] | None = None,
     ) -> dict[str, dict[str, Tensor]]:
@@ -588,7 +600,10 @@ class StructuralCausalModel(nn.Module):
         Args:
             factual: Recorded values of every variable, ``(*batch, *event)``; scalars that are NaN
                 are inferred, for each draw anew (:meth:`infer_missing`).
-            num_particles: Number of draws.
+            num_particles: Number of draws. None for one without draws: noise that the values do not
+                determine is at its most likely value (:meth:`Mechanism.likeliest
+                <deepscm_pl.mechanisms.Mechanism.likeliest>`), except that of classes and whole
+                numbers, which is drawn.
             resample: K candidates for each row, from which latents are drawn with the weights
                 p(x, z | pa) / q(z | x, pa): exact in the limit of many candidates, at K times the
                 cost. None to draw from q, whose error all particles share.
@@ -598,14 +613,16 @@ class StructuralCausalModel(nn.Module):
             ValueError: If a variable is missing or outside of its domain, or ``resample`` is less
                 than 2.
         """
-        whole_number("num_particles", num_particles, least=1)
+        if num_particles is not None:
+            whole_number("num_particles", num_particles, least=1)
         if resample is not None:
             whole_number("resample", resample, least=2)
         self.check(factual)
         if self.is_incomplete(factual):
             # Each particle is an observation with its own inferred values.
             complete = self._completed(factual, num_particles, resample)
-            noise = self.abduct(complete, 1, resample, names)
+            single = None if num_particles is None else 1
+            noise = self.abduct(complete, single, resample, names)
             return {
                 name: {key: value[0] for key, value in parts.items()}
                 for name, parts in noise.items()
@@ -617,13 +634,25 @@ class StructuralCausalModel(nn.Module):
             if names is not None and name not in names and is_own:
                 continue
             parents = self._parents(name, factual)
-            recorded = factual[name], parents, (num_particles,)
-            if resample is None:
-                found = self[name].abduct_recorded(*recorded)
-            else:
-                found = self[name].resample(*recorded, resample)
+            found = self._inferred(name, factual[name], parents, num_particles, resample)
             noise[name] = self[name].coupled(found, parents)
         return noise
+
+    def _inferred(
+        self,
+        name: str,
+        value: Tensor,
+        parents: Variables,
+        num_particles: int | None,
+        resample: int | None,
+    ) -> dict[str, Tensor]:
+        """The noise of a variable, with a leading dimension of particles."""
+        mechanism, shape = self[name], (num_particles or 1,)
+        if resample is not None:
+            return mechanism.resample(value, parents, shape, resample)
+        if num_particles is not None:
+            return mechanism.abduct_recorded(value, parents, shape)
+        return {key: part[None] for key, part in mechanism.likeliest(value, parents).items()}
 
     def drawn_complete(self, variables: Variables) -> dict[str, Tensor]:
         """Replace missing values by draws of their inference networks, in a training.
@@ -732,7 +761,7 @@ class StructuralCausalModel(nn.Module):
         self,
         factual: Variables,
         do: Do | Sequence[Do],
-        num_particles: int = 1,
+        num_particles: int | None = None,
         resample: int | None = None,
     ) -> dict[str, Tensor]:
         """Counterfactual values of observations under ``do``: abduction, action, prediction.
@@ -753,7 +782,8 @@ class StructuralCausalModel(nn.Module):
                 which it keeps where the intervention does not change it.
             do: One intervention, or a sequence of K. A tensor with dimensions before those of the
                 batch, such as ``(K, 1, 1)``, stands for K interventions.
-            num_particles: P, draws of the noise that the values do not determine.
+            num_particles: P, draws of the noise that the values do not determine; None for one
+                answer without draws, as for :meth:`abduct`.
             resample: Candidates of the latents, as for :meth:`abduct`.
 
         Returns:
@@ -770,7 +800,7 @@ class StructuralCausalModel(nn.Module):
         changed = [name for name in self.graph if any(name in each for each in dos)]
         affected = self.graph.descendants(*changed) | set(changed)
         noise = self.abduct(factual, num_particles, resample, affected)
-        batch = torch.Size((num_particles,)), self._batch_shape(factual)
+        batch = torch.Size((num_particles or 1,)), self._batch_shape(factual)
         if isinstance(do, Mapping):
             return self._answer(factual, noise, do, *batch)
         answers = [self._answer(factual, noise, each, *batch) for each in dos]
@@ -801,20 +831,22 @@ class StructuralCausalModel(nn.Module):
         return self._answer(factual, noise, do, torch.Size(), self._batch_shape(factual))
 
     def _completed(
-        self, factual: Variables, num_particles: int, candidates: int | None
+        self, factual: Variables, num_particles: int | None, candidates: int | None
     ) -> dict[str, Tensor]:
         """Observations with inferred missing values, ``(P, *batch, *event)`` for every variable."""
-        whole_number("num_particles", num_particles, least=1)
-        count = None if candidates is None else max(candidates, _CANDIDATES, 2 * num_particles)
+        number = (
+            1 if num_particles is None else whole_number("num_particles", num_particles, least=1)
+        )
+        count = None if candidates is None else max(candidates, _CANDIDATES, 2 * number)
         given = {name: factual[name] for name in self.graph if name in factual}
-        found = self.infer_missing(given, num_particles, count)
-        return self._expand(found, torch.Size((num_particles, *self._batch_shape(factual))))
+        found = self.infer_missing(given, number, count)
+        return self._expand(found, torch.Size((number, *self._batch_shape(factual))))
 
     def _incomplete_counterfactual(
         self,
         factual: Variables,
         do: Do | Sequence[Do],
-        num_particles: int,
+        num_particles: int | None,
         resample: int | None,
     ) -> dict[str, Tensor]:
         """Counterfactuals of observations with missing values, each particle with its own."""
@@ -824,7 +856,8 @@ class StructuralCausalModel(nn.Module):
         spread = [{n: self._before_particles(n, v, batch) for n, v in each.items()} for each in dos]
         complete = self._completed(factual, num_particles, resample)
         asked = spread[0] if isinstance(do, Mapping) else spread
-        answer = self.counterfactual(complete, asked, 1, resample)
+        single = None if num_particles is None else 1
+        answer = self.counterfactual(complete, asked, single, resample)
         place = -1 - len(batch)
         return {
             name: value[0].movedim(place - len(self[name].domain.shape), 0)

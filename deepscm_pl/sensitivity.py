@@ -261,6 +261,10 @@ class Recoupled(Mechanism):
         """Infer u from a recorded value, and draw u' from its prior."""
         return self._with_other(self.mechanism.abduct_recorded(value, parents, sample_shape))
 
+    def likeliest(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Infer u as f does, and draw u' from its prior."""
+        return self._with_other(self.mechanism.likeliest(value, parents))
+
     def resample(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...], candidates: int
     ) -> dict[str, Tensor]:

@@ -61,6 +61,16 @@ def abduction_recovers_noise(mechanism: Mechanism, parents, size: int) -> None:
     torch.testing.assert_close(found, noise["u"], atol=1e-6, rtol=1e-6)
 
 
+def likeliest_noise_explains(mechanism: Mechanism, value: Tensor, parents) -> None:
+    """The likeliest noise of a recorded value gives that value, and needs no random numbers."""
+    recorded = mechanism.quantise(value)
+    state = torch.get_rng_state()
+    noise = mechanism.coupled(mechanism.likeliest(recorded, parents), parents)
+    assert torch.equal(torch.get_rng_state(), state)
+    again = mechanism.quantise(mechanism(noise, parents))
+    torch.testing.assert_close(again, recorded, atol=1e-7, rtol=1e-7)
+
+
 def rows_are_independent(mechanism: Mechanism, value: Tensor, parents) -> None:
     """The results for a row do not depend on the other rows of the batch."""
     torch.manual_seed(1)

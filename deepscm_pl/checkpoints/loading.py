@@ -211,8 +211,9 @@ class TrainedModel:
                 classes (NaN, None) are inferred, for each particle anew; see
                 :attr:`Answer.inferred <deepscm_pl.answers.Answer.inferred>`.
             do: An intervention, as for :meth:`intervene`, or a sequence of K.
-            num_particles: P draws of the noise given the observations; 1 by default, or 2 for each
-                of several models.
+            num_particles: P draws of the noise given the observations. By default one answer
+                without draws, with the noise at its most likely value
+                (:meth:`StructuralCausalModel.abduct`), or 2 draws of each of several models.
             seed: As for :meth:`sample`.
             resample: Candidates of the latents; see :meth:`StructuralCausalModel.abduct`.
 
@@ -286,15 +287,15 @@ class TrainedModel:
         """
         return average_effect(self, outcome, do, versus, by, observed, EffectSettings(**settings))
 
-    def particles(self, asked: int | None) -> int:
-        """The number of particles of a counterfactual; see :meth:`counterfactual`.
+    def particles(self, asked: int | None) -> int | None:
+        """The number of particles of a counterfactual, None for one answer without draws.
 
         Raises:
             ValueError: If it is less than 1, or less than the number of models.
         """
         models = len(self.ensemble.members)
         if asked is None:
-            return 1 if models == 1 else 2 * models
+            return None if models == 1 else 2 * models
         whole_number("num_particles", asked, least=1)
         if asked < models:
             raise ValueError(

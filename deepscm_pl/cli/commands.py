@@ -150,8 +150,9 @@ class ParticleOptions:
     """Options of the uncertainty of counterfactuals.
 
     Args:
-        num_particles: Number of draws of the noise that observations do not determine (default: 1,
-            or 2 for each of several checkpoints).
+        num_particles: Number of draws of the noise that observations do not determine (default: one
+            answer without draws, with that noise at its most likely value, or 2 draws for each of
+            several checkpoints).
         resample: Draw the latents from K candidates of the encoder by importance, which is exact in
             the limit of many candidates, at K times the cost (default: draws of the encoder).
         coupling: Coupling of the pixel noise of factual and counterfactual images: kept at its

@@ -91,7 +91,8 @@ def answer_counterfactual(
         ValueError: As of :func:`answer_by_drawing`, and if an observation is not valid.
     """
     question = _Question.read(options, interventions, overlap)
-    particles = question.model.particles(uncertainty.num_particles)
+    asked = question.model.particles(uncertainty.num_particles)
+    particles = asked or 1
     calibration = read_calibration(question.model, uncertainty.calibration)
     for member in question.ensemble.members:
         couple_pixel_noise(member, uncertainty.coupling)
@@ -101,7 +102,7 @@ def answer_counterfactual(
     ]
     found = find_observations(question.model, question.scm, observed, overlap.root)
     missing = MissingCount(question.scm)
-    parts = missing.watch(_counterfactual_parts(question, found, particles, uncertainty.resample))
+    parts = missing.watch(_counterfactual_parts(question, found, asked, uncertainty.resample))
     question.write(parts, columns, found, calibration)
     for sentence in missing.sentences():
         print(for_terminal(f"{sentence}."))
@@ -338,9 +339,10 @@ def _set_temperature(scm: StructuralCausalModel, temperature: float) -> None:
 
 
 def _counterfactual_parts(
-    question: _Question, found: ObservedRows, particles: int, resample: int | None
+    question: _Question, found: ObservedRows, asked: int | None, resample: int | None
 ) -> Iterator[Part]:
     """Give the observations, then their counterfactuals under each intervention."""
+    particles = asked or 1
     if resample is not None:
         whole_number("resample", resample, least=2)
     request = Request(found.count, len(question.dos), particles, True, question.options.npz)
@@ -354,8 +356,9 @@ def _counterfactual_parts(
                 values = rows.values if batch == 0 else _padded(rows.values, batches.rows)
                 shares = question.ensemble.share(particles, particle, count)
                 members = torch.repeat_interleave(torch.tensor(shares))
+                draws = None if asked is None else count
                 answers = question.ensemble.counterfactual(
-                    values, question.dos, count, resample, shares
+                    values, question.dos, draws, resample, shares
                 )
                 counterfactuals: list[dict[str, Tensor]] = [
                     {name: value[:, k, : len(rows.rows)] for name, value in answers.items()}

@@ -248,6 +248,14 @@ class Mechanism(nn.Module, ABC):
         """
         return self.abduct(self.dequantise(value), parents, sample_shape)
 
+    def likeliest(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Infer the noise of a recorded value without a draw, as far as the mechanism can.
+
+        Noise that the value determines is that of :meth:`abduct`. Other noise is at its most likely
+        value, or the mean, for images; by default it is a draw of :meth:`abduct_recorded`.
+        """
+        return self.abduct_recorded(value, parents)
+
     def resample(
         self, value: Tensor, parents: Variables, sample_shape: tuple[int, ...], candidates: int
     ) -> dict[str, Tensor]:
@@ -265,7 +273,7 @@ class Mechanism(nn.Module, ABC):
         noise is the same under every intervention.
 
         Args:
-            noise: Noise of :meth:`abduct_recorded` or :meth:`resample`.
+            noise: Noise of :meth:`abduct_recorded`, :meth:`likeliest` or :meth:`resample`.
             parents: The factual parents.
         """
         return dict(noise)

@@ -75,6 +75,14 @@ class ImageMechanism(Mechanism):
         """Infer the noise of a recorded image, with new dequantisation noise for every draw."""
         return self.abduct(self.dequantise(value.expand(*sample_shape, *value.shape)), parents)
 
+    def middle(self, value: Tensor) -> Tensor:
+        """Return the middle of each whole grey level, in its cell of width 1."""
+        return value.to(next(self.parameters())) + 0.5
+
+    def likeliest(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Infer the noise of the middle of each recorded grey level."""
+        return self.abduct(self.middle(value), parents)
+
     def in_own_precision(self, image: Tensor) -> Tensor:
         """Return an image in the precision of the parameters, each pixel in its grey level."""
         rounded = image.to(next(self.parameters()))

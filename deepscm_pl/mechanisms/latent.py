@@ -283,10 +283,10 @@ class LatentImageMechanism(ImageMechanism):
             parents: The factual parents.
         """
         if self.coupling == "kept":
-            return dict(noise)
+            return {name: part for name, part in noise.items() if name not in _RENEWAL}
         found = self._in_chunks(self._stacked_moments, noise["z"], [], parents)
         location, scale = (self.in_space(part) for part in found.unbind(-4))
-        new = torch.randn_like(noise["u"])
+        new = noise["new"] if "new" in noise else torch.randn_like(noise["u"])
         return {**noise, "new": new, "location": location, "scale": scale}
 
     def _stacked_moments(self, latent: Tensor, parents: Variables) -> Tensor:
@@ -323,6 +323,17 @@ class LatentImageMechanism(ImageMechanism):
         image = self.dequantisation.sample(levels)
         noise = self._in_chunks(self._recorded_pixel_noise, latent, [image], parents)
         return {"z": latent, "u": noise}
+
+    def likeliest(self, value: Tensor, parents: Variables) -> dict[str, Tensor]:
+        """Infer z as the location of q(z | x, pa), and u of the middle of each grey level given z.
+
+        Renewed pixel noise is at its mean, 0, so that :meth:`coupled` draws nothing.
+        """
+        image = self.middle(value)
+        posterior = self.posterior(image, parents)
+        latent = posterior.location
+        noise = self._in_chunks(self._pixel_noise, latent, [image], parents)
+        return {"z": latent, "u": noise, "new": torch.zeros_like(noise)}
 
     def _recorded_pixel_noise(self, latent: Tensor, parents: Variables, value: Tensor) -> Tensor:
         decoded, plane = self.decode(latent, parents), self.in_plane(value)

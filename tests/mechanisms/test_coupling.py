@@ -42,6 +42,21 @@ def test_null_intervention_returns_the_image(name):
         assert torch.equal(found, data["image"].expand_as(found))
 
 
+@pytest.mark.parametrize("name", elementwise())
+def test_one_answer_needs_no_draws_and_is_among_the_particles(name):
+    scm, data = model(name)
+    do = {"a": data["a"] + 0.5}
+    state = torch.get_rng_state()
+    found = scm.counterfactual(data, do)["image"]
+    assert torch.equal(torch.get_rng_state(), state)
+    null = scm.counterfactual(data, {"a": data["a"]})["image"]
+    assert torch.equal(null[0], data["image"])
+    particles = scm.counterfactual(data, do, num_particles=400)["image"].double()
+    error = (particles - found).square().mean((0, *range(2, 5)))
+    spread = (particles - particles.mean(dim=0)).square().mean((0, *range(2, 5)))
+    assert error.mean() < 1.8 * spread.mean()  # of another particle: 2
+
+
 def test_it_is_abduction_action_prediction():
     scm, data = model()
     torch.manual_seed(1)

@@ -202,6 +202,11 @@ def test_copies_after_use(case):
     laws.copies_after_use(mechanism, value, parents)
 
 
+def test_likeliest_noise_explains(case):
+    mechanism, _, value, parents = case
+    laws.likeliest_noise_explains(mechanism, value, parents)
+
+
 def test_particles_broadcast(case):
     mechanism, _, value, parents = case
     laws.particles_broadcast(mechanism, value, parents)

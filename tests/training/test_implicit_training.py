@@ -147,3 +147,16 @@ def test_the_other_mechanisms_train_as_without_the_image(run):
     (-own).backward()
     for grad, parameter in zip(found, mechanism.parameters(), strict=True):
         torch.testing.assert_close(grad, parameter.grad)
+
+
+def test_missing_causes_of_an_image_without_a_likelihood_are_refused_before_the_training():
+    scm = make().scm
+    variables = {
+        "thickness": torch.tensor([[1.0], [2.0], [3.0]]),
+        "intensity": torch.tensor([[90.0], [torch.nan], [120.0]]),
+        "image": torch.randint(0, 256, (3, 1, 8, 8)).float(),
+    }
+    with pytest.raises(ValueError, match=r"^intensity: expected a value in every row, .* image, "):
+        scm.fit(variables)
+    variables["intensity"][1] = 100.0
+    scm.fit(variables)
