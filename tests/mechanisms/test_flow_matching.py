@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import permutations
 
 import pytest
 import pytorch_lightning as pl
@@ -144,7 +145,7 @@ def test_the_best_affine_prediction_is_given_to_the_network(time):
     mechanism = FlowMatching(Context(), (1, 8, 8), Recorder)
     image, noise = torch.randn(2, 500, 1, 8, 8)
     state = (1 - time) * noise + time * image
-    found = mechanism.velocity(state, torch.full((500,), time), torch.zeros(500, 0))
+    found = mechanism.velocity(state, torch.full((500,), time), torch.zeros(500, 0)).detach()
     squares = state.square().mean()
     expected = (state * (image - noise)).mean() / squares
     assert float((state * found).mean() / squares) == pytest.approx(float(expected), abs=0.05)
@@ -161,7 +162,7 @@ def test_the_loss_is_a_mean_over_pixels_at_a_time_of_each_image(monkeypatch):
     standardised = mechanism.cells(value)
     assert standardised.mean().abs() < 0.02
     assert float(standardised.var()) == pytest.approx(1, abs=0.02)
-    loss = -mechanism.training_evidence(value, parents).log_prob
+    loss = -mechanism.training_evidence(value, parents).log_prob.detach()
     ((_, condition),) = mechanism.network.seen
     torch.testing.assert_close(condition[:, :2], mechanism.context(parents))
     time = condition[:, 2]
@@ -173,6 +174,32 @@ def test_the_loss_is_a_mean_over_pixels_at_a_time_of_each_image(monkeypatch):
     mechanism.coupling = "independent"
     mechanism.training_evidence(value, parents)
     assert len(calls) == 1
+
+
+class OfParents(torch.nn.Module):
+    """A network of the parents, under which rows converge after different numbers of iterations."""
+
+    def __init__(self, shape, condition_features):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, image, condition):
+        return self.weight * condition[:, :1, None, None].tanh() * image.sin()
+
+
+@torch.no_grad()
+def test_each_image_keeps_its_own_parents_until_it_converges():
+    context = Context({"t": Domain()})
+    mechanism = FlowMatching(context, (1, 8, 8), OfParents, ImplicitMidpoint(steps=2))
+    value, t = 255 * torch.rand(3, 1, 8, 8), torch.tensor([[0.0], [4.0], [-0.3]])
+    found = mechanism.abduct(value, {"t": t})
+    again = mechanism(found, {"t": t.flip(0)})
+    for k in range(3):
+        own, other = ({"t": each[k : k + 1]} for each in (t, t.flip(0)))
+        alone = mechanism.abduct(value[k : k + 1], own)
+        torch.testing.assert_close(alone["u"], found["u"][k : k + 1], atol=1e-6, rtol=0)
+        torch.testing.assert_close(mechanism(alone, other), again[k : k + 1], atol=1e-3, rtol=0)
+    assert (found["u"][1] - mechanism.abduct(value, {"t": 0 * t})["u"][1]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("noise", [torch.zeros_like, torch.ones_like])
@@ -264,6 +291,14 @@ def test_transport_exchanges_noise_between_comparable_rows_only(double):
     assert (anywhere - images).square().sum() < (found - images).square().sum()
     distinct = torch.arange(40.0)[:, None]
     assert torch.equal(coupled_noise(images, noise, distinct, 1e6), noise)
+
+
+def test_transport_is_the_best_of_all_assignments(double):
+    images, noise = torch.randn(5, 1, 2, 2), torch.randn(5, 1, 2, 2)
+    found = coupled_noise(images, noise, torch.zeros(5, 0), 1.0)
+    orders = [list(order) for order in permutations(range(5))]
+    costs = torch.stack([(images - noise[order]).square().sum() for order in orders])
+    assert torch.equal(found, noise[orders[int(costs.argmin())]])
 
 
 def trained_by_lightning(folder, data=None, **settings):
