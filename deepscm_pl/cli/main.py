@@ -14,7 +14,7 @@ from deepscm_pl.checks import nearest, reason_of
 from deepscm_pl.cli.commands import COMMANDS
 from deepscm_pl.cli.options import parse_command
 from deepscm_pl.cli.parser import without_dumps
-from deepscm_pl.cli.protocols import is_protocol, judge_by_protocol
+from deepscm_pl.cli.protocols import is_protocol, protocol_command
 from deepscm_pl.cli.training_help import TRAINING_COMMANDS, check_training_words, training_help
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import DiskFullError, is_disk_full
@@ -83,7 +83,7 @@ def _run_command(words: list[str]) -> None:
     if words[0] in COMMANDS:
         parse_command(words, COMMANDS)()
     elif is_protocol(words):
-        parse_command(words, {"test": judge_by_protocol})()
+        parse_command(words, {"test": protocol_command(words)})()
     elif words[1:] in (["-h"], ["--help"]):
         print(training_help(words[0]))
         raise SystemExit(0)

@@ -42,7 +42,8 @@ _MEMBERS = """
 
 _PROTOCOL = """
   --protocol NAME       Test by the protocol causal-gen, benchmark, rasal or ours, which has options
-                        of its own: deepscm test --protocol NAME --help."""
+                        of its own: deepscm test --protocol NAME --help; --compare DIR [DIR ...]
+                        compares models that were tested by it."""
 
 
 def training_help(command: str) -> str:

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
         KernelDistance as KernelDistance,
         PerceptualDistance as PerceptualDistance,
     )
+    from deepscm_pl.metrics.programs import (
+        FeatureProgram as FeatureProgram,
+        PairProgram as PairProgram,
+        load_program as load_program,
+    )
     from deepscm_pl.metrics.regions import RegionError as RegionError
     from deepscm_pl.metrics.statistics import (
         PerImageMetric as PerImageMetric,

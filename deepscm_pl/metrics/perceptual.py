@@ -8,6 +8,7 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -185,7 +186,9 @@ class PerceptualDistance(PerImageMetric):
 
     Args:
         network: From images ``(B, C, H, W)`` in grey levels to the features of each layer,
-            ``(B, channels, height, width)``.
+            ``(B, channels, height, width)``; or, if it has an attribute ``takes_pairs``, as
+            :class:`~deepscm_pl.metrics.programs.PairProgram` has, from two batches of images to
+            their distances ``(B,)``.
 
     Example:
         >>> metric = PerceptualDistance(lambda images: [images])
@@ -194,7 +197,7 @@ class PerceptualDistance(PerImageMetric):
         4.0
     """
 
-    def __init__(self, network: Callable[[Tensor], Sequence[Tensor]]) -> None:
+    def __init__(self, network: Callable[..., Tensor | Sequence[Tensor]]) -> None:
         super().__init__(["perceptual_distance"])
         self.network = network
 
@@ -202,7 +205,11 @@ class PerceptualDistance(PerImageMetric):
     def update(self, images: Tensor, others: Tensor) -> None:
         """Add pairs of images, ``(B, C, H, W)`` each."""
         require_same_shape(others=others, images=images)
-        distance = perceptual_distance(self.network(images), self.network(others))
+        network: Callable[..., Any] = self.network
+        if getattr(network, "takes_pairs", False):
+            distance = network(images, others)
+        else:
+            distance = perceptual_distance(network(images), network(others))
         self._add({"perceptual_distance": distance})
 
 

@@ -25,9 +25,17 @@ PROTOCOL_COLUMNS = (
     "deviation",
     "published",
     "floor",
+    "published_floor",
     "rows",
 )
 """The columns of ``protocol.csv``."""
+
+_HOW_TO_READ = (
+    "*As defined* is a mean over images and seeds ± its standard error over images, *over seeds* "
+    "the standard deviation of the means of single seeds. *As published* is what the published "
+    "code computes, where that differs. *Floor* is the figure of recorded images, or of a perfect "
+    "answer: no model can be expected to be better."
+)
 
 
 def protocol_table(result: ProtocolResult) -> TextTable:
@@ -60,6 +68,7 @@ def _record(figure: Figure) -> dict[str, str]:
         "over seeds": "–" if math.isnan(figure.deviation) else f"± {_text(figure.deviation)}",
         "as published": _text(figure.published),
         "floor": _text(figure.floor),
+        "floor as published": _text(figure.published_floor),
     }
 
 
@@ -72,15 +81,16 @@ def write_protocol(result: ProtocolResult, folder: Path) -> list[Path]:
     paths = [folder / f"protocol.{suffix}" for suffix in ("json", "csv", "md")]
     notes = "".join(f"- {note}.\n" for note in result.notes)
     table = protocol_table(result)
+    text = f"# {table.title}\n\n{_HOW_TO_READ}\n\n{table.as_markdown()}\n{notes}"
     with new_file(paths[0]) as temporary:
-        text = json.dumps(result.as_plain_data(), indent=2, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        plain = json.dumps(result.as_plain_data(), indent=2, ensure_ascii=False)
+        temporary.write_text(plain + "\n", encoding="utf-8")
     with new_file(paths[1]) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(PROTOCOL_COLUMNS)
         writer.writerows(_cells(each) for each in result.figures)
     with new_file(paths[2]) as temporary:
-        temporary.write_text(f"# {table.title}\n\n{table.as_markdown()}\n{notes}", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return paths
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from deepscm_pl.checkpoints.loading import Checkpoint
 from deepscm_pl.configuration import describe
 from deepscm_pl.metrics import PerImageStatistics, Statistic
+from deepscm_pl.runs.clock import TrainingClock
 from deepscm_pl.runs.finite import FiniteCheck
 from deepscm_pl.runs.repeatable import RepeatableRun, absent
 
@@ -34,7 +35,7 @@ class StoredModule(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.loss_terms: dict[str, Tensor] = {}
-        self._run_callbacks = [RepeatableRun(), FiniteCheck()]
+        self._run_callbacks = [RepeatableRun(), FiniteCheck(), TrainingClock()]
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -72,7 +73,7 @@ class StoredModule(pl.LightningModule):
             checkpoint["gradient_clip_val"] = limit
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Add reproducible random numbers and the check for losses that are not finite."""
+        """Add reproducible random numbers, the check for losses that are not finite, a clock."""
         return absent(self.trainer, self._run_callbacks)
 
     def log_means(self, stage: str, statistics: PerImageStatistics) -> dict[str, Statistic]:

@@ -11,8 +11,9 @@ import torch
 
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.protocols import Judge, ProtocolSettings, morphometry, run_protocol
-from deepscm_pl.evaluation.protocols.answering import Task, mean_over_batches
+from deepscm_pl.evaluation.protocols.answering import Task
 from deepscm_pl.evaluation.protocols.drawing import of_other_bins, of_training, random_subset
+from deepscm_pl.evaluation.protocols.effectiveness import mean_over_batches
 from deepscm_pl.metrics.perceptual import NetworkFeatures, NetworkLayers
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.reports.protocols import PROTOCOL_COLUMNS, protocol_table, write_protocol
@@ -162,11 +163,11 @@ def test_a_protocol_on_other_data_is_refused():
 
 
 def test_classes_are_judged_by_accuracy(data):
-    from deepscm_pl.evaluation.protocols.judging import errors_of
+    from deepscm_pl.evaluation.protocols.judging import readings_of
 
     judge = Judge("network", ("kind",), lambda images: {"kind": torch.tensor([1, 0, 1])})
-    found = errors_of(judge, torch.zeros(3, 1, 2, 2), {"kind": torch.ones(3, 1)}, {"kind": 2})
-    assert found["kind"].tolist() == [1, 0, 1]
+    found = readings_of(judge, torch.zeros(3, 1, 2, 2), {"kind": torch.ones(3, 1)}, {"kind": 2})
+    assert found["kind"].errors.tolist() == [1, 0, 1]
 
 
 def test_values_of_the_training_column_are_not_repeated_in_a_batch():
@@ -209,7 +210,7 @@ def test_a_report_has_every_figure(data, tmp_path):
     assert lines[0] == ",".join(PROTOCOL_COLUMNS)
     assert len(lines) == 1 + len(found.figures)
     assert "nan" not in (tmp_path / "protocol.json").read_text(encoding="utf-8").lower()
-    assert "pads images to 32" in (tmp_path / "protocol.md").read_text(encoding="utf-8")
+    assert "pads them to 32" in (tmp_path / "protocol.md").read_text(encoding="utf-8")
 
 
 def test_rows_that_are_left_out_are_stated(data):

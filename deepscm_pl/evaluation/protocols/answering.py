@@ -10,12 +10,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.checks import whole_number
+from deepscm_pl.evaluation.cycles import possible_rows, replace_rows
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.protocols.drawing import DrawnDo
-from deepscm_pl.evaluation.protocols.judging import Judge, errors_of, estimate_of
-from deepscm_pl.evaluation.protocols.results import Figure, mean_over_seeds
+from deepscm_pl.evaluation.protocols.judging import Judge
+from deepscm_pl.mechanisms.latent import LatentImageMechanism
+from deepscm_pl.variables import Noise
 
-__all__ = ["ProtocolSettings", "Task", "effectiveness_figures"]
+__all__ = ["PUBLISHED_SCALE", "ProtocolSettings", "Task", "repeated_images"]
+
+PUBLISHED_SCALE = 0.1
+"""The scale of latent and pixel noise in the published code of causal-gen and benchmark."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,9 @@ class Task:
         features: A feature network of the Fréchet and kernel distances; None to leave them out.
         embedding: Mean and log-scale ``(N, D)`` of an unconditional latent of images; None to leave
             out the latent divergence.
-        perceptual: A perceptual distance of pairs of images; None to leave it out.
+        perceptual: A perceptual distance ``(N,)`` of pairs of images, such as
+            :class:`~deepscm_pl.metrics.PerceptualDistance` takes; None to leave it out.
+        training_seconds: Seconds of the training of the model; None if unknown.
     """
 
     model: ModelOnData
@@ -80,6 +87,7 @@ class Task:
     features: torch.nn.Module | None = None
     embedding: torch.nn.Module | None = None
     perceptual: torch.nn.Module | None = None
+    training_seconds: float | None = None
 
     @property
     def image(self) -> str:
@@ -129,18 +137,50 @@ class Task:
         return replace(self, model=some)
 
     def answer(self, do: DrawnDo, factual: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Return one counterfactual of each row, ``(N, *event)`` for every variable.
+        """Return the counterfactual of each row with the likeliest noise, ``(N, *event)`` each.
 
         Args:
-            do: The intervention.
+            do: The intervention; one that changes nothing is a null intervention, which infers all
+                noise and predicts from it.
             factual: Rows with other values than the recorded ones.
         """
+        return self._answers(do, factual, [1.0])[0]
+
+    def published_answer(
+        self, do: DrawnDo, factual: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return counterfactuals as published code computes them, with noise scaled by 0.1.
+
+        They equal those of :meth:`answer` unless :attr:`has_published_answers`.
+        """
+        return self._answers(do, factual, [PUBLISHED_SCALE])[0]
+
+    def both_answers(self, do: DrawnDo) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return counterfactuals as defined and as published."""
+        if not self.has_published_answers:
+            answer = self.answer(do)
+            return answer, answer
+        defined, published = self._answers(do, None, [1.0, PUBLISHED_SCALE])
+        return defined, published
+
+    @property
+    def has_published_answers(self) -> bool:
+        """Whether published code would scale noise of the image: that of a latent and of pixels."""
+        return isinstance(self.model.scm[self.image], LatentImageMechanism)
+
+    def _answers(
+        self, do: DrawnDo, factual: Mapping[str, Tensor] | None, scales: Sequence[float]
+    ) -> list[dict[str, Tensor]]:
         rows = self.factual() if factual is None else factual
         size, parts = len(rows[self.image]), []
         for start in self._starts(size, do.title):
             some = slice(start, start + self.settings.batch_size)
-            parts.append(self._answer_batch(do, {n: v[some] for n, v in rows.items()}, some, size))
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            batch = {name: value[some] for name, value in rows.items()}
+            parts.append(self._answer_batch(do, batch, some, size, scales))
+        return [
+            {name: torch.cat([part[k][name] for part in parts]) for name in rows}
+            for k in range(len(scales))
+        ]
 
     def _starts(self, size: int, title: str) -> tqdm[int]:
         starts = range(0, size, self.settings.batch_size)
@@ -149,101 +189,81 @@ class Task:
         )
 
     def _answer_batch(
-        self, do: DrawnDo, rows: Mapping[str, Tensor], some: slice, size: int
-    ) -> dict[str, Tensor]:
+        self,
+        do: DrawnDo,
+        rows: Mapping[str, Tensor],
+        some: slice,
+        size: int,
+        scales: Sequence[float],
+    ) -> list[dict[str, Tensor]]:
         """Answer for a batch: rows in which the same variables are changed are asked together."""
         scm = self.model.scm
         device, dtype = scm.fitted.device, scm.dtype
-        found = {name: value.clone() for name, value in rows.items()}
-        names = list(do.values)
-        pattern = torch.stack([do.mask(name, size)[some] for name in names], dim=1)
-        for changed in pattern.unique(dim=0):
-            chosen = (pattern == changed).all(dim=1)
-            asked = [name for name, flag in zip(names, changed.tolist(), strict=True) if flag]
+        found = [{name: value.clone() for name, value in rows.items()} for _ in scales]
+        for asked, chosen in do.groups(size, some):
             values = {name: do.values[name][some][chosen].to(device, dtype) for name in asked}
             given = {name: value[chosen].to(device, dtype) for name, value in rows.items()}
-            # Without a change, a counterfactual infers the noise and predicts from it.
-            drawn = scm.counterfactual(given, values) if values else scm.predict(scm.abduct(given))
-            for name in found:
-                found[name][chosen] = drawn[name][0].to(found[name])
+            for answers, drawn in zip(found, self._drawn(given, values, scales), strict=True):
+                for name in answers:
+                    answers[name][chosen] = drawn[name].to(answers[name])
         return found
 
+    def _drawn(
+        self, given: Mapping[str, Tensor], values: Mapping[str, Tensor], scales: Sequence[float]
+    ) -> list[dict[str, Tensor]]:
+        scm = self.model.scm
+        reached = scm.graph.descendants(*values) | values.keys() if values else None
+        found = []
+        for scale in scales:
+            # Published code draws the noise that it scales.
+            drawn = scm.abduct(given, None if scale == 1.0 else 1, names=reached)
+            noise = {name: {k: v[0] for k, v in parts.items()} for name, parts in drawn.items()}
+            scaled = noise if scale == 1.0 else self._scaled(given, noise, scale)
+            # Without a change, noise is inferred, and every variable predicted from it.
+            found.append(scm.answer(given, scaled, values) if values else scm.predict(scaled))
+        return found
 
-def effectiveness_figures(
-    task: Task, dos: Mapping[str, Sequence[DrawnDo]], published: bool = False
-) -> list[Figure]:
-    """Judge every cause of the image in the counterfactuals under several interventions.
+    def _scaled(
+        self, given: Mapping[str, Tensor], noise: Mapping[str, Noise], scale: float
+    ) -> dict[str, Noise]:
+        """Scale the pixel noise of the image, and the deviation of its latent from the mean."""
+        mechanism = self.model.scm[self.image]
+        if self.image not in noise or not isinstance(mechanism, LatentImageMechanism):
+            return dict(noise)
+        parents = {name: given[name] for name in self.model.scm.graph.parents[self.image]}
+        mean = mechanism.posterior(given[self.image] + 0.5, parents).location
+        own = dict(noise[self.image])
+        own["z"] = mean + scale * (own["z"] - mean)
+        own |= {name: scale * own[name] for name in ("u", "new") if name in own}
+        return {**noise, self.image: own}
 
-    The target of an intervened variable is its value, that of another one its counterfactual value.
+
+def repeated_images(
+    task: Task,
+    steps: Sequence[DrawnDo],
+    counts: Sequence[int],
+    is_published: bool = False,
+) -> tuple[dict[int, Tensor], Tensor]:
+    """Repeat interventions one after another, each on the answer before.
 
     Args:
         task: The task.
-        dos: For each title an intervention for each seed.
-        published: Whether means over batches are reported, too, which weigh the images of a small
-            last batch more.
+        steps: The interventions of one repetition.
+        counts: Numbers of repetitions.
+        is_published: Whether answers are those of published code.
+
+    Returns:
+        The images ``(N, *event)`` after each number of repetitions, and the rows ``(N,)`` that were
+        possible throughout: rounding can move a value onto a bound, where no noise can be inferred.
     """
-    floors = floor_errors(task)
-    figures = []
-    for title, drawn in dos.items():
-        seeds: list[dict[tuple[str, str], Tensor]] = []
-        for do in drawn:
-            answer = task.answer(do)
-            seeds.append(judged_errors(task, answer[task.image], answer))
-        for key in seeds[0]:
-            figures.append(
-                _figure(task, title, key, [each[key] for each in seeds], floors, published)
-            )
-    return figures
-
-
-def judged_errors(
-    task: Task, images: Tensor, targets: Mapping[str, Tensor]
-) -> dict[tuple[str, str], Tensor]:
-    """Return the errors ``(N,)`` of each cause by each judge, by (variable, kind of judge)."""
-    found: dict[tuple[str, str], Tensor] = {}
-    for judge in task.judges:
-        errors = errors_of(judge, images, targets, task.categories)
-        found |= {(name, judge.kind): each for name, each in errors.items() if name in task.causes}
-    return found
-
-
-def floor_errors(task: Task) -> dict[tuple[str, str], float]:
-    """Return the mean errors of the judges on recorded images."""
-    rows = task.factual()
-    errors = judged_errors(task, rows[task.image], rows)
-    return {key: estimate_of(each).mean for key, each in errors.items()}
-
-
-def mean_over_batches(errors: Tensor, batch: int) -> float:
-    """Return the mean of the means of batches.
-
-    Example:
-        >>> mean_over_batches(torch.tensor([1.0, 1.0, 4.0]), batch=2)
-        2.5
-    """
-    return float(torch.stack([part.double().nanmean() for part in errors.split(batch)]).mean())
-
-
-def _figure(
-    task: Task,
-    title: str,
-    key: tuple[str, str],
-    errors: Sequence[Tensor],
-    floors: Mapping[tuple[str, str], float],
-    published: bool,
-) -> Figure:
-    name, kind = key
-    is_class = task.categories[name] is not None
-    defined, deviation = mean_over_seeds([estimate_of(each) for each in errors])
-    batches = [mean_over_batches(each, task.settings.batch_size) for each in errors]
-    return Figure(
-        title,
-        name,
-        "accuracy" if is_class else "mean absolute error",
-        "" if is_class else task.model.unit(name),
-        kind,
-        defined,
-        deviation,
-        sum(batches) / len(batches) if published else None,
-        floors[key],
-    )
+    answer = task.published_answer if is_published else task.answer
+    recorded = values = task.factual()
+    kept, found = torch.ones(len(task.model), dtype=torch.bool), {}
+    for count in range(1, max(counts) + 1):
+        for step in steps:
+            changed = answer(step, values)
+            kept = kept & possible_rows(task.model.scm, changed)
+            values = replace_rows(kept, changed, recorded)
+        if count in counts:
+            found[count] = values[task.image]
+    return found, kept

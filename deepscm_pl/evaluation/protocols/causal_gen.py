@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from deepscm_pl.evaluation.protocols.answering import Task, effectiveness_figures
+from deepscm_pl.evaluation.protocols.answering import Task
 from deepscm_pl.evaluation.protocols.drawing import DrawnDo, of_training, random_subset
+from deepscm_pl.evaluation.protocols.effectiveness import effectiveness_figures, mean_error
 from deepscm_pl.evaluation.protocols.results import Figure
 
 __all__ = ["causal_gen", "training_dos"]
 
 CAUSAL_GEN_NOTES = (
-    "causal-gen pads images to 32 × 32 and scales latent and pixel noise by 0.1 when it decodes; "
-    "here images have the size of the model, and the noise that is abducted is used as it is",
+    "as published, the noise of a latent and of pixels is scaled by 0.1; images have the size of "
+    "the model, where the published code pads them to 32 × 32",
+    "a random subset is drawn for each image, and is never empty; the published code draws it for "
+    "each batch of 32",
 )
 
 
@@ -22,7 +25,8 @@ def causal_gen(task: Task) -> list[Figure]:
     The values are the first of a random permutation of the training column, anew for each batch.
     Variables that are not intervened on have their counterfactual values as targets.
     """
-    return effectiveness_figures(task, training_dos(task))
+    published = mean_error if task.has_published_answers else None
+    return effectiveness_figures(task, training_dos(task), published)
 
 
 def training_dos(task: Task, subset: bool = True) -> dict[str, list[DrawnDo]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +31,24 @@ class DrawnDo:
         """Return the rows, of ``size``, in which a variable is intervened on."""
         return self.chosen.get(name, torch.ones(size, dtype=torch.bool))
 
+    def groups(self, size: int, some: slice) -> Iterator[tuple[list[str], Tensor]]:
+        """Yield names and the rows of a slice, as a mask, in which just these are intervened on."""
+        names = list(self.values)
+        masks = [self.mask(name, size)[some] for name in names]
+        pattern = torch.stack([*masks, torch.ones(size, dtype=torch.bool)[some]], dim=1)
+        for changed in pattern.unique(dim=0):
+            asked = [name for name, flag in zip(names, changed.tolist(), strict=False) if flag]
+            yield asked, (pattern == changed).all(dim=1)
+
     def first(self, rows: int) -> DrawnDo:
         """Return the intervention on the first rows."""
         values = {name: each[:rows] for name, each in self.values.items()}
         return DrawnDo(self.title, values, {n: each[:rows] for n, each in self.chosen.items()})
+
+    @classmethod
+    def null(cls) -> DrawnDo:
+        """Return the null intervention, which changes nothing."""
+        return cls("null", {}, {})
 
     @classmethod
     def constant(cls, title: str, do: Mapping[str, float], size: int) -> DrawnDo:
@@ -64,13 +78,24 @@ def of_training(
 def random_subset(
     columns: Mapping[str, Tensor], size: int, generator: torch.Generator, batch: int
 ) -> DrawnDo:
-    """Intervene on each variable with probability 1/2, in each row, with values as above."""
+    """Intervene on each variable with probability 1/2, with values as above.
+
+    In every row at least one variable is intervened on: coins are thrown again where all have
+    failed. Each row has coins of its own, so that rows are independent; the published code throws
+    them once for each batch, which has the same expectation.
+    """
     drawn = {
         name: of_training(name, each, size, generator, batch) for name, each in columns.items()
     }
-    coins = {name: torch.rand(size, generator=generator) < 0.5 for name in columns}
+    coins = torch.rand(size, len(columns), generator=generator) < 0.5
+    while not bool(coins.any(dim=1).all()):
+        empty = ~coins.any(dim=1)
+        again = torch.rand(int(empty.sum()), len(columns), generator=generator)
+        coins[empty] = again < 0.5
     return DrawnDo(
-        "do(random subset ~ train)", {name: do.values[name] for name, do in drawn.items()}, coins
+        "do(random subset ~ train)",
+        {name: do.values[name] for name, do in drawn.items()},
+        dict(zip(columns, coins.unbind(dim=1), strict=True)),
     )
 
 
@@ -83,6 +108,9 @@ def of_other_bins(
     bins: int = 9,
 ) -> DrawnDo:
     """Draw, for each row, a distinct value of its column that lies in another bin than its own.
+
+    The bins divide the range of the training column, [-1, 1] after its normalisation; values
+    outside of it belong to the first and the last bin.
 
     Args:
         name: The variable.

@@ -12,7 +12,7 @@ from deepscm_pl.data import measure_attributes
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 
-__all__ = ["Judge", "errors_of", "estimate_of", "morphometry", "require_judges"]
+__all__ = ["Judge", "Reading", "estimate_of", "morphometry", "readings_of", "require_judges"]
 
 
 @dataclass(frozen=True)
@@ -71,33 +71,63 @@ def require_judges(model: ModelOnData, judges: Sequence[Judge], protocol: str) -
     return scalars
 
 
-def errors_of(
+@dataclass(frozen=True)
+class Reading:
+    """What a judge read of one variable from N images, and what it should have read.
+
+    Attributes:
+        variable: The variable.
+        judge: The kind of the judge.
+        value: What it read, ``(N,)``; NaN where an image cannot be judged.
+        target: What it should have read, ``(N,)``.
+        is_class: Whether values are class indices.
+    """
+
+    variable: str
+    judge: str
+    value: Tensor
+    target: Tensor
+    is_class: bool
+
+    @property
+    def errors(self) -> Tensor:
+        """Absolute errors ``(N,)``; for classes 1 where the class is the target, else 0.
+
+        Example:
+            >>> one, two = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 4.0])
+            >>> Reading("age", "network", one, two, is_class=False).errors
+            tensor([1., 0.])
+        """
+        if self.is_class:
+            return (self.value == self.target).to(self.value)
+        return (self.value - self.target).abs()
+
+
+def readings_of(
     judge: Judge,
     images: Tensor,
     targets: Mapping[str, Tensor],
     categories: Mapping[str, int | None],
-) -> dict[str, Tensor]:
+) -> dict[str, Reading]:
     """Judge images against target values.
 
     Args:
         judge: The judge.
         images: Grey levels ``(N, *shape)``.
-        targets: Values ``(N, 1)`` of at least the variables that the judge reads.
+        targets: Values ``(N, 1)``; variables without one are left out.
         categories: Number of classes of each variable, None for numbers.
-
-    Returns:
-        For each variable the absolute error ``(N,)``, NaN where an image cannot be judged; for
-        classes 1 where the class is the target, else 0.
     """
-    found = {}
-    for name, value in judge.read(images).items():
-        if name not in targets:
-            continue
-        target = targets[name].flatten().double().cpu()
-        value = value.flatten().double().cpu()
-        is_class = categories[name] is not None
-        found[name] = (value == target).double() if is_class else (value - target).abs()
-    return found
+    return {
+        name: Reading(
+            name,
+            judge.kind,
+            value.flatten().double().cpu(),
+            targets[name].flatten().double().cpu(),
+            categories[name] is not None,
+        )
+        for name, value in judge.read(images).items()
+        if name in targets
+    }
 
 
 def estimate_of(errors: Tensor) -> Estimate:

@@ -1,4 +1,4 @@
-"""The protocol of this package: measured effects, truth, cycles, untouched regions, coding cost."""
+"""The protocol of this package: measured effects, truth, cycles, untouched regions, costs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import torch
 
-from deepscm_pl.evaluation.cycles import possible_rows, replace_rows
 from deepscm_pl.evaluation.estimate import Estimate
-from deepscm_pl.evaluation.protocols.answering import Task, effectiveness_figures
+from deepscm_pl.evaluation.protocols.answering import Task, repeated_images
 from deepscm_pl.evaluation.protocols.causal_gen import training_dos
+from deepscm_pl.evaluation.protocols.cost import cost_figures
 from deepscm_pl.evaluation.protocols.drawing import DrawnDo
+from deepscm_pl.evaluation.protocols.effectiveness import effectiveness_figures
 from deepscm_pl.evaluation.protocols.judging import estimate_of
 from deepscm_pl.evaluation.protocols.rendered import has_truth, rendered, true_values
 from deepscm_pl.evaluation.protocols.results import Figure, mean_over_seeds
@@ -32,7 +33,8 @@ _LEVEL = 0.9
 
 
 def ours(task: Task) -> list[Figure]:
-    """Effectiveness, errors against the truth by region, cycles, bits per dimension, coverage."""
+    """Effectiveness, truth by region, coverage, cycles, bits per dimension, costs."""
+    asked = _asked(task)  # before anything that takes long
     dos = training_dos(task)
     figures = effectiveness_figures(task, dos)
     for title, drawn in dos.items():
@@ -42,9 +44,10 @@ def ours(task: Task) -> list[Figure]:
             figures.append(_coverage(task, drawn[0]))
         if len(names) == 1:
             figures += _cycles(task, title, drawn)
-    for do in _asked(task):
+    for do in asked:
         figures += _against_truth(task, do.title, [do])
-    return figures + _bits(task)
+    first = next(iter(dos.values()))[0]
+    return figures + _bits(task) + cost_figures(task, first)
 
 
 def _asked(task: Task) -> list[DrawnDo]:
@@ -113,25 +116,16 @@ def _coverage(task: Task, do: DrawnDo) -> Figure:
 def _cycles(task: Task, title: str, drawn: Sequence[DrawnDo]) -> list[Figure]:
     """The error after cycles there and back, for the first seed."""
     rows = min(task.settings.detail_rows, len(task.model))
-    task, drawn = task.first(rows), [each.first(rows) for each in drawn]
+    task, there = task.first(rows), drawn[0].first(rows)
     recorded = task.factual()
-    back = DrawnDo(f"{title} and back", {name: recorded[name] for name in drawn[0].values}, {})
-    values, figures = recorded, []
-    kept = torch.ones(len(task.model), dtype=torch.bool)
-    for count in range(1, max(task.settings.cycles) + 1):
-        changed = task.answer(drawn[0], values)
-        kept = kept & possible_rows(task.model.scm, changed)
-        values = task.answer(back, replace_rows(kept, changed, recorded))
-        values = replace_rows(kept, values, recorded)
-        if count in task.settings.cycles:
-            error = (values[task.image] - recorded[task.image]).abs().flatten(1).mean(dim=1)
-            error = error.where(kept, torch.nan)  # rounding has moved the others onto a bound
-            quantity = f"error after {count} cycle{'s' if count > 1 else ''}"
-            figures.append(
-                Figure(
-                    title, task.image, quantity, "grey levels", "", estimate_of(error), floor=0.0
-                )
-            )
+    back = DrawnDo(f"{title} and back", {name: recorded[name] for name in there.values}, {})
+    images, kept = repeated_images(task, [there, back], task.settings.cycles)
+    figures = []
+    for count, each in images.items():
+        error = (each - recorded[task.image]).abs().flatten(1).mean(dim=1).where(kept, torch.nan)
+        quantity = f"error after {count} cycle{'s' if count > 1 else ''}"
+        found = estimate_of(error)
+        figures.append(Figure(title, task.image, quantity, "grey levels", "", found, floor=0.0))
     return figures
 
 

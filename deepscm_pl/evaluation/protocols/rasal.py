@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.evaluation.cycles import possible_rows, replace_rows
-from deepscm_pl.evaluation.protocols.answering import Task
+from deepscm_pl.evaluation.protocols.answering import Task, repeated_images
 from deepscm_pl.evaluation.protocols.drawing import DrawnDo, of_training
 from deepscm_pl.evaluation.protocols.judging import estimate_of, morphometry
 from deepscm_pl.evaluation.protocols.rendered import has_truth, rendered, true_values
@@ -20,8 +20,9 @@ RASAL_NOTES = (
     "images are in [0, 1]; one cycle of composition and of reversibility",
     "the published code redraws the factual image, whose thickness and intensity are changed "
     "already, as the truth; as defined, the truth is drawn from the original of the image",
-    "values are those of other rows of the same batch of the test split; the published code also "
-    "takes all other attributes of that row under do(thickness); here effects follow the model",
+    "values of the intervened variable are permuted within each batch of the test split, and its "
+    "effects follow the model; lines of the published code that are not in use take all attributes "
+    "of the other row under do(thickness)",
     "percentages of values near zero, such as slants, are large whatever the model",
 )
 
@@ -52,12 +53,10 @@ def _of_batch(task: Task, name: str, seed: int) -> DrawnDo:
 
 
 def _composition(task: Task) -> Figure:
-    rows, name = task.factual(), task.causes[0]
-    after = task.answer(
-        DrawnDo("null", {name: rows[name]}, {name: torch.zeros(len(task.model), dtype=torch.bool)})
-    )
-    error = (after[task.image] - rows[task.image]).abs().flatten(1).mean(dim=1) / _GREYS
-    return Figure("null, 1 time", task.image, "L1", "", "", estimate_of(error), floor=0.0)
+    images, kept = repeated_images(task, [DrawnDo.null()], [1])
+    error = _mean((images[1] - task.factual()[task.image]).abs()) / _GREYS
+    found = estimate_of(error.where(kept, torch.nan))
+    return Figure("null, 1 time", task.image, "L1", "", "", found, floor=0.0)
 
 
 def _measured(task: Task, do: DrawnDo) -> dict[tuple[str, str], tuple[Tensor, Tensor | None]]:

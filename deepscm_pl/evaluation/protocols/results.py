@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from deepscm_pl.evaluation.estimate import Estimate
@@ -28,6 +28,7 @@ class Figure:
         deviation: Standard deviation of the means of single seeds; NaN for one seed.
         published: The quantity as the published code computes it, where that differs.
         floor: The same quantity of recorded images, from which a perfect model suffers, too.
+        published_floor: The floor as the published code computes it, where that differs.
     """
 
     intervention: str
@@ -39,6 +40,7 @@ class Figure:
     deviation: float = math.nan
     published: float | None = None
     floor: float | None = None
+    published_floor: float | None = None
 
     def as_plain_data(self) -> dict[str, Any]:
         """Return plain data for JSON, with None instead of NaN."""
@@ -52,6 +54,7 @@ class Figure:
             "deviation": _finite(self.deviation),
             "published": _finite(self.published),
             "floor": _finite(self.floor),
+            "published_floor": _finite(self.published_floor),
         }
 
 
@@ -66,6 +69,8 @@ class ProtocolResult:
         available: Number of images of the test split.
         seeds: Seeds of the interventions.
         notes: What was left out, and where the protocol differs from the published code.
+        judges: For each variable that a network read, the digest of its weights.
+        weights: The digest of the weights of the model; empty if unknown.
     """
 
     protocol: str
@@ -74,6 +79,8 @@ class ProtocolResult:
     available: int
     seeds: Sequence[int]
     notes: Sequence[str] = ()
+    judges: Mapping[str, str] = field(default_factory=dict)
+    weights: str = ""
 
     def figure(self, intervention: str, variable: str, quantity: str, judge: str = "") -> Figure:
         """Return a figure.
@@ -87,6 +94,30 @@ class ProtocolResult:
                 return each
         raise KeyError(wanted)
 
+    @classmethod
+    def of_plain_data(cls, data: Any) -> ProtocolResult:
+        """Return the result that :meth:`as_plain_data` has written.
+
+        Raises:
+            ValueError: If the data are those of something else.
+        """
+        try:
+            return cls(
+                str(data["protocol"]),
+                [_figure_of(each) for each in data["figures"]],
+                int(data["rows"]),
+                int(data["available"]),
+                [int(seed) for seed in data["seeds"]],
+                [str(note) for note in data["notes"]],
+                {str(name): str(digest) for name, digest in data.get("judges", {}).items()},
+                str(data.get("weights", "")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                "expected the figures of a protocol, as deepscm test --protocol writes them, but "
+                f"{type(error).__name__}: {error}; write them again."
+            ) from None
+
     def as_plain_data(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
@@ -95,8 +126,26 @@ class ProtocolResult:
             "available": self.available,
             "seeds": list(self.seeds),
             "notes": list(self.notes),
+            "judges": dict(self.judges),
+            "weights": self.weights,
             "figures": [each.as_plain_data() for each in self.figures],
         }
+
+
+def _figure_of(data: Mapping[str, Any]) -> Figure:
+    numbers: dict[str, Any] = {"deviation": _read(data["deviation"], math.nan)}
+    for name in ("published", "floor", "published_floor"):
+        numbers[name] = _read(data.get(name), None)
+    found = data["defined"]
+    mean, error = (_read(found[name], math.nan) for name in ("mean", "standard_error"))
+    words: dict[str, Any] = {
+        name: str(data[name]) for name in ("intervention", "variable", "quantity", "unit", "judge")
+    }
+    return Figure(**words, defined=Estimate(mean, error, int(found["rows"])), **numbers)
+
+
+def _read(value: Any, unknown: Any) -> Any:
+    return unknown if value is None else float(value)
 
 
 def mean_over_seeds(estimates: Sequence[Estimate]) -> tuple[Estimate, float]:

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 import torch
 
+from deepscm_pl.digest import weights_digest
 from deepscm_pl.evaluation.protocols.answering import ProtocolSettings, Task
-from deepscm_pl.evaluation.protocols.benchmark import BENCHMARK_NOTES, benchmark
+from deepscm_pl.evaluation.protocols.benchmark import (
+    BENCHMARK_NOTES,
+    benchmark,
+    benchmark_omissions,
+)
 from deepscm_pl.evaluation.protocols.causal_gen import CAUSAL_GEN_NOTES, causal_gen
+from deepscm_pl.evaluation.protocols.cost import cost_remarks
 from deepscm_pl.evaluation.protocols.judging import require_judges
 from deepscm_pl.evaluation.protocols.ours import OURS_NOTES, ours
 from deepscm_pl.evaluation.protocols.rasal import RASAL_NOTES, rasal
@@ -26,18 +32,20 @@ class Protocol:
         figures: Computes its figures.
         notes: How it differs from the published code.
         has_truth: Whether it compares images with rendered truths.
+        remarks: Returns notes on a task, such as figures that are left out.
     """
 
     figures: Callable[[Task], list[Figure]]
     notes: Sequence[str] = ()
     has_truth: bool = False
+    remarks: Callable[[Task], list[str]] = lambda task: []
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
     "causal-gen": Protocol(causal_gen, CAUSAL_GEN_NOTES),
-    "benchmark": Protocol(benchmark, BENCHMARK_NOTES),
+    "benchmark": Protocol(benchmark, BENCHMARK_NOTES, remarks=benchmark_omissions),
     "rasal": Protocol(rasal, RASAL_NOTES, has_truth=True),
-    "ours": Protocol(ours, OURS_NOTES),
+    "ours": Protocol(ours, OURS_NOTES, remarks=cost_remarks),
 }
 """The protocols by name."""
 
@@ -69,7 +77,14 @@ def run_protocol(name: str, task: Task) -> ProtocolResult:
     model = task.model
     available = len(model) if model.available is None else model.available
     return ProtocolResult(
-        name, figures, len(model), available, task.settings.seeds, _notes(protocol, task)
+        name,
+        figures,
+        len(model),
+        available,
+        task.settings.seeds,
+        _notes(protocol, task),
+        {name: each.digest for each in task.judges if each.digest for name in each.variables},
+        weights_digest(model.scm),
     )
 
 
@@ -83,7 +98,7 @@ def _require_truth(name: str, task: Task) -> None:
 
 
 def _notes(protocol: Protocol, task: Task) -> list[str]:
-    notes = list(protocol.notes)
+    notes = [*protocol.notes, *protocol.remarks(task)]
     model = task.model
     if model.available is not None and len(model) < model.available:
         notes.append(
