@@ -122,13 +122,14 @@ def build_model(experiment: str, num_particles: int = 1, **image: Any) -> DeepSC
 def random_batch(
     size: int, shape: tuple[int, ...] = (1, 28, 28), seed: int = 0
 ) -> dict[str, Tensor]:
-    """Thicknesses, intensities and noisy blobs, two thirds of them black as digits are."""
+    """Thicknesses, intensities, classes and noisy blobs, two thirds of them black as digits are."""
     generator = torch.Generator().manual_seed(seed)
     thickness = 1 + 5 * torch.rand(size, 1, generator=generator)
     intensity = 65 + 189 * torch.rand(size, 1, generator=generator)
     share = (3 * torch.rand(size, *shape, generator=generator) - 2).clamp(min=0)
     image = (share * intensity.view(-1, *[1] * len(shape))).round()
-    return {"thickness": thickness, "intensity": intensity, "image": image}
+    digit = torch.randint(10, (size, 1), generator=generator).float()
+    return {"thickness": thickness, "intensity": intensity, "digit": digit, "image": image}
 
 
 class RandomData(CausalDataModule):

@@ -19,6 +19,7 @@ import multiprocessing
 import resource
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from functools import partial
 from multiprocessing.connection import Connection
@@ -116,7 +117,9 @@ def _measure_axis(figures: Figures, axis: str, arguments: argparse.Namespace) ->
     numbers = [start.get(axis, 14) * 2**step for step in range(arguments.doublings)]
     if axis == "pixels":
         numbers = [14 * (step + 1) for step in range(arguments.doublings)]
-    costs = [_cost_in_process(axis, each, arguments) for each in numbers]
+    device: torch.device = arguments.device
+    made = [partial(_make_steps, axis, each, arguments.batch, device) for each in numbers]
+    costs = [cost_in_process(each, arguments.steps, device) for each in made]
     sizes = [float(each**2 if axis == "pixels" else each) for each in numbers]
     for size, cost in zip(sizes, costs, strict=True):
         rows = size if axis == "batch" else arguments.batch
@@ -136,11 +139,17 @@ def _measure_axis(figures: Figures, axis: str, arguments: argparse.Namespace) ->
     )
 
 
-def _cost_in_process(axis: str, number: int, arguments: argparse.Namespace) -> Cost:
-    """The cost, found in a process of its own, whose memory is that of this size only."""
+def cost_in_process(make: Callable[[], ModelSteps], steps: int, device: torch.device) -> Cost:
+    """The cost, found in a process of its own, whose memory is that of these steps only.
+
+    Args:
+        make: Makes the model and its steps; for a GPU a function that can be pickled.
+        steps: How many are timed.
+        device: Where they are computed.
+    """
     context = multiprocessing.get_context(_start_method())
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_cost, args=(sender, axis, number, arguments))
+    process = context.Process(target=_send_cost, args=(sender, make, steps, device))
     process.start()
     sender.close()
     found: Cost = receiver.recv()
@@ -153,12 +162,13 @@ def _start_method() -> Literal["spawn", "fork"]:
     return "spawn" if torch.cuda.is_available() else "fork"
 
 
-def _send_cost(sender: Connection, axis: str, number: int, arguments: argparse.Namespace) -> None:
-    device: torch.device = arguments.device
+def _send_cost(
+    sender: Connection, make: Callable[[], ModelSteps], count: int, device: torch.device
+) -> None:
     before = _peak(device)
-    steps = _make_steps(axis, number, arguments.batch, device)
+    steps = make()
     steps.step()
-    times = [seconds(steps.step) for _ in range(arguments.steps)]
+    times = [seconds(steps.step) for _ in range(count)]
     sender.send(Cost(median(times), _peak(device) - before, usage(steps.step, device)))
 
 
@@ -169,7 +179,7 @@ def _make_steps(axis: str, number: int, batch: int, device: torch.device) -> Mod
     latent = number if axis == "latent" else 16
     particles = number if axis == "particles" else 1
     model = make_model("morphomnist/full.yaml", particles, shape=list(shape), latent=latent)
-    return _steps_on(device, model, random_batch(number if axis == "batch" else batch, shape))
+    return steps_on(device, model, random_batch(number if axis == "batch" else batch, shape))
 
 
 def _steps_of_chain(number: int, batch: int, device: torch.device) -> ModelSteps:
@@ -178,10 +188,11 @@ def _steps_of_chain(number: int, batch: int, device: torch.device) -> ModelSteps
     model = DeepSCM(" -> ".join(names), dict.fromkeys(names, AffineFlow))
     columns: dict[str, Tensor] = {name: torch.randn(batch, 1) for name in names}
     model.scm.fit(columns)
-    return _steps_on(device, model, columns)
+    return steps_on(device, model, columns)
 
 
-def _steps_on(device: torch.device, model: DeepSCM, batch: dict[str, Tensor]) -> ModelSteps:
+def steps_on(device: torch.device, model: DeepSCM, batch: dict[str, Tensor]) -> ModelSteps:
+    """Steps of a model with a batch, on a device."""
     return ModelSteps(model.to(device), {name: each.to(device) for name, each in batch.items()})
 
 

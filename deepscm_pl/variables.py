@@ -176,8 +176,15 @@ class Domain:
         if outside.numel():
             raise ValueError(
                 f"{name}: expected {self}, but got {outside.flatten()[0].item():g}; "
-                "give a value inside."
+                f"{self._advice(value)}."
             )
+
+    def _advice(self, value: Tensor) -> str:
+        """How to mend ``value``, some of which is outside."""
+        is_image = self.whole and len(self.shape) > 1
+        if is_image and bool((value >= 0).all()) and bool((value <= 1).all()):
+            return f"multiply images in [0, 1] by {self.upper:g} and round them"
+        return "give a value inside"
 
     def _contains_type(self, dtype: torch.dtype) -> bool:
         """Whether every number of an integer type is possible, so that values need no check."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch.distributions import AffineTransform
 
 from deepscm_pl.mechanisms import Known, KnownCoin
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
+
+from tiny import draw, image_mechanism
 
 
 def linear(scale=1.0, offset=0.0, domain=None, **weights):
@@ -48,3 +51,27 @@ def mediated() -> StructuralCausalModel:
             "w": linear(),
         },
     ).eval()
+
+
+def image_model() -> StructuralCausalModel:
+    """Linear causes of a small image, whose untrained networks depend on them."""
+    torch.manual_seed(0)
+    scm = StructuralCausalModel(
+        "thickness -> intensity; thickness, intensity -> image",
+        {
+            "thickness": linear(offset=3.0),
+            "intensity": linear(offset=100.0, thickness=10.0),
+            "image": image_mechanism(),
+        },
+    ).eval()
+    scm.fit(draw(50, 0))
+    with torch.no_grad():
+        for parameter in scm["image"].parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return scm
+
+
+def image_rows(size):
+    """Observations for :func:`image_model`."""
+    rows = draw(size, 1)
+    return {name: rows[name] for name in ("thickness", "intensity", "image")}

@@ -17,9 +17,18 @@ _TINY = {
     "generate.py": "--images 2 --naive 1 --heads 2 --size 32 --files 10 --workers 1 --rounds 1",
     "options.py": "--batch 2 --rounds 1 --steps 1 --options fused bf16 channels_last",
     "scaling.py": "--steps 1 --batch 2 --doublings 2 --images 4 --rounds 1",
+    "mechanisms.py": "--pixels 8 --batch 4 --rows 8 --images 2 --rounds 1 --steps 1 "
+    "--solver-steps 1 8",
 }
-_ON_DEVICES = ("train_step.py", "epoch.py", "scaling.py", "time_to_bound.py")
-_SHARED = ("devices.py", "figures.py", "measuring.py", "table_learners.py", "table_worlds.py")
+_ON_DEVICES = ("train_step.py", "epoch.py", "scaling.py", "mechanisms.py", "time_to_bound.py")
+_SHARED = (
+    "devices.py",
+    "figures.py",
+    "measuring.py",
+    "plain.py",
+    "table_learners.py",
+    "table_worlds.py",
+)
 _LONG = ("time_to_bound.py", "tabular.py", "missing_values.py")
 _HAS_GPU = torch.cuda.is_available()
 

@@ -231,3 +231,13 @@ def test_callbacks_know_the_names_of_the_data_before_the_training():
     trainer = type("Trainer", (), {"datamodule": People()})()
     grid.setup(trainer, model, "fit")
     assert grid.interventions(model.scm) == [{"site": 1.0}]
+
+
+def test_images_scaled_to_one_are_told_from_other_values_outside():
+    levels = Domain((1, 2, 2), lower=0.0, upper=255.0, whole=True)
+    scaled = torch.tensor([[[[0.0, 0.25], [1.0, 0.5]]]])
+    with pytest.raises(ValueError, match=r"but got 0.25; multiply images in \[0, 1\] by 255 and"):
+        levels.check("image", scaled)
+    for value in (300.0, -1.0, 7.5):
+        with pytest.raises(ValueError, match=f"image: expected whole .* got {value:g}; give a"):
+            levels.check("image", scaled.round() * value)

@@ -212,18 +212,22 @@ class FigureCallback(pl.Callback, ABC):
         accelerator = "cuda" if device.type == "cpu" else device.type
         with torch.random.fork_rng(devices, device_type=accelerator), torch.no_grad():
             torch.manual_seed(self.seed)
-            for name, figure in self.draw(_scm(pl_module), observations, split):
-                stem = for_file_name(f"{self.name}-{name}")
-                path = folder / f"{stem}-{when}.png"
-                tag = for_tag(f"{self.name}/{name}/{split}")
-                with self._continue_without(path, trainer):
-                    save_figure(figure, path)
-                    self.written.append(path)
-                    _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
-                figure.clear()
+            # A model in training may be one that cannot be asked, whose solver does not converge.
+            with self._continue_without("pictures that cannot be drawn", trainer):
+                for name, figure in self.draw(_scm(pl_module), observations, split):
+                    path = folder / f"{for_file_name(f'{self.name}-{name}')}-{when}.png"
+                    tag = for_tag(f"{self.name}/{name}/{split}")
+                    lost = (
+                        f"the picture {for_terminal(path.name)} and others that cannot be written"
+                    )
+                    with self._continue_without(lost, trainer):
+                        save_figure(figure, path)
+                        self.written.append(path)
+                        _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
+                    figure.clear()
 
     @contextmanager
-    def _continue_without(self, path: Path, trainer: pl.Trainer) -> Iterator[None]:
+    def _continue_without(self, lost: str, trainer: pl.Trainer) -> Iterator[None]:
         """Warn once instead of ending a training."""
         try:
             yield
@@ -232,10 +236,7 @@ class FigureCallback(pl.Callback, ABC):
                 raise
             if not self._is_warned:
                 self._is_warned = True
-                rank_zero_warn(
-                    f"the training continues without the picture {for_terminal(path.name)} and "
-                    f"others that cannot be written: {for_terminal(error)}"
-                )
+                rank_zero_warn(f"the training continues without {lost}: {for_terminal(error)}")
 
 
 def _log_picture(trainer: pl.Trainer, tag: str, path: Path, step: int) -> None:

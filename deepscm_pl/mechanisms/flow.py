@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pyro.distributions import Normal, TransformedDistribution, transforms
@@ -18,10 +20,47 @@ from deepscm_pl.transforms import Constraint, RationalQuadraticSpline, Real
 from deepscm_pl.transforms.cells import bounded_log_scale
 from deepscm_pl.variables import Domain, Noise, Variables
 
-__all__ = ["AdditiveNoise", "AffineFlow", "Flow", "Heteroscedastic", "SplineFlow"]
+__all__ = ["AdditiveNoise", "AffineFlow", "Flow", "Heteroscedastic", "SplineFlow", "SplineForm"]
 
 _MOST_BINS = 1000  # each bin takes at least a thousandth of the spline
 _LARGEST_BOUND = 1000.0  # standard deviations of the noise
+
+
+@dataclass(frozen=True)
+class SplineForm:
+    """The form u ↦ μ + σ·S(u) of a map of single numbers, with a monotonic spline S.
+
+    Args:
+        bins: Number of bins of S; 0 for the identity in its place, an affine map.
+        bound: S is the identity outside of [−bound, bound].
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> SplineForm(bins=8).parameters, SplineForm().parameters
+        (25, 2)
+    """
+
+    bins: int = 0
+    bound: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        whole_number("bins", self.bins, least=0, most=_MOST_BINS)
+        if self.bins == 1:
+            raise ValueError("bins: expected 0, for affine maps, or at least 2, but got 1.")
+        real_number("bound", self.bound, above=0, most=_LARGEST_BOUND)
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters: μ, log σ and those of S."""
+        return 2 + (3 * self.bins - 1 if self.bins else 0)
+
+    def transforms(self, location: Tensor, log_scale: Tensor, spline: Tensor) -> list[Transform]:
+        """Return S, unless it is the identity, and the affine map, of numbers ``(*batch, 1)``."""
+        affine = transforms.AffineTransform(location, bounded_log_scale(log_scale).exp())
+        return [RationalQuadraticSpline(spline, self.bound), affine] if self.bins else [affine]
 
 
 class Flow(Mechanism):
@@ -80,10 +119,10 @@ class Flow(Mechanism):
 
 
 class _ParametricFlow(Flow):
-    """A flow whose location μ, log-scale and other parameters are predicted from the parents.
+    """A flow whose location μ, log-scale and spline are predicted from the parents.
 
     Args:
-        parameters: Number of parameters of T, location first.
+        form: The map from the noise.
         hidden: Widths of the hidden layers of the network.
         additive: Whether only the location depends on the parents.
     """
@@ -92,20 +131,25 @@ class _ParametricFlow(Flow):
         self,
         context: Context,
         constraint: Callable[[], Constraint],
-        parameters: int,
+        form: SplineForm,
         hidden: Sequence[int],
         additive: bool,
     ) -> None:
         super().__init__(context, constraint)
-        predicted = 1 if additive else parameters
+        self.form = form
+        predicted = 1 if additive else form.parameters
         self.parameters_of = ParameterNetwork(context.features, predicted, hidden)
-        self.shape = ParameterNetwork(0, parameters - 1) if additive else None
+        self.shape = ParameterNetwork(0, form.parameters - 1) if additive else None
 
     def parameters_at(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return μ, log σ and the other parameters; those without parents have no batch."""
+        """Return μ, log σ and the parameters of S; those without parents have no batch."""
         found: Tensor = self.parameters_of(context)
         rest = found[..., 1:] if self.shape is None else self.shape(context)
         return found[..., :1], rest[..., :1], rest[..., 1:]
+
+    def transforms(self, context: Tensor) -> list[Transform]:
+        """Return u ↦ μ + σ·S(u)."""
+        return self.form.transforms(*self.parameters_at(context))
 
 
 class AffineFlow(_ParametricFlow):
@@ -131,15 +175,24 @@ class AffineFlow(_ParametricFlow):
         hidden: Sequence[int] = NONLINEAR,
         additive: bool = False,
     ) -> None:
-        super().__init__(context, constraint, 2, hidden, additive)
-
-    def transforms(self, context: Tensor) -> list[Transform]:
-        """Return u ↦ μ + σ·u."""
-        location, log_scale, _ = self.parameters_at(context)
-        return [_affine(location, log_scale)]
+        super().__init__(context, constraint, SplineForm(), hidden, additive)
 
 
-class AdditiveNoise(AffineFlow):
+class _NamedForm(AffineFlow):
+    """An affine flow of which it is known whether its scale depends on the parents."""
+
+    is_additive: ClassVar[bool]
+
+    def __init__(
+        self,
+        context: Context,
+        constraint: Callable[[], Constraint] = Real,
+        hidden: Sequence[int] = NONLINEAR,
+    ) -> None:
+        super().__init__(context, constraint, hidden, self.is_additive)
+
+
+class AdditiveNoise(_NamedForm):
     """An additive noise model: x := c(μ(pa) + σ·u), with the same σ for all parents.
 
     The form in which the direction of a cause can be identified from data (Hoyer et al. 2009,
@@ -156,16 +209,10 @@ class AdditiveNoise(AffineFlow):
         torch.Size([1, 1])
     """
 
-    def __init__(
-        self,
-        context: Context,
-        constraint: Callable[[], Constraint] = Real,
-        hidden: Sequence[int] = NONLINEAR,
-    ) -> None:
-        super().__init__(context, constraint, hidden, additive=True)
+    is_additive = True
 
 
-class Heteroscedastic(AffineFlow):
+class Heteroscedastic(_NamedForm):
     """A location-scale noise model: x := c(μ(pa) + σ(pa)·u).
 
     Both the location and the scale of the noise depend on the parents (Immer et al. 2023,
@@ -180,13 +227,7 @@ class Heteroscedastic(AffineFlow):
         torch.Size([2, 1])
     """
 
-    def __init__(
-        self,
-        context: Context,
-        constraint: Callable[[], Constraint] = Real,
-        hidden: Sequence[int] = NONLINEAR,
-    ) -> None:
-        super().__init__(context, constraint, hidden, additive=False)
+    is_additive = False
 
 
 class SplineFlow(_ParametricFlow):
@@ -214,15 +255,4 @@ class SplineFlow(_ParametricFlow):
         additive: bool = False,
     ) -> None:
         bins = whole_number("bins", bins, least=2, most=_MOST_BINS)
-        bound = real_number("bound", bound, above=0, most=_LARGEST_BOUND)
-        super().__init__(context, constraint, 2 + 3 * bins - 1, hidden, additive)
-        self.bound = bound
-
-    def transforms(self, context: Tensor) -> list[Transform]:
-        """Return u ↦ μ + σ·S(u)."""
-        location, log_scale, others = self.parameters_at(context)
-        return [RationalQuadraticSpline(others, self.bound), _affine(location, log_scale)]
-
-
-def _affine(location: Tensor, log_scale: Tensor) -> Transform:
-    return transforms.AffineTransform(location, bounded_log_scale(log_scale).exp())
+        super().__init__(context, constraint, SplineForm(bins, bound), hidden, additive)

@@ -9,18 +9,16 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from torch.distributions import Transform
 
-from deepscm_pl.checks import real_number, whole_number
+from deepscm_pl.checks import whole_number
 from deepscm_pl.mechanisms.base import Context
-from deepscm_pl.mechanisms.flow import Flow
+from deepscm_pl.mechanisms.flow import Flow, SplineForm
 from deepscm_pl.nn import ParameterNetwork
-from deepscm_pl.transforms import Constraint, RationalQuadraticSpline, Real
-from deepscm_pl.transforms.cells import bounded_log_scale
+from deepscm_pl.transforms import Constraint, Real
 from deepscm_pl.variables import Domain
 
 __all__ = ["AutoregressiveFlow", "CouplingFlow", "VectorFlow"]
 
 _MOST_ENTRIES = 1_000
-_MOST_BINS, _LARGEST_BOUND = 1_000, 1_000.0
 
 
 class VectorFlow(Flow):
@@ -52,11 +50,7 @@ class VectorFlow(Flow):
     ) -> None:
         super().__init__(context, constraint)
         self.size = whole_number("size", size, least=2, most=_MOST_ENTRIES)
-        bins = whole_number("bins", bins, least=0, most=_MOST_BINS)
-        if bins == 1:
-            raise ValueError("bins: expected 0, for affine maps, or at least 2, but got 1.")
-        self.bound = real_number("bound", bound, above=0, most=_LARGEST_BOUND)
-        self.parameters_of_entry = 2 + (3 * bins - 1 if bins else 0)
+        self.form = SplineForm(bins, bound)
         self.hidden = tuple(hidden)
         self.constraint.of_entries(size)
 
@@ -95,13 +89,13 @@ class AutoregressiveFlow(VectorFlow):
     ) -> None:
         super().__init__(context, size, constraint, hidden, bins, bound)
         self.networks = nn.ModuleList(
-            ParameterNetwork(context.features + before, self.parameters_of_entry, hidden)
+            ParameterNetwork(context.features + before, self.form.parameters, hidden)
             for before in range(size)
         )
 
     def transforms(self, context: Tensor) -> list[Transform]:
         """Return the triangular map."""
-        return [_Triangular([*self.networks], context, self.bound)]
+        return [_Triangular([*self.networks], context, self.form)]
 
 
 class CouplingFlow(VectorFlow):
@@ -140,7 +134,7 @@ class CouplingFlow(VectorFlow):
         self.kept = [size // 2 if n % 2 == 0 else size - size // 2 for n in range(layers)]
         self.networks = nn.ModuleList(
             ParameterNetwork(
-                context.features + count, (size - count) * self.parameters_of_entry, hidden
+                context.features + count, (size - count) * self.form.parameters, hidden
             )
             for count in self.kept
         )
@@ -148,7 +142,7 @@ class CouplingFlow(VectorFlow):
     def transforms(self, context: Tensor) -> list[Transform]:
         """Return the layers, in the order from the noise to x."""
         return [
-            _Coupling(network, context, kept, self.size, self.bound)
+            _Coupling(network, context, kept, self.size, self.form)
             for network, kept in zip(self.networks, self.kept, strict=True)
         ]
 
@@ -160,9 +154,9 @@ class _Vectors(Transform):
     codomain = constraints.real_vector
     bijective = True
 
-    def __init__(self, context: Tensor, bound: float) -> None:
+    def __init__(self, context: Tensor, form: SplineForm) -> None:
         super().__init__(cache_size=0)
-        self.context, self.bound = context, bound
+        self.context, self.form = context, form
 
     def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
         """Return the shape of the input, broadcast with the batch of the context."""
@@ -180,16 +174,12 @@ class _Vectors(Transform):
 
     def elementwise(self, parameters: Tensor) -> list[Transform]:
         """Return u ↦ μ + σ·S(u) of numbers ``(*batch, 1)``."""
-        location, log_scale, spline = parameters.split([1, 1, parameters.shape[-1] - 2], dim=-1)
-        affine = torch.distributions.AffineTransform(location, bounded_log_scale(log_scale).exp())
-        if spline.shape[-1] == 0:
-            return [affine]
-        return [RationalQuadraticSpline(spline, self.bound), affine]
+        return self.form.transforms(*parameters.split([1, 1, parameters.shape[-1] - 2], dim=-1))
 
 
 class _Triangular(_Vectors):
-    def __init__(self, networks: Sequence[nn.Module], context: Tensor, bound: float) -> None:
-        super().__init__(context, bound)
+    def __init__(self, networks: Sequence[nn.Module], context: Tensor, form: SplineForm) -> None:
+        super().__init__(context, form)
         self.networks = networks
 
     def _call(self, x: Tensor) -> Tensor:
@@ -226,9 +216,9 @@ class _Triangular(_Vectors):
 
 class _Coupling(_Vectors):
     def __init__(
-        self, network: nn.Module, context: Tensor, kept: int, size: int, bound: float
+        self, network: nn.Module, context: Tensor, kept: int, size: int, form: SplineForm
     ) -> None:
-        super().__init__(context, bound)
+        super().__init__(context, form)
         self.network, self.kept, self.changed = network, kept, size - kept
 
     def _layers(self, kept: Tensor) -> list[Transform]:

@@ -75,12 +75,17 @@ class Predictors:
     Args:
         networks: The network of each cause.
         domains: The domain of each cause.
+
+    Attributes:
+        errors: Of each predictor, once it was fitted.
+        largest: The errors of constants.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], domains: Mapping[str, Domain]) -> None:
         self.networks = {name: each.eval() for name, each in networks.items()}
         self.domains = {name: domains[name] for name in networks}
         self.errors: dict[str, Tensor] = {}
+        self.largest: dict[str, Tensor] = {}
         for each in self.networks.values():
             each.requires_grad_(False)
 
@@ -111,7 +116,9 @@ class Predictors:
             with _named(f"predictors.{name}"):
                 made = TrainedPredictor(factory) if isinstance(factory, str) else factory()
             label = getattr(made, "label", None)
-            if label in scm.graph and label != name:
+            # The column of a class may have another name than its variable.
+            is_other = label in scm.graph or scm[name].domain.categories is None
+            if label is not None and label != name and is_other:
                 raise ValueError(
                     f"predictors.{name}: expected a predictor of {name}, but got one of {label}; "
                     f"train one with label: {name}."
@@ -171,9 +178,26 @@ class Predictors:
             view, value = view[known], value[known]
             if domain.categories:
                 self.errors[name] = functional.cross_entropy(view, value.long())
+                shares = value.long().bincount(minlength=domain.categories) / len(value)
+                self.largest[name] = -shares.xlogy(shares).sum()
             else:
-                smallest = _SMALLEST_ERROR * value.std(correction=0)
+                deviation = self.largest[name] = value.std(correction=0)
+                smallest = _SMALLEST_ERROR * deviation
                 self.errors[name] = (view - value).square().mean().sqrt().clamp(min=smallest)
+
+    def blind(self) -> Iterator[str]:
+        """Yield a sentence for each predictor that sees nothing of its variable.
+
+        Its error is then that of a constant, the deviation of a number or the entropy of a class,
+        or larger: it may be a predictor of another variable.
+        """
+        for name, error in self.errors.items():
+            largest = self.largest[name]
+            if 0 < largest <= error:
+                yield (
+                    f"predictors.{name}: expected an error below {largest.item():.3g}, that of a "
+                    f"constant, but got {error.item():.3g}; give a trained predictor of {name}."
+                )
 
     def asked(self, name: str, view: Tensor, value: Tensor) -> Tensor:
         """Return the loss ``(B,)`` of an image that shows ``view`` where ``value`` was asked.

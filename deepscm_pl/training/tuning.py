@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, distributed
 
 from deepscm_pl.checks import real_number, whole_number
@@ -182,6 +182,8 @@ class CounterfactualTuning(Objective):
         self.predictors.fit(rows[image], rows)
         found = ", ".join(f"{name} {each:.3g}" for name, each in self.predictors.errors.items())
         rank_zero_info(f"errors of the predictors on recorded images: {found}")
+        for sentence in self.predictors.blind():
+            rank_zero_warn(sentence)
         if bool(self.reference.isnan().any()):
             self.reference.copy_(self._reference(scm, _rows(data, "train", scm)))
 

@@ -118,11 +118,13 @@ class ImplicitMidpoint:
             if len(rows) == 0:
                 return middle
             middle[rows] = mixing.next(place, found, active)
+        advice = f"use more than {self.steps} steps"
+        if not velocity(state[rows], time, rows).isfinite().all():
+            advice = "the velocity is not finite; train with a lower learning rate"
         raise ValueError(
             f"solver: expected every image to converge in {self.iterations} iterations, but "
             f"{len(rows)} of {len(state)} did not at time {time:.3g} with the step size "
-            f"{abs(size):.3g} (last change {change.max().item():.2g}); use more than {self.steps} "
-            "steps."
+            f"{abs(size):.3g} (last change {change.max().item():.2g}); {advice}."
         )
 
 

@@ -258,6 +258,35 @@ def test_epochs_are_chosen_and_the_last_is_drawn(tmp_path):
     assert all(figure() is None for figure in counting.figures), "figures stay in memory"
 
 
+class Diverging(Counting):
+    """Asks a model whose answer does not converge."""
+
+    def draw(self, scm, observations, split):
+        yield from super().draw(scm, observations, split)
+        raise ValueError("solver: expected every image to converge")
+
+
+def test_a_training_outlives_a_question_that_the_model_cannot_answer(tmp_path):
+    """With a warning, once; a test ends."""
+    diverging = Diverging(1)
+    with pytest.warns(UserWarning, match="continues without pictures that .*solver: ") as caught:
+        model = run(tmp_path, [diverging], epochs=2)
+    assert len([each for each in caught if "continues without" in str(each.message)]) == 1
+    assert [path.name for path in diverging.written] == [
+        "counting-lines-epoch=0.png",
+        "counting-lines-epoch=1.png",
+    ]
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[diverging],
+        enable_progress_bar=False,
+    )
+    with pytest.raises(ValueError, match="solver: expected every image"):
+        trainer.test(model, datamodule=TinyDataModule(), verbose=False)
+
+
 def test_cells_of_a_conditional_grid_are_interventions(scm):
     model, _ = scm
     grid = {"thickness": torch.tensor([1.5, 3.0, 4.0]), "intensity": torch.tensor([90.0, 200.0])}

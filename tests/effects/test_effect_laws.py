@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from linear_worlds import coin, linear, mediated, product
+from linear_worlds import coin, image_model, image_rows, linear, mediated, product
 
 from deepscm_pl.effects import (
     EffectSettings,
@@ -27,8 +27,6 @@ from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.mechanisms.known import Given
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
-
-from tiny import draw, image_mechanism
 
 FEW = EffectSettings(rows=500, replicates=50)
 
@@ -626,26 +624,9 @@ def test_the_outcome_of_a_search_is_the_weighted_mean_over_particles_and_models(
 # Images.
 
 
-def image_model():
-    torch.manual_seed(0)
-    scm = StructuralCausalModel(
-        "thickness -> intensity; thickness, intensity -> image",
-        {
-            "thickness": linear(offset=3.0),
-            "intensity": linear(offset=100.0, thickness=10.0),
-            "image": image_mechanism(),
-        },
-    ).eval()
-    scm.fit(draw(50, 0))
-    with torch.no_grad():
-        for parameter in scm["image"].parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return scm
-
-
 def test_the_mean_grey_level_is_that_of_counterfactual_images():
     scm = image_model()
-    factual = {name: value for name, value in draw(3, 1).items() if name in scm.graph}
+    factual = image_rows(3)
     found = average_effect(scm, "image", "thickness=5", observed=factual, settings=FEW)
     assert found.rows["no intervention"] == pytest.approx(
         factual["image"].double().flatten(1).mean(dim=1).tolist()
@@ -659,7 +640,7 @@ def test_images_are_neither_conditions_nor_causes_of_a_search():
     scm = image_model()
     with pytest.raises(ValueError, match="outcome: expected a number or a class, but image"):
         average_effect(scm, "image > 3", "thickness=2")
-    factual = {name: value[:1] for name, value in draw(3, 1).items() if name in scm.graph}
+    factual = image_rows(1)
     with pytest.raises(ValueError, match="goal: expected a number or a class, but image"):
         smallest_changes(scm, "image > 3", ["thickness"], factual)
 
@@ -674,7 +655,7 @@ def test_latents_are_resampled_if_asked(monkeypatch):
 
     monkeypatch.setattr(StructuralCausalModel, "abduct", recorded)
     scm = image_model()
-    factual = {name: value for name, value in draw(3, 1).items() if name in scm.graph}
+    factual = image_rows(3)
     missing = {**factual, "thickness": torch.full((3, 1), math.nan)}
     for observed in (factual, missing):
         found = []

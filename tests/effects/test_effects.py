@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from linear_worlds import coin, linear, mediated, product
+from linear_worlds import coin, image_model, image_rows, linear, mediated, product
 
 from deepscm_pl.effects import (
     Condition,
@@ -21,8 +21,6 @@ from deepscm_pl.effects import (
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain, Variable
-
-from tiny import draw, image_mechanism
 
 FEW = EffectSettings(rows=2000, replicates=200)
 
@@ -254,26 +252,9 @@ def test_several_models_widen_the_interval():
     assert found.value == pytest.approx(1, abs=1e-6)
 
 
-def image_model():
-    torch.manual_seed(0)
-    scm = StructuralCausalModel(
-        "thickness -> intensity; thickness, intensity -> image",
-        {
-            "thickness": linear(offset=3.0),
-            "intensity": linear(offset=100.0, thickness=10.0),
-            "image": image_mechanism(),
-        },
-    ).eval()
-    scm.fit(draw(50, 0))
-    with torch.no_grad():
-        for parameter in scm["image"].parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return scm
-
-
 def test_an_image_as_outcome_stands_for_its_mean_grey_level():
     scm = image_model()
-    factual = {name: value for name, value in draw(6, 1).items() if name in scm.graph}
+    factual = image_rows(6)
     settings = EffectSettings(num_particles=3, rows=50, replicates=50)
     found = individual_effects(
         scm, "image", "thickness=5", "thickness=2", factual, settings=settings
@@ -294,7 +275,7 @@ def test_an_image_as_outcome_stands_for_its_mean_grey_level():
 
 def test_a_tensor_sets_a_value_of_each_observation_for_all_particles():
     scm = image_model()
-    factual = {name: value for name, value in draw(4, 1).items() if name in scm.graph}
+    factual = image_rows(4)
     value = torch.tensor([[1.0], [2.0], [3.0], [4.0]])
     found = average_effect(
         scm, "intensity", {"thickness": value}, observed=factual,

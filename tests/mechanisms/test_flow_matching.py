@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import permutations
 
 import pytest
 import pytorch_lightning as pl
@@ -115,10 +116,100 @@ def test_ten_cycles_return_to_the_image(trained):
 @torch.no_grad()
 def test_keeps_its_precision_under_autocast(trained):
     mechanism, image, parents = trained
+    image, parents = image[:20], {name: each[:20] for name, each in parents.items()}
     value = mechanism.dequantise(image)
+    expected = mechanism.abduct(value, parents)
     with torch.autocast("cpu", torch.bfloat16):
-        again = mechanism(mechanism.abduct(value, parents), parents)
+        noise = mechanism.abduct(value, parents)
+        again = mechanism(noise, parents)
+    assert torch.equal(noise["u"], expected["u"])
     assert torch.equal(mechanism.quantise(again), image.float())
+
+
+class Recorder(torch.nn.Module):
+    """A network that predicts zero, and records images and conditions."""
+
+    def __init__(self, shape, condition_features):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def forward(self, image, condition):
+        self.seen.append((image, condition))
+        return self.weight * image
+
+
+@pytest.mark.parametrize("time", [0.1, 0.5, 0.8])
+def test_the_best_affine_prediction_is_given_to_the_network(time):
+    torch.manual_seed(0)
+    mechanism = FlowMatching(Context(), (1, 8, 8), Recorder)
+    image, noise = torch.randn(2, 500, 1, 8, 8)
+    state = (1 - time) * noise + time * image
+    found = mechanism.velocity(state, torch.full((500,), time), torch.zeros(500, 0)).detach()
+    squares = state.square().mean()
+    expected = (state * (image - noise)).mean() / squares
+    assert float((state * found).mean() / squares) == pytest.approx(float(expected), abs=0.05)
+    ((given, _),) = mechanism.network.seen
+    assert float(given.detach().var()) == pytest.approx(1, abs=0.05)
+
+
+def test_the_loss_is_a_mean_over_pixels_at_a_time_of_each_image(monkeypatch):
+    mechanism, image, parents = fitted(network=Recorder)
+    calls = []
+    replaced = "deepscm_pl.mechanisms.flow_matching.coupled_noise"
+    monkeypatch.setattr(replaced, lambda *given: calls.append(given) or given[1])
+    value = mechanism.dequantise(image)
+    standardised = mechanism.cells(value)
+    assert standardised.mean().abs() < 0.02
+    assert float(standardised.var()) == pytest.approx(1, abs=0.02)
+    loss = -mechanism.training_evidence(value, parents).log_prob.detach()
+    ((_, condition),) = mechanism.network.seen
+    torch.testing.assert_close(condition[:, :2], mechanism.context(parents))
+    time = condition[:, 2]
+    assert len(time.unique()) == len(image)
+    # What is left of y − u given the state, if images and noise are independent.
+    expected = 1 / (time.square() + (1 - time).square())
+    assert float(loss.mean()) == pytest.approx(float(expected.mean()), rel=0.15)
+    assert len(calls) == 1
+    mechanism.coupling = "independent"
+    mechanism.training_evidence(value, parents)
+    assert len(calls) == 1
+
+
+class OfParents(torch.nn.Module):
+    """A network of the parents, under which rows converge after different numbers of iterations."""
+
+    def __init__(self, shape, condition_features):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, image, condition):
+        return self.weight * condition[:, :1, None, None].tanh() * image.sin()
+
+
+@torch.no_grad()
+def test_each_image_keeps_its_own_parents_until_it_converges():
+    context = Context({"t": Domain()})
+    mechanism = FlowMatching(context, (1, 8, 8), OfParents, ImplicitMidpoint(steps=2))
+    value, t = 255 * torch.rand(3, 1, 8, 8), torch.tensor([[0.0], [4.0], [-0.3]])
+    found = mechanism.abduct(value, {"t": t})
+    again = mechanism(found, {"t": t.flip(0)})
+    for k in range(3):
+        own, other = ({"t": each[k : k + 1]} for each in (t, t.flip(0)))
+        alone = mechanism.abduct(value[k : k + 1], own)
+        torch.testing.assert_close(alone["u"], found["u"][k : k + 1], atol=1e-6, rtol=0)
+        torch.testing.assert_close(mechanism(alone, other), again[k : k + 1], atol=1e-3, rtol=0)
+    assert (found["u"][1] - mechanism.abduct(value, {"t": 0 * t})["u"][1]).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("noise", [torch.zeros_like, torch.ones_like])
+@torch.no_grad()
+def test_noise_at_the_edge_of_a_grey_level_returns_it(noise, monkeypatch):
+    mechanism, image, parents = fitted(solver=ImplicitMidpoint(steps=2))
+    image, parents = image[:5], {name: each[:5] for name, each in parents.items()}
+    monkeypatch.setattr(torch, "rand_like", noise)
+    found = mechanism(mechanism.abduct_recorded(image, parents), parents)
+    assert torch.equal(mechanism.quantise(found), image.float())
 
 
 def test_reactions_are_measured_from_few_draws_of_an_expensive_mechanism(monkeypatch):
@@ -177,6 +268,18 @@ def test_an_estimate_agrees_with_the_exact_density_within_its_error(trained, mon
     assert (error > 0).all()
 
 
+def test_the_error_of_an_estimate_is_that_of_the_mean_over_probes(monkeypatch):
+    mechanism, image, parents = fitted(network=Recorder)
+    monkeypatch.setattr("deepscm_pl.mechanisms.flow_matching._EXACT", 1)
+    draws = torch.tensor([[1.0, 2.0], [3.0, 2.0], [1.0, 2.0], [3.0, 2.0]])
+    monkeypatch.setattr(mechanism, "_log_densities", lambda *_: draws)
+    found, error = mechanism.log_prob_with_error(image[:2], parents)
+    assert found.tolist() == [2, 2]
+    assert error.tolist() == pytest.approx([math.sqrt(4 / 3) / 2, 0])
+    monkeypatch.setattr(mechanism, "_log_densities", lambda *_: draws[:1])
+    assert mechanism.log_prob_with_error(image[:2], parents)[1].isnan().all()
+
+
 def test_transport_exchanges_noise_between_comparable_rows_only(double):
     images, noise = torch.randn(40, 1, 4, 4), torch.randn(40, 1, 4, 4)
     classes = torch.nn.functional.one_hot(torch.arange(40) % 2, 2).double()
@@ -188,6 +291,14 @@ def test_transport_exchanges_noise_between_comparable_rows_only(double):
     assert (anywhere - images).square().sum() < (found - images).square().sum()
     distinct = torch.arange(40.0)[:, None]
     assert torch.equal(coupled_noise(images, noise, distinct, 1e6), noise)
+
+
+def test_transport_is_the_best_of_all_assignments(double):
+    images, noise = torch.randn(5, 1, 2, 2), torch.randn(5, 1, 2, 2)
+    found = coupled_noise(images, noise, torch.zeros(5, 0), 1.0)
+    orders = [list(order) for order in permutations(range(5))]
+    costs = torch.stack([(images - noise[order]).square().sum() for order in orders])
+    assert torch.equal(found, noise[orders[int(costs.argmin())]])
 
 
 def trained_by_lightning(folder, data=None, **settings):
@@ -271,5 +382,11 @@ def test_an_image_that_the_solver_cannot_invert_is_named_with_the_step_size():
     with torch.no_grad():
         for parameter in mechanism.network.parameters():
             parameter.add_(torch.randn_like(parameter))
-    with pytest.raises(ValueError, match=r"solver: .* with the step size 0\.5"):
+    with pytest.raises(ValueError, match=r"solver: .* with the step size 0\.5.* more than 2 steps"):
+        mechanism.abduct(mechanism.dequantise(image), parents)
+    with torch.no_grad():
+        next(mechanism.network.parameters()).fill_(math.nan)
+    with pytest.raises(
+        ValueError, match=r"solver: .* the step size 0\.5 .* velocity is not finite"
+    ):
         mechanism.abduct(mechanism.dequantise(image), parents)

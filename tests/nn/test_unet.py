@@ -28,6 +28,34 @@ def test_a_pixel_reaches_pixels_far_away():
     assert (reach[0, 0, 12:, 12:] != 0).any()
 
 
+def test_pixels_keep_their_places():
+    """Without coarser scales, with identical first and last layers and blocks that add nothing."""
+    network = UNet((1, 9, 5), 0, (16,), blocks=1, patch=4)
+    image = torch.rand(2, 1, 9, 5)
+    with torch.no_grad():
+        for layer in (network.enter, network.leave):
+            torch.nn.init.dirac_(layer.weight)
+            layer.bias.zero_()
+        for side in (network.down, network.up):
+            side[0].blocks[0].second.weight.zero_()
+            side[0].blocks[0].second.bias.zero_()
+    found = network(image, torch.zeros(2, 0))
+    torch.testing.assert_close(found, torch.nn.functional.silu(image))
+
+
+def test_what_coarser_scales_see_is_added_to_the_finer_features():
+    torch.manual_seed(0)
+    network = UNet((1, 8, 8), 0, (4, 6), blocks=1)
+    image, condition = torch.rand(2, 1, 8, 8), torch.zeros(2, 0)
+    before = network(image, condition)
+    with torch.no_grad():
+        network.expand[0].weight.zero_()
+        network.expand[0].bias.zero_()
+    found = network(image, condition)
+    assert not torch.allclose(found, before)
+    assert not torch.allclose(found[0], found[1])
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

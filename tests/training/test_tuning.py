@@ -279,6 +279,25 @@ def test_what_was_not_asked_keeps_the_own_view_of_the_factual_image():
     torch.testing.assert_close(other, (p * (p / q).log()).sum(1))
 
 
+def test_a_predictor_that_sees_nothing_of_its_variable_is_told():
+    """The error of a constant, or a larger one if it mixes up values."""
+    numbers = torch.arange(6.0)
+    values = {"digit": (numbers % 3)[:, None], "thickness": numbers[:, None]}
+    image = torch.zeros(6, 1, 2, 2)
+    good = 9.0 * torch.nn.functional.one_hot(numbers.long() % 3, 3)
+    for digit, thickness, told in (
+        (good, numbers + 0.5, []),
+        (good.roll(1, dims=1), numbers + 0.5, ["digit"]),
+        (good, torch.full((6,), 2.6), ["thickness"]),
+        (good, 100 * numbers, ["thickness"]),
+    ):
+        seen = predictors(digit=digit, thickness=thickness)
+        seen.fit(image, values)
+        sentences = [*seen.blind()]
+        assert [each.split(":")[0] for each in sentences] == [f"predictors.{n}" for n in told]
+        assert all("give a trained predictor of" in each for each in sentences)
+
+
 def test_a_class_need_not_be_clearer_than_in_recorded_images():
     logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
     seen = predictors(digit=logits)
@@ -408,11 +427,22 @@ def test_what_does_not_fit_the_model_is_named(settings, message):
         CounterfactualTuning(1, **settings).start(scm, data)
 
 
+@pytest.mark.parametrize("label", ["slant", "digit"])
+def test_a_predictor_of_another_number_is_refused(label):
+    """Also of one that the model does not have; the column of a class may have another name."""
+    other = type("Other", (Bright,), {"label": label})
+    scm = labelled_model()
+    message = f"expected a predictor of thickness, but got one of {label}; train one with label"
+    with pytest.raises(ValueError, match=message):
+        Predictors.made({"thickness": other}, scm, "image")
+    assert [*Predictors.made({"digit": other}, scm, "image").networks] == ["digit"]
+
+
 def test_predictors_of_other_variables_or_classes_are_refused(classifier, base):
     data = Labelled()
     data.setup()
     for scm, name, path, message in (
-        (labelled_model(), "thickness", classifier, "predictors.thickness: expected one number"),
+        (labelled_model(), "thickness", classifier, "expected a predictor of thickness, but got"),
         (labelled_model(2), "digit", classifier, "predictors.digit: expected logits of 2 classes"),
         (labelled_model(), "digit", str(base), "predictors.digit: checkpoint: expected a trained"),
     ):

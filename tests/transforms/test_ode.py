@@ -90,6 +90,20 @@ def test_estimates_are_unbiased(field):
     assert (first - exact).abs().max() < 0.1
 
 
+@pytest.mark.parametrize(("terms", "powers"), [(1, [1]), (4, [1, 3]), (5, [1, 3, 5])])
+def test_an_estimate_is_the_series_of_the_logarithm(double, terms, powers):
+    """Random signs estimate the trace of a diagonal matrix without an error."""
+    rates = torch.tensor([[0.9, -0.5, 0.3]])
+
+    def velocity(state, time, rows):
+        return rates * state
+
+    (step,) = ImplicitMidpoint(1, EXACT).path(velocity, torch.ones(1, 3))
+    expected = sum((2 / power * (rates / 2) ** power).sum() for power in powers)
+    found = log_determinants(velocity, step, 2, terms)
+    torch.testing.assert_close(found, expected.expand(2, 1))
+
+
 def test_names_the_step_that_does_not_converge(double):
     """The second row has no midpoint: y = 12.5·(1 + y²) has no real solution."""
     solver, strength = ImplicitMidpoint(steps=4, iterations=20), torch.tensor([[0.0], [100.0]])
@@ -105,7 +119,7 @@ def test_converges_where_the_iteration_alone_diverges(double):
 
 
 def test_a_velocity_that_is_not_finite_does_not_converge(double):
-    with pytest.raises(ValueError, match="1 of 1 did not"):
+    with pytest.raises(ValueError, match=r"1 of 1 did not .* 0.5 .*velocity is not finite; train"):
         ImplicitMidpoint(2).integrate(lambda x, s, _: x / 0, torch.ones(1, 1))
 
 
