@@ -163,11 +163,7 @@ class PlainExposureVAE(PlainImage):
 
     def forward(self, value: Tensor, context: Tensor, particles: int) -> Tensor:
         """E_q[log P(x | z, pa)] − KL(q ‖ p)."""
-        pixels = value.flatten(1)
-        level = pixels.topk(math.ceil(0.005 * pixels.shape[1]), dim=1).values[:, -1:]
-        share = (level / _LEVELS).clamp(min=1 / _LEVELS)
-        image = 2 * (value / share[..., None, None]) / _LEVELS - 1
-        seen = self.exposure.standardise(share.log(), context)
+        image, seen = _without_exposure(self.exposure, value, context)
         parameters = self.head(torch.cat([self.encoder(image, context), context, seen], dim=1))
         latent, divergence = _draw(parameters.float(), particles)
         flat, contexts = latent.flatten(0, 1), context.repeat(particles, 1)
@@ -175,6 +171,15 @@ class PlainExposureVAE(PlainImage):
         factor = self.exposure(flat, contexts)
         found = self.mixture(decoded, value.repeat(particles, 1, 1, 1), factor)
         return found.view(particles, -1).mean(0) - divergence
+
+
+def _without_exposure(exposure: Any, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    """Images of one scale in [-1, 1], and the scale of each, standardised given its parents."""
+    pixels = value.flatten(1)
+    level = pixels.topk(math.ceil(0.005 * pixels.shape[1]), dim=1).values[:, -1:]
+    share = (level / _LEVELS).clamp(min=1 / _LEVELS)
+    image = 2 * (value / share[..., None, None]) / _LEVELS - 1
+    return image, exposure.standardise(share.log(), context)
 
 
 class _Mixture:
@@ -204,27 +209,31 @@ class _Mixture:
 
 
 class PlainLadderVAE(PlainImage):
-    """A ladder of latents, and a mixture of logistics."""
+    """A ladder of latents, one scale of grey levels for each image, and a mixture of logistics."""
 
     def __init__(self, mechanism: Any) -> None:
         super().__init__()
         self.ladder = deepcopy(mechanism.ladder)
+        self.exposure = deepcopy(mechanism.brightness.exposure)
         self.mixture = _Mixture(mechanism.likelihood)
 
     def forward(self, value: Tensor, context: Tensor, particles: int) -> Tensor:
         """E_q[log P(x | z, pa)] − KL(q ‖ p), of one draw."""
-        features = self.ladder.encode(2 * value / _LEVELS - 1, context)
+        image, seen = _without_exposure(self.exposure, value, context)
+        features = self.ladder.encode(image, torch.cat([context, seen], dim=1))
         new = self.ladder.split(torch.randn(len(value), self.ladder.latent, device=value.device))
-        divergences = []
+        divergences, latent = [], []
 
         def choose(position: int, rung: Any, state: Tensor, _: Tensor) -> Tensor:
             location, log_scale = rung.posterior_moments(state, features[position], value.dtype)
             divergences.append(_divergence(location, log_scale).flatten(1).sum(1))
             draw: Tensor = location + log_scale.exp() * new[position]
+            latent.append(draw.flatten(1))
             return draw
 
         decoded = self.ladder(context, choose).float()
-        return self.mixture(decoded, value) - torch.stack(divergences).sum(0)
+        factor = self.exposure(torch.cat(latent, dim=1), context)
+        return self.mixture(decoded, value, factor) - torch.stack(divergences).sum(0)
 
 
 class PlainFlowMatching(PlainImage):

@@ -87,8 +87,8 @@ def counterfactual(model: Model, out: Path) -> Path:
 
 
 def counterfactual_of_test_rows(model: Model, out: Path) -> Path:
-    rows = [str(row) for row in model.rows]
-    return ask("counterfactual", model, out, "--index", *rows, "--do", *model.interventions)
+    words = ["--index", *map(str, model.rows), "--num_particles", "1"]
+    return ask("counterfactual", model, out, *words, "--do", *model.interventions)
 
 
 QUESTIONS = {each.__name__: each for each in (sample, intervene, counterfactual)}
@@ -214,7 +214,8 @@ def test_data_are_found_where_they_have_moved(in_workplace, tmp_path, monkeypatc
     shutil.copytree(in_workplace / "data" / "heads", tmp_path / "moved")
     model = next(each for each in MODELS if each.name == "world_scans")
     monkeypatch.chdir(tmp_path)
-    words = ["--data.root", str(tmp_path / "moved"), "--index", "2", "--do", *model.interventions]
+    words = ["--data.root", str(tmp_path / "moved"), "--index", "2", "--num_particles", "1"]
+    words += ["--do", *model.interventions]
     found = ask("counterfactual", model, tmp_path / "answers", *words)
     require_equal(found, kept(model, "counterfactual_of_test_rows"))
 
