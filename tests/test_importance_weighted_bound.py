@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -231,3 +233,24 @@ def test_resampling_needs_two_candidates(linear_image, resample):
     scm, recorded, _ = linear_image
     with pytest.raises(ValueError, match="resample: expected"):
         scm.counterfactual(recorded, {"x": 1.0}, resample=resample)
+
+
+def test_weights_of_recorded_levels_average_to_the_bound(linear_image):
+    """The mean of the weights is the evidence lower bound; that of their exponentials is log P."""
+    scm, recorded, _ = linear_image
+    mechanism, parents = scm["image"], {"x": recorded["x"]}
+    with torch.no_grad():
+        weights = mechanism.recorded_log_weights(recorded["image"], parents, 4000)
+        bound = mechanism.recorded_bound(recorded["image"], parents, 4000)
+        other = mechanism.recorded_log_weights(recorded["image"], parents, 4000)
+    torch.testing.assert_close(weights.mean(0), bound, atol=0.15, rtol=0)
+    first, second = (each.logsumexp(0) for each in (weights, other))
+    torch.testing.assert_close(first, second, atol=0.15, rtol=0)
+    assert bool((first - math.log(4000) > bound).all())
+
+
+def test_weights_of_an_exact_mechanism_are_its_log_probability():
+    flow = AffineFlow(Context(()))
+    value = torch.tensor([[0.3], [2.0]])
+    expected = flow.log_prob(value, {})[None]
+    torch.testing.assert_close(flow.recorded_log_weights(value, {}, 7), expected)

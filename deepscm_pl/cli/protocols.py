@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,7 @@ class ProtocolOptions:
 
     Args:
         protocol: causal-gen, benchmark, rasal or ours.
+        ckpt_path: Checkpoint of a run; several answer together, which ours judges.
         judge: Trained judges, variable=FILE each: a checkpoint of an ImageClassifier or an
             ImageRegressor. What a known world measures is judged by measurements, too.
         embedding: Checkpoint of a model whose image has no parents, such as
@@ -55,7 +57,7 @@ class ProtocolOptions:
     """
 
     protocol: str
-    ckpt_path: Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
+    ckpt_path: Annotated[tuple[Path, ...], Option("FILE")]
     out: NewFolder
     judge: Annotated[list[str] | None, Option("VARIABLE=FILE")] = None
     embedding: Annotated[Path | None, Option("FILE")] = None
@@ -156,7 +158,7 @@ def _require_known(protocol: str) -> None:
 
 
 def _task(options: ProtocolOptions) -> Task:
-    from deepscm_pl.checkpoints import Checkpoint
+    from deepscm_pl.checkpoints import load
     from deepscm_pl.evaluation.model_on_data import ModelOnData
     from deepscm_pl.evaluation.protocols.answering import ProtocolSettings, Task
     from deepscm_pl.evaluation.protocols.judging import morphometry
@@ -171,12 +173,14 @@ def _task(options: ProtocolOptions) -> Task:
         asked=tuple(options.do or ()),
     )
     files = _files(options.judge or [])
-    opened = Checkpoint.read(options.ckpt_path, trust=options.trust)
-    scm = opened.trained_model().scm
-    data = opened.data(options.root)
+    trained = load(options.ckpt_path, trust=options.trust)
+    contents = [each.content for each in trained.checkpoints]
+    data = trained.data(options.root)
     data.prepare_data()
-    model = ModelOnData.of(scm, data, options.rows)
-    judges = judges_from(files, model, _tuned_by(opened.content), options.trust)
+    alone = ModelOnData.of(trained.scm, data, options.rows)
+    model = replace(alone, ensemble=trained.ensemble)
+    tuned_by = [digest for content in contents for digest in _tuned_by(content)]
+    judges = judges_from(files, model, tuned_by, options.trust)
     features, perceptual = _feature_networks(options, files, model)
     embedding = None
     if options.embedding is not None:
@@ -189,7 +193,7 @@ def _task(options: ProtocolOptions) -> Task:
         features,
         embedding,
         perceptual,
-        training_seconds(opened.content),
+        sum(each or math.nan for each in map(training_seconds, contents)),
     )
 
 
@@ -223,10 +227,10 @@ def _feature_networks(
     return found[0], found[1]
 
 
-def _tuned_by(content: dict[str, object]) -> dict[str, str]:
+def _tuned_by(content: Mapping[str, object]) -> list[str]:
     """Return the digests of the predictors by which a model was tuned."""
     found = content.get("provenance")
-    return {str(n): str(d) for n, d in found.items()} if isinstance(found, dict) else {}
+    return [str(digest) for digest in found.values()] if isinstance(found, dict) else []
 
 
 def _files(texts: Sequence[str]) -> dict[str, str]:

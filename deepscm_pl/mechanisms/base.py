@@ -371,6 +371,15 @@ class Mechanism(nn.Module, ABC):
         """
         return self.log_prob(value, parents)[None]
 
+    def recorded_log_weights(
+        self, value: Tensor, parents: Variables, num_particles: int = 1
+    ) -> Tensor:
+        """Return the weights of :meth:`log_weights` of a *recorded* value, ``(P, *batch)``.
+
+        As in :meth:`recorded_bound`, those of a quantised value are of its probability.
+        """
+        return self.log_weights(self.dequantise(value), parents, num_particles)
+
     def posterior_parameters(self) -> Iterator[nn.Parameter]:
         """Return the parameters of q(z | x, pa) alone, on which p(x | pa) does not depend."""
         return iter(())

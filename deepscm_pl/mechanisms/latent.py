@@ -440,11 +440,24 @@ class LatentImageMechanism(ImageMechanism):
 
     def recorded_bound(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
         """Return E_q[log P(x | z, pa)] − KL(q ‖ N(0, I)), P the probability of the grey levels."""
+        log_probs, draws = self._draw_recorded(value, parents, num_particles)
+        return log_probs.mean(dim=0) - draws.divergences.sum(-1)
+
+    def recorded_log_weights(
+        self, value: Tensor, parents: Variables, num_particles: int = 1
+    ) -> Tensor:
+        """Return log P(x | z_k, pa) + log p(z_k) − log q(z_k | x, pa), ``(P, *batch)``."""
+        log_probs, draws = self._draw_recorded(value, parents, num_particles)
+        return log_probs + draws.log_ratio
+
+    def _draw_recorded(
+        self, value: Tensor, parents: Variables, num_particles: int
+    ) -> tuple[Tensor, LatentDraws]:
+        """log P(x | z_k, pa) of the grey levels for draws z_k, and the draws."""
         # The encoder has learned from images with dequantisation noise.
         draws = self.posterior(self.dequantise(value), parents).draw((num_particles,))
         decoded, plane = self._decoded(draws, parents), self.in_plane(value)
-        log_probs = self.likelihood.log_prob_recorded(decoded, plane, self.preprocessing)
-        return log_probs.mean(dim=0) - draws.divergences.sum(-1)
+        return self.likelihood.log_prob_recorded(decoded, plane, self.preprocessing), draws
 
     def log_weights(self, value: Tensor, parents: Variables, num_particles: int = 1) -> Tensor:
         """Return log p(x | z_k, pa) + log p(z_k) − log q(z_k | x, pa), ``(P, *batch)``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _AT_A_TIME = 256
 def judges_from(
     files: Mapping[str, str | Path],
     model: ModelOnData,
-    tuned_by: Mapping[str, str] | None = None,
+    tuned_by: Collection[str] = (),
     trust: Sequence[str] = (),
 ) -> list[Judge]:
     """Load trained networks as judges of variables.
@@ -36,7 +36,7 @@ def judges_from(
         files: For each variable the checkpoint of an :class:`ImageClassifier` of a class, or of an
             :class:`ImageRegressor` of a number.
         model: The judged model and its data.
-        tuned_by: Digests of the predictors by which the model was tuned, by variable
+        tuned_by: Digests of the predictors by which the model was tuned
             (:func:`~deepscm_pl.digest.weights_digest`); a judge must be another one.
         trust: Packages whose classes a file may name.
 
@@ -57,7 +57,7 @@ def judges_from(
         network = network_of(path, trust)
         _require_fitting(network, path, name, model, image)
         digest = weights_digest(network)
-        if digest in (tuned_by or {}).values():
+        if digest in tuned_by:
             raise ValueError(
                 f"judge: expected a network that the model has not seen, but got {path}, by which "
                 "it was tuned; train another judge, with another seed."

@@ -8,8 +8,10 @@ import pytest
 import torch
 import yaml
 
+from deepscm_pl.checkpoints import load
 from deepscm_pl.cli import main
 from deepscm_pl.digest import weights_digest
+from deepscm_pl.runs.clock import training_seconds
 from deepscm_pl.training import ImageRegressor
 from deepscm_pl.training.judges import LatentEmbedding, network_of
 
@@ -57,11 +59,12 @@ def judges(tmp_path_factory):
 def ask(checkpoint, judges, tmp_path, capsys):
     """Run a protocol and return its exit status, its output and its errors."""
 
-    def run(*words, files=judges, model=checkpoint):
+    def run(*words, files=judges, model=(checkpoint,)):
         named = [f"{name}={path}" for name, path in files.items()]
         options = ["--judge", *named] if named else []
+        paths = map(str, model)
         status = main(
-            ["test", "--ckpt_path", str(model), "--out", str(tmp_path / "out"), *options, *words]
+            ["test", "--ckpt_path", *paths, "--out", str(tmp_path / "out"), *options, *words]
         )
         return status, *capsys.readouterr()
 
@@ -118,13 +121,33 @@ def test_missing_and_wrong_judges_are_named(ask, judges, checkpoint, altered, tm
     assert (status, "expected variable=FILE" in err) == (1, True)
 
 
-def test_a_judge_by_which_the_model_was_tuned_is_refused(ask, judges, altered):
+def test_a_judge_by_which_the_model_was_tuned_is_refused(ask, judges, checkpoint, altered):
     digest = weights_digest(network_of(judges["thickness"]))
     tuned = altered(provenance={"thickness": digest})
-    status, _, err = ask("--protocol", "causal-gen", model=tuned)
-    assert status == 1
-    assert "expected a network that the model has not seen" in err
-    assert "by which it was tuned; train another judge" in err
+    for protocol, model in {"causal-gen": [tuned], "ours": [checkpoint, tuned]}.items():
+        status, _, err = ask("--protocol", protocol, model=model)
+        assert status == 1
+        assert "expected a network that the model has not seen" in err
+        assert "by which it was tuned; train another judge" in err
+
+
+def test_several_models_are_judged_together(ask, checkpoint, altered, tmp_path):
+    models = [checkpoint, altered(training_seconds=2.5)]
+    status, out, _ = ask("--protocol", "ours", "--rows", "6", "--seeds", "0", model=models)
+    assert status == 0
+    assert "Note: answers are medians of 2 models, which together have all costs." in out
+    figures = json.loads((tmp_path / "out" / "protocol.json").read_text())["figures"]
+    found = {each["quantity"]: each["defined"]["mean"] for each in figures}
+    seconds = training_seconds(torch.load(checkpoint, weights_only=True))
+    assert found["seconds of training"] == pytest.approx(2.5 + seconds)
+    alone = load(checkpoint).scm["image"]
+    assert found["parameters"] == 2 * sum(each.numel() for each in alone.parameters())
+
+
+def test_other_protocols_judge_one_model(ask, checkpoint, altered):
+    models = [checkpoint, altered(training_seconds=2.5)]
+    status, _, err = ask("--protocol", "causal-gen", model=models)
+    assert (status, "expected one model, but got 2; test them one by one" in err) == (1, True)
 
 
 def test_an_embedding_is_a_model_without_parents(checkpoint):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.protocols import Judge, ProtocolSettings, morphometry, run_protocol
 from deepscm_pl.evaluation.protocols.answering import Task
@@ -17,6 +19,7 @@ from deepscm_pl.evaluation.protocols.effectiveness import mean_over_batches
 from deepscm_pl.metrics.perceptual import NetworkFeatures, NetworkLayers
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.reports.protocols import PROTOCOL_COLUMNS, protocol_table, write_protocol
+from deepscm_pl.variables import Domain
 
 import oracle
 from tiny import KnownTinyDataModule
@@ -96,6 +99,59 @@ def test_a_drift_shows_in_cycles(data):
     )
     assert once > 0.5
     assert often > 5 * once
+
+
+def together(part: Task, *pictures) -> Task:
+    members = [oracle.make(each) for each in pictures]
+    model = replace(part.model, scm=members[0], ensemble=Ensemble(members))
+    return replace(part, model=model)
+
+
+def test_several_models_answer_by_their_median(data):
+    """Two true models outvote one that ignores its parents; alone, neither answer changes."""
+    true, photograph = oracle.Picture, oracle.Photograph
+    part = task(data)
+    mixed, alone = (
+        run_protocol("ours", together(part, *pictures))
+        for pictures in ((true, photograph, true), (photograph, photograph, photograph))
+    )
+    name = "error ÷ doing nothing"
+    assert mixed.figure(BRIGHTER, "image", name).defined.mean < 0.05
+    assert alone.figure(BRIGHTER, "image", name).defined.mean == pytest.approx(1)
+    parameters = mixed.figure("", "image", "parameters").defined.mean
+    assert parameters == 3 * run("ours", data).figure("", "image", "parameters").defined.mean
+    assert "answers are medians of 3 models, which together have all costs" in mixed.notes
+
+
+def test_coverage_is_that_of_all_models_together(data):
+    """Particles of a model that is wrong leave intervals that contain the truth of the other."""
+    part, name = task(data), "coverage of 90% intervals"
+    wrong, both = (
+        run_protocol("ours", together(part, *pictures)).figure(BRIGHTER, "image", name).defined.mean
+        for pictures in ((oracle.Photograph,), (oracle.Photograph, oracle.Picture))
+    )
+    assert both > wrong + 0.2
+
+
+def test_the_bound_of_several_models_is_that_of_their_mixture(data):
+    class Half(oracle.Picture):
+        def log_prob(self, value, parents):
+            return value.new_full(value.shape[:-3], -2 * 64 * np.log(2.0))
+
+    found = run_protocol("ours", together(task(data), Half, oracle.Picture))
+    bits = found.figure("", "image", "bits per dimension").defined.mean
+    assert bits == pytest.approx(1 / 64)  # of (2^-128 + 1) / 2, over 64 pixels
+
+
+def test_other_protocols_refuse_several_models(data):
+    with pytest.raises(ValueError, match=r"causal-gen: expected one model, but got 2; test them"):
+        run_protocol("causal-gen", together(task(data), oracle.Picture, oracle.Picture))
+
+
+def test_classes_of_several_models_are_the_most_frequent():
+    model = SimpleNamespace(scm={"digit": SimpleNamespace(domain=Domain(categories=3))})
+    answers = [{"digit": torch.tensor([[k], [0]])} for k in (0, 2, 2)]
+    assert Task(model, [], SETTINGS)._joined(answers)["digit"].tolist() == [[2], [0]]
 
 
 def test_rendered_truths(data):

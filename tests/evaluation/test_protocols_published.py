@@ -183,3 +183,12 @@ def test_costs_are_further_figures(latent):
     assert 0 < found.figure("", "image", "seconds per counterfactual").defined.mean < 1
     assert found.figure("", "image", "seconds of training").defined.mean == 12.5
     assert any("parameters are those of the mechanism of the image" in n for n in found.notes)
+
+
+def test_importance_weights_tighten_the_bound(latent):
+    found = run_protocol("ours", latent)
+    bound, tighter = (
+        found.figure("", "image", f"bits per dimension{count}").defined.mean
+        for count in ("", f", K = {latent.settings.particles}")
+    )
+    assert tighter < bound

@@ -15,6 +15,7 @@ from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.protocols.drawing import DrawnDo
 from deepscm_pl.evaluation.protocols.judging import Judge
 from deepscm_pl.mechanisms.latent import LatentImageMechanism
+from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Noise
 
 __all__ = ["PUBLISHED_SCALE", "ProtocolSettings", "Task", "repeated_images"]
@@ -67,6 +68,8 @@ class ProtocolSettings:
 class Task:
     """A model on data, with the judges and the settings of a protocol.
 
+    Several models answer together: their median, of classes the most frequent one.
+
     Attributes:
         model: The model on test rows.
         judges: The judges of its causes.
@@ -77,7 +80,7 @@ class Task:
             out the latent divergence.
         perceptual: A perceptual distance ``(N,)`` of pairs of images, such as
             :class:`~deepscm_pl.metrics.PerceptualDistance` takes; None to leave it out.
-        training_seconds: Seconds of the training of the model; None if unknown.
+        training_seconds: Seconds of the training of the model, or of all; None if unknown.
     """
 
     model: ModelOnData
@@ -88,6 +91,12 @@ class Task:
     embedding: torch.nn.Module | None = None
     perceptual: torch.nn.Module | None = None
     training_seconds: float | None = None
+
+    @property
+    def members(self) -> Sequence[StructuralCausalModel]:
+        """The models that answer together; usually one."""
+        ensemble = self.model.ensemble
+        return (self.model.scm,) if ensemble is None else ensemble.members
 
     @property
     def image(self) -> str:
@@ -211,16 +220,42 @@ class Task:
     def _drawn(
         self, given: Mapping[str, Tensor], values: Mapping[str, Tensor], scales: Sequence[float]
     ) -> list[dict[str, Tensor]]:
-        scm = self.model.scm
-        reached = scm.graph.descendants(*values) | values.keys() if values else None
         found = []
         for scale in scales:
-            # Published code draws the noise that it scales.
-            drawn = scm.abduct(given, None if scale == 1.0 else 1, names=reached)
-            noise = {name: {k: v[0] for k, v in parts.items()} for name, parts in drawn.items()}
-            scaled = noise if scale == 1.0 else self._scaled(given, noise, scale)
-            # Without a change, noise is inferred, and every variable predicted from it.
-            found.append(scm.answer(given, scaled, values) if values else scm.predict(scaled))
+            answers = [self._answer_of(each, given, values, scale) for each in self.members]
+            found.append(self._joined(answers))
+        return found
+
+    def _answer_of(
+        self,
+        scm: StructuralCausalModel,
+        given: Mapping[str, Tensor],
+        values: Mapping[str, Tensor],
+        scale: float,
+    ) -> dict[str, Tensor]:
+        reached = scm.graph.descendants(*values) | values.keys() if values else None
+        # Published code draws the noise that it scales.
+        drawn = scm.abduct(given, None if scale == 1.0 else 1, names=reached)
+        noise = {name: {k: v[0] for k, v in parts.items()} for name, parts in drawn.items()}
+        scaled = noise if scale == 1.0 else self._scaled(given, noise, scale)
+        # Without a change, noise is inferred, and every variable predicted from it.
+        return scm.answer(given, scaled, values) if values else scm.predict(scaled)
+
+    def _joined(self, answers: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The median of the answers of several models; of classes, the most frequent one."""
+        if len(answers) == 1:
+            return answers[0]
+        found = {}
+        for name in answers[0]:
+            values, domain = (
+                torch.stack([each[name] for each in answers]),
+                self.model.scm[name].domain,
+            )
+            if domain.categories is not None:
+                found[name] = values.mode(dim=0).values
+            else:
+                median = values.quantile(0.5, dim=0)
+                found[name] = median.round() if len(domain.shape) > 1 else median
         return found
 
     def _scaled(

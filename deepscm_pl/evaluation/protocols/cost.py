@@ -32,7 +32,9 @@ def cost_figures(task: Task, do: DrawnDo) -> list[Figure]:
     start = time.perf_counter()
     part.answer(some)
     seconds = (time.perf_counter() - start) / rows
-    parameters = sum(each.numel() for each in task.model.scm[task.image].parameters())
+    parameters = sum(
+        each.numel() for member in task.members for each in member[task.image].parameters()
+    )
     costs = {
         "parameters": ("", float(parameters)),
         "seconds per counterfactual": ("s", seconds),

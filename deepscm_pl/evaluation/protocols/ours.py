@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.protocols.answering import Task, repeated_images
@@ -17,6 +19,7 @@ from deepscm_pl.evaluation.protocols.rendered import has_truth, rendered, true_v
 from deepscm_pl.evaluation.protocols.results import Figure, mean_over_seeds
 from deepscm_pl.evaluation.questions import Question
 from deepscm_pl.interventions import is_constant
+from deepscm_pl.mechanisms.latent import LatentImageMechanism
 from deepscm_pl.metrics import IntervalCoverage, RegionError
 from deepscm_pl.metrics.functional import bits_per_dimension
 
@@ -98,7 +101,7 @@ def _against_truth(task: Task, title: str, drawn: Sequence[DrawnDo]) -> list[Fig
 
 def _coverage(task: Task, do: DrawnDo) -> Figure:
     """The share of changing true pixels inside central intervals of the particles."""
-    settings, scm = task.settings, task.model.scm
+    settings, answering = task.settings, task.model.answering
     size = min(settings.detail_rows, len(task.model))
     truth = rendered(task, true_values(task, do))[:size]
     metric = IntervalCoverage([_LEVEL])
@@ -107,7 +110,7 @@ def _coverage(task: Task, do: DrawnDo) -> Figure:
         some = slice(start, min(start + step, size))
         rows = task.model.rows(some.start, some.stop)
         values = {name: each[some].to(rows[name]) for name, each in do.values.items()}
-        drawn = scm.counterfactual(rows, values, settings.particles)[task.image]
+        drawn = answering.counterfactual(rows, values, settings.particles)[task.image]
         metric.update(drawn.cpu().float().round(), truth[some])
     found = Estimate(*metric.compute()[f"varying/{_LEVEL:g}"], size)
     return Figure(do.title, task.image, f"coverage of {_LEVEL:.0%} intervals", "", "", found)
@@ -130,14 +133,39 @@ def _cycles(task: Task, title: str, drawn: Sequence[DrawnDo]) -> list[Figure]:
 
 
 def _bits(task: Task) -> list[Figure]:
-    """Bits per dimension of recorded images by the bound; none without a likelihood."""
+    """Bits per dimension of recorded images by bounds; none without a likelihood.
+
+    A bound of draws of a latent is tightened by importance weighting (Burda et al. 2016,
+    arXiv:1509.00519, equation 8). The bound of several models is that of their mixture.
+    """
     scm, image = task.model.scm, task.image
-    mechanism, parts = scm[image], []
-    for _, rows in task.model.batches(0, len(task.model), task.settings.batch_size):
-        parents = {name: rows[name] for name in scm.graph.parents[image]}
+    has_draws = isinstance(scm[image], LatentImageMechanism)
+    counts = [1, task.settings.particles] if has_draws else [1]
+    figures = []
+    for count in counts:
         try:
-            parts.append(mechanism.recorded_bound(rows[image], parents).cpu())
+            bounds = _recorded_bounds(task, count)
         except NotImplementedError:
             return []
-    bits = bits_per_dimension(torch.cat(parts), mechanism.domain.features)
-    return [Figure("", image, "bits per dimension", "", "", estimate_of(bits))]
+        bits = bits_per_dimension(bounds, scm[image].domain.features)
+        name = "bits per dimension" + (f", K = {count}" if count > 1 else "")
+        figures.append(Figure("", image, name, "", "", estimate_of(bits)))
+    return figures
+
+
+def _recorded_bounds(task: Task, count: int) -> Tensor:
+    """Bounds of log P of recorded images, ``(N,)``: of the mean of ``count`` weights, or of one."""
+    image, parts = task.image, []
+    step = max(1, task.settings.batch_size // count)
+    for _, rows in task.model.batches(0, len(task.model), step):
+        parents = {name: rows[name] for name in task.model.scm.graph.parents[image]}
+        found = []
+        for member in task.members:
+            if count == 1:
+                found.append(member[image].recorded_bound(rows[image], parents))
+            else:
+                weights = member[image].recorded_log_weights(rows[image], parents, count)
+                found.append(weights.logsumexp(dim=0) - math.log(count))
+        bounds = torch.stack(found).double()
+        parts.append((bounds.logsumexp(dim=0) - math.log(len(bounds))).cpu())
+    return torch.cat(parts)

@@ -32,12 +32,14 @@ class Protocol:
         figures: Computes its figures.
         notes: How it differs from the published code.
         has_truth: Whether it compares images with rendered truths.
+        is_joint: Whether it judges several models that answer together.
         remarks: Returns notes on a task, such as figures that are left out.
     """
 
     figures: Callable[[Task], list[Figure]]
     notes: Sequence[str] = ()
     has_truth: bool = False
+    is_joint: bool = False
     remarks: Callable[[Task], list[str]] = lambda task: []
 
 
@@ -45,7 +47,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "causal-gen": Protocol(causal_gen, CAUSAL_GEN_NOTES),
     "benchmark": Protocol(benchmark, BENCHMARK_NOTES, remarks=benchmark_omissions),
     "rasal": Protocol(rasal, RASAL_NOTES, has_truth=True),
-    "ours": Protocol(ours, OURS_NOTES, remarks=cost_remarks),
+    "ours": Protocol(ours, OURS_NOTES, is_joint=True, remarks=cost_remarks),
 }
 """The protocols by name."""
 
@@ -58,14 +60,19 @@ def run_protocol(name: str, task: Task) -> ProtocolResult:
         task: The model on its test rows, and the judges.
 
     Raises:
-        ValueError: If there is no such protocol, a cause of the image has no judge, or the protocol
-            needs true images where there are none.
+        ValueError: If there is no such protocol, a cause of the image has no judge, the protocol
+            needs true images where there are none, or it judges one model and there are several.
     """
     if name not in PROTOCOLS:
         raise ValueError(
             f"protocol: expected one of {', '.join(PROTOCOLS)}, but got {name!r}; choose one."
         )
     protocol = PROTOCOLS[name]
+    if len(task.members) > 1 and not protocol.is_joint:
+        raise ValueError(
+            f"protocol {name}: expected one model, but got {len(task.members)}; test them one by "
+            "one, or by the protocol ours, which judges models that answer together."
+        )
     if protocol.has_truth:
         _require_truth(name, task)
     else:
@@ -84,7 +91,7 @@ def run_protocol(name: str, task: Task) -> ProtocolResult:
         task.settings.seeds,
         _notes(protocol, task),
         {name: each.digest for each in task.judges if each.digest for name in each.variables},
-        weights_digest(model.scm),
+        weights_digest(torch.nn.ModuleList(task.members)),
     )
 
 
@@ -99,7 +106,9 @@ def _require_truth(name: str, task: Task) -> None:
 
 def _notes(protocol: Protocol, task: Task) -> list[str]:
     notes = [*protocol.notes, *protocol.remarks(task)]
-    model = task.model
+    model, count = task.model, len(task.members)
+    if count > 1:
+        notes.append(f"answers are medians of {count} models, which together have all costs")
     if model.available is not None and len(model) < model.available:
         notes.append(
             f"only the first {len(model):,} of {model.available:,} test images were judged"
