@@ -18,6 +18,7 @@ from deepscm_pl.evaluation.quick_fit import (
     MechanismRows,
     copied,
     fit_mechanism,
+    has_forms,
     is_linear,
     linear_form,
     log_probs,
@@ -110,8 +111,8 @@ class MechanismFit:
         variable: The variable.
         parents: Its parents.
         bound: log p(x | pa), or its bound.
-        over_parentless: Gain over the form without parents; of an image, over the same mechanism
-            with the parents of other rows. None without parents.
+        over_parentless: Gain over the form without parents; of an image and of a formula, over the
+            same mechanism with the parents of other rows. None without parents.
         over_linear: Gain over the linear form; None if the mechanism is linear, or an image's.
         nonlinear: Gain that a nonlinear form would have over a linear mechanism; None for others.
         convergence: The course of the training; None if it is unknown.
@@ -228,6 +229,12 @@ def _scalar_fit(
         return None
     if not parents:
         return MechanismFit(name, parents, Estimate.of(own), convergence=course)
+    if not has_forms(mechanism):
+        turned = asked.with_parents_of_others()
+        over = Estimate.of(own - log_probs(copied(mechanism), turned))
+        return MechanismFit(
+            name, parents, Estimate.of(own), over, convergence=course, shuffled=True
+        )
 
     def gain(form: Callable[[Mechanism], Mechanism]) -> Estimate:
         # Stopped by the validation rows, like the training, whose best checkpoint is used.

@@ -21,6 +21,7 @@ __all__ = [
     "copied",
     "fit_mechanism",
     "fit_scalars",
+    "has_forms",
     "is_linear",
     "linear_form",
     "log_probs",
@@ -57,6 +58,13 @@ class MechanismRows:
         """Every ``step``-th row."""
         return self.where(slice(None, None, step))
 
+    def with_parents_of_others(self) -> MechanismRows:
+        """Each row with the parents of the row half of all rows away."""
+        half = len(self) // 2
+        return replace(
+            self, parents={name: each.roll(half, 0) for name, each in self.parents.items()}
+        )
+
     def where(self, rows: Tensor | slice) -> MechanismRows:
         """Some rows, by a mask ``(N,)``, row numbers, or a range."""
         parents = {name: each[rows] for name, each in self.parents.items()}
@@ -66,6 +74,11 @@ class MechanismRows:
 def copied(mechanism: Mechanism) -> Mechanism:
     """Copy a mechanism to the CPU, in double precision."""
     return copy.deepcopy(mechanism).cpu().double().eval()
+
+
+def has_forms(mechanism: Mechanism) -> bool:
+    """Whether a mechanism has networks of its parents, and so forms with simpler ones."""
+    return any(isinstance(each, ParameterNetwork) for each in mechanism.modules())
 
 
 def is_linear(mechanism: Mechanism) -> bool:

@@ -23,7 +23,7 @@ from deepscm_pl.evaluation.quick_fit import (
     mean_log_prob,
     parentless_form,
 )
-from deepscm_pl.mechanisms import AffineFlow, Bernoulli, Categorical, Ordinal, SplineFlow
+from deepscm_pl.mechanisms import AffineFlow, Bernoulli, Categorical, Formula, Ordinal, SplineFlow
 from deepscm_pl.mechanisms.discrete import SteppedFlow, ZeroInflatedFlow
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.transforms import Positive
@@ -146,6 +146,17 @@ def test_every_family_has_simpler_forms(factory, values):
     assert scores[1] > scores[0] + 0.1
     # The model itself is unchanged.
     assert all(each.dtype == torch.float32 for each in scm.parameters())
+
+
+@pytest.mark.parametrize(("slope", "uses"), [(2.0, "uses its parents"), (0.0, "does not use")])
+def test_a_formula_is_compared_with_parents_of_other_rows(slope, uses):
+    """It has no simpler form; (2x − 2x′)²/2 has the mean 4 / σ² over independent x and x′."""
+    formula = partial(Formula, formula="slope*x + u", scale=0.5, coefficients={"slope": slope})
+    found = fits(lambda x: slope * x, formula)["y"]
+    assert found.over_parentless.mean == pytest.approx(slope**2 / 0.25, abs=2.5)
+    assert found.nonlinear is found.over_linear is None
+    assert uses in found.sentence
+    assert "those of other rows" in found.sentence
 
 
 def test_incomplete_rows_are_left_out():
