@@ -23,8 +23,10 @@ __all__ = [
     "Objective",
     "ObjectiveValue",
     "TrainingProgress",
+    "answered_values",
     "counterfactual_values",
     "make_objective",
+    "permuted",
 ]
 
 _REFIT = 0.15  # of all steps
@@ -341,15 +343,34 @@ def counterfactual_values(
 ) -> dict[str, Tensor]:
     """Return counterfactuals of complete rows under values that are permuted within the batch.
 
-    Recorded values are returned; where gradients are computed, they pass through the continuous
-    values unchanged. Rows at the edge of an open domain stay factual.
+    See :func:`answered_values`.
 
     Args:
         scm: The causal model.
         observed: Recorded values, ``(B, *event)``.
         names: The variables to intervene on, each of which is permuted separately.
     """
-    values = {name: _permuted(observed, name) for name in names}
+    return answered_values(scm, observed, {name: permuted(observed, name) for name in names})
+
+
+def answered_values(
+    scm: StructuralCausalModel,
+    observed: Variables,
+    asked: Mapping[str, Tensor],
+    is_likeliest: bool = False,
+) -> dict[str, Tensor]:
+    """Return counterfactuals of complete rows, through which gradients pass.
+
+    Recorded values are returned; where gradients are computed, they pass through the continuous
+    values unchanged. Rows at the edge of an open domain stay factual.
+
+    Args:
+        scm: The causal model.
+        observed: Recorded values, ``(B, *event)``.
+        asked: The values of the variables that are intervened on, ``(B, *event)``.
+        is_likeliest: Whether the noise is the likeliest one; otherwise it is drawn.
+    """
+    values = dict(asked)
     changed = scm.graph.descendants(*values)
     for name, parents in scm.graph.parents.items():
         if name in values:
@@ -358,8 +379,8 @@ def counterfactual_values(
         if name in changed:
             mechanism = scm[name]
             factual_parents = {parent: observed[parent] for parent in parents}
-            noise = mechanism.abduct_recorded(observed[name], factual_parents)
-            noise = mechanism.coupled(noise, factual_parents)
+            infer = mechanism.likeliest if is_likeliest else mechanism.abduct_recorded
+            noise = mechanism.coupled(infer(observed[name], factual_parents), factual_parents)
             answer = mechanism(noise, {parent: values[parent] for parent in parents})
             values[name] = mechanism.quantise(answer)
             if answer.requires_grad:
@@ -371,7 +392,8 @@ def counterfactual_values(
     return {name: values[name] for name in scm.graph.nodes}
 
 
-def _permuted(observed: Variables, name: str) -> Tensor:
+def permuted(observed: Variables, name: str) -> Tensor:
+    """Return the values of a variable, permuted among the rows."""
     if name not in observed:
         raise ValueError(
             f"variables: unknown variable {name!r}; expected some of {', '.join(observed)}."

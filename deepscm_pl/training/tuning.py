@@ -19,7 +19,9 @@ from deepscm_pl.training.objectives import (
     Objective,
     ObjectiveValue,
     TrainingProgress,
+    answered_values,
     counterfactual_values,
+    permuted,
 )
 from deepscm_pl.training.predictors import PredictorFactory, Predictors, causes_of
 from deepscm_pl.variables import Variables
@@ -32,6 +34,7 @@ _SMALLEST = 1e-3  # deviation of F between batches, relative to F
 _MOST = 3.0  # deviations of a shortfall that count
 _SHARE = 0.1  # of a batch in the moving average of the shortfall
 _LEAST = 1e-5  # of λ, at most its inverse
+_RETURNED = 4  # of so many rows of a batch one is returned to its factual values
 _SEED = 20_061  # of the predictors, which differs from that of the predictor that evaluates
 _ONE_IMAGE = "objective: expected a model with one image, but it has {}: tune another model."
 
@@ -107,6 +110,9 @@ class CounterfactualTuning(Objective):
             on the training split.
         variables: Sets of variables to intervene on; None for every cause of the image alone.
         weight: The weight of the loss of the predictors.
+        reversibility: The weight of the mean absolute error, in grey levels, of images after an
+            intervention and back to the factual value, both with the likeliest noise; of a quarter
+            of each batch. 0 to leave it out.
         objective: Factory of F, called with the number of draws. None for
             :class:`~deepscm_pl.training.EvidenceLowerBoundObjective`.
         constraint: The constraint of F.
@@ -128,6 +134,7 @@ class CounterfactualTuning(Objective):
         predictors: Mapping[str, PredictorFactory | str] | None = None,
         variables: Sequence[Sequence[str]] | None = None,
         weight: float = 1.0,
+        reversibility: float = 0.0,
         objective: Callable[[int], Objective] | None = None,
         constraint: BoundConstraint = BoundConstraint(),
         own: OwnPredictor = OwnPredictor(),
@@ -141,6 +148,7 @@ class CounterfactualTuning(Objective):
         self.factories = None if predictors is None else dict(predictors)
         self.variables = None if variables is None else [list(names) for names in variables]
         self.weight = real_number("weight", weight, above=0)
+        self.reversibility = real_number("reversibility", reversibility, least=0)
         self.objective = (objective or EvidenceLowerBoundObjective)(num_particles)
         self.refit, self.is_weighted = self.objective.refit, self.objective.is_weighted
         self.constraint, self.own = constraint, own
@@ -219,7 +227,10 @@ class CounterfactualTuning(Objective):
     def forward(
         self, scm: StructuralCausalModel, batch: Variables, progress: TrainingProgress
     ) -> ObjectiveValue:
-        """Return the objective; ``tuning/VARIABLE`` is the loss of each predictor.
+        """Return the objective.
+
+        ``tuning/VARIABLE`` is the loss of each predictor, and ``reversibility`` the error of the
+        way back.
 
         Raises:
             ValueError: If :meth:`start` was not called.
@@ -227,9 +238,15 @@ class CounterfactualTuning(Objective):
         factual: ObjectiveValue = self.objective(scm, batch, progress)
         if self.is_refitting(progress):
             return factual
-        losses = self._losses(scm, batch)
+        observed = scm.drawn_complete({name: batch[name] for name in scm.graph.nodes})
+        predictors, sets = self._started()
+        asked = sets[int(torch.randint(len(sets), ()))]
+        losses = _losses(predictors, scm, observed, asked)
         means = {f"tuning/{name}": each.mean() for name, each in losses.items()}
         loss = torch.stack([*means.values()]).sum()
+        if self.reversibility:
+            means["reversibility"] = _error_of_return(scm, observed, asked)
+            loss = loss + self.reversibility / self.weight * means["reversibility"]
         pixels = scm[_image_of(scm)].domain.features
         weight = self._weight(factual.objective.detach(), loss.detach(), pixels)
         total = weight * factual.objective - self.weight * loss
@@ -249,27 +266,44 @@ class CounterfactualTuning(Objective):
         weight: Tensor = known * (constraint.damping * self.shortfall).exp()
         return weight
 
-    def _losses(self, scm: StructuralCausalModel, batch: Variables) -> dict[str, Tensor]:
-        """The loss of each predictor for counterfactuals of a batch, ``(B,)`` each."""
+    def _started(self) -> tuple[Predictors, list[list[str]]]:
+        """The predictors, and the sets of variables to intervene on."""
         if self.predictors is None or self.variables is None:
             raise ValueError(
                 "objective: the predictors of the tuning are missing; call start(scm, data) first."
             )
-        image = _image_of(scm)
-        observed = scm.drawn_complete({name: batch[name] for name in scm.graph.nodes})
-        asked = self.variables[int(torch.randint(len(self.variables), ()))]
-        answer = counterfactual_values(scm, observed, asked)
-        with torch.no_grad():
-            before = self.predictors.views(observed[image])
-        after = self.predictors.views(answer[image])
-        found = {}
-        for name, view in after.items():
-            if name in asked:
-                found[name] = self.predictors.asked(name, view, answer[name])
-            else:
-                change = answer[name] - observed[name]
-                found[name] = self.predictors.kept(name, view, before[name], change)
-        return found
+        return self.predictors, self.variables
+
+
+def _losses(
+    predictors: Predictors, scm: StructuralCausalModel, observed: Variables, asked: Sequence[str]
+) -> dict[str, Tensor]:
+    """The loss of each predictor for counterfactuals of a batch, ``(B,)`` each."""
+    image = _image_of(scm)
+    answer = counterfactual_values(scm, observed, asked)
+    with torch.no_grad():
+        before = predictors.views(observed[image])
+    after = predictors.views(answer[image])
+    found = {}
+    for name, view in after.items():
+        if name in asked:
+            found[name] = predictors.asked(name, view, answer[name])
+        else:
+            change = answer[name] - observed[name]
+            found[name] = predictors.kept(name, view, before[name], change)
+    return found
+
+
+def _error_of_return(
+    scm: StructuralCausalModel, observed: Variables, asked: Sequence[str]
+) -> Tensor:
+    """The mean absolute error in grey levels of images after an intervention and back."""
+    image, size = _image_of(scm), len(next(iter(observed.values())))
+    some = {name: each[: max(1, size // _RETURNED)] for name, each in observed.items()}
+    values = {name: permuted(some, name) for name in asked}
+    there = answered_values(scm, some, values, is_likeliest=True)
+    back = answered_values(scm, there, {name: some[name] for name in asked}, is_likeliest=True)
+    return (back[image] - some[image]).abs().mean()
 
 
 class _InUnits(torch.nn.Module):

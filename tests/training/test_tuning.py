@@ -32,6 +32,7 @@ from deepscm_pl.training import (
     OneCycle,
     OwnPredictor,
     TrainedPredictor,
+    tuning,
 )
 from deepscm_pl.training.objectives import TrainingProgress, counterfactual_values
 from deepscm_pl.training.predictors import Predictors
@@ -161,6 +162,44 @@ def test_counterfactuals_show_what_was_asked_and_the_bound_holds(base, tuned):
     assert after["intensity"] < 0.9 * before["intensity"]
     assert after["thickness"] < before["thickness"]
     assert after["bound"] > before["bound"] - 3
+
+
+def error_of_return(scm, size=100):
+    """In grey levels, after do(thickness) of other rows and back, without draws."""
+    data = Bars()
+    data.setup()
+    rows = {name: each[:size].float() for name, each in data.variables("test").items()}
+    with torch.no_grad():
+        there = scm.counterfactual(rows, {"thickness": rows["thickness"].roll(1, 0)})
+        there = {name: each[0] for name, each in there.items()}
+        back = scm.counterfactual(there, {"thickness": rows["thickness"]})["image"][0]
+    return float((back - rows["image"]).abs().mean())
+
+
+def test_images_return_after_a_tuning_for_it(base, tuned):
+    pl.seed_everything(0)
+    objective = partial(CounterfactualTuning, predictors=PREDICTORS, reversibility=100.0)
+    model = made(objective, rate=2e-3, initial=str(base))
+    fit = trainer(base.parent, epochs=8, log_every_n_steps=1)
+    fit.fit(model, datamodule=Bars())
+    before, without, after = (
+        error_of_return(each.eval()) for each in (load(base).scm, tuned[0].scm, model.scm)
+    )
+    assert after < 0.85 * without < 0.85 * before
+    logged = {name: float(each) for name, each in fit.callback_metrics.items()}
+    assert 0 < logged["train/reversibility"] < 2 * after
+
+
+@pytest.mark.parametrize("share", [1, 4])
+def test_the_error_of_the_way_back_is_that_of_answers_without_draws(base, monkeypatch, share):
+    scm, data = load(base).scm, Bars()
+    data.setup()
+    rows = {name: each.float() for name, each in data.variables("test").items()}
+    observed = {name: rows[name] for name in scm.graph.nodes}
+    monkeypatch.setattr(tuning, "permuted", lambda some, name: some[name].roll(1, 0))
+    monkeypatch.setattr(tuning, "_RETURNED", share)
+    found = float(tuning._error_of_return(scm, observed, ["thickness"]).detach())
+    assert found == pytest.approx(error_of_return(scm, len(rows["image"]) // share), rel=1e-4)
 
 
 def test_only_the_image_is_trained(base, tuned):
