@@ -111,8 +111,8 @@ class CounterfactualTuning(Objective):
         variables: Sets of variables to intervene on; None for every cause of the image alone.
         weight: The weight of the loss of the predictors.
         reversibility: The weight of the mean absolute error, in grey levels, of images after an
-            intervention and back to the factual value, both with the likeliest noise; of a quarter
-            of each batch. 0 to leave it out.
+            intervention on a cause, of whichever, and back to its factual value, both with the
+            likeliest noise; of a quarter of each batch. 0 to leave it out.
         objective: Factory of F, called with the number of draws. None for
             :class:`~deepscm_pl.training.EvidenceLowerBoundObjective`.
         constraint: The constraint of F.
@@ -245,7 +245,9 @@ class CounterfactualTuning(Objective):
         means = {f"tuning/{name}": each.mean() for name, each in losses.items()}
         loss = torch.stack([*means.values()]).sum()
         if self.reversibility:
-            means["reversibility"] = _error_of_return(scm, observed, asked)
+            causes = causes_of(scm, _image_of(scm))
+            returned = causes[int(torch.randint(len(causes), ()))]
+            means["reversibility"] = _error_of_return(scm, observed, returned)
             loss = loss + self.reversibility / self.weight * means["reversibility"]
         pixels = scm[_image_of(scm)].domain.features
         weight = self._weight(factual.objective.detach(), loss.detach(), pixels)
@@ -294,15 +296,12 @@ def _losses(
     return found
 
 
-def _error_of_return(
-    scm: StructuralCausalModel, observed: Variables, asked: Sequence[str]
-) -> Tensor:
-    """The mean absolute error in grey levels of images after an intervention and back."""
-    image, size = _image_of(scm), len(next(iter(observed.values())))
+def _error_of_return(scm: StructuralCausalModel, observed: Variables, cause: str) -> Tensor:
+    """The mean absolute error in grey levels of images after do(cause) and back."""
+    image, size = _image_of(scm), len(observed[cause])
     some = {name: each[: max(1, size // _RETURNED)] for name, each in observed.items()}
-    values = {name: permuted(some, name) for name in asked}
-    there = answered_values(scm, some, values, is_likeliest=True)
-    back = answered_values(scm, there, {name: some[name] for name in asked}, is_likeliest=True)
+    there = answered_values(scm, some, {cause: permuted(some, cause)}, is_likeliest=True)
+    back = answered_values(scm, there, {cause: some[cause]}, is_likeliest=True)
     return (back[image] - some[image]).abs().mean()
 
 

@@ -198,7 +198,7 @@ def test_the_error_of_the_way_back_is_that_of_answers_without_draws(base, monkey
     observed = {name: rows[name] for name in scm.graph.nodes}
     monkeypatch.setattr(tuning, "permuted", lambda some, name: some[name].roll(1, 0))
     monkeypatch.setattr(tuning, "_RETURNED", share)
-    found = float(tuning._error_of_return(scm, observed, ["thickness"]).detach())
+    found = float(tuning._error_of_return(scm, observed, "thickness").detach())
     assert found == pytest.approx(error_of_return(scm, len(rows["image"]) // share), rel=1e-4)
 
 
