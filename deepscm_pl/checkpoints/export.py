@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ def export_model(
     path: str | Path,
     overwrite: bool = False,
     trust: Sequence[str] = (),
+    root: str | None = None,
 ) -> Path:
     """Write the model in a checkpoint as one safetensors file, which holds no pickle.
 
@@ -38,6 +39,8 @@ def export_model(
         path: The file to write, ending in ``.safetensors``.
         overwrite: Whether an existing file is replaced.
         trust: Packages whose classes the checkpoint may name, in addition to this package.
+        root: The folder of the data as the file names it, such as ``data/morphomnist``; None for
+            the absolute one of the training.
 
     Returns:
         The path of the file.
@@ -45,14 +48,19 @@ def export_model(
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
         ValueError: If the checkpoint is truncated, foreign or hostile, or does not fit the model
-            that it describes; or if ``path`` has another ending, exists or cannot be written.
+            that it describes; if ``path`` has another ending, exists or cannot be written; or if
+            ``root`` is given for data that have none.
     """
-    write_model(checkpoint_path, path, overwrite, trust)
+    write_model(checkpoint_path, path, overwrite, trust, root)
     return Path(path)
 
 
 def write_model(
-    checkpoint_path: str | Path, path: str | Path, overwrite: bool, trust: Sequence[str]
+    checkpoint_path: str | Path,
+    path: str | Path,
+    overwrite: bool,
+    trust: Sequence[str],
+    root: str | None = None,
 ) -> tuple[StructuralCausalModel, dict[str, Any]]:
     """Export as :func:`export_model` does.
 
@@ -72,6 +80,8 @@ def write_model(
     checkpoint = Checkpoint.read(checkpoint_path, trust=trust)
     scm = checkpoint.trained_model().scm
     content = checkpoint.content
+    if root is not None:
+        content = {**content, "data": _with_root(content.get("data"), root)}
     is_averaged = "current_model_state" in content or content.get("weights") == "averaged"
     about = {
         "variables": {name: _describe_variable(scm, name) for name in scm.variables},
@@ -80,6 +90,16 @@ def write_model(
     }
     write_exported({**content, **about}, path)
     return scm, about
+
+
+def _with_root(data: Any, root: str) -> dict[str, Any]:
+    """The description of a data module with another folder."""
+    settings = data.get("init_args") if isinstance(data, Mapping) else None
+    if not isinstance(settings, Mapping) or settings.get("root") is None:
+        raise ValueError(
+            f"root: expected a checkpoint of data in a folder, but it has none; leave {root!r} out."
+        )
+    return {**data, "init_args": {**settings, "root": root}}
 
 
 def _describe_variable(scm: StructuralCausalModel, name: str) -> dict[str, Any]:

@@ -362,6 +362,7 @@ def export(
     ckpt_path: CheckpointPath,
     out: File = Path("model.safetensors"),
     card: Annotated[list[Path] | None, Option("DIR")] = None,
+    root: Annotated[str | None, Option("DIR", ("--data.root",))] = None,
     overwrite: bool = False,
     trust: Trusted = (),
 ) -> None:
@@ -371,6 +372,8 @@ def export(
         out: File to write, new, ending in .safetensors.
         card: Folders that deepscm test has written for this checkpoint; their figures are those of
             a model card, README.md beside the file.
+        root: Folder of the data as the file names it, such as data/morphomnist, so that it contains
+            no path of this computer (default: the absolute path of the training).
         overwrite: Replace the file, and the card, if they exist.
     """
     from deepscm_pl.checkpoints.export import write_model
@@ -385,7 +388,7 @@ def export(
         raise ValueError(
             f"card: {readme} exists; choose another folder for --out, or --overwrite to replace it."
         )
-    scm, model = write_model(ckpt_path, out, overwrite, trust)
+    scm, model = write_model(ckpt_path, out, overwrite, trust, root)
     for name, variable in model["variables"].items():
         print(for_terminal(f"{name}: {', '.join(_variable_properties(variable))}"))
     megabytes = format_number(out.stat().st_size / 1e6)

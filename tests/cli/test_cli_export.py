@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from deepscm_pl.cli import main
+from deepscm_pl.training import read_checkpoint
 
 QUESTIONS = {
     "sample": [],
@@ -96,3 +97,23 @@ def test_errors_are_one_line(checkpoint, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "cannot be written" in error
     assert error.count("\n") == 1
+
+
+def test_the_folder_of_the_data_can_be_that_of_other_computers(altered, tmp_path, capsys):
+    data = {"class_path": "deepscm_pl.data.MorphoMNISTDataModule", "init_args": {"root": "/home/x"}}
+    words = ["export", "--ckpt_path", str(altered(data=data)), "--data.root", "data/digits"]
+    assert main([*words, "--out", str(tmp_path / "model.safetensors")]) == 0
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert b"/home/x" not in content
+    assert read_checkpoint(tmp_path / "model.safetensors")["data"] == {
+        **data,
+        "init_args": {"root": "data/digits"},
+    }
+
+
+def test_data_without_a_folder_have_none(checkpoint, tmp_path, capsys):
+    words = ["export", "--ckpt_path", str(checkpoint), "--data.root", "data/digits"]
+    assert main([*words, "--out", str(tmp_path / "model.safetensors")]) == 1
+    message = "root: expected a checkpoint of data in a folder, but it has none"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "model.safetensors").exists()
