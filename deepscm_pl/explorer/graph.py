@@ -227,12 +227,12 @@ def _path(
 
     start = middle(cause) + _port(sorted(graph.children(cause), key=first_x), effect)
     end = middle(effect) + _port(sorted(graph.parents[effect], key=last_x), cause)
-    x, y = start, boxes[cause].y + boxes[cause].height
-    path = f"M{x:.1f} {y:.1f}"
+    x, y = start, ends[levels[cause]]
+    path = f"M{x:.1f} {boxes[cause].y + boxes[cause].height:.1f}L{x:.1f} {y:.1f}"
     for k, lane in zip(inner, xs, strict=True):
         path += f"{_bend(x, y, lane, tops[k])}L{lane:.1f} {ends[k]:.1f}"
         x, y = lane, ends[k]
-    return path + _bend(x, y, end, boxes[effect].y)
+    return f"{path}{_bend(x, y, end, tops[levels[effect]])}L{end:.1f} {boxes[effect].y:.1f}"
 
 
 def _port(others: Sequence[str], own: str) -> float:

@@ -30,7 +30,7 @@
 
   function number(value, decimals) {
     const size = Math.abs(value);
-    if (size !== 0 && (size >= 1e12 || decimals > 6)) return value.toPrecision(3);
+    if (size >= 1e12 || decimals > 6) return size === 0 ? "0" : value.toPrecision(3).replace("-", "−");
     const options = { minimumFractionDigits: decimals, maximumFractionDigits: decimals, useGrouping: size >= 1e4 };
     const text = value.toLocaleString("en-US", options).replace("-", "−");
     return /[1-9]/.test(text) ? text : text.replace("−", "");
@@ -73,7 +73,7 @@
     const last = { observation: state.observation, cause: state.cause, setting: state.setting };
     const same = (each) => Object.keys(last).every((key) => each[key] === last[key]);
     if (last.cause !== null) state.history = [last, ...state.history.filter((each) => !same(each))].slice(0, HISTORY);
-    history.replaceState(null, "", link());
+    try { history.replaceState(null, "", link()); } catch { /* some browsers refuse this for files */ }
     renderHistory();
   }
   function link() {
@@ -409,7 +409,7 @@
 
   function renderValues() {
     const isMeasured = measures && observed().measured;
-    const heads = ["factual", "counterfactual", "change"];
+    const heads = ["factual", "counter\u00adfactual", "change"];  // may break into two lines
     const head = make("tr", {}, make("th", { scope: "col" }, "variable"), ...heads.map((text) => make("th", { scope: "col" }, text)),
       ...(isMeasured ? heads.slice(0, 2).map((text) => make("th", { scope: "col" }, text)) : []));
     const over = isMeasured ? [make("tr", {}, make("td", { colspan: 4 }), make("th", { colspan: 2, scope: "colgroup" }, "measured in the image"))] : [];
@@ -516,7 +516,11 @@
       const { title } = data.causes[each.cause].settings[each.setting], from = data.observations[each.observation];
       const mark = data.verdicts[from.answers[each.cause][each.setting].verdict];
       const button = make("button", { type: "button" }, make("i", { class: `mark ${mark}` }), `${from.title}: ${title}`);
-      button.addEventListener("click", () => { choose(each.observation, each.cause, each.setting); remember(); });
+      button.addEventListener("click", () => {
+        choose(each.observation, each.cause, each.setting);
+        remember();
+        at("asked").querySelector("button").focus();
+      });
       return make("li", {}, button);
     }));
   }
@@ -554,19 +558,23 @@
     const most = data.causes.map((cause) => cause.affected.length);
     state.over = most.indexOf(Math.max(...most));
     at("reset").addEventListener("click", () => { choose(state.observation, null, null); remember(); });
-    document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", async () => {
-      const text = at(button.dataset.copy).textContent;
-      try { await navigator.clipboard.writeText(text); } catch { select(at(button.dataset.copy)); document.execCommand("copy"); }
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
-    }));
+    document.querySelectorAll("[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button)));
     if (!scalars.some((v) => data.causes.some((c) => c.affected.includes(v.name)))) at("effects").hidden = true;
   }
-  function select(element) {
-    const found = document.createRange();
-    found.selectNodeContents(element);
-    getSelection().removeAllRanges();
-    getSelection().addRange(found);
+  async function copy(button) {
+    const isLink = button.dataset.copy === "link", before = button.textContent;
+    const text = isLink ? location.href.split("#")[0] + link() : at(button.dataset.copy).textContent;
+    const area = make("textarea", { class: "visually-hidden" });
+    try { await navigator.clipboard.writeText(text); } catch {  // not from a file in some browsers
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+      button.focus();
+    }
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = before; }, 1500);
   }
   // Another observation has other stops: a value that it has itself is no intervention.
   function moved() {

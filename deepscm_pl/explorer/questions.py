@@ -31,7 +31,7 @@ _LOWEST, _HIGHEST = 0.02, 0.98
 """The quantiles of the training data between which numbers are set."""
 _SHARE_OF_DEVIATION = 20
 """The last digit that is shown is about a twentieth of a standard deviation."""
-_MOST_DECIMALS = 9
+_MOST_DECIMALS = 15
 _MOST_VOXELS = 128**3
 _NUMBERS_AT_A_TIME = 2**22
 _MOST_AT_A_TIME = 32
@@ -303,7 +303,7 @@ def _readable(scm: StructuralCausalModel, name: str, exact: float) -> Iterator[f
     domain, (low, high) = scm.variables[name].domain, scm.training_distribution.limits(name)
     unit = 1.0 if domain.whole else domain.step
     rounded = round(exact / unit) * unit if unit else round(exact, decimals_of(scm, name))
-    for value in (float(f"{rounded:.9g}"), exact):
+    for value in (float(f"{rounded:.9g}") + 0.0, exact):  # no negative zero
         one = torch.tensor([[value]], dtype=scm.dtype)
         if bool(domain.contains(one).all()) and low <= value <= high:
             yield value
