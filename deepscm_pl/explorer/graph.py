@@ -173,14 +173,16 @@ def _centres(
     layers: Sequence[Sequence[_Item]], links: Sequence[tuple[_Item, _Item]]
 ) -> dict[_Item, float]:
     """The horizontal centre of each item, near those of its neighbours."""
-    near, centres = _neighbours(links), dict[_Item, float]()
+    near, centres, chains = _neighbours(links), dict[_Item, float](), _chains(layers)
     for layer in layers:
         total = sum(map(_size, layer)) + _GAP * (len(layer) - 1)
         x = -total / 2
         for item in layer:
             centres[item] = x + _size(item) / 2
             x += _size(item) + _GAP
-    for _ in range(3 * _SWEEPS):
+    for sweep in range(8 * _SWEEPS):
+        if sweep == 2 * _SWEEPS:
+            near |= chains  # the lanes of an edge in one vertical line
         for layer in layers:
             wanted = [
                 _mean([centres[n] for n in near.get(item, ())], centres[item]) for item in layer
@@ -188,6 +190,14 @@ def _centres(
             for item, x in zip(layer, _apart(layer, wanted), strict=True):
                 centres[item] = x
     return centres
+
+
+def _chains(layers: Sequence[Sequence[_Item]]) -> dict[_Item, list[_Item]]:
+    """For each item where an edge passes a level, all such items of the edge."""
+    edges: dict[_Item, list[_Item]] = {}
+    for name, other in (item for layer in layers for item in layer):
+        edges.setdefault((name, other.partition(" ")[0]), []).append((name, other))
+    return {item: items for (_, effect), items in edges.items() if effect for item in items}
 
 
 def _apart(layer: Sequence[_Item], wanted: Sequence[float]) -> list[float]:

@@ -236,10 +236,16 @@
     const box = at("verdict");
     if (state.cause === null) { box.replaceChildren("Set a variable to ask what if."); return; }
     const name = data.verdicts[answered().verdict], near = answered().rows;
-    const count = near < 1 ? "fewer than 1" : `about ${number(Math.round(near), 0)}`;
     const isCaused = data.causes[state.cause].affected.length > 0;
-    const about = isCaused ? `${count} of ${number(data.training, 0)} training rows are near` : "affects no other variable";
+    const about = isCaused ? support(name, near) : "affects no other variable";
     box.replaceChildren(make("i", { class: `mark ${name}` }), make("b", {}, name), make("span", {}, about));
+  }
+
+  // With many parents, even training rows have few others near them, so that few can be supported.
+  function support(name, near) {
+    if (name === "supported" && near < 10) return "as near to training rows as these are to each other";
+    const count = near < 1 ? "fewer than 1" : `about ${number(Math.round(near), 0)}`;
+    return `${count} of ${number(data.training, 0)} training rows ${near < 1 ? "is" : "are"} near`;
   }
 
   // Images
@@ -347,8 +353,7 @@
       } else {
         parts.old = draw("tspan");
         parts.fresh = draw("tspan", { class: "new" });
-        parts.line = draw("text", { class: "value", x: middle, y: y + 38, "text-anchor": "middle" }, parts.old, parts.fresh);
-        box.append(parts.line);
+        box.append(draw("text", { class: "value", x: middle, y: y + 38, "text-anchor": "middle" }, parts.old, parts.fresh));
       }
       const k = data.causes.findIndex((cause) => cause.variable === name);
       if (k >= 0) {
@@ -362,17 +367,23 @@
       svg.append(box);
     }
     at("graph").append(svg);
-    boxes.forEach(({ label, variable }) => fit(label, variable.label));
+    boxes.forEach(({ label, variable }) => { label.textContent = fitted(variable.label, 600); });
   }
-  function fit(element, text, room = 132) {
-    element.textContent = text;
-    for (let length = text.length; length > 1 && element.getComputedTextLength() > room; length -= 1) {
-      element.textContent = `${text.slice(0, length - 1)}…`;
-    }
+  // Widths are measured on a canvas, because measuring elements between changes makes the browser lay out the page again.
+  const ruler = make("canvas").getContext("2d");
+  const FAMILY = getComputedStyle(document.documentElement).fontFamily, ROOM = 134;
+  function widthOf(text, weight) {
+    ruler.font = `${weight} 12.5px ${FAMILY}`;
+    return ruler.measureText(text).width;
+  }
+  function fitted(text, weight, room = ROOM) {
+    let length = text.length;
+    while (length > 1 && widthOf(length < text.length ? `${text.slice(0, length)}…` : text, weight) > room) length -= 1;
+    return length < text.length ? `${text.slice(0, length)}…` : text;
   }
   function renderGraph() {
     const told = [];
-    boxes.forEach(({ box, variable, before, after, old, fresh, line }, name) => {
+    boxes.forEach(({ box, variable, before, after, old, fresh }, name) => {
       const now = role(name);
       box.classList.toggle("set", now === "set");
       box.classList.toggle("moved", now === "moved");
@@ -387,10 +398,10 @@
       const text = isChanged ? `${plain(variable, was)} → ${full(variable, is)}` : full(variable, was);
       box.querySelector("title").textContent = `${variable.label}: ${text}`;
       told.push(`${variable.label} ${text}`);
-      line.replaceChildren(old, fresh);
       old.textContent = isChanged ? `${plain(variable, was)} → ` : "";
-      fit(fresh, full(variable, is), 132 - old.getComputedTextLength());
-      if (isChanged && fresh.textContent.endsWith("…")) fit(fresh, plain(variable, is), 132 - old.getComputedTextLength());
+      const room = ROOM - widthOf(old.textContent, 400), weight = isChanged ? 650 : 400;
+      const isShort = widthOf(full(variable, is), weight) <= room;
+      fresh.textContent = fitted(isShort || !isChanged ? full(variable, is) : plain(variable, is), weight, room);
     });
     edges.forEach(({ cause, effect, line, tip, cut }) => {
       const isCut = role(effect) === "set";
