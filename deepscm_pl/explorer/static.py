@@ -19,7 +19,7 @@ from deepscm_pl.memory import format_bytes
 from deepscm_pl.overlap import VERDICTS
 from deepscm_pl.variables import Variable
 
-__all__ = ["StaticPage", "write_static"]
+__all__ = ["StaticPage", "check_target", "write_static"]
 
 _MOST_BYTES = 25_000_000
 _IMAGES, _ROWS = 12, 40
