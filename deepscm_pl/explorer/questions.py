@@ -29,8 +29,8 @@ __all__ = ["Cause", "Explorer", "Scene", "Setting", "decimals_of", "values_to_se
 
 _LOWEST, _HIGHEST = 0.02, 0.98
 """The quantiles of the training data between which numbers are set."""
-_SHARE_OF_DEVIATION = 20
-"""The last digit that is shown is about a twentieth of a standard deviation."""
+_SHARE_OF_DEVIATION = 25
+"""The last digit that is shown is about a 25th of a standard deviation."""
 _MOST_DECIMALS = 15
 _MOST_VOXELS = 128**3
 _NUMBERS_AT_A_TIME = 2**22
