@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from deepscm_pl.cli.effect_commands import EFFECTS
+from deepscm_pl.cli.explore import explore
 from deepscm_pl.cli.init import InitOptions, plan_experiment
 from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_shell, for_terminal
@@ -535,6 +536,7 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "counterfactual": counterfactual,
     "check": check,
     "effect": EFFECTS,
+    "explore": explore,
     "members": keep_members,
     "init": init,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},

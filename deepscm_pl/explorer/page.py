@@ -1,0 +1,62 @@
+"""The page of the explorer: HTML, styles and script around plain data, in one text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+__all__ = ["embedded_json", "render_page"]
+
+_MARK = re.compile(r"\{\{(\w+)\}\}")
+
+
+def render_page(data: Mapping[str, Any], title: str) -> str:
+    """Make the page, which loads nothing from anywhere: its policy forbids it.
+
+    Args:
+        data: What the script shows: plain data with texts that need no escaping, because the script
+            makes texts of them, never markup.
+        title: The title of the page.
+    """
+    style, script = _read("page.css"), _read("page.js")
+    policy = (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        f"style-src {_digest(style)}; script-src {_digest(script)}"
+    )
+    parts = {
+        "policy": html.escape(policy),
+        "title": html.escape(title),
+        "style": style,
+        "script": script,
+        "data": embedded_json(data),
+    }
+    # In one pass, so that marks in the data stay as they are.
+    return _MARK.sub(lambda found: parts[found[1]], _read("page.html"))
+
+
+def embedded_json(data: Mapping[str, Any]) -> str:
+    r"""Serialise plain data as JSON that cannot end the element of HTML that it is in.
+
+    Example:
+        >>> embedded_json({"unit": "</script><!--"})
+        '{"unit":"\\u003c/script\\u003e\\u003c!--"}'
+    """
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _read(name: str) -> str:
+    return files("deepscm_pl.explorer").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
