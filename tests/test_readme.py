@@ -93,7 +93,7 @@ def is_causal(path: Path) -> bool:
 MORPHOMNIST = [path for path in EXPERIMENTS if path.parent.name == "morphomnist"]
 
 
-@pytest.mark.parametrize("path", filter(is_causal, MORPHOMNIST), ids=str)
+@pytest.mark.parametrize("path", [*filter(is_causal, MORPHOMNIST)], ids=str)
 def test_questions_of_experiments_fit_their_model_and_world(path):
     """Interventions on each attribute, on both, and shifts; densities of each attribute."""
     settings = settings_of(path)

@@ -173,6 +173,7 @@ def test_failure_while_writing_leaves_nothing(
         (gzip.compress(b"PK"), "is truncated"),
         (b"PK\3\4" + bytes(80), "it is a zip archive"),
     ],
+    ids=["page", "empty", "compressed", "archive"],  # without the time that gzip writes
 )
 def test_a_broken_file_of_mnist_is_named(mnist, tmp_path, content, message) -> None:
     (mnist / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").write_bytes(content)
