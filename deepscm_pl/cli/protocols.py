@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -175,6 +174,7 @@ def _task(options: ProtocolOptions) -> Task:
     files = _files(options.judge or [])
     trained = load(options.ckpt_path, trust=options.trust)
     contents = [each.content for each in trained.checkpoints]
+    seconds = [training_seconds(content) for content in contents]
     data = trained.data(options.root)
     data.prepare_data()
     alone = ModelOnData.of(trained.scm, data, options.rows)
@@ -193,7 +193,7 @@ def _task(options: ProtocolOptions) -> Task:
         features,
         embedding,
         perceptual,
-        sum(each or math.nan for each in map(training_seconds, contents)),
+        None if None in seconds else sum(each or 0.0 for each in seconds),
     )
 
 

@@ -243,15 +243,15 @@ class CounterfactualTuning(Objective):
         asked = sets[int(torch.randint(len(sets), ()))]
         losses = _losses(predictors, scm, observed, asked)
         means = {f"tuning/{name}": each.mean() for name, each in losses.items()}
-        loss = torch.stack([*means.values()]).sum()
+        loss = self.weight * torch.stack([*means.values()]).sum()
         if self.reversibility:
             causes = causes_of(scm, _image_of(scm))
             returned = causes[int(torch.randint(len(causes), ()))]
             means["reversibility"] = _error_of_return(scm, observed, returned)
-            loss = loss + self.reversibility / self.weight * means["reversibility"]
+            loss = loss + self.reversibility * means["reversibility"]
         pixels = scm[_image_of(scm)].domain.features
         weight = self._weight(factual.objective.detach(), loss.detach(), pixels)
-        total = weight * factual.objective - self.weight * loss
+        total = weight * factual.objective - loss
         logged = {name: each.detach() for name, each in means.items()}
         logged["constraint_weight"] = weight
         return ObjectiveValue(total, factual.elbo, {**factual.logged, **logged})
@@ -259,7 +259,7 @@ class CounterfactualTuning(Objective):
     def _weight(self, value: Tensor, loss: Tensor, pixels: int) -> Tensor:
         """The weight of F for its value in this batch; λ then changes."""
         constraint, (start, deviation) = self.constraint, self.reference
-        first = constraint.start * self.weight * _mean_over_processes(loss) / deviation
+        first = constraint.start * _mean_over_processes(loss) / deviation
         known = torch.where(self.multiplier.isnan(), first.clamp(min=_LEAST), self.multiplier)
         shortfall = _mean_over_processes(start - constraint.slack * pixels - value) / deviation
         self.shortfall.lerp_(shortfall.clamp(-_MOST, _MOST), _SHARE)

@@ -247,10 +247,8 @@ class Task:
             return answers[0]
         found = {}
         for name in answers[0]:
-            values, domain = (
-                torch.stack([each[name] for each in answers]),
-                self.model.scm[name].domain,
-            )
+            values = torch.stack([each[name] for each in answers])
+            domain = self.model.scm[name].domain
             if domain.categories is not None:
                 found[name] = values.mode(dim=0).values
             else:
