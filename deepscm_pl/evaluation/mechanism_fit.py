@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -227,31 +227,23 @@ def _scalar_fit(
         own = log_probs(copied(mechanism), asked)
     except NotImplementedError:  # without an exact log-probability
         return None
+    fit = MechanismFit(name, parents, Estimate.of(own), convergence=course)
     if not parents:
-        return MechanismFit(name, parents, Estimate.of(own), convergence=course)
+        return fit
     if not has_forms(mechanism):
-        turned = asked.with_parents_of_others()
-        over = Estimate.of(own - log_probs(copied(mechanism), turned))
-        return MechanismFit(
-            name, parents, Estimate.of(own), over, convergence=course, shuffled=True
-        )
+        other = log_probs(copied(mechanism), asked.with_parents_of_others())
+        return replace(fit, over_parentless=Estimate.of(own - other), shuffled=True)
 
     def gain(form: Callable[[Mechanism], Mechanism]) -> Estimate:
         # Stopped by the validation rows, like the training, whose best checkpoint is used.
         fitted = fit_mechanism(form(mechanism), training, asked)
         return Estimate.of(own - log_probs(fitted, asked))
 
-    linear = is_linear(mechanism)
-    would = gain(nonlinear_form) if linear else None
-    return MechanismFit(
-        name,
-        parents,
-        Estimate.of(own),
-        gain(parentless_form),
-        None if linear else gain(linear_form),
-        None if would is None else Estimate(-would.mean, would.standard_error, would.rows),
-        course,
-    )
+    over = gain(parentless_form)
+    if not is_linear(mechanism):
+        return replace(fit, over_parentless=over, over_linear=gain(linear_form))
+    would = gain(nonlinear_form)
+    return replace(fit, over_parentless=over, nonlinear=would._replace(mean=-would.mean))
 
 
 def _image_fit(
