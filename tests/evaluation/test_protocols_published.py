@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from deepscm_pl.evaluation.protocols.benchmark import published_statistic
 from deepscm_pl.evaluation.protocols.drawing import DrawnDo, random_subset
 from deepscm_pl.evaluation.protocols.effectiveness import effectiveness_figures, f1_score, mean_f1
 from deepscm_pl.evaluation.protocols.judging import Reading
-from deepscm_pl.mechanisms import AffineFlow
+from deepscm_pl.mechanisms import AffineFlow, ConditionalVAE
 from deepscm_pl.scm import StructuralCausalModel
 
 import oracle
@@ -192,3 +193,13 @@ def test_importance_weights_tighten_the_bound(latent):
         for count in ("", f", K = {latent.settings.particles}")
     )
     assert tighter < bound
+
+
+def test_the_bound_is_that_of_the_mean_weight(latent, monkeypatch):
+    def weights(mechanism, value, parents, count):
+        return torch.arange(1.0, count + 1).log()[:, None].expand(count, len(value))
+
+    monkeypatch.setattr(ConditionalVAE, "recorded_log_weights", weights)
+    count = latent.settings.particles
+    found = run_protocol("ours", latent).figure("", "image", f"bits per dimension, K = {count}")
+    assert found.defined.mean == pytest.approx(-math.log2((count + 1) / 2) / 64)
