@@ -14,6 +14,8 @@ from deepscm_pl.data import BrainWorld, known_world
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "worlds.npz"
 TOLERANCE = 1e-9
+MEASURED = 1e-6
+"""Volumes of heads are sums in float32, whose order depends on the processor."""
 INTENSITY = {
     "first": {"thickness": 3.0},
     "last": {"intensity": 128.0},
@@ -121,9 +123,8 @@ def test_a_world_answers_as_it_did(case):
         if column.dtype == np.uint8:
             np.testing.assert_array_equal(found[each], column, err_msg=each)
         else:
-            np.testing.assert_allclose(
-                found[each], column, rtol=TOLERANCE, atol=TOLERANCE, err_msg=each
-            )
+            near = MEASURED if each.startswith("measured/") else TOLERANCE
+            np.testing.assert_allclose(found[each], column, rtol=near, atol=near, err_msg=each)
 
 
 def test_noise_gives_the_values_back(case):
