@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,9 @@ BY_HAND = "<!-- The rest of this page is written by hand. -->\n"
 
 _PIXELS = 32
 """Width and height of the pictures of shapes."""
+
+_OTHERS = ("cat", "sed", "ls", "head", "python")
+"""Programs other than ``deepscm`` that transcripts run."""
 
 _PROGRESS = re.compile(r"trained \d+ %: |Restoring states|Loaded model weights|Seed set to|Using ")
 
@@ -70,6 +74,81 @@ def write_diabetes(folder: Path) -> None:
     frame["sex"] = frame["sex"].map({1: "female", 2: "male"})
     names = {"bp": "blood pressure (mmHg)", "s5": "log triglycerides", "target": "progression"}
     frame.rename(columns=names).to_csv(folder / "diabetes.csv", index=False)
+
+
+def draw_clinic(patients: int = 800) -> str:
+    """Draw the invented clinic of the tutorial, as a table of text.
+
+    Severe cases are treated more often. Treatment shortens a stay by half a day for each point of
+    severity: for any patient, the days with and without it differ by severity / 2.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(7)
+    age = np.clip(generator.normal(58, 13, patients), 19, 95).round()
+    noise = generator.normal(size=patients)
+    severity = np.clip(5 + 0.05 * (age - 58) + 1.4 * noise, 0.5, 12).round(2)
+    urgency = 1.1 * (severity - 5) + 0.05 * (age - 58)
+    treated = generator.random(patients) < 1 / (1 + np.exp(-urgency))
+    noise = generator.normal(size=patients)
+    days = 6 + 1.5 * severity + 0.06 * (age - 58) - 0.5 * severity * treated + 1.2 * noise
+    lines = ["patient,age,severity,treatment,days"]
+    for k in range(patients):
+        treatment = "drug" if treated[k] else "none"
+        lines.append(f"{k + 1},{age[k]:.0f},{severity[k]:.2f},{treatment},{max(days[k], 1):.1f}")
+    return "\n".join(lines) + "\n"
+
+
+def write_clinic(folder: Path) -> None:
+    """Copy the table of the tutorial, which is a file of the documentation."""
+    shutil.copy(ROOT / "docs" / "data" / "clinic.csv", folder)
+
+
+def judge_clinic(folder: Path) -> str:
+    """Compare the answers about patients with the equations that drew them."""
+    import csv
+
+    with (folder / "answers" / "answers.csv").open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    errors, changes, rows = [], [], []
+    for line in lines:
+        before = next(e for e in lines if e["observation"] == line["observation"])
+        if before["treatment"] == line["treatment"]:
+            continue
+        answered = float(line["days_change"])
+        truth = (0.5 if line["treatment"] == "none" else -0.5) * float(before["severity"])
+        errors.append(abs(answered - truth))
+        changes.append(abs(truth))
+        rows.append(
+            f"| {line['observation']} | {before['severity']} | {before['treatment']} | "
+            f"{float(before['days']):.1f} | {answered:+.1f} | {truth:+.1f} |"
+        )
+    shutil.copy(folder / "graph.svg", ROOT / "docs" / "images" / "tutorial-graph.svg")
+    shutil.copy(
+        folder / "effect-groups" / "effect.png", ROOT / "docs" / "images" / "tutorial-effect.png"
+    )
+    with (folder / "clinic.csv").open(encoding="utf-8") as file:
+        severities = [float(line["severity"]) for line in csv.DictReader(file)]
+    average = -sum(severities) / len(severities) / 2
+    table = ["| patient | severity | treatment | days | change, answered | change, true |"]
+    return (
+        "## Was it right?\n\n"
+        + textwrap.fill(
+            "Here the truth is known, because the clinic is invented: treatment shortens a stay by "
+            "half a day for each point of severity, for everyone. The average effect is therefore "
+            f"{average:.2f} days. The patients who would have been treated differently:",
+            110,
+        )
+        + "\n\n"
+        + "\n".join([*table, "|---|---:|---|---:|---:|---:|", *rows])
+        + "\n\n"
+        + textwrap.fill(
+            f"The answers are off by {sum(errors) / len(errors):.2f} days on average, where the "
+            f"true changes are {sum(changes) / len(changes):.2f} days. With real data there is no "
+            "such table: what remains is the graph, and the checks of this page.",
+            110,
+        )
+    )
 
 
 def write_shapes(folder: Path) -> None:
@@ -148,6 +227,7 @@ DIABETES_GRAPH = (
     "age, bmi, blood pressure (mmHg) -> log triglycerides; "
     "age, sex, bmi, blood pressure (mmHg), log triglycerides -> progression"
 )
+CLINIC_GRAPH = "age -> severity; age, severity -> treatment; age, severity, treatment -> days"
 SHAPES_GRAPH = "kind -> size; kind, size, colour -> image"
 SCANS_GRAPH = (
     "age, sex -> brain_volume; age, brain_volume -> ventricle_volume; "
@@ -155,6 +235,120 @@ SCANS_GRAPH = (
 )
 CHECKPOINT = "runs/{}/lightning_logs/version_0/checkpoints/epoch=*.ckpt"
 TRANSCRIPTS = {
+    "tutorial": Transcript(
+        "Tutorial: from a table to an answer that can be judged",
+        "This page takes a quarter of an hour. You state a causal graph, train a model on a "
+        "table, check it, ask it three kinds of questions, and learn when not to trust an answer. "
+        "You need `pip install deepscm_pl` and the table [clinic.csv](data/clinic.csv) in an empty "
+        "folder. The clinic is invented, so that answers can be compared with the truth at the "
+        "end.",
+        write_clinic,
+        (
+            Step(
+                "## 1. The question\n\n"
+                "The table has a row for each of 800 patients: age in years, severity of the "
+                "disease in points, whether a drug was given, and the days that the patient "
+                "stayed.",
+                "head -n 5 clinic.csv",
+                (5, 0),
+            ),
+            Step(
+                "Does the drug shorten the stay? Compare the two groups:",
+                "python -c \"import pandas; table = pandas.read_csv('clinic.csv'); "
+                "print(table.groupby('treatment')[['age', 'severity', 'days']].mean().round(1))\"",
+            ),
+            Step(
+                "Patients with the drug stayed longer. But they were also sicker: doctors give the "
+                "drug to severe cases. The comparison answers *which patients stay longer?* "
+                "(association), not *what does the drug do?* (intervention). The table alone "
+                "cannot tell these apart. It takes knowledge of what causes what.\n\n"
+                "## 2. What you know: a graph\n\n"
+                "Write down each variable with its direct causes. Age causes severity. Age and "
+                "severity decide about the treatment. All three cause the days. An arrow that is "
+                "left out is the stronger statement: it says that there is no direct effect.",
+                f'graph --edges "{CLINIC_GRAPH}" --out graph.svg',
+            ),
+            Step(
+                "![The causal graph of the clinic](images/tutorial-graph.svg)\n\n"
+                "The graph also states that no common cause of two variables is missing. If "
+                "doctors had looked at something that is not in the table, the answers below would "
+                "be wrong.\n\n"
+                "## 3. Plan an experiment\n\n"
+                "`deepscm init` reads the table, chooses a *mechanism* for each variable (the "
+                "function that computes it from its causes and from noise), and plans a training. "
+                "`patient` is not in the graph, and not part of the model.",
+                f'init clinic.csv --out clinic.yaml --graph "{CLINIC_GRAPH}"',
+                (14, 14),
+            ),
+            Step(
+                "Each choice is in `clinic.yaml` with its reason. Here are those of two variables:",
+                "sed -n '/^    treatment:/,/^  optimizer/p' clinic.yaml",
+                (16, 0),
+            ),
+            Step(
+                "## 4. Ask the data about the graph\n\n"
+                "Before training: do the data contradict the graph? This one has every possible "
+                "arrow, so that it implies no independence and nothing could contradict it.",
+                "check --config clinic.yaml --out check --permutations 20",
+                (24, 6),
+            ),
+            Step(
+                "A graph without the arrow from severity to treatment claims that doctors do not "
+                "look at the severity. The table contradicts it:",
+                "init clinic.csv --out wrong.yaml --graph "
+                '"age -> severity; age -> treatment; age, severity, treatment -> days"',
+                (0, 2),
+            ),
+            Step("", "check --config wrong.yaml --out check-wrong --permutations 20", (8, 4)),
+            Step(
+                "So data can contradict a graph. They cannot confirm it: other graphs fit as "
+                "well.\n\n"
+                "## 5. Train\n\n"
+                "Each mechanism is fitted to the training rows. The validation rows choose the "
+                "best epoch, and the test rows judge it.",
+                "fit --config clinic.yaml",
+                (14, 10),
+            ),
+            Step(
+                "The first table has the log-probability of each variable given its causes, on the "
+                "test rows: higher is better, and only differences between models matter. The "
+                "lines that were left out here judge every mechanism, and are also in the "
+                "report.\n\n"
+                "## 6. Ask\n\n"
+                "**Intervention.** How many days would patients stay if everyone got the drug, "
+                "against no one? The causes of `treatment` no longer matter: the question cuts "
+                "them.",
+                f"effect average --ckpt_path {CHECKPOINT.format('clinic')} --do treatment=drug "
+                "--versus treatment=none --outcome days --out effect",
+            ),
+            Step(
+                "The drug shortens the stay, although treated patients stay longer. And for mild, "
+                "medium and severe cases?",
+                f"effect average --ckpt_path {CHECKPOINT.format('clinic')} --do treatment=drug "
+                "--versus treatment=none --outcome days --by severity:4,6 --out effect-groups",
+                (16, 4),
+            ),
+            Step(
+                "![Effect of the drug by severity, with intervals](images/tutorial-effect.png)\n\n"
+                "**Counterfactual.** What if *these* patients had not got the drug, or had got it? "
+                "The model infers the noise of each patient, which is everything about them that "
+                "the causes do not explain, and keeps it.",
+                f"counterfactual --ckpt_path {CHECKPOINT.format('clinic')} --do treatment=none "
+                "--do treatment=drug --index 0 1 2 3 4 5 --out answers",
+                (20, 4),
+            ),
+            Step(
+                "## 7. When not to trust an answer\n\n"
+                "The model answers every question, also those about which it has no data. What if "
+                "three patients were 115 years old? The last line tells that the answers "
+                "extrapolate. `--refuse extrapolated` leaves such answers out.",
+                f"counterfactual --ckpt_path {CHECKPOINT.format('clinic')} --do age=115 "
+                "--index 0 1 2 --out centenarians",
+                (12, 4),
+            ),
+        ),
+        judge_clinic,
+    ),
     "from-pictures": Transcript(
         "From pictures and a table to an answer",
         "300 colour pictures of 32 × 32 pixels, and a table with their file, and the kind, size "
@@ -301,14 +495,14 @@ def make(name: str, folder: Path) -> str:
     parts = [f"# {transcript.title}", textwrap.fill(transcript.introduction, 110)]
     total = 0.0
     for step in transcript.steps:
-        is_other = step.command.split()[0] in ("cat", "sed", "ls", "head")
+        is_other = step.command.split()[0] in _OTHERS
         typed = step.command if is_other else f"deepscm {step.command}"
         start = time.perf_counter()
         lines = _run(step.command, folder, is_other)
         seconds = time.perf_counter() - start
         total += seconds
         if step.text:
-            parts.append(textwrap.fill(step.text, 110))
+            parts.append(_filled(step.text))
         took = "" if is_other else f"\n[{seconds:.0f} seconds]"
         parts.append(f"```console\n$ {typed}\n" + "\n".join(_shown(lines, step)) + f"{took}\n```")
     if transcript.judge is not None:
@@ -318,6 +512,12 @@ def make(name: str, folder: Path) -> str:
         f"{_busy()}. This page was made by `python docs/transcripts.py {name}`."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _filled(text: str) -> str:
+    """Paragraphs in lines of at most 110 characters."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(e if e[0] in "#!" else textwrap.fill(e, 110) for e in paragraphs)
 
 
 def _busy() -> str:
@@ -336,7 +536,7 @@ def _run(command: str, folder: Path, is_other: bool) -> list[str]:
     printed = done.stdout.rstrip().splitlines()
     # Warnings and logs are not part of an answer, but errors are.
     errors = done.stderr.rstrip().splitlines()[-1:] if done.returncode else []
-    lines = [line.replace(str(folder), "/work") for line in [*printed, *errors]]
+    lines = [line.replace(str(folder), "/home/ana") for line in [*printed, *errors]]
     return [line for line in lines if not _PROGRESS.match(line)]
 
 
