@@ -48,6 +48,7 @@ configurations, data and graphs
   graph           draw a causal graph:     deepscm graph --config FILE.yaml --out graph.svg
 
 deepscm COMMAND --help describes the options of a command.
+deepscm --print_shtab SHELL prints completion for bash, zsh or tcsh.
 Set DEEPSCM_TRACEBACK=1 to print the traceback of an error.
 """  # noqa: E501
 
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"deepscm_pl {deepscm_pl.__version__}")
         return 0
+    if words[0] == "--print_shtab":
+        return _run(words)
     if words[0] not in {*COMMANDS, *TRAINING_COMMANDS}:
         hint = nearest(words[0], [*COMMANDS, *TRAINING_COMMANDS])
         print(f"deepscm: unknown command {words[0]!r}{hint}\n{_USAGE}", file=sys.stderr)
@@ -81,7 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_command(words: list[str]) -> None:
     """Run a command; slow modules are imported only after its options have been parsed."""
-    if words[0] in COMMANDS:
+    if words[0] == "--print_shtab":
+        from deepscm_pl.cli.completion import print_completion
+
+        print_completion(words[1:])
+    elif words[0] in COMMANDS:
         parse_command(words, COMMANDS)()
     elif is_protocol(words):
         parse_command(words, {"test": protocol_command(words)})()

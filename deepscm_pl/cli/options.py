@@ -17,7 +17,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 
-__all__ = ["Command", "Kinds", "NewFolder", "Option", "Trusted", "parse_command"]
+__all__ = [
+    "Command",
+    "Kinds",
+    "NewFolder",
+    "Option",
+    "Trusted",
+    "add_command",
+    "parse_command",
+    "summary_of",
+]
 
 Command = Callable[..., None]
 
@@ -81,24 +90,39 @@ def parse_command(
         is_named = not words[1].startswith("-")
         words = words if is_named else [words[0], next(iter(command)), *words[1:]]
     parser = FriendlyArgumentParser(prog=f"deepscm {words[0]}")
-    if isinstance(command, Mapping):
-        parser.description = f"{parser.prog} KIND --help describes the options of a kind."
-        parsers = parser.add_subparsers(dest="function", required=True, metavar="KIND")
-        for name, function in command.items():
-            summary = _summary(function)
-            subparser = parsers.add_parser(name, help=summary, description=summary)
-            _add_options(subparser, function)
-            subparser.set_defaults(function=function)
-    else:
-        parser.description = _summary(command)
-        _add_options(parser, command)
-        parser.set_defaults(function=command)
+    add_command(parser, command)
     found = vars(parser.parse_args(words[1:]))
     function = found.pop("function")
     return partial(function, **_arguments(function, found))
 
 
-def _summary(function: Any) -> str:
+def add_command(parser: FriendlyArgumentParser, command: Command | Mapping[str, Command]) -> None:
+    """Add the options of a command, or of its kinds, to a parser that has its ``prog``.
+
+    Example:
+        >>> parser = FriendlyArgumentParser(prog="deepscm greet")
+        >>> def greet(name: str = "Ana") -> None:
+        ...     "Print a greeting."
+        >>> add_command(parser, greet)
+        >>> parser.description, parser.parse_args([]).name
+        ('Print a greeting.', 'Ana')
+    """
+    if not isinstance(command, Mapping):
+        parser.description = summary_of(command)
+        _add_options(parser, command)
+        parser.set_defaults(function=command)
+        return
+    parser.description = f"{parser.prog} KIND --help describes the options of a kind."
+    parsers = parser.add_subparsers(dest="function", required=True, metavar="KIND")
+    for name, function in command.items():
+        summary = summary_of(function)
+        subparser = parsers.add_parser(name, help=summary, description=summary)
+        _add_options(subparser, function)
+        subparser.set_defaults(function=function)
+
+
+def summary_of(function: Any) -> str:
+    """First paragraph of the docstring of a function, in one line."""
     return " ".join((inspect.getdoc(function) or "").partition("\n\n")[0].split())
 
 
