@@ -66,7 +66,7 @@ def make(entry: Entry, folder: Path) -> None:
 def _screenshot(page: Path, picture: Path) -> None:
     """Photograph a page by Chromium without a window, after its first answer is drawn."""
     options = ["--headless", "--no-sandbox", "--hide-scrollbars", "--window-size=1200,1000"]
-    target = [f"--screenshot={picture}", f"{page.as_uri()}#digit=3"]
+    target = [f"--screenshot={picture}", f"{page.as_uri()}#index=0&do=digit%3D3"]
     subprocess.run(["chromium", *options, *target], check=True)
 
 

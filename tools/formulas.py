@@ -23,7 +23,7 @@ def block(source: str, *_: Any, **__: Any) -> str:
     """
     formula = source.replace(r"\begin{aligned}", r"\begin{align*}")
     formula = formula.replace(r"\end{aligned}", r"\end{align*}")
-    return f'<div class="formula">{convert(html.unescape(formula), display="block")}</div>'
+    return f'<div class="formula">{_mathml(formula, "block")}</div>'
 
 
 def inline(page: str) -> str:
@@ -36,5 +36,11 @@ def inline(page: str) -> str:
     parts = _CODE.split(page)  # text, code, its element, text, ...
     parts = [each for k, each in enumerate(parts) if k % 3 != 2]
     for k in range(0, len(parts), 2):
-        parts[k] = _FORMULA.sub(lambda found: convert(html.unescape(found[1])), parts[k])
+        parts[k] = _FORMULA.sub(lambda found: _mathml(found[1], "inline"), parts[k])
     return "".join(parts)
+
+
+def _mathml(formula: str, display: str) -> str:
+    """A formula as MathML, in which the sign of a distribution is an operator with spaces."""
+    made: str = convert(html.unescape(formula), display=display)
+    return made.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")

@@ -66,14 +66,21 @@ def _exports(init: Path, package: str) -> Iterator[tuple[str, str]]:
     """Module and name of everything that a package exports."""
     if package.startswith(HIDDEN):
         return
-    origins = _imports(init)
-    for name, source in origins.items():
-        while source.startswith(PACKAGE) and not _file(source).is_file():
-            # A package that exports a name of another package.
-            inner = ROOT / Path(*source.split("."), "__init__.py")
-            source = _imports(inner).get(name, "") if inner.is_file() else ""
+    for name in _imports(init):
+        source = _origin(init, name)
         if source.startswith(PACKAGE) and not source.startswith(HIDDEN):
             yield source, name
+
+
+def _origin(path: Path, name: str) -> str:
+    """The module in which a name is defined that a file imports; empty for modules."""
+    source = _imports(path).get(name, "")
+    if not source.startswith(PACKAGE):
+        return source
+    for inner in (_file(source), ROOT / Path(*source.split("."), "__init__.py")):
+        if inner.is_file() and inner != path and name in _imports(inner):
+            return _origin(inner, name)
+    return source if _file(source).is_file() else ""
 
 
 @cache

@@ -13,7 +13,8 @@ import os
 import posixpath
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,18 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 import formulas  # noqa: E402
 from public_modules import PACKAGE, Module, public_modules  # noqa: E402
 
-__all__ = ["COMMANDS", "on_config", "on_files", "on_page_content", "on_page_markdown"]
-
-COMMANDS = {
-    "Plan": ("init", "experiments", "data", "graph", "check"),
-    "Train and evaluate": ("fit", "validate", "test", "predict"),
-    "Ask": ("sample", "intervene", "counterfactual", "explore", "members", "export"),
-    "Effects": tuple(
-        f"effect {kind}"
-        for kind in ("average", "individual", "mediation", "necessity", "contributions", "reach")
-    ),
-}
-"""Commands by what they are for."""
+__all__ = ["commands", "on_config", "on_files", "on_page_content", "on_page_markdown"]
 
 OTHERS = (
     "experiments/README.md",
@@ -51,7 +41,7 @@ OTHERS = (
 )
 """Files of the repository that are part of the site, at the same place."""
 
-_LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
+_LINK = re.compile(r"(!?)\[([^\[\]]*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 
@@ -60,8 +50,12 @@ def on_config(config: Any) -> Any:
     groups: dict[str, list[dict[str, str]]] = {}
     for module in public_modules():
         groups.setdefault(module.package, []).append({module.title: page_of(module)})
-    commands = [{f"deepscm {each}": command_page(each)} for each in _commands()]
-    pages: list[Any] = ["reference/index.md", {"Commands": commands}, *groups.pop("", [])]
+    of_commands = [{f"deepscm {each}": command_page(each)} for each in commands()]
+    pages: list[Any] = [
+        {"Overview": "reference.md"},
+        {"Commands": of_commands},
+        *groups.pop("", []),
+    ]
     pages += [{package: entries} for package, entries in sorted(groups.items())]
     for section in config.nav:
         if "Reference" in section:
@@ -75,8 +69,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     modules = public_modules()
     texts = {page_of(module): module_text(module) for module in modules}
-    texts["reference/index.md"] = index_text(modules)
-    texts |= {command_page(each): command_text(each) for each in _commands()}
+    texts |= {command_page(each): command_text(each) for each in commands()}
     for page, text in texts.items():
         files.append(File.generated(config, page, content=text))
     for path in sorted({path for pattern in OTHERS for path in ROOT.glob(pattern)}):
@@ -86,8 +79,10 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(text: str, page: Any, files: Any, **_: Any) -> str:
-    """Let links of a page lead to the pages of the site."""
+    """Let links of a page lead to the pages of the site, and complete that of the reference."""
     here = page.file.src_uri
+    if here == "reference.md":
+        text = f"{text}\n{overview(public_modules())}"
     known = {file.src_uri for file in files}
     parts = _FENCE.split(text)
     parts[::2] = [_LINK.sub(lambda found: site_link(found, here, known), e) for e in parts[::2]]
@@ -130,18 +125,10 @@ def module_text(module: Module) -> str:
     return "\n".join([f"# {module.name}\n", *blocks, f"::: {module.name}\n"])
 
 
-def index_text(modules: list[Module]) -> str:
-    """The page that lists commands and modules."""
-    lines = ["# Reference\n"]
-    lines.append(
-        "The commands of the program, and the modules of the package. Names are imported from "
-        f"`{PACKAGE}` or from a package of it; each page states the import. "
-        "[Architecture](../architecture.md) explains how the packages depend on each other.\n"
-    )
-    lines += ["## Commands\n", "| | commands |", "|---|---|"]
-    for group, commands in COMMANDS.items():
-        links = [f"[{e}]({posixpath.basename(command_page(e))})" for e in commands]
-        lines.append(f"| {group} | {', '.join(links)} |")
+def overview(modules: list[Module]) -> str:
+    """The commands, and the modules by package."""
+    lines = ["## Commands\n"]
+    lines += [f"- [deepscm {each}]({command_page(each)})" for each in commands()]
     for package in sorted({module.package for module in modules}):
         lines += [f"\n## {PACKAGE}.{package}\n" if package else f"\n## {PACKAGE}\n"]
         lines += ["| module | content |", "|---|---|"]
@@ -149,7 +136,7 @@ def index_text(modules: list[Module]) -> str:
             if module.package == package:
                 name = module.name.removeprefix(f"{PACKAGE}.")
                 summary = module.summary.replace("|", r"\|")
-                lines.append(f"| [{name}]({posixpath.basename(page_of(module))}) | {summary} |")
+                lines.append(f"| [{name}]({page_of(module)}) | {summary} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,8 +154,17 @@ def command_text(command: str) -> str:
     return f"# deepscm {command}\n\n```text\n{printed.getvalue().rstrip()}\n```\n"
 
 
-def _commands() -> list[str]:
-    return [command for group in COMMANDS.values() for command in group]
+@cache
+def commands() -> list[str]:
+    """The commands of the program, with their kinds."""
+    from deepscm_pl.cli.commands import COMMANDS
+    from deepscm_pl.cli.training_help import TRAINING_COMMANDS
+
+    found = [*TRAINING_COMMANDS]
+    for name, command in COMMANDS.items():
+        kinds = command if isinstance(command, Mapping) else ()
+        found += [f"{name} {kind}" for kind in kinds] or [name]
+    return found
 
 
 def _import(package: str, names: list[str]) -> str:
