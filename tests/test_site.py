@@ -114,6 +114,16 @@ def test_formulas_are_drawn_without_a_script():
     assert "<pre>$b$</pre><code>$c$</code>" in formulas.inline(page)
 
 
+def test_every_formula_of_the_pages_is_drawn():
+    """What the converter does not know, it repeats with its backslash."""
+    formulas = pytest.importorskip("formulas")
+    found = re.findall(
+        r"^```math\n(.*?)```$", "\n".join(e.read_text("utf-8") for e in PAGES), re.M | re.S
+    )
+    assert len(found) > 5
+    assert [formula for formula in found if "\\" in formulas.block(formula)] == []
+
+
 def test_docstrings_become_markdown():
     docstrings = pytest.importorskip("docstrings")
     text = "A :class:`~a.B` of :math:`x`.\n\n.. math:: a \\\\ b\n\nExample:\n    >>> 1\n    1\n"

@@ -186,7 +186,8 @@ def _try(wheel: Path, folder: Path, is_alone: bool) -> None:
     path = _run(python, "-c", found, cwd=empty, env=environment)
     if not Path(path.strip()).resolve().is_relative_to(place.resolve()):
         raise ValueError(f"expected the installed package, but {path.strip()} was imported.")
-    program = [python, "-m", "deepscm_pl"]
+    scripts = "Scripts" if is_alone and os.name == "nt" else "bin"
+    program = [str(place / scripts / "deepscm")]
     print(_run(*program, "--version", cwd=empty, env=environment).strip())
     _run(*program, "graph", "--edges", "a -> b", cwd=empty, env=environment)
     if "\n  demo " in _run(*program, "--help", cwd=empty, env=environment):
