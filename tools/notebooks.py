@@ -32,8 +32,9 @@ def run(path: Path) -> None:
 
     notebook = nbformat.read(path, as_version=4)
     place = {"metadata": {"path": str(path.parent)}}
-    settings = {"timeout": 1200, "record_timing": False, "coalesce_streams": True}
-    NotebookClient(notebook, resources=place, **settings).execute()
+    client = NotebookClient(notebook, timeout=1200, resources=place, record_timing=False)
+    client.coalesce_streams = True
+    client.execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             # Logs and warnings are not part of an answer; they name folders of this computer.
