@@ -10,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -22,7 +20,7 @@ from torch import Tensor
 from deepscm_pl.checks import seed_number, whole_number
 from deepscm_pl.data.base import CausalDataModule
 from deepscm_pl.escaping import for_file_name, for_tag, for_terminal
-from deepscm_pl.figures import save_figure
+from deepscm_pl.figures import save_figure, thumbnail_pixels
 from deepscm_pl.mechanisms.missing import complete_rows
 from deepscm_pl.runs.folders import checkpoint_folder, trained_steps
 from deepscm_pl.scm import StructuralCausalModel
@@ -72,8 +70,8 @@ class FigureCallback(pl.Callback, ABC):
 
     Subclasses implement :meth:`check`, which runs before the training, and :meth:`draw`, which
     yields figures from the first observations of a split. The first process writes each figure to
-    ``<name>-<figure>-<epoch=N | test>.png`` beside the checkpoints and logs it to TensorBoard as
-    ``<name>/<figure>/<split>``.
+    ``<name>-<figure>-<epoch=N | test>.png`` beside the checkpoints and logs a small form of it to
+    TensorBoard, with at most three rows and large letters, as ``<name>/<figure>/<split>``.
 
     The random numbers are the same for every drawing, and the random state of the training is
     preserved. With several processes, the observations are those of the first. If a picture cannot
@@ -223,7 +221,7 @@ class FigureCallback(pl.Callback, ABC):
                     with self._continue_without(lost, trainer):
                         save_figure(figure, path)
                         self.written.append(path)
-                        _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
+                        _log_picture(trainer, tag, figure, trained_steps(trainer, pl_module))
                     figure.clear()
 
     @contextmanager
@@ -239,12 +237,10 @@ class FigureCallback(pl.Callback, ABC):
                 rank_zero_warn(f"the training continues without {lost}: {for_terminal(error)}")
 
 
-def _log_picture(trainer: pl.Trainer, tag: str, path: Path, step: int) -> None:
+def _log_picture(trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            logger.experiment.add_image(tag, pixels, step, dataformats="HWC")
+            logger.experiment.add_image(tag, thumbnail_pixels(figure), step, dataformats="HWC")
 
 
 def _scm(pl_module: pl.LightningModule) -> StructuralCausalModel:
