@@ -29,6 +29,7 @@ from deepscm_pl.variables import Variable, Variables
 __all__ = [
     "FigureCallback",
     "Figures",
+    "causal_model",
     "image_count",
     "level_count",
     "observation_labels",
@@ -144,7 +145,7 @@ class FigureCallback(pl.Callback, ABC):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check before the training that the settings fit the model."""
         data: Any = getattr(trainer, "datamodule", None)
-        scm = _scm(pl_module)
+        scm = causal_model(pl_module)
         if isinstance(data, CausalDataModule):  # Lightning sets up the module after its callbacks
             scm.describe(data.descriptions)
         for name in self.units:
@@ -171,9 +172,9 @@ class FigureCallback(pl.Callback, ABC):
         """Keep the first observations if figures are drawn after the epoch."""
         missing = self.num_observations - sum(len(next(iter(k.values()))) for k in self._kept)
         if dataloader_idx == 0 and missing > 0 and self._is_chosen(trainer):
-            names = {*self.needed(_scm(pl_module)), "index"} & batch.keys()
+            names = {*self.needed(causal_model(pl_module)), "index"} & batch.keys()
             # Copies, so that a few rows do not hold the memory of a whole batch.
-            complete = complete_rows(batch, names & {*_scm(pl_module).scalar_variables})
+            complete = complete_rows(batch, names & {*causal_model(pl_module).scalar_variables})
             chosen = slice(missing) if complete is None else complete[:missing]
             rows = {name: batch[name][chosen].detach().clone() for name in names}
             if complete is None or len(complete):
@@ -212,7 +213,7 @@ class FigureCallback(pl.Callback, ABC):
             torch.manual_seed(self.seed)
             # A model in training may be one that cannot be asked, whose solver does not converge.
             with self._continue_without("pictures that cannot be drawn", trainer):
-                for name, figure in self.draw(_scm(pl_module), observations, split):
+                for name, figure in self.draw(causal_model(pl_module), observations, split):
                     path = folder / f"{for_file_name(f'{self.name}-{name}')}-{when}.png"
                     tag = for_tag(f"{self.name}/{name}/{split}")
                     lost = (
@@ -243,7 +244,8 @@ def _log_picture(trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> No
             logger.experiment.add_image(tag, thumbnail_pixels(figure), step, dataformats="HWC")
 
 
-def _scm(pl_module: pl.LightningModule) -> StructuralCausalModel:
+def causal_model(pl_module: pl.LightningModule) -> StructuralCausalModel:
+    """Return the causal model of a module, its attribute ``scm``, or raise a ValueError."""
     scm = getattr(pl_module, "scm", None)
     if not isinstance(scm, StructuralCausalModel):
         raise ValueError(
