@@ -137,13 +137,13 @@ def _interval(epoch: int, fraction: float) -> int:
 
 def _losses(trainer: pl.Trainer) -> list[str]:
     """Such as ``train bound −520.1``, for training and validation, from what is logged."""
-    found = trainer.callback_metrics
-    names = [f"{stage}/{name}" for stage in ("train", "validation") for name in _LOSSES]
-    shown = [(name, float(found[name])) for name in names if name in found]
-    return [
-        f"{name.replace('/', ' ')} {format_number(value, 4).replace('-', '−')}"
-        for name, value in shown
-    ]
+    shown = []
+    for stage in ("train", "validation"):
+        names = [name for name in _LOSSES if f"{stage}/{name}" in trainer.callback_metrics]
+        for name in names[:1]:
+            value = format_number(float(trainer.callback_metrics[f"{stage}/{name}"]), 4)
+            shown.append(f"{stage} {name} {value.replace('-', '−')}")
+    return shown
 
 
 def spoken_time(seconds: float) -> str:
