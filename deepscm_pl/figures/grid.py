@@ -207,13 +207,14 @@ def _draw_grid(axes: Axes, grid: ImageGrid, layout: GridLayout, colours: _Colour
 
 
 def _draw_image_names(axes: Axes, grid: ImageGrid, layout: GridLayout, row: int) -> None:
-    """Names of the images of a cell, upright on the left of the first cell with several."""
+    """Names of the images of a cell, on the left of the first cell with several."""
     if len(grid.image_names) < 2:
         return
     left = layout.box(row, layout.named_column, 0)[0] - 0.05
     for i, name in enumerate(grid.image_names[: layout.images]):
         middle = layout.box(row, 0, i)[3] + layout.cell_height / 2
-        axes.text(left, middle, name, ha="right", va="center", rotation=90,
+        turned = 90 if layout.has_upright_names else 0
+        axes.text(left, middle, name, ha="right", va="center", rotation=turned,
                   fontsize=layout.style.text)  # fmt: skip
 
 
@@ -363,7 +364,7 @@ def _square_columns(count: int, layout: GridLayout) -> int:
     def badness(columns: int) -> float:
         rows = math.ceil(count / columns)
         aspect = columns * layout.pitch / (rows * layout.row_heights[0])
-        return abs(math.log(aspect)) + 4 * (rows * columns - count) / count
+        return abs(math.log(aspect)) + 2 * (rows * columns - count) / count
 
     return min(range(1, count + 1), key=badness)
 

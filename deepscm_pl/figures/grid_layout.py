@@ -22,7 +22,7 @@ __all__ = [
     "thumbnail_grid",
 ]
 
-_GAP, _BETWEEN_ROWS, _BETWEEN_TEXTS, _PAD = 0.05, 0.08, 0.12, 0.05
+_GAP, _BETWEEN_ROWS, _PAD = 0.05, 0.08, 0.05
 """Distances in inches."""
 _BAR_TEXTS = 0.36
 """Width of the numbers beside a colour bar, in inches."""
@@ -42,6 +42,7 @@ class GridStyle:
         text: Font size of other texts but captions.
         caption: Font size of captions.
         letter: Font size of the names and sides of planes.
+        between: Least distance of texts beside each other, in inches.
         widest: Width to which texts may widen an image, in inches.
         total: Width of the whole grid, in inches; None for as much as it needs.
         dots_per_inch: Resolution.
@@ -51,13 +52,14 @@ class GridStyle:
     text: float = 7.5
     caption: float = 7.0
     letter: float = 5.5
+    between: float = 0.12
     widest: float = 1.6
     total: float | None = None
     dots_per_inch: int = 150
 
 
 PRINT = GridStyle()
-THUMBNAIL = GridStyle(title=8.0, text=7.5, caption=6.5, total=3.2, dots_per_inch=200)
+THUMBNAIL = GridStyle(title=8.0, text=7.5, caption=6.5, between=0.05, total=3.2, dots_per_inch=200)
 """For pictures that are shown 320 pixels wide."""
 
 
@@ -145,15 +147,20 @@ class GridLayout:
         first = grid.rows[0][0]
         self.has_reference = first.count < self.images and not first.difference
         self.has_reference &= not any(row[0].difference for row in grid.rows)
-        names = height_of(["x"], style.text) + _PAD if len(grid.image_names) > 1 else 0.0
-        self.names = names
         self.left = _PAD + width_of(grid.row_titles, style.text)
         self.left += 0.06 if grid.row_titles else 0.0
         self.left += 1.4 * height_of([grid.y_label], style.title) if grid.y_label else 0.0
-        self._set_cells(grid, cells)
+        names = grid.image_names if len(grid.image_names) > 1 else ()
+        longest_name = _DRAWN * width_of(names, style.text)
+        for self.has_upright_names in (True, False):
+            size = height_of(names, style.text) if self.has_upright_names else longest_name
+            self.names = size + _PAD if names else 0.0
+            self._set_cells(grid, cells)
+            if longest_name <= self.cell_height + _GAP:
+                break
         self._set_bars(bar_label)
         self._set_rows(grids)
-        columns = self.columns = len(grid.rows[0]) * self.pitch + names
+        columns = len(grid.rows[0]) * self.pitch + self.names
         self.bars = columns + _PAD
         longest = max(width_of([each.title], style.title) for each in grids)
         x_label = width_of([grid.x_label], style.title)
@@ -186,7 +193,7 @@ class GridLayout:
             width_of([*self.titles, *grid.ticks], style.text), width_of(shown, style.caption)
         )
         texts *= _DRAWN
-        self.pitch = max(self.cell_width + _GAP, texts + _BETWEEN_TEXTS if texts else 0.0)
+        self.pitch = max(self.cell_width + _GAP, texts + style.between if texts else 0.0)
 
     def _characters(self, texts: Iterable[str], size: float) -> int:
         """The number of characters of a line that is as wide as an image."""
@@ -245,8 +252,9 @@ class GridLayout:
         return left, left + self.cell_width, top + self.cell_height, top
 
 
-_MOST_ROWS, _HIGHEST = 3, 1.3
-"""Largest number of rows of a thumbnail, and about its largest height divided by its width."""
+_MOST_ROWS, _HIGHEST, _WIDEST = 3, 1.3, 4.0
+"""The largest number of rows of a thumbnail, about its largest height divided by its width, and its
+largest width in inches, if words are long."""
 
 
 def thumbnail_grid(grid: ImageGrid) -> ImageGrid:
@@ -259,7 +267,10 @@ def thumbnail_grid(grid: ImageGrid) -> ImageGrid:
     images = max(cell.count for row in grid.rows for cell in row)
     height, width = as_picture(image).shape[-2:]
     is_matrix = bool(grid.y_label or grid.ticks) and not grid.image_names
+    words = [word for title in grid.column_titles for word in _shortened(title).split()]
+    pitch = _DRAWN * width_of(words, THUMBNAIL.text) + THUMBNAIL.between
     most = 3 if image.dim() == 4 or len(grid.image_names) > 1 else 6
+    most = max(2, min(most, int(_WIDEST / pitch)))
     columns = _chosen(len(grid.rows[0]), most, is_matrix)
     fitting = int(_HIGHEST * len(columns) * width / (images * height))
     most = max(1, min(_MOST_ROWS, fitting))

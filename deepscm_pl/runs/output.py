@@ -109,16 +109,31 @@ class EpochLines(ProgressBar):
         if fraction >= 1 or trainer.should_stop or epoch % _interval(epoch, fraction) == 0:
             self._print(trainer, pl_module, fraction)
 
-    def _print(self, trainer: pl.Trainer, pl_module: pl.LightningModule, fraction: float) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print a line after the last epoch of a training that was stopped early."""
+        self._print(trainer, pl_module, _fraction(trainer, 0), trainer.current_epoch)
+
+    def _print(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        fraction: float,
+        finished: int | None = None,
+    ) -> None:
+        """Print a line, unless one of this step is printed.
+
+        ``finished`` is the number of epochs, after the last of them.
+        """
         if not self._enabled or trainer.global_step == self._printed:
             return
         self._printed = trainer.global_step
         epochs = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-        parts = [f"epoch {trainer.current_epoch + 1}{epochs}", f"step {trainer.global_step}"]
+        epoch = trainer.current_epoch + 1 if finished is None else finished
+        parts = [f"epoch {epoch}{epochs}", f"step {trainer.global_step}"]
         parts += _losses(trainer)
         parts += [_REFITTING] if _is_refitting(pl_module) else []
         start, before = self._start
-        if before < fraction < 1:
+        if finished is None and before < fraction < 1:
             seconds = (time.perf_counter() - start) * (1 - fraction) / (fraction - before)
             parts.append(f"about {spoken_time(seconds)} left")
         print(f"trained {100 * fraction:.0f} %: {', '.join(parts)}", flush=True)

@@ -81,7 +81,8 @@ class TagGroups:
     def _of_variable(self, stage: str, quantity: str, variable: str) -> str | None:
         label = for_tag(variable)
         if stage == "test":
-            return f"5 test/{quantity} {label}" if quantity in _TEST_QUANTITIES else None
+            is_drawn = quantity in _TEST_QUANTITIES and variable in (self._images or [variable])
+            return f"5 test/{quantity} {label}" if is_drawn else None
         if quantity in _BOUNDS:
             shown = label if quantity == "bound" else f"{label} {quantity}"
             return f"2 each variable/{shown} {stage}" if variable in self._variables else None

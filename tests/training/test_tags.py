@@ -22,7 +22,6 @@ def quantities(scalars, images, losses=()):
         *(f"loss/{name}" for name in losses),
         "bound",
         *(f"bits_per_dimension/{name}" for name in images),
-        *(f"mean_absolute_error/{name}" for name in images),
     ]
 
 
@@ -33,6 +32,8 @@ def logged(groups, scalars, images, losses=()):
         names = [f"{stage}/{name}" for name in quantities(scalars, images, losses)]
         if stage == "train":
             names += ["train/objective", "train/kl_weight", "train/phase", "train/skipped_steps"]
+        if stage == "test":
+            names += [f"test/mean_absolute_error/{name}" for name in images]
         numbers = {name: float(k) for k, name in enumerate(names)}
         found = groups({**numbers, "epoch": -1.0})
         assert set(found.values()) <= {*numbers.values(), -1.0}
