@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -30,7 +31,7 @@ class TagGroups:
 
     Names such as ``validation/bound`` remain those of monitors, of tables and of other loggers. In
     TensorBoard they become ``1 objective/bound validation``; the groups are ``1 objective``,
-    ``2 each variable``, ``3 image``, ``4 training`` and ``5 test``. Images come first among the
+    ``2 variables``, ``3 image``, ``4 training`` and ``5 test``. Images come first among the
     variables, of which at most six have curves. Names without ``train``, ``validation`` or ``test``
     stay as they are.
 
@@ -85,7 +86,7 @@ class TagGroups:
             return f"5 test/{quantity} {label}" if is_drawn else None
         if quantity in _BOUNDS:
             shown = label if quantity == "bound" else f"{label} {quantity}"
-            return f"2 each variable/{shown} {stage}" if variable in self._variables else None
+            return f"2 variables/{shown} {stage}" if variable in self._variables else None
         if quantity in ("kl", "log_prob", "bits_per_dimension"):
             # The log-probability of any other variable is its bound.
             is_drawn = variable in self._images and quantity in _IMAGE_QUANTITIES[stage]
@@ -110,7 +111,7 @@ class GroupedLogger(TensorBoardLogger):
         version: str | None = None,
         purge_step: int | None = None,
     ) -> None:
-        settings = {} if purge_step is None else {"purge_step": purge_step}
+        settings: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
         super().__init__(save_dir, name, version, default_hp_metric=False, **settings)
         self._groups = TagGroups()
 

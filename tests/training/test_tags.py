@@ -49,22 +49,22 @@ def test_there_are_few_curves_whatever_the_number_of_variables(count, images):
     evaluation = 10  # Report.main_figures
     assert len(tags) + evaluation <= 40
     groups = {tag.partition("/")[0] for tag in tags}
-    assert groups >= {"1 objective", "2 each variable", "4 training", "5 test"}
+    assert groups >= {"1 objective", "2 variables", "4 training", "5 test"}
     assert all("1" <= group[0] <= "5" for group in groups)
     for tag in ("1 objective/bound train", "1 objective/bound validation", "5 test/bound"):
         assert tag in tags
     if images:
-        assert {"2 each variable/image validation", "3 image/kl image train"} <= tags.keys()
+        assert {"2 variables/image validation", "3 image/kl image train"} <= tags.keys()
 
 
 def test_values_stay_with_their_quantity():
     found = TagGroups()({"validation/kl/image": 3.0, "validation/bound/image": -7.0})
-    assert found == {"3 image/kl image validation": 3.0, "2 each variable/image validation": -7.0}
+    assert found == {"3 image/kl image validation": 3.0, "2 variables/image validation": -7.0}
 
 
 def test_the_log_probability_of_a_scalar_is_its_bound_and_has_one_curve():
     found = TagGroups()({"train/log_prob/age": -1.0, "train/bound/age": -1.0})
-    assert found == {"2 each variable/age train": -1.0}
+    assert found == {"2 variables/age train": -1.0}
 
 
 def test_the_same_variables_have_curves_in_every_step():
