@@ -351,6 +351,10 @@ def draw_samples(images: Tensor, captions: Sequence[str] = (), levels: int = 256
     """
     if not len(images):
         raise ValueError("images: expected at least one, but got none.")
+    if captions and len(captions) != len(images):
+        raise ValueError(
+            f"captions: expected a text for each of {len(images)} images, but got {len(captions)}."
+        )
     texts = captions or [""] * len(images)
     cells = [GridCell([image], caption=text) for image, text in zip(images, texts, strict=True)]
     columns = _square_columns(len(cells), GridLayout([ImageGrid([cells])], PRINT))

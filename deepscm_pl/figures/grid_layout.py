@@ -59,7 +59,7 @@ class GridStyle:
 
 
 PRINT = GridStyle()
-THUMBNAIL = GridStyle(title=8.0, text=7.5, caption=7.0, between=0.05, total=3.2, dots_per_inch=200)
+THUMBNAIL = GridStyle(title=8.0, text=7.5, caption=7.0, between=0.05, total=3.2, dots_per_inch=100)
 """For pictures that are shown 320 pixels wide."""
 
 

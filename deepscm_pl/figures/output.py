@@ -110,12 +110,14 @@ def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-_THUMBNAIL_WIDTH = 4.2
-"""Most inches of a figure with a layout of its own; fewer make letters larger in the picture."""
+_THUMBNAIL_WIDTH, _THUMBNAIL_PIXELS = 4.2, 320
+"""Most inches of a figure with a layout of its own, of which fewer make letters larger, and the
+width of the frames of TensorBoard, which drops rows and columns of the pixels of larger pictures.
+"""
 
 
 def thumbnail_pixels(figure: Figure) -> NDArray[np.uint8]:
-    """Return the pixels of a figure with letters that are legible in a picture 320 pixels wide.
+    """Return the pixels of a figure with legible letters, about 320 pixels wide.
 
     Returns:
         ``(height, width, 3)``, red, green and blue from 0 to 255.
@@ -127,8 +129,8 @@ def thumbnail_pixels(figure: Figure) -> NDArray[np.uint8]:
             scale = min(1.0, _THUMBNAIL_WIDTH / size[0])
             # Texts keep their height, so that axes need more of it.
             shown.set_size_inches(size * [scale, max(scale, 0.75)])
-        content = BytesIO()
-        shown.savefig(content, format="png", dpi=200, bbox_inches="tight", pad_inches=0.04)
+        content, resolution = BytesIO(), _THUMBNAIL_PIXELS / shown.get_size_inches()[0]
+        shown.savefig(content, format="png", dpi=resolution, bbox_inches="tight", pad_inches=0.04)
     finally:
         shown.set_size_inches(size)
     with Image.open(content) as picture:

@@ -190,7 +190,7 @@ def test_samples_wrap_into_a_square(count, event):
 def test_samples_are_refused_without_images_and_with_captions_that_do_not_fit():
     with pytest.raises(ValueError, match="at least one"):
         draw_samples(torch.zeros(0, 1, 8, 8))
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="a text for each of 3 images, but got 2"):
         draw_samples(torch.zeros(3, 1, 8, 8), ["a", "b"])
 
 
@@ -260,5 +260,5 @@ def test_pixels_of_a_thumbnail_leave_the_figure_as_it_is():
     pixels = thumbnail_pixels(figure)
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
-    assert 500 < pixels.shape[1] < 1000
+    assert 280 < pixels.shape[1] < 360
     assert (figure.get_size_inches() == before).all()
