@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     )
     from deepscm_pl.callbacks.evaluation import EvaluationReport as EvaluationReport
     from deepscm_pl.callbacks.figure_callback import FigureCallback as FigureCallback
+    from deepscm_pl.callbacks.graph import GraphPicture as GraphPicture
     from deepscm_pl.callbacks.images import (
         ConditionalSampleGrid as ConditionalSampleGrid,
         CounterfactualGrid as CounterfactualGrid,

@@ -23,7 +23,9 @@ from deepscm_pl.evaluation.calibration import follow_up_pairs
 from deepscm_pl.evaluation.cause_predictor import CausePredictor, fingerprint
 from deepscm_pl.evaluation.counterfactuals import Classifier
 from deepscm_pl.evaluation.mechanism_fit import MechanismFit, evaluate_mechanisms
+from deepscm_pl.figures import thumbnail_pixels
 from deepscm_pl.reports import Report
+from deepscm_pl.reports.numbers import numbers_markdown, report_markdown
 from deepscm_pl.reports.tables import print_table
 from deepscm_pl.runs.folders import describe_origin, run_folder, trained_steps
 from deepscm_pl.runs.termination import others_wait
@@ -284,11 +286,12 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 
 
 def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:
-    for name, value in report.scalars().items():
-        logger.experiment.add_scalar(name, value, step)
+    logger.experiment.add_text("evaluation/numbers", numbers_markdown(report), step)
+    logger.experiment.add_text("evaluation/report", report_markdown(report), step)
     verdicts = "\n".join(f"- {for_markdown(verdict)}." for verdict in report.verdicts)
     logger.experiment.add_text("evaluation/verdicts", verdicts or "The image model reacts.", step)
     for name, figure in report.pictures.items():
-        logger.experiment.add_figure(f"evaluation/{name}", figure, step, close=False)
+        pixels = thumbnail_pixels(figure)
+        logger.experiment.add_image(f"evaluation/{name}", pixels, step, dataformats="HWC")
     logger.log_hyperparams(settings, report.main_figures(), step)
     logger.save()

@@ -10,11 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -22,7 +20,7 @@ from torch import Tensor
 from deepscm_pl.checks import seed_number, whole_number
 from deepscm_pl.data.base import CausalDataModule
 from deepscm_pl.escaping import for_file_name, for_tag, for_terminal
-from deepscm_pl.figures import save_figure
+from deepscm_pl.figures import save_figure, thumbnail_pixels
 from deepscm_pl.mechanisms.missing import complete_rows
 from deepscm_pl.runs.folders import checkpoint_folder, trained_steps
 from deepscm_pl.scm import StructuralCausalModel
@@ -31,6 +29,7 @@ from deepscm_pl.variables import Variable, Variables
 __all__ = [
     "FigureCallback",
     "Figures",
+    "causal_model",
     "image_count",
     "level_count",
     "observation_labels",
@@ -72,8 +71,8 @@ class FigureCallback(pl.Callback, ABC):
 
     Subclasses implement :meth:`check`, which runs before the training, and :meth:`draw`, which
     yields figures from the first observations of a split. The first process writes each figure to
-    ``<name>-<figure>-<epoch=N | test>.png`` beside the checkpoints and logs it to TensorBoard as
-    ``<name>/<figure>/<split>``.
+    ``<name>-<figure>-<epoch=N | test>.png`` beside the checkpoints and logs a small form of it to
+    TensorBoard, with at most three rows and large letters, as ``<name>/<figure>/<split>``.
 
     The random numbers are the same for every drawing, and the random state of the training is
     preserved. With several processes, the observations are those of the first. If a picture cannot
@@ -146,7 +145,7 @@ class FigureCallback(pl.Callback, ABC):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check before the training that the settings fit the model."""
         data: Any = getattr(trainer, "datamodule", None)
-        scm = _scm(pl_module)
+        scm = causal_model(pl_module)
         if isinstance(data, CausalDataModule):  # Lightning sets up the module after its callbacks
             scm.describe(data.descriptions)
         for name in self.units:
@@ -173,9 +172,9 @@ class FigureCallback(pl.Callback, ABC):
         """Keep the first observations if figures are drawn after the epoch."""
         missing = self.num_observations - sum(len(next(iter(k.values()))) for k in self._kept)
         if dataloader_idx == 0 and missing > 0 and self._is_chosen(trainer):
-            names = {*self.needed(_scm(pl_module)), "index"} & batch.keys()
+            names = {*self.needed(causal_model(pl_module)), "index"} & batch.keys()
             # Copies, so that a few rows do not hold the memory of a whole batch.
-            complete = complete_rows(batch, names & {*_scm(pl_module).scalar_variables})
+            complete = complete_rows(batch, names & {*causal_model(pl_module).scalar_variables})
             chosen = slice(missing) if complete is None else complete[:missing]
             rows = {name: batch[name][chosen].detach().clone() for name in names}
             if complete is None or len(complete):
@@ -214,7 +213,7 @@ class FigureCallback(pl.Callback, ABC):
             torch.manual_seed(self.seed)
             # A model in training may be one that cannot be asked, whose solver does not converge.
             with self._continue_without("pictures that cannot be drawn", trainer):
-                for name, figure in self.draw(_scm(pl_module), observations, split):
+                for name, figure in self.draw(causal_model(pl_module), observations, split):
                     path = folder / f"{for_file_name(f'{self.name}-{name}')}-{when}.png"
                     tag = for_tag(f"{self.name}/{name}/{split}")
                     lost = (
@@ -223,7 +222,7 @@ class FigureCallback(pl.Callback, ABC):
                     with self._continue_without(lost, trainer):
                         save_figure(figure, path)
                         self.written.append(path)
-                        _log_picture(trainer, tag, path, trained_steps(trainer, pl_module))
+                        _log_picture(trainer, tag, figure, trained_steps(trainer, pl_module))
                     figure.clear()
 
     @contextmanager
@@ -239,15 +238,14 @@ class FigureCallback(pl.Callback, ABC):
                 rank_zero_warn(f"the training continues without {lost}: {for_terminal(error)}")
 
 
-def _log_picture(trainer: pl.Trainer, tag: str, path: Path, step: int) -> None:
+def _log_picture(trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            logger.experiment.add_image(tag, pixels, step, dataformats="HWC")
+            logger.experiment.add_image(tag, thumbnail_pixels(figure), step, dataformats="HWC")
 
 
-def _scm(pl_module: pl.LightningModule) -> StructuralCausalModel:
+def causal_model(pl_module: pl.LightningModule) -> StructuralCausalModel:
+    """Return the causal model of a module, its attribute ``scm``, or raise a ValueError."""
     scm = getattr(pl_module, "scm", None)
     if not isinstance(scm, StructuralCausalModel):
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,16 +18,14 @@ from deepscm_pl.callbacks.figure_callback import (
 )
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.figures import (
-    GridCell,
     ImageColumn,
-    ImageGrid,
     ImagePanel,
     MatrixAxis,
     captions,
     draw_comparison,
     draw_grid,
-    draw_grids,
     draw_image_matrix,
+    draw_samples,
 )
 from deepscm_pl.interventions import check_do, format_do, parse_do
 from deepscm_pl.numerals import format_number
@@ -204,9 +201,6 @@ class InterventionGrid(_DoGrid):
         return [f"noise {k}" for k in range(self.num_images)]
 
 
-_SAMPLES_IN_ROW = 8
-
-
 class SampleGrid(_ImageCallback):
     """Samples of the model from the same noise in every epoch, with their attributes as captions.
 
@@ -227,15 +221,7 @@ class SampleGrid(_ImageCallback):
         values = scm.sample(self.num_images)
         texts = captions(scm, values)
         for name in pictures(scm):
-            # A volume is drawn as three planes.
-            most = _SAMPLES_IN_ROW if values[name].dim() == 4 else _SAMPLES_IN_ROW // 2
-            columns = math.ceil(self.num_images / math.ceil(self.num_images / most))
-            cells = [
-                GridCell([image], caption=texts[n] if texts else "")
-                for n, image in enumerate(values[name])
-            ]
-            rows = [cells[k : k + columns] for k in range(0, self.num_images, columns)]
-            yield name, draw_grids([ImageGrid(rows)], level_count(scm, name))
+            yield name, draw_samples(values[name], texts, level_count(scm, name))
 
 
 class ReconstructionGrid(_ImageCallback):

@@ -15,12 +15,12 @@ from typing import IO, Any, TypeVar
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import distributed
 
 from deepscm_pl.escaping import TableWriter, for_terminal
 from deepscm_pl.files import clear_leftovers, is_disk_full, names_full_disk, new_file
+from deepscm_pl.runs.tags import GroupedLogger
 
 __all__ = [
     "OneCheckpoint",
@@ -37,8 +37,8 @@ _T = TypeVar("_T")
 _LOGS = "lightning_logs"
 
 
-class RunLogger(TensorBoardLogger):
-    """TensorBoard in a folder of its own, ``version_0``, ``version_1`` and so on.
+class RunLogger(GroupedLogger):
+    """TensorBoard with curves in groups, in folders ``version_0``, ``version_1`` and so on.
 
     The folder is made when its number is first asked for. Runs that start at once in one place get
     different numbers, whereas Lightning's own logger may give them the same one.
@@ -58,8 +58,7 @@ class RunLogger(TensorBoardLogger):
         version: str | None = None,
         purge_step: int | None = None,
     ) -> None:
-        settings: dict[str, Any] = {} if purge_step is None else {"purge_step": purge_step}
-        super().__init__(save_dir, name, version, default_hp_metric=False, **settings)
+        super().__init__(save_dir, name, version, purge_step)
         self._claimed: Path | None = None
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

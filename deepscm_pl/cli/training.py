@@ -22,6 +22,7 @@ from torch import distributed
 from deepscm_pl.callbacks import (
     CounterfactualGrid,
     EvaluationReport,
+    GraphPicture,
     SaveOnTermination,
 )
 from deepscm_pl.checkpoints import Checkpoint
@@ -345,12 +346,9 @@ class TrainingCommand(LightningCLI):
                 init_args=Namespace(save_dir=folder, **resumed),
             )
         elif command == "test" and run is not None:
-            # Lightning's own choice would list a metric of −1 in HParams.
             settings.logger = Namespace(
-                class_path="pytorch_lightning.loggers.TensorBoardLogger",
-                init_args=Namespace(
-                    save_dir=str(run.parent), name="", version=run.name, default_hp_metric=False
-                ),
+                class_path="deepscm_pl.runs.tags.GroupedLogger",
+                init_args=Namespace(save_dir=str(run.parent), name="", version=run.name),
             )
         else:
             settings.logger = False  # so that no folder is made
@@ -395,6 +393,8 @@ class TrainingCommand(LightningCLI):
             parsed[name] = REPORTS[name](**vars(self.config[self.subcommand][name]) | from_file)
         if parsed.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(progress_for(sys.stdout))
+        if self.is_causal:
+            self.trainer_defaults["callbacks"].append(GraphPicture())
         try:
             with named_errors("trainer"):
                 return super().instantiate_trainer(**settings)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         draw_grid as draw_grid,
         draw_grids as draw_grids,
         draw_image_matrix as draw_image_matrix,
+        draw_samples as draw_samples,
     )
     from deepscm_pl.figures.noise import draw_noise as draw_noise
     from deepscm_pl.figures.output import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         captions as captions,
         figure_to_array as figure_to_array,
         save_figure as save_figure,
+        thumbnail_pixels as thumbnail_pixels,
     )
     from deepscm_pl.figures.pixels import as_pictures as as_pictures, middle_planes as middle_planes
 

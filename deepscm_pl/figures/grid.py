@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +14,33 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
-from deepscm_pl.figures.output import PlainFigure, height_of, width_of, wrapped
+from deepscm_pl.figures.grid_layout import (
+    PRINT,
+    THUMBNAIL,
+    GridCell,
+    GridLayout,
+    GridStyle,
+    ImageGrid,
+    as_picture,
+    thumbnail_grid,
+)
+from deepscm_pl.figures.output import PlainFigure, height_of, wrapped
 from deepscm_pl.figures.pixels import (
-    as_pictures,
+    PLANES,
     change_colours,
     difference_limit,
-    inches_per_pixel,
+    plane_boxes,
     signed_difference,
     to_rgb,
 )
 
 __all__ = [
     "GridCell",
+    "GridFigure",
     "ImageColumn",
     "ImageGrid",
     "ImagePanel",
@@ -37,62 +49,49 @@ __all__ = [
     "draw_grid",
     "draw_grids",
     "draw_image_matrix",
+    "draw_samples",
 ]
 
-_FONT, _CAPTION_FONT, _LABEL_FONT = 7.5, 7.0, 9.0
-"""Font sizes in points."""
-_GAP, _BETWEEN_ROWS, _BETWEEN_TEXTS, _PAD = 0.1, 0.12, 0.2, 0.1
-"""Distances in inches."""
-_BAR_WIDTH, _BAR_LENGTH, _BAR_MARGIN = 0.15, 1.2, 0.85
-"""Width, least length and margin of the colour bar in inches."""
+_BAR_WIDTH = 0.1
+"""Width of a colour bar, in inches; one of three colours is three times as wide."""
 _DIVERGING, _MARK = colormaps["RdBu_r"], "#d95f02"
 
 
 @dataclass(frozen=True)
-class GridCell:
-    """One cell of a grid: images from top to bottom, and below them a signed difference.
-
-    Differences of images in colour are drawn in colour: grey is no change, and a channel is bright
-    where it has increased and dark where it has decreased.
+class _Colours:
+    """The colours of differences, the same in all cells.
 
     Attributes:
-        images: Grey levels ``(C, H, W)``, C of 1 or 3, or ``(C, X, Y, Z)``, whose middle planes are
-            drawn. A cell without images is hatched, with a label.
-        difference: Minuend and subtrahend of the difference.
-        label: The text in a cell without images.
+        levels: Number of grey levels.
+        limit: The difference of the darkest colours; 0 without differences.
+        label: Label of the colour bar.
+        is_coloured: Whether the images have three channels.
     """
 
-    images: Sequence[Tensor]
-    difference: tuple[Tensor, Tensor] | None = None
-    caption: str = ""
-    label: str = "impossible"
+    levels: int
+    limit: float
+    label: str
+    is_coloured: bool
+
+    @classmethod
+    def of(cls, grids: Sequence[ImageGrid], levels: int, label: str) -> _Colours:
+        """Choose the limit of the colours from all differences."""
+        cells = [cell for grid in grids for row in grid.rows for cell in row]
+        changes = [signed_difference(*cell.difference) for cell in cells if cell.difference]
+        limit = difference_limit(np.stack(changes), levels) if changes else 0.0
+        return cls(levels, limit, label, bool(changes) and changes[0].ndim == 3)
 
 
-@dataclass(frozen=True)
-class ImageGrid:
-    """The content of a grid of images.
+class GridFigure(PlainFigure):
+    """A figure of grids, which can be drawn again for the small pictures of TensorBoard."""
 
-    Attributes:
-        rows: Cells from top to bottom and from left to right, of images of one shape.
-        column_titles: Texts above the columns.
-        row_titles: Texts on the left of the rows.
-        image_names: Names of the images of a cell, written on the left of the first column in
-            which cells have more than one image.
-        ticks: Texts below the columns.
-        x_label: Label below the ticks.
-        y_label: Label on the left of the row titles.
-        marks: For each row a position to mark, counted in columns from the first.
-    """
+    grids: Sequence[ImageGrid] = ()
+    levels: int = 256
+    difference_label: str = ""
 
-    rows: Sequence[Sequence[GridCell]]
-    title: str = ""
-    column_titles: Sequence[str] = ()
-    row_titles: Sequence[str] = ()
-    image_names: Sequence[str] = ()
-    ticks: Sequence[str] = ()
-    x_label: str = ""
-    y_label: str = ""
-    marks: Sequence[float] = ()
+    def thumbnail(self) -> GridFigure:
+        """Draw the first grid with at most three rows, without captions, in large letters."""
+        return _draw([thumbnail_grid(self.grids[0])], self.levels, "", 1, THUMBNAIL)
 
 
 def draw_grids(
@@ -101,7 +100,10 @@ def draw_grids(
     difference_label: str = "change of grey level",
     panels_per_row: int = 1,
 ) -> Figure:
-    """Draw grids of the same layout, with one colour bar if a cell has a difference.
+    """Draw grids of the same layout, with a colour bar beside each row of differences.
+
+    Images are as wide as the texts above and below them, up to 1.6 inches; longer texts are broken
+    into lines. Volumes are drawn as planes, of which the first column has letters for the sides.
 
     Args:
         grids: At least one; images have one shape, and all grids have as many rows and columns.
@@ -116,147 +118,143 @@ def draw_grids(
         >>> len(draw_grids([grid]).axes)
         2
     """
-    cells = [cell for grid in grids for row in grid.rows for cell in row]
-    changes = [signed_difference(*cell.difference) for cell in cells if cell.difference is not None]
-    limit = difference_limit(np.stack(changes), levels) if changes else 0.0
-    layout = _Layout(grids)
+    return _draw(grids, levels, difference_label, panels_per_row, PRINT)
+
+
+def _draw(
+    grids: Sequence[ImageGrid], levels: int, label: str, panels_per_row: int, style: GridStyle
+) -> GridFigure:
+    colours = _Colours.of(grids, levels, label)
+    layout = GridLayout(grids, style, label, _bar_width(colours))
     down = math.ceil(len(grids) / panels_per_row)
-    is_coloured = bool(changes) and changes[0].ndim == 3
-    bar_width = _BAR_WIDTH * (2 if is_coloured else 1)
-    bar_margin = _BAR_MARGIN + bar_width - _BAR_WIDTH
-    width = layout.width * panels_per_row + (bar_margin if changes else 0.0)
-    figure = PlainFigure(figsize=(width, layout.height * down), dpi=150)
+    size = (layout.width * panels_per_row, layout.height * down)
+    figure = GridFigure(figsize=size, dpi=style.dots_per_inch)
+    figure.grids, figure.levels, figure.difference_label = grids, levels, label
     for k, grid in enumerate(grids):
         row, column = divmod(k, panels_per_row)
-        corner = (column * layout.width + layout.left, (down - 1 - row) * layout.height)
+        corner = (
+            column * layout.width + layout.left,
+            (down - 1 - row) * layout.height + layout.bottom,
+        )
         size = (layout.width - layout.left, layout.rows_height)
-        axes = _add_axes(figure, (corner[0], corner[1] + layout.bottom), size)
-        _draw_grid(axes, grid, layout, levels, limit)
-    if changes:
-        highest = layout.height * down - layout.top - layout.bottom
-        length = max(_BAR_LENGTH, 0.6 * highest)
-        place = (width - bar_margin + _PAD, layout.bottom + max(0.0, (highest - length) / 2))
-        bar_axes = _add_axes(figure, place, (bar_width, length))
-        if not is_coloured:
-            extend = "both" if limit < levels - 1 else "neither"
-            mappable = ScalarMappable(Normalize(-limit, limit), _DIVERGING)
-            figure.colorbar(mappable, cax=bar_axes, extend=extend)
-        else:
-            _draw_colour_key(bar_axes, limit)
-        bar_axes.set_ylabel(difference_label, fontsize=_FONT)
-        bar_axes.tick_params(labelsize=_FONT)
+        _draw_grid(_add_axes(figure, corner, size), grid, layout, colours)
+        for place in _bar_places(grid, layout, colours):
+            left, right, low, high = place
+            # Positions of the layout run downwards from the upper end of the axes.
+            at = (corner[0] + left, corner[1] + layout.rows_height - low)
+            _draw_bar(_add_axes(figure, at, (right - left, low - high)), colours, layout)
     return figure
 
 
-def _draw_colour_key(axes: Axes, limit: float) -> None:
-    """Draw the colours of changes of red, green and blue beside each other."""
-    changes = np.linspace(-limit, limit, 256)[:, None, None] * np.eye(3)
-    extent = (0.0, 3.0, -limit, limit)
-    colours = change_colours(changes, limit)
-    axes.imshow(colours, origin="lower", extent=extent, aspect="auto", interpolation="nearest")
-    axes.set_xticks([0.5, 1.5, 2.5], ["R", "G", "B"])
+def _bar_width(colours: _Colours) -> float:
+    return _BAR_WIDTH * (3 if colours.is_coloured else 1) if colours.limit else 0.0
+
+
+def _bar_places(
+    grid: ImageGrid, layout: GridLayout, colours: _Colours
+) -> Iterator[tuple[float, ...]]:
+    """Left, right, lower and upper end of the colour bar of each row with differences.
+
+    It stands left of the first difference in the empty place below the reference, if the first
+    column is one, and otherwise at the right end of the row.
+    """
+    for n, row in enumerate(grid.rows):
+        if not any(cell.difference for cell in row):
+            continue
+        _, right, low, high = layout.box(n, 0, layout.images - 1)
+        letters = height_of(["R"], layout.style.caption) if colours.is_coloured else 0.0
+        low, high = low - 0.04 - letters, high + 0.04
+        end = right if layout.has_reference else layout.bars + layout.bar_width
+        yield end - layout.bar_width, end, low, high
+
+
+def _draw_bar(axes: Axes, colours: _Colours, layout: GridLayout) -> None:
+    limit, style = colours.limit, layout.style
+    changes = np.linspace(-limit, limit, 256)[:, None]
+    if colours.is_coloured:
+        pixels = change_colours(changes[..., None] * np.eye(3), limit)
+    else:
+        pixels = ScalarMappable(Normalize(-limit, limit), _DIVERGING).to_rgba(changes)
+    extent = (0.0, float(pixels.shape[1]), -limit, limit)
+    axes.imshow(pixels, origin="lower", extent=extent, aspect="auto", interpolation="nearest")
+    names = ["R", "G", "B"] if colours.is_coloured else []
+    axes.set_xticks([k + 0.5 for k in range(len(names))], names)
+    axes.set_yticks([-limit, 0, limit], [f"−{limit:g}", "0", f"{limit:g}"])
+    axes.tick_params(labelsize=style.caption, pad=2, length=2)
     axes.tick_params(axis="x", length=0)
-    axes.yaxis.tick_right()
-    axes.yaxis.set_label_position("right")
+    axes.spines[:].set_linewidth(0.5)
+    if not layout.has_reference:
+        axes.yaxis.tick_right()
+        axes.yaxis.set_label_position("right")
+    axes.set_ylabel(layout.bar_label, fontsize=style.caption, labelpad=2)
 
 
-def _as_picture(image: Tensor) -> Tensor:
-    return as_pictures(image, image.dim())
-
-
-class _Layout:
-    """Sizes in inches; positions are relative to the upper left corner of the first cell."""
-
-    def __init__(self, grids: Sequence[ImageGrid]) -> None:
-        grid = grids[0]
-        cells = [cell for grid in grids for row in grid.rows for cell in row]
-        image = next(cell.images[0] for cell in cells if cell.images)
-        scale = inches_per_pixel(image.shape)
-        self.cell_height, self.cell_width = (s * scale for s in _as_picture(image).shape[-2:])
-        self.images = max(len(cell.images) + (cell.difference is not None) for cell in cells)
-        self.named_column = next(
-            (k for k, cell in enumerate(grid.rows[0]) if len(cell.images) != 1), 0
-        )
-        self.title_width = max(28, int(self.cell_width / 0.06))
-        titles = [wrapped(title, self.title_width) for title in grid.column_titles]
-        captions = {cell.caption for cell in cells}
-        texts = max(width_of([*titles, *grid.ticks], _FONT), width_of(captions, _CAPTION_FONT))
-        self.pitch = max(self.cell_width + _GAP, texts + _BETWEEN_TEXTS if texts else 0.0)
-        self.names = width_of(grid.image_names, _FONT) + _PAD if grid.image_names else 0.0
-        cell = self.images * (self.cell_height + _GAP)
-        caption = height_of(captions, _CAPTION_FONT) if any(captions) else 0.0
-        between = _BETWEEN_ROWS if self.images > 1 or any(captions) else 0.0
-        row = max(cell + caption, height_of(grid.row_titles, _FONT))
-        self.row_height = row + between
-        self.rows_height = len(grid.rows) * self.row_height - between
-        self.left = _PAD + width_of(grid.row_titles, _FONT) + 0.05
-        self.left += 1.5 * height_of([grid.y_label], _LABEL_FONT) if grid.y_label else 0.0
-        heights = [
-            height_of([each.title], _LABEL_FONT) + _PAD if each.title else 0 for each in grids
-        ]
-        self.title_height = max(heights)
-        self.top = height_of(titles, _FONT) + self.title_height + _PAD
-        self.tick_distance = 0.08 if grid.marks else 0.02
-        self.bottom = _PAD + self.tick_distance + height_of(grid.ticks, _FONT)
-        self.bottom += height_of([grid.x_label], _LABEL_FONT) + 0.05 if grid.x_label else 0.0
-        columns = len(grid.rows[0]) * self.pitch + self.names
-        longest = max(width_of([each.title], _LABEL_FONT) for each in grids)
-        self.width = max(self.left + columns, longest) + _PAD
-        self.height = self.top + self.rows_height + self.bottom
-
-    def centre(self, column: float) -> float:
-        return (column + 0.5) * self.pitch + (self.names if column >= self.named_column else 0.0)
-
-    def box(self, row: int, column: int, image: int) -> tuple[float, float, float, float]:
-        """Left, right, lower and upper end of an image."""
-        left = self.centre(column) - self.cell_width / 2
-        top = row * self.row_height + image * (self.cell_height + _GAP)
-        return left, left + self.cell_width, top + self.cell_height, top
-
-
-def _draw_grid(axes: Axes, grid: ImageGrid, layout: _Layout, levels: int, limit: float) -> None:
+def _draw_grid(axes: Axes, grid: ImageGrid, layout: GridLayout, colours: _Colours) -> None:
     for n, row in enumerate(grid.rows):
         for k, cell in enumerate(row):
-            _draw_cell(axes, cell, layout, (n, k), levels, limit)
-        first = layout.box(n, layout.named_column, 0)
-        for i, name in enumerate(grid.image_names[: layout.images]):
-            middle = layout.box(n, 0, i)[3] + layout.cell_height / 2
-            axes.text(first[0] - _PAD / 2, middle, name, ha="right", va="center", fontsize=_FONT)
-    style: dict[str, Any] = {"ha": "center", "va": "bottom"}
-    for k, title in enumerate(grid.column_titles):
-        text = wrapped(title, layout.title_width)
-        axes.text(layout.centre(k), -0.05, text, fontsize=_FONT, **style)
-    centres = [layout.centre(k) for k in range(len(grid.rows[0]))]
-    if grid.title:
-        above = layout.title_height - layout.top
-        axes.text(float(np.mean(centres)), above, grid.title, fontsize=_LABEL_FONT, **style)
+            _draw_cell(axes, cell, layout, (n, k), colours)
+        _draw_image_names(axes, grid, layout, n)
+    _draw_titles(axes, grid, layout)
     for n, mark in enumerate(grid.marks):
-        below = layout.box(n, 0, layout.images - 1)[2] + _GAP / 2
+        below = layout.box(n, 0, layout.images - 1)[2] + 0.05
         axes.plot(layout.centre(mark), below, "^", markersize=4, color=_MARK, clip_on=False)
-    axes.set_xticks(centres[: len(grid.ticks)], list(map(for_picture, grid.ticks)), fontsize=_FONT)
-    axes.set_yticks(
-        [
-            layout.box(n, 0, 0)[3] + max(layout.cell_height, height_of([title], _FONT)) / 2
-            for n, title in enumerate(grid.row_titles)
-        ],
-        list(map(for_picture, grid.row_titles)),
-        fontsize=_FONT,
-    )
-    axes.set_xlabel(grid.x_label, fontsize=_LABEL_FONT)
-    axes.set_ylabel(grid.y_label, fontsize=_LABEL_FONT)
-    axes.tick_params(length=0)
-    axes.tick_params(axis="x", pad=72 * layout.tick_distance)
+    _draw_ticks(axes, grid, layout)
     axes.spines[:].set_visible(False)
     axes.set_xlim(0, layout.width - layout.left)
     axes.set_ylim(layout.rows_height, 0)
+    if layout.is_volume:
+        _draw_plane_names(axes, grid, layout)
+
+
+def _draw_image_names(axes: Axes, grid: ImageGrid, layout: GridLayout, row: int) -> None:
+    """Names of the images of a cell, on the left of the first cell with several."""
+    if len(grid.image_names) < 2:
+        return
+    left = layout.box(row, layout.named_column, 0)[0] - 0.05
+    for i, name in enumerate(grid.image_names[: layout.images]):
+        middle = layout.box(row, 0, i)[3] + layout.cell_height / 2
+        turned = 90 if layout.has_upright_names else 0
+        axes.text(left, middle, name, ha="right", va="center", rotation=turned,
+                  fontsize=layout.style.text)  # fmt: skip
+
+
+def _draw_titles(axes: Axes, grid: ImageGrid, layout: GridLayout) -> None:
+    place: dict[str, Any] = {"ha": "center", "va": "bottom"}
+    for k, title in enumerate(grid.column_titles):
+        text = wrapped(title, layout.title_characters)
+        above = -0.05 - layout.plane_names
+        axes.text(layout.centre(k), above, text, fontsize=layout.style.text, **place)
+    if grid.title:
+        middle = float(np.mean([layout.centre(k) for k in range(len(grid.rows[0]))]))
+        above = layout.title_height - layout.top
+        axes.text(middle, above, grid.title, fontsize=layout.style.title, **place)
+
+
+def _draw_ticks(axes: Axes, grid: ImageGrid, layout: GridLayout) -> None:
+    style = layout.style
+    centres = [layout.centre(k) for k in range(len(grid.ticks))]
+    axes.set_xticks(centres, list(map(for_picture, grid.ticks)), fontsize=style.text)
+    axes.set_yticks(
+        [
+            layout.box(n, 0, 0)[3] + max(layout.cell_height, height_of([title], style.text)) / 2
+            for n, title in enumerate(grid.row_titles)
+        ],
+        list(map(for_picture, grid.row_titles)),
+        fontsize=style.text,
+    )
+    axes.set_xlabel(grid.x_label, fontsize=style.title)
+    axes.set_ylabel(grid.y_label, fontsize=style.title)
+    axes.tick_params(length=0)
+    axes.tick_params(axis="x", pad=72 * layout.tick_distance)
+    axes.tick_params(axis="y", pad=3)
 
 
 def _draw_cell(
-    axes: Axes, cell: GridCell, layout: _Layout, place: tuple[int, int], levels: int, limit: float
+    axes: Axes, cell: GridCell, layout: GridLayout, place: tuple[int, int], colours: _Colours
 ) -> None:
     left, right, _, top = layout.box(*place, 0)
     bottom = layout.box(*place, layout.images - 1)[2]
-    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": _FONT}
+    text: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": layout.style.text}
     if not cell.images:
         style: dict[str, Any] = {
             "facecolor": "0.95",
@@ -267,7 +265,8 @@ def _draw_cell(
         axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
         box = {"facecolor": "0.95", "linewidth": 0, "pad": 1.5}
         axes.text((left + right) / 2, (top + bottom) / 2, cell.label, bbox=box, **text)
-    pictures = [to_rgb(_as_picture(image), levels) for image in cell.images]
+    pictures = [to_rgb(as_picture(image), colours.levels) for image in cell.images]
+    limit = colours.limit
     if cell.difference is not None:
         change = signed_difference(*cell.difference)
         pictures.append(change if change.ndim == 2 else change_colours(change, limit))
@@ -276,14 +275,102 @@ def _draw_cell(
         axes.imshow(picture, cmap=_DIVERGING, vmin=-limit, vmax=limit, interpolation="nearest",
                     extent=layout.box(*place, i), aspect="auto")  # fmt: skip
     if cell.caption:
-        text |= {"va": "top", "fontsize": _CAPTION_FONT}
-        axes.text((left + right) / 2, bottom + 0.04, cell.caption, **text)
+        text |= {"va": "top", "fontsize": layout.style.caption}
+        caption = wrapped(cell.caption, layout.caption_characters)
+        axes.text((left + right) / 2, bottom + 0.04, caption, **text)
+
+
+def _draw_plane_names(axes: Axes, grid: ImageGrid, layout: GridLayout) -> None:
+    """Name the planes of volumes above each column, and their sides in the first column."""
+    shape = next(cell.images[0].shape for row in grid.rows for cell in row if cell.images)
+    planes, (height, width) = plane_boxes(shape), _picture_size(shape)
+    place: dict[str, Any] = {"ha": "center", "fontsize": layout.style.letter}
+
+    def position(left: float, top: float, across: float, down: float) -> tuple[float, float]:
+        return (
+            left + across / width * layout.cell_width,
+            top + down / height * layout.cell_height,
+        )
+
+    for k in range(len(grid.rows[0])):
+        left, _, _, top = layout.box(0, k, 0)
+        for name, (x0, x1, _, _) in zip(PLANES, planes, strict=True):
+            at = position(left, top, (x0 + x1) / 2, 0)[0]
+            axes.text(at, -0.03, name, va="bottom", color="0.35", **place)
+    place |= {"va": "center", "color": "white"}
+    outline = [withStroke(linewidth=1.2, foreground="black")]
+    inset = 0.6 * layout.style.letter / 72
+    for n, row in enumerate(grid.rows):
+        if not row[0].images:
+            continue
+        left, _, _, top = layout.box(n, 0, 0)
+        for (x0, x1, y0, y1), sides in zip(planes, PLANES.values(), strict=True):
+            low, high = position(left, top, x0, y0), position(left, top, x1, y1)
+            middle = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2)
+            ends = (
+                (low[0] + inset, middle[1]),
+                (high[0] - inset, middle[1]),
+                (middle[0], low[1] + inset),
+                (middle[0], high[1] - inset),
+            )
+            for letter, at in zip(sides, ends, strict=True):
+                axes.text(*at, letter, path_effects=outline, **place)
+
+
+def _picture_size(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of the picture of an image ``(C, H, W)`` or a volume ``(C, X, Y, Z)``."""
+    if len(shape) == 3:
+        return shape[1], shape[2]
+    x, y, z = shape[1:]
+    return max(y, z), 2 * x + y + 2
 
 
 def _add_axes(figure: Figure, corner: tuple[float, float], size: tuple[float, float]) -> Axes:
     """Axes at a place in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((corner[0] / across, corner[1] / up, size[0] / across, size[1] / up))
+
+
+def draw_samples(images: Tensor, captions: Sequence[str] = (), levels: int = 256) -> Figure:
+    """Draw images in rows and columns, so that the figure is about square.
+
+    Args:
+        images: Grey levels ``(N, C, H, W)``, C of 1 or 3; or volumes ``(N, C, X, Y, Z)``.
+        captions: A text for each image, or none.
+        levels: Number of grey levels.
+
+    Raises:
+        ValueError: If there is no image, or the captions do not fit.
+
+    Example:
+        >>> import torch
+        >>> figure = draw_samples(torch.zeros(64, 1, 28, 28))
+        >>> width, height = figure.get_size_inches()
+        >>> 0.8 < width / height < 1.25
+        True
+    """
+    if not len(images):
+        raise ValueError("images: expected at least one, but got none.")
+    if captions and len(captions) != len(images):
+        raise ValueError(
+            f"captions: expected a text for each of {len(images)} images, but got {len(captions)}."
+        )
+    texts = captions or [""] * len(images)
+    cells = [GridCell([image], caption=text) for image, text in zip(images, texts, strict=True)]
+    columns = _square_columns(len(cells), GridLayout([ImageGrid([cells])], PRINT))
+    rows = [cells[k : k + columns] for k in range(0, len(cells), columns)]
+    return draw_grids([ImageGrid(rows)], levels)
+
+
+def _square_columns(count: int, layout: GridLayout) -> int:
+    """The number of columns of ``count`` cells in a grid that is about square and about full."""
+
+    def badness(columns: int) -> float:
+        rows = math.ceil(count / columns)
+        aspect = columns * layout.pitch / (rows * layout.row_heights[0])
+        return abs(math.log(aspect)) + 2 * (rows * columns - count) / count
+
+    return min(range(1, count + 1), key=badness)
 
 
 @dataclass(frozen=True)

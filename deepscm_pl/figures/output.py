@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from deepscm_pl.escaping import for_picture
@@ -38,6 +39,7 @@ __all__ = [
     "height_of",
     "make_ticks_readable",
     "save_figure",
+    "thumbnail_pixels",
     "width_of",
     "wrapped",
 ]
@@ -67,6 +69,10 @@ class PlainFigure(Figure):
         # Ticks are created while the figure is drawn.
         with rc_context({"text.parse_math": False, "text.usetex": False}):
             super().draw(renderer)
+
+    def thumbnail(self) -> Figure:
+        """Return the figure to show in a picture that is 320 pixels wide."""
+        return self
 
     def _repr_png_(self) -> bytes:
         """Return the picture for notebooks, which know only figures of pyplot."""
@@ -102,6 +108,33 @@ def figure_to_array(figure: Figure) -> NDArray[np.uint8]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+_THUMBNAIL_WIDTH, _THUMBNAIL_PIXELS = 4.2, 320
+"""Most inches of a figure with a layout of its own, of which fewer make letters larger, and the
+width of the frames of TensorBoard, which drops rows and columns of the pixels of larger pictures.
+"""
+
+
+def thumbnail_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """Return the pixels of a figure with legible letters, about 320 pixels wide.
+
+    Returns:
+        ``(height, width, 3)``, red, green and blue from 0 to 255.
+    """
+    shown = figure.thumbnail() if isinstance(figure, PlainFigure) else figure
+    size = shown.get_size_inches().copy()
+    try:
+        if shown.get_layout_engine() is not None:
+            scale = min(1.0, _THUMBNAIL_WIDTH / size[0])
+            # Texts keep their height, so that axes need more of it.
+            shown.set_size_inches(size * [scale, max(scale, 0.75)])
+        content, resolution = BytesIO(), _THUMBNAIL_PIXELS / shown.get_size_inches()[0]
+        shown.savefig(content, format="png", dpi=resolution, bbox_inches="tight", pad_inches=0.04)
+    finally:
+        shown.set_size_inches(size)
+    with Image.open(content) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 _POINTS_PER_INCH = 72

@@ -11,14 +11,22 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 __all__ = [
+    "PLANES",
     "as_pictures",
     "change_colours",
     "difference_limit",
     "inches_per_pixel",
     "middle_planes",
+    "plane_boxes",
     "signed_difference",
     "to_rgb",
 ]
+
+PLANES = {"axial": "LRAP", "coronal": "LRSI", "sagittal": "PASI"}
+"""Planes in the order of :func:`middle_planes`, with the sides on their left, right, top, bottom.
+
+The letters mean left, right, anterior, posterior, superior and inferior.
+"""
 
 _DOTS_PER_INCH = 150
 _LEAST_WIDTH, _LEAST_PLANE_WIDTH = 0.95, 0.7
@@ -138,6 +146,27 @@ def middle_planes(volumes: Tensor) -> Tensor:
         above = (height - plane.shape[-2]) // 2
         framed.append(pad(plane, (min(k, 1), 0, above, height - plane.shape[-2] - above)))
     return torch.cat(framed, dim=-1)
+
+
+def plane_boxes(shape: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Left, right, upper and lower end of each plane in the picture of :func:`middle_planes`.
+
+    Args:
+        shape: Of one volume ``(C, X, Y, Z)``.
+
+    Example:
+        >>> plane_boxes((1, 16, 20, 12))
+        [(0, 16, 0, 20), (17, 33, 4, 16), (34, 54, 4, 16)]
+    """
+    x, y, z = shape[1:]
+    height = max(y, z)
+    boxes, left = [], 0
+    for k, (across, down) in enumerate(((x, y), (x, z), (y, z))):
+        left += min(k, 1)
+        above = (height - down) // 2
+        boxes.append((left, left + across, above, above + down))
+        left += across
+    return boxes
 
 
 def as_pictures(images: Tensor, event: int) -> Tensor:

@@ -257,25 +257,30 @@ class Report:
         return parts
 
     def main_figures(self) -> dict[str, float]:
-        """Return the main numbers by names that are valid in TensorBoard."""
-        evaluation = self.evaluation
+        """Return at most ten main numbers by names that are valid in TensorBoard.
+
+        They are the bound, bits per dimension and errors of reconstructions, and then, for as many
+        questions as there is room for, the error divided by that of the unchanged factual, the
+        reversibility, and the share of images that keep their class.
+        """
         measures = ("bits_per_dimension/", "mean_absolute_error/")
         found = {
             row.key: row.estimate.mean
             for row in sorted(self.association, key=lambda row: "/" in row.key)
-            if "/" not in row.key or row.key.startswith(measures)
+            if row.key == "bound" or row.key.startswith(measures)
         }
-        for each in evaluation.counterfactuals:
-            quantities = each.quantities
-            found |= {
-                f"{each.question.text}/{key}": quantities[key].mean
-                for key in _MAIN
-                if key in quantities
-            }
-        return _tagged(found)
+        for key in _MAIN:
+            for each in self.evaluation.counterfactuals:
+                if key in each.quantities:
+                    found[f"{each.question.text}/{key}"] = each.quantities[key].mean
+        return dict(list(_tagged(found).items())[:_MOST_MAIN])
 
     def scalars(self) -> dict[str, float]:
         """Return all numbers of the second and third rung by names valid in TensorBoard."""
+        return _tagged(self.numbers())
+
+    def numbers(self) -> dict[str, float]:
+        """Return all numbers of the second and third rung by their names."""
         evaluation = self.evaluation
         distances = {f"density/{each.key}": each.distance for each in evaluation.densities}
         found = {key: value for key, value in distances.items() if value is not None}
@@ -292,7 +297,7 @@ class Report:
             found |= {f"{prefix}/{key}": number for key, number in result.quantities.items()}
         if evaluation.overlap is not None:
             found |= dict(overlap_quantities(evaluation.overlap))
-        return _tagged(found)
+        return found
 
     @property
     def rows(self) -> str:
@@ -364,8 +369,8 @@ _REPEATED = (
 
 _SIGNS = {"+": "_plus_", "-": "_minus_", "*": "_times_"}
 
+_MOST_MAIN = 10
 _MAIN = (
-    "particles/ratio/particle_mean",
     "error/ratio/particle",
     "reversibility/mean_absolute_error/10",
     "identity/kept",

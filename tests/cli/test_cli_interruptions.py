@@ -66,7 +66,7 @@ def curves(folder):
     return {
         name: [(point.step, point.value) for point in events.Scalars(name)]
         for name in events.Tags()["scalars"]
-        if name.startswith(("train/", "validation/"))
+        if name.startswith(("1 ", "2 ", "3 ", "4 "))
     }
 
 

@@ -61,11 +61,14 @@ def test_the_chosen_precision_is_printed_once_and_not_kept(trained):
     assert "precision: auto" in (folder / "config.yaml").read_text()
 
 
-def test_progress_in_a_file_is_a_line_per_tenth(trained):
+def test_progress_in_a_file_is_a_line_per_epoch(trained):
     _, out, err = trained
     lines = [line for line in out.splitlines() if line.startswith("trained ")]
     assert 2 <= len(lines) <= 10
-    assert lines[-1].startswith("trained 100 %: epoch 2, step ")
+    assert any(line.startswith("trained 50 %: epoch 1 of 2, step ") for line in lines)
+    assert lines[-1].startswith("trained 100 %: epoch 2 of 2, step ")
+    assert "train bound " in lines[-1]
+    assert "validation bound " in lines[-1]
     assert "\r" not in out + err
     assert "it/s" not in out + err
 

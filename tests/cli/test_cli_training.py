@@ -57,9 +57,14 @@ def test_tensorboard_has_every_term_and_the_grids(run):
     events = EventAccumulator(str(run[0]))
     events.Reload()
     tags = events.Tags()
-    for name in ("train/bound", "validation/bound", "test/bound", "validation/kl/image"):
+    for name in ("1 objective/bound train", "1 objective/bound validation", "5 test/bound"):
         assert name in tags["scalars"], name
-    assert "validation/bits_per_dimension/image" in tags["scalars"]
+    assert "3 image/kl image validation" in tags["scalars"]
+    assert "3 image/bits_per_dimension image validation" in tags["scalars"]
+    assert len(tags["scalars"]) <= 40
+    assert "model/graph" in tags["images"]
+    graph = events.Tensors("model/graph/text_summary")[-1].tensor_proto.string_val[0].decode()
+    assert "| intensity | thickness | AffineFlow |" in graph
     assert "counterfactual/image/validation" in tags["images"]
     assert "intervention/image/validation" in tags["images"]
     assert len(events.Images("counterfactual/image/validation")) == 2

@@ -256,7 +256,7 @@ def test_small_differences_are_visible_and_the_scale_is_labelled(examples):
     for image, difference in zip(of_first, (0.0, 5.0, 30.0), strict=True):
         np.testing.assert_allclose(image.get_array(), difference)
     bar = figure.axes[1]
-    assert bar.get_ylabel() == "difference: model − truth (grey levels)"
+    assert " ".join(bar.get_ylabel().split()) == "difference: model − truth (grey levels)"
     assert bar.get_ylim() == (-32, 32)
     exact = [replace(each, truth=each.images) for each in examples[1:]]
     assert draw_examples([examples[0], *exact], LABELS).axes[1].get_ylim() == (-16, 16)

@@ -106,8 +106,8 @@ def test_texts_of_a_grid_do_not_touch(event):
     figure = draw_grid(columns, ["test 0", "test 1"])
     figure_to_array(figure)
     axes = figure.axes[0]
-    # The captions of both rows, then the titles.
-    for texts in (axes.texts[:3], axes.texts[6:]):
+    # The captions of both rows, then the titles; names of planes and sides are the last.
+    for texts in (axes.texts[:3], axes.texts[6:9]):
         for left, right in pairwise(boxes(figure, texts)):
             assert left.x1 < right.x0
     first, second = boxes(figure, axes.texts[:6:3])
