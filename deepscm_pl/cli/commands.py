@@ -8,19 +8,17 @@ Nothing that takes long to import is imported before a function is called.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+from deepscm_pl.cli.bundles import BundleOptions, export_bundle, model_card
 from deepscm_pl.cli.effect_commands import EFFECTS
 from deepscm_pl.cli.explore import explore
 from deepscm_pl.cli.init import InitOptions, plan_experiment
 from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
 from deepscm_pl.escaping import for_shell, for_terminal
-
-if TYPE_CHECKING:
-    from deepscm_pl.reports.card import ModelCard
 
 __all__ = [
     "COMMANDS",
@@ -361,18 +359,25 @@ def make_brain(
 
 def export(
     ckpt_path: CheckpointPath,
-    out: File = Path("model.safetensors"),
+    out: Annotated[Path | None, Option("PATH")] = None,
+    export_format: Annotated[
+        Literal["safetensors", "monai"], Option(flags=("--format",))
+    ] = "safetensors",
     card: Annotated[list[Path] | None, Option("DIR")] = None,
     root: Annotated[str | None, Option("DIR", ("--data.root",))] = None,
+    bundle: BundleOptions = BundleOptions(),  # noqa: B008
     overwrite: bool = False,
     trust: Trusted = (),
 ) -> None:
-    """Write a trained model as one safetensors file, for questions but not for further training.
+    """Write a trained model for questions, without what further training needs.
 
     Args:
-        out: File to write, new, ending in .safetensors.
+        out: File to write, new, ending in .safetensors; for monai a folder (default:
+            model.safetensors, or the folder bundle).
+        export_format: safetensors, one file; monai, a bundle of a model with one image, which
+            MONAI can run.
         card: Folders that deepscm test has written for this checkpoint; their figures are those of
-            a model card, README.md beside the file.
+            a model card, README.md beside the file. A bundle always has a card.
         root: Folder of the data as the file names it, such as data/morphomnist, so that it contains
             no path of this computer (default: the absolute path of the training).
         overwrite: Replace the file, and the card, if they exist.
@@ -382,9 +387,15 @@ def export(
     from deepscm_pl.numerals import format_number
     from deepscm_pl.suggestions import Asked
 
+    if export_format == "monai":
+        export_bundle(ckpt_path, out or Path("bundle"), bundle, card or (), overwrite, trust, root)
+        return
+    bundle.check_unused()
+    out = out or Path("model.safetensors")
     readme = out.parent / "README.md"
     # Made first, so that nothing is written if figures belong to another model.
-    made = _card(ckpt_path, out, card, trust) if card else None
+    name = out.resolve().parent.name if out.stem == "model" else out.stem
+    made = model_card(ckpt_path, name, out.name, card, trust) if card else None
     if made is not None and readme.exists() and not overwrite:
         raise ValueError(
             f"card: {readme} exists; choose another folder for --out, or --overwrite to replace it."
@@ -401,16 +412,6 @@ def export(
         _print_written(readme)
     asked = Asked(scm, [out], trust)
     print(f"\nAsk what if:         {asked.intervene()}")
-
-
-def _card(ckpt_path: Path, out: Path, folders: Sequence[Path], trust: Sequence[str]) -> ModelCard:
-    from deepscm_pl.checkpoints import Checkpoint
-    from deepscm_pl.reports.card import ModelCard, read_measured
-
-    measured = [read_measured(folder) for folder in folders]
-    opened = Checkpoint.read(ckpt_path, trust=trust)
-    name = out.resolve().parent.name if out.stem == "model" else out.stem
-    return ModelCard(name, opened.trained_model().scm, opened.content, out.name, measured)
 
 
 def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:

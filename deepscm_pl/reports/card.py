@@ -16,7 +16,7 @@ from deepscm_pl.reports.tables import TextTable
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.suggestions import Asked
 
-__all__ = ["Measured", "ModelCard", "read_measured"]
+__all__ = ["INTENDED_USE", "Measured", "ModelCard", "read_measured"]
 
 _FILES = ("evaluation.json", "protocol.json")
 _EFFECTIVENESS = "effectiveness/{}/intended/absolute_error"
@@ -25,8 +25,8 @@ library_name: deepscm_pl
 pipeline_tag: {task}
 tags: [causal-inference, counterfactual, structural-causal-model, pytorch-lightning, pyro]
 ---"""
-_USE = """Research on causal questions of data like those above. The answers are not validated for
-decisions about people, such as diagnosis or treatment."""
+INTENDED_USE = """Research on causal questions of data like those of the training. The answers are
+not validated for decisions about people, such as diagnosis or treatment."""
 _ASSUMED = """
 - Interventional answers are right only if the graph is, and if no two variables have a common
   cause that is missing. Counterfactual answers also assume the form of each mechanism, which no
@@ -53,6 +53,18 @@ class Measured:
     remarks: Sequence[str]
     digest: str
     source: Path
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """The figures as texts, by their question and name."""
+        rows = [dict(zip(self.table.columns, row, strict=True)) for row in self.table.rows]
+        return {
+            ": ".join(part for part in (row["question"], row["figure"]) if part != "–"): row[
+                "value"
+            ]
+            for row in rows
+            if "value" in row
+        }
 
 
 def read_measured(folder: str | Path) -> Measured:
@@ -174,7 +186,10 @@ class ModelCard:
             parts += ["\n".join(f"- **{for_markdown(text)}.**" for text in each.remarks)]
         if not self.measured:
             parts.append("No figures were given: do not trust this model before it is tested.")
-        parts += [f"## Intended use\n\n{_USE}", f"## Limits\n\n{_ASSUMED}\n\n{self._ranges()}"]
+        parts += [
+            f"## Intended use\n\n{INTENDED_USE}",
+            f"## Limits\n\n{_ASSUMED}\n\n{self._ranges()}",
+        ]
         return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
     def _about(self) -> Iterator[str]:
