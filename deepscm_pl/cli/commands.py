@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from deepscm_pl.cli.demo import demo
 from deepscm_pl.cli.effect_commands import EFFECTS
 from deepscm_pl.cli.explore import explore
 from deepscm_pl.cli.init import InitOptions, plan_experiment
 from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
+from deepscm_pl.cli.push import push
 from deepscm_pl.escaping import for_shell, for_terminal
 
 if TYPE_CHECKING:
@@ -67,7 +69,8 @@ class AnswerOptions:
     """Options of all questions to a model.
 
     Args:
-        ckpt_path: Checkpoint of a run; several answer together, as an ensemble.
+        ckpt_path: Checkpoint of a run, exported model, or name of a model that is shipped with this
+            program, such as digits; several answer together, as an ensemble.
         weights: Weights of several checkpoints: a number for each, or "validation" for those that
             maximise the probability of the validation split (default: equal weights).
         seed: Seed of the noise.
@@ -363,6 +366,7 @@ def export(
     ckpt_path: CheckpointPath,
     out: File = Path("model.safetensors"),
     card: Annotated[list[Path] | None, Option("DIR")] = None,
+    observations: Annotated[int | None, Option("NUMBER")] = None,
     root: Annotated[str | None, Option("DIR", ("--data.root",))] = None,
     overwrite: bool = False,
     trust: Trusted = (),
@@ -373,22 +377,38 @@ def export(
         out: File to write, new, ending in .safetensors.
         card: Folders that deepscm test has written for this checkpoint; their figures are those of
             a model card, README.md beside the file.
+        observations: Number of rows of the test split, from row 0, that travel with the model, in
+            observations.safetensors beside the file, so that it can be asked about them without its
+            data. Names of rows are left out.
         root: Folder of the data as the file names it, such as data/morphomnist, so that it contains
             no path of this computer (default: the absolute path of the training).
-        overwrite: Replace the file, and the card, if they exist.
+        overwrite: Replace the file, the card and the observations, if they exist.
     """
+    from deepscm_pl.checkpoints import load
     from deepscm_pl.checkpoints.export import write_model
+    from deepscm_pl.checkpoints.stored_observations import observations_of
     from deepscm_pl.files import new_file
+    from deepscm_pl.memory import format_bytes
     from deepscm_pl.numerals import format_number
+    from deepscm_pl.runs.safetensors_file import write_tensors
+    from deepscm_pl.shipped.names import CARD, OBSERVATIONS
     from deepscm_pl.suggestions import Asked
 
-    readme = out.parent / "README.md"
+    readme, rows = out.parent / CARD, out.parent / OBSERVATIONS
     # Made first, so that nothing is written if figures belong to another model.
     made = _card(ckpt_path, out, card, trust) if card else None
-    if made is not None and readme.exists() and not overwrite:
-        raise ValueError(
-            f"card: {readme} exists; choose another folder for --out, or --overwrite to replace it."
-        )
+    for option, path in (("card", made and readme), ("observations", observations and rows)):
+        if path and path.exists() and not overwrite:
+            raise ValueError(
+                f"{option}: {path} exists; choose another folder for --out, or --overwrite to "
+                "replace it."
+            )
+    kept = None
+    if observations is not None:
+        if out.name == OBSERVATIONS:
+            raise ValueError(f"out: {OBSERVATIONS} is the file of observations; name another.")
+        model_of_run = load(ckpt_path, trust=trust)
+        kept = observations_of(model_of_run.scm, model_of_run.data(), observations)
     scm, model = write_model(ckpt_path, out, overwrite, trust, root)
     for name, variable in model["variables"].items():
         print(for_terminal(f"{name}: {', '.join(_variable_properties(variable))}"))
@@ -399,6 +419,9 @@ def export(
         with new_file(readme) as temporary:
             temporary.write_text(made.as_markdown(), encoding="utf-8")
         _print_written(readme)
+    if kept is not None:
+        write_tensors(*kept, rows)
+        _print_written(rows, f", {observations:,} rows, {format_bytes(rows.stat().st_size)}")
     asked = Asked(scm, [out], trust)
     print(f"\nAsk what if:         {asked.intervene()}")
 
@@ -520,8 +543,8 @@ def _first_comment(path: Path) -> str:
         return file.readline().lstrip("# ").strip()
 
 
-def _print_written(path: Path) -> None:
-    print(f"written: {for_terminal(path)}")
+def _print_written(path: Path, note: str = "") -> None:
+    print(f"written: {for_terminal(path)}{note}")
 
 
 def _print_training(experiment: str, data: Path) -> None:
@@ -537,10 +560,12 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "check": check,
     "effect": EFFECTS,
     "explore": explore,
+    "demo": demo,
     "members": keep_members,
     "init": init,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
     "experiments": list_experiments,
     "export": export,
+    "push": push,
     "graph": graph,
 }
