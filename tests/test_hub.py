@@ -34,7 +34,7 @@ def hub(server, tmp_path, monkeypatch):
     """An empty hub, and an empty cache."""
     for each in (server.files, server.sizes, server.requested, server.private):
         each.clear()
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.address)
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
@@ -87,14 +87,14 @@ def test_only_the_files_of_a_model_are_read(published, tmp_path):
 @pytest.mark.parametrize("revision", [None, "v1", COMMIT])
 def test_the_cache_answers_without_a_network(published, monkeypatch, revision):
     online = from_pretrained(NAME, revision)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     published.requested.clear()
     assert same(from_pretrained(NAME, revision), online)
     assert not published.requested
 
 
 def test_without_a_network_and_a_copy_it_is_not_found(hub, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(FileNotFoundError, match=r"cannot be reached .* no copy of it.*\.$"):
         from_pretrained(NAME)
 
@@ -171,7 +171,7 @@ def test_nothing_is_uploaded_that_cannot_be_loaded(hub, folder, capsys):
 
 
 def test_an_upload_that_fails_is_one_line(hub, folder, monkeypatch, capsys):
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert main(["push", str(folder), NAME]) == 1
     error = capsys.readouterr().err
     assert "someone/tabular could not be written" in error

@@ -13,23 +13,23 @@ from deepscm_pl.escaping import for_shell, for_terminal
 if TYPE_CHECKING:
     from deepscm_pl.checkpoints import TrainedModel
 
-__all__ = ["demo"]
+__all__ = ["demo", "open_page"]
 
 _MODEL = "digits"
 _ROWS = range(5)
-_INTERVENTIONS = ("thickness=1.5", "thickness=3", "thickness=4.5", "intensity=100", "intensity=250")
+_INTERVENTIONS = ("thickness=1.5", "thickness=3", "thickness=4", "intensity=100", "intensity=250")
 _PICTURE, _PAGE = "counterfactuals.png", "explore.html"
 
 
 def demo(
     out: Annotated[Path | None, Option("DIR")] = None,
-    open_page: Annotated[bool, Option(flags=("--open",))] = False,
+    opens: Annotated[bool, Option(flags=("--open",))] = False,
 ) -> None:
     """Show counterfactuals of handwritten digits by a model inside the package, in seconds.
 
     Args:
         out: Folder to make; new or empty (default: demo, or demo_2 and so on).
-        open_page: Also make a page to explore the model, and open it in the browser.
+        opens: Also make a page to explore the model, and open it in the browser.
     """
     from deepscm_pl.checkpoints import load
     from deepscm_pl.files import new_folder
@@ -40,17 +40,22 @@ def demo(
     with new_folder(out) as folder, without_noise():
         model = load(_MODEL)
         _draw(model, folder / _PICTURE)
-        if open_page:
+        if opens:
             _write_page(model, folder / _PAGE)
-    print(for_terminal(f"A model of {model.scm.graph}: digits as they are, and if ... had been."))
+    print(
+        for_terminal(
+            f"Handwritten digits as they are, and as a model of the graph {model.scm.graph} infers "
+            f"that they would have been under {len(_INTERVENTIONS)} interventions."
+        )
+    )
     print(f"written: {for_terminal(out / _PICTURE)}")
-    if open_page:
+    if opens:
         print(f"written: {for_terminal(out / _PAGE)}")
-        _open(out / _PAGE)
+        open_page(out / _PAGE)
     question = ("counterfactual", "--ckpt_path", _MODEL, "--do", "thickness+=1")
     words = ("--index", "0", "1", "2", "--out", free_folder("answers"))
     print(f"\nAsk it yourself:     {for_shell('deepscm', *question, *words)}")
-    if not open_page:
+    if not opens:
         print("Explore it:          deepscm demo --open")
 
 
@@ -76,7 +81,7 @@ def _write_page(model: TrainedModel, path: Path) -> None:
     write_static(Explorer(model, data), path, StaticPage(files=[Path(_MODEL)]))
 
 
-def _open(page: Path) -> None:
+def open_page(page: Path) -> None:
     """Open a page in the browser, or print where it is."""
     import webbrowser
 

@@ -5,6 +5,7 @@ Only the model, its observations and its card are read and written: no pickle, a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,7 +140,7 @@ def _not_found(hub: Any, repository: str, revision: str | None, error: Exception
 
 
 def _downloaded(hub: Any, repository: str, revision: str | None) -> Path:
-    api = hub.HfApi(library_name="deepscm_pl")
+    api = _api(hub)
     info = api.model_info(repository, revision=revision, files_metadata=True)
     sizes = {each.rfilename: each.size for each in info.siblings or ()}
     if MODEL not in sizes:
@@ -173,7 +174,7 @@ def upload(folder: ModelFolder, repository: str, private: bool = False) -> str:
     """
     check_repository(repository)
     hub = _library()
-    api = hub.HfApi(library_name="deepscm_pl")
+    api = _api(hub)
     try:
         url = api.create_repo(repository, private=private or None, exist_ok=True)
         api.upload_folder(
@@ -188,6 +189,11 @@ def upload(folder: ModelFolder, repository: str, private: bool = False) -> str:
             "token that may write there (hf auth login), and check the name and the connection."
         ) from None
     return str(url)
+
+
+def _api(hub: Any) -> Any:
+    """The client; the library itself reads HF_ENDPOINT only when it is imported."""
+    return hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"), library_name="deepscm_pl")
 
 
 def _reason(error: Exception) -> str:
