@@ -396,7 +396,7 @@ def export(
 
     readme, rows = out.parent / CARD, out.parent / OBSERVATIONS
     # Made first, so that nothing is written if figures belong to another model.
-    made = _card(ckpt_path, out, card, trust) if card else None
+    made = _card(ckpt_path, out, card, trust, observations or 0) if card else None
     for option, path in (("card", made and readme), ("observations", observations and rows)):
         if path and path.exists() and not overwrite:
             raise ValueError(
@@ -426,14 +426,17 @@ def export(
     print(f"\nAsk what if:         {asked.intervene()}")
 
 
-def _card(ckpt_path: Path, out: Path, folders: Sequence[Path], trust: Sequence[str]) -> ModelCard:
+def _card(
+    ckpt_path: Path, out: Path, folders: Sequence[Path], trust: Sequence[str], observations: int
+) -> ModelCard:
     from deepscm_pl.checkpoints import Checkpoint
     from deepscm_pl.reports.card import ModelCard, read_measured
 
     measured = [read_measured(folder) for folder in folders]
     opened = Checkpoint.read(ckpt_path, trust=trust)
     name = out.resolve().parent.name if out.stem == "model" else out.stem
-    return ModelCard(name, opened.trained_model().scm, opened.content, out.name, measured)
+    scm = opened.trained_model().scm
+    return ModelCard(name, scm, opened.content, out.name, measured, observations)
 
 
 def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:
