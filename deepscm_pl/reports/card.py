@@ -214,8 +214,8 @@ class ModelCard:
         lines = "\n".join(f"- {for_markdown(k)}: {markdown_code(v)}" for k, v in shown.items())
         rows = int(self.scm.training_distribution.rows)
         kept = (
-            f" The first {self.observations:,} rows of the test split travel with the model, so that "
-            "`--index` needs no data."
+            f" The first {self.observations:,} rows of the test split travel with the model: "
+            "`--index` takes them where the data are not there."
             if self.observations
             else ""
         )
