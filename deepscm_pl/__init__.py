@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from deepscm_pl.checkpoints import (
         Checkpoint as Checkpoint,
         Pretrained as Pretrained,
+        StoredObservations as StoredObservations,
         TrainedModel as TrainedModel,
         export_model as export_model,
+        from_pretrained as from_pretrained,
         load as load,
         load_data as load_data,
         read_checkpoint as read_checkpoint,

@@ -80,8 +80,11 @@ def write_model(
     checkpoint = Checkpoint.read(checkpoint_path, trust=trust)
     scm = checkpoint.trained_model().scm
     content = checkpoint.content
+    content = {**content, "data": _without_caches(content.get("data"))}
+    if content["data"] is None:
+        del content["data"]
     if root is not None:
-        content = {**content, "data": _with_root(content.get("data"), root)}
+        content["data"] = _with_root(content.get("data"), root)
     is_averaged = "current_model_state" in content or content.get("weights") == "averaged"
     about = {
         "variables": {name: _describe_variable(scm, name) for name in scm.variables},
@@ -90,6 +93,18 @@ def write_model(
     }
     write_exported({**content, **about}, path)
     return scm, about
+
+
+def _without_caches(data: Any) -> Any:
+    """The description of a data module without the folders of caches on this computer."""
+    settings = data.get("init_args") if isinstance(data, Mapping) else None
+    if not isinstance(settings, Mapping):
+        return data
+    kept = {name: value for name, value in settings.items() if name != "cache_dir"}
+    cache = kept.get("cache")
+    if isinstance(cache, Mapping) and "folder" in cache:
+        kept["cache"] = {**cache, "folder": None}
+    return {**data, "init_args": kept}
 
 
 def _with_root(data: Any, root: str) -> dict[str, Any]:

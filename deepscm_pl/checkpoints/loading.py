@@ -15,6 +15,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from tqdm import tqdm
 
 from deepscm_pl.answers import Answer, AnsweredQuestion
+from deepscm_pl.checkpoints.stored_observations import (
+    StoredObservations,
+    observations_beside,
+    require_rows,
+)
 from deepscm_pl.checks import whole_number
 from deepscm_pl.configuration import restore, restore_arguments
 from deepscm_pl.data import CausalDataModule
@@ -29,6 +34,7 @@ from deepscm_pl.observed import read_observed
 from deepscm_pl.runs.reading import load_weights, read_checkpoint, require_settings
 from deepscm_pl.runs.safetensors_file import without_training_state
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.shipped.names import find_model
 from deepscm_pl.variables import Do, Variable
 
 __all__ = ["Checkpoint", "TrainedModel", "load", "load_data"]
@@ -59,20 +65,28 @@ def load(
     file contains them.
 
     Args:
-        path: A checkpoint (``.ckpt``) or an exported model (``.safetensors``); a sequence of them
-            for an ensemble.
+        path: A checkpoint (``.ckpt``), an exported model (``.safetensors``), or the name of a model
+            that is shipped with the package, such as ``"digits"``; a sequence of them for an
+            ensemble. A file in the current folder comes before a model of the same name.
         map_location: Device of the tensors, as in :func:`torch.load`.
         trust: Packages whose classes the file may name, in addition to ``deepscm_pl``,
             ``torch.nn``, ``torch.optim`` and those that you have imported.
         weights: Weights of several models; None for equal ones.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
+        FileNotFoundError: If there is no such file, and no model of this name.
         ValueError: If the file is truncated, malicious or of another program, does not fit the
             model that it describes, or contains a model that was never fitted to data; if models
             differ in their graph, variables or training data; or if the weights do not fit.
+
+    Example:
+        >>> model = load("digits")
+        >>> rows = model.observations([0, 1])
+        >>> answer = model.counterfactual(rows, "thickness=4", seed=0)
+        >>> answer["image"].shape
+        torch.Size([1, 2, 1, 28, 28])
     """
-    paths = [path] if isinstance(path, str | Path) else list(path)
+    paths = [find_model(each) for each in ([path] if isinstance(path, str | Path) else path)]
     models = [Checkpoint.read(each, map_location, trust).trained_model() for each in paths]
     for k, model in enumerate(models[1:], 1):
         for other in models[:k]:
@@ -129,6 +143,71 @@ class TrainedModel:
     def data(self, root: str | Path | None = None, **changes: Any) -> CausalDataModule:
         """Make the data module that the model was trained with; see :meth:`Checkpoint.data`."""
         return self.checkpoint.data(root, **changes)
+
+    def test_data(self, root: str | Path | None = None) -> CausalDataModule:
+        """Return data with the test split, ready to be asked about.
+
+        These are the data of the run. Where these cannot be found and ``root`` is None, they are
+        the :class:`~deepscm_pl.checkpoints.StoredObservations` that travel with the model, the
+        first rows of the same split, if there are any.
+
+        Args:
+            root: Folder of the data of the run, if it has moved.
+
+        Raises:
+            FileNotFoundError: If the data are not there, and no observations travel with the model.
+            ValueError: If the file has no valid description of the data.
+        """
+        try:
+            data = self.data(root)
+        except ValueError as error:
+            return self._stored_or(error, root)
+        try:
+            data.prepare_data()
+            data.setup("test")
+        except FileNotFoundError as error:
+            return self._stored_or(error, root)
+        return data
+
+    def _stored_or(self, error: Exception, root: str | Path | None) -> StoredObservations:
+        """The observations that travel with the model; raise ``error`` if they do not help."""
+        stored = None if root is not None else observations_beside(self.checkpoint.path, self.scm)
+        if stored is None:
+            raise error
+        return stored
+
+    def observations(
+        self, rows: Sequence[int] | None = None, root: str | Path | None = None
+    ) -> dict[str, Tensor]:
+        """Return rows of the test split, to be asked about.
+
+        Args:
+            rows: Row numbers, from 0; None for those that travel with the model.
+            root: Folder of the data of the run, if it has moved.
+
+        Returns:
+            For each variable ``(N, *event)``.
+
+        Raises:
+            FileNotFoundError: If the rows do not travel with the model, and the data are not there.
+            ValueError: If a row does not exist, or no observations travel with the model.
+        """
+        stored = None if root is not None else observations_beside(self.checkpoint.path, self.scm)
+        if rows is None:
+            if stored is None:
+                raise ValueError(
+                    f"rows: no observations travel with {self.checkpoint.path}; name rows of the "
+                    "test split, such as [0, 1, 2]."
+                )
+            rows = range(stored.count)
+        if stored is not None and all(0 <= row < stored.count for row in rows):
+            data: CausalDataModule = stored
+        else:
+            data = self.test_data(root)
+        require_rows(data, rows)
+        found = data.variables("test")
+        chosen = torch.as_tensor(list(rows), dtype=torch.long)
+        return {name: found[name][chosen].to(self.scm.dtype) for name in self.variables}
 
     def stacked(self, root: str | Path | None = None) -> TrainedModel:
         """Weight several models by the bounds of the rows of the validation split.
@@ -597,7 +676,7 @@ def load_data(
     The arguments and errors are those of :func:`load` and :meth:`Checkpoint.data`. For a loaded
     model, :meth:`TrainedModel.data` does the same.
     """
-    return Checkpoint.read(path, trust=trust).data(root, **changes)
+    return Checkpoint.read(find_model(path), trust=trust).data(root, **changes)
 
 
 def _inner_weights(weights: Any) -> Any:

@@ -25,6 +25,7 @@ from deepscm_pl.reports.check import CheckReport
 from deepscm_pl.reports.tables import print_table
 from deepscm_pl.runs.output import without_noise
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.shipped.names import find_model
 from deepscm_pl.suggestions import Asked
 from deepscm_pl.training import DeepSCM
 
@@ -76,7 +77,7 @@ def check_model_and_data(
 def _from_checkpoint(
     path: Path, options: CheckOptions
 ) -> tuple[StructuralCausalModel, CausalDataModule]:
-    opened = Checkpoint.read(path, trust=options.trust)
+    opened = Checkpoint.read(find_model(path), trust=options.trust)
     model = opened.trained_model()
     return model.scm, model.data(options.root)
 

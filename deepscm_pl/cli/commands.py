@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from deepscm_pl.cli.bundles import BundleOptions, export_bundle, model_card
+from deepscm_pl.cli.demo import demo
 from deepscm_pl.cli.effect_commands import EFFECTS
 from deepscm_pl.cli.explore import explore
+from deepscm_pl.cli.exports import export
 from deepscm_pl.cli.init import InitOptions, plan_experiment
-from deepscm_pl.cli.options import Command, NewFolder, Option, Trusted
+from deepscm_pl.cli.options import CheckpointPath, Command, NewFolder, Option, Trusted
+from deepscm_pl.cli.push import push
 from deepscm_pl.escaping import for_shell, for_terminal
 
 __all__ = [
@@ -34,7 +36,6 @@ __all__ = [
 
 File = Annotated[Path, Option("FILE")]
 Folder = Annotated[Path, Option("DIR")]
-CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
 Workers = Annotated[
     int | None, Option("NUMBER", help="Number of processes (default: one for each core).")
 ]
@@ -65,7 +66,8 @@ class AnswerOptions:
     """Options of all questions to a model.
 
     Args:
-        ckpt_path: Checkpoint of a run; several answer together, as an ensemble.
+        ckpt_path: Checkpoint of a run, exported model, or name of a model that is shipped with this
+            program, such as digits; several answer together, as an ensemble.
         weights: Weights of several checkpoints: a number for each, or "validation" for those that
             maximise the probability of the validation split (default: equal weights).
         seed: Seed of the noise.
@@ -357,72 +359,6 @@ def make_brain(
         _print_training("brain/best_scans", out)
 
 
-def export(
-    ckpt_path: CheckpointPath,
-    out: Annotated[Path | None, Option("PATH")] = None,
-    export_format: Annotated[
-        Literal["safetensors", "monai"], Option(flags=("--format",))
-    ] = "safetensors",
-    card: Annotated[list[Path] | None, Option("DIR")] = None,
-    root: Annotated[str | None, Option("DIR", ("--data.root",))] = None,
-    bundle: BundleOptions = BundleOptions(),  # noqa: B008
-    overwrite: bool = False,
-    trust: Trusted = (),
-) -> None:
-    """Write a trained model for questions, without what further training needs.
-
-    Args:
-        out: File to write, new, ending in .safetensors; for monai a folder (default:
-            model.safetensors, or the folder bundle).
-        export_format: safetensors, one file; monai, a bundle of a model with one image, which
-            MONAI can run.
-        card: Folders that deepscm test has written for this checkpoint; their figures are those of
-            a model card, README.md beside the file. A bundle always has a card.
-        root: Folder of the data as the file names it, such as data/morphomnist, so that it contains
-            no path of this computer (default: the absolute path of the training).
-        overwrite: Replace the file, and the card, if they exist.
-    """
-    from deepscm_pl.checkpoints.export import write_model
-    from deepscm_pl.files import new_file
-    from deepscm_pl.numerals import format_number
-    from deepscm_pl.suggestions import Asked
-
-    if export_format == "monai":
-        export_bundle(ckpt_path, out or Path("bundle"), bundle, card or (), overwrite, trust, root)
-        return
-    bundle.check_unused()
-    out = out or Path("model.safetensors")
-    readme = out.parent / "README.md"
-    # Made first, so that nothing is written if figures belong to another model.
-    name = out.resolve().parent.name if out.stem == "model" else out.stem
-    made = model_card(ckpt_path, name, out.name, card, trust) if card else None
-    if made is not None and readme.exists() and not overwrite:
-        raise ValueError(
-            f"card: {readme} exists; choose another folder for --out, or --overwrite to replace it."
-        )
-    scm, model = write_model(ckpt_path, out, overwrite, trust, root)
-    for name, variable in model["variables"].items():
-        print(for_terminal(f"{name}: {', '.join(_variable_properties(variable))}"))
-    megabytes = format_number(out.stat().st_size / 1e6)
-    print(f"{model['parameters']:,} parameters, {model['weights']} weights, {megabytes} MB")
-    _print_written(out)
-    if made is not None:
-        with new_file(readme) as temporary:
-            temporary.write_text(made.as_markdown(), encoding="utf-8")
-        _print_written(readme)
-    asked = Asked(scm, [out], trust)
-    print(f"\nAsk what if:         {asked.intervene()}")
-
-
-def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:
-    yield variable["values"]
-    if variable["shape"] != [1]:
-        yield " × ".join(map(str, variable["shape"]))
-    yield from variable["classes"] or ()
-    if variable["unit"]:
-        yield variable["unit"]
-
-
 def graph(
     config: Annotated[list[str] | None, Option("FILE", ("-c", "--config"), exclusive=True)] = None,
     edges: Annotated[str | None, Option(exclusive=True)] = None,
@@ -521,8 +457,8 @@ def _first_comment(path: Path) -> str:
         return file.readline().lstrip("# ").strip()
 
 
-def _print_written(path: Path) -> None:
-    print(f"written: {for_terminal(path)}")
+def _print_written(path: Path, note: str = "") -> None:
+    print(f"written: {for_terminal(path)}{note}")
 
 
 def _print_training(experiment: str, data: Path) -> None:
@@ -538,10 +474,12 @@ COMMANDS: Mapping[str, Command | Mapping[str, Command]] = {
     "check": check,
     "effect": EFFECTS,
     "explore": explore,
+    "demo": demo,
     "members": keep_members,
     "init": init,
     "data": {"morphomnist": make_morphomnist, "brain": make_brain},
     "experiments": list_experiments,
     "export": export,
+    "push": push,
     "graph": graph,
 }

@@ -29,7 +29,8 @@ class EffectOptions:
     """Options of all kinds of effects.
 
     Args:
-        ckpt_path: Checkpoint of a run; several answer together, as an ensemble.
+        ckpt_path: Checkpoint of a run, exported model, or name of a model that is shipped with this
+            program, such as digits; several answer together, as an ensemble.
         outcome: Variable that is affected: a number, an image for its mean grey level, or a
             condition for its probability, such as 'volume > 1000' or 'sick=yes'.
         weights: Weights of several checkpoints: a number for each, or "validation" for those that

@@ -46,11 +46,12 @@ def explore(
     """Explore a model in the browser: observations under a grid of interventions, in one file.
 
     Args:
-        ckpt_path: Checkpoint of a run; several answer together, as an ensemble.
+        ckpt_path: Checkpoint of a run, exported model, or name of a model that is shipped with this
+            program, such as digits; several answer together, as an ensemble.
         static: File to write, new: a page that opens without a server or a network.
     """
     from deepscm_pl.checks import whole_number
-    from deepscm_pl.cli.questions import load_models
+    from deepscm_pl.cli.questions import announced_test_data, load_models
     from deepscm_pl.explorer.questions import Explorer
     from deepscm_pl.explorer.static import StaticPage, check_target, write_static
     from deepscm_pl.memory import format_bytes
@@ -59,7 +60,7 @@ def explore(
     seed = whole_number("seed", options.seed, least=0, most=2**32 - 1)
     whole_number("steps", options.steps, least=2)
     model = load_models(ckpt_path, options.weights, options.trust, options.root)
-    explorer = Explorer(model, model.data(options.root), seed)
+    explorer = Explorer(model, announced_test_data(model, options.root), seed)
     page = StaticPage(
         options.index or None,
         options.steps,

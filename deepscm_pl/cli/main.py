@@ -25,6 +25,9 @@ _USAGE = """usage: deepscm COMMAND [OPTIONS]
 
 Train deep structural causal models of images and ask them causal questions.
 
+see it
+  demo            picture in seconds:      deepscm demo --open
+
 train and evaluate
   fit             train a model:           deepscm fit --config digits/full
   validate        evaluate on validation:  deepscm validate --ckpt_path FILE.ckpt
@@ -40,6 +43,7 @@ ask a trained model
   explore         page in the browser:     deepscm explore --ckpt_path FILE.ckpt --static FILE.html
   members         ensemble of one model:   deepscm members --ckpt_path FILE.ckpt --out DIR
   export          as safetensors:          deepscm export --ckpt_path FILE.ckpt --out model.safetensors
+  push            to the Hugging Face Hub: deepscm push DIR owner/name
 
 configurations, data and graphs
   init            plan an experiment:      deepscm init TABLE.csv --graph "age -> volume"

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deepscm_pl.checkpoints.stored_observations import require_rows
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.data.images import (
     ImageFormat,
@@ -179,13 +180,8 @@ def observations_from_test_split(
     """
     datamodule.prepare_data()
     datamodule.setup("test")
+    require_rows(datamodule, rows)
     variables = datamodule.variables("test")
-    size = len(variables[scm.graph.nodes[0]])
-    wrong = [row for row in rows if not 0 <= row < size]
-    if wrong:
-        raise ValueError(
-            f"index: expected rows from 0 to {size - 1} of the test split, but got {wrong[0]}."
-        )
     names = datamodule.row_names("test")
 
     def read(count: int) -> Iterator[Observations]:

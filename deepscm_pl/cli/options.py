@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from deepscm_pl.cli.parser import FriendlyArgumentParser
 
 __all__ = [
+    "CheckpointPath",
     "Command",
     "Kinds",
     "NewFolder",
@@ -51,6 +52,7 @@ class Option:
     exclusive: bool = False
 
 
+CheckpointPath = Annotated[Path, Option("FILE", help="Checkpoint of a run.")]
 NewFolder = Annotated[Path, Option("DIR", help="Folder to make; new or empty.")]
 Trusted = Annotated[
     tuple[str, ...],

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deepscm_pl.changes import Changes, affected_by, as_lines
-from deepscm_pl.checkpoints import TrainedModel, load
+from deepscm_pl.checkpoints import StoredObservations, TrainedModel, load
 from deepscm_pl.checks import whole_number
 from deepscm_pl.cli.answers import Column, Output, Part, write_answers
 from deepscm_pl.cli.batches import Batches, Request
@@ -48,7 +48,13 @@ from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Do, Variables
 
-__all__ = ["answer_by_drawing", "answer_counterfactual", "find_observations", "load_models"]
+__all__ = [
+    "announced_test_data",
+    "answer_by_drawing",
+    "answer_counterfactual",
+    "find_observations",
+    "load_models",
+]
 
 _PARTICLES = 16
 """Particles of a suggested question about the uncertainty of an answer."""
@@ -410,12 +416,28 @@ def find_observations(
                 "prepared: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
-        return observations_from_test_split(scm, model.data(root), observed.index)
+        return observations_from_test_split(scm, announced_test_data(model, root), observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
     source = None if observed.prepared else _data_from_files(model, scm, root)
     words = _missing_words(model, root)
     return observations_from_csv(scm, observed.observations, source, words)
+
+
+def announced_test_data(model: TrainedModel, root: Path | None) -> CausalDataModule:
+    """The data with the test split; print which, if they are the rows that travel with the model.
+
+    Raises:
+        FileNotFoundError: As of :meth:`TrainedModel.test_data`.
+        ValueError: As of :meth:`TrainedModel.test_data`.
+    """
+    data = model.test_data(root)
+    if isinstance(data, StoredObservations):
+        print(
+            f"index: the data of the run are not here; the first {data.count:,} rows of its test "
+            "split travel with the model."
+        )
+    return data
 
 
 def _missing_words(model: TrainedModel, root: Path | None) -> TableFormat:

@@ -78,6 +78,7 @@ from deepscm_pl.runs.precision import PrecisionTrainer
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.runs.safetensors_file import is_exported
 from deepscm_pl.runs.training_state import restoring
+from deepscm_pl.shipped.names import model_names
 from deepscm_pl.suggestions import Asked
 from deepscm_pl.training import DeepSCM, ImageClassifier
 from deepscm_pl.training.dry_run import measure_training
@@ -148,6 +149,11 @@ def _run_merged(
         raise ValueError(
             f"ckpt_path: {path} is an exported model, without the state of the optimiser; to "
             "resume the training, give the .ckpt file that it was exported from."
+        )
+    if words[0] != "fit" and path in model_names() and not Path(path).is_file():
+        raise ValueError(
+            f"ckpt_path: expected a file, because {words[0]} writes beside the model, but got the "
+            f"name {path}; copy {model_names()[path]} to a folder of your own, and name the copy."
         )
     for package in PACKAGES:
         import_all(package)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.checkpoints import TrainedModel
+from deepscm_pl.checkpoints.stored_observations import require_rows
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_terminal
@@ -177,11 +178,7 @@ class Explorer:
         Raises:
             ValueError: If the row does not exist.
         """
-        if not 0 <= row < self.count:
-            raise ValueError(
-                f"index: expected rows from 0 to {self.count - 1} of the test split, but got "
-                f"{row}; leave it out."
-            )
+        require_rows(self.data, [row])
         return {name: self._rows[name][row][None].to(self.scm.dtype) for name in self.scm.graph}
 
     def observe(self, row: int) -> Scene:

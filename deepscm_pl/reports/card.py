@@ -155,6 +155,7 @@ class ModelCard:
         description: The entries of its file without tensors.
         file: Name of the file beside the card.
         measured: Figures of the model.
+        observations: Number of rows of the test split that travel with the model.
 
     Raises:
         ValueError: If figures are those of other weights.
@@ -165,6 +166,7 @@ class ModelCard:
     description: Mapping[str, Any]
     file: str
     measured: Sequence[Measured] = ()
+    observations: int = 0
 
     def __post_init__(self) -> None:
         digest = weights_digest(self.scm)
@@ -226,7 +228,13 @@ class ModelCard:
         shown = {k: v for k, v in settings.items() if k not in _PLACES and v is not None}
         lines = "\n".join(f"- {for_markdown(k)}: {markdown_code(v)}" for k, v in shown.items())
         rows = int(self.scm.training_distribution.rows)
-        return f"`{kind}`, {rows:,} rows in the training split.\n\n{lines}"
+        kept = (
+            f" The first {self.observations:,} rows of the test split travel with the model: "
+            "`--index` takes them where the data are not there."
+            if self.observations
+            else ""
+        )
+        return f"`{kind}`, {rows:,} rows in the training split.{kept}\n\n{lines}"
 
     def _training(self) -> str:
         found = self.description

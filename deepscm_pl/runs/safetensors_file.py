@@ -18,7 +18,15 @@ from torch import Tensor
 from deepscm_pl.escaping import one_line
 from deepscm_pl.files import DiskFullError, new_file
 
-__all__ = ["SUFFIX", "is_exported", "read_exported", "without_training_state", "write_exported"]
+__all__ = [
+    "SUFFIX",
+    "is_exported",
+    "read_exported",
+    "read_tensors",
+    "without_training_state",
+    "write_exported",
+    "write_tensors",
+]
 
 SUFFIX = ".safetensors"
 
@@ -66,11 +74,20 @@ def write_exported(checkpoint: Mapping[str, Any], path: Path) -> None:
         ValueError: If the file cannot be written, or the format cannot hold the checkpoint.
     """
     weights = {name: _separate(name, value) for name, value in checkpoint["state_dict"].items()}
+    write_tensors(weights, without_training_state(checkpoint), path)
+
+
+def write_tensors(tensors: dict[str, Tensor], description: Mapping[str, Any], path: Path) -> None:
+    """Write tensors, which share no memory, and plain data about them.
+
+    Raises:
+        ValueError: If the file cannot be written, or the description is not plain data.
+    """
     # A single entry, because safetensors writes several in an order that varies between calls.
-    metadata = {_ENTRY: _to_json(without_training_state(checkpoint))}
+    metadata = {_ENTRY: _to_json(description)}
     try:
         with new_file(path) as temporary:
-            save_file(weights, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata=metadata)
     except DiskFullError:
         raise
     except (OSError, SafetensorError) as error:
@@ -90,6 +107,23 @@ def read_exported(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     Raises:
         ValueError: If the file is truncated, or not a model of this program.
     """
+    weights, description = read_tensors(path)
+    return {**without_training_state(description), "state_dict": _moved(weights, map_location)}
+
+
+def read_tensors(
+    path: Path, setting: str = "checkpoint", kind: str = "model"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors of a file of :func:`write_tensors`, and the plain data about them.
+
+    Args:
+        path: The ``.safetensors`` file.
+        setting: The setting that names the file, for messages.
+        kind: Its content, for messages.
+
+    Raises:
+        ValueError: If the file is truncated, or was not written by this program.
+    """
     try:
         with path.open("rb") as header:
             length = int.from_bytes(header.read(8), "little")
@@ -99,24 +133,23 @@ def read_exported(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             json.loads(header.read(length), object_pairs_hook=_from_json)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # a broken file breaks the reader in many ways
         raise ValueError(
-            f"checkpoint: {path} cannot be read ({one_line(error)}); it is truncated or no "
+            f"{setting}: {path} cannot be read ({one_line(error)}); it is truncated or no "
             "safetensors file. Export the model again."
         ) from None
-    description = without_training_state(_parsed_description(path, metadata.get(_ENTRY, "")))
-    return {**description, "state_dict": _moved(weights, map_location)}
+    return tensors, _parsed_description(path, metadata.get(_ENTRY, ""), setting, kind)
 
 
-def _parsed_description(path: Path, text: str) -> dict[str, Any]:
+def _parsed_description(path: Path, text: str, setting: str, kind: str) -> dict[str, Any]:
     found = None
     if len(text) <= _DESCRIPTION_LIMIT:
         with suppress(ValueError, RecursionError):
             found = json.loads(text, object_pairs_hook=_from_json)
     if not isinstance(found, dict):
         raise ValueError(
-            f"checkpoint: {path} is no model of this program: its metadata have no readable entry "
+            f"{setting}: {path} is no {kind} of this program: its metadata have no readable entry "
             f"{_ENTRY!r}; name a file that 'deepscm export' wrote."
         )
     return found

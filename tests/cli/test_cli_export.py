@@ -117,3 +117,13 @@ def test_data_without_a_folder_have_none(checkpoint, tmp_path, capsys):
     message = "root: expected a checkpoint of data in a folder, but it has none"
     assert message in capsys.readouterr().err
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_folders_of_caches_are_left_out(altered, tmp_path):
+    settings = {"cache_dir": "/home/x/a", "cache": {"folder": "/home/x/b", "memory": 2.0}}
+    data = {"class_path": "deepscm_pl.data.DigitsDataModule", "init_args": settings}
+    path = tmp_path / "model.safetensors"
+    assert main(["export", "--ckpt_path", str(altered(data=data)), "--out", str(path)]) == 0
+    assert b"/home/x" not in path.read_bytes()
+    kept = read_checkpoint(path)["data"]["init_args"]
+    assert kept == {"cache": {"folder": None, "memory": 2.0}}
