@@ -169,9 +169,9 @@ def _write_bundle(ckpt_path: Path, out: Path, options: ExportOptions) -> None:
     )
     write_bundle(ckpt_path, out, texts, options.overwrite, options.trust, options.root)
     _print_written(out)
-    words = ("python", "-m", "monai.bundle", "run", "--config_file")
-    words += (str(out / "configs/inference.json"), "--bundle_root", str(out))
-    print(f"\nRun it:              {for_shell(*words, '--observations', 'FILE.csv')}")
+    program = ("python", "-m", "monai.bundle", "run")
+    config = ("--config_file", str(out / "configs/inference.json"), "--bundle_root", str(out))
+    print(f"\nRun it:              {for_shell(*program, *config, '--observations', 'FILE.csv')}")
 
 
 def _variable_properties(variable: Mapping[str, Any]) -> Iterator[str]:
