@@ -313,8 +313,8 @@ def _draw_plane_names(axes: Axes, grid: ImageGrid, layout: GridLayout) -> None:
                 (middle[0], low[1] + inset),
                 (middle[0], high[1] - inset),
             )
-            for letter, at in zip(sides, ends, strict=True):
-                axes.text(*at, letter, path_effects=outline, **place)
+            for letter, (across, down) in zip(sides, ends, strict=True):
+                axes.text(across, down, letter, path_effects=outline, **place)
 
 
 def _picture_size(shape: Sequence[int]) -> tuple[int, int]:

@@ -123,16 +123,16 @@ def thumbnail_pixels(figure: Figure) -> NDArray[np.uint8]:
         ``(height, width, 3)``, red, green and blue from 0 to 255.
     """
     shown = figure.thumbnail() if isinstance(figure, PlainFigure) else figure
-    size = shown.get_size_inches().copy()
+    width, height = (float(size) for size in shown.get_size_inches())
     try:
         if shown.get_layout_engine() is not None:
-            scale = min(1.0, _THUMBNAIL_WIDTH / size[0])
+            scale = min(1.0, _THUMBNAIL_WIDTH / width)
             # Texts keep their height, so that axes need more of it.
-            shown.set_size_inches(size * [scale, max(scale, 0.75)])
+            shown.set_size_inches(scale * width, max(scale, 0.75) * height)
         content, resolution = BytesIO(), _THUMBNAIL_PIXELS / shown.get_size_inches()[0]
         shown.savefig(content, format="png", dpi=resolution, bbox_inches="tight", pad_inches=0.04)
     finally:
-        shown.set_size_inches(size)
+        shown.set_size_inches(width, height)
     with Image.open(content) as picture:
         return np.asarray(picture.convert("RGB"))
 
