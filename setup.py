@@ -10,5 +10,6 @@ setup(
         "deepscm_pl.cli": ["training_options.txt"],
         "deepscm_pl.experiments": ["*/*.yaml"],
         "deepscm_pl.explorer": ["page.html", "page.css", "page.js"],
+        "deepscm_pl.reports": ["page.css"],
     },
 )
