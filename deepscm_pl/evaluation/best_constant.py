@@ -69,7 +69,7 @@ def _frequencies(known: Tensor, value: Tensor, categories: int | None) -> Tensor
 
 def constant_image_log_probs(
     mechanism: Mechanism, training: Tensor, asked: Tensor, seed: int = 0
-) -> Tensor:
+) -> Tensor | None:
     """Return the log-density of the best image distribution without parents and without a latent.
 
     It has the likelihood of the mechanism, with the same output of the decoder for every image,
@@ -83,13 +83,11 @@ def constant_image_log_probs(
         seed: Seed of the fractions of grey levels; the state of torch's generators is restored.
 
     Returns:
-        Nats per image, ``(N,)``, of the dequantised images.
-
-    Raises:
-        TypeError: If the mechanism is not one of images.
+        Nats per image, ``(N,)``, of the dequantised images; None if the mechanism is not one that
+        dequantises images.
     """
     if not isinstance(mechanism, ImageMechanism):
-        raise TypeError(f"mechanism: expected that of an image, but got {type(mechanism)}.")
+        return None
     device = next(mechanism.parameters()).device
     rows = min(max(_NUMBERS // mechanism.domain.features, _FEWEST_IMAGES), _MOST_IMAGES)
     some = training[:: -(-len(training) // rows)].to(device)

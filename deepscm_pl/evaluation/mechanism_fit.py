@@ -302,4 +302,4 @@ def _image_fit(
     if training is None or not len(training):
         return fit
     constant = constant_image_log_probs(scm[name], training, model.variables[name][rows])
-    return replace(fit, over_constant=Estimate.of(bound - constant))
+    return fit if constant is None else replace(fit, over_constant=Estimate.of(bound - constant))
