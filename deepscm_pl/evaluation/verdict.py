@@ -24,7 +24,7 @@ from deepscm_pl.overlap import VERDICTS
 from deepscm_pl.reaction import ReactionThresholds
 from deepscm_pl.scm import StructuralCausalModel
 
-__all__ = ["Criterion", "Grade", "Judgement", "Verdict", "VerdictThresholds", "judge"]
+__all__ = ["Criterion", "Grade", "Judgement", "Verdict", "VerdictThresholds", "judge", "worst"]
 
 Grade = Literal["good", "doubtful", "bad", "unknown"]
 """The grade of a verdict; ``unknown`` where nothing measures it."""

@@ -15,7 +15,7 @@ from deepscm_pl.evaluation.verdict import Grade, Judgement, Verdict, worst
 from deepscm_pl.numerals import format_number
 from deepscm_pl.reports.tables import TextTable
 
-__all__ = ["limit_table", "print_verdict", "verdict_lines", "verdict_markdown"]
+__all__ = ["all_limits", "limit_table", "print_verdict", "verdict_lines", "verdict_markdown"]
 
 _STYLES: Mapping[Grade, str] = {
     "good": "green",
