@@ -482,7 +482,7 @@ def test_the_page_displays_the_texts_literally(hostile):
     page = (folder / "evaluation" / "evaluation.html").read_text(encoding="utf-8")
     assert is_harmless(page, lines="\n")
     assert "http:" not in html.unescape(page).replace("http://evil.example", "")
-    assert not re.search(r"<(script|b|img(?! width))\b", page)
+    assert not re.search(r"<(script|b|img(?! (class|width)))\b", page)
     assert all(for_html(name) in page for name in NAMES)
 
 

@@ -468,7 +468,9 @@ class _Noise:
             return _of_variable(name, "calibrated", "unknown", "unknown", None, None, words)
         p_value = math.nan if found.p_value is None else found.p_value
         grade, word, limit = "good", "calibrated", limits.kolmogorov_smirnov
-        words = f"calibrated (its noise is within {distance:.3f} of its prior)"
+        words = f"calibrated (its noise is {distance:.3f} away from its prior)"
+        if distance > limits.kolmogorov_smirnov:
+            words = f"{words[:-1]}, as much as by chance)"
         if distance > limits.kolmogorov_smirnov and not p_value >= limits.p_value:
             is_bad = distance >= limits.miscalibrated
             grade, word = ("bad", "not calibrated") if is_bad else ("doubtful", "hardly calibrated")
@@ -508,7 +510,7 @@ def _of_question(
 def _truthful(
     ratio: Estimate, stranger: Estimate | None, limits: VerdictThresholds
 ) -> tuple[str, Grade, float, float, str]:
-    figure = f"{ratio.mean:.2f} of that of no change"
+    figure = f"{ratio.mean:.2f} times that of no change"
     if ratio.mean >= limits.useless:
         words = f"no better than no change: the error against the truth is {figure}"
         return "no better", "bad", ratio.mean, limits.useless, words

@@ -13,7 +13,7 @@ from deepscm_pl.escaping import for_html
 from deepscm_pl.evaluation.verdict import Judgement, Verdict, worst
 from deepscm_pl.reports.sections import Section
 from deepscm_pl.reports.tables import TextTable
-from deepscm_pl.reports.verdict import all_limits, limit_table
+from deepscm_pl.reports.verdict import limit_table, threshold_table
 
 __all__ = ["Picture", "render_page"]
 
@@ -22,6 +22,9 @@ _NOT_IN_TEXTS = ["link", "image", "autolink", "html_inline", "html_block", "refe
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src {}"
 _PIXELS_PER_INCH = 96
 """Of a page, by the definition of CSS."""
+_NARROW, _WIDE = 700, 1300
+"""Pictures of a width between these are shrunk to the width of the page, but not below the first,
+which page.css repeats; larger ones would be illegible."""
 
 
 class Picture:
@@ -44,8 +47,9 @@ class Picture:
     def as_html(self, caption: str) -> str:
         """Return the element with its caption, which scrolls if it is wider than the page."""
         data = base64.b64encode(self.content).decode("ascii")
+        kind = ' class="shrinks"' if _NARROW < self.width <= _WIDE else ""
         return (
-            f'<figure tabindex="0"><img width="{self.width}" alt="{for_html(caption)}" '
+            f'<figure tabindex="0"><img{kind} width="{self.width}" alt="{for_html(caption)}" '
             f'src="data:image/png;base64,{data}"></figure>\n'
             f'<p class="caption">{for_html(caption)}</p>'
         )
@@ -103,19 +107,19 @@ def render_page(
 
 def _verdict(judgement: Judgement) -> str:
     subjects = "\n".join(_subject(name, each) for name, each in judgement.subjects.items())
-    limits = " ".join(f"{name} {value:g}," for name, value in all_limits(judgement).items())
+    tables = [limit_table(judgement), threshold_table(judgement)]
+    folded = "\n".join(_folded(table.title, _table(table)) for table in tables)
     explanation = (
         "The grade of the model is the worst of its variables, and bad if the answers to all "
         "questions are. *Unknown* is what nothing measures. A good grade means that nothing was "
         "found wrong on these rows; it does not mean that the graph is right."
-        f"\n\nLimits: {limits.rstrip(',')}."
     )
     return f"""<section id="verdict">
 <h2>Verdict</h2>
 <p class="headline">{_grade(judgement.grade)} {for_html(judgement.headline.capitalize())}.</p>
 {subjects}
 {_folded("How to read it", _paragraphs(explanation))}
-{_folded(limit_table(judgement).title, _table(limit_table(judgement)))}
+{folded}
 </section>"""
 
 

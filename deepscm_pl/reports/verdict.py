@@ -15,7 +15,13 @@ from deepscm_pl.evaluation.verdict import Grade, Judgement, Verdict, worst
 from deepscm_pl.numerals import format_number
 from deepscm_pl.reports.tables import TextTable
 
-__all__ = ["all_limits", "limit_table", "print_verdict", "verdict_lines", "verdict_markdown"]
+__all__ = [
+    "limit_table",
+    "print_verdict",
+    "threshold_table",
+    "verdict_lines",
+    "verdict_markdown",
+]
 
 _STYLES: Mapping[Grade, str] = {
     "good": "green",
@@ -105,8 +111,10 @@ def limit_table(judgement: Judgement) -> TextTable:
     return TextTable.of_records("Judgements: figures and their limits", records, words=4)
 
 
-def all_limits(judgement: Judgement) -> dict[str, float]:
-    """Return the limits by name, those of the reaction included."""
+def threshold_table(judgement: Judgement) -> TextTable:
+    """Return all limits by name, those of the reaction included."""
     found = asdict(judgement.thresholds)
     reaction = found.pop("reaction")
-    return {**found, **{f"reaction_{name}": value for name, value in reaction.items()}}
+    found |= {f"reaction_{name}": value for name, value in reaction.items()}
+    rows = [[name, f"{value:g}"] for name, value in found.items()]
+    return TextTable("Limits by name", ["limit", "value"], rows)
