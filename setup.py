@@ -11,5 +11,6 @@ setup(
         "deepscm_pl.experiments": ["*/*.yaml"],
         "deepscm_pl.shipped": ["models/*/*"],
         "deepscm_pl.explorer": ["page.html", "page.css", "page.js"],
+        "deepscm_pl.reports": ["page.css"],
     },
 )

@@ -9,7 +9,8 @@ output              function
 ==================  ==============================================================
 terminal            :func:`for_terminal`
 commands            :func:`for_shell`
-Markdown, HTML      :func:`for_markdown`, :func:`markdown_code`
+Markdown            :func:`for_markdown`, :func:`markdown_code`
+HTML                :func:`for_html`
 pictures            :func:`for_picture`, and :class:`~deepscm_pl.figures.PlainFigure`
 CSV                 :class:`TableWriter`, and :func:`from_spreadsheet` to read it back
 JSON                :func:`as_json`
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import json
 import math
 import re
@@ -34,6 +36,7 @@ __all__ = [
     "TableWriter",
     "as_json",
     "for_file_name",
+    "for_html",
     "for_markdown",
     "for_picture",
     "for_shell",
@@ -113,6 +116,16 @@ def for_markdown(text: object) -> str:
     r"""Escape a text for one line or table cell of Markdown: no links, images or HTML."""
     marked = _MARKUP.sub(lambda found: f"\\{found[0]}", for_terminal(text).strip())
     return _BLOCK_START.sub(lambda found: f"{found[0][:-1]}\\{found[0][-1]}", marked)
+
+
+def for_html(text: object) -> str:
+    """Escape a text for an element or a quoted attribute of HTML.
+
+    Example:
+        >>> for_html('<b title="x">')
+        '&lt;b title=&quot;x&quot;&gt;'
+    """
+    return html.escape(for_terminal(text))
 
 
 def markdown_code(text: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import html
 import io
 import json
 import re
@@ -32,6 +33,7 @@ from deepscm_pl.escaping import (
     TableWriter,
     as_json,
     for_file_name,
+    for_html,
     for_markdown,
     for_picture,
     for_tag,
@@ -459,7 +461,7 @@ def hostile(tmp_path_factory):
             drawn.update(text.get_text() for text in figure.findobj(Text))
 
         patch.setattr(PlainFigure, "draw", watched)
-        words = ["fit", "--config", str(root / "hostile.yaml")]
+        words = ["fit", "--tables", "--config", str(root / "hostile.yaml")]
         assert main([*words, "--trainer.default_root_dir", str(root)]) == 0
     return root / "lightning_logs" / "version_0", printed.getvalue(), drawn
 
@@ -473,6 +475,15 @@ def test_a_training_completes_with_hostile_units_and_classes(hostile):
         assert name in pictures, name
     assert (folder / "evaluation" / "densities.png").is_file()
     assert (folder / "evaluation" / "examples.png").is_file()
+
+
+def test_the_page_displays_the_texts_literally(hostile):
+    folder, _, _ = hostile
+    page = (folder / "evaluation" / "evaluation.html").read_text(encoding="utf-8")
+    assert is_harmless(page, lines="\n")
+    assert "http:" not in html.unescape(page).replace("http://evil.example", "")
+    assert not re.search(r"<(script|b|img(?! (class|width)))\b", page)
+    assert all(for_html(name) in page for name in NAMES)
 
 
 def test_the_report_displays_the_texts_literally(hostile):

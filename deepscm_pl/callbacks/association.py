@@ -49,6 +49,7 @@ class AssociationReport(pl.Callback):
 
     Attributes:
         importance_enabled: Whether to compute the importance-weighted bound in this run.
+        prints_table: Whether to print the table in this run.
         rows: The lines of the table, after the test.
         written: The files written so far.
 
@@ -88,6 +89,7 @@ class AssociationReport(pl.Callback):
         self.reference_name = reference_name
         self.seed = seed_number("seed", seed)
         self.importance_enabled = True
+        self.prints_table = True
         self.rows: list[AssociationRow] = []
         self.written: list[Path] = []
         self._images = 0
@@ -157,7 +159,8 @@ class AssociationReport(pl.Callback):
             {name: model.scm[name].likelihood_note for name in model.scm.image_variables},
         )
         table = association_table(self.rows, self.reference_name)
-        print_table(table)
+        if self.prints_table:
+            print_table(table)
         quantities = {name: value.as_plain_data() for name, value in found.items()}
         for name, value in self.reference.items():
             if name in quantities:

@@ -17,7 +17,7 @@ from deepscm_pl.configuration import untrusted_packages
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.digest import weights_digest
 from deepscm_pl.ensemble import Ensemble
-from deepscm_pl.escaping import for_markdown, for_terminal
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation import EvaluationSettings, ModelOnData, check_settings, evaluate
 from deepscm_pl.evaluation.calibration import follow_up_pairs
 from deepscm_pl.evaluation.cause_predictor import CausePredictor, fingerprint
@@ -27,12 +27,15 @@ from deepscm_pl.figures import thumbnail_pixels
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.numbers import numbers_markdown, report_markdown
 from deepscm_pl.reports.tables import print_table
+from deepscm_pl.reports.verdict import print_verdict, verdict_markdown
 from deepscm_pl.runs.folders import describe_origin, run_folder, trained_steps
 from deepscm_pl.runs.termination import others_wait
 from deepscm_pl.suggestions import Asked
 
 __all__ = ["EvaluationReport"]
 
+_WRITTEN = (".json", ".md", ".html")
+"""Endings of the files whose names are printed; pictures are in the same folder."""
 _CALIBRATION_ROWS = 200
 _FEWEST_CALIBRATION_ROWS = 20
 
@@ -41,13 +44,15 @@ class EvaluationReport(pl.Callback):
     """Evaluate the answers of the model on all three rungs of Pearl's ladder after a test.
 
     The model runs in the precision of the trainer. The callback writes ``evaluation.json``,
-    ``evaluation.md`` and pictures into the folder ``evaluation`` of the run, prints the tables, and
-    logs to TensorBoard, its HParams included. An interrupted evaluation leaves the previous folder
-    unchanged. Checkpoints of a training contain the settings.
+    ``evaluation.md``, the page ``evaluation.html`` and pictures into the folder ``evaluation`` of
+    the run, prints the verdict, and logs to TensorBoard, its HParams included. An interrupted
+    evaluation leaves the previous folder unchanged. Checkpoints of a training contain the settings.
 
     The quantities depend on the data: see :func:`deepscm_pl.evaluation.evaluate`.
 
     Args:
+        tables: Whether to print all tables before the verdict, those of
+            :class:`~deepscm_pl.callbacks.AssociationReport` included. This applies to one run.
         enabled: Whether to evaluate, and to compute the importance-weighted bound of
             :class:`~deepscm_pl.callbacks.AssociationReport`. This applies to one run: the
             setting is not saved in checkpoints.
@@ -62,6 +67,7 @@ class EvaluationReport(pl.Callback):
     Attributes:
         classifier: Function from images ``(B, C, H, W)`` in grey levels to class indices ``(B,)``.
         report: The result, after the test.
+        prints_verdict: Whether to print the verdict; the program prints it as its last lines.
         written: The files written so far.
     """
 
@@ -75,6 +81,7 @@ class EvaluationReport(pl.Callback):
     def __init__(
         self,
         enabled: bool = True,
+        tables: bool = False,
         rows: int | None = None,
         predictor: str | None = None,
         members: list[str] | None = None,
@@ -82,6 +89,7 @@ class EvaluationReport(pl.Callback):
         **settings: Any,
     ) -> None:
         self.enabled = enabled
+        self.tables = tables
         self.rows = rows if rows is None else whole_number("rows", rows, least=1)
         self.settings = EvaluationSettings(**settings)
         self.predictor = predictor
@@ -89,6 +97,7 @@ class EvaluationReport(pl.Callback):
         self.cache_dir = Path(cache_dir or "~/.cache/deepscm_pl").expanduser()
         self.classifier: Classifier | None = None
         self.report: Report | None = None
+        self.prints_verdict = True
         self.written: list[Path] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -100,10 +109,12 @@ class EvaluationReport(pl.Callback):
         """
         if stage not in ("fit", "test"):
             return
+        model = self._model_on_data(trainer, pl_module)
         for report in _callbacks(trainer):
             if isinstance(report, AssociationReport):
                 report.importance_enabled = self.enabled
-        model = self._model_on_data(trainer, pl_module)
+                # Without an evaluation, nothing else is printed.
+                report.prints_table = self.tables or model is None
         if model is None:
             return
         check_settings(model, self.settings)
@@ -143,17 +154,14 @@ class EvaluationReport(pl.Callback):
             trainer, model, folder.parent / "cause_predictor.safetensors"
         )
         report = self.report = self._evaluate(trainer, model, predictor)
-        self.written += [path for path in report.write(folder) if path.suffix in (".json", ".md")]
+        self.written += [path for path in report.write(folder) if path.suffix in _WRITTEN]
         if not self.members:
             self._store_calibration(trainer, report)
+        if self.tables:
+            _print_tables(report)
         print(f"Evaluated: {report.rows}.")
-        for name, table in report.tables.items():
-            if name != "association":
-                print_table(table)
-        for each in report.evaluation.mechanisms:
-            print(f"{for_terminal(each.sentence)}.")
-        for reason in report.left_out:
-            print(f"Left out: {for_terminal(reason)}")
+        if self.prints_verdict:
+            print_verdict(report.judgement)
         step = trained_steps(trainer, pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
@@ -238,7 +246,9 @@ class EvaluationReport(pl.Callback):
         validation = ModelOnData.of(model.scm, data, least=1, split="validation")
         history = getattr(trainer.lightning_module, "validation_history", None)
         progress = trainer.progress_bar_callback is not None
-        return evaluate_mechanisms(validation, history, progress)
+        trained = data.variables("train")
+        images = {name: trained[name] for name in model.scm.image_variables}
+        return evaluate_mechanisms(validation, history, progress, images)
 
     def _validation(self, trainer: pl.Trainer, model: ModelOnData) -> ModelOnData | None:
         """Return rows for the calibration of intervals, if there are enough."""
@@ -280,6 +290,16 @@ class EvaluationReport(pl.Callback):
         return ModelOnData.of(scm, data, self.rows)
 
 
+def _print_tables(report: Report) -> None:
+    for name, table in report.tables.items():
+        if name != "association":
+            print_table(table)
+    for each in report.evaluation.mechanisms:
+        print(f"{for_terminal(each.sentence)}.")
+    for reason in report.left_out:
+        print(f"Left out: {for_terminal(reason)}")
+
+
 def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     found: Any = trainer.callbacks  # type: ignore[attr-defined]
     return list(found)
@@ -288,8 +308,7 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:
     logger.experiment.add_text("evaluation/numbers", numbers_markdown(report), step)
     logger.experiment.add_text("evaluation/report", report_markdown(report), step)
-    verdicts = "\n".join(f"- {for_markdown(verdict)}." for verdict in report.verdicts)
-    logger.experiment.add_text("evaluation/verdicts", verdicts or "The image model reacts.", step)
+    logger.experiment.add_text("evaluation/verdicts", verdict_markdown(report.judgement), step)
     for name, figure in report.pictures.items():
         pixels = thumbnail_pixels(figure)
         logger.experiment.add_image(f"evaluation/{name}", pixels, step, dataformats="HWC")

@@ -54,7 +54,7 @@ from deepscm_pl.cli.settings import (
     named_trainer_error,
     require_trained,
 )
-from deepscm_pl.cli.training_help import DRY_RUN, TRAINING_COMMANDS
+from deepscm_pl.cli.training_help import DRY_RUN, TABLES, TRAINING_COMMANDS
 from deepscm_pl.cli.words import (
     option_value,
     split_configurations,
@@ -67,6 +67,7 @@ from deepscm_pl.data import CausalDataModule
 from deepscm_pl.escaping import for_shell, for_terminal
 from deepscm_pl.files import exit_on_termination, names_full_disk, new_file
 from deepscm_pl.lazy import import_all
+from deepscm_pl.reports.verdict import print_verdict
 from deepscm_pl.runs.checkpoint_files import (
     AtomicCheckpointIO,
     RunCheckpoint,
@@ -164,6 +165,9 @@ def _run_merged(
         if option_value(words, "--config", "-c", *_MODEL_OPTIONS) is None:
             described, words = read_described(opened, words)
     model = _model_class(words, settings) if described is None else type(described.model)
+    if TABLES in words:
+        words = [word for word in words if word != TABLES]
+        words += ["--evaluation.tables=true"] if model is DeepSCM else []
     try:
         with quiet_log_threads(), without_noise():
             if members is None:
@@ -408,8 +412,9 @@ class TrainingCommand(LightningCLI):
             raise ValueError(named_trainer_error(str(error), vars(parsed.trainer))) from error
 
     def after_instantiate_classes(self) -> None:
-        """Load the predictor; stop if a checkpoint does not fit the configuration's model."""
+        """Set up the evaluation; stop if a checkpoint does not fit the configuration's model."""
         for callback in self._callbacks(EvaluationReport):
+            callback.prints_verdict = False
             if callback.predictor is not None:
                 model = ImageClassifier.load_from_checkpoint(callback.predictor, trust=self.trust)
                 callback.classifier = lambda images, model=model: model.to(images.device)(
@@ -501,7 +506,7 @@ class TrainingCommand(LightningCLI):
                 print(f"Ask the model:       {self.question([best])}")
             again = shell_command("test", "--ckpt_path", best, *trust)
             print(f"Evaluate it again:   {again}")
-            self._print_verdicts()
+            self._print_verdict()
 
     def question(self, checkpoints: Sequence[str]) -> str:
         """Return a command that asks trained models, all of the class of this one."""
@@ -540,13 +545,14 @@ class TrainingCommand(LightningCLI):
                 path = settings["ckpt_path"]
                 if self.is_causal and path is not None and path not in _NOT_PATHS:
                     print(f"\nAsk the model:       {self.question([str(path)])}")
-                self._print_verdicts()
+                self._print_verdict()
 
-    def _print_verdicts(self) -> None:
-        """Print what the evaluation found wrong with the image model, as the last lines."""
-        reports = [callback.report for callback in self._callbacks(EvaluationReport)]
-        for verdict in (verdict for report in reports if report for verdict in report.verdicts):
-            print(f"Warning: {for_terminal(verdict)}.")
+    def _print_verdict(self) -> None:
+        """Print the verdict of the evaluation, as the last lines."""
+        for callback in self._callbacks(EvaluationReport):
+            if callback.report is not None:
+                print()
+                print_verdict(callback.report.judgement)
 
     def predict(self, **settings: Any) -> None:
         """Write the quantities of every test image as ``quantities.csv`` in the run's folder."""

@@ -9,7 +9,7 @@ from importlib.resources import files
 from deepscm_pl.cli.parser import FriendlyArgumentParser, fail
 from deepscm_pl.cli.words import split_configurations
 
-__all__ = ["DRY_RUN", "TRAINING_COMMANDS", "check_training_words", "training_help"]
+__all__ = ["DRY_RUN", "TABLES", "TRAINING_COMMANDS", "check_training_words", "training_help"]
 
 TRAINING_COMMANDS = {
     "fit": "Train a model, then test its best checkpoint.",
@@ -20,6 +20,8 @@ TRAINING_COMMANDS = {
 
 DRY_RUN = "--dry_run"
 """The option of ``fit`` that trains nothing."""
+TABLES = "--tables"
+"""The option of ``fit`` and ``test`` that prints the tables behind the verdict."""
 
 _OPTION = re.compile(r"^ +(?:-\w[^,\n]*, )?--([\w.]+)", re.MULTILINE)
 _COMPLETE_GROUPS = ("trainer", "checkpoint", "association", "evaluation")
@@ -39,6 +41,8 @@ _MEMBERS = """
   --dry_run             Train nothing: read the data, measure a few steps, print rows, parameters,
                         memory, sizes of checkpoints and minutes expected."""
 
+_TABLES = """
+  --tables              Print all tables behind the verdict, which are in the report in any case."""
 
 _PROTOCOL = """
   --protocol NAME       Test by the protocol causal-gen, benchmark, rasal or ours, which has options
@@ -52,7 +56,7 @@ def training_help(command: str) -> str:
         f"usage: deepscm {command} --config FILE.yaml [OPTIONS]\n\n{TRAINING_COMMANDS[command]} "
         "The options of a data module: --data.help CLASS,\nfor example "
         f"deepscm_pl.data.MorphoMNISTDataModule.\n\n{_options_text()}\n{_CKPT_PATH}"
-        f"{ {'fit': _MEMBERS, 'test': _PROTOCOL}.get(command, '') }"
+        f"{ {'fit': _MEMBERS + _TABLES, 'test': _TABLES + _PROTOCOL}.get(command, '') }"
     )
 
 
@@ -73,6 +77,7 @@ def check_training_words(words: Sequence[str]) -> None:
         )
     options = {*_OPTION.findall(_options_text()), "ckpt_path", "trust", "help", "verbose"}
     options |= {"members", "dry_run"} if words[0] == "fit" else set()
+    options |= {"tables"} if words[0] in ("fit", "test") else set()
     for word in words[1:]:
         name = word.partition("=")[0].removesuffix("+")
         if name.startswith("--") and not _is_option(name[2:], options):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -382,12 +383,32 @@ class _Meter:
             if bool(detail.any()):
                 measured_truth = torch.from_numpy(truth.measured[name])[detail]
                 floor = _measurement_errors(measured_truth, true[: len(detail)][detail])
+            intended = torch.cat(parts).double().squeeze(-1)
+            factual = self.model.variables[name].cpu().double().squeeze(-1)[possible]
+            is_class = self.model.scm[name].domain.categories is not None
             results[name] = EffectivenessEstimates(
-                _measurement_errors(values, torch.cat(parts).double().squeeze(-1)),
+                _measurement_errors(values, intended),
                 _measurement_errors(values, true[possible]) if is_effect else None,
                 floor,
+                _share_shown(values, intended, factual, is_class),
             )
         return results
+
+
+def _share_shown(
+    measured: Tensor, intended: Tensor, factual: Tensor, is_class: bool
+) -> Estimate | None:
+    """The share of an asked change that images show, over N rows; None if none is asked."""
+    rows = intended != factual
+    if not bool(rows.any()):
+        return None
+    # What cannot be measured shows no change.
+    measured = torch.where(measured.isnan(), factual, measured)[rows]
+    asked = (intended - factual)[rows]
+    if is_class:
+        return Estimate.of((measured == intended[rows]).double())
+    share = ((measured - factual[rows]) * asked).sum() / asked.square().sum()
+    return Estimate(float(share), math.nan, int(rows.sum()))
 
 
 def _effects(model: ModelOnData, question: Question) -> list[str]:

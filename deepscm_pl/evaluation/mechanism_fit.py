@@ -12,6 +12,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from deepscm_pl.evaluation.best_constant import (
+    constant_image_log_probs,
+    constant_scalar_log_probs,
+)
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.quick_fit import (
@@ -117,6 +121,9 @@ class MechanismFit:
         nonlinear: Gain that a nonlinear form would have over a linear mechanism; None for others.
         convergence: The course of the training; None if it is unknown.
         shuffled: Whether ``over_parentless`` is that over parents of other rows.
+        over_constant: Gain over the best distribution without parents and without a latent, see
+            :mod:`~deepscm_pl.evaluation.best_constant`; None if it is unknown.
+        features: Number of values of the variable: of pixels or voxels in all channels.
     """
 
     variable: str
@@ -127,6 +134,8 @@ class MechanismFit:
     nonlinear: Estimate | None = None
     convergence: Convergence | None = None
     shuffled: bool = False
+    over_constant: Estimate | None = None
+    features: int = 1
 
     @property
     def sentence(self) -> str:
@@ -180,16 +189,18 @@ def evaluate_mechanisms(
     model: ModelOnData,
     history: Mapping[str, Sequence[float]] | None = None,
     progress: bool = True,
+    images: Mapping[str, Tensor] | None = None,
 ) -> list[MechanismFit]:
-    """Compare each mechanism with its linear and its parentless form.
+    """Compare each mechanism with its linear and its parentless form, and with a constant.
 
-    These are fitted to the training split by L-BFGS, in seconds. Only the first row of each person
-    is used.
+    These are fitted to the training split, in seconds. Only the first row of each person is used.
 
     Args:
         model: A model and rows of the validation split.
         history: Validation bounds of each variable in the course of the training.
         progress: Whether to show a progress bar.
+        images: Images of the training split, ``(n, *shape)`` each; without them, images are not
+            compared with a constant.
     """
     rows = model.independent_rows(len(model))
     names = model.scm.graph.nodes
@@ -201,7 +212,8 @@ def evaluate_mechanisms(
             is_bound = not model.scm[name].has_training_loss
             course = convergence_of(known) if known and is_bound else None
             if name in model.scm.image_variables:
-                each = _image_fit(model, name, rows[:_IMAGES], course)
+                trained = (images or {}).get(name)
+                each = _image_fit(model, name, rows[:_IMAGES], course, trained)
             else:
                 each = _scalar_fit(model, name, rows, course)
             found += [] if each is None else [each]
@@ -227,7 +239,11 @@ def _scalar_fit(
         own = log_probs(copied(mechanism), asked)
     except NotImplementedError:  # without an exact log-probability
         return None
-    fit = MechanismFit(name, parents, Estimate.of(own), convergence=course)
+    constant = constant_scalar_log_probs(mechanism.domain, training.value, asked.value)
+    over_constant = None if constant is None else Estimate.of(own - constant)
+    fit = MechanismFit(
+        name, parents, Estimate.of(own), convergence=course, over_constant=over_constant
+    )
     if not parents:
         return fit
     if not has_forms(mechanism):
@@ -247,9 +263,13 @@ def _scalar_fit(
 
 
 def _image_fit(
-    model: ModelOnData, name: str, rows: Tensor, course: Convergence | None
+    model: ModelOnData,
+    name: str,
+    rows: Tensor,
+    course: Convergence | None,
+    training: Tensor | None,
 ) -> MechanismFit | None:
-    """Compare an image with parents of its own and of other rows."""
+    """Compare an image with parents of its own and of other rows, and with a constant."""
     scm, parents = model.scm, model.scm.graph.parents[name]
     for parent in parents:
         values = model.variables[parent][rows].flatten(1)
@@ -270,7 +290,16 @@ def _image_fit(
                 evidence = scm[name].evidence(scm[name].dequantise(value), causes)
                 collected.append(evidence.bound.expand(len(part)).double().cpu())
     bound = torch.cat(own)
-    difference = Estimate.of(bound - torch.cat(shuffled)) if parents else None
-    return MechanismFit(
-        name, parents, Estimate.of(bound), difference, convergence=course, shuffled=True
+    fit = MechanismFit(
+        name,
+        parents,
+        Estimate.of(bound),
+        Estimate.of(bound - torch.cat(shuffled)) if parents else None,
+        convergence=course,
+        shuffled=True,
+        features=scm[name].domain.features,
     )
+    if training is None or not len(training):
+        return fit
+    constant = constant_image_log_probs(scm[name], training, model.variables[name][rows])
+    return fit if constant is None else replace(fit, over_constant=Estimate.of(bound - constant))

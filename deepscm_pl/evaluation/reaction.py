@@ -14,7 +14,12 @@ from deepscm_pl.evaluation.cause_predictor import CausePredictor
 from deepscm_pl.evaluation.estimate import Estimate, Quantities, by_key
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.questions import Question, answer
-from deepscm_pl.reaction import ReactionThresholds, image_reactions, without_pixel_noise
+from deepscm_pl.reaction import (
+    ImageReaction,
+    ReactionThresholds,
+    image_reactions,
+    without_pixel_noise,
+)
 
 __all__ = ["CauseReaction", "QuestionReaction", "ReactionResult", "evaluate_reaction"]
 
@@ -72,6 +77,8 @@ class ReactionResult(Quantities):
         pixel_noise: As in :class:`QuestionReaction`, of the test images.
         verdicts: Sentences about what the image does not react to; empty if all is well.
         left_out: Causes that the predictor cannot read, with reasons.
+        measured: Changes and the share of pixel noise, the larger of draws and of test images.
+        thresholds: Limits of the verdicts.
     """
 
     image: str
@@ -80,6 +87,8 @@ class ReactionResult(Quantities):
     pixel_noise: Estimate | None
     verdicts: Sequence[str]
     left_out: Sequence[str]
+    measured: ImageReaction | None = None
+    thresholds: ReactionThresholds = field(default_factory=ReactionThresholds)
 
     @property
     def quantities(self) -> dict[str, Estimate]:
@@ -123,40 +132,48 @@ def evaluate_reaction(
     answered = [meter.question(k, read) for k in range(len(questions))]
     pixel_noise = meter.factual.pixel_noise()
     asked = dict.fromkeys([*causes, *(name for each in questions for name in each.do)])
+    measured = _measured(model, causes, pixel_noise)
     return ReactionResult(
         meter.image,
         causes,
         answered,
         pixel_noise,
-        _verdicts(model, list(asked), causes, pixel_noise, limits),
+        _verdicts(measured, list(asked), causes, limits),
         [
             f"Reaction to {name}: its predictor removes {100 * max(value, 0):.0f} % of the error "
             f"of a constant on the validation split, less than {100 * limits.skill:.0f} %."
             for name, value in skill.items()
             if name not in read
         ],
+        measured,
+        limits,
     )
 
 
-def _verdicts(
-    model: ModelOnData,
-    asked: Sequence[str],
-    causes: Mapping[str, CauseReaction],
-    pixel_noise: Estimate | None,
-    limits: ReactionThresholds,
-) -> list[str]:
+def _measured(
+    model: ModelOnData, causes: Mapping[str, CauseReaction], pixel_noise: Estimate | None
+) -> ImageReaction:
+    """The reaction of draws of the model, with what was measured on test images."""
     (reaction,) = image_reactions(model.scm)
     shares = [reaction.pixel_noise, None if pixel_noise is None else min(pixel_noise.mean, 1.0)]
     known = [share for share in shares if share is not None and not math.isnan(share)]
     changes = {**reaction.changes, **{name: each.change.mean for name, each in causes.items()}}
-    measured = replace(reaction, changes=changes, pixel_noise=max(known, default=None))
+    return replace(reaction, changes=changes, pixel_noise=max(known, default=None))
+
+
+def _verdicts(
+    measured: ImageReaction,
+    asked: Sequence[str],
+    causes: Mapping[str, CauseReaction],
+    limits: ReactionThresholds,
+) -> list[str]:
     # What an image shows is a better criterion than how far its pixels change.
     responses = {name: each.response for name, each in causes.items() if each.response is not None}
     found = measured.verdicts([name for name in asked if name not in responses], limits)
     for name, response in responses.items():
         if response.mean < limits.response:
             found.append(
-                f"{reaction.image}: the image does not react to {name}; of the changes that are "
+                f"{measured.image}: the image does not react to {name}; of the changes that are "
                 f"asked, it shows {100 * max(response.mean, 0):.0f} %"
             )
     return found

@@ -79,12 +79,16 @@ class MeasurementErrors(Quantities):
 class EffectivenessEstimates(Quantities):
     """Errors of a measured attribute, against the intended and, if it changes, the true value.
 
-    The noise floor is the error of measurements in true images.
+    The noise floor is the error of measurements in true images. ``shown`` is the share of the asked
+    change that images show, 1 for a perfect image model: the slope of measured changes over
+    intended ones, and for classes the share of images that show another one that is asked. Images
+    that cannot be measured show none.
     """
 
     intended: MeasurementErrors
     true: MeasurementErrors | None = None
     noise_floor: MeasurementErrors | None = None
+    shown: Estimate | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The reaction of images in a report: tables, explanations, verdicts and plain data."""
+"""The reaction of images in a report: tables and plain data."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.reaction import ReactionResult
 from deepscm_pl.numerals import format_number
 from deepscm_pl.reports.tables import TextTable, estimated
-from deepscm_pl.scm import StructuralCausalModel
 
-__all__ = ["bits_verdicts", "plain_reaction", "reaction_table", "shown_table"]
+__all__ = ["plain_reaction", "reaction_table", "shown_table"]
 
 _EMPTY = "–"
 
@@ -74,22 +72,6 @@ def shown_table(result: ReactionResult, model: ModelOnData) -> TextTable:
 def _shown(*cells: str) -> dict[str, str]:
     headings = ("intervention", "cause", "is", "unit", "error shown", "error in test images")
     return dict(zip(headings, cells, strict=True))
-
-
-def bits_verdicts(rows: Sequence[AssociationRow], scm: StructuralCausalModel) -> list[str]:
-    """Describe images with as many bits per dimension as uniform grey levels, or more."""
-    verdicts = []
-    for name in scm.image_variables:
-        keys = [f"bits_per_dimension/{name}", f"recorded_bits_per_dimension/{name}"]
-        found = [row.estimate.mean for row in rows if row.key in keys]
-        uniform = math.log2(scm[name].domain.upper + 1) if scm[name].domain.upper < math.inf else 8
-        if found and min(found) >= uniform:
-            verdicts.append(
-                f"{name}: {format_number(min(found))} bits per dimension, where uniform grey "
-                f"levels have {uniform:g}; as a density of images the model is worse than one that "
-                "has learned nothing: it is untrained, or the scale of its likelihood does not fit"
-            )
-    return verdicts
 
 
 def plain_reaction(result: ReactionResult | None, verdicts: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from deepscm_pl.evaluation.examples import describe_rows
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.run import Evaluation
+from deepscm_pl.evaluation.verdict import judge
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import replaced_folder
 from deepscm_pl.overlap import VERDICTS
@@ -36,13 +37,10 @@ from deepscm_pl.reports.overlap import (
     overlap_table,
     plain_overlap,
 )
+from deepscm_pl.reports.page import Picture, render_page
 from deepscm_pl.reports.pictures import draw_coverage, draw_errors, draw_noise_results, has_coverage
-from deepscm_pl.reports.reaction import (
-    bits_verdicts,
-    plain_reaction,
-    reaction_table,
-    shown_table,
-)
+from deepscm_pl.reports.reaction import plain_reaction, reaction_table, shown_table
+from deepscm_pl.reports.sections import Section
 from deepscm_pl.reports.sensitivity import (
     plain_sensitivity,
     sensitivity_quantities,
@@ -61,6 +59,7 @@ from deepscm_pl.reports.tables import (
     soundness_table,
 )
 from deepscm_pl.reports.trust import describe_assumptions
+from deepscm_pl.reports.verdict import verdict_markdown
 
 __all__ = ["Report"]
 
@@ -99,9 +98,10 @@ class Report:
         reference_name: Heading of the numbers to compare with.
 
     Attributes:
+        judgement: The verdict on the model.
         tables: All tables that are not empty.
-        verdicts: Sentences about an image model that does not react to its causes, repeats the
-            factual image, or has learned nothing; empty if all is well.
+        verdicts: The sentences about images that are bad or doubtful, such as that an image does
+            not react to a cause; empty if all is well.
         pictures: All pictures, by the name of their file without its ending.
     """
 
@@ -149,8 +149,14 @@ class Report:
             self.tables["noise"] = noise_table(evaluation.noise)
         if evaluation.mechanisms:
             self.tables["mechanisms"] = mechanism_table(evaluation.mechanisms)
-        self.verdicts = bits_verdicts(association, model.scm)
-        self.verdicts += [] if reaction is None else reaction.verdicts
+        self.judgement = judge(evaluation, model.scm, association)
+        self.verdicts = [
+            each.sentence
+            for each in self.judgement.verdicts
+            if each.variable in model.scm.image_variables
+            and not each.question
+            and each.grade in ("bad", "doubtful")
+        ]
         self.pictures = dict(_draw_pictures(model, evaluation))
 
     def write(self, folder: Path) -> list[Path]:
@@ -172,6 +178,7 @@ class Report:
                 (new / "calibration.json").write_text(as_json(found), encoding="utf-8")
             for name, figure in self.pictures.items():
                 save_figure(figure, new / f"{name}.png")
+            (new / "evaluation.html").write_text(self.as_html(new), encoding="utf-8")
         return sorted(folder.iterdir())
 
     def as_plain_data(self) -> dict[str, Any]:
@@ -207,6 +214,7 @@ class Report:
                 key: each.as_plain_data()
                 for key, each in composition_quantities(evaluation).items()
             },
+            "verdict": self.judgement.as_plain_data(),
             "reaction": plain_reaction(evaluation.reaction, self.verdicts),
             "sensitivity": plain_sensitivity(evaluation.sensitivity),
             "noise": {
@@ -220,41 +228,49 @@ class Report:
 
     def as_markdown(self) -> str:
         """Return the report in Markdown, with links to pictures in the same folder."""
-        parts = ["# Evaluation", self._introduction()]
-        if self.verdicts:
-            lines = "\n".join(f"- **{for_markdown(verdict)}.**" for verdict in self.verdicts)
-            parts.append(f"## Verdicts\n\n{lines}")
-        for section in _SECTIONS:
-            parts += self._section(*section)
-        parts.append(f"## Assumptions\n\n{describe_assumptions(self.evaluation)}")
-        left_out = self.left_out
-        if left_out:
-            parts.append(
-                "## Left out\n\n" + "\n".join(f"- {for_markdown(reason)}" for reason in left_out)
-            )
+        parts = [
+            "# Evaluation",
+            f"## Verdict\n\n{verdict_markdown(self.judgement)}",
+            f"## About\n\n{self._introduction()}\n\n{self._origin()}",
+            *(part for section in self.sections() for part in section.as_markdown()),
+        ]
         return "\n\n".join(part.strip() for part in parts) + "\n"
 
-    def _section(self, title: str, name: str, picture: str) -> list[str]:
-        """The paragraphs of a section in Markdown; none without a table, a picture and a text."""
+    def as_html(self, folder: Path) -> str:
+        """Return the report as one page with its pictures, which loads nothing.
+
+        Args:
+            folder: The folder with the files of the pictures.
+        """
+        pictures = {
+            name: Picture((folder / f"{name}.png").read_bytes(), figure.dpi)
+            for name, figure in self.pictures.items()
+        }
+        sections = [*self.sections(), Section("Origin", text=self._origin() or "Unknown.")]
+        return render_page("Evaluation", self._introduction(), self.judgement, sections, pictures)
+
+    def sections(self) -> list[Section]:
+        """Return all sections but the verdict that are not empty."""
+        found = [section for each in _SECTIONS if (section := self._section(*each)) is not None]
+        found.append(Section("Assumptions", text=describe_assumptions(self.evaluation)))
+        if left_out := self.left_out:
+            lines = "\n".join(f"- {for_markdown(reason)}" for reason in left_out)
+            found.append(Section("Left out", text=lines))
+        return found
+
+    def _section(self, title: str, name: str, picture: str) -> Section | None:
+        """A section; None without a table, a picture and a text."""
         table, text = self.tables.get(name), ""
         if title == "Uncertainty" and any(each.rows for each in self.evaluation.counterfactuals):
             text = interval_sentence(self.evaluation.calibration)
+        if name == "mechanisms":
+            text = mechanism_sentences(self.evaluation.mechanisms)
         if table is None and picture not in self.pictures and not text:
-            return []
-        parts = [f"## {title}"]
-        if table is not None:
-            parts += [
-                mechanism_sentences(self.evaluation.mechanisms)
-                if name == "mechanisms"
-                else how_to_read(name, table),
-                f"{for_markdown(table.title)}.",
-                table.as_markdown(),
-            ]
-        parts += [text] if text else []
-        if picture in self.pictures:
-            caption = self._caption(picture)
-            parts.append(f"![{caption}]({picture}.png)\n\n*{caption}*")
-        return parts
+            return None
+        explained = "" if table is None or name == "mechanisms" else how_to_read(name, table)
+        if picture not in self.pictures:
+            return Section(title, explained, table, text)
+        return Section(title, explained, table, text, picture, self._caption(picture))
 
     def main_figures(self) -> dict[str, float]:
         """Return at most ten main numbers by names that are valid in TensorBoard.
@@ -320,16 +336,21 @@ class Report:
         evaluation = self.evaluation
         world = evaluation.world
         truth = "without a known world" if world is None else f"of {for_markdown(world)}"
-        lines = [
+        return (
             f"{self.rows}, {truth}; quantities of particles, "
             f"repetitions and pixel noise, and the noise floor, from the first "
             f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
             "Numbers are means over rows; grey levels go from 0 to 255."
-            + (_REPEATED if self._is_repeated else ""),
-            *(f"{name.capitalize()}: {markdown_code(value)}." for name, value in self.origin.items()
-              if value and isinstance(value, str) and name != "weights"),
-        ]  # fmt: skip
-        return "\n\n".join(lines)
+            + (_REPEATED if self._is_repeated else "")
+        )
+
+    def _origin(self) -> str:
+        """The origin of model and data, in Markdown."""
+        return "\n\n".join(
+            f"{name.capitalize()}: {markdown_code(value)}."
+            for name, value in self.origin.items()
+            if value and isinstance(value, str) and name != "weights"
+        )
 
     def _caption(self, picture: str) -> str:
         compared = any(example.truth is not None for example in self.evaluation.examples)

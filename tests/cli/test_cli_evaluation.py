@@ -57,11 +57,11 @@ def write(root, settings):
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory):
-    """A run on the known world: its folder, and what it printed."""
+    """A run on the known world: its folder, and what it printed, with tables."""
     root = tmp_path_factory.mktemp("known")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        assert main(["fit", "--config", str(write(root, configuration(root)))]) == 0
+        assert main(["fit", "--tables", "--config", str(write(root, configuration(root)))]) == 0
     return root / "lightning_logs" / "version_0", printed.getvalue()
 
 
@@ -91,7 +91,13 @@ def test_fit_ends_with_the_whole_report(known):
         assert (folder / "evaluation" / f"{picture}.png").stat().st_size > 1000
     assert "Identity: no predictor was given." in markdown
     assert "Counterfactual: error against the truth" in printed
-    assert f"written: {folder / 'evaluation' / 'evaluation.md'}" in printed
+    for name in ("evaluation.md", "evaluation.html", "evaluation.json"):
+        assert f"written: {folder / 'evaluation' / name}" in printed
+    page = (folder / "evaluation" / "evaluation.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert document["verdict"]["headline"].capitalize() in page
+    # The verdict comes after the tables, as the last paragraph.
+    assert printed.rindex("Verdict: bad") > printed.rindex("Left out: ")
 
 
 def test_association_has_the_reference_and_the_importance_weighted_bound(known):
@@ -246,7 +252,9 @@ def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
     changed = json.loads((folder / "evaluation.json").read_text())
     assert list(changed["counterfactual"]) == ["intensity+=1"]
     assert changed["rows"] == 6
-    assert "Evaluated: The first 6 of 12 rows of the test split." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Evaluated: The first 6 of 12 rows of the test split." in printed
+    assert "log p(" not in printed  # tables are in the report only
     assert "The first 6 of 12 rows" in (folder / "evaluation.md").read_text()
 
 
@@ -266,7 +274,11 @@ def test_an_interrupted_evaluation_leaves_the_former_report(known, known_checkpo
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    places = ("callbacks.evaluation.evaluate", "reports.report.save_figure")
+    places = (
+        "callbacks.evaluation.evaluate",
+        "reports.report.save_figure",
+        "reports.report.render_page",
+    )
     for place in places:
         with monkeypatch.context() as patch:
             patch.setattr(f"deepscm_pl.{place}", stop)

@@ -26,12 +26,20 @@ def test_a_test_trains_a_predictor_once_and_ends_with_verdicts(run, checkpoint, 
     before = predictor.stat().st_mtime_ns
     assert main(["test", "--ckpt_path", str(checkpoint), *QUIET]) == 0
     assert predictor.stat().st_mtime_ns == before
-    printed = capsys.readouterr().out
-    last = printed.splitlines()[-1]
-    assert last.startswith("Warning: image: ")
-    assert "Reaction: whether the image shows the values of other test rows" in printed
-    found = json.loads((folder / "evaluation" / "evaluation.json").read_text())["reaction"]
-    assert found["verdicts"]
+    lines = capsys.readouterr().out.splitlines()
+    first = next(k for k, line in enumerate(lines) if line.startswith("Verdict: "))
+    assert lines[first].startswith("Verdict: bad – do not rely on this model: ")
+    assert lines[first - 1] == ""
+    # The verdict is the last paragraph; a line begins with a subject or continues another.
+    assert all(line.startswith("  ") for line in lines[first + 1 :])
+    verdict = " ".join(" ".join(lines[first:]).split())
+    assert "image bad " in verdict
+    assert "does not react to thickness: " in verdict
+    assert "the image model is untrained" in verdict
+    assert not any("Reaction: whether the image shows" in line for line in lines)
+    document = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    assert document["reaction"]["verdicts"]
+    assert document["verdict"]["grade"] == "bad"
     events = EventAccumulator(str(folder))
     events.Reload()
     numbers = events.Tensors("evaluation/numbers/text_summary")[-1].tensor_proto.string_val[0]
@@ -46,6 +54,7 @@ def test_the_predictor_is_trained_only_if_it_is_wanted(run, checkpoint, capsys, 
     words = ["test", "--ckpt_path", str(copied), *QUIET]
     assert main([*words, "--evaluation.predict_causes", "false"]) == 0
     assert not (tmp_path / "cause_predictor.safetensors").exists()
-    assert "asked changes shown" not in capsys.readouterr().out
+    written = (tmp_path / "evaluation" / "evaluation.md").read_text()
+    assert "asked changes shown" not in written
     assert main([*words, "--evaluation.predictor_steps", "2"]) == 0
     assert (tmp_path / "cause_predictor.safetensors").is_file()

@@ -21,8 +21,10 @@ from tiny import CONFIGURATION, write_configuration
 
 def test_fit_says_what_it_made_and_what_is_next(run):
     folder, printed = run
-    assert "log p(intensity | thickness)" in printed
-    assert "bits per dimension" in printed
+    table = (folder / "association.md").read_text()
+    assert "log p(intensity \\| thickness)" in table
+    assert "bits per dimension" in table
+    assert "log p(" not in printed  # tables are in the report only
     assert f"tensorboard --logdir {folder}" in printed
     assert "deepscm counterfactual --ckpt_path" in printed
     assert printed.count("last.ckpt --trust tiny") + printed.count("1.ckpt --trust tiny") == 2
@@ -74,7 +76,7 @@ def test_test_needs_only_a_checkpoint_and_repeats_the_table(run, checkpoint, cap
     folder, _ = run
     before = json.loads((folder / "association.json").read_text())["quantities"]
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
-    words = ["test", "--ckpt_path", str(checkpoint), *quiet]
+    words = ["test", "--ckpt_path", str(checkpoint), *quiet, "--tables"]
     assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 0
     assert "log p(thickness)" in capsys.readouterr().out
     after = json.loads((folder / "association.json").read_text())["quantities"]
@@ -257,7 +259,7 @@ def test_training_without_validation_still_ends_well(tmp_path, capsys):
     more = ["--trainer.limit_val_batches", "0", "--trainer.default_root_dir", str(tmp_path)]
     assert main([*words, *more]) == 0
     out = capsys.readouterr().out
-    assert "log p(joint)" in out or "No checkpoint was written" in out
+    assert "Verdict: bad" in out or "No checkpoint was written" in out
 
 
 def test_a_command_without_options_says_what_it_needs(capsys):

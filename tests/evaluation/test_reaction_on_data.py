@@ -289,7 +289,7 @@ def test_reports_have_verdicts_tables_numbers_and_words(untrained, bars, predict
     assert plain["verdicts"] == report.verdicts
     assert abs(plain["quantities"]["cause/thickness/response"]["mean"]) < 0.1
     text = (tmp_path / "evaluation" / "evaluation.md").read_text()
-    assert "## Verdicts" in text
+    assert text.startswith("# Evaluation\n\n## Verdict\n\n**Bad**: do not rely on this model")
     assert "133 bits per dimension, where uniform grey levels have 8" in text
     assert "does not react to thickness" in text
     assert "asked changes shown" in text

@@ -94,7 +94,7 @@ def test_the_tested_weights_are_the_averaged_ones(averaged, capsys):
     for name, value in saved.items():
         torch.testing.assert_close(tested[0][name], value, atol=0, rtol=0)
     assert main(["test", "--ckpt_path", str(best), *QUIET]) == 0
-    assert "log p(thickness)" in capsys.readouterr().out
+    assert "Evaluated: 20 rows" in capsys.readouterr().out
 
 
 def test_a_training_resumes_from_the_weights_of_the_optimiser(averaged, tmp_path, monkeypatch):
