@@ -16,6 +16,7 @@ __all__ = [
     "difference_limit",
     "inches_per_pixel",
     "middle_planes",
+    "planes_through",
     "signed_difference",
     "to_rgb",
 ]
@@ -129,15 +130,29 @@ def middle_planes(volumes: Tensor) -> Tensor:
             f"volumes: expected shape (*batch, C, X, Y, Z), but got {tuple(volumes.shape)}."
         )
     x, y, z = (size // 2 for size in volumes.shape[-3:])
-    planes = (volumes[..., z], volumes[..., y, :], volumes[..., x, :, :])
-    # The second axis of each plane points upwards in the picture.
-    upright = [plane.transpose(-1, -2).flip(-2) for plane in planes]
+    upright = planes_through(volumes, (x, y, z))
     height = max(plane.shape[-2] for plane in upright)
     framed = []
     for k, plane in enumerate(upright):
         above = (height - plane.shape[-2]) // 2
         framed.append(pad(plane, (min(k, 1), 0, above, height - plane.shape[-2] - above)))
     return torch.cat(framed, dim=-1)
+
+
+def planes_through(volumes: Tensor, place: tuple[int, int, int]) -> list[Tensor]:
+    """The axial, coronal and sagittal plane through a voxel, as :func:`middle_planes` shows them.
+
+    Args:
+        volumes: ``(*batch, X, Y, Z)``.
+        place: The indices (x, y, z) of the voxel.
+
+    Returns:
+        ``(*batch, Y, X)``, ``(*batch, Z, X)`` and ``(*batch, Z, Y)``.
+    """
+    x, y, z = place
+    planes = (volumes[..., z], volumes[..., y, :], volumes[..., x, :, :])
+    # The second axis of each plane points upwards in the picture.
+    return [plane.transpose(-1, -2).flip(-2) for plane in planes]
 
 
 def as_pictures(images: Tensor, event: int) -> Tensor:
