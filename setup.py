@@ -9,6 +9,6 @@ setup(
         "deepscm_pl": ["py.typed"],
         "deepscm_pl.cli": ["training_options.txt"],
         "deepscm_pl.experiments": ["*/*.yaml"],
-        "deepscm_pl.explorer": ["page.html", "page.css", "page.js"],
+        "deepscm_pl.explorer": ["page.html", "page.css", "page.js", "parts.css", "live.css"],
     },
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -256,8 +255,8 @@ class Visit:
         observation: The observation that is asked about.
         do: The variables that are set, with their values, the last one last.
         history: Earlier questions, the latest first.
+        uploads: The observations of the last upload.
         reply: The last answer.
-        notice: An explanation of the last refusal.
     """
 
     def __init__(self, session: Session) -> None:
@@ -265,6 +264,7 @@ class Visit:
         self.observation = session.observation(0)
         self.do: dict[str, float] = {}
         self.history: list[Question] = []
+        self.uploads: Sequence[Observation] = ()
         self.reply: Reply | None = None
         self._ticket = 0
         self._limits: dict[str, float] = {}
@@ -296,9 +296,8 @@ class Visit:
         """Set exactly these variables; those that were not set keep the value that they have."""
         values = (self.reply or self.ask()).scene.values
         found = {}
-        for name in sorted(
-            names, key=lambda n: (n not in self.do, [*self.do].index(n) if n in self.do else 0)
-        ):
+        kept = [name for name in self.do if name in names]
+        for name in [*kept, *(name for name in names if name not in self.do)]:
             value = self.do.get(name, values.get(name))
             if value is not None:
                 found |= self._read(name, value)
@@ -359,9 +358,18 @@ class Visit:
 
     @property
     def link(self) -> str:
-        """The query of an address that asks this question; of uploads, the intervention only."""
-        row = {} if self.observation.row is None else {"index": self.observation.row}
-        return f"?{urlencode(row | ({'do': self.text} if self.do else {}))}"
+        """The query of an address that asks this question; empty for uploads."""
+        return _link(self.question, self.text)
+
+    @property
+    def asked(self) -> list[tuple[str, str]]:
+        """Titles and links of the history; only questions about the test split have links."""
+        variables = self.session.explorer.variables
+        found = []
+        for each in self.history:
+            title = for_terminal(f"{each.observation.title}: {format_do(each.do, variables)}")
+            found.append((title, _link(each, do_text(variables, each.do))))
+        return found
 
     @property
     def command(self) -> str:
@@ -561,6 +569,13 @@ class Visit:
         return Abduction.infer(ensemble, joined, explorer.model.particles(None), explorer.seed)
 
 
+def _link(question: Question, text: str) -> str:
+    if question.observation.row is None:
+        return ""
+    parts: dict[str, Any] = {"index": question.observation.row}
+    return f"?{urlencode(parts | ({'do': text} if text else {}))}"
+
+
 def _reaches(parents: Mapping[str, Sequence[str]], sources: Sequence[str], target: str) -> bool:
     """Whether a directed path leads from one of ``sources`` to ``target``."""
     reached = {*sources}
@@ -568,8 +583,3 @@ def _reaches(parents: Mapping[str, Sequence[str]], sources: Sequence[str], targe
         if reached & {*causes}:
             reached.add(name)
     return target in reached
-
-
-def is_number(value: float | None) -> bool:
-    """Whether a value is known and finite."""
-    return value is not None and math.isfinite(value)
