@@ -334,8 +334,9 @@ class Parts:
 
     def details(self, reply: Reply, details: Details) -> str:
         """Deviations of images, direct and indirect changes, and effect curves."""
-        found = self._deviations(details)
-        found += self._paths(details, reply)
+        found = self._deviations(details) + self._changes_of_images(details, reply)
+        found = f'<div class="small-figures">{found}</div>' if found else ""
+        found += self._changes_of_numbers(details)
         return found + ("" if details.curves is None else self.curves(reply, details.curves))
 
     def _deviations(self, details: Details) -> str:
@@ -355,36 +356,37 @@ class Parts:
                 f"<figure>{picture}<figcaption><b>Deviation of {details.particles} particles</b> "
                 f"<span>{escape(about)}</span></figcaption></figure>"
             )
-        return f'<div class="small-figures">{found}</div>' if found else ""
+        return found
 
-    def _paths(self, details: Details, reply: Reply) -> str:
-        rows = figures = ""
-        for each in details.paths:
+    def _changes_of_images(self, details: Details, reply: Reply) -> str:
+        found = ""
+        for each in (each for each in details.paths if each.name in self.images):
             through = escape(", ".join(self.label(name) for name in each.through))
-            label = escape(self.label(each.name))
-            if each.name in self.images:
-                for kind, change in (("Direct", each.direct), ("Indirect", each.indirect)):
-                    painted = _signed(_flat(change.double()), reply.limits[each.name])
-                    note = f"through {through}" if kind == "Indirect" else f"{through} held"
-                    figures += (
-                        f"<figure>{_image(painted, f'{kind} change of {label}')}<figcaption>"
-                        f"<b>{kind} change</b> <span>{note}</span></figcaption></figure>"
-                    )
-                continue
+            for kind, change in (("Direct", each.direct), ("Indirect", each.indirect)):
+                painted = _signed(_flat(change.double()), reply.limits[each.name])
+                note = f"through {through}" if kind == "Indirect" else f"{through} as observed"
+                alt = f"{kind} change of {escape(self.label(each.name))}"
+                found += (
+                    f"<figure>{_image(painted, alt)}<figcaption><b>{kind} change</b> "
+                    f"<span>{note}</span></figcaption></figure>"
+                )
+        return found
+
+    def _changes_of_numbers(self, details: Details) -> str:
+        rows = ""
+        for each in (each for each in details.paths if each.name not in self.images):
+            through = escape(", ".join(self.label(name) for name in each.through))
             cells = (self.change(each.name, 0.0, float(v)) for v in (each.direct, each.indirect))
-            rows += f'<tr><th scope="row">{label}</th>'
-            rows += (
-                "".join(f"<td>{cell}</td>" for cell in cells)
-                + f'<td class="text">{through}</td></tr>'
-            )
-        table = (
-            '<table><thead><tr><th scope="col">variable</th><th scope="col">direct</th>'
-            '<th scope="col">indirect</th><th scope="col" class="text">through</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table>"
+            rows += f'<tr><th scope="row">{escape(self.label(each.name))}</th>'
+            rows += "".join(f"<td>{cell}</td>" for cell in cells)
+            rows += f'<td class="text">{through}</td></tr>'
+        if not rows:
+            return ""
+        return (
+            '<h3>Direct and indirect changes</h3><table><thead><tr><th scope="col">variable</th>'
+            '<th scope="col">direct</th><th scope="col">indirect</th>'
+            f'<th scope="col" class="text">through</th></tr></thead><tbody>{rows}</tbody></table>'
         )
-        heading = "<h3>Direct and indirect changes</h3>" if details.paths else ""
-        found = heading + (table if rows else "")
-        return found + (f'<div class="small-figures">{figures}</div>' if figures else "")
 
     # Curves
 

@@ -175,9 +175,9 @@ class LivePage:
                     self.pictures = self._html("pictures")
                     self._build_planes()
                     with gr.Row():
-                        with gr.Column(min_width=300):
+                        with gr.Column(scale=2, min_width=300):
                             self.graph = self._html("graph")
-                        with gr.Column(min_width=300):
+                        with gr.Column(scale=3, min_width=380):
                             self.values = self._html("values")
                     self.more = self._html("more")
             self._build_programs()
@@ -201,9 +201,9 @@ class LivePage:
                 shown = [(self._thumbnail(row), explorer.title(row)) for row in rows]
                 self.gallery = gr.Gallery(
                     shown,
-                    label="Observation",
+                    show_label=False,
                     columns=12,
-                    height=170,
+                    height="auto",
                     allow_preview=False,
                     format="png",
                     buttons=[],
@@ -279,12 +279,8 @@ class LivePage:
             return kind(choices, label=label, elem_id=identity)
         low, high = self.session.limits(name)
         return gr.Slider(
-            low, high, low, step=self._step(name), label=label, elem_id=identity, buttons=[]
+            low, high, low, step=self.session.step(name), label=label, elem_id=identity, buttons=[]
         )
-
-    def _step(self, name: str) -> float:
-        domain = self.explorer.variables[name].domain
-        return domain.step or (1.0 if domain.whole else 10.0 ** -self.parts.decimals[name])
 
     def _build_planes(self) -> None:
         self.planes: list[gr.Slider] = []
@@ -405,7 +401,8 @@ class LivePage:
 
     def _setter(self, name: str) -> Callable[[Any, gr.Request], Updates]:
         def moved(value: Any, request: gr.Request) -> Updates:
-            return self._attempt(request, lambda visit: visit.set(name, value), moving=name)
+            number = float(f"{value:.12g}") if isinstance(value, float) else value
+            return self._attempt(request, lambda visit: visit.set(name, number), moving=name)
 
         return moved
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal, one_line
 from deepscm_pl.explorer.abduction import Abduction, average
 from deepscm_pl.explorer.programs import Programs
-from deepscm_pl.explorer.questions import Explorer, Scene, do_text, values_to_set
+from deepscm_pl.explorer.questions import Explorer, Scene, decimals_of, do_text, values_to_set
 from deepscm_pl.figures.pixels import difference_limit
 from deepscm_pl.interventions import format_do, parse_do
 from deepscm_pl.moments import Moments
@@ -230,19 +231,28 @@ class Session:
         places = {name: place for name, place in found.items() if place is not None}
         return Observation(explorer.title(row), explorer.factual(row), row, places)
 
+    def step(self, name: str) -> float:
+        """The step of the slider of a number."""
+        explorer = self.explorer
+        domain = explorer.variables[name].domain
+        return domain.step or (1.0 if domain.whole else 10.0 ** -decimals_of(explorer.scm, name))
+
     def limits(self, name: str) -> tuple[float, float]:
         """The ends of the slider of a number: the training data, and a sixth of them beyond.
 
-        Values beyond the training data are extrapolations, which are marked.
+        They are multiples of the step, inside of the domain. Values beyond the training data are
+        extrapolations, which are marked.
         """
-        domain = self.explorer.variables[name].domain
+        domain, step = self.explorer.variables[name].domain, self.step(name)
         low, high = self.explorer.scm.training_distribution.limits(name)
-        margin = (high - low) / 6 or 1.0
-        ends = low - margin, high + margin
-        return (
-            low if ends[0] <= domain.lower else ends[0],
-            high if ends[1] >= domain.upper else ends[1],
-        )
+        margin = (high - low) / 6 or step
+
+        def rounded(value: float, inside: float, up: bool) -> float:
+            found = float(f"{(math.ceil if up else math.floor)(value / step) * step:.12g}")
+            one = torch.tensor([[found]], dtype=self.explorer.scm.dtype)
+            return found if bool(domain.contains(one).all()) else inside
+
+        return rounded(low - margin, low, False), rounded(high + margin, high, True)
 
 
 class Visit:
