@@ -128,14 +128,14 @@ class Parts:
 
     # Images
 
-    def pictures(self, reply: Reply, places: Mapping[str, tuple[int, int, int]]) -> str:
+    def pictures(self, reply: Reply, place: tuple[int, int, int] | None = None) -> str:
         """The factual image, the counterfactual one and their difference, of each image.
 
         Args:
             reply: The answer.
-            places: The voxel through which planes of volumes are shown, by image.
+            place: The voxel through which planes of volumes are shown; None for the middle.
         """
-        return "".join(self._trio(name, reply, places.get(name)) for name in self.images)
+        return "".join(self._trio(name, reply, place) for name in self.images)
 
     def _trio(self, name: str, reply: Reply, place: tuple[int, int, int] | None) -> str:
         observation = reply.question.observation

@@ -371,7 +371,7 @@ class LivePage:
     def _updates(self, visit: Visit, reply: Reply, moving: str | None, is_new: bool) -> Updates:
         found: Updates = {
             self.question: self.parts.title(reply),
-            self.pictures: self.parts.pictures(reply, {}),
+            self.pictures: self.parts.pictures(reply, visit.place),
             self.graph: self.parts.graph_picture(reply),
             self.values: self.parts.values(reply),
             self.held: [*reply.question.do],
@@ -427,11 +427,13 @@ class LivePage:
         shutil.rmtree(self._exports(key), ignore_errors=True)
 
     def _scroll(self, x: float, y: float, z: float, request: gr.Request) -> Updates:
-        reply = self._visit(request).reply
-        if reply is None:
+        visit = self._visit(request)
+        if visit.reply is None:
             return {self.pictures: gr.skip()}
-        place = int(x), int(y), int(z)
-        return {self.pictures: self.parts.pictures(reply, dict.fromkeys(self.volumes, place))}
+        sizes = self._sizes()
+        x, y, z = (min(max(int(v), 0), n - 1) for v, n in zip((x, y, z), sizes, strict=True))
+        visit.place = int(x), int(y), int(z)
+        return {self.pictures: self.parts.pictures(visit.reply, visit.place)}
 
     def _details(self, request: gr.Request) -> Updates:
         visit = self._visit(request)

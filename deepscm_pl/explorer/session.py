@@ -39,10 +39,11 @@ __all__ = [
 ]
 
 _MOST_VISITS = 64
-_ABDUCTIONS = 4
-"""Observations of a visitor whose noise is kept."""
+_MOST_KEPT, _KEPT_NUMBERS = 128, 2**27
+"""Observations whose noise is kept, and the numbers that they may have in all."""
 _HISTORY = 12
-_PARTICLES = 16
+_PARTICLES, _DRAWN_NUMBERS = 16, 2**24
+"""Particles, fewer if their images have more numbers."""
 _LEVEL = 0.9
 _STEPS, _OTHERS = 15, 24
 """Points of an effect curve, and the other observations that it is compared with."""
@@ -204,6 +205,34 @@ class Session:
         self.causes = explorer.causes(steps=2)
         self.lock = threading.RLock()
         self._visits: _Recent[str, Visit] = _Recent(_MOST_VISITS)
+        self.particles = self._particles()
+        numbers = 2 * self._numbers * self.particles  # of the values and of their noise
+        most = min(max(_KEPT_NUMBERS // numbers, 2), _MOST_KEPT)
+        self._kept: _Recent[tuple[int, int | None], tuple[Observation, Abduction]] = _Recent(most)
+
+    @property
+    def _numbers(self) -> int:
+        shapes = [each.domain.shape for each in self.explorer.variables.values()]
+        return sum(map(math.prod, shapes))
+
+    def _particles(self) -> int:
+        """The number of particles of details."""
+        model = self.explorer.model
+        if model.calibration is not None:
+            return model.calibration.particles
+        fitting = max(min(_DRAWN_NUMBERS // self._numbers, _PARTICLES), 2)
+        return max(fitting, 2 * len(model.ensemble.members))
+
+    def abduction(self, observation: Observation, particles: int | None) -> Abduction:
+        """The noise of an observation, inferred the first time that it is asked for."""
+        key = id(observation), particles
+        if key not in self._kept:
+            found = Abduction.infer(
+                self.explorer.model.ensemble, observation.values, particles, self.explorer.seed
+            )
+            # The observation is kept, too, so that no other one gets its identity.
+            self._kept.add(key, (observation, found))
+        return self._kept.add(key, self._kept[key])[1]
 
     def visit(self, key: str) -> Visit:
         """The visitor with a key, new ones at the first row of the test split."""
@@ -266,6 +295,7 @@ class Visit:
         do: The variables that are set, with their values, the last one last.
         history: Earlier questions, the latest first.
         uploads: The observations of the last upload.
+        place: The voxel through which planes of volumes are shown; None for the middle.
         reply: The last answer.
     """
 
@@ -277,10 +307,9 @@ class Visit:
         self.uploads: Sequence[Observation] = ()
         self.reply: Reply | None = None
         self._ticket = 0
+        self._factual: tuple[Observation, Scene] | None = None
         self._limits: dict[str, float] = {}
-        self._abductions: _Recent[tuple[int, int | None], tuple[Observation, Abduction]] = _Recent(
-            2 * _ABDUCTIONS
-        )
+        self.place: tuple[int, int, int] | None = None
 
     # What a visitor does
 
@@ -292,7 +321,7 @@ class Visit:
         """
         is_row = isinstance(observation, int)
         self.observation = self.session.observation(observation) if is_row else observation  # type: ignore[arg-type,assignment]
-        self.do, self._limits = {}, {}
+        self.do, self._limits, self.place = {}, {}, None
 
     def set(self, name: str, value: float) -> None:
         """Set a variable.
@@ -402,7 +431,7 @@ class Visit:
         with self.session.lock:
             self._ticket += 1
             explorer, question = self.session.explorer, self.question
-            factual = explorer.describe(question.observation.values, is_measured=False)
+            factual = self._described(question.observation)
             draws = self._draws(question, explorer.model.particles(None))
             means = average(explorer.model.ensemble, draws)
             scene = explorer.describe(means, is_measured=False)
@@ -418,6 +447,12 @@ class Visit:
                 question, title, factual, scene, images, dict(self._limits), self._ticket
             )
             return self.reply
+
+    def _described(self, observation: Observation) -> Scene:
+        if self._factual is None or self._factual[0] is not observation:
+            scene = self.session.explorer.describe(observation.values, is_measured=False)
+            self._factual = observation, scene
+        return self._factual[1]
 
     def is_current(self, reply: Reply) -> bool:
         """Whether the visitor still asks the question of an answer."""
@@ -452,19 +487,8 @@ class Visit:
             others = [each for each in self.history if not each.is_same(question)]
             self.history = [question, *others][:_HISTORY]
 
-    def _abduction(self, observation: Observation, particles: int | None) -> Abduction:
-        key = id(observation), particles
-        if key not in self._abductions:
-            explorer = self.session.explorer
-            found = Abduction.infer(
-                explorer.model.ensemble, observation.values, particles, explorer.seed
-            )
-            # The observation is kept, too, so that no other one gets its identity.
-            self._abductions.add(key, (observation, found))
-        return self._abductions.add(key, self._abductions[key])[1]
-
     def _draws(self, question: Question, particles: int | None) -> dict[str, Tensor]:
-        return self._abduction(question.observation, particles).draws(question.do)
+        return self.session.abduction(question.observation, particles).draws(question.do)
 
     def _measured(self, reply: Reply) -> dict[str, Any]:
         explorer = self.session.explorer
@@ -479,8 +503,7 @@ class Visit:
         """The spread of particles, and its part between models."""
         explorer, do = self.session.explorer, reply.question.do
         model, calibration = explorer.model, explorer.model.calibration
-        count = _PARTICLES if calibration is None else calibration.particles
-        count = max(count, 2 * len(model.ensemble.members))
+        count = self.session.particles
         draws = self._draws(reply.question, count)
         deviations, intervals, widths, disagreement = {}, {}, {}, {}
         for name in self._changed(reply):
@@ -526,7 +549,9 @@ class Visit:
         own = [value for name, value in values.items() if value.isnan().any() and name in graph]
         if not do or own:  # without factual values, there is nothing to hold mediators at
             return []
-        abduction = self._abduction(reply.question.observation, explorer.model.particles(None))
+        abduction = self.session.abduction(
+            reply.question.observation, explorer.model.particles(None)
+        )
         changed, found = self._changed(reply), []
         scalars = [n for n in changed if explorer.variables[n].domain.shape == (1,)]
         draws: dict[str, Tensor] | None = None

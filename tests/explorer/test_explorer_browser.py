@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import re
 import shutil
 import urllib.error
@@ -128,6 +129,17 @@ def test_a_link_that_cannot_be_answered_is_explained(served, browser):
     page.close()
 
 
+def announced(address, length):
+    """The status of an upload of which only the length is sent."""
+    connection = http.client.HTTPConnection(address.split("/")[2], timeout=60)
+    connection.putrequest("POST", "/gradio_api/upload")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 def test_foreign_files_names_and_floods_are_refused(served):
     address, folder = served
 
@@ -141,13 +153,13 @@ def test_foreign_files_names_and_floods_are_refused(served):
 
     assert status("gradio_api/file=/etc/passwd") in (403, 404)
     assert status("", Host="evil.example") == 400
-    assert status("gradio_api/upload", b"x" * 65_000_000) == 413
+    assert announced(address, 65_000_000) == 413
     body = (
         b'--b\r\nContent-Disposition: form-data; name="files"; filename="../../a.png"\r\n'
         b"Content-Type: image/png\r\n\r\nx\r\n--b--\r\n"
     )
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
-    found = [status("gradio_api/upload", body.replace(b"xx", b"x"), **kind)]
+    found = []
     for number in range(120):
         changed = body.replace(b"\r\n\r\nx", b"\r\n\r\n%d" % number)
         found.append(status("gradio_api/upload", changed, **kind))

@@ -36,7 +36,7 @@ def all_parts(visit):
     details = visit.details(reply)
     return {
         "title": parts.title(reply),
-        "pictures": parts.pictures(reply, {}),
+        "pictures": parts.pictures(reply),
         "graph": parts.graph_picture(reply),
         "values": parts.values(reply, details),
         "more": parts.details(reply, details),
@@ -53,7 +53,7 @@ def test_edges_into_a_variable_that_is_set_are_cut(pictures):
     graph = all_parts(visit)["graph"]
     assert graph.count("scissors") == 1  # thickness -> intensity
     roles = re.findall(r'<g class="box (\w*)"><title>(\w+)', graph)
-    assert dict((name, role) for role, name in roles) == {
+    assert {name: role for role, name in roles} == {
         "thickness": "still",
         "intensity": "set",
         "image": "moved",
@@ -85,10 +85,10 @@ def test_planes_of_a_volume_follow_the_place(scans):
     visit = visit_of(scans)
     visit.set("level", 100.0)
     parts, reply = Parts(scans), visit.ask()
-    middle, corner = (parts.pictures(reply, {"scan": (k, k, k)}) for k in (4, 0))
+    middle, corner = (parts.pictures(reply, (k, k, k)) for k in (4, 0))
     assert middle.count("<img") == 9 == corner.count("<img")
     assert middle != corner
-    assert parts.pictures(reply, {}) == middle
+    assert parts.pictures(reply) == middle
     for letter in "LRAPSI":
         assert f">{letter}</b>" in middle
 
@@ -144,7 +144,7 @@ def test_a_volume(scans, tmp_path):
     assert found.values["scan"].shape == (1, 1, 8, 8, 8)
     visit = visit_of(scans)
     visit.choose(found)
-    pictures = Parts(scans).pictures(visit.ask(), {})
+    pictures = Parts(scans).pictures(visit.ask())
     assert "16 × 16 × 16 mm" in pictures
 
 
@@ -206,7 +206,7 @@ def test_attributes_that_do_not_fit(pictures, tmp_path):
 def test_volumes_of_another_depth_and_pictures_are_refused(scans, table, tmp_path):
     path = tmp_path / "scan.nii.gz"
     nibabel.Nifti1Image(np.zeros((8, 8, 7), np.uint8), np.eye(4)).to_filename(path)
-    with pytest.raises(ValueError, match="8×8×8 voxels .*8×8×7"):
+    with pytest.raises(ValueError, match=r"8×8×8 voxels .*8×8×7"):
         read_uploads(scans, [path], {})
     with pytest.raises(ValueError, match="a volume of 8×8×8 voxels"):
         read_uploads(scans, [write_picture(tmp_path / "a.png")], {})
