@@ -295,7 +295,7 @@ class Parts:
         """The table of numbers and classes, with measured attributes and spread if known."""
         roles = self._roles(reply)
         is_measured = bool(details and details.factual)
-        spread = {} if details is None else {n: details.intervals[n] for n in details.intervals}
+        spread = {} if details is None else self._spread(details)
         heads = ["factual", "counter&shy;factual", "change"]
         heads += ["measured in factual", "measured in counter&shy;factual"] if is_measured else []
         heads += ["90 % of particles"] if spread else []
@@ -311,10 +311,7 @@ class Parts:
                 for found in (details.factual, details.measured):
                     cells.append(self.plain(name, found[name]) if name in found else "")
             if spread:
-                ends = spread.get(name)
-                cells.append(
-                    "" if ends is None else " to ".join(self.plain(name, each) for each in ends)
-                )
+                cells.append(spread.get(name, ""))
             if details and details.disagreement:
                 other = details.disagreement.get(name)
                 cells.append("" if other is None else f"±{other:.2g}")
@@ -331,6 +328,15 @@ class Parts:
         if not self.scalars:
             return ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _spread(self, details: Details) -> dict[str, str]:
+        """Intervals as texts, of numbers that the observation does not determine."""
+        found = {}
+        for name, ends in details.intervals.items():
+            low, high = (self.plain(name, each) for each in ends)
+            if low != high:
+                found[name] = f"{low} to {high}"
+        return found
 
     def details(self, reply: Reply, details: Details) -> str:
         """Deviations of images, direct and indirect changes, and effect curves."""

@@ -340,6 +340,7 @@ class LivePage:
 
     def _shown(self) -> list[Any]:
         found = [self.notice, self.question, self.pictures, self.graph, self.values, self.row]
+        found.append(self.table)
         return [*found, self.uploaded, self.files, self.held, *self.controls.values(), *self.planes]
 
     def _visit(self, request: gr.Request) -> Visit:
@@ -377,7 +378,9 @@ class LivePage:
             self.held: [*reply.question.do],
         }
         if is_new:
-            found[self.row] = visit.observation.row
+            row = visit.observation.row
+            found[self.row] = row
+            found[self.table] = row if row is not None and row < _ROWS else None
             for plane, size in zip(self.planes, self._sizes(), strict=True):
                 found[plane] = size // 2
         for name, control in self.controls.items():

@@ -276,12 +276,17 @@ class Session:
         low, high = self.explorer.scm.training_distribution.limits(name)
         margin = (high - low) / 6 or step
 
-        def rounded(value: float, inside: float, up: bool) -> float:
-            found = float(f"{(math.ceil if up else math.floor)(value / step) * step:.12g}")
-            one = torch.tensor([[found]], dtype=self.explorer.scm.dtype)
-            return found if bool(domain.contains(one).all()) else inside
+        def nearest(value: float, up: bool) -> float:
+            return float(f"{(math.ceil if up else math.floor)(value / step) * step:.12g}")
 
-        return rounded(low - margin, low, False), rounded(high + margin, high, True)
+        def chosen(beyond: float, seen: float, up: bool) -> float:
+            candidates = (nearest(beyond, up), nearest(seen, not up))
+            values = torch.tensor(candidates, dtype=self.explorer.scm.dtype)[:, None]
+            inside = domain.contains(values).flatten().tolist()
+            found = zip(candidates, inside, strict=True)
+            return next((value for value, is_inside in found if is_inside), seen)
+
+        return chosen(low - margin, low, False), chosen(high + margin, high, True)
 
 
 class Visit:
