@@ -513,7 +513,7 @@ def _colours(name: str) -> NDArray[np.uint8]:
     """256 colours ``(256, 3)``."""
     from matplotlib import colormaps
 
-    return colormaps[name](np.arange(256), bytes=True)[:, :3]  # type: ignore[no-any-return]
+    return colormaps[name](np.arange(256), bytes=True)[:, :3]
 
 
 def _source(png: bytes) -> str:

@@ -329,7 +329,7 @@ class LivePage:
         if self.gallery is not None:
             then_details(self.gallery.select(self._select, None, everything, **last))
         then_details(self.history.input(self._follow, [self.history], everything, **fast))
-        given = {self.files, *self.attributes.values()}
+        given: set[Any] = {self.files, *self.attributes.values()}
         then_details(self.use.click(self._upload, given, everything, queue=False))
         then_details(self.uploaded.input(self._choose_upload, [self.uploaded], everything, **fast))
         for plane in self.planes:

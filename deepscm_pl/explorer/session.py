@@ -339,7 +339,7 @@ class Visit:
     def hold(self, names: Sequence[str]) -> None:
         """Set exactly these variables; those that were not set keep the value that they have."""
         values = (self.reply or self.ask()).scene.values
-        found = {}
+        found: dict[str, float] = {}
         kept = [name for name in self.do if name in names]
         for name in [*kept, *(name for name in names if name not in self.do)]:
             value = self.do.get(name, values.get(name))
@@ -358,7 +358,7 @@ class Visit:
         row, text = parts.get("index", ["0"])[-1], parts.get("do", [""])[-1]
         if not row.isascii() or not row.isdigit():
             raise ValueError(f"link: expected the number of a row, but got {one_line(row, 40)}.")
-        do = {}
+        do: dict[str, float] = {}
         try:
             observation = self.session.observation(int(row))
             found = parse_do(text, self.session.explorer.variables) if text else {}

@@ -14,7 +14,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import deepscm_pl
 from deepscm_pl.checkpoints import load
 from deepscm_pl.checkpoints.export import export_model
 from deepscm_pl.data import CausalDataModule, SourceSplits
@@ -116,7 +115,7 @@ def write_space(
     title = for_terminal(f"What if? {files[0].stem if files else 'model'}")
     texts = {
         "app.py": _APP,
-        "requirements.txt": f"deepscm_pl[explore]>={deepscm_pl.__version__}\n",
+        "requirements.txt": f"deepscm_pl[explore]>={version('deepscm_pl')}\n",
         "README.md": _README.format(
             title=json.dumps(title, ensure_ascii=False),
             heading=for_markdown(title),

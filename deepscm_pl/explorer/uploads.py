@@ -145,8 +145,9 @@ class _Upload:
     def _format(self) -> TableFormat:
         """The words for missing values are those of the training table."""
         kept = getattr(self.explorer.data, "table", None)
-        words = {"missing_words": kept.missing_words} if isinstance(kept, TableFormat) else {}
-        return TableFormat(**words)
+        if isinstance(kept, TableFormat):
+            return TableFormat(missing_words=kept.missing_words)
+        return TableFormat()
 
     def _pictures_of(self, table: Table) -> list[Path | None]:
         """The picture of each row: by name in a column, or else in order."""
