@@ -10,7 +10,7 @@ setup(
         "deepscm_pl.cli": ["training_options.txt"],
         "deepscm_pl.experiments": ["*/*.yaml"],
         "deepscm_pl.shipped": ["models/*/*"],
-        "deepscm_pl.explorer": ["page.html", "page.css", "page.js"],
+        "deepscm_pl.explorer": ["page.html", "page.css", "page.js", "parts.css", "live.css"],
         "deepscm_pl.reports": ["page.css"],
     },
 )

@@ -1,18 +1,22 @@
-"""``explore``: a page in the browser that shows what a model answers."""
+"""``explore``: pages in the browser that show what a model answers."""
 
 # ruff: noqa: D417 - options of several commands are described once, with their types
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from deepscm_pl.cli.options import Option, Trusted
 from deepscm_pl.escaping import for_terminal
 
-__all__ = ["ExploreOptions", "explore"]
+if TYPE_CHECKING:
+    from deepscm_pl.explorer.live import Place
+    from deepscm_pl.explorer.questions import Explorer
+
+__all__ = ["ExploreOptions", "LiveOptions", "explore"]
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,10 @@ class ExploreOptions:
     """Options of a page.
 
     Args:
-        index: Rows of the run's test split, from 0 (default: the first 12, or 40 without images).
-        steps: Values of each number, at quantiles of the training data from 2 % to 98 %.
+        index: Rows of the run's test split in the file, from 0 (default: the first 12, or 40
+            without images).
+        steps: Values of each number in the file, at quantiles of the training data from 2 % to
+            98 %.
         weights: Weights of several checkpoints: a number for each, or "validation" for those that
             maximise the probability of the validation split (default: equal weights).
         seed: Seed of the noise.
@@ -38,36 +44,101 @@ class ExploreOptions:
     trust: Trusted = ()
 
 
+@dataclass(frozen=True)
+class LiveOptions:
+    """Options of a live page.
+
+    Args:
+        host: Address of this machine that the live page is bound to; 0.0.0.0 lets others open it.
+        port: Port of the live page (default: the first free one from 7860).
+        open: Open the live page in the browser.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int | None, Option("NUMBER")] = None
+    open: bool = False
+
+
 def explore(
     ckpt_path: Annotated[tuple[Path, ...], Option("FILE")],
-    static: Annotated[Path, Option("FILE.html")],
     options: ExploreOptions,
+    live: LiveOptions,
+    static: Annotated[Path | None, Option("FILE.html")] = None,
+    space: Annotated[Path | None, Option("DIR")] = None,
 ) -> None:
-    """Explore a model in the browser: observations under a grid of interventions, in one file.
+    """Explore a model in the browser: a live page, or one file that needs no server.
 
     Args:
         ckpt_path: Checkpoint of a run, exported model, or name of a model that is shipped with this
             program, such as digits; several answer together, as an ensemble.
-        static: File to write, new: a page that opens without a server or a network.
+        static: File to write, new, in place of a live page: a grid of interventions, which opens
+            without a server or a network.
+        space: Folder to write, new, in place of a live page: it runs as a Space of Hugging Face.
     """
     from deepscm_pl.checks import whole_number
     from deepscm_pl.cli.questions import announced_test_data, load_models
     from deepscm_pl.explorer.questions import Explorer
-    from deepscm_pl.explorer.static import StaticPage, check_target, write_static
-    from deepscm_pl.memory import format_bytes
 
-    check_target(static, options.overwrite)
-    seed = whole_number("seed", options.seed, least=0, most=2**32 - 1)
     whole_number("steps", options.steps, least=2)
+    seed = whole_number("seed", options.seed, least=0, most=2**32 - 1)
+    if static is not None and space is not None:
+        raise ValueError("static: expected --static or --space, but got both; ask for one.")
+    check = _checked(static, space, options, live)
     model = load_models(ckpt_path, options.weights, options.trust, options.root)
     explorer = Explorer(model, announced_test_data(model, options.root), seed)
+    check(explorer, ckpt_path)
+
+
+def _checked(
+    static: Path | None, space: Path | None, options: ExploreOptions, live: LiveOptions
+) -> Callable[[Explorer, Sequence[Path]], None]:
+    """What to do with a model; options that cannot work are refused before it is loaded."""
+    if static is not None:
+        from deepscm_pl.explorer.static import check_target
+
+        check_target(static, options.overwrite)
+        return lambda explorer, files: _write_static(explorer, files, static, options)
+    if space is not None:
+        from deepscm_pl.explorer.space import check_space
+
+        check_space(space)
+        return lambda explorer, files: _write_space(explorer, files, space, options)
+    from deepscm_pl.explorer.live import Place, choose_port, require_gradio
+
+    place = Place(live.host, live.port, live.open)
+    require_gradio()
+    choose_port(place)
+    return lambda explorer, files: _serve(explorer, files, options, place)
+
+
+def _serve(
+    explorer: Explorer, files: Sequence[Path], options: ExploreOptions, place: Place
+) -> None:
+    from deepscm_pl.explorer.live import serve
+    from deepscm_pl.explorer.programs import Programs
+    from deepscm_pl.explorer.session import Session
+
+    programs = Programs(files, options.root, options.trust, options.weights, explorer.seed)
+    serve(Session(explorer, programs), place)
+
+
+def _write_space(
+    explorer: Explorer, files: Sequence[Path], space: Path, options: ExploreOptions
+) -> None:
+    from deepscm_pl.explorer.space import write_space
+
+    for path in write_space(explorer, files, space, options.trust):
+        print(f"written: {for_terminal(path)}")
+
+
+def _write_static(
+    explorer: Explorer, files: Sequence[Path], static: Path, options: ExploreOptions
+) -> None:
+    from deepscm_pl.explorer.static import StaticPage, write_static
+    from deepscm_pl.memory import format_bytes
+
     page = StaticPage(
-        options.index or None,
-        options.steps,
-        ckpt_path,
-        options.root,
-        options.trust,
-        options.weights,
+        options.index or None, options.steps, files, options.root, options.trust, options.weights
     )
     data = write_static(explorer, static, page, options.overwrite)
     settings = sum(len(cause["settings"]) for cause in data["causes"])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["embedded_json", "render_page"]
+__all__ = ["embedded_json", "read_style", "render_page"]
 
 _MARK = re.compile(r"\{\{(\w+)\}\}")
 
@@ -24,7 +24,7 @@ def render_page(data: Mapping[str, Any], title: str) -> str:
             makes texts of them, never markup.
         title: The title of the page.
     """
-    style, script = _read("page.css"), _read("page.js")
+    style, script = read_style("parts.css", "page.css"), _read("page.js")
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
         f"style-src {_digest(style)}; script-src {_digest(script)}"
@@ -51,6 +51,11 @@ def embedded_json(data: Mapping[str, Any]) -> str:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def read_style(*names: str) -> str:
+    """The styles in some files of this package, in one text."""
+    return "\n".join(map(_read, names))
 
 
 def _read(name: str) -> str:

@@ -18,6 +18,7 @@ from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.checkpoints.stored_observations import require_rows
 from deepscm_pl.checks import whole_number
 from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.figures.pixels import as_pictures, difference_limit
 from deepscm_pl.interventions import format_do, parse_do, quote_class, quote_variable
@@ -26,7 +27,16 @@ from deepscm_pl.overlap import OverlapEstimator
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Do, Variable
 
-__all__ = ["Cause", "Explorer", "Scene", "Setting", "decimals_of", "values_to_set"]
+__all__ = [
+    "Cause",
+    "Explorer",
+    "Scene",
+    "Setting",
+    "as_png",
+    "decimals_of",
+    "do_text",
+    "values_to_set",
+]
 
 _LOWEST, _HIGHEST = 0.02, 0.98
 """The quantiles of the training data between which numbers are set."""
@@ -89,7 +99,7 @@ class Scene:
     @property
     def pictures(self) -> dict[str, bytes]:
         """The images as PNG files."""
-        return {name: _as_png(image) for name, image in self.images.items()}
+        return {name: as_png(image) for name, image in self.images.items()}
 
 
 @dataclass(frozen=True)
@@ -178,12 +188,46 @@ class Explorer:
         Raises:
             ValueError: If the row does not exist.
         """
-        require_rows(self.data, [row])
-        return {name: self._rows[name][row][None].to(self.scm.dtype) for name in self.scm.graph}
+        return self.rows_of([row])
+
+    def placement(self, name: str, row: int) -> Placement | None:
+        """The position in the scanner of an image in a row of the test split, if known."""
+        return self.data.placement_of(name, "test", row)
+
+    def rows_of(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """The observations in some rows of the test split, ``(N, *event)`` of each variable.
+
+        Raises:
+            ValueError: If a row does not exist.
+        """
+        require_rows(self.data, rows)
+        chosen = torch.tensor(rows)
+        return {name: self._rows[name][chosen].to(self.scm.dtype) for name in self.scm.graph}
 
     def observe(self, row: int) -> Scene:
         """Describe an observation."""
-        return self._scenes(self.factual(row))[0]
+        return self.describe(self.factual(row))
+
+    def describe(self, values: Mapping[str, Tensor], is_measured: bool = True) -> Scene:
+        """Describe values ``(1, *event)`` of every variable.
+
+        Args:
+            values: The values.
+            is_measured: Whether to measure the attributes in the image.
+        """
+        return self._scenes(values, is_measured)[0]
+
+    def judge(self, scene: Scene, draws: Mapping[str, Tensor], do: Do) -> Scene:
+        """Add the overlap with the training data.
+
+        Args:
+            scene: The answer.
+            draws: Its particles ``(P, 1, *event)``.
+            do: The intervention.
+        """
+        scalars = {n: v.to(self.scm.dtype) for n, v in draws.items() if n in scene.values}
+        found = self._estimator.estimate(scalars, do, quantiles=False).worst()
+        return replace(scene, verdict=found.verdicts[0], rows=float(found.rows[0]))
 
     def ask(self, row: int, dos: Sequence[Do | str]) -> list[Scene]:
         """Ask what an observation would have been under each of several interventions.
@@ -205,7 +249,7 @@ class Explorer:
             rows = {name: means[name][:, 0] for name in self.scm.graph}
             for k, scene in enumerate(self._scenes(rows)):
                 draws = {name: value[:, k] for name, value in answer.items()}
-                found.append(self._judged(scene, draws, answer.question.dos[k]))
+                found.append(self.judge(scene, draws, answer.question.dos[k]))
         return found
 
     def difference_limits(self, factual: Scene, answers: Sequence[Scene]) -> dict[str, float]:
@@ -229,18 +273,12 @@ class Explorer:
         numbers = sum(map(math.prod, shapes)) * (self.model.particles(None) or 1)
         return min(max(_NUMBERS_AT_A_TIME // max(numbers, 1), 1), _MOST_AT_A_TIME)
 
-    def _judged(self, scene: Scene, draws: Mapping[str, Tensor], do: Do) -> Scene:
-        """Add the overlap with the training data; draws are ``(P, 1, *event)``."""
-        scalars = {n: v.to(self.scm.dtype) for n, v in draws.items() if n in scene.values}
-        found = self._estimator.estimate(scalars, do, quantiles=False).worst()
-        return replace(scene, verdict=found.verdicts[0], rows=float(found.rows[0]))
-
-    def _scenes(self, rows: Mapping[str, Tensor]) -> list[Scene]:
+    def _scenes(self, rows: Mapping[str, Tensor], is_measured: bool = True) -> list[Scene]:
         """Convert rows ``(N, *event)`` to plain data."""
         shapes = {name: self.variables[name].domain.shape for name in rows}
         scalars = {n: _plain(v) for n, v in rows.items() if shapes[n] == (1,)}
         images = {n: _whole_levels(v) for n, v in rows.items() if len(shapes[n]) > 1}
-        measured = self._measure(images)
+        measured = self._measure(images) if is_measured else {}
         pictures = {n: as_pictures(v, v.dim() - 1).numpy() for n, v in images.items()}
         return [
             Scene(
@@ -324,6 +362,18 @@ def _setting(variables: Mapping[str, Variable], name: str, value: float) -> Sett
     return Setting(value, _text(variables, name, value), title)
 
 
+def do_text(variables: Mapping[str, Variable], do: Mapping[str, float]) -> str:
+    """The interventions as a text that :func:`~deepscm_pl.interventions.parse_do` reads.
+
+    Example:
+        >>> from deepscm_pl.variables import Domain
+        >>> sex = Variable("sex", Domain(categories=2), classes=("female", "male"))
+        >>> do_text({"sex": sex, "age": Variable("age")}, {"sex": 1.0, "age": 70.5})
+        'sex=male,age=70.5'
+    """
+    return ",".join(_text(variables, name, value) for name, value in do.items())
+
+
 def _text(variables: Mapping[str, Variable], name: str, value: float) -> str:
     """The first text that is read as the intervention: a class by its name if possible."""
     classes = variables[name].classes
@@ -368,8 +418,8 @@ def _whole_levels(images: Tensor) -> Tensor:
     return images.detach().round().clamp(0, 255).byte().cpu()
 
 
-def _as_png(image: NDArray[np.uint8]) -> bytes:
-    """Encode grey levels ``(1, H, W)`` or colours ``(3, H, W)``."""
+def as_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode grey levels ``(1, H, W)`` or colours ``(3, H, W)`` as PNG."""
     from PIL import Image
 
     pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)

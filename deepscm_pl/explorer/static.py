@@ -13,6 +13,7 @@ from tqdm import tqdm
 from deepscm_pl.escaping import for_shell, for_terminal
 from deepscm_pl.explorer.graph import draw_boxes
 from deepscm_pl.explorer.page import embedded_json, render_page
+from deepscm_pl.explorer.programs import Programs
 from deepscm_pl.explorer.questions import Cause, Explorer, Scene, decimals_of
 from deepscm_pl.files import new_file
 from deepscm_pl.memory import format_bytes
@@ -63,6 +64,7 @@ class StaticPage:
         causes, rows = explorer.causes(self.steps), self.chosen(explorer)
         for row in rows:
             explorer.factual(row)
+        programs = Programs(self.files, self.root, self.trust, self.weights, explorer.seed)
         return {
             "model": [for_terminal(path.name) for path in self.files],
             "variables": [_variable(explorer, each) for each in explorer.variables.values()],
@@ -71,8 +73,8 @@ class StaticPage:
             "verdicts": list(VERDICTS),
             "training": int(explorer.scm.training_distribution.rows),
             "observations": list(self._observations(explorer, causes, rows)),
-            "command": self._command(explorer),
-            "python": self._python(explorer),
+            "command": programs.command_parts,
+            "python": programs.python_parts,
         }
 
     def _observations(
@@ -101,40 +103,6 @@ class StaticPage:
             f"observations with {self.steps} steps make about {format_bytes(round(expected))}; "
             f"{hint}."
         )
-
-    def _command(self, explorer: Explorer) -> dict[str, str]:
-        """The words of a command before and after its intervention and its row."""
-        root = [] if self.root is None else ["--data.root", str(self.root)]
-        weights = ["--weights", *self.weights] if self.weights else []
-        trust = ["--trust", *self.trust] if self.trust else []
-        seed = ["--seed", str(explorer.seed)] if explorer.seed else []
-        before = ["deepscm", "counterfactual", "--ckpt_path", *map(str, self.files)]
-        return {
-            "before": for_shell(*before, *weights, *trust, *root, *seed, "--do"),
-            "between": "--index",
-            "after": "--out answers",
-        }
-
-    def _python(self, explorer: Explorer) -> dict[str, str]:
-        """A program before, between and after its row and its intervention."""
-        files = [str(path) for path in self.files]
-        given = files[0] if len(files) == 1 else files
-        options = f", trust={list(self.trust)!r}" if self.trust else ""
-        numbers = [] if list(self.weights) == ["validation"] else list(map(float, self.weights))
-        options += f", weights={numbers!r}" if numbers else ""
-        root = "" if self.root is None else repr(str(self.root))
-        stacked = f".stacked({root})" if list(self.weights) == ["validation"] else ""
-        return {
-            "before": "from deepscm_pl import load\n\n"
-            f"model = load({given!r}{options}){stacked}\n"
-            f"data = model.data({root})\n"
-            "data.prepare_data()\n"
-            'data.setup("test")\n'
-            'rows = data.variables("test")\n'
-            "factual = {name: rows[name][[",
-            "between": "]] for name in model.variables}\nanswer = model.counterfactual(factual, ",
-            "after": f", seed={explorer.seed})\nprint(answer)\n",
-        }
 
 
 def write_static(

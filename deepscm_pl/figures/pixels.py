@@ -18,6 +18,7 @@ __all__ = [
     "inches_per_pixel",
     "middle_planes",
     "plane_boxes",
+    "planes_through",
     "signed_difference",
     "to_rgb",
 ]
@@ -137,9 +138,7 @@ def middle_planes(volumes: Tensor) -> Tensor:
             f"volumes: expected shape (*batch, C, X, Y, Z), but got {tuple(volumes.shape)}."
         )
     x, y, z = (size // 2 for size in volumes.shape[-3:])
-    planes = (volumes[..., z], volumes[..., y, :], volumes[..., x, :, :])
-    # The second axis of each plane points upwards in the picture.
-    upright = [plane.transpose(-1, -2).flip(-2) for plane in planes]
+    upright = planes_through(volumes, (x, y, z))
     height = max(plane.shape[-2] for plane in upright)
     framed = []
     for k, plane in enumerate(upright):
@@ -167,6 +166,22 @@ def plane_boxes(shape: Sequence[int]) -> list[tuple[int, int, int, int]]:
         boxes.append((left, left + across, above, above + down))
         left += across
     return boxes
+
+
+def planes_through(volumes: Tensor, place: tuple[int, int, int]) -> list[Tensor]:
+    """The axial, coronal and sagittal plane through a voxel, as :func:`middle_planes` shows them.
+
+    Args:
+        volumes: ``(*batch, X, Y, Z)``.
+        place: The indices (x, y, z) of the voxel.
+
+    Returns:
+        ``(*batch, Y, X)``, ``(*batch, Z, X)`` and ``(*batch, Z, Y)``.
+    """
+    x, y, z = place
+    planes = (volumes[..., z], volumes[..., y, :], volumes[..., x, :, :])
+    # The second axis of each plane points upwards in the picture.
+    return [plane.transpose(-1, -2).flip(-2) for plane in planes]
 
 
 def as_pictures(images: Tensor, event: int) -> Tensor:
