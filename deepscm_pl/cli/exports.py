@@ -77,7 +77,7 @@ class ExportOptions:
         scm, rows = opened.trained_model().scm, self.observations or 0
         return ModelCard(name, scm, opened.content, file, measured, rows)
 
-    def stored_rows(self, ckpt_path: Path) -> tuple[Mapping[str, Tensor], Mapping[str, Any]] | None:
+    def stored_rows(self, ckpt_path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The first rows of the test split, if some travel with the model."""
         from deepscm_pl.checkpoints import load
         from deepscm_pl.checkpoints.stored_observations import observations_of
