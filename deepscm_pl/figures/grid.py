@@ -202,7 +202,7 @@ def _draw_grid(axes: Axes, grid: ImageGrid, layout: GridLayout, colours: _Colour
     axes.spines[:].set_visible(False)
     axes.set_xlim(0, layout.width - layout.left)
     axes.set_ylim(layout.rows_height, 0)
-    if layout.is_volume:
+    if layout.names_planes:
         _draw_plane_names(axes, grid, layout)
 
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from torch import Tensor
 
 from deepscm_pl.figures.output import height_of, width_of, wrapped
-from deepscm_pl.figures.pixels import as_pictures, inches_per_pixel
+from deepscm_pl.figures.pixels import PLANES, as_pictures, inches_per_pixel
 
 __all__ = [
     "PRINT",
@@ -51,7 +51,7 @@ class GridStyle:
     title: float = 9.0
     text: float = 7.5
     caption: float = 7.0
-    letter: float = 5.5
+    letter: float = 7.0
     between: float = 0.12
     widest: float = 1.6
     total: float | None = None
@@ -59,7 +59,9 @@ class GridStyle:
 
 
 PRINT = GridStyle()
-THUMBNAIL = GridStyle(title=8.0, text=7.5, caption=7.0, between=0.05, total=3.2, dots_per_inch=100)
+THUMBNAIL = GridStyle(
+    title=8.0, text=7.5, caption=7.0, letter=5.5, between=0.05, total=3.2, dots_per_inch=100
+)
 """For pictures that are shown 320 pixels wide."""
 
 
@@ -173,7 +175,6 @@ class GridLayout:
         image = next((cell.images[0] for cell in cells if cell.images), None)
         if image is None:
             raise ValueError("grids: expected at least one image, but got none.")
-        self.is_volume = image.dim() == 4
         picture = as_picture(image).shape[-2:]
         captions = {cell.caption for cell in cells}
         natural = max(width_of(grid.column_titles, style.text), width_of(captions, style.caption))
@@ -185,6 +186,10 @@ class GridLayout:
         else:
             self.cell_width = max(self.cell_width, min(_DRAWN * natural, style.widest))
         self.cell_height = self.cell_width * picture[0] / picture[1]
+        self.names_planes = False
+        if image.dim() == 4:
+            narrowest = min(image.shape[1:3]) * self.cell_width / picture[1]
+            self.names_planes = _DRAWN * width_of(PLANES, style.letter) + 0.04 <= narrowest
         self.title_characters = self._characters(grid.column_titles, style.text)
         self.caption_characters = self._characters(captions, style.caption)
         self.titles = [wrapped(title, self.title_characters) for title in grid.column_titles]
@@ -235,7 +240,7 @@ class GridLayout:
         self.title_height = max(
             height_of([each.title], style.title) + _PAD if each.title else 0.0 for each in grids
         )
-        self.plane_names = height_of(["x"], style.letter) + 0.02 if self.is_volume else 0.0
+        self.plane_names = height_of(["x"], style.letter) + 0.02 if self.names_planes else 0.0
         self.top = height_of(self.titles, style.text) + self.plane_names + self.title_height + 0.07
         self.tick_distance = 0.08 if grid.marks else 0.02
         self.bottom = _PAD + self.tick_distance + height_of(grid.ticks, style.text)

@@ -242,7 +242,7 @@ def test_rows_are_named_between_factual_and_counterfactuals(examples):
     names = [(text, x) for text, x in texts if text in ("model", "truth", "difference")]
     assert len(names) == 9
     # Their right ends lie between the factual and the first counterfactual.
-    assert all(x > right + 0.2 for _, x in names)
+    assert all(x > right + 0.1 for _, x in names)
     assert labels == LABELS
     assert "do(thickness = 3)" in dict(texts)
     check_legible(figure)
