@@ -54,15 +54,10 @@ class Programs:
     @property
     def python_parts(self) -> dict[str, str]:
         """A program before, between and after its row and its intervention."""
-        load, root = self._load, "" if self.root is None else repr(str(self.root))
+        root = "" if self.root is None else f", root={str(self.root)!r}"
         return {
-            "before": f"{load}"
-            f"data = model.data({root})\n"
-            "data.prepare_data()\n"
-            'data.setup("test")\n'
-            'rows = data.variables("test")\n'
-            "factual = {name: rows[name][[",
-            "between": "]] for name in model.variables}\nanswer = model.counterfactual(factual, ",
+            "before": f"{self._load}factual = model.observations([",
+            "between": f"]{root})\nanswer = model.counterfactual(factual, ",
             "after": f", seed={self.seed})\nprint(answer)\n",
         }
 
