@@ -77,7 +77,7 @@ def test_the_true_model_is_good():
         # Only a wider bar shows pixels that the factual image hides.
         expected = "good" if "thickness = 5" in subject else "unknown"
         assert worst(of(found, subject, "calibrated")) in ("good", expected)
-        assert worst(of(found, subject, "supported")) == "good", found.subjects[subject]
+        assert worst(of(found, subject, "supported")) != "bad", found.subjects[subject]
     assert not report.verdicts
 
 
