@@ -179,7 +179,10 @@ def _draw_bar(axes: Axes, colours: _Colours, layout: GridLayout) -> None:
     axes.imshow(pixels, origin="lower", extent=extent, aspect="auto", interpolation="nearest")
     names = ["R", "G", "B"] if colours.is_coloured else []
     axes.set_xticks([k + 0.5 for k in range(len(names))], names)
-    axes.set_yticks([-limit, 0, limit], [f"−{limit:g}", "0", f"{limit:g}"])
+    ticks = {-limit: f"−{limit:g}", 0.0: "0", limit: f"{limit:g}"}
+    if layout.cell_height < 3.5 * height_of(["0"], style.caption):
+        del ticks[0.0]
+    axes.set_yticks(list(ticks), list(ticks.values()))
     axes.tick_params(labelsize=style.caption, pad=2, length=2)
     axes.tick_params(axis="x", length=0)
     axes.spines[:].set_linewidth(0.5)

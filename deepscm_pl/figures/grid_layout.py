@@ -203,7 +203,7 @@ class GridLayout:
     def _characters(self, texts: Iterable[str], size: float) -> int:
         """The number of characters of a line that is as wide as an image."""
         texts = list(texts)
-        if width_of(texts, size) <= self.cell_width + _GAP:
+        if _DRAWN * width_of(texts, size) <= self.cell_width + 0.01:
             return max((len(line) for text in texts for line in text.split("\n")), default=1) + 1
         return max(8, int(self.cell_width * _POINTS_PER_INCH / (_CHARACTER * size)))
 
