@@ -60,7 +60,7 @@ def test_the_test_is_the_same(checkpoint, exported, tmp_path, capsys, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "copy.ckpt").write_bytes(checkpoint.read_bytes())
     for path in (tmp_path / "copy.ckpt", exported):
-        words = ["test", "--ckpt_path", str(path), "--trainer.accelerator", "cpu"]
+        words = ["test", "--tables", "--ckpt_path", str(path), "--trainer.accelerator", "cpu"]
         words += ["--trainer.enable_progress_bar", "false", "--seed_everything", "3"]
         assert main(words) == 0
         tables.append(capsys.readouterr().out.replace(str(path), "MODEL"))
