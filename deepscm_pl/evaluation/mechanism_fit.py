@@ -73,7 +73,8 @@ class Convergence:
     def words(self) -> str:
         """The state with its reason."""
         if self.state == "unknown":
-            return f"convergence unknown ({self.validations} validations)"
+            plural = "" if self.validations == 1 else "s"
+            return f"convergence unknown ({self.validations} validation{plural})"
         if self.state == "converged":
             return "converged"
         change = f"{abs(self.rise):.2g} nats in the last third of the training"

@@ -62,6 +62,7 @@ class VerdictThresholds:
         correlation: The largest correlation of calibrated noise with parents, beyond chance.
         coverage: The difference between the coverage of intervals and 90 % of a calibrated answer.
         wrong_coverage: The difference from which on answers are not calibrated.
+        width: Grey levels from which on calibrated intervals are too wide to say anything.
         extrapolated: A question is supported if a smaller share of its answers extrapolates.
         mostly_extrapolated: The share from which on it is not.
         reaction: Limits of the reaction of the image.
@@ -87,6 +88,7 @@ class VerdictThresholds:
     correlation: float = 0.1
     coverage: float = 0.05
     wrong_coverage: float = 0.15
+    width: float = 128.0
     extrapolated: float = 0.05
     mostly_extrapolated: float = 0.5
     reaction: ReactionThresholds = field(default_factory=ReactionThresholds)
@@ -470,12 +472,16 @@ class _Noise:
         grade, word, limit = "good", "calibrated", limits.kolmogorov_smirnov
         words = f"calibrated (its noise is {distance:.3f} away from its prior)"
         if distance > limits.kolmogorov_smirnov:
-            words = f"{words[:-1]}, as much as by chance)"
+            words = f"{words[:-1]}, no further than by chance)"
         if distance > limits.kolmogorov_smirnov and not p_value >= limits.p_value:
             is_bad = distance >= limits.miscalibrated
             grade, word = ("bad", "not calibrated") if is_bad else ("doubtful", "hardly calibrated")
             limit = limits.miscalibrated if is_bad else limit
             words = f"{word} (its noise is {distance:.3f} away from its prior)"
+        elif distance >= limits.miscalibrated:
+            grade, word, limit = "unknown", "unknown", limits.miscalibrated
+            words = f"calibration unknown (too few rows: its noise is {distance:.3f} away from its "
+            words += "prior, no further than by chance)"
         related = self._related(found.correlations, found.correlation_by_chance)
         if related:
             grade = "bad" if grade == "bad" else "doubtful"
@@ -539,6 +545,8 @@ def _covered(
     width = answered.intervals.width
     if calibrated is not None and width is not None:
         words += f", {format_number(width.mean, 2)} grey levels wide"
+        if width.mean >= limits.width:
+            return "too wide", "bad", width.mean, limits.width, f"says nothing: {words}"
     difference = abs(covered.mean - _LEVEL)
     if difference <= limits.coverage:
         return "calibrated", "good", covered.mean, _LEVEL, f"calibrated: {words}"

@@ -94,7 +94,8 @@ def test_fit_ends_with_the_whole_report(known):
     for name in ("evaluation.md", "evaluation.html", "evaluation.json"):
         assert f"written: {folder / 'evaluation' / name}" in printed
     page = (folder / "evaluation" / "evaluation.html").read_text()
-    assert page.count("data:image/png;base64,") == markdown.count(".png)")
+    pictures = list((folder / "evaluation").glob("*.png"))
+    assert page.count("data:image/png;base64,") == len(pictures) >= 5
     assert document["verdict"]["headline"].capitalize() in page
     # The verdict comes after the tables, as the last paragraph.
     assert printed.rindex("Verdict: bad") > printed.rindex("Left out: ")
@@ -186,20 +187,7 @@ def test_tensorboard_has_scalars_pictures_and_real_hparams(known):
     events.Reload()
     tags = events.Tags()
     assert "evaluation/thickness_2/error/ratio/particle" in tags["scalars"]
-    assert len(tags["scalars"]) <= 40
     assert "evaluation/densities" in tags["images"]
-    found = json.loads((known[0] / "evaluation" / "evaluation.json").read_text())
-    texts = {
-        name: events.Tensors(f"evaluation/{name}/text_summary")[-1]
-        .tensor_proto.string_val[0]
-        .decode()
-        for name in ("numbers", "report")
-    }
-    for question in found["counterfactual"].values():
-        for key in question["quantities"]:
-            assert key.replace("_", "\\_") in texts["numbers"] or key in texts["numbers"]
-    assert texts["report"].startswith("# Evaluation")
-    assert ".png" not in texts["report"]
     assert "hp_metric" not in tags["scalars"]
     hparams = events.summary_metadata["_hparams_/experiment"].plugin_data
     assert hparams.plugin_name == "hparams"
@@ -233,7 +221,8 @@ def test_a_test_of_a_checkpoint_is_in_the_tensorboard_of_its_run(known, known_ch
     trained = torch.load(checkpoint, weights_only=True)["global_step"]
     assert trained > 0
     assert {step for step, _ in shifted()} == {trained}
-    assert len(shifted()) >= 1
+    answers = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    assert len(shifted()) >= len(answers["counterfactual"]["thickness+=1"]["quantities"])
     assert list(run.parent.iterdir()) == [run]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from functools import cache, partial
 
 import pytest
@@ -199,6 +200,8 @@ def test_limits_of_the_convergence(course, grade, figure):
         (0.02, 0.5, 0.11, "doubtful"),
         (0.02, 0.5, -0.09, "good"),
         (0.2, None, 0.0, "bad"),
+        (0.09, 0.5, 0.0, "good"),
+        (0.1, 0.5, 0.0, "unknown"),
     ],
 )
 def test_limits_of_noise(distance, p_value, correlation, grade):
@@ -297,6 +300,10 @@ def test_limits_of_coverage(covered, word, grade):
     found = one(evaluation(counterfactuals=[answered]), "do(a = 3)", "calibrated")
     assert (found.word, found.grade) == (word, grade)
     assert "30 grey levels wide" in found.reason
+    for width, expected in ((127.0, grade), (128.0, "bad")):
+        wide = replace(answered, intervals=replace(intervals, width=gain(width)))
+        found = one(evaluation(counterfactuals=[wide]), "do(a = 3)", "calibrated")
+        assert found.grade == expected
 
 
 @pytest.mark.parametrize(
