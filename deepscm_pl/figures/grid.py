@@ -349,7 +349,7 @@ def draw_samples(images: Tensor, captions: Sequence[str] = (), levels: int = 256
         >>> import torch
         >>> figure = draw_samples(torch.zeros(64, 1, 28, 28))
         >>> width, height = figure.get_size_inches()
-        >>> 0.8 < width / height < 1.25
+        >>> bool(0.8 < width / height < 1.25)
         True
     """
     if not len(images):

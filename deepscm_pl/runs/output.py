@@ -165,8 +165,8 @@ def spoken_time(seconds: float) -> str:
     """Return a duration in the unit that suits it.
 
     Example:
-        >>> [spoken_time(seconds) for seconds in (0.2, 42, 600, 5000, 200_000)]
-        ['1 s', '42 s', '10 min', '1.4 h', '2.3 days']
+        >>> [spoken_time(seconds) for seconds in (0.2, 42, 600, 9000, 200_000)]
+        ['1 s', '42 s', '10 min', '2.5 h', '2.3 days']
     """
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
