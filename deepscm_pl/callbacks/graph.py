@@ -21,7 +21,7 @@ class GraphPicture(pl.Callback):
     causes and mechanisms on the tab Text. ``deepscm fit`` adds the callback to each training.
 
     Example:
-        >>> trainer = pl.Trainer(callbacks=[GraphPicture()], logger=False)
+        >>> callback = GraphPicture()
     """
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
