@@ -540,8 +540,8 @@ def _covered(
     if covered is None or math.isnan(covered.mean):
         words = "calibration unknown: without the truth, intervals are lower bounds"
         return "unknown", "unknown", None, None, words
-    kind = "intervals" if calibrated is None else "calibrated intervals"
-    words = f"{kind} of 90 % hold {100 * covered.mean:.0f} % of the true pixels"
+    kind = "intervals of the particles" if calibrated is None else "intervals"
+    words = f"90 % {kind} hold {100 * covered.mean:.0f} % of the true pixels"
     width = answered.intervals.width
     if calibrated is not None and width is not None:
         words += f", {format_number(width.mean, 2)} grey levels wide"
