@@ -91,7 +91,7 @@ class Predictors:
 
     @classmethod
     def made(
-        cls, factories: Mapping[str, PredictorFactory | str], scm: StructuralCausalModel, image: str
+        cls, factories: Mapping[str, str | PredictorFactory], scm: StructuralCausalModel, image: str
     ) -> Predictors:
         """Make the predictors of causes of an image.
 

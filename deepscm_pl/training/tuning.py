@@ -131,7 +131,7 @@ class CounterfactualTuning(Objective):
     def __init__(
         self,
         num_particles: int,
-        predictors: Mapping[str, PredictorFactory | str] | None = None,
+        predictors: Mapping[str, str | PredictorFactory] | None = None,
         variables: Sequence[Sequence[str]] | None = None,
         weight: float = 1.0,
         reversibility: float = 0.0,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
+from jsonargparse import ArgumentParser
 from torch import nn
 
 from deepscm_pl import load
@@ -34,7 +37,7 @@ from deepscm_pl.training import (
     TrainedPredictor,
     tuning,
 )
-from deepscm_pl.training.objectives import TrainingProgress, counterfactual_values
+from deepscm_pl.training.objectives import Objective, TrainingProgress, counterfactual_values
 from deepscm_pl.training.predictors import Predictors
 from deepscm_pl.transforms import ImplicitMidpoint, Interval
 from deepscm_pl.variables import Domain
@@ -441,6 +444,20 @@ class Labelled(TinyDataModule):
             rows = draw(80 if name == "train" else 20, seed)
             splits[name] = {**rows, "digit": (rows["thickness"] / 2.1).floor()}
         return SourceSplits(**splits)
+
+
+def test_predictors_of_the_command_line_are_written_as_they_were_given(recwarn):
+    given = {"digit": "runs/digit.ckpt", "thickness": {"class_path": f"{__name__}.Bright"}}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--objective", type=Callable[[int], Objective])
+    settings = {"class_path": "deepscm_pl.training.CounterfactualTuning"}
+    parsed = parser.parse_object({"objective": {**settings, "init_args": {"predictors": given}}})
+    written = yaml.safe_load(parser.dump(parsed))["objective"]["init_args"]["predictors"]
+    assert written == given
+    assert not recwarn.list
+    made = parser.instantiate_classes(parsed).objective(1)
+    assert made.factories["digit"] == given["digit"]
+    assert isinstance(made.factories["thickness"](), Bright)
 
 
 @pytest.mark.parametrize(
