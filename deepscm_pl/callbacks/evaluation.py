@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -131,7 +131,7 @@ class EvaluationReport(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Save the settings."""
-        found = {**vars(self), **vars(self.settings)}
+        found = {**vars(self), **asdict(self.settings)}
         checkpoint.setdefault("reports", {})["evaluation"] = {
             name: found[name] for name in self.kept_settings
         }

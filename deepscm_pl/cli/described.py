@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "describe_resumption",
     "read_described",
     "report_interruption",
+    "report_with",
     "shell_command",
     "split_overrides",
 ]
@@ -213,6 +214,32 @@ def _read_reports(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
             f"checkpoint: the settings of reports in {checkpoint.path} do not fit this version of "
             f"the program: {error}"
         ) from None
+
+
+def report_with(
+    report: type[pl.Callback],
+    given: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    typed: Set[str],
+) -> pl.Callback:
+    """Make a report with the settings of a checkpoint, except those that the user typed.
+
+    Args:
+        report: The class.
+        given: All settings that were parsed; those of a dataclass as a namespace.
+        saved: Settings of the checkpoint.
+        typed: Names of the options that the user typed, such as ``verdict.shown``.
+    """
+    chosen: dict[str, Any] = {}
+    for name, (kind, _) in annotations_of(report).items():
+        chosen[name] = given[name] if name in typed else saved.get(name, given[name])
+        if is_dataclass(kind) and isinstance(kind, type):
+            parts = {
+                part: getattr(given[name], part) if f"{name}.{part}" in typed else value
+                for part, value in vars(chosen[name]).items()
+            }
+            chosen[name] = kind(**parts)
+    return report(**chosen)
 
 
 def _restore_report(name: str, report: Any, settings: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from deepscm_pl.callbacks import AssociationReport, EvaluationReport
 from deepscm_pl.checks import nearest, process_count, real_number, reason_of, shown, whole_number
 from deepscm_pl.configuration import annotations_of
+from deepscm_pl.evaluation.verdict_thresholds import VerdictThresholds
 
 __all__ = [
     "check_configuration",
@@ -42,6 +43,7 @@ _SECTION_OF = {
     AssociationReport: "association",
     EvaluationReport: "evaluation",
     ModelCheckpoint: "checkpoint",
+    VerdictThresholds: "evaluation.verdict",
 }
 _CONSTRUCTOR_ERRORS = (
     ArithmeticError,

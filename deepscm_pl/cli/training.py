@@ -33,6 +33,7 @@ from deepscm_pl.cli.described import (
     describe_resumption,
     read_described,
     report_interruption,
+    report_with,
     shell_command,
 )
 from deepscm_pl.cli.lightning_parser import FriendlyLightningParser
@@ -399,8 +400,8 @@ class TrainingCommand(LightningCLI):
         reports = {} if self.described is None or not self.is_causal else self.described.reports
         for name, saved in reports.items():
             typed = {word.partition("=")[0].removeprefix(f"--{name}.") for word in self.words}
-            from_file = {setting: saved[setting] for setting in saved if setting not in typed}
-            parsed[name] = REPORTS[name](**vars(self.config[self.subcommand][name]) | from_file)
+            given = vars(self.config[self.subcommand][name])
+            parsed[name] = report_with(REPORTS[name], given, saved, typed)
         if parsed.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(progress_for(sys.stdout))
         if self.is_causal:

@@ -32,5 +32,6 @@ if TYPE_CHECKING:
         check_settings as check_settings,
         evaluate as evaluate,
     )
+    from deepscm_pl.evaluation.verdict_thresholds import VerdictThresholds as VerdictThresholds
 
 __getattr__ = first_use(__name__)

@@ -39,6 +39,7 @@ from deepscm_pl.evaluation.overlap import OverlapResult, evaluate_overlap
 from deepscm_pl.evaluation.questions import Question, check_possible, default_questions
 from deepscm_pl.evaluation.reaction import ReactionResult, evaluate_reaction
 from deepscm_pl.evaluation.sensitivity import SensitivityResult, evaluate_sensitivity
+from deepscm_pl.evaluation.verdict_thresholds import VerdictThresholds
 from deepscm_pl.mechanisms.latent import Coupling, LatentImageMechanism, couple_pixel_noise
 from deepscm_pl.model_memory import require_memory_for
 from deepscm_pl.overlap import OverlapThresholds
@@ -98,6 +99,7 @@ class EvaluationSettings:
         reaction_collapsed: The same if the latent does not change the image.
         reaction_response: The least share of asked changes that images show.
         reaction_skill: The least skill of a predictor.
+        verdict: Limits of the verdicts.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -124,6 +126,7 @@ class EvaluationSettings:
     reaction_collapsed: float = ReactionThresholds.collapsed
     reaction_response: float = ReactionThresholds.response
     reaction_skill: float = ReactionThresholds.skill
+    verdict: VerdictThresholds = field(default_factory=VerdictThresholds)
 
     @property
     def reaction(self) -> ReactionThresholds:
@@ -164,6 +167,7 @@ class Evaluation:
     ``composition_without_pixel_noise`` that of the latent alone; ``left_out`` lists the parts that
     were not evaluated, with reasons. ``overlap`` is None if the distribution of the training split
     is unknown. ``mechanisms`` is the fit of each mechanism in the validation split, if it is known.
+    ``thresholds`` are the limits of the verdicts on these results.
     """
 
     rows: int
@@ -185,6 +189,7 @@ class Evaluation:
     mechanisms: Sequence[MechanismFit] = ()
     left_out: Sequence[str] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    thresholds: VerdictThresholds = field(default_factory=VerdictThresholds)
 
 
 def check_settings(model: ModelOnData, settings: EvaluationSettings) -> list[Question]:
@@ -344,6 +349,7 @@ class _Run:
                 *(reaction.left_out if reaction else ()),
             ],
             seconds=self.seconds,
+            thresholds=settings.verdict,
             **of_images,
         )
 

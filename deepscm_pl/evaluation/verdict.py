@@ -1,17 +1,17 @@
 """A verdict on a model in words: what is good enough, what is not, by which figure and limit.
 
 Each :class:`Verdict` compares one figure of an :class:`~deepscm_pl.evaluation.run.Evaluation` with
-a limit of :class:`VerdictThresholds`, for one variable or one question.
+a limit of :class:`~deepscm_pl.evaluation.verdict_thresholds.VerdictThresholds`, for one variable or
+one question.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from deepscm_pl.checks import real_number
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.estimate import Estimate
 from deepscm_pl.evaluation.mechanism_fit import MechanismFit
@@ -19,6 +19,7 @@ from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.reaction import ReactionResult
 from deepscm_pl.evaluation.results import CounterfactualResult
 from deepscm_pl.evaluation.run import Evaluation
+from deepscm_pl.evaluation.verdict_thresholds import VerdictThresholds
 from deepscm_pl.numerals import format_number
 from deepscm_pl.overlap import VERDICTS
 from deepscm_pl.reaction import ReactionThresholds
@@ -37,66 +38,6 @@ _GRADES: Sequence[Grade] = ("bad", "doubtful", "good", "unknown")
 
 _LEVEL = 0.9
 """The level of the intervals that are judged."""
-
-
-@dataclass(frozen=True)
-class VerdictThresholds:
-    """Limits of the verdicts.
-
-    Gains count if they exceed two standard errors as well. The limits of the convergence are those
-    of :class:`~deepscm_pl.evaluation.mechanism_fit.Convergence`.
-
-    Attributes:
-        gain: Nats per row by which a mechanism of a scalar has to be better than without parents.
-        large_gain: Nats per row by which simpler or fitted forms must not be better.
-        bits: Bits per dimension by which an image model has to be better than one distribution for
-            all images.
-        error: Error of counterfactual images, divided by that of the factual images unchanged:
-            below it, answers are good.
-        useless: The same ratio, from which on answers are no better than no change.
-        shown: An image reacts to a cause if it shows at least this share of the asked changes.
-        exaggerated: It exaggerates if it shows more than this share.
-        kolmogorov_smirnov: Noise is calibrated up to this distance from its prior, or
-        p_value: with at least this p-value.
-        miscalibrated: The distance from which on noise is not calibrated.
-        correlation: The largest correlation of calibrated noise with parents, beyond chance.
-        coverage: The difference between the coverage of intervals and 90 % of a calibrated answer.
-        wrong_coverage: The difference from which on answers are not calibrated.
-        width: Grey levels from which on calibrated intervals are too wide to say anything.
-        extrapolated: A question is supported if a smaller share of its answers extrapolates.
-        mostly_extrapolated: The share from which on it is not.
-        reaction: Limits of the reaction of the image.
-
-    Raises:
-        ValueError: If a limit is not a number from 0 on.
-
-    Example:
-        >>> VerdictThresholds(coverage=0.02).coverage
-        0.02
-    """
-
-    gain: float = 0.01
-    large_gain: float = 0.1
-    bits: float = 0.01
-    error: float = 0.9
-    useless: float = 1.0
-    shown: float = 0.5
-    exaggerated: float = 1.5
-    kolmogorov_smirnov: float = 0.05
-    p_value: float = 0.01
-    miscalibrated: float = 0.1
-    correlation: float = 0.1
-    coverage: float = 0.05
-    wrong_coverage: float = 0.15
-    width: float = 128.0
-    extrapolated: float = 0.05
-    mostly_extrapolated: float = 0.5
-    reaction: ReactionThresholds = field(default_factory=ReactionThresholds)
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            if each.name != "reaction":
-                real_number(each.name, getattr(self, each.name), least=0)
 
 
 @dataclass(frozen=True)
@@ -147,10 +88,12 @@ class Judgement:
     Attributes:
         verdicts: The verdicts, by variable in the order of the graph, then by question.
         thresholds: Their limits.
+        reaction: Limits of the reaction of images.
     """
 
     verdicts: Sequence[Verdict]
     thresholds: VerdictThresholds = field(default_factory=VerdictThresholds)
+    reaction: ReactionThresholds = field(default_factory=ReactionThresholds)
 
     @property
     def subjects(self) -> dict[str, list[Verdict]]:
@@ -191,7 +134,7 @@ class Judgement:
         return {
             "grade": self.grade,
             "headline": self.headline,
-            "thresholds": asdict(self.thresholds),
+            "thresholds": {**asdict(self.thresholds), "reaction": asdict(self.reaction)},
             "verdicts": [each.as_plain_data() for each in self.verdicts],
         }
 
@@ -214,12 +157,10 @@ def judge(
         evaluation: The results.
         scm: The evaluated model.
         association: The rows of the association table, for the bits per dimension of images.
-        thresholds: Limits; None for the defaults, with those of the evaluation for the reaction.
+        thresholds: Limits; None for those of the evaluation.
     """
     reaction = evaluation.reaction
-    if thresholds is None:
-        known = None if reaction is None else reaction.thresholds
-        thresholds = VerdictThresholds(reaction=known or ReactionThresholds())
+    thresholds = thresholds or evaluation.thresholds
     found: list[Verdict] = []
     fits = {each.variable: each for each in evaluation.mechanisms}
     for name in scm.graph.nodes:
@@ -230,7 +171,9 @@ def judge(
         found += [] if name in scm.image_variables else map(_Noise(thresholds).verdict, noise)
     for answered in evaluation.counterfactuals:
         found += _of_question(answered, evaluation, reaction.image if reaction else "", thresholds)
-    return Judgement(found, thresholds)
+    return Judgement(
+        found, thresholds, ReactionThresholds() if reaction is None else reaction.thresholds
+    )
 
 
 def _of_variable(name: str, criterion: Criterion, *rest: Any) -> Verdict:
@@ -383,16 +326,16 @@ def _of_reaction(
     answered: Sequence[CounterfactualResult],
     limits: VerdictThresholds,
 ) -> Iterator[Verdict]:
-    yield from _of_pixel_noise(reaction, limits)
+    yield from _of_pixel_noise(reaction)
     measured = _measured_shares(answered)
     for name, cause in reaction.causes.items():
         if name in measured:
-            yield _reacts(reaction.image, name, measured[name], "measured in the images", limits)
+            yield _reacts(reaction, name, measured[name], "measured in the images", limits)
         elif cause.response is not None and not math.isnan(cause.response.mean):
             share, source = cause.response.mean, "read by a predictor from the images"
-            yield _reacts(reaction.image, name, share, source, limits)
+            yield _reacts(reaction, name, share, source, limits)
         elif not math.isnan(cause.change.mean):
-            yield _changes(reaction.image, name, cause.change.mean, limits)
+            yield _changes(reaction, name, cause.change.mean)
     asked = {name for each in answered for name in each.question.do}
     changes = {} if reaction.measured is None else reaction.measured.changes
     for name in sorted(asked & changes.keys() - reaction.causes.keys()):
@@ -403,12 +346,12 @@ def _of_reaction(
         )
 
 
-def _of_pixel_noise(reaction: ReactionResult, limits: VerdictThresholds) -> Iterator[Verdict]:
-    measured = reaction.measured
+def _of_pixel_noise(reaction: ReactionResult) -> Iterator[Verdict]:
+    measured, limits = reaction.measured, reaction.thresholds
     if measured is None or measured.pixel_noise is None or measured.latent is None:
         return
-    noise, most = measured.pixel_noise, limits.reaction.pixel_noise
-    said = measured.verdicts([], limits.reaction)
+    noise, most = measured.pixel_noise, limits.pixel_noise
+    said = measured.verdicts([], limits)
     word, grade = "encoded", "good"
     words = f"pixel noise is {100 * noise:.0f} % of the variation of the images"
     if said:
@@ -431,22 +374,24 @@ def _measured_shares(answered: Sequence[CounterfactualResult]) -> dict[str, floa
 
 
 def _reacts(
-    image: str, cause: str, share: float, source: str, limits: VerdictThresholds
+    reaction: ReactionResult, cause: str, share: float, source: str, limits: VerdictThresholds
 ) -> Verdict:
+    least = reaction.thresholds.response
     percent = f"{100 * max(share, 0.0):.0f} % of the asked changes are {source}"
     word, grade, limit = "reacts", "good", limits.shown
-    if share < limits.reaction.response:
-        word, grade, limit = "does not react", "bad", limits.reaction.response
+    if share < least:
+        word, grade, limit = "does not react", "bad", least
     elif share < limits.shown:
         word, grade = "hardly reacts", "doubtful"
     elif share > limits.exaggerated:
         word, grade, limit = "exaggerates", "doubtful", limits.exaggerated
     words = f"exaggerates {cause}" if word == "exaggerates" else f"{word} to {cause}"
-    return _of_variable(image, "reacts", word, grade, share, limit, f"{words}: {percent}")
+    words = f"{words}: {percent}"
+    return _of_variable(reaction.image, "reacts", word, grade, share, limit, words)
 
 
-def _changes(image: str, cause: str, change: float, limits: VerdictThresholds) -> Verdict:
-    least = limits.reaction.change
+def _changes(reaction: ReactionResult, cause: str, change: float) -> Verdict:
+    image, least = reaction.image, reaction.thresholds.change
     percent = f"it changes by {100 * change:.1f} % of the difference between two images"
     if change < least:
         words = f"does not react to {cause}: {percent}"
@@ -548,7 +493,12 @@ def _covered(
         if width.mean >= limits.width:
             return "too wide", "bad", width.mean, limits.width, f"says nothing: {words}"
     difference = abs(covered.mean - _LEVEL)
-    if difference <= limits.coverage:
+    by_chance = limits.coverage < difference <= 2 * covered.standard_error
+    words += ", no further from 90 % than by chance" if by_chance else ""
+    if by_chance and difference >= limits.wrong_coverage:
+        words = f"calibration unknown (too few rows): {words}"
+        return "unknown", "unknown", covered.mean, _LEVEL, words
+    if by_chance or difference <= limits.coverage:
         return "calibrated", "good", covered.mean, _LEVEL, f"calibrated: {words}"
     word = "overconfident" if covered.mean < _LEVEL else "underconfident"
     grade: Grade = "bad" if difference >= limits.wrong_coverage else "doubtful"

@@ -13,18 +13,17 @@ from deepscm_pl.escaping import for_html
 from deepscm_pl.evaluation.verdict import Judgement, Verdict, worst
 from deepscm_pl.reports.sections import Section
 from deepscm_pl.reports.tables import TextTable
-from deepscm_pl.reports.verdict import limit_table, threshold_table
+from deepscm_pl.reports.verdict import changed_limits, limit_table, threshold_table
 
 __all__ = ["Picture", "render_page"]
 
 _NOT_IN_TEXTS = ["link", "image", "autolink", "html_inline", "html_block", "reference"]
 """Kinds of Markdown that no text of a report contains, and that names therefore cannot make."""
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src {}"
+_FULL_SIZE = "Full size"
+_PICTURES = "Pictures fit the page; click one for its full size."
 _PIXELS_PER_INCH = 96
 """Of a page, by the definition of CSS."""
-_NARROW, _WIDE = 700, 1300
-"""Pictures of a width between these are shrunk to the width of the page, but not below the first,
-which page.css repeats; larger ones would be illegible."""
 
 
 class Picture:
@@ -45,12 +44,16 @@ class Picture:
         self.width = max(round(pixels * _PIXELS_PER_INCH / resolution), 1)
 
     def as_html(self, caption: str) -> str:
-        """Return the element with its caption, which scrolls if it is wider than the page."""
+        """Return the element with its caption.
+
+        The picture fits the width of the page. A check box, which the label hides, switches to its
+        full size, in which it scrolls: a page without scripts has no other way to keep a state.
+        """
         data = base64.b64encode(self.content).decode("ascii")
-        kind = ' class="shrinks"' if _NARROW < self.width <= _WIDE else ""
         return (
-            f'<figure tabindex="0"><img{kind} width="{self.width}" alt="{for_html(caption)}" '
-            f'src="data:image/png;base64,{data}"></figure>\n'
+            f'<figure><label title="{_FULL_SIZE}"><input type="checkbox" aria-label="{_FULL_SIZE}">'
+            f'<img width="{self.width}" alt="{for_html(caption)}" '
+            f'src="data:image/png;base64,{data}"></label></figure>\n'
             f'<p class="caption">{for_html(caption)}</p>'
         )
 
@@ -93,7 +96,7 @@ def render_page(
 </head>
 <body>
 <header><h1>{for_html(title)}</h1>
-{_paragraphs(introduction)}</header>
+{_paragraphs(introduction)}{f"<p>{_PICTURES}</p>" if pictures else ""}</header>
 <nav aria-label="Contents"><ul>
 {contents}
 </ul></nav>
@@ -108,6 +111,7 @@ def render_page(
 def _verdict(judgement: Judgement) -> str:
     subjects = "\n".join(_subject(name, each) for name, each in judgement.subjects.items())
     tables = [limit_table(judgement), threshold_table(judgement)]
+    changed = changed_limits(judgement)
     folded = "\n".join(_folded(table.title, _table(table)) for table in tables)
     explanation = (
         "The grade of the model is the worst of its variables, and bad if the answers to all "
@@ -118,6 +122,7 @@ def _verdict(judgement: Judgement) -> str:
 <h2>Verdict</h2>
 <p class="headline">{_grade(judgement.grade)} {for_html(judgement.headline.capitalize())}.</p>
 {subjects}
+{f"<p>{for_html(changed)}</p>" if changed else ""}
 {_folded("How to read it", _paragraphs(explanation))}
 {folded}
 </section>"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from textwrap import wrap
 
 from rich.cells import cell_len
@@ -12,10 +11,12 @@ from rich.text import Text
 
 from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation.verdict import Grade, Judgement, Verdict, worst
+from deepscm_pl.evaluation.verdict_thresholds import VerdictThresholds
 from deepscm_pl.numerals import format_number
 from deepscm_pl.reports.tables import TextTable
 
 __all__ = [
+    "changed_limits",
     "limit_table",
     "print_verdict",
     "threshold_table",
@@ -60,6 +61,32 @@ def verdict_lines(judgement: Judgement, width: int = 120) -> list[str]:
     return [line for line, _ in _lines(judgement, width)]
 
 
+def changed_limits(judgement: Judgement) -> str:
+    """Return a sentence on the limits that are not the defaults; empty if all are.
+
+    Example:
+        >>> changed_limits(Judgement([], VerdictThresholds(shown=0.8)))
+        'Limits other than the defaults: verdict.shown = 0.8 (0.5).'
+    """
+    usual = _limits(Judgement([]))
+    changed = [
+        f"{name} = {value:g} ({usual[name]:g})"
+        for name, value in _limits(judgement).items()
+        if value != usual[name]
+    ]
+    return f"Limits other than the defaults: {', '.join(changed)}." if changed else ""
+
+
+def _limits(judgement: Judgement) -> dict[str, float]:
+    """All limits, by the name of the setting of the evaluation."""
+    groups = {"verdict.": judgement.thresholds, "reaction_": judgement.reaction}
+    return {
+        f"{prefix}{name}": value
+        for prefix, limits in groups.items()
+        for name, value in vars(limits).items()
+    }
+
+
 def _lines(judgement: Judgement, width: int) -> list[tuple[str, Grade]]:
     """The lines, each with the grade that it states."""
     overall = judgement.grade
@@ -78,7 +105,8 @@ def _lines(judgement: Judgement, width: int) -> list[tuple[str, Grade]]:
         wrapped = wrap(text, room, break_on_hyphens=False) or [""]
         lines.append((start + wrapped[0], grade))
         lines += [(indent + rest, "unknown") for rest in wrapped[1:]]
-    return lines
+    changed = wrap(changed_limits(judgement), max(width, _NARROWEST), break_on_hyphens=False)
+    return lines + [(line, "unknown") for line in changed]
 
 
 def _worst_first(verdicts: list[Verdict]) -> list[Verdict]:
@@ -92,6 +120,8 @@ def verdict_markdown(judgement: Judgement) -> str:
     for name, found in judgement.subjects.items():
         reasons = "; ".join(for_markdown(each.reason) for each in _worst_first(found))
         lines.append(f"- **{for_markdown(name)}**: *{worst(found)}*. {reasons}.")
+    if changed := changed_limits(judgement):
+        lines += ["", for_markdown(changed)]
     return "\n".join(lines)
 
 
@@ -112,9 +142,6 @@ def limit_table(judgement: Judgement) -> TextTable:
 
 
 def threshold_table(judgement: Judgement) -> TextTable:
-    """Return all limits by name, those of the reaction included."""
-    found = asdict(judgement.thresholds)
-    reaction = found.pop("reaction")
-    found |= {f"reaction_{name}": value for name, value in reaction.items()}
-    rows = [[name, f"{value:g}"] for name, value in found.items()]
-    return TextTable("Limits by name", ["limit", "value"], rows)
+    """Return all limits, by the name of the setting of the evaluation."""
+    rows = [[name, f"{value:g}"] for name, value in _limits(judgement).items()]
+    return TextTable("Limits, by settings of the evaluation", ["limit", "value"], rows)

@@ -45,6 +45,7 @@ def configuration(root):
         "density_size": 100,
         "workers": 1,
         "cache_dir": str(root / "cache"),
+        "verdict": {"shown": 0.6},
     }
     return settings
 
@@ -248,14 +249,23 @@ def test_settings_travel_with_the_checkpoint(known, known_checkpoint, capsys):
     assert after["counterfactual"] == before["counterfactual"]
     assert after["association"]["bound/thickness"]["reference"] == -1.5
     assert "| log p(joint) ≥, 1 draw |" in (folder / "evaluation.md").read_text()
+    assert after["verdict"]["thresholds"] == before["verdict"]["thresholds"]
+    assert before["verdict"]["thresholds"]["shown"] == 0.6
     more = ["--evaluation.interventions", "[intensity+=1]", "--evaluation.rows", "6"]
+    more += ["--evaluation.verdict.bits", "0.5", "--evaluation.verdict.exaggerated=3"]
     assert main([*words, *cache, *more]) == 0
     changed = json.loads((folder / "evaluation.json").read_text())
+    limits = changed["verdict"]["thresholds"]
+    assert [limits[name] for name in ("shown", "bits", "exaggerated", "gain")] == [0.6, 0.5, 3, 0.01]
     assert list(changed["counterfactual"]) == ["intensity+=1"]
     assert changed["rows"] == 6
     printed = capsys.readouterr().out
     assert "Evaluated: The first 6 of 12 rows of the test split." in printed
     assert "log p(" not in printed  # tables are in the report only
+    stated = "Limits other than the defaults: verdict.bits = 0.5 (0.01), verdict.shown = 0.6 (0.5)"
+    for name in ("evaluation.md", "evaluation.html"):
+        assert stated in (folder / name).read_text().replace("\\_", "_")
+    assert f"{stated}, verdict.exaggerated = 3 (1.5)." in " ".join(printed.split())
     assert "The first 6 of 12 rows" in (folder / "evaluation.md").read_text()
 
 
@@ -338,6 +348,11 @@ def test_without_a_world_what_is_left_still_runs(run):
         (["--evaluation.interventions", "[thickness=-1]"], "do(thickness): expected"),
         (["--evaluation.density_values", "{colour: [1]}"], "no attribute 'colour'"),
         (["--evaluation.predictor", "missing.ckpt"], "there is no file missing.ckpt"),
+        (["--evaluation.verdict.p_value", "2"], "evaluation.verdict.p_value: expected a number of"),
+        (
+            ["--evaluation.verdict.coverage", "0.3"],
+            "evaluation.verdict.coverage: expected at most wrong_coverage (0.15), but got 0.3",
+        ),
         (["--association.importance_rows", "13"], "rows: expected from 1 to 12"),
         (["--association.num_importance_samples", "-1"], "num_importance_samples: expected"),
         (["--association.reference", "{bond: 1}"], "there is no quantity 'bond'"),

@@ -22,7 +22,7 @@ from deepscm_pl.reports.verdict import verdict_lines, verdict_markdown
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "header", "nav", "main", "section", "details",
     "summary", "h1", "h2", "h3", "p", "ul", "li", "a", "span", "div", "table", "thead", "tbody",
-    "tr", "th", "td", "figure", "img", "em", "strong", "code",
+    "tr", "th", "td", "figure", "label", "input", "img", "em", "strong", "code",
 }  # fmt: skip
 
 

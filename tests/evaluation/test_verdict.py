@@ -38,7 +38,7 @@ from deepscm_pl.mechanisms import AffineFlow
 from deepscm_pl.overlap import OverlapThresholds
 from deepscm_pl.reaction import ImageReaction, ReactionThresholds
 from deepscm_pl.reports import Report
-from deepscm_pl.reports.verdict import verdict_lines
+from deepscm_pl.reports.verdict import changed_limits, verdict_lines
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
 
@@ -307,6 +307,25 @@ def test_limits_of_coverage(covered, word, grade):
 
 
 @pytest.mark.parametrize(
+    ("covered", "error", "word", "grade"),
+    [
+        (0.84, 0.029, "overconfident", "doubtful"),
+        (0.84, 0.031, "calibrated", "good"),
+        (0.74, 0.079, "overconfident", "bad"),
+        (0.74, 0.081, "unknown", "unknown"),
+        (0.84, math.nan, "overconfident", "doubtful"),
+    ],
+)
+def test_coverage_by_chance(covered, error, word, grade):
+    """Coverage of few rows is not wrong if it is within two standard errors."""
+    particles = CoverageEstimates(varying={0.9: gain(covered, error)})
+    answered = CounterfactualResult(Question("a=3"), 100, 0, coverage=particles)
+    found = one(evaluation(counterfactuals=[answered]), "do(a = 3)", "calibrated")
+    assert (found.word, found.grade) == (word, grade)
+    assert ("no further from 90 % than by chance" in found.reason) == (error in (0.031, 0.081))
+
+
+@pytest.mark.parametrize(
     ("extrapolated", "grade"), [(4, "good"), (5, "doubtful"), (49, "doubtful"), (50, "bad")]
 )
 def test_limits_of_support(extrapolated, grade):
@@ -324,8 +343,27 @@ def test_limits_can_be_chosen_and_are_checked():
     assert one(parts, "a", "better than no model").grade == "doubtful"
     strict = VerdictThresholds(large_gain=0.05)
     assert one(parts, "a", "better than no model", thresholds=strict).grade == "bad"
-    with pytest.raises(ValueError, match="coverage: expected"):
-        VerdictThresholds(coverage=-1)
+    chosen = replace(parts, thresholds=strict)
+    assert one(chosen, "a", "better than no model").grade == "bad"
+    assert judge(chosen, SCM).thresholds == EvaluationSettings(verdict=strict).verdict == strict
+    assert changed_limits(judge(chosen, SCM)).endswith(": verdict.large_gain = 0.05 (0.1).")
+    assert changed_limits(judge(parts, SCM)) == ""
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"gain": -1}, "gain: expected a number of at least 0, but got -1"),
+        ({"width": math.nan}, "width: expected"),
+        ({"p_value": 1.1}, "p_value: expected a number of at least 0 and of at most 1"),
+        ({"error": 1.2}, r"error: expected at most useless \(1\), but got 1.2; set both"),
+        ({"shown": 2}, r"shown: expected at most exaggerated \(1.5\)"),
+        ({"mostly_extrapolated": 0}, r"extrapolated: expected at most mostly_extrapolated \(0\)"),
+    ],
+)
+def test_senseless_limits_are_refused(limits, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        VerdictThresholds(**limits)
 
 
 def test_the_grade_is_that_of_the_worst_variable():
