@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
 from html.parser import HTMLParser
 
 import pytest
@@ -110,6 +111,40 @@ def test_the_verdict_is_first_and_tables_are_folded(picture):
         before = page[: match.start()]
         assert before.count("<details>") > before.count("</details>")
     assert page.index('<span class="grade bad">bad</span>') < page.index('id="noise"')
+
+
+@pytest.mark.parametrize("width", [1280, 420])
+def test_wide_pictures_fit_the_page_until_they_are_clicked(width, tmp_path):
+    """In a browser: the page never scrolls sideways, and a key switches like a click."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("there is no Chromium on this system")
+    figure = PlainFigure(figsize=(20, 1), dpi=96)
+    figure.subplots().plot([0, 1])
+    wide = Picture(save_figure(figure, tmp_path / "a.png").read_bytes(), figure.dpi)
+    assert wide.width > 1280
+    path = tmp_path / "evaluation.html"
+    path.write_text(page_of("x", wide), encoding="utf-8")
+    with playwright.sync_playwright() as player:
+        browser = player.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        page.set_default_timeout(120_000)
+        page.goto(path.as_uri())
+        image = page.locator("figure img")
+
+        def shown():
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+            return image.evaluate("each => each.clientWidth")
+
+        fitted = shown()
+        assert 0.7 * (width if width < 900 else width - 220) < fitted < width
+        image.click()
+        assert shown() == wide.width
+        assert page.locator("figure").evaluate("each => each.scrollWidth") > wide.width
+        page.keyboard.press("Space")
+        assert shown() == fitted
+        browser.close()
 
 
 def test_a_picture_has_its_own_size(picture):
