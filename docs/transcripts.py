@@ -56,8 +56,8 @@ class Transcript:
         introduction: The text below the title.
         prepare: Makes the data in a folder.
         steps: The commands, in order.
-        judge: Compares the answers in the folder with the truth, and returns a paragraph; None
-            where no truth is known.
+        judge: Keeps pictures of the folder or compares its answers with the truth, and returns a
+            paragraph; None where there is nothing to add.
     """
 
     title: str
@@ -221,6 +221,21 @@ def write_scans(folder: Path) -> None:
         scan.rename(scans / f"{name}_T1w.nii.gz")
     frame = frame.rename(columns={"eid": "participant_id"})
     frame.to_csv(scans / "participants.tsv", sep="\t", index=False)
+
+
+def show_scans(folder: Path) -> str:
+    """Keep the picture of the heads with larger ventricles, and return it with its caption."""
+    shutil.copy(folder / "larger" / "image.png", ROOT / "docs" / "images" / "from-scans.png")
+    return (
+        "![Two heads of the test split, with ventricles that are half as large again, and the "
+        "differences](images/from-scans.png)\n\n"
+        + textwrap.fill(
+            "*`larger/image.png`: three planes of each volume. Ventricles become larger and darker "
+            "where they are, and the outline remains; scattered changes elsewhere are the error of "
+            "the model.*",
+            110,
+        )
+    )
 
 
 DIABETES_GRAPH = (
@@ -433,6 +448,7 @@ TRANSCRIPTS = {
                 "--outcome ventricle_volume --out effect",
             ),
         ),
+        show_scans,
     ),
     "from-a-table": Transcript(
         "From a table to an answer",

@@ -32,7 +32,13 @@ _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 IN_BOTH = (
     r"deepscm_pl/py\.typed",
     r"deepscm_pl/cli/training_options\.txt",
-    r"deepscm_pl/explorer/page\.(html|css|js)",
+    r"deepscm_pl/explorer/page\.html",
+    r"deepscm_pl/explorer/page\.css",
+    r"deepscm_pl/explorer/page\.js",
+    r"deepscm_pl/explorer/parts\.css",
+    r"deepscm_pl/explorer/live\.css",
+    r"deepscm_pl/reports/page\.css",
+    r"deepscm_pl/shipped/models/digits/model\.safetensors",
     r"LICENSE",
 )
 IN_WHEEL = (r"deepscm_pl/experiments/digits/full\.yaml", r"entry_points\.txt")
