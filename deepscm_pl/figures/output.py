@@ -16,6 +16,7 @@ from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.gridspec import GridSpec
 from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
@@ -116,6 +117,25 @@ width of the frames of TensorBoard, which drops rows and columns of the pixels o
 """
 
 
+def _in_fewer_columns(figure: Figure, scale: float) -> float:
+    """Arrange the panels of a figure for a smaller width.
+
+    Returns:
+        The number of rows, divided by the number that the panels have had.
+    """
+    places = {axes: axes.get_subplotspec() for axes in figure.axes}
+    panels = [(axes, place) for axes, place in places.items() if place is not None]
+    if len(panels) < 2:
+        return 1.0
+    before, columns = panels[0][1].get_gridspec().get_geometry()
+    fewer = max(int(scale * columns), 1)
+    rows = -(-len(panels) // fewer)
+    grid = GridSpec(rows, fewer, figure=figure)
+    for k, (axes, _) in enumerate(panels):
+        axes.set_subplotspec(grid[k // fewer, k % fewer])
+    return rows / before
+
+
 def thumbnail_pixels(figure: Figure) -> NDArray[np.uint8]:
     """Return the pixels of a figure with legible letters, about 320 pixels wide.
 
@@ -124,15 +144,21 @@ def thumbnail_pixels(figure: Figure) -> NDArray[np.uint8]:
     """
     shown = figure.thumbnail() if isinstance(figure, PlainFigure) else figure
     width, height = (float(size) for size in shown.get_size_inches())
+    panels = {axes: axes.get_subplotspec() for axes in shown.axes}
     try:
         if shown.get_layout_engine() is not None:
             scale = min(1.0, _THUMBNAIL_WIDTH / width)
+            rows = _in_fewer_columns(shown, scale)
             # Texts keep their height, so that axes need more of it.
-            shown.set_size_inches(scale * width, max(scale, 0.75) * height)
+            share = rows if rows == 1 else max(scale, 0.75) * rows
+            shown.set_size_inches(scale * width, share * height)
         content, resolution = BytesIO(), _THUMBNAIL_PIXELS / shown.get_size_inches()[0]
         shown.savefig(content, format="png", dpi=resolution, bbox_inches="tight", pad_inches=0.04)
     finally:
         shown.set_size_inches(width, height)
+        for axes, place in panels.items():
+            if place is not None:
+                axes.set_subplotspec(place)
     with Image.open(content) as picture:
         return np.asarray(picture.convert("RGB"))
 

@@ -333,13 +333,14 @@ class Report:
         return individuals is not None and individuals < self.evaluation.rows
 
     def _introduction(self) -> str:
-        evaluation = self.evaluation
-        world = evaluation.world
-        truth = "without a known world" if world is None else f"of {for_markdown(world)}"
+        evaluation, world = self.evaluation, self.evaluation.world
+        known = "without a known world"
+        if world is not None:
+            known = f"in a known world ({for_markdown(world)})"
         return (
-            f"{self.rows}, {truth}; quantities of particles, "
-            f"repetitions and pixel noise, and the noise floor, from the first "
-            f"{evaluation.detail_rows} of them, with {evaluation.particles} particles each. "
+            f"{self.rows}, {known}. What takes long, such as particles, repetitions and pixel "
+            f"noise, is from the first {evaluation.detail_rows} of them, with "
+            f"{evaluation.particles} particles each. "
             "Numbers are means over rows; grey levels go from 0 to 255."
             + (_REPEATED if self._is_repeated else "")
         )

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from deepscm_pl.escaping import for_markdown, for_terminal
 from deepscm_pl.evaluation.verdict import Grade, Judgement, Verdict, worst
-from deepscm_pl.evaluation.verdict_thresholds import VerdictThresholds
 from deepscm_pl.numerals import format_number
 from deepscm_pl.reports.tables import TextTable
 

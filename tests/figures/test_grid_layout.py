@@ -20,6 +20,7 @@ from deepscm_pl.figures import (
     draw_grids,
     draw_image_matrix,
     draw_samples,
+    figure_of_panels,
     figure_to_array,
     middle_planes,
     thumbnail_pixels,
@@ -262,3 +263,15 @@ def test_pixels_of_a_thumbnail_leave_the_figure_as_it_is():
     assert pixels.shape[2] == 3
     assert 280 < pixels.shape[1] < 360
     assert (figure.get_size_inches() == before).all()
+
+
+def test_panels_of_a_thumbnail_are_below_each_other():
+    figure, panels = figure_of_panels(3, width=3.5, height=2.7)
+    for axes in panels:
+        axes.plot([0, 1])
+        axes.set_title("p(intensity | do(thickness)), of the test split")
+    before = figure_to_array(figure)
+    pixels = thumbnail_pixels(figure)
+    assert pixels.shape[0] > 1.5 * pixels.shape[1]
+    assert pixels.shape[1] < 360
+    assert np.array_equal(figure_to_array(figure), before)
