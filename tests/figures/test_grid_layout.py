@@ -20,11 +20,11 @@ from deepscm_pl.figures import (
     draw_grids,
     draw_image_matrix,
     draw_samples,
-    figure_of_panels,
     figure_to_array,
     middle_planes,
     thumbnail_pixels,
 )
+from deepscm_pl.figures.output import figure_of_panels
 from deepscm_pl.figures.pixels import PLANES, plane_boxes
 
 CAPTION = "thickness 2.35 pixels\nintensity 165 grey levels"
