@@ -30,6 +30,7 @@ from deepscm_pl.evaluation.quick_fit import (
     parentless_form,
 )
 from deepscm_pl.mechanisms import Mechanism
+from deepscm_pl.numerals import format_number
 
 __all__ = ["Convergence", "MechanismFit", "convergence_of", "evaluate_mechanisms"]
 
@@ -77,7 +78,7 @@ class Convergence:
             return f"convergence unknown ({self.validations} validation{plural})"
         if self.state == "converged":
             return "converged"
-        change = f"{abs(self.rise):.2g} nats in the last third of the training"
+        change = f"{format_number(abs(self.rise), 2)} nats in the last third of the training"
         if self.state == "still rising":
             return f"still rising (by {change}): train longer"
         return f"falling (by {change}): it overfits, and an earlier checkpoint is used"

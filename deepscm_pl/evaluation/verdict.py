@@ -340,7 +340,7 @@ def _of_reaction(
     changes = {} if reaction.measured is None else reaction.measured.changes
     for name in sorted(asked & changes.keys() - reaction.causes.keys()):
         words = f"does not react to {name}: there is no path between them in the graph"
-        figure, limit = changes[name], limits.reaction.change
+        figure, limit = changes[name], reaction.thresholds.change
         yield _of_variable(
             reaction.image, "reacts", "does not react", "doubtful", figure, limit, words
         )

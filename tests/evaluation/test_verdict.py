@@ -190,6 +190,11 @@ def test_limits_of_the_convergence(course, grade, figure):
     assert found.reason == course.words
 
 
+def test_large_rises_are_written_in_full():
+    assert "by 2500 nats" in Convergence(20, 2512.0, 1.0).words
+    assert "by 0.021 nats" in Convergence(20, 0.0211, 0.001).words
+
+
 @pytest.mark.parametrize(
     ("distance", "p_value", "correlation", "grade"),
     [
@@ -254,6 +259,15 @@ def test_changes_of_pixels_show_no_reaction_but_its_absence():
     for change, grade in ((0.0199, "bad"), (0.02, "unknown")):
         cause = CauseReaction(gain(change))
         assert one(evaluation(reaction=reaction(cause)), "image", "reacts", IMAGE).grade == grade
+
+
+def test_an_image_does_not_react_to_what_is_no_cause_of_it():
+    measured = ImageReaction("image", {"b": 0.0}, frozenset("a"))
+    answered = CounterfactualResult(Question("b=3"), 100, 0)
+    found = evaluation(reaction=reaction(measured=measured), counterfactuals=[answered])
+    said = one(found, "image", "reacts", IMAGE)
+    assert (said.word, said.grade, said.threshold) == ("does not react", "doubtful", 0.02)
+    assert "no path between them in the graph" in said.reason
 
 
 @pytest.mark.parametrize(
