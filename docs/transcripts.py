@@ -525,8 +525,8 @@ def make(name: str, folder: Path) -> str:
     if transcript.judge is not None:
         parts.append(transcript.judge(folder))
     parts.append(
-        f"All commands took {total / 60:.1f} minutes of a processor. This page was made by "
-        f"`python docs/transcripts.py {name}`."
+        f"All commands took {total / 60:.1f} minutes of a processor{_busy()}. This page was made "
+        f"by `python docs/transcripts.py {name}`."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -535,6 +535,12 @@ def _filled(text: str) -> str:
     """Paragraphs in lines of at most 110 characters."""
     paragraphs = text.split("\n\n")
     return "\n\n".join(e if e[0] in "#!" else textwrap.fill(e, 110) for e in paragraphs)
+
+
+def _busy() -> str:
+    """A remark if other programs slowed the steps that a plan measures."""
+    others = os.getloadavg()[2] - 1
+    return f" while about {others:.0f} other programs ran" if others >= 1 else ""
 
 
 def _seconds_of_children() -> float:
