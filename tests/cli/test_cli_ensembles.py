@@ -17,7 +17,6 @@ from deepscm_pl.numerals import format_number
 
 from tiny import UNEVALUATED, write_configuration
 
-
 BRIEF = [*UNEVALUATED, "--trainer.callbacks", "[]"]
 
 
