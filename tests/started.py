@@ -81,11 +81,13 @@ class Forked:
         words: Command line after ``python``.
         folder: Working folder; the current folder by default.
         apart: Whether standard error is captured separately.
+        variables: Further environment variables.
+        output: The two ends of a terminal, for reading and for writing; a pipe by default.
     """
 
-    def __init__(self, *words, folder=None, apart=False):
-        program = Program(list(words), environment(), str(folder or Path.cwd()))
-        pipes = [os.pipe() for _ in range(1 + apart)]
+    def __init__(self, *words, folder=None, apart=False, variables=None, output=None):
+        program = Program(list(words), environment() | (variables or {}), str(folder or Path.cwd()))
+        pipes = [output] if output else [os.pipe() for _ in range(1 + apart)]
         self._reading = [reading for reading, _ in pipes]
         writing = [writing for _, writing in pipes]
         self._process = _begin(program, (writing[0], writing[-1]))
@@ -113,11 +115,18 @@ def _read_all(printed, limit):
         if not ready:
             return False
         for number in ready:
-            part = os.read(number, 2**16)
+            part = _part(number)
             printed[number] += part
             if not part:
                 missing.remove(number)
     return True
+
+
+def _part(number):
+    try:
+        return os.read(number, 2**16)
+    except OSError:  # the end of a terminal is an error on Linux
+        return b""
 
 
 _templates = []

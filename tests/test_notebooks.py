@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 
 from deepscm_pl.cli import main
 
-from tiny import CONFIGURATION
+from tiny import CONFIGURATION, UNEVALUATED
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -24,8 +24,7 @@ def train(configuration, folder):
     """Train for one epoch without figures or evaluation; the checkpoint."""
     words = ["fit", "--config", str(configuration), "--trainer.default_root_dir", str(folder)]
     words += ["--trainer.max_epochs", "1", "--trainer.callbacks", "[]"]
-    words += ["--evaluation.enabled", "false", "--association.num_importance_samples", "0"]
-    assert main(words) == 0
+    assert main([*words, *UNEVALUATED]) == 0
     return next(folder.rglob("epoch=*.ckpt"))
 
 

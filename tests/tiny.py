@@ -152,6 +152,10 @@ CONFIGURATION = {
 }
 
 
+UNEVALUATED = ("--evaluation.enabled", "false", "--association.num_importance_samples", "0")
+"""Options of a training or a test without the evaluation, which takes most of its time."""
+
+
 def write_configuration(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(CONFIGURATION, sort_keys=False))

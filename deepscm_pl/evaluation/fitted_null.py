@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from deepscm_pl.evaluation.model_on_data import ModelOnData
 from deepscm_pl.mechanisms import Mechanism
-from deepscm_pl.metrics.functional import kolmogorov_smirnov, pearson_correlation
+from deepscm_pl.metrics.functional import kolmogorov_smirnov_statistic, pearson_correlation
 from deepscm_pl.variables import Variables
 
 __all__ = ["NullDistribution", "ParameterUncertainty", "largest_correlation_by_chance"]
@@ -142,7 +142,7 @@ class NullDistribution:
         # As of the test rows, infinite noise of impossible values is left out.
         finite = [noise.isfinite().all(dim=1) for noise in noises]
         kept = [noise[rows] for noise, rows in zip(noises, finite, strict=True)]
-        statistics = [kolmogorov_smirnov(noise.flatten()).statistic for noise in kept]
+        statistics = torch.stack([kolmogorov_smirnov_statistic(noise.flatten()) for noise in kept])
         correlation = None
         if parents:
             columns = torch.cat(list(parents.values()), dim=1)
@@ -151,7 +151,7 @@ class NullDistribution:
                 for noise, rows in zip(kept, finite, strict=True)
             ]
             correlation = float(torch.stack(largest).nan_to_num().quantile(0.95))
-        return cls(torch.tensor(statistics, dtype=torch.float64), correlation)
+        return cls(statistics, correlation)
 
     def p_value(self, statistic: float) -> float:
         """The probability of a statistic at least as large.

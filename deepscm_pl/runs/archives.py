@@ -41,7 +41,8 @@ _TENSOR_PARTS = re.compile(
 )
 _DICTIONARY = "collections OrderedDict"
 
-_SCALARS = re.compile(r"\w*INT\d?|LONG[14]?|\w*FLOAT|\w*UNICODE8?|NEW(TRUE|FALSE)|NONE")
+_SCALAR = re.compile(r"\w*INT\d?|LONG[14]?|\w*FLOAT|\w*UNICODE8?|NEW(TRUE|FALSE)|NONE")
+_SCALARS = {each.name for each in pickletools.opcodes if _SCALAR.fullmatch(each.name)}
 _NEW = {
     *("EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("GLOBAL", "REDUCE", "BINPERSID"),
@@ -120,7 +121,7 @@ class _PickleMachine:
         self._stack: list[_Value] = []
         self._marks: list[int] = []
         self._memo: dict[int, _Value] = {}
-        self._parts: dict[_Value, list[_Value]] = {}
+        self._filled: list[_Value] = []
 
     def run(self, content: bytes) -> None:
         """Interpret a pickle.
@@ -138,18 +139,19 @@ class _PickleMachine:
             raise ValueError("it is broken") from None
         if len(self._stack) != 1:
             raise ValueError("it is broken")
+        self._check_size()
+
+    def _check_size(self) -> None:
+        # Only values with parts are sorted: most have none, and a size of 1.
+        graph = {each: [part for part in each.parts if part.parts] for each in self._filled}
         sizes: dict[_Value, int] = {}
         try:
-            for value in TopologicalSorter(self._parts).static_order():
-                sizes[value] = 1 + sum(sizes[part] for part in value.parts)
+            for value in TopologicalSorter(graph).static_order():
+                sizes[value] = 1 + sum(sizes.get(part, 1) for part in value.parts)
                 if sizes[value] > _VALUE_LIMIT:
                     raise ValueError("it holds more values than any model does")
         except CycleError:
             raise ValueError("a value in it contains itself") from None
-
-    def _push(self, value: _Value) -> None:
-        self._stack.append(value)
-        self._parts[value] = value.parts
 
     def _interpret(self, name: str, argument: Any) -> None:
         if name == "MARK":
@@ -160,8 +162,8 @@ class _PickleMachine:
             self._stack.append(self._memo[argument])
         elif name in _NEW or name in _ADDITIONS:
             self._build(name, argument)
-        elif _SCALARS.fullmatch(name):
-            self._push(_Value(argument, is_scalar=True))
+        elif name in _SCALARS:
+            self._stack.append(_Value(argument, is_scalar=True))
         elif name not in ("PROTO", "STOP"):
             raise ValueError(f"it uses the operation {name}, which torch never does")
 
@@ -184,8 +186,11 @@ class _PickleMachine:
         if name == "BINPERSID":
             self.storages.append(_storage(parts[0]))
         if name in _NEW:
-            self._push(_Value(argument))
-        self._stack[-1].parts += parts
+            self._stack.append(_Value(argument))
+        filled = self._stack[-1]
+        if parts and not filled.parts:
+            self._filled.append(filled)
+        filled.parts += parts
 
 
 def _is_callable(name: Any) -> bool:

@@ -15,7 +15,9 @@ from deepscm_pl.cli import batches, main
 from deepscm_pl.ensemble import stacking_weights
 from deepscm_pl.numerals import format_number
 
-from tiny import write_configuration
+from tiny import UNEVALUATED, write_configuration
+
+BRIEF = [*UNEVALUATED, "--trainer.callbacks", "[]"]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def members(checkpoint, tmp_path_factory):
         root = tmp_path_factory.mktemp("member")
         words = ["fit", "--config", str(write_configuration(root)), "--seed_everything", seed]
         with contextlib.redirect_stdout(io.StringIO()):
-            assert main([*words, "--trainer.default_root_dir", str(root)]) == 0
+            assert main([*words, *BRIEF, "--trainer.default_root_dir", str(root)]) == 0
         found.append(next(root.rglob("epoch=*.ckpt")))
     return [str(path) for path in found]
 
@@ -230,7 +232,7 @@ def test_models_of_other_graphs_are_refused(members, tmp_path):
     words = ["fit", "--config", str(write_configuration(tmp_path))]
     graph = ["--model.graph", "intensity -> thickness; thickness, intensity -> image"]
     with contextlib.redirect_stdout(io.StringIO()):
-        assert main([*words, *graph, "--trainer.default_root_dir", str(root)]) == 0
+        assert main([*words, *graph, *BRIEF, "--trainer.default_root_dir", str(root)]) == 0
     other = next(root.rglob("epoch=*.ckpt"))
     with pytest.raises(ValueError, match=r"epoch=1\.ckpt and .* models of one graph"):
         load([members[0], other])

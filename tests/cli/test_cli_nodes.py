@@ -6,12 +6,13 @@ import hashlib
 import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from pytorch_lightning.cli import SaveConfigCallback
-from started import start, wait_for
+from started import Forked, start, wait_for
 from test_cli_interruptions import last, words
 
 from deepscm_pl.cli import main, runs
@@ -25,13 +26,17 @@ def free_port():
 
 
 def agent(node, port, arguments):
+    """As ``torchrun`` starts it on each of two nodes, in fresh interpreters; how to wait for it."""
     torchrun = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node)]
     torchrun += ["--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
-    return start(*torchrun, "-m", "deepscm_pl", *arguments)
+    return partial(wait_for, start(*torchrun, "-m", "deepscm_pl", *arguments))
 
 
 def task(node, port, arguments):
-    """As ``srun`` starts it on each of two nodes, with the variables that Lightning reads."""
+    """As ``srun`` starts it on each of two nodes, with the variables that Lightning reads.
+
+    A fork; how to wait for it.
+    """
     of_the_job = {
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NAME": "deepscm",
@@ -42,7 +47,7 @@ def task(node, port, arguments):
         "MASTER_PORT": str(port),
     }
     own = {"SLURM_NODEID": str(node), "SLURM_PROCID": str(node), "SLURM_LOCALID": "0"}
-    return start("-m", "deepscm_pl", *arguments, **of_the_job, **own)
+    return Forked("-m", "deepscm_pl", *arguments, variables={**of_the_job, **own}).wait
 
 
 ON_TWO = ["--trainer.strategy", "ddp", "--trainer.num_nodes", "2", "--trainer.devices", "1"]
@@ -52,7 +57,7 @@ def on_two(launch, arguments):
     """Exit code and output of each of two machines."""
     port = free_port()
     launched = [launch(node, port, [*arguments, *ON_TWO]) for node in (0, 1)]
-    return [wait_for(each) for each in launched]
+    return [wait() for wait in launched]
 
 
 @pytest.mark.parametrize("launch", [agent, task], ids=["torchrun", "slurm"])
@@ -86,11 +91,11 @@ def test_machines_that_find_other_checkpoints_do_not_train_as_one(tmp_path):
     """The second one, on a file system of its own, sees no checkpoint to go on from."""
     assert main([*words(tmp_path / "0"), "--trainer.max_epochs", "1"]) == 0
     port = free_port()
-    agents = []
+    launched = []
     for node in (0, 1):
         arguments = [*words(tmp_path / str(node)), "--trainer.max_epochs", "2"]
-        agents.append(agent(node, port, [*arguments, *ON_TWO, "--ckpt_path", "last"]))
-    printed = [wait_for(each) for each in agents]
+        launched.append(task(node, port, [*arguments, *ON_TWO, "--ckpt_path", "last"]))
+    printed = [wait() for wait in launched]
     assert all(code != 0 for code, _ in printed)
     for _, text in printed:
         assert "ckpt_path: expected one checkpoint for all processes" in text, text

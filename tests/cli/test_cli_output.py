@@ -8,12 +8,12 @@ import subprocess
 import sys
 import typing
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from started import Forked
 
 from deepscm_pl.cli import main
 from deepscm_pl.runs import precision
@@ -80,16 +80,11 @@ def test_progress_on_a_terminal_is_one_line_each(tmp_path):
     words = ["fit", "--config", str(write_configuration(tmp_path))]
     words += ["--trainer.enable_progress_bar", "true", "--evaluation.enabled", "false"]
     words += ["--trainer.default_root_dir", str(tmp_path)]
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stdout=end, stderr=end)
-    os.close(end)
-    shown = b""
-    with suppress(OSError):  # the end of a terminal is an error on Linux
-        while read := os.read(terminal, 2**16):
-            shown += read
-    assert process.wait() == 0
+    code, shown = Forked("-m", "deepscm_pl", *words, output=(terminal, end)).wait()
+    assert code == 0, shown
     states = [
         state
-        for state in re.split(r"[\r\n]|\x1b\[A", shown.decode())  # the last goes a line up
+        for state in re.split(r"[\r\n]|\x1b\[A", shown)  # the last goes a line up
         if "it/s" in state
     ]
     assert any("Epoch 1" in state and "bound" in state for state in states)

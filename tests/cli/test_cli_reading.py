@@ -13,8 +13,10 @@ from lightning_fabric.utilities.cloud_io import _load
 from deepscm_pl.cli import main
 from deepscm_pl.runs import reading
 
+from tiny import UNEVALUATED
+
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-BRIEF = [*QUIET, "--evaluation.enabled", "false", "--association.num_importance_samples", "0"]
+BRIEF = [*QUIET, *UNEVALUATED]
 OUT = ["--out", "answers"]
 
 COMMANDS = {

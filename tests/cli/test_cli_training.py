@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from deepscm_pl.cli import main
 from deepscm_pl.training import DeepSCM
 
-from tiny import CONFIGURATION, write_configuration
+from tiny import CONFIGURATION, UNEVALUATED, write_configuration
 
 
 def test_fit_says_what_it_made_and_what_is_next(run):
@@ -97,7 +97,7 @@ def test_predict_writes_a_row_per_image(run, checkpoint, tmp_path):
 
 
 def test_runs_repeat_under_a_seed(run, tmp_path):
-    words = ["fit", "--config", str(write_configuration(tmp_path))]
+    words = ["fit", "--config", str(write_configuration(tmp_path)), *UNEVALUATED]
     assert main([*words, "--trainer.default_root_dir", str(tmp_path)]) == 0
     again = torch.load(
         tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True
@@ -113,7 +113,7 @@ def test_resuming_continues(run, tmp_path):
     last = folder / "last.ckpt"
     words = ["fit", "--config", str(write_configuration(tmp_path)), "--ckpt_path", str(last)]
     root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "3"]
-    assert main([*words, *root]) == 0
+    assert main([*words, *root, *UNEVALUATED]) == 0
     resumed = torch.load(
         tmp_path / "lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True
     )
@@ -240,7 +240,7 @@ def test_words_change_the_settings_of_a_checkpoint(checkpoint, tmp_path, monkeyp
     )
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
     words = ["test", "--ckpt_path", str(checkpoint), "--model.num_evaluation_particles", "3"]
-    assert main([*words, *quiet]) == 0
+    assert main([*words, *quiet, *UNEVALUATED]) == 0
     assert set(seen) == {3}
 
 

@@ -16,6 +16,7 @@ from torchmetrics.functional.image import (
 
 from deepscm_pl.metrics.functional import (
     kolmogorov_smirnov,
+    kolmogorov_smirnov_statistic,
     mean_absolute_error,
     peak_signal_to_noise_ratio,
     pearson_correlation,
@@ -154,6 +155,11 @@ def test_kolmogorov_smirnov_is_that_of_scipy(size, scale):
     found = kolmogorov_smirnov(sample)
     assert found.statistic == pytest.approx(expected.statistic, rel=1e-12)
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    alone = kolmogorov_smirnov_statistic(sample)
+    assert alone.item() == pytest.approx(expected.statistic, rel=1e-12)
+    assert kolmogorov_smirnov_statistic(-sample).item() == pytest.approx(
+        scipy.stats.kstest(-sample.numpy(), "norm").statistic, rel=1e-12
+    )
 
 
 def test_kolmogorov_smirnov_p_values_of_a_true_model_are_uniform():
@@ -161,12 +167,13 @@ def test_kolmogorov_smirnov_p_values_of_a_true_model_are_uniform():
     assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-4
 
 
-def test_kolmogorov_smirnov_refuses_other_shapes():
+@pytest.mark.parametrize("function", [kolmogorov_smirnov, kolmogorov_smirnov_statistic])
+def test_kolmogorov_smirnov_refuses_other_shapes(function):
     for sample in (torch.empty(0), torch.zeros(2, 1)):
         with pytest.raises(ValueError, match=r"sample: expected a sample of shape \(N,\)"):
-            kolmogorov_smirnov(sample)
+            function(sample)
     with pytest.raises(ValueError, match="sample: expected finite"):
-        kolmogorov_smirnov(torch.tensor([torch.inf]))
+        function(torch.tensor([torch.inf]))
 
 
 def test_pearson_correlation_is_that_of_numpy():

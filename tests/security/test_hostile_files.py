@@ -41,7 +41,7 @@ TRAINED = 2
 """Epochs of the good checkpoint; a training that resumes up to this number ends at once."""
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-BRIEF = [*QUIET, "--evaluation.enabled", "false", "--association.num_importance_samples", "0"]
+BRIEF = [*QUIET, *tiny.UNEVALUATED]
 
 COMMANDS = {
     "fit": ["--trainer.default_root_dir", "again", *BRIEF],
@@ -163,8 +163,8 @@ def tried_on(hostile):
     number = [each for each in HOSTILE if each.scope == hostile.scope].index(hostile)
     refusing = [name for name in COMMANDS if name in REFUSED_BY[hostile.scope]]
     others = [name for name in COMMANDS if name not in refusing]
-    thirds = [names[number % min(3, len(names)) :: 3] for names in (refusing, others) if names]
-    return [*READERS, *(name for third in thirds for name in third)]
+    first = number % min(3, len(refusing) or 3)  # two commands refuse to resume
+    return [*READERS, *refusing[first::3], *others[number % 3 :: 3]]
 
 
 def try_all(path, work, names, epochs=TRAINED):

@@ -122,8 +122,9 @@ def test_a_kill_in_validation_and_in_saving(uninterrupted, tmp_path, moment, eve
     assert_as_uninterrupted(state, tmp_path / "run", uninterrupted("averaged", run))
 
 
-@pytest.mark.parametrize("every", range(1, 26))
+@pytest.mark.parametrize("every", range(1, 3 * EPOCH + 3))
 def test_chains_of_kills(uninterrupted, tmp_path, every):
+    """Intervals up to the length of the training, and two that are longer, which save nothing."""
     averaged = every % 2 == 0
     run = Run(checkpoint={"every_n_train_steps": every}, averaged=averaged)
     state, _ = run.survive(tmp_path / "run", chain(every))

@@ -25,6 +25,7 @@ def write(folder, **settings):
             "init_args": {"decay": 0.8, **settings},
         }
     ]
+    configuration["evaluation"] = {"enabled": False}
     path = folder / "averaged.yaml"
     path.write_text(yaml.safe_dump(configuration))
     return ["fit", "--config", str(path), "--trainer.default_root_dir", str(folder)]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deepscm_pl.metrics.functional.distances import (
         KolmogorovSmirnov as KolmogorovSmirnov,
         kolmogorov_smirnov as kolmogorov_smirnov,
+        kolmogorov_smirnov_statistic as kolmogorov_smirnov_statistic,
         pearson_correlation as pearson_correlation,
         wasserstein_distance as wasserstein_distance,
     )

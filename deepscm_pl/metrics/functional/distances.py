@@ -14,7 +14,13 @@ from deepscm_pl.metrics.functional.checks import (
     require_same_shape,
 )
 
-__all__ = ["KolmogorovSmirnov", "kolmogorov_smirnov", "pearson_correlation", "wasserstein_distance"]
+__all__ = [
+    "KolmogorovSmirnov",
+    "kolmogorov_smirnov",
+    "kolmogorov_smirnov_statistic",
+    "pearson_correlation",
+    "wasserstein_distance",
+]
 
 
 class KolmogorovSmirnov(NamedTuple):
@@ -36,6 +42,28 @@ def kolmogorov_smirnov(sample: Tensor) -> KolmogorovSmirnov:
     _require_sample("sample", sample)
     result = stats.kstest(sample.detach().double().cpu().numpy(), "norm")
     return KolmogorovSmirnov(float(result.statistic), float(result.pvalue))
+
+
+def kolmogorov_smirnov_statistic(sample: Tensor) -> Tensor:
+    """Compute only the statistic of :func:`kolmogorov_smirnov`, in a fraction of the time.
+
+    Args:
+        sample: ``(N,)``.
+
+    Returns:
+        A scalar in double precision.
+
+    Raises:
+        ValueError: If the sample is empty, of another shape, or not finite.
+
+    Example:
+        >>> kolmogorov_smirnov_statistic(torch.zeros(1))
+        tensor(0.5000, dtype=torch.float64)
+    """
+    _require_sample("sample", sample)
+    below = torch.special.ndtr(sample.detach().double().sort().values)
+    steps = torch.arange(len(sample) + 1, dtype=below.dtype, device=below.device) / len(sample)
+    return torch.maximum((steps[1:] - below).max(), (below - steps[:-1]).max())
 
 
 def wasserstein_distance(
