@@ -18,7 +18,15 @@ from deepscm_pl.escaping import for_terminal
 from deepscm_pl.explorer.session import Session
 from deepscm_pl.files import exit_on_termination
 
-__all__ = ["Place", "choose_port", "gradio_settings", "open_browser", "require_gradio", "serve", "serving"]
+__all__ = [
+    "Place",
+    "choose_port",
+    "gradio_settings",
+    "open_browser",
+    "require_gradio",
+    "serve",
+    "serving",
+]
 
 _FIRST_PORT, _PORTS = 7860, 40
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -17,7 +17,7 @@ from deepscm_pl.explorer.programs import Programs
 from deepscm_pl.explorer.questions import Explorer
 from deepscm_pl.explorer.session import Session
 from deepscm_pl.files import new_folder
-from deepscm_pl.shipped.names import OBSERVATIONS
+from deepscm_pl.shipped.names import OBSERVATIONS, find_model
 
 __all__ = ["check_space", "launch_space", "open_space", "write_space"]
 
@@ -70,7 +70,7 @@ def write_space(
 
     Args:
         explorer: The model and its observations, of which the first 40 travel with it.
-        files: The checkpoint of the model, or several.
+        files: The checkpoint or the name of the model, or several.
         folder: The folder, new or empty.
         trust: Packages whose classes the checkpoints may name; a Space has to install them.
 
@@ -97,7 +97,7 @@ def write_space(
     }
     with new_folder(folder) as temporary:
         for k, path in enumerate(files):
-            export_model(path, temporary / f"model-{k + 1}.safetensors", trust=trust)
+            export_model(find_model(path), temporary / f"model-{k + 1}.safetensors", trust=trust)
         write_observations(temporary / OBSERVATIONS, explorer.scm, explorer.data, count)
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
