@@ -131,14 +131,14 @@ def test_a_link_that_cannot_be_answered_is_explained(served, browser):
 
 def test_two_visitors_have_their_own_questions_and_files(page, served, browser):
     page.focus("#control-0 input[type=range]")
-    page.keyboard.press("PageUp")
+    page.keyboard.press("PageDown")  # an upload may be at the end
     wait_for_title(page, "do(thickness = ")
     title = page.inner_text("#question h2")
     other = browser.new_context(accept_downloads=True).new_page()
     other.set_default_timeout(PATIENCE)
     other.goto(f"{served[0]}?index=2&do=intensity%3D90", timeout=PATIENCE)
     wait_for_title(other, "do(intensity = 90")
-    page.keyboard.press("PageUp")
+    page.keyboard.press("PageDown")
     page.wait_for_function(
         "before => document.querySelector('#question h2').textContent != before", arg=title
     )

@@ -21,6 +21,7 @@ from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration, IntervalFactor
 from deepscm_pl.explorer import Explorer
 from deepscm_pl.explorer.exports import export_answer
+from deepscm_pl.explorer.graph import draw_boxes
 from deepscm_pl.explorer.parts import Parts
 from deepscm_pl.explorer.programs import Programs
 from deepscm_pl.explorer.session import Question, Session
@@ -59,7 +60,16 @@ def test_edges_into_a_variable_that_is_set_are_cut(pictures):
     assert "cut" not in all_parts(visit)["graph"]
     visit.set("intensity", 100.0)
     graph = all_parts(visit)["graph"]
-    assert graph.count("scissors") == 1  # thickness -> intensity
+    heights = {"thickness": 50.0, "intensity": 50.0, "image": 76.0}
+    drawing = draw_boxes(pictures.scm.graph, heights)
+    paths = {(each.cause, each.effect): each.path for each in drawing.curves}
+    drawn = {path: kind for kind, path in re.findall(r'class="arrow (\w*)" d="([^"]+)"', graph)}
+    assert {edge: drawn[path] for edge, path in paths.items()} == {
+        ("thickness", "intensity"): "cut",
+        ("thickness", "image"): "",
+        ("intensity", "image"): "moved",
+    }
+    assert graph.count("scissors") == 1
     roles = re.findall(r'<g class="box (\w*)"><title>(\w+)', graph)
     assert {name: role for role, name in roles} == {
         "thickness": "still",
@@ -153,6 +163,10 @@ def test_names_of_data_are_escaped(table):
     visit = visit_of(table)
     visit.set("kind", 2.0)
     found = "".join(all_parts(visit).values())
+    # The same where nothing is set.
+    observed = {**visit.observation.values, "kind": torch.tensor([[2.0]])}
+    visit.choose(replace(visit.observation, values=observed))
+    found += "".join(all_parts(visit).values())
     assert "&lt;script&gt;" in found
     assert "<script" not in found and "<img src=x" not in found and "<b>mm" not in found  # noqa: PT018
     assert "\u202e" not in found

@@ -390,3 +390,8 @@ def test_visitors_do_not_see_each_other_and_are_limited(pictures):
     assert session.visitors < 100
     session.leave("99")
     assert session.visit("99").do == {}
+
+
+def test_shares_begin_with_the_most_frequent_class():
+    found = session._shares(torch.tensor([1.0, 2, 2, 1, 2])[:, None, None])
+    assert list(found.items()) == [(2, 0.6), (1, 0.4)]
