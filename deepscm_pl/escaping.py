@@ -10,7 +10,7 @@ output              function
 terminal            :func:`for_terminal`
 commands            :func:`for_shell`
 Markdown            :func:`for_markdown`, :func:`markdown_code`
-HTML                :func:`for_html`
+HTML                :func:`for_html`, and :func:`policy_source` for styles and scripts
 pictures            :func:`for_picture`, and :class:`~deepscm_pl.figures.PlainFigure`
 CSV                 :class:`TableWriter`, and :func:`from_spreadsheet` to read it back
 JSON                :func:`as_json`
@@ -21,6 +21,7 @@ TensorBoard tags    :func:`for_tag`
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import html
@@ -46,6 +47,7 @@ __all__ = [
     "from_spreadsheet",
     "markdown_code",
     "one_line",
+    "policy_source",
 ]
 
 _MARKUP = re.compile(
@@ -126,6 +128,17 @@ def for_html(text: object) -> str:
         '&lt;b title=&quot;x&quot;&gt;'
     """
     return html.escape(for_terminal(text))
+
+
+def policy_source(text: str) -> str:
+    """The digest by which a content security policy admits a style or a script of the same page.
+
+    Example:
+        >>> policy_source("p { margin: 0 }")
+        "'sha256-7IWhgxoOGTB5NQzjGk9OPt0FwhVeBvZGoWgF9xLLh8c='"
+    """
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def markdown_code(text: object) -> str:

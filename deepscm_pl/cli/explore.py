@@ -60,17 +60,20 @@ class LiveOptions:
 
 
 def explore(
-    ckpt_path: Annotated[tuple[Path, ...], Option("FILE")],
     options: ExploreOptions,
     live: LiveOptions,
+    model: Annotated[Path | None, Option("MODEL", ("model",))] = None,
+    ckpt_path: Annotated[tuple[Path, ...], Option("FILE")] = (),
     static: Annotated[Path | None, Option("FILE.html")] = None,
     space: Annotated[Path | None, Option("DIR")] = None,
 ) -> None:
     """Explore a model in the browser: a live page, or one file that needs no server.
 
     Args:
-        ckpt_path: Checkpoint of a run, exported model, or name of a model that is shipped with this
-            program, such as digits; several answer together, as an ensemble.
+        model: Name of a model that is shipped with this program, such as digits, exported model, or
+            checkpoint of a run.
+        ckpt_path: The same as an option, which takes several models of one graph; they answer
+            together, as an ensemble.
         static: File to write, new, in place of a live page: a grid of interventions, which opens
             without a server or a network.
         space: Folder to write, new, in place of a live page: it runs as a Space of Hugging Face.
@@ -83,10 +86,16 @@ def explore(
     seed = whole_number("seed", options.seed, least=0, most=2**32 - 1)
     if static is not None and space is not None:
         raise ValueError("static: expected --static or --space, but got both; ask for one.")
+    if (model is None) == (not ckpt_path):
+        raise ValueError(
+            "model: expected a model, such as digits, or --ckpt_path, but got "
+            f"{'neither' if model is None else 'both'}; give one."
+        )
     check = _checked(static, space, options, live)
-    model = load_models(ckpt_path, options.weights, options.trust, options.root)
-    explorer = Explorer(model, announced_test_data(model, options.root), seed)
-    check(explorer, ckpt_path)
+    files = ckpt_path if model is None else (model,)
+    loaded = load_models(files, options.weights, options.trust, options.root)
+    explorer = Explorer(loaded, announced_test_data(loaded, options.root), seed)
+    check(explorer, files)
 
 
 def _checked(

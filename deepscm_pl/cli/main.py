@@ -40,7 +40,7 @@ ask a trained model
   counterfactual  counterfactual:          deepscm counterfactual --ckpt_path FILE.ckpt --do thickness=3 --out DIR
   check           graph and data:          deepscm check --config FILE.yaml --out DIR
   effect          effects and causes:      deepscm effect --ckpt_path FILE.ckpt --do age=80 --outcome volume --out DIR
-  explore         page in the browser:     deepscm explore --ckpt_path FILE.ckpt --open
+  explore         page in the browser:     deepscm explore digits --open
   members         ensemble of one model:   deepscm members --ckpt_path FILE.ckpt --out DIR
   export          as safetensors:          deepscm export --ckpt_path FILE.ckpt --out model.safetensors
   push            to the Hugging Face Hub: deepscm push DIR owner/name

@@ -18,7 +18,15 @@ from deepscm_pl.escaping import for_terminal
 from deepscm_pl.explorer.session import Session
 from deepscm_pl.files import exit_on_termination
 
-__all__ = ["Place", "choose_port", "open_browser", "require_gradio", "serve", "serving"]
+__all__ = [
+    "Place",
+    "choose_port",
+    "gradio_settings",
+    "open_browser",
+    "require_gradio",
+    "serve",
+    "serving",
+]
 
 _FIRST_PORT, _PORTS = 7860, 40
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -113,7 +121,7 @@ def serving(session: Session, place: Place) -> Iterator[tuple[str, Path]]:
     """
     require_gradio()
     port = choose_port(place)
-    with tempfile.TemporaryDirectory(prefix="deepscm-explore-") as folder, _settings(folder):
+    with tempfile.TemporaryDirectory(prefix="deepscm-explore-") as folder, gradio_settings(folder):
         from deepscm_pl.explorer.server import LivePage
 
         page = LivePage(session, Path(folder))
@@ -126,8 +134,8 @@ def serving(session: Session, place: Place) -> Iterator[tuple[str, Path]]:
 
 
 @contextmanager
-def _settings(folder: str) -> Iterator[None]:
-    """Set the environment of Gradio: its folder, and no telemetry."""
+def gradio_settings(folder: str) -> Iterator[None]:
+    """Set the environment of Gradio while the block runs: its folder, and no telemetry."""
     wanted = {
         "GRADIO_TEMP_DIR": folder,
         "GRADIO_ANALYTICS_ENABLED": "False",

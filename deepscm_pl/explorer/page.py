@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import json
 import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
+
+from deepscm_pl.escaping import policy_source
 
 __all__ = ["embedded_json", "read_style", "render_page"]
 
@@ -27,7 +27,7 @@ def render_page(data: Mapping[str, Any], title: str) -> str:
     style, script = read_style("parts.css", "page.css"), _read("page.js")
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
-        f"style-src {_digest(style)}; script-src {_digest(script)}"
+        f"style-src {policy_source(style)}; script-src {policy_source(script)}"
     )
     parts = {
         "policy": html.escape(policy),
@@ -60,8 +60,3 @@ def read_style(*names: str) -> str:
 
 def _read(name: str) -> str:
     return files("deepscm_pl.explorer").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return f"'sha256-{digest}'"

@@ -18,11 +18,15 @@ from deepscm_pl.explorer.graph import draw_boxes
 from deepscm_pl.explorer.questions import Explorer, as_png, decimals_of
 from deepscm_pl.explorer.session import Curve, Curves, Details, Reply
 from deepscm_pl.figures.pixels import as_pictures, change_colours, planes_through
+from deepscm_pl.interventions import format_do
 from deepscm_pl.variables import Variable
 
 __all__ = ["Parts", "format_plain"]
 
 _BOX, _IMAGE_BOX, _THUMB = 50.0, 76.0, 40
+_ONE_VALUE = "one value"
+_CLASSES = 3
+"""Classes whose shares of the particles are shown."""
 _CHARACTERS = 20
 """Characters that fit into a box of the graph."""
 _MINUS = "\u2212"
@@ -146,7 +150,7 @@ class Parts:
         title = reply.title if reply.question.do else "nothing is set"
         shown: list[tuple[str, str, str, Tensor, Callable[[NDArray[np.float64]], bytes]]] = [
             ("Factual", observation.title, "as observed", before, _grey),
-            ("Counterfactual", "", f"under {title}", after, _grey),
+            ("Counterfactual", title, f"under {title}", after, _grey),
             ("Difference", about, about, change, lambda plane: _signed(plane, limit)),
         ]
         views = self._planes(name, place) if before.dim() == 4 else [_whole]
@@ -327,35 +331,58 @@ class Parts:
             )
         if not self.scalars:
             return ""
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        legend = "" if details is None else self._about_spread(details, {*spread.values()})
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{legend}"
 
     def _spread(self, details: Details) -> dict[str, str]:
-        """Intervals as texts, of numbers that the observation does not determine."""
+        """The particles of numbers and classes as texts; empty if none of them differ."""
         found = {}
         for name, ends in details.intervals.items():
             low, high = (self.plain(name, each) for each in ends)
-            if low != high:
-                found[name] = f"{low} to {high}"
-        return found
+            found[name] = _ONE_VALUE if low == high else f"{low} to {high}"
+        for name, shares in details.shares.items():
+            likely = [(self.plain(name, k), share) for k, share in shares.items()][:_CLASSES]
+            words = [f"{_shortened(each)} {100 * share:.0f} %" for each, share in likely]
+            found[name] = _ONE_VALUE if len(shares) == 1 else ", ".join(words)
+        return {} if {*found.values()} <= {_ONE_VALUE} else found
+
+    def _about_spread(self, details: Details, spread: set[str]) -> str:
+        """What the intervals mean."""
+        if not (details.intervals or details.shares):
+            return ""
+        found = []
+        if spread - {_ONE_VALUE}:
+            found.append(
+                f"90 % of particles: between the quantiles of 5 % and 95 % of {details.particles} "
+                "draws of the noise that the observation does not determine; of classes, their "
+                "shares. They are not calibrated, so a lower bound of the uncertainty."
+            )
+        if not spread or _ONE_VALUE in spread:
+            what = "One value" if spread else "No interval of what follows"
+            found.append(
+                f"{what}: the observation determines the noise, so that all particles agree; the "
+                "error of the model is not part of it."
+            )
+        if details.disagreement:
+            models = len(self.explorer.model.ensemble.members)
+            found.append(f"Between models: the standard deviation of {models} models' answers.")
+        return f'<p class="legend">{" ".join(found)}</p>'
 
     def details(self, reply: Reply, details: Details) -> str:
         """Deviations of images, direct and indirect changes, and effect curves."""
-        found = self._deviations(details) + self._changes_of_images(details, reply)
+        found = self._deviations(details, reply) + self._changes_of_images(details, reply)
         found = f'<div class="small-figures">{found}</div>' if found else ""
         found += self._changes_of_numbers(details)
         return found + ("" if details.curves is None else self.curves(reply, details.curves))
 
-    def _deviations(self, details: Details) -> str:
+    def _deviations(self, details: Details, reply: Reply) -> str:
         found = ""
         for name in (each for each in self.images if each in details.deviations):
             deviation = details.deviations[name].double()
             most = max(float(deviation.max()), 1.0)
             picture = _image(_heat(_flat(deviation), most), f"deviation of {self.label(name)}")
             about = f"{float(deviation.mean()):.1f} grey levels on average, at most {most:.0f}"
-            if name in details.half_widths:
-                about += f"; calibrated 90 % interval ±{details.half_widths[name]:.1f}"
-            else:
-                about += "; a lower bound of the uncertainty, because it is not calibrated"
+            about += f"; {self._calibrated(details.half_widths.get(name), reply)}"
             if name in details.disagreement:
                 about += f"; between models {details.disagreement[name]:.1f}"
             found += (
@@ -363,6 +390,18 @@ class Parts:
                 f"<span>{escape(about)}</span></figcaption></figure>"
             )
         return found
+
+    def _calibrated(self, half_width: float | None, reply: Reply) -> str:
+        """The calibrated interval of an image in words."""
+        calibration = self.explorer.model.calibration
+        if calibration is None or half_width is None:
+            return "a lower bound of the uncertainty, because it is not calibrated"
+        found = f"interval of {100 * calibration.level:g} % ±{half_width:.1f} on average, "
+        found += f"calibrated on {for_terminal(calibration.source)}"
+        if not calibration.is_complete:
+            return f"{found} without a truth of interventions, so a lower bound"
+        is_exact = calibration.is_exact(format_do(reply.question.do, self.variables))
+        return found if is_exact else f"{found}, but not for this intervention itself"
 
     def _changes_of_images(self, details: Details, reply: Reply) -> str:
         found = ""

@@ -118,25 +118,30 @@ class LivePage:
             for name in self.explorer.scm.image_variables
             if len(self.explorer.variables[name].domain.shape) == 4
         ]
-        with self.session.lock:  # so that the first slider is as fast as the others
-            visit = Visit(session)
-            visit.set(self.causes[0], self.session.causes[0].settings[0].value)
-            visit.ask()
+        visit = Visit(session)  # so that the first slider is as fast as the others
+        visit.set(self.causes[0], self.session.causes[0].settings[0].value)
+        visit.ask()
         self.blocks = self._build()
 
     def start(self, host: str, port: int, is_local: bool) -> None:
         """Start to serve the page in the background."""
+        # Pages elsewhere cannot reach it under a name of theirs.
+        hosts = ["127.0.0.1", "localhost", host] if is_local else []
+        self._launch(
+            hosts, server_name=host, server_port=port, quiet=True, prevent_thread_lock=True
+        )
+
+    def run(self) -> None:
+        """Serve the page where the environment of Gradio says, and do not return."""
+        self._launch([])
+
+    def _launch(self, hosts: Sequence[str], **where: Any) -> None:
         middleware = [Middleware(Guard, folder=self.folder)]
-        if is_local:  # pages elsewhere cannot reach it under a name of theirs
-            hosts = ["127.0.0.1", "localhost", host]
-            middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=hosts))
+        if hosts:
+            middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=[*hosts]))
         self.blocks.launch(
-            server_name=host,
-            server_port=port,
             share=False,
             inbrowser=False,
-            quiet=True,
-            prevent_thread_lock=True,
             max_file_size=MOST_BYTES,
             ssr_mode=False,
             run_history=False,
@@ -145,13 +150,10 @@ class LivePage:
             enable_monitoring=False,
             footer_links=[],
             app_kwargs={"middleware": middleware},
-            **self.looks,
+            theme=theme(),
+            css=read_style("parts.css", "live.css"),
+            **where,
         )
-
-    @property
-    def looks(self) -> dict[str, Any]:
-        """The theme and the styles, as arguments of ``launch``."""
-        return {"theme": theme(), "css": read_style("parts.css", "live.css")}
 
     def stop(self) -> None:
         """Stop serving."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, TypeVar
+from itertools import count, islice
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import parse_qs, urlencode
 
 import numpy as np
@@ -44,6 +45,8 @@ _MOST_KEPT, _KEPT_NUMBERS = 128, 2**27
 _HISTORY = 12
 _PARTICLES, _DRAWN_NUMBERS = 16, 2**24
 """Particles, fewer if their images have more numbers."""
+_NUMBERS_AT_A_TIME = 2**18
+"""Numbers of particles that are drawn before another question may be answered."""
 _LEVEL = 0.9
 _STEPS, _OTHERS = 15, 24
 """Points of an effect curve, and the other observations that it is compared with."""
@@ -51,6 +54,8 @@ _LONGEST_LINK = 2000
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
+_Steps: TypeAlias = Generator[None, None, dict[str, Any]]
+"""A computation that pauses where another question may be answered."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,10 +160,12 @@ class Details:
         measured: Attributes measured in the counterfactual one.
         particles: The number of particles.
         deviations: Their standard deviation, ``(*event)`` of each number and image that changes.
-        intervals: 90 % intervals of numbers, from quantiles of the particles.
+        intervals: 90 % intervals of numbers, from quantiles of the particles. Both ends are equal
+            if the observation determines the noise, such as that of invertible mechanisms.
+        shares: The share of the particles in each class, of classes that change.
         half_widths: Mean half-widths of calibrated intervals of images, in grey levels.
-        disagreement: The standard deviation between models, of each number and, on average over
-            pixels, of each image; empty for a single model.
+        disagreement: The standard deviation between models, of each number and, as root mean square
+            over pixels, of each image; empty for a single model.
         paths: Direct and indirect changes of variables that have both.
         curves: Effect curves over the variable that was set last; None without any.
     """
@@ -168,6 +175,7 @@ class Details:
     particles: int
     deviations: Mapping[str, Tensor]
     intervals: Mapping[str, tuple[float, float]]
+    shares: Mapping[str, Mapping[int, float]]
     half_widths: Mapping[str, float]
     disagreement: Mapping[str, float]
     paths: Sequence[Paths]
@@ -189,6 +197,40 @@ class _Recent(OrderedDict[_Key, _Value]):
         return value
 
 
+class Turns:
+    """Computations one at a time; answers go before details, which others may wait for.
+
+    Example:
+        >>> turns = Turns()
+        >>> with turns.take(is_urgent=True):
+        ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._is_taken = False
+        self._urgent = 0
+
+    @contextmanager
+    def take(self, is_urgent: bool) -> Iterator[None]:
+        """Wait for a turn, and have it while the block runs.
+
+        Args:
+            is_urgent: Whether to go before those that are not.
+        """
+        with self._changed:
+            self._urgent += is_urgent
+            self._changed.wait_for(lambda: not self._is_taken and (is_urgent or not self._urgent))
+            self._urgent -= is_urgent
+            self._is_taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_taken = False
+                self._changed.notify_all()
+
+
 class Session:
     """A model and its visitors. Models answer one question at a time.
 
@@ -203,12 +245,16 @@ class Session:
     def __init__(self, explorer: Explorer, programs: Programs) -> None:
         self.explorer, self.programs = explorer, programs
         self.causes = explorer.causes(steps=2)
-        self.lock = threading.RLock()
+        self.turns = Turns()
+        self._lock = threading.Lock()
         self._visits: _Recent[str, Visit] = _Recent(_MOST_VISITS)
         self.particles = self._particles()
+        self._portions = [*self._portioned()]
         numbers = 2 * self._numbers * self.particles  # of the values and of their noise
         most = min(max(_KEPT_NUMBERS // numbers, 2), _MOST_KEPT)
-        self._kept: _Recent[tuple[int, int | None], tuple[Observation, Abduction]] = _Recent(most)
+        self._kept: _Recent[tuple[int, int | None], tuple[Observation, Abduction]] = _Recent(
+            most * (1 + len(self._portions))
+        )
 
     @property
     def _numbers(self) -> int:
@@ -223,25 +269,51 @@ class Session:
         fitting = max(min(_DRAWN_NUMBERS // self._numbers, _PARTICLES), 2)
         return max(fitting, 2 * len(model.ensemble.members))
 
-    def abduction(self, observation: Observation, particles: int | None) -> Abduction:
-        """The noise of an observation, inferred the first time that it is asked for."""
-        key = id(observation), particles
+    def _portioned(self) -> Iterator[tuple[Ensemble, int]]:
+        """Divide the particles of details into portions of one model each."""
+        ensemble, most = self.explorer.model.ensemble, max(_NUMBERS_AT_A_TIME // self._numbers, 1)
+        for member, share in zip(ensemble.members, ensemble.share(self.particles), strict=True):
+            for first in range(0, share, most):
+                yield Ensemble([member]), min(most, share - first)
+
+    def abduction(self, observation: Observation) -> Abduction:
+        """The noise of an observation for its answers, inferred the first time."""
+        model = self.explorer.model
+        return self._inferred(observation, None, model.ensemble, model.particles(None))
+
+    def particles_of(
+        self, observation: Observation, do: Mapping[str, float]
+    ) -> Generator[None, None, dict[str, Tensor]]:
+        """Draw :attr:`particles` of an answer, ``(P, 1, *event)``, in the order of the models."""
+        found = []
+        for number, (ensemble, share) in enumerate(self._portions):
+            found.append(self._inferred(observation, number, ensemble, share).draws(do))
+            yield
+        return {name: torch.cat([each[name] for each in found]) for name in found[0]}
+
+    def _inferred(
+        self,
+        observation: Observation,
+        portion: int | None,
+        ensemble: Ensemble,
+        particles: int | None,
+    ) -> Abduction:
+        key = id(observation), portion
         if key not in self._kept:
-            found = Abduction.infer(
-                self.explorer.model.ensemble, observation.values, particles, self.explorer.seed
-            )
+            seed = self.explorer.seed + (portion or 0)
+            found = Abduction.infer(ensemble, observation.values, particles, seed)
             # The observation is kept, too, so that no other one gets its identity.
             self._kept.add(key, (observation, found))
         return self._kept.add(key, self._kept[key])[1]
 
     def visit(self, key: str) -> Visit:
         """The visitor with a key, new ones at the first row of the test split."""
-        with self.lock:
+        with self._lock:
             return self._visits.add(key, self._visits.get(key) or Visit(self))
 
     def leave(self, key: str) -> None:
         """Forget a visitor."""
-        with self.lock:
+        with self._lock:
             self._visits.pop(key, None)
 
     @property
@@ -311,6 +383,7 @@ class Visit:
         self.history: list[Question] = []
         self.uploads: Sequence[Observation] = ()
         self.reply: Reply | None = None
+        self._tickets = count(1)
         self._ticket = 0
         self._factual: tuple[Observation, Scene] | None = None
         self._limits: dict[str, float] = {}
@@ -433,11 +506,12 @@ class Visit:
         Raises:
             ValueError: If the answer is not finite.
         """
-        with self.session.lock:
-            self._ticket += 1
+        # Before its turn, so that details of an earlier question end.
+        ticket = self._ticket = next(self._tickets)
+        with self.session.turns.take(is_urgent=True):
             explorer, question = self.session.explorer, self.question
             factual = self._described(question.observation)
-            draws = self._draws(question, explorer.model.particles(None))
+            draws = self.session.abduction(question.observation).draws(question.do)
             means = average(explorer.model.ensemble, draws)
             scene = explorer.describe(means, is_measured=False)
             if question.do:
@@ -448,9 +522,7 @@ class Visit:
                 limit = difference_limit(np.asarray(change, np.float64))
                 self._limits[name] = max(limit, self._limits.get(name, 0.0))
             title = for_terminal(format_do(question.do, explorer.variables))
-            self.reply = Reply(
-                question, title, factual, scene, images, dict(self._limits), self._ticket
-            )
+            self.reply = Reply(question, title, factual, scene, images, dict(self._limits), ticket)
             return self.reply
 
     def _described(self, observation: Observation) -> Scene:
@@ -469,52 +541,52 @@ class Visit:
         Returns:
             None as soon as the visitor has asked another question.
         """
-        found: dict[str, Any] = {}
-        for part in self._parts(reply):
-            if not self.is_current(reply):
-                return None
-            with self.session.lock:
-                found |= part()
-        if not self.is_current(reply):
+        steps, found = self._steps(reply), None
+        while found is None and self.is_current(reply):
+            with self.session.turns.take(is_urgent=False):
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    found = Details(**end.value)
+        if found is None or not self.is_current(reply):
             return None
         self._remember(reply.question)
-        return Details(**found)
+        return found
 
-    def _parts(self, reply: Reply) -> Iterator[Any]:
-        """Computations of details, between which another question may be answered."""
-        yield lambda: self._measured(reply)
-        yield lambda: self._uncertainty(reply)
-        yield lambda: {"paths": self._paths(reply)}
-        yield lambda: {"curves": self._curves(reply)}
+    def _steps(self, reply: Reply) -> _Steps:
+        """Compute details, with pauses in which another question may be answered."""
+        found: dict[str, Any] = {}
+        for part in (self._measured, self._uncertainty, self._paths, self._curves):
+            found |= yield from part(reply)
+            yield
+        return found
 
     def _remember(self, question: Question) -> None:
         if question.do:
             others = [each for each in self.history if not each.is_same(question)]
             self.history = [question, *others][:_HISTORY]
 
-    def _draws(self, question: Question, particles: int | None) -> dict[str, Tensor]:
-        return self.session.abduction(question.observation, particles).draws(question.do)
-
-    def _measured(self, reply: Reply) -> dict[str, Any]:
+    def _measured(self, reply: Reply) -> _Steps:
         explorer = self.session.explorer
         values = reply.question.observation.values
         before = explorer.describe(values).measured
+        yield
         if not before:
             return {"factual": {}, "measured": {}}
         images = {name: image[None] for name, image in reply.images.items()}
         return {"factual": before, "measured": explorer.describe({**values, **images}).measured}
 
-    def _uncertainty(self, reply: Reply) -> dict[str, Any]:
+    def _uncertainty(self, reply: Reply) -> _Steps:
         """The spread of particles, and its part between models."""
         explorer, do = self.session.explorer, reply.question.do
         model, calibration = explorer.model, explorer.model.calibration
-        count = self.session.particles
-        draws = self._draws(reply.question, count)
-        deviations, intervals, widths, disagreement = {}, {}, {}, {}
-        for name in self._changed(reply):
-            if explorer.variables[name].domain.categories is not None:
-                continue
+        draws = yield from self.session.particles_of(reply.question.observation, do)
+        deviations, intervals, shares, widths, disagreement = {}, {}, {}, {}, {}
+        for name in self._uncertain(reply):
             values = draws[name]
+            if explorer.variables[name].domain.categories is not None:
+                shares[name] = _shares(values)
+                continue
             deviations[name] = summarise(values)[1][0]
             if explorer.variables[name].domain.shape == (1,):
                 ends = (
@@ -533,11 +605,12 @@ class Visit:
             if len(model.ensemble.members) > 1:
                 between = model.ensemble.spread(values).between
                 if bool(between.isfinite().all()):
-                    disagreement[name] = float(between.mean())
+                    disagreement[name] = float(between.double().square().mean().sqrt())
         return {
-            "particles": count,
+            "particles": self.session.particles,
             "deviations": deviations,
             "intervals": intervals,
+            "shares": shares,
             "half_widths": widths,
             "disagreement": disagreement,
         }
@@ -548,15 +621,20 @@ class Visit:
         below = graph.descendants(*reply.question.do)
         return [name for name in graph if name in below and name not in reply.question.do]
 
-    def _paths(self, reply: Reply) -> list[Paths]:
+    def _uncertain(self, reply: Reply) -> list[str]:
+        """The variables that change, and those whose values are inferred."""
+        changed, factual = self._changed(reply), reply.factual.values
+        is_missing = {name for name, value in factual.items() if value is None}
+        chosen = {*changed, *(is_missing - {*reply.question.do})}
+        return [name for name in self.session.explorer.scm.graph if name in chosen]
+
+    def _paths(self, reply: Reply) -> _Steps:
         explorer, do = self.session.explorer, reply.question.do
         graph, values = explorer.scm.graph, reply.question.observation.values
         own = [value for name, value in values.items() if value.isnan().any() and name in graph]
         if not do or own:  # without factual values, there is nothing to hold mediators at
-            return []
-        abduction = self.session.abduction(
-            reply.question.observation, explorer.model.particles(None)
-        )
+            return {"paths": []}
+        abduction = self.session.abduction(reply.question.observation)
         changed, found = self._changed(reply), []
         scalars = [n for n in changed if explorer.variables[n].domain.shape == (1,)]
         draws: dict[str, Tensor] | None = None
@@ -569,33 +647,38 @@ class Visit:
             draws = draws or abduction.draws(do)
             held = {n: float(values[n]) for n in through}
             direct = abduction.mean({**do, **held})[name]
+            yield
             kept = {n: float(values[n]) for n in do}
             indirect = abduction.mean({**kept, **{n: draws[n] for n in through}})[name]
             before = values[name]
             found.append(Paths(name, through, (direct - before)[0], (indirect - before)[0]))
-        return found
+            yield
+        return {"paths": found}
 
-    def _curves(self, reply: Reply) -> Curves | None:
+    def _curves(self, reply: Reply) -> _Steps:
         """Effect curves over the variable that was set last, or over the first cause of others."""
         explorer, do = self.session.explorer, dict(reply.question.do)
         cause = [*do][-1] if do else next((c.name for c in self.session.causes if c.affected), None)
         if cause is None:
-            return None
+            return {"curves": None}
         domains = {name: each.domain for name, each in explorer.variables.items()}
         below = explorer.scm.graph.descendants(cause) - {*do, cause}
         names = [n for n in domains if n in below and domains[n].shape == (1,)]
         values = values_to_set(explorer.scm, cause, _STEPS)
         if not names or len(values) < 2:
-            return None
+            return {"curves": None}
         do.pop(cause, None)
         abduction = self._others(reply.question.observation, (*names, *do, cause))
-        grid = [abduction.mean({**do, cause: value}) for value in values]
+        grid = []
+        for value in values:
+            yield
+            grid.append(abduction.mean({**do, cause: value}))
         curves = []
         for name in names:
             columns = torch.stack([each[name].flatten() for each in grid], dim=1).double()
             own, *others = columns.tolist()
             curves.append(Curve(name, own, others))
-        return Curves(cause, values, curves)
+        return {"curves": Curves(cause, values, curves)}
 
     def _others(self, observation: Observation, names: Sequence[str]) -> Abduction:
         """The noise of the observation, then of some others, without their images if possible."""
@@ -607,6 +690,13 @@ class Visit:
         others = explorer.rows_of(list(islice(rows, most)))
         joined = {n: torch.cat([observation.values[n], others[n]]) for n in members[0].graph}
         return Abduction.infer(ensemble, joined, explorer.model.particles(None), explorer.seed)
+
+
+def _shares(classes: Tensor) -> dict[int, float]:
+    """The share of each class, the most frequent one first."""
+    found, counts = classes.flatten().long().unique(return_counts=True)
+    pairs = sorted(zip(found.tolist(), counts.tolist(), strict=True), key=lambda each: -each[1])
+    return {each: number / classes.numel() for each, number in pairs}
 
 
 def _link(question: Question, text: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 
 from markdown_it import MarkdownIt
 
-from deepscm_pl.escaping import for_html
+from deepscm_pl.escaping import for_html, policy_source
 from deepscm_pl.evaluation.verdict import Judgement, Verdict, worst
 from deepscm_pl.reports.sections import Section
 from deepscm_pl.reports.tables import TextTable
@@ -78,8 +77,7 @@ def render_page(
         pictures: By the name in their section.
     """
     style = files("deepscm_pl.reports").joinpath("page.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    policy = for_html(_POLICY.format(f"'sha256-{digest}'"))
+    policy = for_html(_POLICY.format(policy_source(style)))
     links = [("Verdict", "verdict"), *((each.title, each.anchor) for each in sections)]
     contents = "\n".join(
         f'<li><a href="#{for_html(anchor)}">{for_html(name)}</a></li>' for name, anchor in links

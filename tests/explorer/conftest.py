@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from deepscm_pl.checkpoints import TrainedModel
@@ -13,10 +14,11 @@ from deepscm_pl.explorer import Explorer
 from deepscm_pl.mechanisms import AffineFlow, Bernoulli, Categorical, SplineFlow
 from deepscm_pl.nn import PyramidDecoder, PyramidEncoder
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.training import DeepSCM
 from deepscm_pl.transforms import Interval, Positive
 from deepscm_pl.variables import Variable
 
-from tiny import KnownTinyDataModule, image_mechanism
+from tiny import KnownTinyDataModule, TinyDataModule, image_mechanism
 
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 CLASSES = ("a, b", "x\"y'z", HOSTILE, "<!--", "\u2028\u202eevil", "{{data}}", "3")
@@ -24,19 +26,42 @@ UNIT = "<b>mm</b>\"&'"
 GRAPH = "thickness -> intensity; thickness, intensity -> image"
 
 
-def image_model(seed=0):
-    torch.manual_seed(seed)
-    mechanisms = {
+def image_mechanisms():
+    return {
         "thickness": partial(SplineFlow, constraint=Positive),
         "intensity": partial(AffineFlow, constraint=partial(Interval, 0, 255)),
         "image": image_mechanism(),
     }
+
+
+def image_model(seed=0):
+    torch.manual_seed(seed)
     data = KnownTinyDataModule()
     data.setup()
-    scm = StructuralCausalModel(GRAPH, mechanisms)
+    scm = StructuralCausalModel(GRAPH, image_mechanisms())
     scm.fit(data.variables("train"))
     scm.describe(data.descriptions)
     return scm, data
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A checkpoint after one step, in place of that of a whole run."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("step") / "last.ckpt"
+    trainer = pl.Trainer(
+        default_root_dir=path.parent,
+        max_steps=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(DeepSCM(GRAPH, image_mechanisms()), datamodule=TinyDataModule())
+    trainer.save_checkpoint(path)
+    return path
 
 
 class HostileTable(CausalDataModule):
@@ -98,7 +123,7 @@ def table() -> Explorer:
 
 
 class Volumes(CausalDataModule):
-    """Noise in volumes of 4×6×5 voxels, whose level is a cause."""
+    """Noise in volumes of 8×8×8 voxels, whose level is a cause."""
 
     def __init__(self) -> None:
         super().__init__(validation_size=4)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import http.client
+import io
 import re
 import shutil
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from deepscm_pl.checkpoints import TrainedModel
+from deepscm_pl.explorer import Explorer
 from deepscm_pl.explorer.live import Place, serving
 from deepscm_pl.explorer.programs import Programs
 from deepscm_pl.explorer.session import Session
@@ -129,44 +129,66 @@ def test_a_link_that_cannot_be_answered_is_explained(served, browser):
     page.close()
 
 
-def announced(address, length):
-    """The status of an upload of which only the length is sent."""
-    connection = http.client.HTTPConnection(address.split("/")[2], timeout=60)
-    connection.putrequest("POST", "/gradio_api/upload")
-    connection.putheader("Content-Length", str(length))
-    connection.endheaders()
-    status = connection.getresponse().status
-    connection.close()
-    return status
-
-
-def test_foreign_files_names_and_floods_are_refused(served):
-    address, folder = served
-
-    def status(path, data=None, **headers):
-        request = urllib.request.Request(address + path, data, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status
-        except urllib.error.HTTPError as error:
-            return error.code
-
-    assert status("gradio_api/file=/etc/passwd") in (403, 404)
-    assert status("", Host="evil.example") == 400
-    assert announced(address, 65_000_000) == 413
-    body = (
-        b'--b\r\nContent-Disposition: form-data; name="files"; filename="../../a.png"\r\n'
-        b"Content-Type: image/png\r\n\r\nx\r\n--b--\r\n"
+def test_two_visitors_have_their_own_questions_and_files(page, served, browser):
+    page.focus("#control-0 input[type=range]")
+    page.keyboard.press("PageDown")  # an upload may be at the end
+    wait_for_title(page, "do(thickness = ")
+    title = page.inner_text("#question h2")
+    other = browser.new_context(accept_downloads=True).new_page()
+    other.set_default_timeout(PATIENCE)
+    other.goto(f"{served[0]}?index=2&do=intensity%3D90", timeout=PATIENCE)
+    wait_for_title(other, "do(intensity = 90")
+    page.keyboard.press("PageDown")
+    page.wait_for_function(
+        "before => document.querySelector('#question h2').textContent != before", arg=title
     )
-    kind = {"Content-Type": "multipart/form-data; boundary=b"}
-    found = []
-    for number in range(120):
-        changed = body.replace(b"\r\n\r\nx", b"\r\n\r\n%d" % number)
-        found.append(status("gradio_api/upload", changed, **kind))
-    assert set(found) == {200, 413}
-    assert found[-1] == 413
-    assert not list(folder.parent.glob("a.png"))
-    files = [path for path in folder.rglob("*") if re.search("a.png", path.name)]
-    assert len(files) < 100
-    for path in files:
-        path.unlink()
+    assert "thickness" in page.inner_text("#question h2")
+    assert "test 2" in other.inner_text("#pictures")
+    other.click("#programs button")
+    other.click("#export")
+    other.wait_for_selector("#exported a[download]")
+    found = {}
+    for link in other.locator("#exported a[download]").all():
+        with other.expect_download() as download:
+            link.click()
+        found[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
+    assert found["answer.csv"].splitlines()[2].split(b",")[2] == b"90"
+    assert Image.open(io.BytesIO(found["image-counterfactual.png"])).size == (8, 8)
+    other.context.close()
+
+
+def test_the_page_follows_a_dark_system(served, browser):
+    found = {}
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(served[0], timeout=PATIENCE)
+        page.wait_for_selector("#values tr")
+        style = "selector => getComputedStyle(document.querySelector(selector))"
+        ink = page.evaluate(f"({style})('#question h2').color")
+        box = page.evaluate(f"({style})('#graph rect').fill")
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        found[scheme] = [sum(map(int, re.findall(r"\d+", each)[:3])) for each in (ink, box, paper)]
+        context.close()
+    assert found["light"][0] < 200 < 600 < min(found["light"][1:])
+    assert found["dark"][0] > 600 > 200 > max(found["dark"][1:])
+
+
+def test_planes_of_a_volume_are_moved(volumes, browser):
+    scm, data = volumes
+    session = Session(Explorer(TrainedModel.of(scm), data), Programs([Path("last.ckpt")]))
+    with serving(session, Place()) as (address, _):
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address, timeout=PATIENCE)
+        page.wait_for_selector("#pictures img")
+        before = page.locator("#pictures img").evaluate_all("all => all.map(each => each.src)")
+        page.focus("input[type=range][aria-label*='sagittal']")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(
+            "before => document.querySelectorAll('#pictures img')[2].src != before", arg=before[2]
+        )
+        after = page.locator("#pictures img").evaluate_all("all => all.map(each => each.src)")
+        assert after[:2] == before[:2]  # the axial and the coronal plane
+        page.close()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 import socket
 import webbrowser
 from pathlib import Path
 
 import pytest
+import torch
 
+from deepscm_pl import load
 from deepscm_pl.cli.main import main
 from deepscm_pl.explorer import live
 from deepscm_pl.explorer.live import Place, choose_port, open_browser
@@ -45,9 +47,34 @@ def test_a_machine_without_a_browser(monkeypatch):
     assert not open_browser("http://127.0.0.1:1/")
 
 
+def test_a_model_is_named_once(capsys):
+    assert main(["explore"]) == 1
+    assert "expected a model, such as digits, or --ckpt_path, but got neither" in (
+        capsys.readouterr().err
+    )
+    assert main(["explore", "digits", "--ckpt_path", "digits"]) == 1
+    assert "but got both; give one" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_known_is_explained(monkeypatch, capsys):
+    monkeypatch.setattr(live, "find_spec", lambda name: object())
+    assert main(["explore", "digitz"]) == 1
+    assert "digits" in capsys.readouterr().err
+
+
+def test_the_environment_of_gradio_is_left_as_it_was(monkeypatch):
+    monkeypatch.setenv("GRADIO_SHARE", "True")
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    with live.gradio_settings("folder"):
+        assert os.environ["GRADIO_TEMP_DIR"] == "folder"
+        assert os.environ["GRADIO_SHARE"] == os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert os.environ["GRADIO_SHARE"] == "True"
+    assert "GRADIO_TEMP_DIR" not in os.environ
+
+
 def test_the_command_names_the_extra_that_is_missing(monkeypatch, capsys):
     monkeypatch.setattr(live, "find_spec", lambda name: None)
-    assert main(["explore", "--ckpt_path", "none.ckpt"]) == 1
+    assert main(["explore", "none.ckpt"]) == 1
     assert "pip install 'deepscm_pl[explore]'" in capsys.readouterr().err
 
 
@@ -94,15 +121,14 @@ def test_serving_prints_the_address_and_ends(has_browser, monkeypatch, capsys):
     assert "Everyone who can reach this machine" in capsys.readouterr().out
 
 
-def test_a_space_has_the_model_and_observations(pictures, tmp_path, monkeypatch):
+def test_a_space_has_a_model_that_is_named_and_observations(tmp_path, capsys):
     pytest.importorskip("gradio")
     from deepscm_pl.explorer import space
 
-    monkeypatch.setattr(space, "export_model", lambda path, out, trust: out.write_bytes(b""))
-    monkeypatch.setattr(space, "load", lambda path: pictures.model)
     folder = tmp_path / "space"
-    found = space.write_space(pictures, [Path("last.ckpt")], folder)
-    assert {path.name for path in found} == {
+    assert main(["explore", "tabular", "--space", str(folder)]) == 0
+    assert "written: " in capsys.readouterr().out
+    assert {path.name for path in folder.iterdir()} == {
         "README.md",
         "app.py",
         "model-1.safetensors",
@@ -113,10 +139,17 @@ def test_a_space_has_the_model_and_observations(pictures, tmp_path, monkeypatch)
     assert readme.startswith("---\ntitle: ")
     assert "sdk: gradio" in readme
     compile((folder / "app.py").read_text(encoding="utf-8"), "app.py", "exec")
-    visits = [space.open_space(folder).visit("a")]
-    visits[0].set("thickness", 2.0)
-    scene = visits[0].ask().scene
-    assert scene.values["thickness"] == 2.0
-    for name, value in pictures.rows_of([0]).items():
-        assert (visits[0].observation.values[name] == value).all()
-    assert json.dumps(visits[0].observation.title)
+    session = space.open_space(folder)
+    model = load("tabular")
+    assert session.explorer.count == 40
+    visit = session.visit("a")
+    visit.choose(3)
+    expected = model.observations([3])
+    for name, value in expected.items():
+        assert torch.equal(visit.observation.values[name], value)
+    visit.set("bmi", 30.0)
+    answer = model.counterfactual(expected, "bmi=30")
+    assert visit.ask().scene.values["progression"] == pytest.approx(float(answer["progression"]))
+    (folder / "observations.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"expected observations\.safetensors"):
+        space.open_space(folder)

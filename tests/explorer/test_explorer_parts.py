@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import html
+import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -12,13 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from deepscm_pl.checkpoints import TrainedModel
+from deepscm_pl.checkpoints import Checkpoint, TrainedModel
+from deepscm_pl.escaping import for_terminal
+from deepscm_pl.evaluation.intervals import Calibration, IntervalFactor
 from deepscm_pl.explorer import Explorer
 from deepscm_pl.explorer.exports import export_answer
+from deepscm_pl.explorer.graph import draw_boxes
 from deepscm_pl.explorer.parts import Parts
 from deepscm_pl.explorer.programs import Programs
-from deepscm_pl.explorer.session import Session
+from deepscm_pl.explorer.session import Question, Session
 from deepscm_pl.explorer.uploads import MOST_FILES, MOST_ROWS, read_uploads
+
+UNIT = "<b>mm</b>\"&'"
 
 
 def visit_of(explorer):
@@ -51,7 +60,16 @@ def test_edges_into_a_variable_that_is_set_are_cut(pictures):
     assert "cut" not in all_parts(visit)["graph"]
     visit.set("intensity", 100.0)
     graph = all_parts(visit)["graph"]
-    assert graph.count("scissors") == 1  # thickness -> intensity
+    heights = {"thickness": 50.0, "intensity": 50.0, "image": 76.0}
+    drawing = draw_boxes(pictures.scm.graph, heights)
+    paths = {(each.cause, each.effect): each.path for each in drawing.curves}
+    drawn = {path: kind for kind, path in re.findall(r'class="arrow (\w*)" d="([^"]+)"', graph)}
+    assert {edge: drawn[path] for edge, path in paths.items()} == {
+        ("thickness", "intensity"): "cut",
+        ("thickness", "image"): "",
+        ("intensity", "image"): "moved",
+    }
+    assert graph.count("scissors") == 1
     roles = re.findall(r'<g class="box (\w*)"><title>(\w+)', graph)
     assert {name: role for role, name in roles} == {
         "thickness": "still",
@@ -60,10 +78,95 @@ def test_edges_into_a_variable_that_is_set_are_cut(pictures):
     }
 
 
+def test_the_difference_is_counterfactual_minus_factual(pictures):
+    visit = visit_of(pictures)
+    visit.set("intensity", 250.0)
+    reply, before = visit.ask(), visit.observation.values["image"][0]
+    change = torch.linspace(-90, 110, 64).view(1, 8, 8)
+    reply = replace(reply, images={"image": before + change}, limits={"image": 100.0})
+    source = re.findall(r'src="data:image/png;base64,([^"]+)"', Parts(pictures).pictures(reply))[2]
+    colours = np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))).astype(int)
+    redness, clear = colours[..., 0] - colours[..., 2], change[0].abs().numpy() > 5
+    assert np.array_equal(np.sign(redness[clear]), np.sign(change[0].numpy()[clear]))
+
+
+def test_values_have_units_and_changes_have_signs(pictures, table):
+    parts = Parts(table)
+    assert parts.full("effect", 12.25) == f"12.2 {for_terminal(UNIT)}"
+    assert parts.full("effect", None) == "missing"
+    assert parts.change("effect", 3.0, 1.5) == "\u22121.5"
+    assert parts.change("effect", 1.5, 3.0) == "+1.5"
+    assert parts.change("sick", 1.0, 1.0) == "same"
+    assert parts.change("sick", 1.0, 0.0) == "changed"
+    visit = visit_of(table)
+    visit.choose(1)
+    visit.set("dose", 1e6)
+    found = all_parts(visit)
+    assert html.escape(for_terminal(UNIT)) in found["graph"]
+    assert html.escape(for_terminal(UNIT)) in found["values"]
+
+
+def test_support_is_told_in_training_rows(pictures):
+    parts, visit = Parts(pictures), visit_of(pictures)
+    visit.set("thickness", 2.0)
+    reply = visit.ask()
+    total = int(pictures.scm.training_distribution.rows)
+    for rows, words in ((0.4, "fewer than 1 of"), (26.4, "about 26 of")):
+        asked = replace(reply, scene=replace(reply.scene, verdict="edge", rows=rows))
+        assert f"{words} {total} training rows" in parts.title(asked)
+    nothing = replace(reply, question=Question(visit.observation, {"intensity": 100.0}))
+    assert "affects nothing else" not in parts.title(nothing)
+
+
+def test_what_particles_tell_is_said(pictures, table):
+    visit = visit_of(pictures)
+    visit.set("thickness", 2.0)
+    found = all_parts(visit)["values"]
+    assert "90 % of particles" not in found
+    assert "No interval of what follows: the observation determines the noise" in found
+    visit = visit_of(table)
+    visit.choose(0)  # of which the effect is missing
+    visit.set("dose", 5e5)
+    reply, parts = visit.ask(), Parts(table)
+    details = visit.details(reply)
+    assert details.shares.keys() == {"sick"}
+    found = parts.values(reply, replace(details, shares={"sick": {1: 0.75, 0: 0.25}}))
+    assert re.search(r"<td>[\d.]+ to [\d.]+</td>", found)
+    assert "<td>yes 75 %, no 25 %</td>" in found
+    assert "not calibrated, so a lower bound" in found
+
+
+def test_a_calibrated_interval_names_its_source(pictures):
+    visit = visit_of(pictures)
+    visit.set("thickness", 2.0)
+    factor = IntervalFactor(visit.ask().title, ("thickness",), "changed", 2.0, 9)
+    calibration = Calibration(0.8, 5, 1, [factor], "9 rows of <b>", is_complete=True)
+    saved = {"calibration": calibration.as_plain_data()}
+    checkpoints = (Checkpoint(Path("x.ckpt"), saved),)
+    explorer = replace(pictures, model=replace(pictures.model, checkpoints=checkpoints))
+    assert explorer.model.calibration == calibration
+    visit = visit_of(explorer)
+    visit.set("thickness", 2.0)
+    exact, parts = all_parts(visit)["more"], Parts(explorer)
+    assert re.search(
+        r"interval of 80 % ±[\d.]+ on average, calibrated on 9 rows of &lt;b&gt;<", exact
+    )
+    assert "Deviation of 5 particles" in exact
+    visit.set("thickness", 3.0)
+    assert "but not for this intervention itself" in all_parts(visit)["more"]
+    partial = replace(calibration, is_complete=False)
+    saved["calibration"] = partial.as_plain_data()
+    assert "so a lower bound" in parts.details(visit.reply, visit.details(visit.reply))
+
+
 def test_names_of_data_are_escaped(table):
     visit = visit_of(table)
     visit.set("kind", 2.0)
     found = "".join(all_parts(visit).values())
+    # The same where nothing is set.
+    observed = {**visit.observation.values, "kind": torch.tensor([[2.0]])}
+    visit.choose(replace(visit.observation, values=observed))
+    found += "".join(all_parts(visit).values())
     assert "&lt;script&gt;" in found
     assert "<script" not in found and "<img src=x" not in found and "<b>mm" not in found  # noqa: PT018
     assert "\u202e" not in found
@@ -89,8 +192,11 @@ def test_planes_of_a_volume_follow_the_place(scans):
     assert middle.count("<img") == 9 == corner.count("<img")
     assert middle != corner
     assert parts.pictures(reply) == middle
-    for letter in "LRAPSI":
-        assert f">{letter}</b>" in middle
+    sources = re.findall(r'src="([^"]+)"', middle)
+    assert len({*sources[:3]}) == 3  # three different planes
+    sides = re.findall(r'<b class="(\w+)" aria-hidden="true">(\w)</b>', middle)[:12]
+    assert "".join(letter for _, letter in sides) == "LRAP" + "LRSI" + "PASI"
+    assert [side for side, _ in sides] == ["left", "right", "top", "bottom"] * 3
 
 
 # Uploads

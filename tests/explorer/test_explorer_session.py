@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +14,10 @@ from torch.distributions import AffineTransform
 from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.ensemble import Ensemble
-from deepscm_pl.explorer import Explorer
+from deepscm_pl.explorer import Explorer, session
 from deepscm_pl.explorer.abduction import Abduction
 from deepscm_pl.explorer.programs import Programs
-from deepscm_pl.explorer.session import Session
+from deepscm_pl.explorer.session import Session, Turns
 from deepscm_pl.interventions import parse_do
 from deepscm_pl.mechanisms import Known
 from deepscm_pl.scm import StructuralCausalModel
@@ -40,23 +42,33 @@ def session_of(explorer):
     return Session(explorer, Programs([Path("last.ckpt")]))
 
 
+def sums(**weights):
+    """The sum of weighted parents and a standard normal."""
+
+    def layers(parents):
+        shift = sum((weights[n] * parents[n] for n in parents), torch.zeros(()))
+        return [AffineTransform(shift, 1.0)]
+
+    return partial(Known, layers=layers)
+
+
+def explorer_of(graph, **mechanisms):
+    data = NumbersTable()
+    data.setup()
+    scm = StructuralCausalModel(graph, mechanisms)
+    scm.fit(data.variables("train"))
+    return Explorer(TrainedModel.of(scm), data)
+
+
 @pytest.fixture(scope="module")
 def linear():
     """x -> m; x, m -> y with known coefficients: m = 2x + u, y = x + 3m + u."""
+    return explorer_of("x -> m; x, m -> y", x=sums(), m=sums(x=2.0), y=sums(x=1.0, m=3.0))
 
-    def sums(**weights):
-        def layers(parents):
-            shift = sum((weights[n] * parents[n] for n in parents), torch.zeros(()))
-            return [AffineTransform(shift, 1.0)]
 
-        return partial(Known, layers=layers)
-
-    mechanisms = {"x": sums(), "m": sums(x=2.0), "y": sums(x=1.0, m=3.0)}
-    data = NumbersTable()
-    data.setup()
-    scm = StructuralCausalModel("x -> m; x, m -> y", mechanisms)
-    scm.fit(data.variables("train"))
-    return Explorer(TrainedModel.of(scm), data)
+@pytest.fixture(scope="module")
+def chain():
+    return explorer_of("x -> m -> y", x=sums(), m=sums(x=2.0), y=sums(m=3.0))
 
 
 @pytest.mark.parametrize("particles", [None, 5])
@@ -137,10 +149,80 @@ def test_details_of_a_picture(pictures):
     assert [each.do for each in visit.history] == [{"thickness": 2.0}]
 
 
+def particles_of(visit):
+    """The particles of the details of a question."""
+    steps = visit.session.particles_of(visit.observation, visit.do)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 def test_models_disagree(two_models):
     visit = session_of(two_models).visit("a")
     visit.set("thickness", 2.0)
-    assert visit.details(visit.ask()).disagreement["intensity"] >= 0
+    found = visit.details(visit.ask()).disagreement
+    between = two_models.model.ensemble.spread(particles_of(visit)["image"]).between
+    assert found["image"] == pytest.approx(float(between.square().mean().sqrt()), rel=1e-4)
+    assert found["image"] > 0
+    assert found.keys() == {"intensity", "image"}
+
+
+def test_intervals_and_shares_are_those_of_the_particles(table):
+    visit = session_of(table).visit("a")  # of the first row, the effect is missing
+    visit.set("dose", 5e5)
+    details, drawn = visit.details(visit.ask()), particles_of(visit)
+    values = drawn["effect"].flatten().double()
+    ends = [float(values.quantile(level)) for level in (0.05, 0.95)]
+    assert [*details.intervals["effect"]] == pytest.approx(ends)
+    assert ends[0] < ends[1]
+    sick = float(drawn["sick"].mean())
+    assert details.shares["sick"].get(1, 0.0) == pytest.approx(sick)
+    assert [*details.shares["sick"].values()] == sorted(details.shares["sick"].values())[::-1]
+    # Values that are inferred, but do not follow, are uncertain, too.
+    visit.hold([])
+    visit.set("sick", 1.0)
+    low, high = visit.details(visit.ask()).intervals["effect"]
+    assert low < high
+
+
+def test_particles_are_drawn_in_portions(two_models, monkeypatch):
+    monkeypatch.setattr(session, "_NUMBERS_AT_A_TIME", 200)  # three particles
+    visit = session_of(two_models).visit("a")
+    visit.set("thickness", 2.0)
+    assert len(visit.session._portions) == 6
+    drawn = particles_of(visit)
+    assert drawn["image"].shape == (16, 1, 1, 8, 8)
+    # Each has its own noise, and the models answer in order.
+    assert len({tuple(each.flatten().tolist()) for each in drawn["image"]}) == 16
+    intensity = drawn["intensity"].flatten()
+    assert intensity[:8].unique().numel() == intensity[8:].unique().numel() == 1
+    assert visit.details(visit.ask()).particles == 16
+
+
+def test_sliders_reach_a_sixth_beyond_the_training_data(linear):
+    session = session_of(linear)
+    low, high = linear.scm.training_distribution.limits("x")
+    found, step = session.limits("x"), session.step("x")
+    sixth = (high - low) / 6
+    assert [*found] == pytest.approx([low - sixth, high + sixth], abs=1.01 * step)
+    assert found[0] <= low - sixth
+    assert found[1] >= high + sixth
+
+
+def test_another_observation_begins_with_nothing_set(linear):
+    visit = session_of(linear).visit("a")
+    visit.set("x", 0.5)
+    visit.ask()
+    visit.place = (1, 2, 3)
+    visit.choose(4)
+    assert visit.do == {}
+    assert visit.place is None
+    reply = visit.ask()
+    assert reply.scene.values == linear.observe(4).values
+    assert visit.details(reply) is not None
+    assert not visit.history  # nothing was asked
 
 
 def test_direct_and_indirect_changes_of_a_linear_model(linear):
@@ -153,11 +235,24 @@ def test_direct_and_indirect_changes_of_a_linear_model(linear):
     assert float(paths.indirect) == pytest.approx(6, abs=1e-4)
 
 
+def test_a_variable_that_is_reached_through_others_alone_has_no_direct_change(chain):
+    visit = session_of(chain).visit("a")
+    visit.set("x", 1.0)
+    assert visit.details(visit.ask()).paths == []
+
+
 def test_effect_curves_pass_through_the_answers(linear):
     visit = session_of(linear).visit("a")
     visit.set("x", 0.5)
     curves = visit.details(visit.ask()).curves
     assert [each.name for each in curves.curves] == ["m", "y"]
+    # Those of others are of other rows.
+    assert [len(each.others) for each in curves.curves] == [5, 5]
+    assert curves.curves[0].own not in curves.curves[0].others
+    visit.set("m", 1.0)
+    visit.ask()
+    assert visit.details(visit.reply).curves.cause == "m"  # the last one
+    visit.hold([])
     visit.set("x", curves.values[3])
     reply = visit.ask()
     for curve in curves.curves:
@@ -170,16 +265,75 @@ def test_details_of_a_question_that_was_left_are_not_computed(pictures, monkeypa
     visit.set("thickness", 2.0)
     reply = visit.ask()
     monkeypatch.setattr(visit, "_paths", lambda _: pytest.fail("the question was left before"))
-    uncertainty = visit._uncertainty
+    asked = []
 
-    def leave(asked):
+    def left(_):
+        # Another thread asks; it has to wait until these details pause.
+        thread = threading.Thread(target=lambda: asked.append(visit.ask()), daemon=True)
         visit.set("thickness", 3.0)
-        visit.ask()
-        return uncertainty(asked)
+        thread.start()
+        while visit.is_current(reply):
+            thread.join(0.001)
+        assert not asked
+        yield
+        thread.join(60)
+        pytest.fail("details went on after the question was left")
 
-    monkeypatch.setattr(visit, "_uncertainty", leave)
+    monkeypatch.setattr(visit, "_uncertainty", left)
     assert visit.details(reply) is None
+    while not asked:
+        time.sleep(0.001)
+    assert asked[0].scene.values["thickness"] == 3.0
+    assert visit.reply is asked[0]
     assert not visit.history
+
+
+def test_an_answer_goes_before_the_details_of_another_visitor():
+    turns, order = Turns(), []
+
+    def take(name, is_urgent):
+        with turns.take(is_urgent):
+            order.append(name)
+
+    with turns.take(is_urgent=False):
+        threads = []
+        for name in ("details", "more details", "answer"):
+            threads.append(threading.Thread(target=take, args=(name, name == "answer")))
+            threads[-1].start()
+        while turns._urgent == 0:
+            time.sleep(0.001)
+        assert not order
+    for thread in threads:
+        thread.join(60)
+    assert order[0] == "answer"
+    assert len(order) == 3
+
+
+def test_a_computation_that_fails_ends_its_turn():
+    turns = Turns()
+    with pytest.raises(ValueError, match="failed"), turns.take(is_urgent=True):
+        raise ValueError("failed")
+    with turns.take(is_urgent=False):
+        pass
+
+
+def test_the_noise_of_visitors_and_of_rows_is_not_mixed(pictures):
+    session = session_of(pictures)
+    first, second = session.visit("a"), session.visit("b")
+    second.choose(3)
+    for visit in (first, second):
+        visit.set("thickness", 2.0)
+    together = [visit.ask() for visit in (first, second)]
+    details = [visit.details(reply) for visit, reply in zip((first, second), together, strict=True)]
+    for row, reply, found in zip((0, 3), together, details, strict=True):
+        alone = session_of(pictures).visit("c")
+        alone.choose(row)
+        alone.set("thickness", 2.0)
+        assert alone.ask().scene.values == reply.scene.values
+        assert alone.reply.scene.pictures == reply.scene.pictures
+        deviations = alone.details(alone.reply).deviations
+        assert torch.equal(deviations["image"], found.deviations["image"])
+    assert together[0].scene.pictures != together[1].scene.pictures
 
 
 def test_a_link_asks_the_same_question(table):
@@ -236,3 +390,8 @@ def test_visitors_do_not_see_each_other_and_are_limited(pictures):
     assert session.visitors < 100
     session.leave("99")
     assert session.visit("99").do == {}
+
+
+def test_shares_begin_with_the_most_frequent_class():
+    found = session._shares(torch.tensor([1.0, 2, 2, 1, 2])[:, None, None])
+    assert list(found.items()) == [(2, 0.6), (1, 0.4)]

@@ -122,7 +122,7 @@ def test_the_same_page_has_the_same_bytes(pictures, tmp_path):
 
 
 def test_a_page_without_images_has_many_rows(table, tmp_path):
-    write_static(table, tmp_path / "page.html", StaticPage(files=[Path("a.ckpt")]))
+    write_static(table, tmp_path / "page.html", StaticPage(steps=2, files=[Path("a.ckpt")]))
     found, _ = data_of(tmp_path / "page.html")
     assert len(found["observations"]) == table.count
     assert "images" not in found["observations"][0]
