@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from deepscm_pl.checkpoints.loading import Checkpoint
@@ -13,6 +13,9 @@ from deepscm_pl.runs.safetensors_file import SUFFIX, is_exported, write_exported
 from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["export_model", "write_model"]
+
+_OF_TRAINING = ("initial", "objective")
+"""Settings of a model that only its training uses."""
 
 
 def export_model(
@@ -33,6 +36,9 @@ def export_model(
       :class:`~deepscm_pl.variables.Domain`, with None for infinite bounds;
     - ``weights``: ``"averaged"`` or ``"raw"``;
     - ``parameters``: the number of parameters.
+
+    Absolute paths of files of the training, such as those of predictors of the objective, are
+    reduced to the names of the files.
 
     Args:
         checkpoint_path: The ``.ckpt`` file.
@@ -81,6 +87,9 @@ def write_model(
     scm = checkpoint.trained_model().scm
     content = checkpoint.content
     content = {**content, "data": _without_caches(content.get("data"))}
+    if isinstance(settings := content.get("hyper_parameters"), Mapping):
+        used = {key: _without_folders(settings[key]) for key in _OF_TRAINING if key in settings}
+        content["hyper_parameters"] = {**settings, **used}
     if content["data"] is None:
         del content["data"]
     if root is not None:
@@ -93,6 +102,18 @@ def write_model(
     }
     write_exported({**content, **about}, path)
     return scm, about
+
+
+def _without_folders(value: Any) -> Any:
+    """Settings with the name of a file in place of its absolute path on this computer."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(each) for each in value]
+    for kind in (PurePosixPath, PureWindowsPath):
+        if isinstance(value, str) and kind(value).is_absolute():
+            return kind(value).name
+    return value
 
 
 def _without_caches(data: Any) -> Any:

@@ -16,7 +16,13 @@ from safetensors.torch import load_file, save_file
 from deepscm_pl.cli import main
 from deepscm_pl.data import CausalDataModule
 from deepscm_pl.runs.safetensors_file import read_exported, write_exported
-from deepscm_pl.training import DeepSCM, export_model, load_data, read_checkpoint
+from deepscm_pl.training import (
+    CounterfactualTuning,
+    DeepSCM,
+    export_model,
+    load_data,
+    read_checkpoint,
+)
 
 
 @pytest.fixture
@@ -195,6 +201,25 @@ def test_averaged_weights_are_exported(checkpoint, tmp_path):
     assert read_checkpoint(again)["weights"] == "averaged"
     for name, value in saved["state_dict"].items():
         assert torch.equal(found["state_dict"][name], value)
+
+
+def test_files_of_the_training_have_no_folders_of_this_computer(checkpoint, tmp_path):
+    saved = torch.load(checkpoint, weights_only=True)
+    given = {"thickness": "/home/me/thickness.ckpt", "intensity": "runs/intensity.ckpt"}
+    kept = {"predictors": given, "variables": [["thickness"]], "weight": 2.0}
+    kind = "deepscm_pl.training.CounterfactualTuning"
+    saved["hyper_parameters"]["objective"] = {"class_path": kind, "init_args": kept}
+    saved["hyper_parameters"]["initial"] = r"C:\runs\start.ckpt"
+    of_objective = CounterfactualTuning(1).state_dict()
+    for key, value in of_objective.items():
+        saved["state_dict"][f"objective.{key}"] = torch.ones_like(value)
+    torch.save(saved, tmp_path / "tuned.ckpt")
+    path = export_model(tmp_path / "tuned.ckpt", tmp_path / "tuned.safetensors")
+    found = read_checkpoint(path)["hyper_parameters"]
+    named = {**given, "thickness": "thickness.ckpt"}
+    assert found["objective"] == {"class_path": kind, "init_args": {**kept, "predictors": named}}
+    assert found["initial"] == "start.ckpt"
+    draw(path)
 
 
 def spoil(kind, path):
