@@ -125,6 +125,8 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
         if not classes:
             raise ValueError(f"cannot describe {factory!r}: expected functools.partial of a class.")
         target, arguments = classes[0], factory.keywords
+        if target is factory.func:
+            arguments = {**_named_arguments(target, factory.args), **arguments}
     changed = with_former_defaults(target, {}).keys() - arguments.keys()
     defaults = {name: annotations_of(target)[name][1] for name in sorted(changed)}
     arguments = {**arguments, **defaults}
@@ -134,6 +136,21 @@ def _describe_factory(factory: type | functools.partial[Any]) -> dict[str, Any]:
         "class_path": _class_path(target),
         "init_args": {name: describe(item) for name, item in arguments.items()},
     }
+
+
+def _named_arguments(target: type, values: Sequence[Any]) -> dict[str, Any]:
+    """The leading arguments of a class, by name."""
+    named = [
+        name
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ]
+    if len(values) > len(named):
+        raise ValueError(
+            f"cannot describe functools.partial of {target.__qualname__}: expected its arguments "
+            f"by name, but got {len(values)} without one."
+        )
+    return dict(zip(named, values, strict=False))
 
 
 def _class_path(target: type) -> str:

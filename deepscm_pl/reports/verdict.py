@@ -64,6 +64,7 @@ def changed_limits(judgement: Judgement) -> str:
     """Return a sentence on the limits that are not the defaults; empty if all are.
 
     Example:
+        >>> from deepscm_pl.evaluation import VerdictThresholds
         >>> changed_limits(Judgement([], VerdictThresholds(shown=0.8)))
         'Limits other than the defaults: verdict.shown = 0.8 (0.5).'
     """

@@ -29,7 +29,7 @@ GRAPH = "thickness -> intensity; thickness, intensity -> image"
 def image_mechanisms():
     return {
         "thickness": partial(SplineFlow, constraint=Positive),
-        "intensity": partial(AffineFlow, constraint=partial(Interval, 0, 255)),
+        "intensity": partial(AffineFlow, constraint=partial(Interval, low=0, high=255)),
         "image": image_mechanism(),
     }
 

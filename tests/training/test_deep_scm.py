@@ -344,3 +344,10 @@ def test_logged_values_are_those_of_their_step(tmp_path, monkeypatch, stop_after
             assert float(row[f"train/{name}"]) == pytest.approx(expected, rel=1e-5), (step, name)
     for step, seen in recorder.seen.items():
         assert seen == pytest.approx(recorder.found[step]["bound"], rel=1e-5)
+
+
+def test_arguments_of_factories_are_described_by_name():
+    found = restore(describe(partial(Interval, 1, high=5)))()
+    assert (found.lower, found.upper) == (1, 5)
+    with pytest.raises(ValueError, match="Interval: expected its arguments by name, but got 4"):
+        describe(partial(Interval, 1, 2, 3, 4))
