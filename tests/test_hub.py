@@ -6,10 +6,10 @@ import builtins
 import json
 import shutil
 
-import huggingface_hub
 import pytest
 import torch
 from hub_server import COMMIT, running_hub
+from huggingface_hub import constants
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -35,8 +35,8 @@ def hub(server, tmp_path, monkeypatch):
     for each in (server.files, server.sizes, server.requested, server.private):
         each.clear()
     monkeypatch.setenv("HF_ENDPOINT", server.address)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     return server
 

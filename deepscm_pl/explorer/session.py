@@ -428,7 +428,7 @@ class Visit:
                 question of the visitor is unchanged.
         """
         parts = parse_qs(link[:_LONGEST_LINK].lstrip("?"))
-        row, text = parts.get("index", ["0"])[-1], parts.get("do", [""])[-1]
+        row, text = " and ".join(parts.get("index", ["0"])), ", ".join(parts.get("do", []))
         if not row.isascii() or not row.isdigit():
             raise ValueError(f"link: expected the number of a row, but got {one_line(row, 40)}.")
         do: dict[str, float] = {}

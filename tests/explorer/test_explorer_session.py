@@ -349,6 +349,12 @@ def test_a_link_asks_the_same_question(table):
     assert second.ask().scene == first.ask().scene
 
 
+def test_interventions_of_a_link_act_together(pictures):
+    visit = session_of(pictures).visit("a")
+    visit.follow("?index=3&do=thickness%3D2&do=intensity%3D90")
+    assert visit.do == {"thickness": 2.0, "intensity": 90.0}
+
+
 @pytest.mark.parametrize(
     ("link", "reason"),
     [
@@ -360,6 +366,8 @@ def test_a_link_asks_the_same_question(table):
         ("?index=1&do=thickness%2B%3D1", "a change or a draw"),
         ("?index=1&do=image%3D4", "thickness, intensity"),
         ("?index=1&do=%3D%3D", "do"),
+        ("?index=1&index=2", "number of a row, but got 1 and 2"),
+        ("?index=1&do=thickness%3D2&do=thickness%3D3", "thickness"),
     ],
 )
 def test_a_link_that_cannot_be_answered_changes_nothing(link, reason, pictures):
