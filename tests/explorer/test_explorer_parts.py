@@ -76,6 +76,14 @@ def test_edges_into_a_variable_that_is_set_are_cut(pictures):
         "intensity": "set",
         "image": "moved",
     }
+    visit.set("thickness", 2.0)
+    visit.hold(["thickness"])
+    reply = visit.ask()
+    pairs = re.findall(r"([\d.]+) → <tspan class=\"new\">([\d.]+)", all_parts(visit)["graph"])
+    values = [(reply.factual.values[n], reply.scene.values[n]) for n in ("thickness", "intensity")]
+    assert [[*map(float, each)] for each in pairs] == [
+        pytest.approx(each, abs=0.5) for each in values
+    ]
 
 
 def test_the_difference_is_counterfactual_minus_factual(pictures):
@@ -114,6 +122,9 @@ def test_support_is_told_in_training_rows(pictures):
     for rows, words in ((0.4, "fewer than 1 of"), (26.4, "about 26 of")):
         asked = replace(reply, scene=replace(reply.scene, verdict="edge", rows=rows))
         assert f"{words} {total} training rows" in parts.title(asked)
+    for rows, words in ((5.0, "as near to training rows as these"), (26.4, "about 26 of")):
+        asked = replace(reply, scene=replace(reply.scene, verdict="supported", rows=rows))
+        assert words in parts.title(asked)
     nothing = replace(reply, question=Question(visit.observation, {"intensity": 100.0}))
     assert "affects nothing else" not in parts.title(nothing)
 
@@ -245,13 +256,14 @@ def test_a_row_of_a_table_with_missing_values(table, tmp_path):
 
 def test_a_volume(scans, tmp_path):
     path = tmp_path / "scan.nii.gz"
-    nibabel.Nifti1Image(np.full((8, 8, 8), 90, np.uint8), np.diag([2, 2, 2, 1])).to_filename(path)
+    nibabel.Nifti1Image(np.full((8, 8, 8), 90, np.uint8), np.diag([2, 3, 4, 1])).to_filename(path)
     (found,) = read_uploads(scans, [path], {"level": 90})
     assert found.values["scan"].shape == (1, 1, 8, 8, 8)
     visit = visit_of(scans)
     visit.choose(found)
     pictures = Parts(scans).pictures(visit.ask())
-    assert "16 × 16 × 16 mm" in pictures
+    assert "16 × 24 × 32 mm, voxels of 2 × 3 × 4 mm. The bar is 1 mm long" in pictures
+    assert "width:6.2%" in pictures  # of 16 mm, from left to right
 
 
 def write_table(path, text):

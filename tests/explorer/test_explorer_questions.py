@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from deepscm_pl.checkpoints import TrainedModel
+from deepscm_pl.escaping import for_terminal
 from deepscm_pl.explorer import Explorer, questions
 from deepscm_pl.explorer.questions import decimals_of, values_to_set
 from deepscm_pl.interventions import parse_do
@@ -41,6 +43,7 @@ def test_every_text_is_read_as_its_setting(table):
     for cause in table.causes():
         for each in cause.settings:
             assert parse_do(each.text, table.variables) == {cause.name: each.value}
+            assert for_terminal(each.text) == each.text  # nothing in a command is invisible
 
 
 def test_images_are_not_set_and_effects_are_in_order(pictures):
@@ -72,6 +75,16 @@ def test_answers_are_those_of_the_model(pictures):
         assert np.array_equal(picture, expected["image"][0, k, 0, 0].byte().numpy())
         assert answer.verdict == expected.overlap[k].verdicts[0]
         assert answer.rows == pytest.approx(float(expected.overlap[k].rows))
+
+
+def test_a_colour_scale_covers_all_answers(pictures):
+    factual = pictures.observe(0)
+    answers = [
+        replace(factual, images={"image": factual.images["image"] + float(k)}) for k in (15, 90)
+    ]
+    limit = pictures.difference_limits(factual, answers)["image"]
+    assert limit == max(pictures.difference_limits(factual, [each])["image"] for each in answers)
+    assert pictures.difference_limits(factual, answers[:1])["image"] < limit
 
 
 def test_answers_do_not_depend_on_the_others(pictures, monkeypatch):

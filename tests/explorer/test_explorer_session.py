@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import AffineTransform
@@ -15,9 +17,10 @@ from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.data import CausalDataModule, SourceSplits
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.explorer import Explorer, session
-from deepscm_pl.explorer.abduction import Abduction
+from deepscm_pl.explorer.abduction import Abduction, average
+from deepscm_pl.explorer.parts import Parts
 from deepscm_pl.explorer.programs import Programs
-from deepscm_pl.explorer.session import Session, Turns
+from deepscm_pl.explorer.session import Question, Session, Turns
 from deepscm_pl.interventions import parse_do
 from deepscm_pl.mechanisms import Known
 from deepscm_pl.scm import StructuralCausalModel
@@ -88,6 +91,18 @@ def test_noise_that_is_kept_gives_the_counterfactual(fixture, particles, request
             torch.testing.assert_close(found["image"], expected["image"])
 
 
+def test_models_in_order_get_their_share_of_values_that_are_set(two_models):
+    abduction = Abduction.infer(two_models.model.ensemble, two_models.rows_of([4]), 6)
+    values = torch.linspace(70, 120, 6).view(6, 1, 1)
+    assert torch.equal(abduction.draws({"intensity": values})["intensity"], values)
+
+
+def test_the_average_of_a_class_is_the_most_frequent_one(table):
+    draws = {"sick": torch.tensor([0.0, 1, 1])[:, None, None], "dose": torch.ones(3, 1, 1)}
+    found = average(Ensemble([table.scm]), draws)
+    assert found["sick"].tolist() == [[1.0]]
+
+
 def test_missing_values_are_inferred_once(table):
     factual = table.rows_of([0, 1])
     assert factual["effect"].isnan().any()
@@ -119,7 +134,7 @@ def test_several_variables_are_set_and_released(linear):
     assert not reply.scene.verdict
 
 
-def test_an_answer_is_judged_and_its_colour_scale_never_shrinks(pictures):
+def test_an_answer_is_judged(pictures):
     visit = session_of(pictures).visit("a")
     low, high = visit.session.limits("thickness")
     visit.set("thickness", high)
@@ -128,8 +143,16 @@ def test_an_answer_is_judged_and_its_colour_scale_never_shrinks(pictures):
     second = visit.ask()
     assert first.scene.verdict == "extrapolated"
     assert second.scene.verdict != "extrapolated"
-    assert second.limits == first.limits
     assert low >= 0  # inside of the domain
+
+
+def test_a_colour_scale_is_kept_until_another_observation_is_chosen(pictures, monkeypatch):
+    wanted = iter([60.0, 20.0, 20.0])
+    monkeypatch.setattr(session, "difference_limit", lambda _: next(wanted))
+    visit = session_of(pictures).visit("a")
+    found = [visit.ask().limits["image"], visit.ask().limits["image"]]
+    visit.choose(3)
+    assert [*found, visit.ask().limits["image"]] == [60.0, 60.0, 20.0]
 
 
 def test_details_of_a_picture(pictures):
@@ -201,6 +224,11 @@ def test_particles_are_drawn_in_portions(two_models, monkeypatch):
     assert visit.details(visit.ask()).particles == 16
 
 
+def test_large_images_have_two_particles_of_each_model(two_models, monkeypatch):
+    monkeypatch.setattr(session, "_DRAWN_NUMBERS", 1)
+    assert session_of(two_models).particles == 4
+
+
 def test_sliders_reach_a_sixth_beyond_the_training_data(linear):
     session = session_of(linear)
     low, high = linear.scm.training_distribution.limits("x")
@@ -250,14 +278,30 @@ def test_effect_curves_pass_through_the_answers(linear):
     assert [len(each.others) for each in curves.curves] == [5, 5]
     assert curves.curves[0].own not in curves.curves[0].others
     visit.set("m", 1.0)
-    visit.ask()
-    assert visit.details(visit.reply).curves.cause == "m"  # the last one
+    both = visit.details(visit.ask()).curves
+    assert both.cause == "m"  # the last one
+    visit.set("m", both.values[2])
+    assert both.curves[0].own[2] == pytest.approx(visit.ask().scene.values["y"], abs=1e-4)
     visit.hold([])
     visit.set("x", curves.values[3])
     reply = visit.ask()
     for curve in curves.curves:
         assert curve.own[3] == pytest.approx(reply.scene.values[curve.name], abs=1e-4)
         assert all(len(each) == len(curves.values) for each in curve.others)
+
+
+def test_the_observed_and_the_asked_value_are_drawn_on_the_effect_curve(linear):
+    visit = session_of(linear).visit("a")
+    visit.set("x", float(visit.observation.values["x"]) + 1)
+    reply = visit.ask()
+    more = Parts(linear).details(reply, visit.details(reply)).partition("</svg>")[0]
+    (path,) = re.findall(r'<path class="own" d="M([^"]+)"', more)
+    xs, ys = np.array([[*map(float, each.split())] for each in path.split("L")]).T
+    dots = re.findall(r'<circle class="(\w+)" cx="([\d.]+)" cy="([\d.]+)"', more)
+    assert [kind for kind, _, _ in dots] == ["factual", "asked"]
+    (x, y), (to_x, to_y) = ([float(number) for number in numbers] for _, *numbers in dots)
+    assert to_x - x > 20 < y - to_y
+    assert [y, to_y] == pytest.approx(np.interp([x, to_x], xs, ys), abs=1)
 
 
 def test_details_of_a_question_that_was_left_are_not_computed(pictures, monkeypatch):
@@ -386,6 +430,9 @@ def test_the_history_has_each_question_once(pictures):
         visit.set("thickness", value)
         visit.details(visit.ask())
     assert [each.do["thickness"] for each in visit.history] == [2.0, 3.0]
+    for value in range(20):
+        visit._remember(Question(visit.observation, {"thickness": float(value)}))
+    assert [each.do["thickness"] for each in visit.history] == [*range(19, 7, -1)]
 
 
 def test_visitors_do_not_see_each_other_and_are_limited(pictures):
