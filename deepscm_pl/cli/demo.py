@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,8 +42,8 @@ def demo(
             _write_page(model, folder / _PAGE)
     print(
         for_terminal(
-            f"Handwritten digits as they are, and as a model of the graph {model.scm.graph} infers "
-            f"that they would have been under {len(_INTERVENTIONS)} interventions."
+            f"{len(_ROWS)} handwritten digits, and how they would have looked under "
+            f"{len(_INTERVENTIONS)} interventions, by a model of the graph {model.scm.graph}."
         )
     )
     print(f"written: {for_terminal(out / _PICTURE)}")
@@ -83,17 +81,10 @@ def _write_page(model: TrainedModel, path: Path) -> None:
 
 def open_page(page: Path) -> None:
     """Open a page in the browser, or print where it is."""
-    import webbrowser
+    from deepscm_pl.explorer.live import open_browser
 
     address = page.resolve().as_uri()
-    if _has_screen() and webbrowser.open(address):
+    if open_browser(address):
         print(f"opened in the browser: {for_terminal(address)}")
     else:
         print(f"no browser was found; open this address in one: {for_terminal(address)}")
-
-
-def _has_screen() -> bool:
-    """Whether a browser can have a window: one in the terminal would not show the page."""
-    if sys.platform in ("darwin", "win32") or os.environ.get("BROWSER"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

@@ -91,11 +91,26 @@ def explore(
             "model: expected a model, such as digits, or --ckpt_path, but got "
             f"{'neither' if model is None else 'both'}; give one."
         )
+    _check_options(static, space, options)
     check = _checked(static, space, options, live)
     files = ckpt_path if model is None else (model,)
     loaded = load_models(files, options.weights, options.trust, options.root)
     explorer = Explorer(loaded, announced_test_data(loaded, options.root), seed)
     check(explorer, files)
+
+
+def _check_options(static: Path | None, space: Path | None, options: ExploreOptions) -> None:
+    """Raise ValueError for an option that the page would ignore."""
+    if static is None and options.index:
+        raise ValueError(
+            "index: expected with --static only; choose the row on the page, or add "
+            f"?index={options.index[0]} to its address."
+        )
+    if static is None and options.overwrite:
+        raise ValueError("overwrite: expected with --static only; leave it out.")
+    for name in ("weights", "seed"):
+        if space is not None and getattr(options, name):
+            raise ValueError(f"{name}: expected without --space, which keeps none; leave it out.")
 
 
 def _checked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 import time
 import webbrowser
@@ -102,11 +103,18 @@ def _refusal(host: str, port: int) -> str | None:
 
 
 def open_browser(address: str) -> bool:
-    """Open an address in the browser, and return whether there is one."""
+    """Open an address in the browser, and return whether there is one with a window."""
     try:
-        return webbrowser.open(address)
+        return _has_screen() and webbrowser.open(address)
     except (webbrowser.Error, OSError):
         return False
+
+
+def _has_screen() -> bool:
+    """Whether a browser can have a window: one in the terminal would not show the page."""
+    if sys.platform in ("darwin", "win32") or os.environ.get("BROWSER"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 @contextmanager

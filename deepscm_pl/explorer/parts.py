@@ -331,7 +331,7 @@ class Parts:
             )
         if not self.scalars:
             return ""
-        legend = "" if details is None else self._about_spread(details, {*spread.values()})
+        legend = "" if details is None else self._legend(details, {*spread.values()})
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{legend}"
 
     def _spread(self, details: Details) -> dict[str, str]:
@@ -346,10 +346,21 @@ class Parts:
             found[name] = _ONE_VALUE if len(shares) == 1 else ", ".join(words)
         return {} if {*found.values()} <= {_ONE_VALUE} else found
 
-    def _about_spread(self, details: Details, spread: set[str]) -> str:
+    def _legend(self, details: Details, spread: set[str]) -> str:
+        """What the columns mean."""
+        found = []
+        if details.factual:
+            found.append(
+                "Measured: read from the images. In the factual image, a difference from the "
+                "recorded value is the error of the measurement."
+            )
+        found += self._about_spread(details, spread)
+        return f'<p class="legend">{" ".join(found)}</p>' if found else ""
+
+    def _about_spread(self, details: Details, spread: set[str]) -> list[str]:
         """What the intervals mean."""
         if not (details.intervals or details.shares):
-            return ""
+            return []
         found = []
         if spread - {_ONE_VALUE}:
             found.append(
@@ -358,15 +369,15 @@ class Parts:
                 "shares. They are not calibrated, so a lower bound of the uncertainty."
             )
         if not spread or _ONE_VALUE in spread:
-            what = "One value" if spread else "No interval of what follows"
+            what = "One value" if spread else "No intervals"
             found.append(
-                f"{what}: the observation determines the noise, so that all particles agree; the "
-                "error of the model is not part of it."
+                f"{what}: the observation determines the noise, so that all particles agree. This "
+                "does not mean that the model makes no error."
             )
         if details.disagreement:
             models = len(self.explorer.model.ensemble.members)
             found.append(f"Between models: the standard deviation of {models} models' answers.")
-        return f'<p class="legend">{" ".join(found)}</p>'
+        return found
 
     def details(self, reply: Reply, details: Details) -> str:
         """Deviations of images, direct and indirect changes, and effect curves."""

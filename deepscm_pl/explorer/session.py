@@ -208,7 +208,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._is_taken = False
+        self._owner: int | None = None
         self._urgent = 0
 
     @contextmanager
@@ -217,17 +217,26 @@ class Turns:
 
         Args:
             is_urgent: Whether to go before those that are not.
+
+        Raises:
+            RuntimeError: If this thread has the turn already: it would wait for itself.
         """
         with self._changed:
+            if self._owner == threading.get_ident():
+                raise RuntimeError("turns: this thread has the turn already; end it first.")
             self._urgent += is_urgent
-            self._changed.wait_for(lambda: not self._is_taken and (is_urgent or not self._urgent))
-            self._urgent -= is_urgent
-            self._is_taken = True
+            try:
+                self._changed.wait_for(
+                    lambda: self._owner is None and (is_urgent or not self._urgent)
+                )
+            finally:
+                self._urgent -= is_urgent
+            self._owner = threading.get_ident()
         try:
             yield
         finally:
             with self._changed:
-                self._is_taken = False
+                self._owner = None
                 self._changed.notify_all()
 
 

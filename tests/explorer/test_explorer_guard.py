@@ -5,10 +5,15 @@ from __future__ import annotations
 import http.client
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from deepscm_pl.checkpoints import TrainedModel
+from deepscm_pl.explorer import Explorer
 from deepscm_pl.explorer.live import Place, serving
 from deepscm_pl.explorer.programs import Programs
 from deepscm_pl.explorer.session import Session
@@ -24,6 +29,13 @@ BODY = (
 def served(pictures):
     with serving(Session(pictures, Programs([Path("last.ckpt")])), Place()) as found:
         yield found
+
+
+def page_of(explorer, folder):
+    """A page that is not served."""
+    from deepscm_pl.explorer.server import LivePage
+
+    return LivePage(Session(explorer, Programs([Path("last.ckpt")])), folder)
 
 
 def answered(address, data=None, **headers):
@@ -87,6 +99,43 @@ def test_a_flood_of_uploads_is_refused_and_stays_in_the_folder(served, monkeypat
         path.unlink()
     monkeypatch.setattr(server, "_WAITING_BYTES", 10)
     assert answered(f"{address}gradio_api/upload", BODY % 9, **kind)[0] == 413
+
+
+def test_only_files_of_the_page_are_removed(pictures, tmp_path):
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    page, requests = page_of(pictures, folder), [SimpleNamespace(session_hash=k) for k in "ab"]
+    mine, upload = tmp_path / "mine.png", folder / "upload.png"
+    for path in (mine, upload):
+        path.write_bytes(b"x")
+    page._remove([mine, folder / ".." / "mine.png", upload])
+    assert mine.exists()
+    assert not upload.exists()
+    for request in requests:
+        page._export(request)
+    page._leave(requests[0])
+    assert [path.name for path in (folder / "exports").iterdir()] == ["b"]
+
+
+def test_a_slider_reaches_a_value_beyond_its_ends(pictures, tmp_path):
+    page = page_of(pictures, tmp_path)
+    visit = page.session.visit("a")
+    low, high = page.session.limits("thickness")
+    beyond = {**visit.observation.values, "thickness": torch.tensor([[high + 1]])}
+    visit.choose(replace(visit.observation, values=beyond))
+    found = page._placed("thickness", visit.ask())
+    assert (found.minimum, found.maximum) == (low, pytest.approx(high + 1, abs=0.01))
+    assert found.value == found.maximum
+
+
+def test_planes_of_another_volume_are_in_its_middle(volumes, tmp_path):
+    scm, data = volumes
+    page = page_of(Explorer(TrainedModel.of(scm), data), tmp_path)
+    request = SimpleNamespace(session_hash="a")
+    page._choose(0, request)
+    page._scroll(1, 2, 3, request)
+    found = page._choose(1, request)
+    assert [found[plane] for plane in page.planes] == [4, 4, 4]
 
 
 def test_only_this_machine_is_served_unless_asked(served):

@@ -43,7 +43,16 @@ def test_a_machine_without_a_browser(monkeypatch):
     def fail(address):
         raise webbrowser.Error("could not locate runnable browser")
 
+    monkeypatch.setenv("BROWSER", "a browser")
     monkeypatch.setattr(webbrowser, "open", fail)
+    assert not open_browser("http://127.0.0.1:1/")
+
+
+def test_a_browser_in_the_terminal_is_not_opened(monkeypatch):
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(webbrowser, "open", lambda _: pytest.fail("it was opened"))
     assert not open_browser("http://127.0.0.1:1/")
 
 
@@ -84,6 +93,10 @@ def test_the_command_refuses_a_port_before_it_loads_the_model(taken, monkeypatch
         (["--port", str(taken)], f"{taken} cannot be used"),
         (["--port", "70000"], "port: expected"),
         (["--static", "a.html", "--space", "b"], "got both"),
+        (["--index", "3"], "choose the row on the page, or add ?index=3 to its address"),
+        (["--overwrite"], "overwrite: expected with --static only"),
+        (["--space", "b", "--seed", "3"], "seed: expected without --space"),
+        (["--space", "b", "--weights", "0.5"], "weights: expected without --space"),
     ):
         assert main(["explore", "--ckpt_path", "none.ckpt", *words]) == 1
         error = capsys.readouterr().err
@@ -108,6 +121,7 @@ def test_serving_prints_the_address_and_ends(has_browser, monkeypatch, capsys):
         yield "http://127.0.0.1:7999/", Path()
 
     monkeypatch.setattr(live, "serving", serving)
+    monkeypatch.setenv("BROWSER", "a browser")
     monkeypatch.setattr(webbrowser, "open", lambda address: has_browser)
 
     def wait():
@@ -121,10 +135,11 @@ def test_serving_prints_the_address_and_ends(has_browser, monkeypatch, capsys):
     assert "Everyone who can reach this machine" in capsys.readouterr().out
 
 
-def test_a_space_has_a_model_that_is_named_and_observations(tmp_path, capsys):
+def test_a_space_has_a_model_that_is_named_and_observations(tmp_path, monkeypatch, capsys):
     pytest.importorskip("gradio")
     from deepscm_pl.explorer import space
 
+    monkeypatch.setattr(space, "_MOST_ROWS", 30)
     folder = tmp_path / "space"
     assert main(["explore", "tabular", "--space", str(folder)]) == 0
     assert "written: " in capsys.readouterr().out
@@ -141,7 +156,7 @@ def test_a_space_has_a_model_that_is_named_and_observations(tmp_path, capsys):
     compile((folder / "app.py").read_text(encoding="utf-8"), "app.py", "exec")
     session = space.open_space(folder)
     model = load("tabular")
-    assert session.explorer.count == 40
+    assert session.explorer.count == 30  # fewer than travel with the model
     visit = session.visit("a")
     visit.choose(3)
     expected = model.observations([3])

@@ -134,7 +134,8 @@ def test_what_particles_tell_is_said(pictures, table):
     visit.set("thickness", 2.0)
     found = all_parts(visit)["values"]
     assert "90 % of particles" not in found
-    assert "No interval of what follows: the observation determines the noise" in found
+    assert "No intervals: the observation determines the noise" in found
+    assert "error of the measurement" in found
     visit = visit_of(table)
     visit.choose(0)  # of which the effect is missing
     visit.set("dose", 5e5)
@@ -326,6 +327,10 @@ def test_volumes_of_another_depth_and_pictures_are_refused(scans, table, tmp_pat
     nibabel.Nifti1Image(np.zeros((8, 8, 7), np.uint8), np.eye(4)).to_filename(path)
     with pytest.raises(ValueError, match=r"8×8×8 voxels .*8×8×7"):
         read_uploads(scans, [path], {})
+    levels = np.full((8, 8, 8), 300.5, np.float32)
+    nibabel.Nifti1Image(levels, np.eye(4)).to_filename(tmp_path / "bright.nii.gz")
+    with pytest.raises(ValueError, match=r"bright\.nii\.gz has values from 300\.5 to 300\.5"):
+        read_uploads(scans, [tmp_path / "bright.nii.gz"], {})
     with pytest.raises(ValueError, match="a volume of 8×8×8 voxels"):
         read_uploads(scans, [write_picture(tmp_path / "a.png")], {})
     with pytest.raises(ValueError, match="the model has no image"):

@@ -361,6 +361,18 @@ def test_a_computation_that_fails_ends_its_turn():
         pass
 
 
+def test_a_turn_within_a_turn_is_an_error_and_not_a_wait_for_ever():
+    turns = Turns()
+    with (
+        turns.take(is_urgent=False),
+        pytest.raises(RuntimeError, match="has the turn already"),
+        turns.take(is_urgent=True),
+    ):
+        pass
+    with turns.take(is_urgent=True):
+        pass
+
+
 def test_the_noise_of_visitors_and_of_rows_is_not_mixed(pictures):
     session = session_of(pictures)
     first, second = session.visit("a"), session.visit("b")
@@ -391,6 +403,23 @@ def test_a_link_asks_the_same_question(table):
     assert second.observation.row == 2
     assert parse_do(first.text, table.variables) == first.do
     assert second.ask().scene == first.ask().scene
+
+
+def test_commands_and_programs_open_the_model_as_it_was():
+    files = [Path("a.ckpt"), Path("b.ckpt")]
+    programs = Programs(files, Path("data"), ["mine"], ["0.3", "0.7"], seed=5)
+    assert programs.command("x=1", 3) == (
+        "deepscm counterfactual --ckpt_path a.ckpt b.ckpt --weights 0.3 0.7 --trust mine "
+        "--data.root data --seed 5 --do x=1 --index 3 --out answers"
+    )
+    assert programs.python("x=1", 3) == (
+        "from deepscm_pl import load\n\n"
+        "model = load(['a.ckpt', 'b.ckpt'], trust=['mine'], weights=[0.3, 0.7])\n"
+        "factual = model.observations([3], root='data')\n"
+        "answer = model.counterfactual(factual, 'x=1', seed=5)\nprint(answer)\n"
+    )
+    stacked = Programs(files, weights=["validation"]).python("x=1", 3)
+    assert "model = load(['a.ckpt', 'b.ckpt']).stacked()\n" in stacked
 
 
 def test_interventions_of_a_link_act_together(pictures):
