@@ -13,6 +13,7 @@ import deepscm_pl
 from deepscm_pl import load
 from deepscm_pl.checkpoints.stored_observations import observations_beside
 from deepscm_pl.cli import main
+from deepscm_pl.shipped import names
 from deepscm_pl.shipped.names import MODEL, find_model, model_names
 
 INSIDE = Path(deepscm_pl.__file__).parent / "shipped" / "models"
@@ -98,6 +99,16 @@ def test_a_file_comes_before_a_name(tmp_path, monkeypatch):
     assert find_model("tabular") == Path("tabular")
     with pytest.raises(ValueError, match=r"^checkpoint: tabular "):
         load("tabular")
+
+
+def test_a_model_of_the_package_comes_before_one_of_a_clone(tmp_path, monkeypatch):
+    for folder in ("experiments", "models/digits", "models/other"):
+        (tmp_path / folder).mkdir(parents=True)
+    for path in ("setup.cfg", f"models/digits/{MODEL}", f"models/other/{MODEL}"):
+        (tmp_path / path).touch()
+    monkeypatch.setattr(names, "_REPOSITORY", tmp_path)
+    assert find_model("digits") == INSIDE / "digits" / MODEL
+    assert find_model("other") == tmp_path / "models" / "other" / MODEL
 
 
 def test_a_clone_adds_its_models():

@@ -306,9 +306,10 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 
 
 def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:
-    logger.experiment.add_text("evaluation/numbers", numbers_markdown(report), step)
-    logger.experiment.add_text("evaluation/report", report_markdown(report), step)
-    logger.experiment.add_text("evaluation/verdicts", verdict_markdown(report.judgement), step)
+    # TensorBoard sorts texts by their names.
+    logger.experiment.add_text("evaluation/1 verdict", verdict_markdown(report.judgement), step)
+    logger.experiment.add_text("evaluation/2 numbers", numbers_markdown(report), step)
+    logger.experiment.add_text("evaluation/3 report", report_markdown(report), step)
     for name, figure in report.pictures.items():
         pixels = thumbnail_pixels(figure)
         logger.experiment.add_image(f"evaluation/{name}", pixels, step, dataformats="HWC")

@@ -79,9 +79,10 @@ class Convergence:
         if self.state == "converged":
             return "converged"
         change = f"{format_number(abs(self.rise), 2)} nats in the last third of the training"
+        fit = "its fit to the validation split"
         if self.state == "still rising":
-            return f"still rising (by {change}): train longer"
-        return f"falling (by {change}): it overfits, and an earlier checkpoint is used"
+            return f"not converged ({fit} still rose by {change}): train longer"
+        return f"overfits ({fit} fell by {change}): an earlier checkpoint is used"
 
 
 def convergence_of(history: Sequence[float]) -> Convergence:

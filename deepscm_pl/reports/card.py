@@ -44,6 +44,7 @@ class Measured:
         title: What was run, for a heading.
         table: The figures.
         remarks: Warnings of the evaluation.
+        verdict: The verdict of the evaluation in Markdown; empty for protocols and earlier files.
         digest: The :func:`~deepscm_pl.digest.weights_digest` of the model; empty in earlier files.
         source: The file.
     """
@@ -53,6 +54,7 @@ class Measured:
     remarks: Sequence[str]
     digest: str
     source: Path
+    verdict: str = ""
 
     @property
     def figures(self) -> dict[str, str]:
@@ -86,13 +88,25 @@ def read_measured(folder: str | Path) -> Measured:
         read = _protocol if path.name == "protocol.json" else _evaluation
         title, records = read(content)
         remarks = [str(each) for each in (content.get("reaction") or {}).get("verdicts") or ()]
-        digest = str(content.get("weights") or "")
+        digest, verdict = str(content.get("weights") or ""), _verdict(content.get("verdict"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"card: {path} cannot be read ({type(error).__name__}: {one_line(error)}); make it "
             "again by 'deepscm test'."
         ) from None
-    return Measured(title, TextTable.of_records(title, records, words=2), remarks, digest, path)
+    table = TextTable.of_records(title, records, words=2)
+    return Measured(title, table, remarks, digest, path, verdict)
+
+
+def _verdict(content: Mapping[str, Any] | None) -> str:
+    """The verdict with its reasons where it is not good."""
+    if not content:
+        return ""
+    grade, headline = (for_markdown(str(content[key])) for key in ("grade", "headline"))
+    lines = [f"Verdict: **{grade}** – {headline}."]
+    found = [each for each in content["verdicts"] if each["grade"] in ("bad", "doubtful")]
+    items = "\n".join(f"- *{each['grade']}*: {for_markdown(each['sentence'])}." for each in found)
+    return "\n\n".join([*lines, items] if items else lines)
 
 
 def _protocol(content: Mapping[str, Any]) -> tuple[str, list[dict[str, str]]]:
@@ -184,7 +198,7 @@ class ModelCard:
         parts += [f"## Ask it\n\n{self._usage()}", f"## Data\n\n{self._data()}"]
         parts += [f"## Training\n\n{self._training()}", "## Measured"]
         for each in self.measured:
-            parts.append(f"### {for_markdown(each.title)}\n\n{each.table.as_markdown()}")
+            parts += [f"### {for_markdown(each.title)}", each.verdict, each.table.as_markdown()]
             parts += ["\n".join(f"- **{for_markdown(text)}.**" for text in each.remarks)]
         if not self.measured:
             parts.append("No figures were given: do not trust this model before it is tested.")

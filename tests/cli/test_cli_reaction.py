@@ -42,9 +42,9 @@ def test_a_test_trains_a_predictor_once_and_ends_with_verdicts(run, checkpoint, 
     assert document["verdict"]["grade"] == "bad"
     events = EventAccumulator(str(folder))
     events.Reload()
-    numbers = events.Tensors("evaluation/numbers/text_summary")[-1].tensor_proto.string_val[0]
+    numbers = events.Tensors("evaluation/2 numbers/text_summary")[-1].tensor_proto.string_val[0]
     assert b"reaction/cause/thickness/change" in numbers
-    text = events.Tensors("evaluation/verdicts/text_summary")[-1].tensor_proto.string_val[0]
+    text = events.Tensors("evaluation/1 verdict/text_summary")[-1].tensor_proto.string_val[0]
     assert b"untrained" in text
 
 

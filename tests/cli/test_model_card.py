@@ -46,6 +46,11 @@ def test_a_card_has_the_figures_of_the_test(export, tested):
     assert text.startswith("---\nlibrary_name: deepscm_pl\n")
     assert "| thickness | – | " in text
     assert "## Limits" in text
+    verdict = numbers["verdict"]
+    assert f"Verdict: **{verdict['grade']}** – " in text
+    words = [each["sentence"] for each in verdict["verdicts"] if each["grade"] == "bad"]
+    shown = [line.replace("\\", "") for line in text.splitlines() if line.startswith("- *bad*: ")]
+    assert shown == [f"- *bad*: {each}." for each in words] != []
 
 
 def test_figures_of_other_weights_are_refused_before_anything_is_written(export, tested, tmp_path):
