@@ -38,7 +38,7 @@ from deepscm_pl.mechanisms import AffineFlow
 from deepscm_pl.overlap import OverlapThresholds
 from deepscm_pl.reaction import ImageReaction, ReactionThresholds
 from deepscm_pl.reports import Report
-from deepscm_pl.reports.verdict import changed_limits, verdict_lines
+from deepscm_pl.reports.verdict import changed_limits, verdict_lines, verdict_markdown
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Domain
 
@@ -166,6 +166,22 @@ def test_limits_of_image_mechanisms(nats, bits, grade):
     assert "its own parents" in found.reason
 
 
+def test_gains_of_images_have_their_standard_error_in_bits():
+    fit = MechanismFit("image", (), gain(-1.0), over_constant=gain(0.6, 0.2), features=64)
+    found = one(evaluation(mechanisms=[fit]), "image", "better than no model", IMAGE)
+    assert found.grade == "good"
+    assert "0.01 ± 0.00 bits per dimension" in found.reason
+
+
+def test_the_lower_bound_of_bits_is_compared_with_uniform_levels():
+    found = {"bits_per_dimension/image": 9, "recorded_bits_per_dimension/image": 7}
+    rows = [AssociationRow(key, "", "bits", gain(bits)) for key, bits in found.items()]
+    fit = MechanismFit("image", (), gain(-1.0), over_constant=gain(10.0), features=64)
+    for order in (rows, rows[::-1]):
+        found = one(evaluation(mechanisms=[fit]), "image", "better than no model", IMAGE, order)
+        assert found.grade == "good"
+
+
 def test_more_bits_than_uniform_levels_are_bad_without_a_constant_to_compare_with():
     row = AssociationRow("bits_per_dimension/image", "", "bits", gain(133.0))
     found = one(evaluation(), "image", "better than no model", IMAGE, [row])
@@ -187,6 +203,7 @@ def test_limits_of_the_convergence(course, grade, figure):
     fit = MechanismFit("a", (), gain(-1.0), convergence=course)
     found = one(evaluation(mechanisms=[fit]), "a", "converged")
     assert (found.grade, found.figure) == (grade, figure)
+    assert found.threshold == (None if figure is None else max(0.02, 2 * course.standard_error))
     assert found.reason == course.words
 
 
@@ -212,6 +229,15 @@ def test_large_rises_are_written_in_full():
 def test_limits_of_noise(distance, p_value, correlation, grade):
     statistics = NoiseStatistics(
         distance, p_value, 0.0, 1.0, correlations={"a": correlation}, correlation_by_chance=0.05
+    )
+    noise = NoiseResult("b", "u", 100, 0, 1, statistics, torch.zeros(2))
+    assert one(evaluation(noise=[noise]), "b", "calibrated").grade == grade
+
+
+@pytest.mark.parametrize(("by_chance", "grade"), [(0.19, "doubtful"), (0.21, "good")])
+def test_correlations_of_noise_count_beyond_chance(by_chance, grade):
+    statistics = NoiseStatistics(
+        0.02, 0.5, 0.0, 1.0, correlations={"a": 0.2}, correlation_by_chance=by_chance
     )
     noise = NoiseResult("b", "u", 100, 0, 1, statistics, torch.zeros(2))
     assert one(evaluation(noise=[noise]), "b", "calibrated").grade == grade
@@ -253,6 +279,26 @@ def test_limits_of_the_reaction(share, word, grade):
     found = one(both, "image", "reacts", IMAGE)
     assert (found.word, found.grade) == (word, grade)
     assert "measured in the images" in found.reason
+
+
+def test_shares_of_several_questions_are_weighted_by_their_rows():
+    error = MeasurementErrors(gain(1.0), gain(1.0), gain(0.0))
+    answered = [
+        CounterfactualResult(
+            Question(f"a={rows}"),
+            100,
+            0,
+            effectiveness={"a": EffectivenessEstimates(error, shown=Estimate(share, 0.01, rows))},
+        )
+        for share, rows in ((1.0, 30), (0.0, 10))
+    ]
+    found = one(
+        evaluation(reaction=reaction(CauseReaction(gain(0.5))), counterfactuals=answered),
+        "image",
+        "reacts",
+        IMAGE,
+    )
+    assert found.figure == pytest.approx(0.75)
 
 
 def test_changes_of_pixels_show_no_reaction_but_its_absence():
@@ -349,6 +395,17 @@ def test_limits_of_support(extrapolated, grade):
     answered = CounterfactualResult(Question("a=3"), 100, 0)
     found = one(evaluation(counterfactuals=[answered], overlap=overlap), "do(a = 3)", "supported")
     assert (found.grade, found.figure) == (grade, extrapolated / 100)
+
+
+@pytest.mark.parametrize(("edge", "words"), [(49, "supported"), (50, "supported, 50 % are at")])
+def test_answers_at_the_edge_are_named_if_they_are_many(edge, words):
+    verdicts = torch.zeros(100, dtype=torch.long)
+    verdicts[:edge] = 1
+    overlap = OverlapResult(OverlapThresholds(), {"a=3": verdicts})
+    answered = CounterfactualResult(Question("a=3"), 100, 0)
+    found = one(evaluation(counterfactuals=[answered], overlap=overlap), "do(a = 3)", "supported")
+    assert found.grade == "good"
+    assert found.reason.partition(" the edge")[0] == words
 
 
 def test_limits_can_be_chosen_and_are_checked():
@@ -452,6 +509,13 @@ def test_the_best_constant_of_images_is_that_of_its_likelihood():
     assert found == pytest.approx(expected.item(), rel=0.01)
     assert all(torch.equal(before[name], each) for name, each in mechanism.state_dict().items())
     assert constant_image_log_probs(make()["image"], images, images) is None
+
+
+def test_reasons_begin_with_the_worst():
+    grades = ("good", "unknown", "bad", "doubtful")
+    found = Judgement([Verdict("x", "x", "", "reacts", each, each, 0, 0, each) for each in grades])
+    assert verdict_lines(found)[1].split() == ["x", "bad", "bad;", "doubtful;", "unknown;", "good"]
+    assert verdict_markdown(found).endswith("*bad*. bad; doubtful; unknown; good.")
 
 
 def test_the_verdict_is_data_in_json_and_lines_on_a_terminal(tmp_path):
