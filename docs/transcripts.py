@@ -24,6 +24,9 @@ ROOT = Path(__file__).parent.parent
 BY_HAND = "<!-- The rest of this page is written by hand. -->\n"
 """The line of a page below which everything is kept."""
 
+_WIDEST = 96
+"""Characters in a line of a command, unless an option has more."""
+
 _PIXELS = 32
 """Width and height of the pictures of shapes."""
 
@@ -522,7 +525,7 @@ def make(name: str, folder: Path) -> str:
     total = 0.0
     for step in transcript.steps:
         is_other = step.command.split()[0] in _OTHERS
-        typed = step.command if is_other else f"deepscm {step.command}"
+        typed = step.command if is_other else _typed(f"deepscm {step.command}")
         start = _seconds_of_children()
         lines = _run(step.command, folder, is_other)
         seconds = _seconds_of_children() - start
@@ -538,6 +541,18 @@ def make(name: str, folder: Path) -> str:
         f"by `python docs/transcripts.py {name}`."
     )
     return "\n\n".join(parts) + "\n"
+
+
+def _typed(command: str) -> str:
+    """A command in lines that fit the page, which break before options."""
+    lines = [""]
+    for part in re.split(r" (?=--)", command):
+        joined = f"{lines[-1]} {part}" if lines[-1] else part
+        if lines[-1] and len(joined) > _WIDEST:
+            lines.append(f"    {part}")
+        else:
+            lines[-1] = joined
+    return " \\\n".join(lines)
 
 
 def _filled(text: str) -> str:

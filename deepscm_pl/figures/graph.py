@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import networkx
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
 
 from deepscm_pl.figures.output import PlainFigure
 from deepscm_pl.graph import CausalGraph
@@ -46,32 +48,35 @@ def draw_graph(
     width = max(3.0, 0.16 * longest * max(map(len, levels)))
     figure = PlainFigure(figsize=(width + 1.5, 1.2 * len(levels) + 0.6), dpi=150)
     axes = figure.add_subplot()
-    networkx.draw_networkx(
-        network,
-        placed,
-        ax=axes,
-        node_color="none",
-        node_size=1200,
-        arrowsize=16,
-        width=1.2,
-        edge_color=["0.7" if edge in faint else "black" for edge in network.edges],
-        style=["--" if edge in faint else "-" for edge in network.edges],
-        bbox={"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#3b5b92"},
-        font_size=11,
-    )
-    if missing:
-        drawn = networkx.DiGraph(list(missing))
-        networkx.draw_networkx_edges(
-            drawn,
-            placed,
-            ax=axes,
-            arrowstyle="-",
-            edge_color="#c8502d",
-            style=":",
-            width=2,
-            node_size=1200,
-            connectionstyle="arc3,rad=0.25",
+    networkx.draw_networkx_nodes(network, placed, ax=axes, node_color="none", node_size=1200)
+    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#3b5b92"}
+    labels = {"ax": axes, "font_size": 11, "bbox": box, "clip_on": False}
+    texts = networkx.draw_networkx_labels(network, placed, **labels)
+
+    def join(cause: str, effect: str, **style: Any) -> None:
+        # From box to box, whose extent is known only once they are drawn: below the arrows.
+        ends = texts[cause].get_bbox_patch(), texts[effect].get_bbox_patch()
+        arrow = FancyArrowPatch(
+            placed[cause],
+            placed[effect],
+            patchA=ends[0],
+            patchB=ends[1],
+            shrinkA=1,
+            shrinkB=2,
+            mutation_scale=16,
+            zorder=texts[effect].zorder + 1,
+            **style,
         )
+        axes.add_patch(arrow)
+
+    for cause, effect in network.edges:
+        colour, line = ("0.7", "--") if (cause, effect) in faint else ("black", "-")
+        join(cause, effect, arrowstyle="-|>", color=colour, linestyle=line, linewidth=1.2)
+    for cause, effect in missing:
+        bent = {"arrowstyle": "-", "connectionstyle": "arc3,rad=0.25"}
+        join(cause, effect, color="#c8502d", linestyle=":", linewidth=2, **bent)
+    for text in networkx.draw_networkx_labels(network, placed, **labels).values():
+        text.set_zorder(texts[text.get_text()].zorder + 2)  # above arrows that pass
     axes.margins(0.25)
     axes.set_axis_off()
     return figure

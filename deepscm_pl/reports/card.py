@@ -199,7 +199,8 @@ class ModelCard:
         parts += [f"## Training\n\n{self._training()}", "## Measured"]
         for each in self.measured:
             parts += [f"### {for_markdown(each.title)}", each.verdict, each.table.as_markdown()]
-            parts += ["\n".join(f"- **{for_markdown(text)}.**" for text in each.remarks)]
+            if not each.verdict:  # which contains them
+                parts += ["\n".join(f"- **{for_markdown(text)}.**" for text in each.remarks)]
         if not self.measured:
             parts.append("No figures were given: do not trust this model before it is tested.")
         parts += [

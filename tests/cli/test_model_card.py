@@ -53,6 +53,21 @@ def test_a_card_has_the_figures_of_the_test(export, tested):
     assert shown == [f"- *bad*: {each}." for each in words] != []
 
 
+def test_figures_of_an_earlier_version_have_their_remarks(tested, tmp_path, checkpoint):
+    content = json.loads((tested / "evaluation.json").read_text())
+    del content["verdict"]
+    content["reaction"]["verdicts"] = ["image: untrained"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(content))
+    opened = Checkpoint.read(checkpoint)
+    found = {**opened.content, "data": {"class_path": "a.B", "init_args": {"root": "/home/ana"}}}
+    scm = opened.trained_model().scm
+    text = ModelCard("m", scm, found, "m.safetensors", [read_measured(tmp_path)]).as_markdown()
+    assert "- **image: untrained.**" in text
+    assert "Verdict: " not in text
+    assert "`B`" in text
+    assert "/home/ana" not in text
+
+
 def test_figures_of_other_weights_are_refused_before_anything_is_written(export, tested, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
