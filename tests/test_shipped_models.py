@@ -149,6 +149,11 @@ def test_commands_take_names(tmp_path, monkeypatch, capsys):
     assert "--ckpt_path tabular" in said
     words = ["--ckpt_path", "tabular", "--do", "bmi=25", "--outcome", "progression", "--rows", "50"]
     assert main(["effect", "average", *words, "--out", "b"]) == 0
+    assert "deepscm check" not in capsys.readouterr().out  # the table is not there
+    assert main(["export", "--ckpt_path", "tabular", "--out", "mine.safetensors"]) == 0
+    assert load("mine.safetensors").scm.graph == load("tabular").scm.graph
+    assert main(["export", "--ckpt_path", "tabulr", "--out", "other.safetensors"]) == 1
+    assert "did you mean 'tabular'?" in capsys.readouterr().err
 
 
 def test_a_test_of_a_name_says_what_to_do(tmp_path, monkeypatch, capsys):

@@ -35,6 +35,7 @@ from deepscm_pl.escaping import TableWriter, as_json, for_terminal
 from deepscm_pl.figures import save_figure
 from deepscm_pl.files import exit_on_termination, new_folder
 from deepscm_pl.interventions import read_variables
+from deepscm_pl.shipped.names import OBSERVATIONS
 from deepscm_pl.suggestions import Asked
 from deepscm_pl.variables import Variables
 
@@ -297,7 +298,9 @@ class _Asked:
         for file in written:
             print(f"written: {for_terminal(Path(self.options.out) / file)}")
         files, trust = self.options.ckpt_path, self.options.trust
-        if self.model.checkpoint.content.get("data") is not None:
+        # The data of a model that comes with observations are often elsewhere.
+        is_shared = (self.model.checkpoint.path.parent / OBSERVATIONS).is_file()
+        if self.model.checkpoint.content.get("data") is not None and not is_shared:
             print(f"\nCheck the graph:     {Asked(self.model.scm, files, trust).check()}")
 
 

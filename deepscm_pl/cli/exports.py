@@ -104,7 +104,10 @@ def export(
         export_format: safetensors, one file; monai, a bundle of a model with one image, which
             MONAI can run.
     """
+    from deepscm_pl.shipped.names import find_model
+
     options.check_format(export_format == "monai")
+    ckpt_path = find_model(ckpt_path)
     if export_format == "monai":
         _write_bundle(ckpt_path, out or Path("bundle"), options)
     else:
