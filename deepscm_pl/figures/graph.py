@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import networkx
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.text import Text
 
 from deepscm_pl.figures.output import PlainFigure
 from deepscm_pl.graph import CausalGraph
@@ -49,37 +51,34 @@ def draw_graph(
     figure = PlainFigure(figsize=(width + 1.5, 1.2 * len(levels) + 0.6), dpi=150)
     axes = figure.add_subplot()
     networkx.draw_networkx_nodes(network, placed, ax=axes, node_color="none", node_size=1200)
-    box = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#3b5b92"}
-    labels = {"ax": axes, "font_size": 11, "bbox": box, "clip_on": False}
-    texts = networkx.draw_networkx_labels(network, placed, **labels)
-
-    def join(cause: str, effect: str, **style: Any) -> None:
-        # From box to box, whose extent is known only once they are drawn: below the arrows.
-        ends = texts[cause].get_bbox_patch(), texts[effect].get_bbox_patch()
-        arrow = FancyArrowPatch(
-            placed[cause],
-            placed[effect],
-            patchA=ends[0],
-            patchB=ends[1],
-            shrinkA=1,
-            shrinkB=2,
-            mutation_scale=16,
-            zorder=texts[effect].zorder + 1,
-            **style,
-        )
-        axes.add_patch(arrow)
-
+    below = _draw_boxes(axes, placed, 3)
     for cause, effect in network.edges:
         colour, line = ("0.7", "--") if (cause, effect) in faint else ("black", "-")
-        join(cause, effect, arrowstyle="-|>", color=colour, linestyle=line, linewidth=1.2)
+        style = {"arrowstyle": "-|>", "color": colour, "linestyle": line, "linewidth": 1.2}
+        _join(axes, below[cause], below[effect], **style)
     for cause, effect in missing:
-        bent = {"arrowstyle": "-", "connectionstyle": "arc3,rad=0.25"}
-        join(cause, effect, color="#c8502d", linestyle=":", linewidth=2, **bent)
-    for text in networkx.draw_networkx_labels(network, placed, **labels).values():
-        text.set_zorder(texts[text.get_text()].zorder + 2)  # above arrows that pass
+        style = {"arrowstyle": "-", "color": "#c8502d", "linestyle": ":", "linewidth": 2}
+        _join(axes, below[cause], below[effect], connectionstyle="arc3,rad=0.25", **style)
+    _draw_boxes(axes, placed, 5)  # above arrows that pass
     axes.margins(0.25)
     axes.set_axis_off()
     return figure
+
+
+def _draw_boxes(
+    axes: Axes, placed: Mapping[str, tuple[float, float]], zorder: int
+) -> dict[str, Text]:
+    style = {"boxstyle": "round,pad=0.4", "facecolor": "white", "edgecolor": "#3b5b92"}
+    place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 11, "zorder": zorder}
+    return {name: axes.text(*at, name, bbox=style, **place) for name, at in placed.items()}
+
+
+def _join(axes: Axes, cause: Text, effect: Text, **style: Any) -> None:
+    """Draw an arrow from box to box, whose extents are known once they are drawn: before it."""
+    ends: dict[str, Any] = {"posA": cause.get_position(), "posB": effect.get_position()}
+    ends |= {"patchA": cause.get_bbox_patch(), "patchB": effect.get_bbox_patch()}
+    space: dict[str, Any] = {"shrinkA": 1, "shrinkB": 2}
+    axes.add_patch(FancyArrowPatch(mutation_scale=16, zorder=4, **ends, **space, **style))
 
 
 def _bend(x: float, y: float, level: int) -> tuple[float, float]:

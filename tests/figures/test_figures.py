@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,16 @@ def test_graph_shows_every_variable_and_edge():
     texts = {text.get_text() for text in figure.axes[0].texts}
     assert set(graph.nodes) <= texts
     assert len(figure.axes[0].patches) == len(graph.edges)
+
+
+@pytest.mark.parametrize("effect", ["b", "an_effect_with_a_long_name"])
+def test_an_arrow_ends_at_the_box_of_its_effect(effect):
+    figure = draw_graph(CausalGraph(f"a -> {effect}"))
+    figure.savefig(io.BytesIO())
+    (arrow,) = figure.axes[0].patches
+    (box, *_) = (each for each in figure.axes[0].texts if each.get_text() == effect)
+    top = box.get_bbox_patch().get_window_extent().y1
+    assert top - 8 < arrow.get_window_extent().y0 < top + 10
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
