@@ -82,8 +82,13 @@ class PlainFigure(Figure):
         return content.getvalue()
 
 
+_UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+
 def save_figure(figure: Figure, path: str | Path) -> Path:
     """Write a figure atomically, in the format of the ending of its name.
+
+    The same figure gives the same bytes: files have no date, and identifiers in SVG are not random.
 
     Raises:
         ValueError: If the name does not end in ``.png``, ``.svg`` or ``.pdf``, or the folder cannot
@@ -95,8 +100,13 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         raise ValueError(f"path: expected a name ending in .png, .svg, .pdf, but got {path}.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:].lower(), bbox_inches="tight")
+        with new_file(path) as temporary, rc_context({"svg.hashsalt": "deepscm_pl"}):
+            figure.savefig(
+                temporary,
+                format=path.suffix[1:].lower(),
+                bbox_inches="tight",
+                metadata=_UNDATED.get(path.suffix.lower()),
+            )
     except DiskFullError:
         raise
     except OSError as error:

@@ -130,6 +130,16 @@ def test_saved_figures_can_be_read(tmp_path, suffix):
         assert np.asarray(Image.open(path)).std() > 0
 
 
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_same_figure_gives_the_same_bytes(tmp_path, suffix, monkeypatch):
+    figure = draw_graph(CausalGraph("a -> b"))
+    files = []
+    for second in ("0", "86400"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", second)
+        files.append(save_figure(figure, tmp_path / f"{second}{suffix}").read_bytes())
+    assert files[0] == files[1]
+
+
 def test_saving_refuses(tmp_path):
     figure = draw_graph(CausalGraph("a"))
     with pytest.raises(ValueError, match="ending in"):
