@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from deepscm_pl.data import (
         BrainMRIDataModule as BrainMRIDataModule,
         BrainWorld as BrainWorld,
+        CausalData as CausalData,
         CausalDataModule as CausalDataModule,
         ColourWorld as ColourWorld,
         DigitsDataModule as DigitsDataModule,

@@ -24,7 +24,7 @@ from deepscm_pl.moments import Moments
 from deepscm_pl.observed import Observed
 from deepscm_pl.overlap import VERDICTS, Overlap, OverlapEstimator, describe_overlap
 from deepscm_pl.scm import summarise
-from deepscm_pl.variables import Do, Variable
+from deepscm_pl.variables import Do, Variable, common_shape
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -472,7 +472,7 @@ class Answer(Mapping[str, Tensor]):
         """The dimensions of the observations."""
         factual = self.factual or {}
         shapes = [self._variable(n).domain.batch_shape(value) for n, value in factual.items()]
-        return torch.broadcast_shapes(*shapes) if shapes else torch.Size()
+        return common_shape(*shapes) if shapes else torch.Size()
 
     def _factual_rows(self, name: str) -> Tensor:
         """The observations of a variable, ``(N, *event)``."""

@@ -7,19 +7,23 @@ estimated first. The estimates are lower bounds: a model that fits is never refu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from deepscm_pl.checks import shown
 from deepscm_pl.configuration import describe
 from deepscm_pl.memory import format_bytes, total_memory
 
-__all__ = ["bytes_of", "memory_of", "require_buildable", "require_memory_for"]
+__all__ = ["bytes_of", "memory_of", "require_buildable", "require_memory_for", "without_values"]
+
+_INITIALISERS = {"normal_", "uniform_"}
+"""Names of functions that fill a tensor with random numbers."""
 
 
 def memory_of(device: torch.device | None = None) -> int | None:
@@ -83,7 +87,7 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
     """
     wanted: float = 0
     try:
-        with torch.device("meta"):
+        with without_values():
             made = make(*arguments)
         wanted = bytes_of(made) if isinstance(made, nn.Module) else 0
     except Exception as error:  # the build on the real device raises it again
@@ -97,6 +101,36 @@ def require_buildable(name: str, make: Callable[..., nn.Module], *arguments: Any
         numbers = [*_whole_numbers(describe(make), ())] or numbers
     setting, value = max(numbers, key=itemgetter(1))
     require_memory_for(".".join(filter(None, (name, setting))), value, wanted)
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Build modules on the device ``meta``, where tensors have shapes and no memory.
+
+    Example:
+        >>> with without_values():
+        ...     layer = nn.Linear(2, 10**13)
+        >>> layer.weight.is_meta, layer.weight.shape
+        (True, torch.Size([10000000000000, 2]))
+    """
+    with torch.device("meta"), _WithoutInitialisation():
+        yield
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Skip the random initialisation of tensors without values, on the device ``"meta"``.
+
+    Torch has no compiled program for it there, and takes seconds to import another.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        """Return the tensor as it is, or call the function."""
+        named = kwargs or {}
+        if getattr(func, "__name__", "") in _INITIALISERS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 def _whole_numbers(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:

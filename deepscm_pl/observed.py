@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.escaping import one_line
-from deepscm_pl.variables import Variable
+from deepscm_pl.variables import Variable, common_shape
 
 __all__ = ["Observed", "read_observed"]
 
@@ -294,8 +294,8 @@ def _batch_shape(values: Mapping[str, Tensor], variables: Mapping[str, Variable]
             variables[name].domain.check(f"observations: {name}", value)
         batches[name] = variables[name].domain.batch_shape(value)
     try:
-        return torch.broadcast_shapes(*batches.values())
-    except RuntimeError:
+        return common_shape(*batches.values())
+    except ValueError:
         sizes = ", ".join(f"{name} {math.prod(shape)}" for name, shape in batches.items())
         raise ValueError(
             f"observations: expected columns of one length, but got {sizes}; give each variable "

@@ -18,7 +18,7 @@ from deepscm_pl.interventions import Where, format_do, is_constant
 from deepscm_pl.numerals import format_number
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.training_distribution import TrainingDistribution
-from deepscm_pl.variables import Do, Variables
+from deepscm_pl.variables import Do, Variables, common_shape
 
 __all__ = ["VERDICTS", "Overlap", "OverlapEstimator", "OverlapThresholds", "describe_overlap"]
 
@@ -170,7 +170,7 @@ class OverlapEstimator:
             quantiles: Whether to compute the quantiles, which takes about as long as the rest.
         """
         names = set(done)
-        shape = torch.broadcast_shapes(
+        shape = common_shape(
             *(
                 self.scm[name].domain.batch_shape(answer[name])
                 for name in self.scm.graph.nodes

@@ -28,7 +28,7 @@ from deepscm_pl.mechanisms import Constant, Context, Drawn, Evidence, Mechanism,
 from deepscm_pl.mechanisms.missing import MissingValueNetworks, is_missing
 from deepscm_pl.model_memory import require_buildable
 from deepscm_pl.training_distribution import TrainingDistribution
-from deepscm_pl.variables import Change, Do, Intervention, Noise, Variable, Variables
+from deepscm_pl.variables import Change, Do, Intervention, Noise, Variable, Variables, common_shape
 
 __all__ = [
     "EvidenceLowerBound",
@@ -935,8 +935,8 @@ class StructuralCausalModel(nn.Module):
             if isinstance(value, Tensor):
                 own = self[name].domain.batch_shape(value)
                 try:
-                    common = torch.broadcast_shapes(common, own)
-                except RuntimeError:
+                    common = common_shape(common, own)
+                except ValueError:
                     raise ValueError(
                         f"do({name}): expected batch dimensions that broadcast with those of the "
                         f"observations, {tuple(batch)}, but got {tuple(own)}; give one value, or "
@@ -952,8 +952,8 @@ class StructuralCausalModel(nn.Module):
     def _batch_shape(self, values: Variables) -> torch.Size:
         shapes = {name: self[name].domain.batch_shape(values[name]) for name in self.graph}
         try:
-            return torch.broadcast_shapes(*shapes.values())
-        except RuntimeError:
+            return common_shape(*shapes.values())
+        except ValueError:
             found = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
             raise ValueError(
                 f"variables: expected batch dimensions that agree, but got {found}."
@@ -961,7 +961,7 @@ class StructuralCausalModel(nn.Module):
 
     def _expand(self, values: Variables, shape: torch.Size | tuple[int, ...]) -> dict[str, Tensor]:
         """``values`` over ``shape``, broadcast with their own batch dimensions."""
-        batch = torch.broadcast_shapes(shape, self._batch_shape(values))
+        batch = common_shape(shape, self._batch_shape(values))
         return {
             name: value.expand(*batch, *self[name].domain.shape) for name, value in values.items()
         }

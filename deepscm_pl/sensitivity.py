@@ -47,7 +47,7 @@ from deepscm_pl.mechanisms import (
     Mechanism,
 )
 from deepscm_pl.scm import StructuralCausalModel
-from deepscm_pl.variables import Do, Domain, Noise, Variables
+from deepscm_pl.variables import Do, Domain, Noise, Variables, common_shape
 
 __all__ = ["CouplingChange", "Recoupled", "couplings", "recouple", "sensitivity_to_coupling"]
 
@@ -356,7 +356,7 @@ class _InOrder(CellMechanism):
 
     def cell(self, value: Tensor, parents: Variables) -> tuple[Tensor, Tensor]:
         edges = self._edges(parents)
-        batch = torch.broadcast_shapes(value.shape[:-1], edges.shape[:-1])
+        batch = common_shape(value.shape[:-1], edges.shape[:-1])
         edges = edges.expand(*batch, edges.shape[-1])
         place = value.long().expand(*batch, 1)
         return edges.gather(-1, place), edges.gather(-1, place + 1)
@@ -396,7 +396,7 @@ class _ReversedOrder(Likelihood):
         self, decoded: Tensor, image: Tensor, function: Callable[[Tensor, Tensor], Tensor]
     ) -> Tensor:
         """Apply ``function`` to one row at a time, whose covariance is a large matrix."""
-        batch = torch.broadcast_shapes(decoded.shape[:-3], image.shape[:-3])
+        batch = common_shape(decoded.shape[:-3], image.shape[:-3])
         outputs = decoded.expand(*batch, *decoded.shape[-3:]).reshape(-1, *decoded.shape[-3:])
         images = image.expand(*batch, *self.shape).reshape(-1, *self.shape)
         rows = [function(*each) for each in zip(outputs.double(), images.double(), strict=True)]

@@ -144,7 +144,8 @@ class TrainingDistribution(nn.Module):
     ) -> None:
         """Load buffers, which models of earlier versions lack."""
         for name, buffer in self.named_buffers():
-            state_dict.setdefault(prefix + name, torch.zeros_like(buffer))
+            if prefix + name not in state_dict:
+                state_dict[prefix + name] = torch.zeros_like(buffer)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

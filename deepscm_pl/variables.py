@@ -41,6 +41,7 @@ __all__ = [
     "Stochastic",
     "Variable",
     "Variables",
+    "common_shape",
 ]
 
 Variables: TypeAlias = Mapping[str, Tensor]
@@ -235,6 +236,21 @@ class Domain:
         if self.step is not None:
             kind = f"multiples of {self.step:g}"
         return f"{kind} in {left}{self.lower:g}, {self.upper:g}{right}"
+
+
+def common_shape(*shapes: Sequence[int]) -> torch.Size:
+    """Return the shape to which tensors of several shapes are broadcast.
+
+    ``torch.broadcast_shapes`` does the same, but imports a computer algebra system.
+
+    Raises:
+        ValueError: If they do not broadcast.
+
+    Example:
+        >>> common_shape((3, 1), (2,), ())
+        torch.Size([3, 2])
+    """
+    return torch.Size(np.broadcast_shapes(*map(tuple, shapes)))
 
 
 def _next_to(bound: float, direction: float) -> float:

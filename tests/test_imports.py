@@ -43,6 +43,38 @@ def test_every_name_that_a_package_offers_exists(path):
         assert not isinstance(getattr(package, name), type(sys))
 
 
+TRAINING = {"pytorch_lightning", "lightning_fabric", "torchmetrics", "torchvision", "tensorboard"}
+SLOW = {"jsonargparse", "nibabel", "gradio", "monai", "sklearn", "pandas", "joblib"}
+COMPILERS = {"torch._dynamo", "torch._inductor", "sympy"}
+
+QUESTION = """
+import deepscm_pl, json, sys
+model = deepscm_pl.load("digits")
+answer = model.counterfactual(model.observations([0]), "thickness=4")
+assert answer["image"].shape == (1, 1, 1, 28, 28)
+by_model = sorted(sys.modules)
+from deepscm_pl.cli import main
+words = ["counterfactual", "--ckpt_path", "digits", "--do", "thickness=4", "--index", "0"]
+assert main([*words, "--out", sys.argv[1]]) == 0
+print(json.dumps([by_model, sorted(sys.modules)]))
+"""
+
+
+def test_an_exported_model_answers_without_what_trains_it(tmp_path):
+    """Training needs Lightning, which takes several times as long to import as an answer takes."""
+    result = subprocess.run(
+        [sys.executable, "-c", QUESTION, str(tmp_path / "answers")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    by_model, by_command = map(set, json.loads(result.stdout.splitlines()[-1]))
+    assert not by_model & (TRAINING | SLOW | COMPILERS | {"matplotlib"})
+    assert not by_command & (TRAINING | SLOW | COMPILERS)
+    assert "torch" in by_model
+    assert "matplotlib" in by_command  # it draws the answer
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'Moon'"):
         _ = importlib.import_module("deepscm_pl.data").Moon

@@ -156,7 +156,7 @@ def may_be_null(factory):
             partial(ConditionalVAE, decoder=partial(PyramidDecoder, channels=[8, 10**9])),
         ),
         (
-            "likelihood.num_components",
+            "num_components",
             partial(
                 ConditionalVAE,
                 likelihood=partial(likelihoods.DiscretisedLogisticMixture, num_components=10**10),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 from deepscm_pl.checkpoints import StoredObservations, load
 from deepscm_pl.checkpoints.stored_observations import FORMAT, observations_of
 from deepscm_pl.cli import main
+from deepscm_pl.data import Placement
 
 from tiny import TinyDataModule
 
@@ -106,17 +109,58 @@ def test_the_smallest_type_keeps_the_values():
         )
 
 
-def test_answers_are_the_same_without_the_data(folder, tmp_path, capsys, request):
-    assert ask(folder, tmp_path / "with", 0, 2) == 0
+def test_answers_are_the_same_without_the_data(folder, changed, tmp_path, capsys, request):
+    incomplete = changed(complete=False)
+    assert ask(incomplete, tmp_path / "with", 0, 2) == 0
     assert "travel" not in capsys.readouterr().out
     request.getfixturevalue("absent")
-    assert ask(folder, tmp_path / "without", 0, 2) == 0
+    assert ask(incomplete, tmp_path / "without", 0, 2) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if "travel" in line]
     assert said == [
         "index: the data of the run are not here; the first 3 rows of its test split travel with "
         "the model."
     ]
-    assert read(tmp_path / "with") == read(tmp_path / "without")
+    assert ask(folder, tmp_path / "complete", 0, 2) == 0
+    assert "travel" not in capsys.readouterr().out
+    answers = read(tmp_path / "with")
+    assert answers == read(tmp_path / "without") == read(tmp_path / "complete")
+
+
+def test_complete_rows_take_the_place_of_the_data(model, changed):
+    assert isinstance(model.test_data(rows=[0, 2]), StoredObservations)
+    for rows in (None, [0, COUNT], [-1]):
+        assert isinstance(model.test_data(rows=rows), TinyDataModule)
+    incomplete = load(changed(complete=False) / "model.safetensors")
+    assert isinstance(incomplete.test_data(rows=[0]), TinyDataModule)
+    assert incomplete.observations([COUNT + 1])["image"].shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "is_complete"),
+    [
+        ({}, True),
+        ({"placement": lambda self, split, row: Placement(np.eye(4))}, True),
+        ({"placement": lambda self, split, row: Placement(np.eye(4), object())}, False),
+        ({"row_names": lambda self, split: ["a"] * 9}, False),
+        ({"prepare_file": lambda self, path: []}, False),
+    ],
+)
+def test_rows_are_complete_if_nothing_about_them_is_left_out(model, members, is_complete):
+    data = type("Data", (TinyDataModule,), members)()
+    _, description = observations_of(model.scm, data, COUNT)
+    assert description["complete"] is is_complete
+
+
+def test_data_are_not_looked_for_in_a_folder_that_does_not_exist(model, tmp_path):
+    def lacks(root):
+        data = {"class_path": "missing.Module", "init_args": {"root": root}}
+        return replace(model.checkpoint, content={"data": data}).lacks_data
+
+    assert lacks(str(tmp_path / "none"))
+    assert lacks("\0")
+    assert not lacks(str(tmp_path))
+    assert not lacks(None)
+    assert replace(model.checkpoint, content={}).lacks_data
 
 
 def test_a_row_beyond_them_is_an_error(folder, tmp_path, capsys, absent):
@@ -180,6 +224,7 @@ def test_existing_observations_are_kept(checkpoint, tmp_path, capsys):
         ({"image": torch.full((3, 1, 8, 8), torch.nan)}, {}, r"image has values outside of"),
         ({"image": torch.zeros(3, 1, 9, 8)}, {}, r"image has shape"),
         ({}, {"rows": -1}, r"rows: expected a whole number"),
+        ({}, {"complete": "yes"}, r"complete is 'yes' instead of true or false"),
         ({}, {"rows": 2}, r"instead of \(2,"),
         ({}, {"world": {"name": "moon", "parameters": {}}}, r"world must be one of"),
         ({}, {"world": ["x"]}, r"does not fit its model"),

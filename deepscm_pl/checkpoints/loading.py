@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +23,23 @@ from deepscm_pl.checkpoints.stored_observations import (
 )
 from deepscm_pl.checks import whole_number
 from deepscm_pl.configuration import restore, restore_arguments
-from deepscm_pl.data import CausalDataModule
-from deepscm_pl.data.scans.cache import Cache, holds_caches
+from deepscm_pl.data import CausalData, TableFormat
 from deepscm_pl.effects import Effects, EffectSettings, Outcome, average_effect
 from deepscm_pl.ensemble import Ensemble, stacking_weights
 from deepscm_pl.escaping import one_line
 from deepscm_pl.evaluation.intervals import Calibration
 from deepscm_pl.interventions import parse_do
 from deepscm_pl.mechanisms import Context, Mechanism
+from deepscm_pl.model_memory import without_values
 from deepscm_pl.observed import read_observed
 from deepscm_pl.runs.reading import load_weights, read_checkpoint, require_settings
 from deepscm_pl.runs.safetensors_file import without_training_state
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.shipped.names import find_model
 from deepscm_pl.variables import Do, Variable
+
+if TYPE_CHECKING:
+    from deepscm_pl.data import CausalDataModule
 
 __all__ = ["Checkpoint", "TrainedModel", "load", "load_data"]
 
@@ -144,37 +148,48 @@ class TrainedModel:
         """Make the data module that the model was trained with; see :meth:`Checkpoint.data`."""
         return self.checkpoint.data(root, **changes)
 
-    def test_data(self, root: str | Path | None = None) -> CausalDataModule:
+    def test_data(
+        self, root: str | Path | None = None, rows: Sequence[int] | None = None
+    ) -> CausalData:
         """Return data with the test split, ready to be asked about.
 
-        These are the data of the run. Where these cannot be found and ``root`` is None, they are
-        the :class:`~deepscm_pl.checkpoints.StoredObservations` that travel with the model, the
-        first rows of the same split, if there are any.
+        These are the data of the run. If ``root`` is None, they are the
+        :class:`~deepscm_pl.checkpoints.StoredObservations` that travel with the model, the first
+        rows of the same split, where the data of the run cannot be found, or where these have
+        nothing more about the rows that are asked for.
 
         Args:
             root: Folder of the data of the run, if it has moved.
+            rows: Row numbers that are asked for, from 0; None for all.
 
         Raises:
             FileNotFoundError: If the data are not there, and no observations travel with the model.
             ValueError: If the file has no valid description of the data.
         """
+        stored = None if root is not None else self._stored
+        # A data module imports Lightning, which takes longer than most answers.
+        is_enough = stored is not None and stored.is_complete and stored.has(rows)
+        if stored is not None and (is_enough or self.checkpoint.lacks_data):
+            return stored
         try:
             data = self.data(root)
-        except ValueError as error:
-            return self._stored_or(error, root)
+        except ValueError:
+            if stored is None:
+                raise
+            return stored
         try:
             data.prepare_data()
             data.setup("test")
-        except FileNotFoundError as error:
-            return self._stored_or(error, root)
+        except FileNotFoundError:
+            if stored is None:
+                raise
+            return stored
         return data
 
-    def _stored_or(self, error: Exception, root: str | Path | None) -> StoredObservations:
-        """The observations that travel with the model; raise ``error`` if they do not help."""
-        stored = None if root is not None else observations_beside(self.checkpoint.path, self.scm)
-        if stored is None:
-            raise error
-        return stored
+    @cached_property
+    def _stored(self) -> StoredObservations | None:
+        """The observations that travel with the model, if any."""
+        return observations_beside(self.checkpoint.path, self.scm)
 
     def observations(
         self, rows: Sequence[int] | None = None, root: str | Path | None = None
@@ -192,7 +207,7 @@ class TrainedModel:
             FileNotFoundError: If the rows do not travel with the model, and the data are not there.
             ValueError: If a row does not exist, or no observations travel with the model.
         """
-        stored = None if root is not None else observations_beside(self.checkpoint.path, self.scm)
+        stored = None if root is not None else self._stored
         if rows is None:
             if stored is None:
                 raise ValueError(
@@ -200,10 +215,8 @@ class TrainedModel:
                     "test split, such as [0, 1, 2]."
                 )
             rows = range(stored.count)
-        if stored is not None and all(0 <= row < stored.count for row in rows):
-            data: CausalDataModule = stored
-        else:
-            data = self.test_data(root)
+        is_stored = stored is not None and stored.has(rows)
+        data = stored if stored is not None and is_stored else self.test_data(root, rows)
         require_rows(data, rows)
         found = data.variables("test")
         chosen = torch.as_tensor(list(rows), dtype=torch.long)
@@ -500,7 +513,7 @@ class Checkpoint:
         variables = self.variables()
         try:
             weights = select(self.content["state_dict"])
-            with torch.device("meta"), _at_most(len(weights) + _SPARE_PARAMETERS):
+            with without_values(), _at_most(len(weights) + _SPARE_PARAMETERS):
                 load_weights(make(), weights)
             model = make()
             load_weights(model, weights)
@@ -561,6 +574,9 @@ class Checkpoint:
         description = self.content.get("data")
         if description is None:
             return None
+        from deepscm_pl.data import CausalDataModule
+        from deepscm_pl.data.scans.cache import Cache, holds_caches
+
         try:
             expected = Callable[[], CausalDataModule]
             factory: partial[CausalDataModule] = restore(description, expected, self.trust)
@@ -578,6 +594,22 @@ class Checkpoint:
         if isinstance(cache, Cache) and not holds_caches(cache.path):
             arguments["cache"] = replace(cache, folder=None)
         return kind, arguments
+
+    @property
+    def lacks_data(self) -> bool:
+        """Whether the file names no data, or a folder of data that does not exist."""
+        root = _data_settings(self).get("root")
+        is_missing = isinstance(root, str) and not os.path.exists(os.path.expanduser(root))
+        return self.content.get("data") is None or is_missing
+
+    @property
+    def table_format(self) -> TableFormat:
+        """The format of tables of observations: missing values are written as in the data."""
+        for each in _data_settings(self).values():
+            words = each.get("missing_words") if isinstance(each, Mapping) else None
+            if isinstance(words, list) and all(isinstance(word, str) for word in words):
+                return TableFormat(missing_words=words)
+        return TableFormat()
 
     def data_from_files(self, root: str | Path | None = None) -> CausalDataModule | None:
         """Make the data module if its images are made from files, to prepare new ones alike.

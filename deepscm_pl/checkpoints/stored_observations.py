@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.data import CausalDataModule, InMemoryDataset, Placement, SourceSplits, Split
+from deepscm_pl.data import CausalData, Placement, Split
 from deepscm_pl.digest import weights_digest
 from deepscm_pl.escaping import one_line
 from deepscm_pl.memory import format_bytes
@@ -47,14 +47,16 @@ class _Stored:
         variables: ``(N, *event)`` of each variable, in raw units.
         world: The known world that made the observations; None for other data.
         placements: For each image variable the affine ``(4, 4)`` of each image, or None.
+        is_complete: Whether nothing that the data have about these rows is left out.
     """
 
     variables: Mapping[str, Tensor]
     world: KnownWorld | None = None
     placements: Mapping[str, list[Any]] = field(default_factory=dict)
+    is_complete: bool = False
 
 
-class StoredObservations(CausalDataModule):
+class StoredObservations(CausalData):
     """The first rows of a test split, which travel with a model in place of the data of its run.
 
     They can be asked about like the test split; there are no other splits. Made by :meth:`read`.
@@ -62,16 +64,20 @@ class StoredObservations(CausalDataModule):
     Args:
         stored: The content of the file.
         path: The file, for messages.
+
+    Attributes:
+        is_complete: Whether these rows are all that the data of the run have about them: the rows
+            have no names, the images no headers of scans, and none is prepared from a file. Then
+            the answers about them are the same with and without the data of the run.
     """
 
     def __init__(self, stored: _Stored, path: Path) -> None:
-        super().__init__()
         self.path = path
+        self.is_complete = stored.is_complete
         self._placements = stored.placements
         self._world = stored.world
         rows = torch.arange(len(next(iter(stored.variables.values()))))
-        variables = {**stored.variables, "index": rows[:, None]}
-        self._datasets = {"test": InMemoryDataset(variables)}
+        self._variables = {**stored.variables, "index": rows[:, None]}
 
     @classmethod
     def read(cls, path: str | Path, scm: StructuralCausalModel) -> StoredObservations:
@@ -86,19 +92,16 @@ class StoredObservations(CausalDataModule):
     @property
     def count(self) -> int:
         """The number of observations."""
-        return len(self._dataset("test"))
+        return len(self._variables["index"])
+
+    def has(self, rows: Sequence[int] | None) -> bool:
+        """Whether rows of the test split are all here; not if they are None, for all rows."""
+        return rows is not None and all(0 <= row < self.count for row in rows)
 
     @property
     def world(self) -> KnownWorld | None:
         """The known world that made the observations; None for other data."""
         return self._world
-
-    def prepare_data(self) -> None:
-        """Do nothing, because the observations are in memory."""
-
-    def load(self) -> SourceSplits:
-        """Refuse, because there is no training split."""
-        raise self._refusal("train")
 
     def setup(self, stage: str | None = None) -> None:
         """Do nothing for the test; refuse to prepare other splits.
@@ -115,10 +118,15 @@ class StoredObservations(CausalDataModule):
         affine = None if found is None else found[row]
         return None if affine is None else Placement(np.array(affine, dtype=np.float64))
 
-    def _dataset(self, split: Split) -> InMemoryDataset:
+    def variables(self, split: Split) -> dict[str, Tensor]:
+        """The rows of the test split that travel with the model.
+
+        Raises:
+            ValueError: If another split is asked for.
+        """
         if split != "test":
             raise self._refusal(split)
-        return super()._dataset(split)
+        return dict(self._variables)
 
     def _refusal(self, split: str) -> ValueError:
         return ValueError(
@@ -128,7 +136,7 @@ class StoredObservations(CausalDataModule):
         )
 
 
-def require_rows(data: CausalDataModule, rows: Sequence[int]) -> None:
+def require_rows(data: CausalData, rows: Sequence[int]) -> None:
     """Check that rows of the test split exist.
 
     Raises:
@@ -163,9 +171,7 @@ def observations_beside(path: Path, scm: StructuralCausalModel) -> StoredObserva
     return StoredObservations.read(beside, scm) if beside.is_file() else None
 
 
-def write_observations(
-    path: Path, scm: StructuralCausalModel, data: CausalDataModule, count: int
-) -> int:
+def write_observations(path: Path, scm: StructuralCausalModel, data: CausalData, count: int) -> int:
     """Write the first rows of the test split of a model's data, which its readers can ask about.
 
     Values are those of the data, in the smallest type that keeps them: bytes for whole numbers from
@@ -192,7 +198,7 @@ def write_observations(
 
 
 def observations_of(
-    scm: StructuralCausalModel, data: CausalDataModule, count: int
+    scm: StructuralCausalModel, data: CausalData, count: int
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Take the tensors and the description that :func:`write_observations` writes."""
     whole_number("observations", count, least=1)
@@ -219,11 +225,21 @@ def observations_of(
         "weights": weights_digest(scm),
         "world": None if world is None else {"name": world.name, "parameters": world.parameters()},
         "placements": {name: _affines(data, name, count) for name in scm.image_variables},
+        "complete": _is_complete(scm, data, count),
     }
     return tensors, description
 
 
-def _affines(data: CausalDataModule, name: str, count: int) -> list[Any]:
+def _is_complete(scm: StructuralCausalModel, data: CausalData, count: int) -> bool:
+    """Whether the file has all that the data have about the rows."""
+    places = [
+        data.placement_of(name, "test", row) for name in scm.image_variables for row in range(count)
+    ]
+    has_headers = any(each is not None and each.header is not None for each in places)
+    return data.row_names("test") is None and not has_headers and not data.prepares_files
+
+
+def _affines(data: CausalData, name: str, count: int) -> list[Any]:
     found = [data.placement_of(name, "test", row) for row in range(count)]
     return [None if each is None else each.affine.tolist() for each in found]
 
@@ -262,6 +278,7 @@ def _read(path: Path, scm: StructuralCausalModel) -> _Stored:
                 {name: tensors[name] for name in scm.graph},
                 _world(description.get("world")),
                 {name: description["placements"][name] for name in scm.image_variables},
+                description.get("complete", False),
             )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         problem = one_line(error)
@@ -306,6 +323,8 @@ def _problems(
             inside |= values.isnan()
         if not bool(inside.all()):
             yield f"{name} has values outside of {domain}"
+    if type(complete := description.get("complete", False)) is not bool:
+        yield f"complete is {one_line(repr(complete), 40)} instead of true or false"
     for name in scm.image_variables:
         affines = description["placements"][name]
         if len(affines) != count or not all(map(_is_affine, affines)):

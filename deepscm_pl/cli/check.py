@@ -23,7 +23,7 @@ from deepscm_pl.files import new_folder
 from deepscm_pl.lazy import import_all
 from deepscm_pl.reports.check import CheckReport
 from deepscm_pl.reports.tables import print_table
-from deepscm_pl.runs.output import without_noise
+from deepscm_pl.runs.noise import without_noise
 from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.shipped.names import find_model
 from deepscm_pl.suggestions import Asked

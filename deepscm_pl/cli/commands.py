@@ -283,7 +283,8 @@ def keep_members(
         root: Current folder of the run's data.
     """
     from deepscm_pl.checkpoints import load_data
-    from deepscm_pl.runs.output import progress_for, without_noise
+    from deepscm_pl.runs.noise import without_noise
+    from deepscm_pl.runs.output import progress_for
     from deepscm_pl.suggestions import free_folder
     from deepscm_pl.training import keep_iterates
 

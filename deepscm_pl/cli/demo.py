@@ -31,7 +31,7 @@ def demo(
     """
     from deepscm_pl.checkpoints import load
     from deepscm_pl.files import new_folder
-    from deepscm_pl.runs.output import without_noise
+    from deepscm_pl.runs.noise import without_noise
     from deepscm_pl.suggestions import free_folder
 
     out = Path(free_folder("demo")) if out is None else out

@@ -15,6 +15,7 @@ from deepscm_pl.escaping import for_terminal
 if TYPE_CHECKING:
     from deepscm_pl.explorer.live import Place
     from deepscm_pl.explorer.questions import Explorer
+    from deepscm_pl.scm import StructuralCausalModel
 
 __all__ = ["ExploreOptions", "LiveOptions", "explore"]
 
@@ -92,11 +93,26 @@ def explore(
             f"{'neither' if model is None else 'both'}; give one."
         )
     _check_options(static, space, options)
-    check = _checked(static, space, options, live)
+    page = _checked(static, space, options, live)
     files = ckpt_path if model is None else (model,)
     loaded = load_models(files, options.weights, options.trust, options.root)
-    explorer = Explorer(loaded, announced_test_data(loaded, options.root), seed)
-    check(explorer, files)
+    is_fitted = loaded.scm.training_distribution.is_known  # else the training split is read
+    rows = page.rows(loaded.scm) if is_fitted else None
+    explorer = Explorer(loaded, announced_test_data(loaded, options.root, rows), seed)
+    page.make(explorer, files)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """A kind of page.
+
+    Attributes:
+        make: Makes it, from a model and the names of its files.
+        rows: The rows of the test split that it shows; None for all.
+    """
+
+    make: Callable[[Explorer, Sequence[Path]], None]
+    rows: Callable[[StructuralCausalModel], Sequence[int] | None]
 
 
 def _check_options(static: Path | None, space: Path | None, options: ExploreOptions) -> None:
@@ -115,24 +131,30 @@ def _check_options(static: Path | None, space: Path | None, options: ExploreOpti
 
 def _checked(
     static: Path | None, space: Path | None, options: ExploreOptions, live: LiveOptions
-) -> Callable[[Explorer, Sequence[Path]], None]:
-    """What to do with a model; options that cannot work are refused before it is loaded."""
+) -> _Page:
+    """The page to make; options that cannot work are refused before a model is loaded."""
     if static is not None:
-        from deepscm_pl.explorer.static import check_target
+        from deepscm_pl.explorer.static import StaticPage, check_target
 
         check_target(static, options.overwrite)
-        return lambda explorer, files: _write_static(explorer, files, static, options)
+        return _Page(
+            lambda explorer, files: _write_static(explorer, files, static, options),
+            StaticPage(options.index or None).wanted,
+        )
     if space is not None:
         from deepscm_pl.explorer.space import check_space
 
         check_space(space)
-        return lambda explorer, files: _write_space(explorer, files, space, options)
+        return _Page(
+            lambda explorer, files: _write_space(explorer, files, space, options), lambda scm: None
+        )
     from deepscm_pl.explorer.live import Place, choose_port, require_gradio
+    from deepscm_pl.explorer.questions import offered_rows
 
     place = Place(live.host, live.port, live.open)
     require_gradio()
     choose_port(place)
-    return lambda explorer, files: _serve(explorer, files, options, place)
+    return _Page(lambda explorer, files: _serve(explorer, files, options, place), offered_rows)
 
 
 def _serve(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.checkpoints.stored_observations import require_rows
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalData
 from deepscm_pl.data.images import (
     ImageFormat,
     colours,
@@ -165,7 +165,7 @@ class ObservedRows:
 
 def observations_from_test_split(
     scm: StructuralCausalModel,
-    datamodule: CausalDataModule,
+    datamodule: CausalData,
     rows: Sequence[int],
 ) -> ObservedRows:
     """Rows of the test split of the data that a model was trained with.
@@ -211,7 +211,7 @@ _Row = tuple[str, dict[str, _Cell], Sequence[str]]
 def observations_from_csv(
     scm: StructuralCausalModel,
     path: Path,
-    data: CausalDataModule | None = None,
+    data: CausalData | None = None,
     table_format: TableFormat = TableFormat(),  # noqa: B008
 ) -> ObservedRows:
     """A table with a column for each variable; images by their paths, relative to the table.
@@ -379,7 +379,7 @@ class _TableOfObservations:
 
 
 def _reader(
-    scm: StructuralCausalModel, data: CausalDataModule | None
+    scm: StructuralCausalModel, data: CausalData | None
 ) -> Callable[[str, Path, str], Sequence[_Cell]]:
     """A function that reads the images of a file, given its position in the table."""
 

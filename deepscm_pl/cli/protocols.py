@@ -134,7 +134,7 @@ def judge_by_protocol(options: ProtocolOptions) -> None:
     from deepscm_pl.files import new_folder
     from deepscm_pl.reports.protocols import protocol_table, write_protocol
     from deepscm_pl.reports.tables import print_table
-    from deepscm_pl.runs.output import without_noise
+    from deepscm_pl.runs.noise import without_noise
 
     _require_known(options.protocol)
     with new_folder(options.out) as folder, without_noise():

@@ -28,7 +28,7 @@ def push(
         private: Make a new repository private.
     """
     from deepscm_pl.checkpoints import push as push_model
-    from deepscm_pl.runs.output import without_noise
+    from deepscm_pl.runs.noise import without_noise
     from deepscm_pl.shipped.hub import ModelFolder
 
     with without_noise():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -37,7 +36,7 @@ from deepscm_pl.cli.observations import (
 )
 from deepscm_pl.cli.overlap import OverlapCount
 from deepscm_pl.cli.reaction import reaction_sentences
-from deepscm_pl.data import CausalDataModule, TableFormat
+from deepscm_pl.data import CausalData
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.evaluation.intervals import Calibration
@@ -416,23 +415,26 @@ def find_observations(
                 "prepared: expected with --observations only, because the test split is prepared; "
                 "leave it out."
             )
-        return observations_from_test_split(scm, announced_test_data(model, root), observed.index)
+        data = announced_test_data(model, root, observed.index)
+        return observations_from_test_split(scm, data, observed.index)
     if observed.observations is None:
         raise ValueError("observations: expected a table, or rows of the test split in index.")
     source = None if observed.prepared else _data_from_files(model, scm, root)
-    words = _missing_words(model, root)
-    return observations_from_csv(scm, observed.observations, source, words)
+    table_format = model.checkpoint.table_format
+    return observations_from_csv(scm, observed.observations, source, table_format)
 
 
-def announced_test_data(model: TrainedModel, root: Path | None) -> CausalDataModule:
-    """The data with the test split; print which, if they are the rows that travel with the model.
+def announced_test_data(
+    model: TrainedModel, root: Path | None, rows: Sequence[int] | None
+) -> CausalData:
+    """The data with rows of the test split; print it if they lack some of the data of the run.
 
     Raises:
         FileNotFoundError: As of :meth:`TrainedModel.test_data`.
         ValueError: As of :meth:`TrainedModel.test_data`.
     """
-    data = model.test_data(root)
-    if isinstance(data, StoredObservations):
+    data = model.test_data(root, rows)
+    if isinstance(data, StoredObservations) and not (data.is_complete and data.has(rows)):
         print(
             f"index: the data of the run are not here; the first {data.count:,} rows of its test "
             "split travel with the model."
@@ -440,18 +442,9 @@ def announced_test_data(model: TrainedModel, root: Path | None) -> CausalDataMod
     return data
 
 
-def _missing_words(model: TrainedModel, root: Path | None) -> TableFormat:
-    """The format of observations: the words for missing values are those of the training table."""
-    with suppress(ValueError):
-        settings = getattr(model.data(root), "table", None)
-        if isinstance(settings, TableFormat):
-            return TableFormat(missing_words=settings.missing_words)
-    return TableFormat()
-
-
 def _data_from_files(
     model: TrainedModel, scm: StructuralCausalModel, root: Path | None
-) -> CausalDataModule | None:
+) -> CausalData | None:
     """The data of the model if its images are made from files."""
     if not scm.image_variables:
         return None

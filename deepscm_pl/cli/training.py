@@ -75,7 +75,8 @@ from deepscm_pl.runs.checkpoint_files import (
     read_last_checkpoint,
 )
 from deepscm_pl.runs.folders import run_folder
-from deepscm_pl.runs.output import ParameterCount, progress_for, without_noise
+from deepscm_pl.runs.noise import without_noise
+from deepscm_pl.runs.output import ParameterCount, progress_for
 from deepscm_pl.runs.precision import PrecisionTrainer
 from deepscm_pl.runs.reading import load_weights
 from deepscm_pl.runs.safetensors_file import is_exported

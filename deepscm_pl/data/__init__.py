@@ -9,8 +9,8 @@ if TYPE_CHECKING:
         CausalDataModule as CausalDataModule,
         InMemoryDataset as InMemoryDataset,
         SourceSplits as SourceSplits,
-        Split as Split,
     )
+    from deepscm_pl.data.causal_data import CausalData as CausalData, Split as Split
     from deepscm_pl.data.cohort import Division as Division, TableSettings as TableSettings
     from deepscm_pl.data.digits import DigitsDataModule as DigitsDataModule
     from deepscm_pl.data.generate import (

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from deepscm_pl.checks import process_count, seed_number, whole_number
 from deepscm_pl.configuration import describe
+from deepscm_pl.data.causal_data import CausalData, Split
 from deepscm_pl.data.loading import EpochSampler, ResumableLoader, ShardSampler, data_seed
-from deepscm_pl.data.placement import Placement
-from deepscm_pl.variables import Variable
-from deepscm_pl.worlds import KnownWorld
 
 __all__ = [
     "Augmentation",
@@ -32,8 +29,6 @@ __all__ = [
     "Split",
     "take_rows",
 ]
-
-Split = Literal["train", "validation", "test"]
 
 Augmentation: TypeAlias = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """A function of a batch of training rows, such as random crops of its images."""
@@ -102,8 +97,8 @@ class InMemoryDataset(Dataset[dict[str, Tensor]]):
         return batch if self.augmentation is None else self.augmentation(batch)
 
 
-class CausalDataModule(pl.LightningDataModule, ABC):
-    """Variables of a causal model in training, validation and test splits.
+class CausalDataModule(pl.LightningDataModule, CausalData):
+    """Variables of a causal model in batches of training, validation and test splits.
 
     A batch maps names to float32 tensors: scalars ``(B, 1)``, and in grey levels 0 to 255 images
     ``(B, C, H, W)`` or volumes ``(B, C, X, Y, Z)``, from left to right, back to front and bottom to
@@ -149,51 +144,6 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         int64.
         """
 
-    @property
-    def world(self) -> KnownWorld | None:
-        """The known world that generated the data; None for other data."""
-        return None
-
-    @property
-    def descriptions(self) -> dict[str, Variable]:
-        """The unit and the class names of each variable, as far as they are known.
-
-        The model copies them before it is trained. Override this in your own class; by default,
-        these are the units of the world.
-        """
-        kind, base = type(self), CausalDataModule
-        if kind.units is base.units and kind.class_names is base.class_names:
-            return self._of_world()
-        warnings.warn(
-            f"{kind.__name__}: override descriptions instead of units and class_names.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        units, classes = self.units, self.class_names
-        return {
-            name: Variable(name, unit=units.get(name, ""), classes=tuple(classes.get(name, ())))
-            for name in {**units, **classes}
-        }
-
-    @property
-    def units(self) -> dict[str, str]:
-        """The units in :attr:`descriptions`, of the variables that have one."""
-        return {name: each.unit for name, each in self._own().items() if each.unit}
-
-    @property
-    def class_names(self) -> dict[str, tuple[str, ...]]:
-        """The class names in :attr:`descriptions`, of the variables that have some."""
-        return {name: each.classes for name, each in self._own().items() if each.classes}
-
-    def _own(self) -> dict[str, Variable]:
-        # The default of descriptions may call units and class_names, which must not call it again.
-        is_own = type(self).descriptions is not CausalDataModule.descriptions
-        return self.descriptions if is_own else self._of_world()
-
-    def _of_world(self) -> dict[str, Variable]:
-        known = {} if self.world is None else self.world.units
-        return {name: Variable(name, unit=unit) for name, unit in known.items()}
-
     def load_originals(self, split: PublishedSplit) -> NDArray[Any]:
         """Load the originals from which the images of a published split were drawn.
 
@@ -203,39 +153,10 @@ class CausalDataModule(pl.LightningDataModule, ABC):
         Raises:
             ValueError: If there are none.
         """
-        raise ValueError(
-            f"{type(self).__name__} has no originals, because its images were not drawn in a known "
-            "world; use data from a known world, such as those of MorphoMNISTDataModule."
-        )
-
-    @property
-    def prepares_files(self) -> bool:
-        """Whether images are made from files, so that :meth:`prepare_file` accepts new ones."""
-        return type(self).prepare_file is not CausalDataModule.prepare_file
-
-    def prepare_file(self, path: Path) -> list[tuple[Tensor, Placement | None]]:
-        """Preprocess a new file like the files of the data.
-
-        Returns:
-            Images ``(C, *sizes)`` with their placement, if it is known: one for each slice of the
-            file.
-
-        Raises:
-            ValueError: If these data are not made from files, or the file does not fit.
-        """
-        raise ValueError(
-            f"prepare_file: {type(self).__name__} does not prepare its images from files; give "
-            "images that are already prepared."
-        )
+        raise self._without_originals()
 
     def originals(self, split: Split) -> NDArray[Any]:
-        """The originals of the images, in the order of :meth:`variables`.
-
-        ``world.render`` draws true counterfactuals from them.
-
-        Raises:
-            ValueError: If the split does not exist, or there is not one original for each image.
-        """
+        """The originals of the images; see :meth:`CausalData.originals`."""
         rows = self.variables(split)["index"].squeeze(-1).numpy()
         source = self.load_originals("test" if split == "test" else "train")
         published: tuple[Split, ...] = ("test",) if split == "test" else ("train", "validation")
@@ -246,25 +167,6 @@ class CausalDataModule(pl.LightningDataModule, ABC):
                 f"taken from, but got {len(source)}; generate the data set again."
             )
         return source[rows]
-
-    def identifiers(self, split: Split) -> list[str] | None:
-        """The subject of each row of :meth:`variables`; None without subjects."""
-        return None
-
-    def row_names(self, split: Split) -> list[str] | None:
-        """A name for each row of :meth:`variables` in answers and errors: subject, visit and slice.
-
-        None if rows only have numbers.
-        """
-        return self.identifiers(split)
-
-    def placement(self, split: Split, row: int) -> Placement | None:
-        """The position in the scanner of the image in a row of :meth:`variables`, if known."""
-        return None
-
-    def placement_of(self, name: str, split: Split, row: int) -> Placement | None:
-        """The position of one of several images in a row; see :meth:`placement`."""
-        return self.placement(split, row)
 
     def configuration(self) -> dict[str, Any]:
         """The class and arguments of this module as plain data for a checkpoint.

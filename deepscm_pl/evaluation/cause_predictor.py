@@ -17,7 +17,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from deepscm_pl.checks import whole_number
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalData
 from deepscm_pl.files import new_file
 from deepscm_pl.nn import ResidualClassifier
 from deepscm_pl.scm import StructuralCausalModel
@@ -96,7 +96,7 @@ class CausePredictor(nn.Module):
     def trained_on(
         cls,
         scm: StructuralCausalModel,
-        data: CausalDataModule,
+        data: CausalData,
         steps: int = 400,
         seed: int = 0,
         progress: bool = True,
@@ -208,7 +208,7 @@ class CausePredictor(nn.Module):
         return made.to(device).eval()
 
 
-def fingerprint(scm: StructuralCausalModel, data: CausalDataModule, steps: int, seed: int) -> str:
+def fingerprint(scm: StructuralCausalModel, data: CausalData, steps: int, seed: int) -> str:
     """Return a hash of the causes, of some of the images of the training split, and of settings."""
     (image,) = scm.image_variables
     digest = hashlib.sha256()

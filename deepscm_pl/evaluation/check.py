@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalData
 from deepscm_pl.evaluation.data_check import (
     DuplicateImages,
     Leakage,
@@ -113,7 +113,7 @@ class Check:
 
 def check(
     scm: StructuralCausalModel,
-    data: CausalDataModule,
+    data: CausalData,
     settings: CheckSettings | None = None,
     progress: bool = True,
 ) -> Check:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 from tqdm import tqdm
 
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalData
 from deepscm_pl.data.base import Split
 from deepscm_pl.evaluation.independence import MixedTable
 from deepscm_pl.evaluation.quick_fit import fit_scalars
@@ -61,7 +61,7 @@ class SplitRow:
 
 
 def independent_table(
-    data: CausalDataModule, scm: StructuralCausalModel, splits: Sequence[Split] = SPLITS
+    data: CausalData, scm: StructuralCausalModel, splits: Sequence[Split] = SPLITS
 ) -> MixedTable:
     """Take the scalar variables of a model from data, one row for each unit.
 
@@ -144,7 +144,7 @@ class Leakage:
         return f"none: {units}no row is in more than one split"
 
 
-def check_leakage(data: CausalDataModule, names: Sequence[str]) -> Leakage:
+def check_leakage(data: CausalData, names: Sequence[str]) -> Leakage:
     """Find units and rows that are in more than one split.
 
     Args:
@@ -219,7 +219,7 @@ class DuplicateImages:
 
 
 def find_duplicates(
-    data: CausalDataModule, name: str, seed: int = 0, progress: bool = True
+    data: CausalData, name: str, seed: int = 0, progress: bool = True
 ) -> DuplicateImages:
     """Find images of different units that are equal, or nearly.
 
@@ -334,7 +334,7 @@ class QuestionOverlap:
 
 
 def check_overlap(
-    data: CausalDataModule,
+    data: CausalData,
     scm: StructuralCausalModel,
     questions: Sequence[str],
     rows: int = _QUESTION_ROWS,

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepscm_pl.data import CausalDataModule, KnownWorld
+from deepscm_pl.data import CausalData, KnownWorld
 from deepscm_pl.data.base import Split
 from deepscm_pl.ensemble import Ensemble
 from deepscm_pl.mechanisms.missing import complete_rows
@@ -65,7 +65,7 @@ class ModelOnData:
     def of(
         cls,
         scm: StructuralCausalModel,
-        data: CausalDataModule,
+        data: CausalData,
         rows: int | None = None,
         least: int = _MIN_ROWS,
         split: Split = "test",

@@ -17,7 +17,7 @@ from torch import Tensor
 from deepscm_pl.checkpoints import TrainedModel
 from deepscm_pl.checkpoints.stored_observations import require_rows
 from deepscm_pl.checks import whole_number
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalData
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.figures.pixels import as_pictures, difference_limit
@@ -35,8 +35,12 @@ __all__ = [
     "as_png",
     "decimals_of",
     "do_text",
+    "offered_rows",
     "values_to_set",
 ]
+
+OFFERED_PICTURES, OFFERED_ROWS = 24, 200
+"""Observations that the live page offers by their picture, and by their values."""
 
 _LOWEST, _HIGHEST = 0.02, 0.98
 """The quantiles of the training data between which numbers are set."""
@@ -116,7 +120,7 @@ class Explorer:
     """
 
     model: TrainedModel
-    data: CausalDataModule
+    data: CausalData
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -301,6 +305,11 @@ class Explorer:
             for name, column in measured.items()
             if name in self.variables
         }
+
+
+def offered_rows(scm: StructuralCausalModel) -> range:
+    """Return the rows of the test split that the live page offers, if there are as many."""
+    return range(OFFERED_PICTURES if scm.image_variables else OFFERED_ROWS)
 
 
 def values_to_set(scm: StructuralCausalModel, name: str, steps: int) -> list[float]:

@@ -18,6 +18,7 @@ from deepscm_pl.explorer.questions import Cause, Explorer, Scene, decimals_of
 from deepscm_pl.files import new_file
 from deepscm_pl.memory import format_bytes
 from deepscm_pl.overlap import VERDICTS
+from deepscm_pl.scm import StructuralCausalModel
 from deepscm_pl.variables import Variable
 
 __all__ = ["StaticPage", "check_target", "write_static"]
@@ -53,7 +54,13 @@ class StaticPage:
         """The rows, each once."""
         if self.rows is not None:
             return list(dict.fromkeys(self.rows))
-        return list(range(min(_IMAGES if explorer.scm.image_variables else _ROWS, explorer.count)))
+        return list(self.wanted(explorer.scm)[: explorer.count])
+
+    def wanted(self, scm: StructuralCausalModel) -> Sequence[int]:
+        """The rows, if there are as many."""
+        if self.rows is not None:
+            return self.rows
+        return range(_IMAGES if scm.image_variables else _ROWS)
 
     def data(self, explorer: Explorer) -> dict[str, Any]:
         """Compute what the page shows, as plain data.

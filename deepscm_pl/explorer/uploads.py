@@ -147,7 +147,7 @@ class _Upload:
         kept = getattr(self.explorer.data, "table", None)
         if isinstance(kept, TableFormat):
             return TableFormat(missing_words=kept.missing_words)
-        return TableFormat()
+        return self.explorer.model.checkpoint.table_format
 
     def _pictures_of(self, table: Table) -> list[Path | None]:
         """The picture of each row: by name in a column, or else in order."""

@@ -25,11 +25,13 @@ from torch.distributions.transforms import identity_transform
 from deepscm_pl.checks import real_number, whole_number
 from deepscm_pl.likelihoods.base import Likelihood, SoftFloor
 from deepscm_pl.transforms.cells import normal_distribution
+from deepscm_pl.variables import common_shape
 
 __all__ = ["DiscretisedGaussian", "DiscretisedLikelihood", "DiscretisedLogisticMixture"]
 
 _CPU_BLOCK, _GPU_BLOCK = 2**16, 2**24  # components of pixels at a time; on a CPU they fit the cache
 _SMALLEST_OFFSET = 1e-6  # from both ends of a cell, more than the rounding of double precision
+_MOST_COMPONENTS = 1_000
 _ACCURACY = 1e-15  # absolute accuracy of probabilities
 
 
@@ -96,14 +98,16 @@ class DiscretisedLikelihood(Likelihood):
         super().__init__(shape, levels, temperature)
         self.brightness = tuple(brightness)
         self.exposure = exposure or bool(brightness)
-        self.num_components = whole_number("num_components", num_components, least=1)
+        self.num_components = whole_number(
+            "num_components", num_components, least=1, most=_MOST_COMPONENTS
+        )
         real_number("smallest_scale", smallest_scale, above=0)
         hint = "with less, single precision cannot separate the noise of two levels"
         self.uniform_weight = real_number(
             "uniform_weight", uniform_weight, least=1e-4, below=1, hint=hint
         )
         self.outputs_per_channel = (3 if self._predicts_weights else 2) * num_components
-        middles = (torch.arange(num_components) + 0.5) / num_components
+        middles = torch.tensor([(k + 0.5) / num_components for k in range(num_components)])
         self.register_buffer("middles", middles.view(-1, 1, 1, 1), persistent=False)
         start = max(levels / (2 * num_components), 2 * smallest_scale)
         self.log_scale = SoftFloor(math.log(start), math.log(smallest_scale), "log_scale")
@@ -177,8 +181,8 @@ class DiscretisedLikelihood(Likelihood):
         self, function: Callable[[Tensor, Tensor], Tensor], decoded: Tensor, image: Tensor
     ) -> Tensor:
         """Apply ``function`` to a few images, or a few rows of one, at a time, to save memory."""
-        batch = torch.broadcast_shapes(decoded.shape[:-3], image.shape[:-3])
-        plane = torch.broadcast_shapes(decoded.shape[-2:], image.shape[-2:])
+        batch = common_shape(decoded.shape[:-3], image.shape[:-3])
+        plane = common_shape(decoded.shape[-2:], image.shape[-2:])
         decoded = decoded.expand(*batch, -1, *plane).reshape(-1, decoded.shape[-3], *plane)
         image = image.expand(*batch, -1, *plane).reshape(-1, image.shape[-3], *plane)
         row_size = self.num_components * self.channels * plane[1]

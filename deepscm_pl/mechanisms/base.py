@@ -14,7 +14,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from deepscm_pl.nn.layers import Features, check_names
-from deepscm_pl.variables import Domain, Noise, Variables
+from deepscm_pl.variables import Domain, Noise, Variables, common_shape
 
 __all__ = ["Context", "Evidence", "LatentEvidence", "Mechanism"]
 
@@ -94,7 +94,7 @@ class Context(nn.Module):
         encoded = [self.encode(name, variables[name]) for name in self.domains]
         if not encoded:
             return torch.zeros(0)
-        batch = torch.broadcast_shapes(*(part.shape[:-1] for part in encoded))
+        batch = common_shape(*(part.shape[:-1] for part in encoded))
         return torch.cat([part.expand(*batch, part.shape[-1]) for part in encoded], dim=-1)
 
     def encode(self, name: str, value: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from deepscm_pl.mechanisms.discrete import CellMechanism
 from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.transforms.cells import TINY
-from deepscm_pl.variables import Domain, Noise, Variables
+from deepscm_pl.variables import Domain, Noise, Variables, common_shape
 
 __all__ = ["Bernoulli", "Categorical"]
 
@@ -92,7 +92,7 @@ class Categorical(Mechanism):
     ) -> dict[str, Tensor]:
         """Draw u ~ N(0, I), conditional on x coming first."""
         logits = self.logits(parents)
-        batch = torch.broadcast_shapes(value.shape[:-1], logits.shape[:-1])
+        batch = common_shape(value.shape[:-1], logits.shape[:-1])
         waits = torch.empty(
             *sample_shape, *batch, self.categories, dtype=torch.float64, device=value.device
         ).exponential_()

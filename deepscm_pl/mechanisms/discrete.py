@@ -24,7 +24,7 @@ from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.transforms import Positive
 from deepscm_pl.transforms.cells import bounded_log_scale, log_mass, truncated_quantile
-from deepscm_pl.variables import Domain, Noise, Variables
+from deepscm_pl.variables import Domain, Noise, Variables, common_shape
 
 __all__ = ["CellMechanism", "Ordinal", "SteppedFlow", "ZeroInflatedFlow"]
 
@@ -59,7 +59,7 @@ class _WithAtoms(Mechanism):
     def distribution(self, parents: Variables) -> TorchDistribution:
         """Return p(x | pa)."""
         domains = self.context.domains.items()
-        batch = torch.broadcast_shapes(*(d.batch_shape(parents[name]) for name, d in domains))
+        batch = common_shape(*(d.batch_shape(parents[name]) for name, d in domains))
         return _Exact(self, parents, batch)
 
 
@@ -78,7 +78,7 @@ class CellMechanism(_WithAtoms):
     ) -> dict[str, Tensor]:
         """Draw u ~ N(0, 1) truncated to the cell of x."""
         low, high = self.cell(value, parents)
-        shape = (*sample_shape, *torch.broadcast_shapes(value.shape, low.shape))
+        shape = (*sample_shape, *common_shape(value.shape, low.shape))
         rank = torch.rand(shape, dtype=low.dtype, device=low.device)
         return {"u": truncated_quantile(rank, low, high).to(self.dtype)}
 
@@ -199,7 +199,9 @@ class Ordinal(CellMechanism):
         self.categories = whole_number("categories", categories, least=2)
         self.parameters_of = ParameterNetwork(context.features, 2, hidden)
         self.log_gaps = nn.Parameter(torch.zeros(categories - 2))
-        self.register_buffer("initial_thresholds", torch.arange(categories - 1.0))
+        self.register_buffer(
+            "initial_thresholds", torch.arange(categories - 1, dtype=torch.get_default_dtype())
+        )
 
     @property
     def domain(self) -> Domain:
@@ -224,7 +226,7 @@ class Ordinal(CellMechanism):
         inner = self.thresholds(parents).double()
         end = inner.new_full((*inner.shape[:-1], 1), math.inf)
         edges = torch.cat([-end, inner, end], dim=-1)
-        batch = torch.broadcast_shapes(value.shape[:-1], edges.shape[:-1])
+        batch = common_shape(value.shape[:-1], edges.shape[:-1])
         edges = edges.expand(*batch, edges.shape[-1])
         place = value.long().expand(*batch, 1)
         return edges.gather(-1, place), edges.gather(-1, place + 1)
@@ -322,7 +324,7 @@ class ZeroInflatedFlow(_WithAtoms):
         zero = value == 0
         end = threshold.new_tensor(math.inf)
         low, high = torch.where(zero, -end, threshold), torch.where(zero, threshold, end)
-        shape = (*sample_shape, *torch.broadcast_shapes(value.shape, threshold.shape))
+        shape = (*sample_shape, *common_shape(value.shape, threshold.shape))
         rank = torch.rand(shape, dtype=low.dtype, device=low.device)
         presence = truncated_quantile(rank, low, high).to(self.dtype)
         exact = self.flow.abduct(torch.where(zero, torch.ones_like(value), value), parents)["u"]

@@ -26,7 +26,7 @@ from deepscm_pl.mechanisms.latent import (
 )
 from deepscm_pl.nn.ladder import Ladder, LadderShapes, Moments, Rung
 from deepscm_pl.nn.layers import Features
-from deepscm_pl.variables import Noise, Variables
+from deepscm_pl.variables import Noise, Variables, common_shape
 
 __all__ = ["HierarchicalVAE", "MediatedImages", "Prior"]
 
@@ -179,7 +179,7 @@ class HierarchicalVAE(LatentImageMechanism):
     def _translated(self, given: Tensor, parents: Variables, is_latent: bool) -> Tensor:
         """Return z for ε, or if ``is_latent`` ε for z, ``(*batch, J)``."""
         context = self._network_context(parents).to(given)
-        batch = torch.broadcast_shapes(given.shape[:-1], context.shape[:-1])
+        batch = common_shape(given.shape[:-1], context.shape[:-1])
         flat = given.expand(*batch, -1).reshape(-1, self.latent)
         by_scale, found = self.ladder.split(flat), []
 

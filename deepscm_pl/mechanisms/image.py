@@ -14,7 +14,7 @@ from torch.distributions import Transform, constraints
 from deepscm_pl.checks import whole_numbers
 from deepscm_pl.mechanisms.base import Context, Mechanism
 from deepscm_pl.transforms import Dequantise, Logit
-from deepscm_pl.variables import Domain, Variables
+from deepscm_pl.variables import Domain, Variables, common_shape
 
 __all__ = ["ImageDistribution", "ImageMechanism"]
 
@@ -98,7 +98,7 @@ class ImageMechanism(Mechanism):
         Returns:
             Both with one batch dimension, in the precision of the images, and the batch shape.
         """
-        batch = torch.broadcast_shapes(value.shape[:-3], context.shape[:-1])
+        batch = common_shape(value.shape[:-3], context.shape[:-1])
         flat = value.expand(*batch, *self.shape).reshape(-1, *self.shape)
         contexts = context.to(value).expand(*batch, context.shape[-1])
         return flat, contexts.reshape(len(flat), context.shape[-1]), batch

@@ -18,7 +18,7 @@ from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
 from deepscm_pl.nn import ConvolutionalDecoder, ConvolutionalEncoder
 from deepscm_pl.nn.layers import Features, out_features
 from deepscm_pl.transforms.cells import in_double
-from deepscm_pl.variables import Noise, Variables
+from deepscm_pl.variables import Noise, Variables, common_shape
 
 __all__ = ["AdversarialLoss", "AdversarialNetworks", "ImplicitMechanism", "Residual"]
 
@@ -242,7 +242,7 @@ class ImplicitMechanism(ImageMechanism):
     ) -> tuple[Tensor, Tensor, torch.Size]:
         """Broadcast values and contexts over the batch: rows ``(N, *event)``, ``(N, A)``."""
         context = self.context(parents).to(value)
-        batch = torch.broadcast_shapes(value.shape[: -len(event)], context.shape[:-1])
+        batch = common_shape(value.shape[: -len(event)], context.shape[:-1])
         flat = value.expand(*batch, *event).reshape(-1, *event)
         contexts = context.expand(*batch, context.shape[-1])
         return flat, contexts.reshape(len(flat), context.shape[-1]), batch

@@ -20,7 +20,7 @@ from deepscm_pl.mechanisms.brightness import Brightness
 from deepscm_pl.mechanisms.image import ImageDistribution, ImageMechanism
 from deepscm_pl.memory import require_memory
 from deepscm_pl.transforms.cells import in_double
-from deepscm_pl.variables import Noise, Variables
+from deepscm_pl.variables import Noise, Variables, common_shape
 
 __all__ = [
     "Coupling",
@@ -215,7 +215,7 @@ class LatentImageMechanism(ImageMechanism):
         if self.brightness is not None:
             value, level = self.brightness.remove(value, self.in_plane(value), parents)
         scaled = 2 * value / self.dequantisation.levels - 1
-        batch = torch.broadcast_shapes(self.domain.batch_shape(scaled), context.shape[:-1])
+        batch = common_shape(self.domain.batch_shape(scaled), context.shape[:-1])
         scaled = scaled.expand(*batch, *self.shape).reshape(-1, *self.shape)
         context = observed = context.expand(*batch, -1).reshape(len(scaled), -1)
         if self.brightness is not None and level is not None:
@@ -227,7 +227,7 @@ class LatentImageMechanism(ImageMechanism):
     def _decoded_content(self, latent: Tensor, parents: Variables) -> Tensor:
         """The output of the decoder without brightness, ``(*batch, outputs, D·H, W)``."""
         context = self._network_context(parents).to(latent)
-        batch = torch.broadcast_shapes(latent.shape[:-1], context.shape[:-1])
+        batch = common_shape(latent.shape[:-1], context.shape[:-1])
         flat = latent.expand(*batch, -1).reshape(-1, self.latent)
         context = context.expand(*batch, -1).reshape(len(flat), -1)
         decoded = self._decode_rows(flat, context).to(latent)
@@ -402,7 +402,7 @@ class LatentImageMechanism(ImageMechanism):
         interventions. Gradients need all of it, so everything is then computed at once.
         """
         domains = {n: domain for n, domain in self.context.domains.items() if n in parents}
-        batch = torch.broadcast_shapes(
+        batch = common_shape(
             latent.shape[:-1],
             *(self.domain.batch_shape(image) for image in images),
             *(domain.batch_shape(parents[n]) for n, domain in domains.items()),

@@ -36,7 +36,7 @@ from deepscm_pl.mechanisms.flow import Flow
 from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.nn.layers import reduced_shape, zero_linear
 from deepscm_pl.transforms.cells import bounded_log_scale, log_mass
-from deepscm_pl.variables import Domain, Variables
+from deepscm_pl.variables import Domain, Variables, common_shape
 
 __all__ = ["MissingValueNetworks", "complete_rows", "is_missing"]
 
@@ -295,7 +295,7 @@ class MissingValueNetworks(nn.Module):
             is or depends on a missing one the log-weights ``(k, *batch)``.
         """
         domains = {name: mechanisms[name].domain for name in graph}
-        batch = torch.broadcast_shapes(*(d.batch_shape(values[n]) for n, d in domains.items()))
+        batch = common_shape(*(d.batch_shape(values[n]) for n, d in domains.items()))
         has_images = any(len(domain.shape) >= 3 for domain in domains.values())
         most = 1 if has_images else max(_DRAWN_AT_A_TIME // math.prod(batch), 1)
         seed = int(torch.randint(2**31, ())) if is_common else None
@@ -397,7 +397,7 @@ class _Rows:
         self.graph, self.mechanisms = graph, mechanisms
         domains = {name: mechanisms[name].domain for name in graph}
         shapes = [domain.batch_shape(values[name]) for name, domain in domains.items()]
-        self.shape = torch.broadcast_shapes(*shapes)
+        self.shape = common_shape(*shapes)
         self.count = math.prod(self.shape)
         self.values, self.continuous = (
             {

@@ -14,7 +14,7 @@ from deepscm_pl.mechanisms.base import Context
 from deepscm_pl.mechanisms.flow import Flow, SplineForm
 from deepscm_pl.nn import ParameterNetwork
 from deepscm_pl.transforms import Constraint, Real
-from deepscm_pl.variables import Domain
+from deepscm_pl.variables import Domain, common_shape
 
 __all__ = ["AutoregressiveFlow", "CouplingFlow", "VectorFlow"]
 
@@ -160,13 +160,13 @@ class _Vectors(Transform):
 
     def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
         """Return the shape of the input, broadcast with the batch of the context."""
-        return torch.broadcast_shapes(shape, (*self.context.shape[:-1], 1))
+        return common_shape(shape, (*self.context.shape[:-1], 1))
 
     inverse_shape = forward_shape
 
     def given(self, network: nn.Module, before: Tensor) -> Tensor:
         """Return the parameters for the entries ``before``, with the batch of both."""
-        batch = torch.broadcast_shapes(before.shape[:-1], self.context.shape[:-1])
+        batch = common_shape(before.shape[:-1], self.context.shape[:-1])
         parts = (self.context.to(before), before)
         joint = torch.cat([part.expand(*batch, part.shape[-1]) for part in parts], dim=-1)
         found: Tensor = network(joint)

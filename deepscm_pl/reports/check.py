@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from deepscm_pl.data import CausalDataModule
+from deepscm_pl.data import CausalData
 from deepscm_pl.escaping import as_json, for_markdown
 from deepscm_pl.evaluation.check import Check
 from deepscm_pl.evaluation.graph_check import GraphCheck
@@ -57,7 +57,7 @@ class CheckReport:
     def __init__(
         self,
         check: Check,
-        data: CausalDataModule | None = None,
+        data: CausalData | None = None,
         origin: dict[str, Any] | None = None,
     ) -> None:
         self.check = check
@@ -259,7 +259,7 @@ def _probability(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def _draw_pictures(check: Check, data: CausalDataModule | None) -> Iterator[tuple[str, Figure]]:
+def _draw_pictures(check: Check, data: CausalData | None) -> Iterator[tuple[str, Figure]]:
     if check.graph is not None:
         faint = [(each.cause, each.effect) for each in check.graph.edges if not each.shown]
         found = (e.statement for e in check.graph.contradicted)

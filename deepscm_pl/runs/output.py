@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TextIO
 
 import pytorch_lightning as pl
@@ -15,16 +11,8 @@ from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 
 from deepscm_pl.numerals import format_number
 
-__all__ = ["EpochLines", "OneLineProgress", "ParameterCount", "progress_for", "without_noise"]
+__all__ = ["EpochLines", "OneLineProgress", "ParameterCount", "progress_for"]
 
-_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric")
-_NOISE = (
-    "💡",
-    "GPU available: False",
-    "TPU available: False",
-    "Loading `",
-    "`Trainer.fit` stopped: `max_",  # on the line of the progress bar
-)
 _REFITTING = "posterior refitted"
 
 
@@ -196,23 +184,3 @@ def _fraction(trainer: pl.Trainer, done: int) -> float:
         epochs = trainer.current_epoch + min(done / batches, 1)
         fractions.append(epochs / trainer.max_epochs)
     return min(max(fractions), 1.0)
-
-
-@contextmanager
-def without_noise() -> Iterator[None]:
-    """Suppress advertisements of Lightning, and deprecation warnings of other packages."""
-    handlers = [h for name in _LOGGERS for h in logging.getLogger(name).handlers]
-    for handler in handlers:
-        handler.addFilter(_is_useful)
-    try:
-        with warnings.catch_warnings():
-            for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
-                warnings.filterwarnings("ignore", category=category, module=r"(?!deepscm_pl\b)")
-            yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(_is_useful)
-
-
-def _is_useful(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(_NOISE)

@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.distributions import Transform
 from torch.nn import functional
 
+from deepscm_pl.variables import common_shape
+
 __all__ = ["RationalQuadraticSpline"]
 
 _SMALLEST_BIN = 1e-3
@@ -55,13 +57,13 @@ class RationalQuadraticSpline(Transform):
 
     def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
         """Return the shape of the input, broadcast with the batch of parameters."""
-        return torch.broadcast_shapes(shape, (*self._x.shape[:-1], 1))
+        return common_shape(shape, (*self._x.shape[:-1], 1))
 
     inverse_shape = forward_shape
 
     def _bin(self, knots: Tensor, value: Tensor) -> tuple[Tensor, ...]:
         """Left corner, width, height and both slopes of the bin of ``value``, ``(*batch, 1)``."""
-        shape = torch.broadcast_shapes(knots.shape[:-1], value.shape[:-1])
+        shape = common_shape(knots.shape[:-1], value.shape[:-1])
         inner = knots[..., 1:-1].detach()
         index = (value.detach() >= inner).sum(dim=-1, keepdim=True).expand(*shape, 1)
 

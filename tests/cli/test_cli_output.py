@@ -17,7 +17,7 @@ from started import Forked
 
 from deepscm_pl.cli import main
 from deepscm_pl.runs import precision
-from deepscm_pl.runs.output import without_noise
+from deepscm_pl.runs.noise import without_noise
 from deepscm_pl.runs.precision import automatic_precision
 
 from tiny import write_configuration

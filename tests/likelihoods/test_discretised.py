@@ -196,7 +196,8 @@ def test_cost_of_the_uniform_share():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_components": 0}, "num_components: expected a whole number of at least 1"),
+        ({"num_components": 0}, "num_components: expected a whole number from 1 to 1000"),
+        ({"num_components": 1001}, "num_components: expected a whole number from 1 to 1000"),
         ({"smallest_scale": 0.0}, "smallest_scale: expected a number above 0"),
         ({"uniform_weight": 0.0}, "uniform_weight: expected a number of at least"),
         ({"uniform_weight": 1.0}, "uniform_weight: expected a number of at least"),

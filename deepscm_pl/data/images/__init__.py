@@ -5,11 +5,7 @@ from typing import TYPE_CHECKING
 from deepscm_pl.lazy import first_use
 
 if TYPE_CHECKING:
-    from deepscm_pl.data.images.nifti import (
-        HEADER_BYTES as HEADER_BYTES,
-        NIFTI_SUFFIXES as NIFTI_SUFFIXES,
-        read_header as read_header,
-    )
+    from deepscm_pl.data.images.nifti import read_header as read_header
     from deepscm_pl.data.images.prepared import read_prepared as read_prepared
     from deepscm_pl.data.images.reading import (
         SUFFIXES as SUFFIXES,
@@ -20,7 +16,12 @@ if TYPE_CHECKING:
         read_image as read_image,
         read_scan as read_scan,
     )
-    from deepscm_pl.data.images.scan import Background as Background, Scan as Scan
+    from deepscm_pl.data.images.scan import (
+        HEADER_BYTES as HEADER_BYTES,
+        NIFTI_SUFFIXES as NIFTI_SUFFIXES,
+        Background as Background,
+        Scan as Scan,
+    )
     from deepscm_pl.data.images.sizes import check_voxel_sizes as check_voxel_sizes
     from deepscm_pl.data.images.writing import (
         ImageFormat as ImageFormat,

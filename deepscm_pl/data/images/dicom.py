@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepscm_pl.data.images.nifti import flattened, upright
 from deepscm_pl.data.images.scan import RefusedError, Scan, without_equal_channels
 
 __all__ = ["DICOM_SUFFIXES", "is_coloured_dicom", "is_dicom", "is_series", "read_dicom"]
@@ -77,6 +76,8 @@ def read_dicom(path: Path) -> Scan:
     Raises:
         RefusedError: If pydicom is not installed, or the slices do not belong together.
     """
+    from deepscm_pl.data.images.nifti import flattened, upright
+
     slices = [each for file in _files(path) for each in _read(file)]
     notes = tuple(dict.fromkeys(note for each in slices for note in each.notes))
     if len(slices) == 1 and slices[0].place is None:

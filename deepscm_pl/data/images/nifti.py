@@ -29,12 +29,17 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from deepscm_pl.data.images.scan import WRITER, Background, RefusedError, Scan, opaque
+from deepscm_pl.data.images.scan import (
+    HEADER_BYTES,
+    WRITER,
+    Background,
+    RefusedError,
+    Scan,
+    opaque,
+)
 from deepscm_pl.data.scans.slices import flat_plane
 
 __all__ = [
-    "HEADER_BYTES",
-    "NIFTI_SUFFIXES",
     "flattened",
     "is_coloured_nifti",
     "is_written_nifti",
@@ -42,11 +47,6 @@ __all__ = [
     "read_nifti",
     "upright",
 ]
-
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
-
-HEADER_BYTES = 348
-"""The length of a NIfTI header."""
 
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
 """Codes of metres and micrometres in a NIfTI header, in mm."""

@@ -12,13 +12,13 @@ from deepscm_pl.data.images.reading import is_answer, read_image
 from deepscm_pl.data.placement import Placement
 
 if TYPE_CHECKING:
-    from deepscm_pl.data.base import CausalDataModule
+    from deepscm_pl.data.causal_data import CausalData
 
 __all__ = ["read_prepared"]
 
 
 def read_prepared(
-    path: Path, shape: Sequence[int], data: CausalDataModule | None = None
+    path: Path, shape: Sequence[int], data: CausalData | None = None
 ) -> list[tuple[Tensor, Placement | None]]:
     """Read the images of a file for a model, prepared as the images of its data were.
 

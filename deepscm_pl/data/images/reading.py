@@ -20,15 +20,14 @@ from deepscm_pl.data.images.dicom import (
     is_series,
     read_dicom,
 )
-from deepscm_pl.data.images.nifti import (
-    NIFTI_SUFFIXES,
-    is_coloured_nifti,
-    is_written_nifti,
-    read_header,
-    read_nifti,
-)
 from deepscm_pl.data.images.pictures import PICTURE_SUFFIXES, is_coloured_picture, read_picture
-from deepscm_pl.data.images.scan import WRITER, Background, RefusedError, Scan
+from deepscm_pl.data.images.scan import (
+    NIFTI_SUFFIXES,
+    WRITER,
+    Background,
+    RefusedError,
+    Scan,
+)
 from deepscm_pl.data.placement import Placement
 
 __all__ = [
@@ -75,6 +74,8 @@ def read_scan(
         elif name.endswith(".npy"):
             scan = read_array(path)
         elif name.endswith(NIFTI_SUFFIXES):
+            from deepscm_pl.data.images.nifti import read_nifti
+
             scan = read_nifti(path, unknown_orientation, background)
         elif is_dicom(path):
             scan = read_dicom(path)
@@ -139,6 +140,8 @@ def is_in_colour(path: Path) -> bool:
         if name.endswith(".npy"):
             return is_coloured_array(path)
         if name.endswith(NIFTI_SUFFIXES):
+            from deepscm_pl.data.images.nifti import is_coloured_nifti
+
             return is_coloured_nifti(path)
         return is_dicom(path) and is_coloured_dicom(path)
     except Exception:  # reported when it is read
@@ -154,6 +157,8 @@ def is_answer(path: Path) -> bool:
     """
     try:
         if path.name.lower().endswith(NIFTI_SUFFIXES):
+            from deepscm_pl.data.images.nifti import is_written_nifti
+
             return is_written_nifti(path)
         if path.suffix.lower() != ".png":
             return False
@@ -206,5 +211,8 @@ def _prepared(path: Path, scan: Scan, shape: Sequence[int]) -> tuple[Tensor, Pla
     image = image.expand(shape[0], *image.shape[1:]) if len(image) == 1 else image
     if scan.affine is None or not scan.is_placed:
         return image, None
-    header = None if scan.header is None else read_header(scan.header)
-    return image, Placement(scan.affine, header)
+    if scan.header is None:
+        return image, Placement(scan.affine)
+    from deepscm_pl.data.images.nifti import read_header
+
+    return image, Placement(scan.affine, read_header(scan.header))

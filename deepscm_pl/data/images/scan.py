@@ -8,7 +8,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["WRITER", "Background", "RefusedError", "Scan", "opaque", "without_equal_channels"]
+__all__ = [
+    "HEADER_BYTES",
+    "NIFTI_SUFFIXES",
+    "WRITER",
+    "Background",
+    "RefusedError",
+    "Scan",
+    "opaque",
+    "without_equal_channels",
+]
 
 Background = Literal["refuse", "black", "white"]
 """What lies behind transparent pixels: nothing, so that they are refused, black or white."""
@@ -16,6 +25,11 @@ Background = Literal["refuse", "black", "white"]
 
 WRITER = "deepscm_pl"
 """The mark of image files that this program has written."""
+
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+HEADER_BYTES = 348
+"""The length of a NIfTI header."""
 
 
 class RefusedError(ValueError):

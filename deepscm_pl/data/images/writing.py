@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import nibabel
 import numpy as np
-from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
-from deepscm_pl.data.images.nifti import NIFTI_SUFFIXES
-from deepscm_pl.data.images.scan import WRITER
+from deepscm_pl.data.images.scan import NIFTI_SUFFIXES, WRITER
 from deepscm_pl.data.placement import Placement
 from deepscm_pl.escaping import for_terminal
 from deepscm_pl.files import new_file
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Header
 
 __all__ = ["ImageFormat", "colours", "default_placement", "write_nifti", "write_picture"]
 
@@ -67,6 +67,8 @@ def write_nifti(
     Raises:
         ValueError: If the name has another ending, or the image other dimensions.
     """
+    from nibabel import Nifti1Image
+
     if not path.name.endswith(NIFTI_SUFFIXES):
         raise ValueError(
             f"path: expected a name ending in {' or '.join(NIFTI_SUFFIXES)}, but got {path}."
@@ -82,7 +84,7 @@ def write_nifti(
         volume = np.stack([volume[name] for name in volume.dtype.names], axis=-1)[:, :, :, None]
         header.set_data_dtype(volume.dtype)
         header.set_intent("vector", name=WRITER)
-    content = nibabel.Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
+    content = Nifti1Image(volume, header.get_best_affine(), header).to_bytes()
     with new_file(path) as temporary:
         # Without a timestamp, equal answers give equal files.
         compressed = gzip.compress(content, mtime=0) if path.suffix == ".gz" else content
@@ -122,6 +124,8 @@ def write_picture(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def _header(volume: NDArray[Any], placement: Placement, description: str) -> Nifti1Header:
+    from nibabel.nifti1 import Nifti1Header
+
     header = Nifti1Header() if placement.header is None else placement.header.copy()
     header.set_data_dtype(_COLOUR if volume.dtype.names else volume.dtype)
     header.set_data_shape(volume.shape)
