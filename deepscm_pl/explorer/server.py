@@ -26,13 +26,12 @@ from deepscm_pl.escaping import for_terminal
 from deepscm_pl.explorer.exports import export_answer
 from deepscm_pl.explorer.page import read_style
 from deepscm_pl.explorer.parts import Parts
+from deepscm_pl.explorer.questions import OFFERED_PICTURES, OFFERED_ROWS
 from deepscm_pl.explorer.session import Observation, Reply, Session, Visit
 from deepscm_pl.explorer.uploads import MOST_BYTES, MOST_FILES, read_uploads
 
 __all__ = ["Guard", "LivePage", "theme"]
 
-_THUMBNAILS, _ROWS = 24, 200
-"""Observations to choose from by their picture, and by their values."""
 _MANY_CLASSES = 16
 _WAITING_FILES, _WAITING_BYTES = 64, 4 * MOST_BYTES
 """Uploaded files that nobody has read yet, at most."""
@@ -95,7 +94,7 @@ class Guard:
             return f"An upload has at most {MOST_BYTES:,} bytes."
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         waiting = sum(path.stat().st_size for path in files)
-        if len(files) > _WAITING_FILES + _THUMBNAILS or waiting > _WAITING_BYTES:
+        if len(files) > _WAITING_FILES + OFFERED_PICTURES or waiting > _WAITING_BYTES:
             return "Too many uploads are waiting; use or remove them first."
         return ""
 
@@ -199,7 +198,7 @@ class LivePage:
         self.gallery = None
         with gr.Group():
             if images:
-                rows = range(min(_THUMBNAILS, count))
+                rows = range(min(OFFERED_PICTURES, count))
                 shown = [(self._thumbnail(row), explorer.title(row)) for row in rows]
                 self.gallery = gr.Gallery(
                     shown,
@@ -220,7 +219,7 @@ class LivePage:
                 maximum=count - 1,
                 elem_id="row",
             )
-            choices = [(self._described(row), row) for row in range(min(_ROWS, count))]
+            choices = [(self._described(row), row) for row in range(min(OFFERED_ROWS, count))]
             self.table = gr.Dropdown(
                 choices, value=0, label="Observation", visible=not images, elem_id="table"
             )
@@ -313,7 +312,10 @@ class LivePage:
     def _listen(self, blocks: gr.Blocks) -> None:
         fast: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
         last: dict[str, Any] = {**fast, "trigger_mode": "always_last"}
-        everything = self._shown()
+        plain: dict[str, Any] = {**last, "postprocess": False}  # texts and numbers need none
+        # Gradio makes each component anew that an event may change, so few of them are named.
+        answer = [self.notice, self.question, self.pictures, self.graph, self.values, self.held]
+        everything = [*answer, *self.controls.values(), *self._chosen()]
         rest = [self.values, self.more, self.history, self.command, self.python, self.link]
 
         def then_details(event: Any) -> None:
@@ -323,9 +325,11 @@ class LivePage:
 
         for name, control in self.controls.items():
             changed = self._setter(name)
-            then_details(control.input(changed, [control], everything, **last))
-        then_details(self.held.input(self._hold, [self.held], everything, **last))
-        then_details(self.reset.click(self._reset, None, everything, **fast))
+            others = [each for each in self.controls.values() if each is not control]
+            then_details(control.input(changed, [control], [*answer, *others], **plain))
+        all_controls = [*answer, *self.controls.values()]
+        then_details(self.held.input(self._hold, [self.held], all_controls, **plain))
+        then_details(self.reset.click(self._reset, None, all_controls, **fast))
         then_details(self.row.input(self._choose, [self.row], everything, **last))
         then_details(self.table.input(self._choose, [self.table], everything, **last))
         if self.gallery is not None:
@@ -340,10 +344,9 @@ class LivePage:
         then_details(blocks.load(self._follow, [self.link], everything, js=_SEARCH, **fast))
         blocks.unload(self._leave)
 
-    def _shown(self) -> list[Any]:
-        found = [self.notice, self.question, self.pictures, self.graph, self.values, self.row]
-        found.append(self.table)
-        return [*found, self.uploaded, self.files, self.held, *self.controls.values(), *self.planes]
+    def _chosen(self) -> list[Any]:
+        """What changes with the observation."""
+        return [self.row, self.table, self.uploaded, self.files, *self.planes]
 
     def _visit(self, request: gr.Request) -> Visit:
         return self.session.visit(str(request.session_hash))
@@ -382,26 +385,32 @@ class LivePage:
         if is_new:
             row = visit.observation.row
             found[self.row] = row
-            found[self.table] = row if row is not None and row < _ROWS else None
+            found[self.table] = row if row is not None and row < OFFERED_ROWS else None
             for plane, size in zip(self.planes, self._sizes(), strict=True):
                 found[plane] = size // 2
         for name, control in self.controls.items():
             if name != moving:
-                found[control] = self._placed(name, reply)
+                found[control] = self._placed(name, reply, visit)
         return found
 
     def _sizes(self) -> Sequence[int]:
         return self.explorer.variables[self.volumes[0]].domain.shape[1:] if self.volumes else ()
 
-    def _placed(self, name: str, reply: Reply) -> Any:
-        """A control at the value of the answer, which may lie beyond its ends."""
+    def _placed(self, name: str, reply: Reply, visit: Visit) -> Any:
+        """The value of a control, or a control with other ends where the value lies beyond them."""
         value = reply.scene.values[name]
         if self.explorer.variables[name].domain.categories is not None:
             return None if value is None else int(value)
         low, high = self.session.limits(name)
         if value is None or not math.isfinite(value):
-            return gr.Slider(minimum=low, maximum=high, value=low)
+            value = low
         shown = round(value, self.parts.decimals[name])
+        if low <= shown <= high and name not in visit.widened:
+            return shown  # without making the control anew, which takes longer
+        if low <= shown <= high:
+            visit.widened.remove(name)
+        else:
+            visit.widened.add(name)
         return gr.Slider(minimum=min(low, shown), maximum=max(high, shown), value=shown)
 
     def _setter(self, name: str) -> Callable[[Any, gr.Request], Updates]:

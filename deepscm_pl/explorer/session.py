@@ -383,6 +383,7 @@ class Visit:
         uploads: The observations of the last upload.
         place: The voxel through which planes of volumes are shown; None for the middle.
         reply: The last answer.
+        widened: The sliders that were made longer, to show a value beyond their ends.
     """
 
     def __init__(self, session: Session) -> None:
@@ -397,6 +398,7 @@ class Visit:
         self._factual: tuple[Observation, Scene] | None = None
         self._limits: dict[str, float] = {}
         self.place: tuple[int, int, int] | None = None
+        self.widened: set[str] = set()
 
     # What a visitor does
 

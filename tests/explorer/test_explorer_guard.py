@@ -88,7 +88,7 @@ def test_a_flood_of_uploads_is_refused_and_stays_in_the_folder(served, monkeypat
 
     address, folder = served
     kept = len([path for path in folder.rglob("*") if path.is_file()])
-    monkeypatch.setattr(server, "_WAITING_FILES", kept - server._THUMBNAILS + 3)
+    monkeypatch.setattr(server, "_WAITING_FILES", kept - server.OFFERED_PICTURES + 3)
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     send = [answered(f"{address}gradio_api/upload", BODY % k, **kind)[0] for k in range(8)]
     assert send == [200] * 4 + [413] * 4
