@@ -191,12 +191,12 @@ def test_tensorboard_has_scalars_pictures_and_real_hparams(known):
     assert len(tags["scalars"]) <= 40
     assert "evaluation/densities" in tags["images"]
     found = json.loads((known[0] / "evaluation" / "evaluation.json").read_text())
+    in_order = sorted(tag for tag in tags["tensors"] if tag.startswith("evaluation/"))
     texts = {
-        name: events.Tensors(f"evaluation/{name}/text_summary")[-1]
-        .tensor_proto.string_val[0]
-        .decode()
-        for name in ("numbers", "report")
+        tag.split("/")[1].split()[-1]: events.Tensors(tag)[-1].tensor_proto.string_val[0].decode()
+        for tag in in_order
     }
+    assert list(texts) == ["verdict", "numbers", "report"]
     for question in found["counterfactual"].values():
         for key in question["quantities"]:
             assert key.replace("_", "\\_") in texts["numbers"] or key in texts["numbers"]

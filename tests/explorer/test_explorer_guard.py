@@ -123,7 +123,7 @@ def test_a_slider_reaches_a_value_beyond_its_ends(pictures, tmp_path):
     low, high = page.session.limits("thickness")
     beyond = {**visit.observation.values, "thickness": torch.tensor([[high + 1]])}
     visit.choose(replace(visit.observation, values=beyond))
-    found = page._placed("thickness", visit.ask())
+    found = page._placed("thickness", visit.ask(), visit)
     assert (found.minimum, found.maximum) == (low, pytest.approx(high + 1, abs=0.01))
     assert found.value == found.maximum
 
