@@ -129,7 +129,9 @@ class _WithoutInitialisation(TorchFunctionMode):
         """Return the tensor as it is, or call the function."""
         named = kwargs or {}
         if getattr(func, "__name__", "") in _INITIALISERS:
-            return args[0] if args else named["tensor"]
+            filled = args[0] if args else named["tensor"]
+            if filled.is_meta:
+                return filled
         return func(*args, **named)
 
 

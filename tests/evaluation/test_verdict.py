@@ -385,25 +385,26 @@ def test_coverage_by_chance(covered, error, word, grade):
     assert ("no further from 90 % than by chance" in found.reason) == (error in (0.031, 0.081))
 
 
+def supported(first):
+    """The judgement of support of 100 answers, of which the first ones have these verdicts."""
+    verdicts = torch.zeros(100, dtype=torch.long)
+    verdicts[: len(first)] = torch.tensor(first)
+    overlap = OverlapResult(OverlapThresholds(), {"a=3": verdicts})
+    answered = CounterfactualResult(Question("a=3"), 100, 0)
+    return one(evaluation(counterfactuals=[answered], overlap=overlap), "do(a = 3)", "supported")
+
+
 @pytest.mark.parametrize(
     ("extrapolated", "grade"), [(4, "good"), (5, "doubtful"), (49, "doubtful"), (50, "bad")]
 )
 def test_limits_of_support(extrapolated, grade):
-    verdicts = torch.zeros(100, dtype=torch.long)
-    verdicts[:extrapolated] = 2
-    overlap = OverlapResult(OverlapThresholds(), {"a=3": verdicts})
-    answered = CounterfactualResult(Question("a=3"), 100, 0)
-    found = one(evaluation(counterfactuals=[answered], overlap=overlap), "do(a = 3)", "supported")
+    found = supported([2] * extrapolated)
     assert (found.grade, found.figure) == (grade, extrapolated / 100)
 
 
 @pytest.mark.parametrize(("edge", "words"), [(49, "supported"), (50, "supported, 50 % are at")])
 def test_answers_at_the_edge_are_named_if_they_are_many(edge, words):
-    verdicts = torch.zeros(100, dtype=torch.long)
-    verdicts[:edge] = 1
-    overlap = OverlapResult(OverlapThresholds(), {"a=3": verdicts})
-    answered = CounterfactualResult(Question("a=3"), 100, 0)
-    found = one(evaluation(counterfactuals=[answered], overlap=overlap), "do(a = 3)", "supported")
+    found = supported([1] * edge)
     assert found.grade == "good"
     assert found.reason.partition(" the edge")[0] == words
 
