@@ -362,15 +362,21 @@ def test_a_computation_that_fails_ends_its_turn():
 
 
 def test_a_turn_within_a_turn_is_an_error_and_not_a_wait_for_ever():
-    turns = Turns()
-    with (
-        turns.take(is_urgent=False),
-        pytest.raises(RuntimeError, match="has the turn already"),
-        turns.take(is_urgent=True),
-    ):
-        pass
-    with turns.take(is_urgent=True):
-        pass
+    turns, ended = Turns(), threading.Event()
+
+    def nest():
+        with (
+            turns.take(is_urgent=False),
+            pytest.raises(RuntimeError, match="has the turn already"),
+            turns.take(is_urgent=True),
+        ):
+            pass
+        with turns.take(is_urgent=True):
+            ended.set()
+
+    # In a thread that may wait for ever, so that the test does not.
+    threading.Thread(target=nest, daemon=True).start()
+    assert ended.wait(timeout=10)
 
 
 def test_the_noise_of_visitors_and_of_rows_is_not_mixed(pictures):
