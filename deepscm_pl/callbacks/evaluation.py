@@ -26,6 +26,7 @@ from deepscm_pl.evaluation.mechanism_fit import MechanismFit, evaluate_mechanism
 from deepscm_pl.figures import thumbnail_pixels
 from deepscm_pl.reports import Report
 from deepscm_pl.reports.numbers import numbers_markdown, report_markdown
+from deepscm_pl.reports.settings import chosen_settings
 from deepscm_pl.reports.tables import print_table
 from deepscm_pl.reports.verdict import print_verdict, verdict_markdown
 from deepscm_pl.runs.folders import describe_origin, run_folder, trained_steps
@@ -165,7 +166,7 @@ class EvaluationReport(pl.Callback):
         step = trained_steps(trainer, pl_module)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                _log(report, logger, dict(pl_module.hparams), step)
+                _log(report, logger, _settings(pl_module), step)
 
     def _store_calibration(self, trainer: pl.Trainer, report: Report) -> None:
         calibration, path = report.evaluation.calibration, trainer.ckpt_path
@@ -303,6 +304,12 @@ def _print_tables(report: Report) -> None:
 def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     found: Any = trainer.callbacks  # type: ignore[attr-defined]
     return list(found)
+
+
+def _settings(module: pl.LightningModule) -> dict[str, Any]:
+    """The settings of a model that are not defaults: as many as a table has room for."""
+    kind = type(module)
+    return chosen_settings(f"{kind.__module__}.{kind.__qualname__}", module.hparams)
 
 
 def _log(report: Report, logger: TensorBoardLogger, settings: dict[str, Any], step: int) -> None:

@@ -29,6 +29,7 @@ from deepscm_pl.explorer.parts import Parts
 from deepscm_pl.explorer.questions import OFFERED_PICTURES, OFFERED_ROWS
 from deepscm_pl.explorer.session import Observation, Reply, Session, Visit
 from deepscm_pl.explorer.uploads import MOST_BYTES, MOST_FILES, read_uploads
+from deepscm_pl.shipped.names import model_title
 
 __all__ = ["Guard", "LivePage", "theme"]
 
@@ -161,10 +162,10 @@ class LivePage:
     # The page
 
     def _build(self) -> gr.Blocks:
-        files = ", ".join(path.name for path in self.session.programs.files) or "a model"
-        title = for_terminal(f"{files}: what if?")
+        model = ", ".join(map(model_title, self.session.programs.files)) or "a model"
+        title = for_terminal(f"{model}: what if?")
         with gr.Blocks(title=title, analytics_enabled=False) as blocks:
-            about = f"{files} · {self.explorer.count:,} observations of the test split"
+            about = f"{model} · {self.explorer.count:,} observations of the test split"
             self._html("head", f"<h1>What if?</h1><p>{escape(for_terminal(about))}</p>")
             self.notice = self._html("notice")
             self._build_observations()

@@ -17,7 +17,7 @@ from deepscm_pl.explorer.programs import Programs
 from deepscm_pl.explorer.questions import Explorer
 from deepscm_pl.explorer.session import Session
 from deepscm_pl.files import new_folder
-from deepscm_pl.shipped.names import OBSERVATIONS, find_model
+from deepscm_pl.shipped.names import OBSERVATIONS, find_model, model_title
 
 __all__ = ["check_space", "launch_space", "open_space", "write_space"]
 
@@ -82,7 +82,7 @@ def write_space(
     """
     check_space(folder)
     count = min(_MOST_ROWS, explorer.count)
-    title = for_terminal(f"What if? {files[0].stem if files else 'model'}")
+    title = for_terminal(f"What if? {model_title(files[0])}")
     texts = {
         "app.py": _APP,
         "requirements.txt": f"deepscm_pl[explore]>={version('deepscm_pl')}\n",
@@ -96,12 +96,20 @@ def write_space(
         ),
     }
     with new_folder(folder) as temporary:
-        for k, path in enumerate(files):
-            export_model(find_model(path), temporary / f"model-{k + 1}.safetensors", trust=trust)
+        for path, name in zip(files, _file_names(files), strict=True):
+            export_model(find_model(path), temporary / name, trust=trust)
         write_observations(temporary / OBSERVATIONS, explorer.scm, explorer.data, count)
         for name, text in texts.items():
             (temporary / name).write_text(text, encoding="utf-8")
     return sorted(folder.iterdir())
+
+
+def _file_names(files: Sequence[Path]) -> list[str]:
+    """Names of files that say which model it is; numbers keep those of several in their order."""
+    names = [f"{model_title(path).removesuffix('.ckpt')}.safetensors" for path in files]
+    if len(names) == 1 and names[0] != OBSERVATIONS:
+        return names
+    return [f"{k}-{name}" for k, name in enumerate(names, start=1)]
 
 
 def open_space(folder: Path) -> Session:
@@ -111,9 +119,11 @@ def open_space(folder: Path) -> Session:
         FileNotFoundError: If a file is missing.
         ValueError: If a file is not one of a Space.
     """
-    paths = sorted(folder.glob("model-*.safetensors"))
+    paths = sorted(path for path in folder.glob("*.safetensors") if path.name != OBSERVATIONS)
     if not paths:
-        raise FileNotFoundError(f"space: expected model-1.safetensors, but {folder} has none.")
+        raise FileNotFoundError(
+            f"space: expected a model, NAME.safetensors, but {folder} has none."
+        )
     model = load(paths if len(paths) > 1 else paths[0])
     stored = observations_beside(paths[0], model.scm)
     if stored is None:

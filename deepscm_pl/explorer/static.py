@@ -19,6 +19,7 @@ from deepscm_pl.files import new_file
 from deepscm_pl.memory import format_bytes
 from deepscm_pl.overlap import VERDICTS
 from deepscm_pl.scm import StructuralCausalModel
+from deepscm_pl.shipped.names import model_title
 from deepscm_pl.variables import Variable
 
 __all__ = ["StaticPage", "check_target", "write_static"]
@@ -73,7 +74,7 @@ class StaticPage:
             explorer.factual(row)
         programs = Programs(self.files, self.root, self.trust, self.weights, explorer.seed)
         return {
-            "model": [for_terminal(path.name) for path in self.files],
+            "model": [for_terminal(model_title(path)) for path in self.files],
             "variables": [_variable(explorer, each) for each in explorer.variables.values()],
             "graph": _graph(explorer),
             "causes": [_cause(each) for each in causes],

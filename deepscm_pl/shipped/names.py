@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepscm_pl.checks import nearest
 
-__all__ = ["CARD", "MODEL", "OBSERVATIONS", "find_model", "model_names"]
+__all__ = ["CARD", "MODEL", "OBSERVATIONS", "find_model", "model_names", "model_title"]
 
 MODEL, OBSERVATIONS, CARD = "model.safetensors", "observations.safetensors", "README.md"
 """The files of a model: itself, observations to ask about, and its card."""
@@ -72,3 +72,17 @@ def find_model(path: str | Path) -> Path:
             "Hugging Face Hub by deepscm_pl.from_pretrained('owner/name')."
         )
     return known[str(path)]
+
+
+def model_title(path: str | Path) -> str:
+    """Return what people call a model: its name, or the name of its file or folder.
+
+    Example:
+        >>> model_title("digits"), model_title("models/brain/model.safetensors")
+        ('digits', 'brain')
+        >>> model_title("runs/full/last.ckpt")
+        'last.ckpt'
+    """
+    path = Path(path)
+    is_named = path.name == MODEL and path.parent.name
+    return path.parent.name if is_named else path.name.removesuffix(".safetensors")

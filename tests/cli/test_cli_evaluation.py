@@ -213,6 +213,11 @@ def test_tensorboard_has_scalars_pictures_and_real_hparams(known):
     assert "evaluation/bound" in names
     assert names <= set(tags["scalars"])
     assert all(math.isfinite(events.Scalars(name)[-1].value) for name in names)
+    started = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(started).session_start_info.hparams
+    assert settings["mechanisms.image"].string_value == "ConditionalVAE"
+    assert "mechanisms.image.levels" not in settings  # a default
+    assert len(settings) < 30
 
 
 def test_a_test_of_a_checkpoint_is_in_the_tensorboard_of_its_run(known, known_checkpoint, tmp_path):

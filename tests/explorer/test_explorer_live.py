@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import webbrowser
 from pathlib import Path
@@ -14,6 +15,8 @@ from deepscm_pl import load
 from deepscm_pl.cli.main import main
 from deepscm_pl.explorer import live
 from deepscm_pl.explorer.live import Place, choose_port, open_browser
+from deepscm_pl.explorer.questions import Explorer
+from deepscm_pl.shipped.names import find_model
 
 
 @pytest.fixture
@@ -146,7 +149,7 @@ def test_a_space_has_a_model_that_is_named_and_observations(tmp_path, monkeypatc
     assert {path.name for path in folder.iterdir()} == {
         "README.md",
         "app.py",
-        "model-1.safetensors",
+        "tabular.safetensors",
         "observations.safetensors",
         "requirements.txt",
     }
@@ -165,6 +168,29 @@ def test_a_space_has_a_model_that_is_named_and_observations(tmp_path, monkeypatc
     visit.set("bmi", 30.0)
     answer = model.counterfactual(expected, "bmi=30")
     assert visit.ask().scene.values["progression"] == pytest.approx(float(answer["progression"]))
+    assert 'title: "What if? tabular"' in readme
+    assert session.programs.files == [Path("tabular.safetensors")]
     (folder / "observations.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"expected observations\.safetensors"):
         space.open_space(folder)
+
+
+def test_several_models_of_a_space_keep_their_order(tmp_path, monkeypatch):
+    pytest.importorskip("gradio")
+    from deepscm_pl.explorer import space
+
+    folder = tmp_path / "space"
+    data = load("tabular").test_data()
+    other = tmp_path / "a.safetensors"
+    shutil.copy(find_model("tabular"), other)
+    files = [Path("tabular"), other]
+    explorer = Explorer(load(["tabular", str(other)]), data)
+    monkeypatch.setattr(space, "_MOST_ROWS", 2)
+    space.write_space(explorer, files, folder)
+    found = space.open_space(folder)
+    assert found.programs.files == [
+        Path("1-tabular.safetensors"),
+        Path("2-a.safetensors"),
+    ]
+    with pytest.raises(FileNotFoundError, match=r"expected a model, NAME\.safetensors"):
+        space.open_space(tmp_path / "none")
