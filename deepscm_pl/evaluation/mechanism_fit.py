@@ -120,7 +120,8 @@ class MechanismFit:
         bound: log p(x | pa), or its bound.
         over_parentless: Gain over the form without parents; of an image and of a formula, over the
             same mechanism with the parents of other rows. None without parents.
-        over_linear: Gain over the linear form; None if the mechanism is linear, or an image's.
+        over_linear: Gain over the linear form; of a linear mechanism, a loss is what its training
+            left out. None for an image.
         nonlinear: Gain that a nonlinear form would have over a linear mechanism; None for others.
         convergence: The course of the training; None if it is unknown.
         shuffled: Whether ``over_parentless`` is that over parents of other rows.
@@ -148,13 +149,27 @@ class MechanismFit:
             return f"{self.variable}: {', '.join([*parts, 'no parents'])}"
         parts.append(self._parents(self.over_parentless))
         uses = _sign(self.over_parentless) > 0
-        if self.over_linear is not None and (uses or _sign(self.over_linear)):
-            parts.append(self._linear(self.over_linear))
+        if self.lost_in_training is not None:
+            parts.append(f"but {self.lost_in_training}")
+        over = None if self.nonlinear is not None else self.over_linear
+        if over is not None and (uses or _sign(over)):
+            parts.append(self._linear(over))
         if self.nonlinear is not None and _sign(self.nonlinear) > 0:
             parts.append(
                 f"but a nonlinear form would gain {_nats(self.nonlinear)} (hidden: [16, 16])"
             )
         return f"{self.variable}: {', '.join(parts)}"
+
+    @property
+    def lost_in_training(self) -> str | None:
+        """What a linear mechanism loses to its own form fitted by a better optimiser, in words."""
+        gain = self.over_linear
+        if self.nonlinear is None or gain is None or _sign(gain) >= 0:
+            return None
+        return (
+            f"its own form gains {_nats(gain)} if it is fitted to the end: train longer, or with a "
+            "larger learning rate"
+        )
 
     def _parents(self, gain: Estimate) -> str:
         none = "those of other rows" if self.shuffled else "none"
@@ -258,11 +273,11 @@ def _scalar_fit(
         fitted = fit_mechanism(form(mechanism), training, asked)
         return Estimate.of(own - log_probs(fitted, asked))
 
-    over = gain(parentless_form)
+    fit = replace(fit, over_parentless=gain(parentless_form), over_linear=gain(linear_form))
     if not is_linear(mechanism):
-        return replace(fit, over_parentless=over, over_linear=gain(linear_form))
+        return fit
     would = gain(nonlinear_form)
-    return replace(fit, over_parentless=over, nonlinear=would._replace(mean=-would.mean))
+    return replace(fit, nonlinear=would._replace(mean=-would.mean))
 
 
 def _image_fit(

@@ -193,7 +193,10 @@ def _of_fit(
         is_known = not math.isnan(course.rise)
         threshold = max(course.least, 2 * course.standard_error) if is_known else None
         rise = course.rise if is_known else None
-        yield _of_variable(name, "converged", course.state, grade, rise, threshold, course.words)
+        state, words = str(course.state), course.words
+        if state == "converged" and fit.lost_in_training is not None:
+            state, grade, words = "stopped early", "doubtful", fit.lost_in_training
+        yield _of_variable(name, "converged", state, grade, rise, threshold, words)
     if name in scm.image_variables:
         yield from _Image(scm, name, association, limits).verdicts(fit)
     elif fit is not None:

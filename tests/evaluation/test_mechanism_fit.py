@@ -67,7 +67,7 @@ def test_a_line_gains_nothing_over_the_linear_form():
 
 def test_a_linear_mechanism_is_told_what_a_curve_would_gain():
     found = fits(lambda x: x**2, partial(AffineFlow, hidden=()))["y"]
-    assert found.over_linear is None
+    assert abs(found.over_linear.mean) < 0.01
     assert found.nonlinear.mean > 0.7
     assert "a nonlinear form would gain" in found.sentence
 
@@ -86,6 +86,15 @@ def test_an_untrained_mechanism_is_worse_than_its_linear_form():
     found = fits(lambda x: 2 * x, AffineFlow, trained=False)["y"]
     assert "to a linear form" in found.sentence
     assert "does not use its parents" in found.sentence
+
+
+def test_a_linear_mechanism_that_was_trained_too_little_is_told_what_it_lost():
+    linear = partial(AffineFlow, hidden=())
+    found = fits(lambda x: 2 * x, linear, trained=False)["y"]
+    assert found.over_linear.mean == pytest.approx(-0.5 * math.log(4.25 / 0.25), abs=0.2)
+    assert "its own form gains" in found.sentence
+    assert fits(lambda x: 2 * x, linear)["y"].lost_in_training is None
+    assert fits(lambda x: 2 * x, AffineFlow, trained=False)["y"].lost_in_training is None
 
 
 def test_fits_are_the_same_where_gradients_are_off():

@@ -207,6 +207,21 @@ def test_limits_of_the_convergence(course, grade, figure):
     assert found.reason == course.words
 
 
+def test_a_linear_mechanism_below_its_own_fitted_form_has_not_converged():
+    flat = Convergence(20, 0.001, 0.001)
+
+    def judged(lost, course=flat):
+        fit = MechanismFit(
+            "b", ("a",), gain(-1.0), gain(0.5), gain(-lost), gain(0.0), convergence=course
+        )
+        return one(evaluation(mechanisms=[fit]), "b", "converged")
+
+    assert (judged(0.011).word, judged(0.011).grade) == ("stopped early", "doubtful")
+    assert "larger learning rate" in judged(0.011).reason
+    assert (judged(0.009).word, judged(0.009).grade) == ("converged", "good")
+    assert judged(0.011, Convergence(20, 0.5, 0.1)).word == "still rising"
+
+
 def test_large_rises_are_written_in_full():
     assert "by 2500 nats" in Convergence(20, 2512.0, 1.0).words
     assert "by 0.021 nats" in Convergence(20, 0.0211, 0.001).words
@@ -465,7 +480,7 @@ def test_an_untrained_table_is_bad_and_a_fitted_one_good():
     assert found.grade == "bad"
     assert one(evaluation(mechanisms=fits), "b", "converged").grade == "unknown"
     (said,) = of(found, "b", "better than no model")
-    assert "fitted nonlinear form gains" in said.reason
+    assert "fitted linear form gains" in said.reason
     optimizer = torch.optim.Adam(scm.parameters(), lr=0.1)
     for _ in range(100):
         loss = -scm.elbo(rows).bound.mean()
