@@ -48,6 +48,7 @@ __all__ = [
     "markdown_code",
     "one_line",
     "policy_source",
+    "shortened",
 ]
 
 _MARKUP = re.compile(
@@ -247,6 +248,16 @@ def one_line(message: object, longest: int = 500) -> str:
     lines = str(message).strip().splitlines() or [type(message).__name__]
     text = for_terminal(lines[0])
     return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a text to some characters, of which the last is then an ellipsis.
+
+    Example:
+        >>> shortened("thickness", 6), shortened("age", 6)
+        ('thick…', 'age')
+    """
+    return text if len(text) <= most else f"{text[: max(most - 1, 1)]}…"
 
 
 def _is_visible(character: str) -> bool:

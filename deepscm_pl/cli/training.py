@@ -141,23 +141,7 @@ def _run_merged(
     check_configuration(settings)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         end_with_parent()
-    path = option_value(words, "--ckpt_path")
-    if path is None and words[0] != "fit" and not {"-h", "--help"} & set(words):
-        raise ValueError(
-            "expected a trained model, but got no --ckpt_path; give the checkpoint of a training "
-            "(--ckpt_path FILE.ckpt)."
-        )
-    path = None if path in _NOT_PATHS else path
-    if path is not None and words[0] == "fit" and is_exported(path):
-        raise ValueError(
-            f"ckpt_path: {path} is an exported model, without the state of the optimiser; to "
-            "resume the training, give the .ckpt file that it was exported from."
-        )
-    if words[0] != "fit" and path in model_names() and not Path(path).is_file():
-        raise ValueError(
-            f"ckpt_path: expected a file, because {words[0]} writes beside the model, but got the "
-            f"name {path}; copy {model_names()[path]} to a folder of your own, and name the copy."
-        )
+    path = _trained_model(words)
     for package in PACKAGES:
         import_all(package)
     trust, words = trusted_packages(words)
@@ -185,6 +169,33 @@ def _run_merged(
         # Open connections between processes can abort Python when it exits.
         if distributed.is_available() and distributed.is_initialized():
             distributed.destroy_process_group()
+
+
+def _trained_model(words: list[str]) -> str | None:
+    """The file of the option ``--ckpt_path`` of a command; None for none, and for ``last``.
+
+    Raises:
+        ValueError: If the command needs a file, or cannot use this one.
+    """
+    path = option_value(words, "--ckpt_path")
+    is_fit = words[0] == "fit"
+    if path is None and not is_fit and not {"-h", "--help"} & set(words):
+        raise ValueError(
+            "expected a trained model, but got no --ckpt_path; give the checkpoint of a training "
+            "(--ckpt_path FILE.ckpt)."
+        )
+    path = None if path in _NOT_PATHS else path
+    if path is not None and is_fit and is_exported(path):
+        raise ValueError(
+            f"ckpt_path: {path} is an exported model, without the state of the optimiser; to "
+            "resume the training, give the .ckpt file that it was exported from."
+        )
+    if not is_fit and path in model_names() and not Path(path).is_file():
+        raise ValueError(
+            f"ckpt_path: expected a file, because {words[0]} writes beside the model, but got the "
+            f"name {path}; copy {model_names()[path]} to a folder of your own, and name the copy."
+        )
+    return path
 
 
 def _model_class(words: list[str], settings: Mapping[str, Any]) -> type[pl.LightningModule]:

@@ -13,6 +13,7 @@ module            contents
 ``uploads``       observations from files of a visitor
 ``exports``       files of an answer
 ``parts``         the parts of the live page as HTML
+``curves``        its effect curves as pictures
 ``live``          its port, its temporary folder, and its end
 ``server``        the live page with Gradio
 ``space``         a folder that runs as a Space of Hugging Face

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from html import escape
 
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepscm_pl.data.placement import Placement
-from deepscm_pl.escaping import for_terminal
+from deepscm_pl.escaping import for_terminal, shortened
+from deepscm_pl.explorer.curves import CurvePictures
 from deepscm_pl.explorer.graph import draw_boxes
 from deepscm_pl.explorer.questions import Explorer, as_png, decimals_of
-from deepscm_pl.explorer.session import Curve, Curves, Details, Reply
+from deepscm_pl.explorer.session import Curves, Details, Reply
 from deepscm_pl.figures.pixels import as_pictures, change_colours, planes_through
 from deepscm_pl.interventions import format_do
 from deepscm_pl.variables import Variable
@@ -242,7 +243,7 @@ class Parts:
                 f'<g class="box {role}"><title>{escape(tip)}</title>'
                 f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="8"/>'
                 f'<text class="label" x="{middle}" y="{box.y + 20}" text-anchor="middle">'
-                f"{escape(_shortened(self.label(name)))}</text>{inner}</g>"
+                f"{escape(shortened(self.label(name), _CHARACTERS))}</text>{inner}</g>"
             )
         edges = ", ".join(f"{each.cause} to {each.effect}" for each in drawing.curves) or "none"
         told = "; ".join(self._told(name, reply, roles[name]) for name in self.scalars)
@@ -273,13 +274,13 @@ class Parts:
     def _values(self, name: str, reply: Reply, role: str, at: tuple[float, float]) -> str:
         before, after = reply.factual.values[name], reply.scene.values[name]
         if role in ("set", "moved"):
-            old = _shortened(self.plain(name, before), _CHARACTERS // 2 - 1)
+            old = shortened(self.plain(name, before), _CHARACTERS // 2 - 1)
             room = _CHARACTERS - len(old) - 3
             new = self.full(name, after)
             new = new if len(new) <= room else self.plain(name, after)
-            inner = f'{escape(old)} → <tspan class="new">{escape(_shortened(new, room))}</tspan>'
+            inner = f'{escape(old)} → <tspan class="new">{escape(shortened(new, room))}</tspan>'
         else:
-            inner = escape(_shortened(self.full(name, before)))
+            inner = escape(shortened(self.full(name, before), _CHARACTERS))
         return f'<text class="value" x="{at[0]}" y="{at[1]}" text-anchor="middle">{inner}</text>'
 
     def _thumbs(self, name: str, reply: Reply, at: tuple[float, float]) -> str:
@@ -342,7 +343,9 @@ class Parts:
             found[name] = _ONE_VALUE if low == high else f"{low} to {high}"
         for name, shares in details.shares.items():
             likely = [(self.plain(name, k), share) for k, share in shares.items()][:_CLASSES]
-            words = [f"{_shortened(each)} {100 * share:.0f} %" for each, share in likely]
+            words = [
+                f"{shortened(each, _CHARACTERS)} {100 * share:.0f} %" for each, share in likely
+            ]
             found[name] = _ONE_VALUE if len(shares) == 1 else ", ".join(words)
         return {} if {*found.values()} <= {_ONE_VALUE} else found
 
@@ -448,89 +451,16 @@ class Parts:
 
     def curves(self, reply: Reply, curves: Curves) -> str:
         """Effect curves over a cause: this observation among others."""
-        pictures = "".join(self._curve(reply, curves, each) for each in curves.curves)
+        marks = {"factual": reply.factual.values}
+        if curves.cause in reply.question.do:
+            marks["asked"] = reply.scene.values
+        drawn = CurvePictures(self.variables, self.plain)
+        pictures = "".join(drawn.picture(curves, each, marks) for each in curves.curves)
         return (
             f"<h3>Effect curves over {escape(self.label(curves.cause))}</h3>"
             f'<div class="curves">{pictures}</div><p class="legend">Blue: this observation; open '
             "circle: as observed; faint: other observations of the test split.</p>"
         )
-
-    def _curve(self, reply: Reply, curves: Curves, curve: Curve) -> str:
-        width, height, left, right, top, bottom = 310, 210, 56, 8, 8, 38
-        xs = self._range(curves.cause, curves.values)
-        ys = self._range(curve.name, [y for each in (curve.own, *curve.others) for y in each])
-
-        def at(x: float, y: float) -> tuple[float, float]:
-            across = (x - xs[0]) / (xs[1] - xs[0]) * (width - left - right)
-            up = (y - ys[0]) / (ys[1] - ys[0]) * (height - top - bottom)
-            return left + across, height - bottom - up
-
-        def line(kind: str, column: Sequence[float]) -> str:
-            points = (at(*each) for each in zip(curves.values, column, strict=True))
-            path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-            return f'<path class="{kind}" d="M{path}"/>'
-
-        def dot(kind: str, x: float | None, y: float | None, radius: float) -> str:
-            if x is None or y is None or not (xs[0] <= x <= xs[1] and ys[0] <= y <= ys[1]):
-                return ""
-            place = at(x, y)
-            return f'<circle class="{kind}" cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="{radius}"/>'
-
-        shapes = ""
-        for value in self._ticks(curve.name, ys, 4):
-            y = at(xs[0], value)[1]
-            shapes += (
-                f'<line class="axis" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">'
-                f"{escape(self._tick(curve.name, value))}</text>"
-            )
-        for value in self._ticks(curves.cause, xs, 5):
-            x = at(value, ys[0])[0]
-            shapes += (
-                f'<text x="{x:.1f}" y="{height - bottom + 15}" text-anchor="middle">'
-                f"{escape(self._tick(curves.cause, value))}</text>"
-            )
-        label = for_terminal(self.variables[curves.cause].label)
-        shapes += (
-            f'<text x="{(left + width - right) / 2}" y="{height - 5}" text-anchor="middle">'
-            f"{escape(label)}</text>"
-        )
-        shapes += "".join(line("other", each) for each in curve.others) + line("own", curve.own)
-        before, after = reply.factual.values, reply.scene.values
-        shapes += dot("factual", before[curves.cause], before[curve.name], 4.5)
-        if curves.cause in reply.question.do:
-            shapes += dot("asked", after[curves.cause], after[curve.name], 5)
-        told = "; ".join(
-            f"{self.plain(curves.cause, x)}: {self.plain(curve.name, y)}"
-            for x, y in zip(curves.values, curve.own, strict=True)
-        )
-        return (
-            f"<div><h4>{escape(for_terminal(self.variables[curve.name].label))}</h4>"
-            f'<svg viewBox="0 0 {width} {height}" role="img"><title>{escape(told)}</title>'
-            f"{shapes}</svg></div>"
-        )
-
-    def _range(self, name: str, values: Sequence[float]) -> tuple[float, float]:
-        finite = [each for each in values if math.isfinite(each)] or [0.0]
-        low, high = min(finite), max(finite)
-        room = 0.04 * (high - low) or max(abs(low) * 0.04, 0.5)
-        if (count := self.variables[name].domain.categories) is not None:
-            return -0.3, max(count - 1, 1) + 0.3
-        return low - room, high + room
-
-    def _ticks(self, name: str, ends: tuple[float, float], count: int) -> Iterable[float]:
-        if (classes := self.variables[name].domain.categories) is not None:
-            return (float(k) for k in range(0, classes, -(-classes // count)))
-        size = (ends[1] - ends[0]) / count
-        power = 10.0 ** math.floor(math.log10(size))
-        step = next(f * power for f in (1, 2, 5, 10) if f * power >= size * 0.9999)
-        first = math.ceil(ends[0] / step)
-        return (k * step for k in range(first, math.floor(ends[1] / step) + 1))
-
-    def _tick(self, name: str, value: float) -> str:
-        if self.variables[name].domain.categories is not None:
-            return _shortened(self.plain(name, value), 11)
-        return f"{value + 0.0:.6g}".replace("-", _MINUS)
 
 
 def _whole(image: Tensor, paint: Callable[[NDArray[np.float64]], bytes], alt: str) -> str:
@@ -573,7 +503,3 @@ def _source(png: bytes) -> str:
 def _image(png: bytes, alt: str) -> str:
     """An element of an image; the description is escaped already."""
     return f'<img src="{_source(png)}" alt="{alt}">'
-
-
-def _shortened(text: str, most: int = _CHARACTERS) -> str:
-    return text if len(text) <= most else f"{text[: max(most - 1, 1)]}…"
