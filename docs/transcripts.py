@@ -302,7 +302,7 @@ TRANSCRIPTS = {
             ),
             Step(
                 "Each choice is in `clinic.yaml` with its reason. Here are those of two variables:",
-                "sed -n '/^    treatment:  #/,/^  optimizer/p' clinic.yaml",
+                "sed -n '/^    treatment:/,/^  optimizer/p' clinic.yaml",
                 (16, 0),
             ),
             Step(
@@ -335,11 +335,13 @@ TRANSCRIPTS = {
                 "the noise that the model infers is as it should be. "
                 "[The report](evaluation.md) has the figures behind it.\n\n"
                 "*Doubtful* is a reason to look, not yet a fault. The graph is right here, because "
-                "the clinic is invented. Nevertheless, noise of `severity` correlates with age, by "
-                "chance: among these 120 test patients, older ones happen to be less ill than the "
-                "equations that drew them say (the correlation is −0.24 with the true noise), and "
-                "no figure can tell that from a wrong graph. The questions below rest on `days`, "
-                "which is good.\n\n"
+                "the clinic is invented. Nevertheless, noise correlates with causes. For "
+                "`severity`, this is chance: among these 120 test patients, older ones happen to "
+                "be less ill than the equations that drew them say (the correlation is −0.24 with "
+                "the true noise), and no figure can tell that from a wrong graph. For `treatment`, "
+                "it is the model, which understates how much severity decides about the drug. The "
+                "questions below set the treatment, so that this mechanism is replaced; `days`, "
+                "on which they rest, is good.\n\n"
                 "## 6. Ask\n\n"
                 "**Intervention.** How many days would patients stay if everyone got the drug, "
                 "against no one? The causes of `treatment` no longer matter: the question cuts "

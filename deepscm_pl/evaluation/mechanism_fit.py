@@ -38,7 +38,7 @@ _FEWEST_VALIDATIONS = 6
 _FEWEST_ROWS = 10
 _SMALL = 0.01  # nats per row
 _UNCLEAR = 0.1  # nats per row, a gain that would matter
-_RISE = 0.02  # nats per row over the last third
+_RISE = 0.02  # nats per row over the last third, or to the end
 _RELATIVE = 1e-4  # of the bound of an image
 _IMAGES = 256
 
@@ -164,7 +164,7 @@ class MechanismFit:
     def lost_in_training(self) -> str | None:
         """What a linear mechanism loses to its own form fitted by a better optimiser, in words."""
         gain = self.over_linear
-        if self.nonlinear is None or gain is None or _sign(gain) >= 0:
+        if self.nonlinear is None or gain is None or _sign(gain) >= 0 or gain.mean > -_RISE:
             return None
         return (
             f"its own form gains {_nats(gain)} if it is fitted to the end: train longer, or with a "

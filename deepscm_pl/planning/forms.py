@@ -16,7 +16,6 @@ from deepscm_pl.graph import CausalGraph
 from deepscm_pl.mechanisms import Context
 from deepscm_pl.nn.layers import NONLINEAR
 from deepscm_pl.planning.plan import Plan
-from deepscm_pl.planning.scalars import hidden_widths, learning_rates, reasons_of_rates
 from deepscm_pl.planning.training import data_of, mechanism_of
 from deepscm_pl.planning.wanted_graph import IMAGE
 from deepscm_pl.variables import Domain
@@ -125,7 +124,7 @@ def with_chosen_forms(plan: Plan) -> Plan:
     """
     model, graph = plan.settings["model"], CausalGraph(plan.settings["model"]["graph"])
     scalars = {name: each for name, each in model["mechanisms"].items() if name != IMAGE}
-    widths = {name: hidden_widths(each) for name, each in scalars.items()}
+    widths = {name: _widths(each) for name, each in scalars.items()}
     if not any(widths.values()):
         return plan
     data = data_of(plan)
@@ -142,14 +141,17 @@ def with_chosen_forms(plan: Plan) -> Plan:
         for variable, choice in choices.items()
         for where, name, reason in _reasons(mechanisms[variable], variable, choice)
     }
-    chosen = {name: mechanisms[name] for name in scalars}
-    rates = learning_rates(chosen, list(choices), IMAGE in mechanisms)
-    model = {**model, "mechanisms": mechanisms} | ({"learning_rates": rates} if rates else {})
-    return replace(
-        plan,
-        settings={**plan.settings, "model": model},
-        reasons={**plan.reasons, **reasons, **reasons_of_rates(rates)},
-    )
+    settings = {**plan.settings, "model": {**model, "mechanisms": mechanisms}}
+    return replace(plan, settings=settings, reasons={**plan.reasons, **reasons})
+
+
+def _widths(described: Mapping[str, Any] | str) -> list[int]:
+    """The widths of the hidden layers in the description of a mechanism."""
+    if isinstance(described, str):
+        return []
+    arguments = described.get("init_args", {})
+    found: list[int] = arguments.get("hidden") or []
+    return found or _widths(arguments.get("flow", ""))
 
 
 def _reasons(

@@ -15,7 +15,7 @@ from deepscm_pl.planning.commented import commented_yaml
 from deepscm_pl.planning.fingerprint import Fingerprint
 from deepscm_pl.planning.network import image_mechanism, preprocessing, slicing
 from deepscm_pl.planning.pictures import ImageFingerprint
-from deepscm_pl.planning.scalars import learning_rates, reasons_of_rates, scalar_mechanism
+from deepscm_pl.planning.scalars import scalar_mechanism
 from deepscm_pl.planning.wanted_graph import IMAGE, read_graph
 
 __all__ = ["Plan", "make_plan"]
@@ -303,12 +303,10 @@ def _model(
         "for the networks of images" if has_image else "the best of 0.01 and 0.003 on small tables"
     )
     reasons["model.scheduler.init_args.warmup"] = "rises in a tenth of the steps, then falls to 0"
-    scalars = {name: each for name, each in model["mechanisms"].items() if name != IMAGE}
-    rates = learning_rates(scalars, [n for n in scalars if graph.parents[n]], has_image)
-    if rates:
-        model["learning_rates"] = rates
-        reasons |= reasons_of_rates(rates)
+    scalars = [name for name in graph.nodes if name != IMAGE]
     if has_image:
+        model["learning_rates"] = dict.fromkeys(scalars, 3.0e-3)
+        reasons["model.learning_rates"] = "flows of numbers learn faster than networks of images"
         model["num_evaluation_particles"] = 2
         reasons["model.num_evaluation_particles"] = "a less noisy bound to choose the best epoch by"
         model["objective"] = _objective(rows, length, reasons)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from typing import Any
 
 from deepscm_pl.data.tables.kinds import MANY_ZEROS, are_repeated, standard_bounds
 from deepscm_pl.planning.columns import ColumnFingerprint
 
-__all__ = ["hidden_widths", "learning_rates", "reasons_of_rates", "scalar_mechanism"]
+__all__ = ["scalar_mechanism"]
 
 _MECHANISMS = "deepscm_pl.mechanisms"
 _TRANSFORMS = "deepscm_pl.transforms"
 _FEW_ROWS = 100
 _MANY_ROWS = 5000
-_RATE, _LINEAR_RATE = 3.0e-3, 3.0e-2
 
 
 def scalar_mechanism(
@@ -63,39 +61,6 @@ def scalar_mechanism(
             why | {f"flow.{key}": value for key, value in reasons.items()},
         )
     return flow, {"": reason, **reasons}
-
-
-def learning_rates(
-    mechanisms: Mapping[str, Mapping[str, Any] | str], caused: Collection[str], has_image: bool
-) -> dict[str, float]:
-    """Choose learning rates of numbers and classes that differ from that of the optimizer.
-
-    Args:
-        mechanisms: Variable to class and arguments, without images.
-        caused: The variables that have causes.
-        has_image: Whether the optimizer has the learning rate of an image.
-    """
-    linear = [name for name in caused if name in mechanisms and not hidden_widths(mechanisms[name])]
-    rates = dict.fromkeys(mechanisms, _RATE) if has_image else {}
-    return rates | dict.fromkeys(linear, _LINEAR_RATE)
-
-
-def reasons_of_rates(rates: Mapping[str, float]) -> dict[str, str]:
-    """The reason of each learning rate, by its dotted path."""
-    said = {
-        _RATE: "flows of numbers learn faster than networks of images",
-        _LINEAR_RATE: "linear in its causes, for which 0.003 is too small to get to the end",
-    }
-    return {f"model.learning_rates.{name}": said[rate] for name, rate in rates.items()}
-
-
-def hidden_widths(described: Mapping[str, Any] | str) -> list[int]:
-    """The widths of the hidden layers in the description of a mechanism."""
-    if isinstance(described, str):
-        return []
-    arguments = described.get("init_args", {})
-    found: list[int] = arguments.get("hidden") or []
-    return found or hidden_widths(arguments.get("flow", ""))
 
 
 def _hidden(rows: int) -> tuple[list[int], str]:

@@ -216,10 +216,10 @@ def test_a_linear_mechanism_below_its_own_fitted_form_has_not_converged():
         )
         return one(evaluation(mechanisms=[fit]), "b", "converged")
 
-    assert (judged(0.011).word, judged(0.011).grade) == ("stopped early", "doubtful")
-    assert "larger learning rate" in judged(0.011).reason
-    assert (judged(0.009).word, judged(0.009).grade) == ("converged", "good")
-    assert judged(0.011, Convergence(20, 0.5, 0.1)).word == "still rising"
+    assert (judged(0.021).word, judged(0.021).grade) == ("stopped early", "doubtful")
+    assert "larger learning rate" in judged(0.021).reason
+    assert (judged(0.019).word, judged(0.019).grade) == ("converged", "good")
+    assert judged(0.021, Convergence(20, 0.5, 0.1)).word == "still rising"
 
 
 def test_large_rises_are_written_in_full():

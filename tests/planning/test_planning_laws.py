@@ -123,15 +123,6 @@ def test_an_image_has_its_own_rates_and_objective(rows, warmup, weight):
     assert "objective" not in planned(rows).settings["model"]
 
 
-def test_linear_mechanisms_with_causes_have_a_larger_rate():
-    columns = [numbers("x"), numbers("y")]
-    few = planned(50, "x -> y", columns).settings["model"]
-    assert few["learning_rates"] == {"y": 3e-2}
-    assert "learning_rates" not in planned(500, "x -> y", columns).settings["model"]
-    plan = planned(50, "x -> y; y -> image", columns, images=images(28, 28))
-    assert plan.settings["model"]["learning_rates"] == {"x": 3e-3, "y": 3e-2}
-
-
 # Mechanisms.
 
 
