@@ -35,6 +35,11 @@ def texts(value: object) -> Iterator[str]:
         yield from (found for each in value for found in texts(each))
 
 
+def title_of(figures: dict[str, object]) -> str:
+    """The heading of measured figures in a card."""
+    return f"Protocol {figures['protocol']}" if "protocol" in figures else "Evaluation"
+
+
 def test_they_answer_for_their_own_samples(name):
     model = load(FILES[name])
     drawn = model.sample(2, seed=0)
@@ -47,15 +52,19 @@ def test_they_answer_for_their_own_samples(name):
 
 def test_their_figures_are_those_of_their_weights(name):
     digest = weights_digest(load(FILES[name]).scm)
-    paths = (ROOT / "experiments").glob("**/protocol.json")
+    found = [
+        json.loads(path.read_text("utf-8"))
+        for kind in ("protocol", "evaluation")
+        for path in (ROOT / "experiments").glob(f"**/{kind}.json")
+    ]
     titles = [
-        f"Protocol {found['protocol']}, {found['rows']:,} test rows"
-        for found in (json.loads(path.read_text("utf-8")) for path in paths)
-        if found["weights"] == digest
+        f"### {title_of(each)}, {each['rows']:,} test rows"
+        for each in found
+        if each.get("weights") == digest
     ]
     card = FILES[name].with_name("README.md").read_text("utf-8")
     assert titles
-    assert all(f"### {title}" in card for title in titles)
+    assert all(title in card for title in titles)
 
 
 def test_they_contain_no_place_of_a_computer(name):

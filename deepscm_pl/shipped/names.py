@@ -24,8 +24,8 @@ def model_names() -> dict[str, Path]:
     repository, those in its folder ``models``.
 
     Example:
-        >>> sorted(model_names())[0]
-        'digits'
+        >>> "digits" in model_names()
+        True
     """
     folders = [_PACKAGE / "shipped" / "models"]
     if (_REPOSITORY / "setup.cfg").is_file() and (_REPOSITORY / "experiments").is_dir():
