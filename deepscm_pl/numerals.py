@@ -7,7 +7,10 @@ import struct
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["exact_digits", "format_number", "shortest"]
+__all__ = ["MINUS", "exact_digits", "format_number", "shortest"]
+
+MINUS = "\u2212"
+"""The minus sign of numbers in pictures and on pages."""
 
 _MILLION, _TRILLION = 1e6, 1e12
 _GROUPED = 1e4

@@ -307,7 +307,7 @@ def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
 
 
 def _settings(module: pl.LightningModule) -> dict[str, Any]:
-    """The settings of a model that are not defaults: as many as a table has room for."""
+    """The settings of a model that are not defaults."""
     kind = type(module)
     return chosen_settings(f"{kind.__module__}.{kind.__qualname__}", module.hparams)
 

@@ -120,13 +120,13 @@ def _write_file(ckpt_path: Path, out: Path, options: ExportOptions) -> None:
     from deepscm_pl.memory import format_bytes
     from deepscm_pl.numerals import format_number
     from deepscm_pl.runs.safetensors_file import write_tensors
-    from deepscm_pl.shipped.names import CARD, OBSERVATIONS
+    from deepscm_pl.shipped.names import CARD, OBSERVATIONS, model_title
     from deepscm_pl.suggestions import Asked
 
     card, rows = out.parent / CARD, out.parent / OBSERVATIONS
     _check_targets(out, {"card": card, "observations": rows}, options)
     # Made first, so that nothing is written if figures or data belong to another model.
-    name = out.resolve().parent.name if out.stem == "model" else out.stem
+    name = model_title(out.resolve())
     made = options.model_card(ckpt_path, name, out.name) if options.card else None
     stored = options.stored_rows(ckpt_path)
     scm, model = write_model(ckpt_path, out, options.overwrite, options.trust, options.root)

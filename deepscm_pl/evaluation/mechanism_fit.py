@@ -32,7 +32,13 @@ from deepscm_pl.evaluation.quick_fit import (
 from deepscm_pl.mechanisms import Mechanism
 from deepscm_pl.numerals import format_number
 
-__all__ = ["Convergence", "MechanismFit", "convergence_of", "evaluate_mechanisms"]
+__all__ = [
+    "Convergence",
+    "MechanismFit",
+    "convergence_of",
+    "evaluate_mechanisms",
+    "left_out_words",
+]
 
 _FEWEST_VALIDATIONS = 6
 _FEWEST_ROWS = 10
@@ -149,8 +155,8 @@ class MechanismFit:
             return f"{self.variable}: {', '.join([*parts, 'no parents'])}"
         parts.append(self._parents(self.over_parentless))
         uses = _sign(self.over_parentless) > 0
-        if self.lost_in_training is not None:
-            parts.append(f"but {self.lost_in_training}")
+        if self.left_out is not None:
+            parts.append(f"but {left_out_words(self.left_out)}")
         over = None if self.nonlinear is not None else self.over_linear
         if over is not None and (uses or _sign(over)):
             parts.append(self._linear(over))
@@ -161,15 +167,12 @@ class MechanismFit:
         return f"{self.variable}: {', '.join(parts)}"
 
     @property
-    def lost_in_training(self) -> str | None:
-        """What a linear mechanism loses to its own form fitted by a better optimiser, in words."""
+    def left_out(self) -> Estimate | None:
+        """What the training of a linear mechanism left out: the gain of its own fitted form."""
         gain = self.over_linear
         if self.nonlinear is None or gain is None or _sign(gain) >= 0 or gain.mean > -_RISE:
             return None
-        return (
-            f"its own form gains {_nats(gain)} if it is fitted to the end: train longer, or with a "
-            "larger learning rate"
-        )
+        return gain._replace(mean=-gain.mean)
 
     def _parents(self, gain: Estimate) -> str:
         none = "those of other rows" if self.shuffled else "none"
@@ -188,6 +191,14 @@ class MechanismFit:
         if _sign(gain) < 0:
             return f"but loses {_nats(gain)} to a linear form: set hidden: [], or train longer"
         return "but gains nothing over a linear form"
+
+
+def left_out_words(gain: Estimate) -> str:
+    """The loss of a training that stopped early, in words."""
+    return (
+        f"its own form gains {_nats(gain)} if it is fitted to the end: train longer, or with a "
+        "larger learning rate"
+    )
 
 
 def _sign(gain: Estimate) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from deepscm_pl.evaluation.association import AssociationRow
 from deepscm_pl.evaluation.estimate import Estimate
-from deepscm_pl.evaluation.mechanism_fit import MechanismFit
+from deepscm_pl.evaluation.mechanism_fit import Convergence, MechanismFit, left_out_words
 from deepscm_pl.evaluation.noise import NoiseResult
 from deepscm_pl.evaluation.reaction import ReactionResult
 from deepscm_pl.evaluation.results import CounterfactualResult
@@ -187,20 +187,29 @@ def _of_fit(
     association: Sequence[AssociationRow],
     limits: VerdictThresholds,
 ) -> Iterator[Verdict]:
-    if fit is not None and (course := fit.convergence) is not None:
-        grades: dict[str, Grade] = {"converged": "good", "unknown": "unknown"}
-        grade = grades.get(course.state, "doubtful")
-        is_known = not math.isnan(course.rise)
-        threshold = max(course.least, 2 * course.standard_error) if is_known else None
-        rise = course.rise if is_known else None
-        state, words = str(course.state), course.words
-        if state == "converged" and fit.lost_in_training is not None:
-            state, grade, words = "stopped early", "doubtful", fit.lost_in_training
-        yield _of_variable(name, "converged", state, grade, rise, threshold, words)
+    if fit is not None and fit.convergence is not None:
+        yield _convergence(fit, fit.convergence)
     if name in scm.image_variables:
         yield from _Image(scm, name, association, limits).verdicts(fit)
     elif fit is not None:
         yield from _Scalar(fit, limits).verdicts()
+
+
+def _convergence(fit: MechanismFit, course: Convergence) -> Verdict:
+    if course.state == "converged" and (gain := fit.left_out) is not None:
+        limit = max(course.least, 2 * gain.standard_error)
+        words = left_out_words(gain)
+        return _of_variable(
+            fit.variable, "converged", "stopped early", "doubtful", gain.mean, limit, words
+        )
+    grades: dict[str, Grade] = {"converged": "good", "unknown": "unknown"}
+    grade = grades.get(course.state, "doubtful")
+    is_known = not math.isnan(course.rise)
+    threshold = max(course.least, 2 * course.standard_error) if is_known else None
+    rise = course.rise if is_known else None
+    return _of_variable(
+        fit.variable, "converged", course.state, grade, rise, threshold, course.words
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from html import escape
 
 from deepscm_pl.escaping import for_terminal, shortened
 from deepscm_pl.explorer.session import Curve, Curves
+from deepscm_pl.numerals import MINUS
 from deepscm_pl.variables import Variable
 
 __all__ = ["CurvePictures"]
@@ -16,7 +17,6 @@ __all__ = ["CurvePictures"]
 _WIDTH, _HEIGHT = 310, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 8, 8, 38
 _RADIUS = {"factual": 4.5, "asked": 5.0}
-_MINUS = "\u2212"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class CurvePictures:
     def _tick(self, name: str, value: float) -> str:
         if self.variables[name].domain.categories is not None:
             return shortened(self.plain(name, value), 11)
-        return f"{value + 0.0:.6g}".replace("-", _MINUS)
+        return f"{value + 0.0:.6g}".replace("-", MINUS)
 
 
 def _line(kind: str, axes: _Axes, values: Sequence[float], column: Sequence[float]) -> str:

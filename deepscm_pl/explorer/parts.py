@@ -20,6 +20,7 @@ from deepscm_pl.explorer.questions import Explorer, as_png, decimals_of
 from deepscm_pl.explorer.session import Curves, Details, Reply
 from deepscm_pl.figures.pixels import as_pictures, change_colours, planes_through
 from deepscm_pl.interventions import format_do
+from deepscm_pl.numerals import MINUS
 from deepscm_pl.variables import Variable
 
 __all__ = ["Parts", "format_plain"]
@@ -30,7 +31,6 @@ _CLASSES = 3
 """Classes whose shares of the particles are shown."""
 _CHARACTERS = 20
 """Characters that fit into a box of the graph."""
-_MINUS = "\u2212"
 _PLANES = (
     ("axial", "from above", "L", "R", "A", "P"),
     ("coronal", "from behind", "L", "R", "S", "I"),
@@ -52,10 +52,10 @@ def format_plain(variable: Variable, value: float | None, decimals: int) -> str:
         name = variable.classes[int(value)] if variable.classes else f"{value:g}"
         return for_terminal(name)
     if abs(value) >= 1e12 or decimals > 6:
-        return f"{value:.3g}".replace("-", _MINUS)
+        return f"{value:.3g}".replace("-", MINUS)
     text = f"{value:,.{decimals}f}" if abs(value) >= 1e4 else f"{value:.{decimals}f}"
     is_zero = not any(each in "123456789" for each in text)
-    return text.lstrip("-") if is_zero else text.replace("-", _MINUS)
+    return text.lstrip("-") if is_zero else text.replace("-", MINUS)
 
 
 class Parts:
@@ -96,7 +96,7 @@ class Parts:
         text = format_plain(Variable(name), after - before, self.decimals[name])
         if not any(each in "123456789" for each in text):
             return "0"
-        return text if text.startswith(_MINUS) else f"+{text}"
+        return text if text.startswith(MINUS) else f"+{text}"
 
     def _roles(self, reply: Reply) -> dict[str, str]:
         """What a question does to each variable: ``set``, ``moved``, ``still``, or nothing."""
@@ -170,7 +170,7 @@ class Parts:
         is_colour = before.shape[0] == 3
         bar = (
             f'<div class="bar{" colour" if is_colour else ""}"><i></i><div><span>+{limit:g}</span>'
-            f"<span>0</span><span>{_MINUS}{limit:g}</span></div>"
+            f"<span>0</span><span>{MINUS}{limit:g}</span></div>"
             f"<small>grey levels{', each colour' if is_colour else ''}</small></div>"
         )
         kind = "trio wide" if before.dim() == 4 else "trio"

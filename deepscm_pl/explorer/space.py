@@ -109,7 +109,8 @@ def _file_names(files: Sequence[Path]) -> list[str]:
     names = [f"{model_title(path).removesuffix('.ckpt')}.safetensors" for path in files]
     if len(names) == 1 and names[0] != OBSERVATIONS:
         return names
-    return [f"{k}-{name}" for k, name in enumerate(names, start=1)]
+    width = len(str(len(names)))  # files are read in the order of their names
+    return [f"{k:0{width}}-{name}" for k, name in enumerate(names, start=1)]
 
 
 def open_space(folder: Path) -> Session:

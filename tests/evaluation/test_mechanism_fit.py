@@ -93,8 +93,8 @@ def test_a_linear_mechanism_that_was_trained_too_little_is_told_what_it_lost():
     found = fits(lambda x: 2 * x, linear, trained=False)["y"]
     assert found.over_linear.mean == pytest.approx(-0.5 * math.log(4.25 / 0.25), abs=0.2)
     assert "its own form gains" in found.sentence
-    assert fits(lambda x: 2 * x, linear)["y"].lost_in_training is None
-    assert fits(lambda x: 2 * x, AffineFlow, trained=False)["y"].lost_in_training is None
+    assert fits(lambda x: 2 * x, linear)["y"].left_out is None
+    assert fits(lambda x: 2 * x, AffineFlow, trained=False)["y"].left_out is None
 
 
 def test_fits_are_the_same_where_gradients_are_off():

@@ -217,6 +217,7 @@ def test_a_linear_mechanism_below_its_own_fitted_form_has_not_converged():
         return one(evaluation(mechanisms=[fit]), "b", "converged")
 
     assert (judged(0.021).word, judged(0.021).grade) == ("stopped early", "doubtful")
+    assert (judged(0.021).figure, judged(0.021).threshold) == (0.021, 0.02)
     assert "larger learning rate" in judged(0.021).reason
     assert (judged(0.019).word, judged(0.019).grade) == ("converged", "good")
     assert judged(0.021, Convergence(20, 0.5, 0.1)).word == "still rising"

@@ -192,5 +192,7 @@ def test_several_models_of_a_space_keep_their_order(tmp_path, monkeypatch):
         Path("1-tabular.safetensors"),
         Path("2-a.safetensors"),
     ]
+    names = space._file_names([Path("tabular")] * 11)
+    assert names == sorted(names)
     with pytest.raises(FileNotFoundError, match=r"expected a model, NAME\.safetensors"):
         space.open_space(tmp_path / "none")
