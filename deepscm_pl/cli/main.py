@@ -138,10 +138,8 @@ def _run(words: list[str]) -> int:
         message = (
             f"{cause}." if cause else for_terminal(without_dumps(_message_of(error)), lines=True)
         )
-    except (RuntimeError, MemoryError) as error:
-        from deepscm_pl.cli.settings import out_of_memory
-
-        cause = _dead_process(error) or out_of_memory(error)
+    except Exception as error:  # of any class: a death is raised wherever Python then is
+        cause = _dead_process(error) or _lack_of_memory(error)
         if cause is None or os.environ.get("DEEPSCM_TRACEBACK"):
             raise
         message = for_terminal(f"{cause} ({reason_of(error)})")
@@ -167,6 +165,15 @@ def _message_of(error: Exception) -> str:
     if is_bare and is_disk_full(error) and "could not be written" not in str(error):
         return f"the disk is full ({error}); files that were complete before are unchanged."
     return str(error)
+
+
+def _lack_of_memory(error: Exception) -> str | None:
+    """Advice if an error reports a lack of memory."""
+    if not isinstance(error, RuntimeError | MemoryError):
+        return None
+    from deepscm_pl.cli.settings import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _dead_process(error: BaseException) -> str | None:

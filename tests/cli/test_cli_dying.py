@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import pytest
 import torch
 from started import run_for_a_while
 from test_cli_interruptions import assert_equal, last, run_of, words
+
+from deepscm_pl.cli.main import main
 
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 IN_TEST = [*TWO, "--trainer.max_epochs", "1"]
@@ -40,6 +43,29 @@ def test_a_process_that_dies_ends_the_run(tmp_path, how, options, code, message)
     assert message in printed, printed
     if how in ("fail_in_the_second", "kill_a_worker"):
         assert "Traceback" not in printed, printed
+
+
+def test_the_death_of_a_worker_inside_another_call_is_named(monkeypatch, capsys):
+    """PyTorch raises it from a signal, wherever Python is, so that a call may change its class."""
+
+    def die(words):
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        except RuntimeError as error:
+            raise TypeError("unsupported callable") from error
+
+    monkeypatch.setattr(sys.modules[main.__module__], "_run_command", die)
+    assert main(["fit"]) == 1
+    assert capsys.readouterr().err.startswith("deepscm fit: a process that loads data has died")
+
+
+def test_an_error_of_the_program_itself_is_raised(monkeypatch):
+    def fail(words):
+        raise TypeError("unsupported callable")
+
+    monkeypatch.setattr(sys.modules[main.__module__], "_run_command", fail)
+    with pytest.raises(TypeError, match="unsupported callable"):
+        main(["fit"])
 
 
 @pytest.mark.parametrize(
