@@ -74,7 +74,7 @@ def read_protocols(folders: Sequence[str | Path], protocol: str) -> dict[str, Pr
 
 
 def comparison_tables(results: Mapping[str, ProtocolResult]) -> list[TextTable]:
-    """Return a table with a row for each model, and one with a row for each figure.
+    """Return a table of the main figures, and one of all; each model has a column.
 
     Example:
         >>> from deepscm_pl.evaluation import Estimate
@@ -83,7 +83,7 @@ def comparison_tables(results: Mapping[str, ProtocolResult]) -> list[TextTable]:
         >>> result = ProtocolResult("ours", [found], 100, 100, [0])
         >>> first, second = comparison_tables({"flow": result, "vae": result})
         >>> first.columns, first.rows[0]
-        (['model', 'a under do(a ~ train), px'], ['flow', '0.15'])
+        (['figure', 'flow', 'vae'], ['a under do(a ~ train), px', '0.15', '0.15'])
         >>> second.columns[-2:], second.rows[0][-2:]
         (['flow', 'vae'], ['0.15', '0.15'])
     """
@@ -92,12 +92,12 @@ def comparison_tables(results: Mapping[str, ProtocolResult]) -> list[TextTable]:
 
 def _summaries(results: Mapping[str, ProtocolResult]) -> TextTable:
     found = {name: summary(result) for name, result in results.items()}
-    columns = list(dict.fromkeys(column for each in found.values() for column in each))
+    headings = dict.fromkeys(heading for each in found.values() for heading in each)
     records = [
-        {"model": name, **{column: each.get(column, _UNKNOWN) for column in columns}}
-        for name, each in found.items()
+        {"figure": heading, **{name: each.get(heading, _UNKNOWN) for name, each in found.items()}}
+        for heading in headings
     ]
-    return TextTable.of_records("Models", records)
+    return TextTable.of_records("Main figures", records, words=1)
 
 
 def summary(result: ProtocolResult) -> dict[str, str]:
@@ -121,10 +121,10 @@ def summary(result: ProtocolResult) -> dict[str, str]:
                 if each not in drawn:
                     found |= _joined(f"{quantity}, {each.intervention}", [each], _mean)
         elif quantity.startswith("coverage"):
-            found |= _joined(quantity, figures, _mean)
+            found |= _joined(f"{quantity}, mean", figures, _mean)
     cycles = [name for name in by_quantity if name.startswith("error after")]
     if cycles:
-        found |= _joined(cycles[-1], by_quantity[cycles[-1]], max)
+        found |= _joined(f"{cycles[-1]}, at worst", by_quantity[cycles[-1]], max)
     for each in result.figures:
         if not each.intervention:
             found |= _joined(each.quantity, [each], _mean)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from deepscm_pl.runs.reading import read_checkpoint
+
 __all__ = ["TrainingClock", "training_seconds"]
 
 _SECONDS = "training_seconds"
@@ -17,8 +19,9 @@ _SECONDS = "training_seconds"
 class TrainingClock(pl.Callback):
     """Counts the seconds of a training, validations included, over its interruptions.
 
-    A checkpoint has those until it was written, ``training_seconds``. Seconds after the last
-    checkpoint of a process that was killed are lost.
+    A checkpoint has those until it was written, ``training_seconds``, and those of the model that
+    the training started from (``initial``), if its file has them. Seconds after the last checkpoint
+    of a process that was killed are lost.
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,9 @@ class TrainingClock(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start to count."""
+        initial = getattr(pl_module, "initial", None)
+        if initial is not None and not self._before:
+            self._before = training_seconds(read_checkpoint(initial)) or 0.0
         self._start = time.perf_counter()
 
     def on_save_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,17 @@ def test_seconds_are_counted_over_interruptions():
         time.sleep(0.02)
         clock.on_save_checkpoint(None, None, saved)
     assert 0.04 <= saved["training_seconds"] < 5
+
+
+def test_seconds_of_the_initial_model_are_included_once(checkpoint):
+    before = training_seconds(torch.load(checkpoint, weights_only=True))
+    tuned, saved = SimpleNamespace(initial=checkpoint), {}
+    for _ in range(2):
+        clock = TrainingClock()
+        clock.on_load_checkpoint(None, tuned, saved)
+        clock.on_train_start(None, tuned)
+        clock.on_save_checkpoint(None, tuned, saved)
+    assert before < saved["training_seconds"] < before + 5
 
 
 @pytest.mark.parametrize("value", [None, "12", -1.0, float("nan"), float("inf"), True])
