@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
@@ -42,10 +42,14 @@ class ImplicitMidpoint:
     Anderson's acceleration (Walker and Ni 2011, SIAM J. Numer. Anal. 49, equation 2.1). Each row
     stops at its own tolerance, so that no row depends on the others.
 
+    Step k of n ends at the time 1 − (1 − k/n)^g, in both directions. Between noise and images, the
+    velocity changes the faster the closer it is to the time 1, where a pixel is nearly determined.
+
     Args:
-        steps: Number of steps between the times 0 and 1.
+        steps: n, number of steps between the times 0 and 1.
         tolerance: The largest change of an entry of y in the last iteration.
         iterations: The largest number of iterations of a step.
+        grading: g, 1 for equal steps; the larger, the smaller are the steps close to the time 1.
 
     Raises:
         ValueError: If a number is not positive; in use, if a row does not converge.
@@ -56,17 +60,19 @@ class ImplicitMidpoint:
         >>> end = solver.integrate(lambda x, s, rows: -x, start)
         >>> back = solver.integrate(lambda x, s, rows: -x, end, backwards=True)
         >>> round(end.item(), 3), round(back.item(), 9)
-        (0.366, 1.0)
+        (0.365, 1.0)
     """
 
-    steps: int = 8
+    steps: int = 16
     tolerance: float = 5e-7
     iterations: int = 100
+    grading: float = 1.5
 
     def __post_init__(self) -> None:
         whole_number("steps", self.steps, least=1, most=10_000)
         real_number("tolerance", self.tolerance, above=0)
         whole_number("iterations", self.iterations, least=1)
+        real_number("grading", self.grading, least=1, most=4)
 
     def integrate(self, velocity: Velocity, start: Tensor, backwards: bool = False) -> Tensor:
         """Return the state at time 1 from that at time 0, or the reverse, ``(batch, *event)``.
@@ -84,21 +90,19 @@ class ImplicitMidpoint:
     ) -> Iterator[MidpointStep]:
         """Yield the steps of :meth:`integrate`."""
         state = start
-        last: Tensor | None = None
-        before: Tensor | None = None
-        size = 1 / self.steps
-        for number in range(self.steps):
-            time = (number + 0.5) * size
-            time, signed = (1 - time, -size) if backwards else (time, size)
-            guess = torch.zeros_like(state) if last is None else last
-            if before is not None:  # the velocities on a line
-                guess = 2 * guess - before
-            middle = self._midpoint(velocity, state, guess, time, signed)
+        seen: list[tuple[float, Tensor]] = []  # times and velocities of the last two midpoints
+        for begin, end in pairwise(self._times(backwards)):
+            time, size = (begin + end) / 2, end - begin
+            middle = self._midpoint(velocity, state, _extrapolated(seen, state, time), time, size)
             if torch.is_grad_enabled():
-                middle = _with_gradient(velocity, state, middle, time, signed)
-            last, before = ((middle - state) * (2 / signed)).detach(), last
+                middle = _with_gradient(velocity, state, middle, time, size)
+            seen = [*seen[-1:], (time, ((middle - state) * (2 / size)).detach())]
             state = 2 * middle - state
-            yield MidpointStep(state, middle, time, signed)
+            yield MidpointStep(state, middle, time, size)
+
+    def _times(self, backwards: bool) -> list[float]:
+        times = [1 - (1 - k / self.steps) ** self.grading for k in range(self.steps + 1)]
+        return times[::-1] if backwards else times
 
     @torch.no_grad()
     def _midpoint(
@@ -126,6 +130,16 @@ class ImplicitMidpoint:
             f"{len(rows)} of {len(state)} did not at time {time:.3g} with the step size "
             f"{abs(size):.3g} (last change {change.max().item():.2g}); {advice}."
         )
+
+
+def _extrapolated(seen: Sequence[tuple[float, Tensor]], state: Tensor, time: float) -> Tensor:
+    """A guess of the velocity at a time: zero, the last one, or on the line of the last two."""
+    if not seen:
+        return torch.zeros_like(state)
+    if len(seen) == 1:
+        return seen[0][1]
+    (first, before), (second, last) = seen
+    return last + (time - second) / (second - first) * (last - before)
 
 
 class _Mixing:

@@ -378,7 +378,7 @@ def test_refuses_images_scaled_to_one():
 
 
 def test_an_image_that_the_solver_cannot_invert_is_named_with_the_step_size():
-    mechanism, image, parents = fitted(solver=ImplicitMidpoint(steps=2, iterations=20))
+    mechanism, image, parents = fitted(solver=ImplicitMidpoint(steps=2, iterations=20, grading=1))
     with torch.no_grad():
         for parameter in mechanism.network.parameters():
             parameter.add_(torch.randn_like(parameter))

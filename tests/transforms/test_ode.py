@@ -43,6 +43,25 @@ def test_the_error_falls_with_the_square_of_the_step_size(double):
     assert float(errors[0] / errors[1]) == pytest.approx(4, rel=0.05)
 
 
+def test_steps_end_at_the_same_times_in_both_directions(field):
+    """They are smaller close to the time 1; the velocity 1/(1.01 − s) is steep there."""
+    solver, start = ImplicitMidpoint(4, EXACT, grading=2), torch.randn(3, 5)
+    there = [(step.time, step.size) for step in solver.path(field, start)]
+    back = [(step.time, -step.size) for step in solver.path(field, start, backwards=True)]
+    assert there == back[::-1]
+    assert [size for _, size in there] == pytest.approx([7 / 16, 5 / 16, 3 / 16, 1 / 16])
+    errors = [
+        ImplicitMidpoint(8, EXACT, grading=grading).integrate(_steep, torch.zeros(1, 1)).item()
+        - math.log(101)
+        for grading in (1, 1.5)
+    ]
+    assert abs(errors[1]) < 0.6 * abs(errors[0])
+
+
+def _steep(state, time, rows):
+    return torch.full_like(state, 1 / (1.01 - time))
+
+
 def test_a_row_does_not_depend_on_the_others(field):
     solver, start = ImplicitMidpoint(3, 1e-3), torch.randn(3, 5) * torch.tensor([[1.0], [9], [0]])
     together = solver.integrate(field, start)
@@ -106,7 +125,7 @@ def test_an_estimate_is_the_series_of_the_logarithm(double, terms, powers):
 
 def test_names_the_step_that_does_not_converge(double):
     """The second row has no midpoint: y = 12.5·(1 + y²) has no real solution."""
-    solver, strength = ImplicitMidpoint(steps=4, iterations=20), torch.tensor([[0.0], [100.0]])
+    solver, strength = ImplicitMidpoint(4, iterations=20, grading=1), torch.tensor([[0.0], [100.0]])
     with pytest.raises(ValueError, match=r"1 of 2 did not .* step size 0.25.* more than 4 steps"):
         solver.integrate(lambda x, s, r: strength[r] * (1 + x * x), torch.zeros(2, 1))
 
@@ -114,18 +133,24 @@ def test_names_the_step_that_does_not_converge(double):
 def test_converges_where_the_iteration_alone_diverges(double):
     """h/2 times the Lipschitz constant is 2; a step multiplies by (1 − 2)/(1 + 2)."""
     start = torch.tensor([[1.0, -2.0]])
-    found = ImplicitMidpoint(4, 1e-12).integrate(lambda x, s, _: -16 * x, start)
+    found = ImplicitMidpoint(4, 1e-12, grading=1).integrate(lambda x, s, _: -16 * x, start)
     torch.testing.assert_close(found, start / 81)
 
 
 def test_a_velocity_that_is_not_finite_does_not_converge(double):
     with pytest.raises(ValueError, match=r"1 of 1 did not .* 0.5 .*velocity is not finite; train"):
-        ImplicitMidpoint(2).integrate(lambda x, s, _: x / 0, torch.ones(1, 1))
+        ImplicitMidpoint(2, grading=1).integrate(lambda x, s, _: x / 0, torch.ones(1, 1))
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("steps", 0), ("tolerance", 0.0), ("tolerance", math.nan), ("iterations", 0)],
+    [
+        ("steps", 0),
+        ("tolerance", 0.0),
+        ("tolerance", math.nan),
+        ("iterations", 0),
+        ("grading", 0.5),
+    ],
 )
 def test_refuses_settings_out_of_range(name, value):
     with pytest.raises(ValueError, match=f"{name}: expected"):
