@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,8 @@ from deepscm_pl.checks import real_number, whole_number
 __all__ = ["ImplicitMidpoint", "MidpointStep", "Velocity", "log_determinants"]
 
 _MEMORY = 5  # iterates that are mixed
+_PATIENCE = 8  # iterations without a smaller change, after which rounding limits it
+_ROUNDING = 100  # times the tolerance that is accepted then
 _RIDGE = 1e-12  # relative to the sum of squares
 _SMALLEST = 1e-300
 
@@ -40,14 +43,17 @@ class ImplicitMidpoint:
     equation y = x + h/2·v(y) of the midpoint y has one solution, and the step is a bijection, if
     h/2 times the Lipschitz constant of v is below 1. It is solved by fixed-point iteration with
     Anderson's acceleration (Walker and Ni 2011, SIAM J. Numer. Anal. 49, equation 2.1). Each row
-    stops at its own tolerance, so that no row depends on the others.
+    stops at its own tolerance, so that no row depends on the others. Where the rounding of large
+    velocities does not let it come as close, it ends with the best of its iterates, up to a
+    hundred times the tolerance.
 
     Step k of n ends at the time 1 − (1 − k/n)^g, in both directions. Between noise and images, the
     velocity changes the faster the closer it is to the time 1, where a pixel is nearly determined.
 
     Args:
         steps: n, number of steps between the times 0 and 1.
-        tolerance: The largest change of an entry of y in the last iteration.
+        tolerance: The largest change of an entry of y in the last iteration, relative to the
+            largest entry of the row if that is above 1.
         iterations: The largest number of iterations of a step.
         grading: g, 1 for equal steps; the larger, the smaller are the steps close to the time 1.
 
@@ -109,27 +115,38 @@ class ImplicitMidpoint:
         self, velocity: Velocity, state: Tensor, guess: Tensor, time: float, size: float
     ) -> Tensor:
         """Solve y = x + h/2·v(y) for every row, from a guess of v(y)."""
-        middle = state + size / 2 * guess
-        rows = torch.arange(len(state), device=state.device)
-        mixing = _Mixing()
+        place = state + size / 2 * guess
+        best, rows = place.clone(), torch.arange(len(state), device=state.device)
+        least = torch.full((len(state),), math.inf, dtype=state.dtype, device=state.device)
+        stale, mixing = torch.zeros_like(rows), _Mixing()
         for _ in range(self.iterations):
-            place = middle[rows]
             found = state[rows] + size / 2 * velocity(place, time, rows).to(state)
-            change = (found - place).abs().flatten(1).amax(dim=1)
-            active = ~(change <= self.tolerance)
-            middle[rows] = found
+            largest = found.abs().flatten(1).amax(dim=1).clamp(min=1)
+            change = (found - place).abs().flatten(1).amax(dim=1) / largest
+            better = change < least[rows]
+            best[rows[better]] = found[better]
+            least[rows] = torch.where(better, change, least[rows])
+            stale[rows] = torch.where(better, 0, stale[rows] + 1)
+            active = least[rows] > self._accepted(stale[rows])
             rows = rows[active]
             if len(rows) == 0:
-                return middle
-            middle[rows] = mixing.next(place, found, active)
-        advice = f"use more than {self.steps} steps"
+                return best
+            place = mixing.next(place, found, active)
+        rows = rows[least[rows] > self._accepted(stale.new_tensor(_PATIENCE))]
+        if len(rows) == 0:
+            return best
+        advice = f"use more than {self.steps} steps, or values nearer to the training data"
         if not velocity(state[rows], time, rows).isfinite().all():
             advice = "the velocity is not finite; train with a lower learning rate"
         raise ValueError(
             f"solver: expected every image to converge in {self.iterations} iterations, but "
             f"{len(rows)} of {len(state)} did not at time {time:.3g} with the step size "
-            f"{abs(size):.3g} (last change {change.max().item():.2g}); {advice}."
+            f"{abs(size):.3g} (least change {least[rows].max().item():.2g}); {advice}."
         )
+
+    def _accepted(self, stale: Tensor) -> Tensor:
+        """The largest change of a row that has not come closer for some iterations."""
+        return self.tolerance * torch.where(stale < _PATIENCE, 1.0, _ROUNDING)
 
 
 def _extrapolated(seen: Sequence[tuple[float, Tensor]], state: Tensor, time: float) -> Tensor:

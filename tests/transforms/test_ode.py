@@ -155,3 +155,20 @@ def test_a_velocity_that_is_not_finite_does_not_converge(double):
 def test_refuses_settings_out_of_range(name, value):
     with pytest.raises(ValueError, match=f"{name}: expected"):
         ImplicitMidpoint(**{name: value})
+
+
+def test_a_row_ends_where_rounding_stops_it():
+    """A velocity in single precision, whose rounding is larger than the tolerance."""
+    start = torch.full((2, 3), 4.0, dtype=torch.float64)
+    start[1] = 0.5
+
+    def velocity(state, time, rows):
+        rough = (state.float() * 1e4).round() / 1e4 + 3 * (rows[:, None] == 0)
+        return -rough.double()
+
+    solver = ImplicitMidpoint(4, 1e-6)
+    end = solver.integrate(velocity, start)
+    back = solver.integrate(velocity, end, backwards=True)
+    torch.testing.assert_close(back, start, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="least change"):
+        ImplicitMidpoint(4, 1e-12).integrate(velocity, start)
