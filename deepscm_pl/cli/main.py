@@ -168,7 +168,7 @@ def _message_of(error: Exception) -> str:
 
 
 def _lack_of_memory(error: Exception) -> str | None:
-    """Advice if an error reports a lack of memory."""
+    """Advice if an error reports a lack of memory; other errors are not delayed by an import."""
     if not isinstance(error, RuntimeError | MemoryError):
         return None
     from deepscm_pl.cli.settings import out_of_memory

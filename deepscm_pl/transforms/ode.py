@@ -145,7 +145,7 @@ class ImplicitMidpoint:
         )
 
     def _accepted(self, stale: Tensor) -> Tensor:
-        """The largest change of a row that has not come closer for some iterations."""
+        """The largest change of rows that end after some iterations without a smaller one."""
         return self.tolerance * torch.where(stale < _PATIENCE, 1.0, _ROUNDING)
 
 
