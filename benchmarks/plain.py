@@ -299,11 +299,11 @@ class PlainAdversary(PlainImage):
         image = 2 * value / _LEVELS - 1
         noise = self._infer(image, context)
         observed = (image, noise, context)
-        generated = self._generated(noise, context)
+        generated, excess = self._generated(noise, context)
         critics = [self.networks["critic"], self.networks["critic_head"]]
         for each in critics:
             each.requires_grad_(False)
-        total = functional.softplus(self._score(*observed))
+        total = excess + functional.softplus(self._score(*observed))
         total = total + functional.softplus(-self._score(*generated))
         for each in critics:
             each.requires_grad_(True)
@@ -311,23 +311,36 @@ class PlainAdversary(PlainImage):
         total = total + functional.softplus(self._score(*(e.detach() for e in generated)))
         rows = slice(-(-len(image) // 4))
         penalty = self._penalty(*(each[rows].detach() for each in observed))
-        again = (self._generate(noise, context) - image).abs().flatten(1).mean(1)
+        again = (self._generate(noise, context) - image).square().flatten(1).mean(1)
         found = self._infer(generated[0], generated[2])
         total = total + self.weights.penalty / 2 * penalty
         total = total + self.weights.reconstruction * again
-        errors = (found - generated[1]).square().mean(1)
+        total = total + self.weights.moments * self._moments(noise)
+        errors = (found - generated[1].detach()).square().mean(1)
         return -(total + self.weights.noise_reconstruction * errors)
 
-    def _generated(self, noise: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images of the parents of other rows, with new noise or with that of these rows."""
+    def _moments(self, noise: Tensor) -> Tensor:
+        """The squared distance of the first two moments from those of N(0, I), by halves."""
+        even, odd = noise[::2], noise[1::2]
+        unit = torch.eye(noise.shape[1], device=noise.device)
+        covariances = [each.T @ each / len(each) - unit for each in (even, odd)]
+        distance = (even.mean(0) * odd.mean(0)).sum() + (covariances[0] * covariances[1]).sum()
+        return distance / noise.shape[1]
+
+    def _generated(
+        self, noise: Tensor, context: Tensor
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """Images of the parents of other rows, and by how much pixels were outside."""
         context = context[torch.randperm(len(context), device=context.device)]
         is_own = torch.rand_like(noise[:, :1]) < self.weights.abducted
         noise = torch.where(is_own, noise, torch.randn_like(noise))
-        image = (self._generate(noise, context) + 1) * _LEVELS / 2
-        recorded = image.detach().floor().clamp(0, _LEVELS - 1)
+        image = self._generate(noise, context)
+        shown = image.clamp(-1, 1)
+        excess = (image - shown).abs().flatten(1).mean(1)
+        recorded = ((image.detach() + 1) * _LEVELS / 2).floor().clamp(0, _LEVELS - 1)
         recorded = recorded + _MARGIN + (1 - 2 * _MARGIN) * torch.rand_like(recorded)
-        image = image + (recorded - image).detach()
-        return 2 * image / _LEVELS - 1, noise, context
+        image = shown + (2 * recorded / _LEVELS - 1 - shown).detach()
+        return (image, noise, context), excess
 
     def _infer(self, image: Tensor, context: Tensor) -> Tensor:
         features = torch.cat([self.networks["encoder"](image, context), context], dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, NoReturn, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -40,21 +40,30 @@ class AdversarialLoss:
 
     Args:
         form: ``"logistic"``, the non-saturating loss of Goodfellow et al. (2014), or ``"hinge"``.
-        reconstruction: Weight of the mean over pixels of |x − g(e(x, pa), pa)|, where black is −1
-            and white is 1; 0 for the plain game of Dumoulin et al. (2017).
-        noise_reconstruction: Weight of the mean over dimensions of (z − e(g(z, pa), pa))².
+        reconstruction: Weight of the mean over pixels of (x − g(e(x, pa), pa))², where black is −1
+            and white is 1. Not of the absolute difference, for which a black image is a local
+            optimum of images that are mostly black.
+        noise_reconstruction: Weight of the mean over dimensions of (z − e(g(z, pa), pa))², where
+            the first z is a constant.
+        moments: Weight of (|E z|² + |E zzᵀ − I|²)/J of inferred noise, J numbers each, which is 0
+            if their first two moments are those of N(0, I), as they are where the critic is
+            deceived. Its estimate from a batch is unbiased.
         penalty: γ of the penalty γ/2·|∇ D|² of the critic's gradient with respect to observed
             images and their noise (Mescheder et al. 2018, arXiv:1801.04406, equation 9).
         abducted: Fraction of the generated images that are counterfactuals: their noise is that of
             an observed image, and their parents are those of another.
+
+    The plain game of Dumoulin et al. (2017) has 0 for both reconstructions, the moments and the
+    penalty.
 
     Raises:
         ValueError: If the form is unknown, a weight is negative, or the fraction is not in [0, 1].
     """
 
     form: Literal["logistic", "hinge"] = "logistic"
-    reconstruction: float = 10.0
+    reconstruction: float = 50.0
     noise_reconstruction: float = 1.0
+    moments: float = 1.0
     penalty: float = 1.0
     abducted: float = 0.5
 
@@ -62,7 +71,7 @@ class AdversarialLoss:
         """Check the settings."""
         if self.form not in ("logistic", "hinge"):
             raise ValueError(f"form: expected logistic or hinge, but got {shown(self.form)}.")
-        for name in ("reconstruction", "noise_reconstruction", "penalty"):
+        for name in ("reconstruction", "noise_reconstruction", "moments", "penalty"):
             real_number(name, getattr(self, name), least=0)
         real_number("abducted", self.abducted, least=0, most=1)
 
@@ -126,6 +135,9 @@ class ImplicitMechanism(ImageMechanism):
     :meth:`training_evidence`, takes one step of all players at once: in the loss of the critic the
     other networks are constants, and conversely, so that one backward pass gives each player the
     gradient of its own loss, with any precision, clipping, accumulation and number of processes.
+    The last layer of the generator is not bounded. The critic sees images as recorded; gradients
+    that would drive a pixel farther out of [−1, 1] are left out, and the loss has the mean distance
+    of pixels from there.
 
     A generator with a small noise reconstructs an observed image only approximately. With
     ``residual="kept"``, the noise has the residual u = h⁻¹(x) − g(e(x, pa), pa) as well, so that a
@@ -310,35 +322,43 @@ class ImplicitMechanism(ImageMechanism):
         """The sum of the losses of all players, ``(N,)``."""
         settings = self.loss
         observed = _Pair(image, self._infer_rows(image, context), context)
-        generated = self._generated(observed)
+        generated, excess = self._generated(observed)
         with _constant(self.critic, self.critic_head):
             scores = self._score(observed), self._score(generated)
-        total = settings.of_networks(*scores)
+        total = settings.of_networks(*scores) + excess
         scores = self._score(observed.constant), self._score(generated.constant)
         total = total + settings.of_critic(*scores)
         if settings.penalty:
             total = total + 0.5 * settings.penalty * self._penalty(observed.constant)
         if settings.reconstruction:
             again = self._generate_rows(observed.noise, context)
-            error = (again - image).abs().flatten(1).mean(dim=1)
+            error = (again - image).square().flatten(1).mean(dim=1)
             total = total + settings.reconstruction * error
+        if settings.moments:
+            total = total + settings.moments * _distance_from_standard(observed.noise)
         if settings.noise_reconstruction:
             found = self._infer_rows(generated.image, generated.context)
-            error = (found - generated.noise).square().mean(dim=1)
+            error = (found - generated.noise.detach()).square().mean(dim=1)
             total = total + settings.noise_reconstruction * error
         return total
 
-    def _generated(self, observed: _Pair) -> _Pair:
-        """Generated images, as they would be recorded, of the parents of other rows."""
+    def _generated(self, observed: _Pair) -> tuple[_Pair, Tensor]:
+        """Generated images of the parents of other rows, as recorded; what was cut off, ``(N,)``.
+
+        The critic cannot see how far a pixel is outside of the grey levels, so that its gradient
+        alone would drive pixels outwards without end.
+        """
         order = torch.randperm(len(observed.context), device=observed.context.device)
         context = observed.context[order]
         drawn = torch.rand_like(observed.noise[:, :1])
         prior = torch.randn_like(observed.noise)
         noise = torch.where(drawn < self.loss.abducted, observed.noise, prior)
-        image = self.preprocessing.inv(self._generate_rows(noise, context))
-        # The gradient is that of the image before it is recorded.
-        recorded = image + (self.dequantise(self.quantise(image)) - image).detach()
-        return _Pair(self._scaled(recorded), noise, context)
+        image = self._generate_rows(noise, context)
+        shown = _Inwards.apply(image)
+        excess = (image - image.clamp(-1, 1)).abs().flatten(1).mean(dim=1)
+        # The gradient is that of the image before its grey levels are whole.
+        whole = self._scaled(self.dequantise(self.quantise(self.preprocessing.inv(image))))
+        return _Pair(shown + (whole - shown).detach(), noise, context), excess
 
     def _score(self, pair: _Pair) -> Tensor:
         """D(x, z, pa), positive if it takes the row for an observed one, ``(N,)``."""
@@ -419,7 +439,7 @@ class ImplicitMechanism(ImageMechanism):
         first, second = (self._shown(torch.randn_like(observed.noise), context) for _ in range(2))
         again = self._shown(observed.noise, context)
         unit = self.baseline * (2 / self.dequantisation.levels) ** 2
-        scores = self._score(observed) > 0, self._score(self._generated(observed)) < 0
+        scores = self._score(observed) > 0, self._score(self._generated(observed)[0]) < 0
         return {
             _DIVERSITY: (first - second).square().flatten(1).mean(dim=1) / (2 * unit),
             _ERROR: (again - scaled).square().flatten(1).mean(dim=1) / unit,
@@ -447,6 +467,37 @@ class ImplicitMechanism(ImageMechanism):
 
 def _head(features: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(features, hidden), nn.LeakyReLU(0.1), nn.Linear(hidden, outputs))
+
+
+def _distance_from_standard(noise: Tensor) -> Tensor:
+    """(|E z|² + |E zzᵀ − I|²)/J, estimated without bias from noise ``(N, J)``; 0 for one row.
+
+    The square of an expectation is the expectation of a product of independent estimates, here of
+    the even and the odd rows.
+    """
+    count, size = len(noise) // 2, noise.shape[1]
+    if count == 0:
+        return noise.new_zeros(())
+    halves = noise[: 2 * count : 2], noise[1 : 2 * count : 2]
+    first, second = (each.mean(dim=0) for each in halves)
+    unit = torch.eye(size, dtype=noise.dtype, device=noise.device)
+    one, other = (each.T @ each / count - unit for each in halves)
+    return (first @ second + (one * other).sum()) / size
+
+
+class _Inwards(torch.autograd.Function):
+    """Clamping to [−1, 1], with the gradients of pixels outside only if they point inside."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(image)
+        return image.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        (image,) = ctx.saved_tensors
+        outwards = ((image > 1) & (gradient < 0)) | ((image < -1) & (gradient > 0))
+        return gradient.masked_fill(outwards, 0)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from deepscm_pl.mechanisms import (
     Context,
     ImplicitMechanism,
 )
-from deepscm_pl.mechanisms.implicit import _Pair
+from deepscm_pl.mechanisms.implicit import _distance_from_standard, _Inwards, _Pair
 from deepscm_pl.nn import (
     ConvolutionalDecoder,
     ConvolutionalEncoder,
@@ -143,7 +143,7 @@ def test_every_parameter_has_a_gradient(case):
 def test_one_backward_pass_gives_each_player_the_gradient_of_its_own_loss(double, form):
     """Against two passes: the critic's of its loss, and that of the networks of theirs."""
     domains, parents = parents_of("residual-two")
-    loss = AdversarialLoss(form, reconstruction=0, noise_reconstruction=0, penalty=0)
+    loss = AdversarialLoss(form, reconstruction=0, noise_reconstruction=0, moments=0, penalty=0)
     mechanism = make("residual-two", domains, loss=loss)
     recorded = torch.randint(0, 256, (SIZE, *mechanism.shape)).double()
     mechanism.fit(recorded, parents)
@@ -155,13 +155,14 @@ def test_one_backward_pass_gives_each_player_the_gradient_of_its_own_loss(double
         context = mechanism.context(parents)
         image = 2 * value / 256 - 1
         observed = _Pair(image, mechanism._infer_rows(image, context), context)
-        return mechanism._score(observed), mechanism._score(mechanism._generated(observed))
+        generated, excess = mechanism._generated(observed)
+        return mechanism._score(observed), mechanism._score(generated), excess
 
     for of_critic in (True, False):
         mechanism.zero_grad()
-        observed, generated = scores()
+        observed, generated, excess = scores()
         own = loss.of_critic if of_critic else loss.of_networks
-        own(observed, generated).mean().backward()
+        (own(observed, generated) + excess).mean().backward()
         for name, each in mechanism.named_parameters():
             if name.startswith("critic") == of_critic:
                 torch.testing.assert_close(found[name], each.grad, msg=name)
@@ -185,6 +186,31 @@ def test_the_penalty_is_that_of_the_gradient(double):
     (gradient,) = torch.autograd.grad(mechanism._score(pair._replace(image=image))[0], image)
     torch.testing.assert_close((moved[0] - moved[1]) / (2 * step), (gradient[0] * direction).sum())
     assert found[0] * 2 / SIZE >= gradient[0].square().sum()
+
+
+def test_the_distance_of_moments_is_estimated_without_bias(double):
+    root = torch.tensor([[1.5, 0.0], [0.4, 0.7]])
+    mean = torch.tensor([0.3, -0.2])
+    batches = mean + torch.randn(40_000, 6, 2) @ root.T
+    found = torch.vmap(_distance_from_standard)(batches)
+    second = root @ root.T + mean[:, None] * mean
+    expected = (mean.square().sum() + (second - torch.eye(2)).square().sum()) / 2
+    error = found.std() / len(found) ** 0.5
+    assert (found.mean() - expected).abs() < 4 * error
+    assert error < 0.02 * expected
+    assert _distance_from_standard(torch.randn(1, 2)) == 0
+    uneven = torch.randn(5, 2)  # the fifth row has no partner
+    assert _distance_from_standard(uneven) == _distance_from_standard(uneven[:4])
+
+
+def test_gradients_of_pixels_outside_point_inside():
+    image = torch.tensor([-1.5, -1.5, 0.5, 0.5, 1.5, 1.5], requires_grad=True)
+    gradient = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+    shown = _Inwards.apply(image)
+    shown.backward(gradient)
+    assert shown.tolist() == [-1, -1, 0.5, 0.5, 1, 1]
+    # A step against the gradient of the second pixel is towards white, of the fifth towards black.
+    assert image.grad.tolist() == [0, -1, 1, -1, 1, 0]
 
 
 def test_without_the_residual_an_image_is_only_reconstructed():
@@ -227,6 +253,7 @@ def test_settings_are_checked(settings, expected):
     [
         ({"form": "least squares"}, "form: expected logistic or hinge"),
         ({"penalty": -1.0}, "penalty"),
+        ({"moments": -1.0}, "moments"),
         ({"abducted": 1.5}, "abducted"),
     ],
 )
@@ -289,6 +316,15 @@ def test_a_training_learns_counterfactuals():
         answer = mechanism.quantise(mechanism(noise, wider))
     error = (answer - truth).abs().mean()
     assert error < 0.85 * (image - truth).abs().mean()
+
+
+def test_pixels_outside_of_the_grey_levels_return():
+    """The critic does not see how far outside a pixel is, so that it must not drive it there."""
+    mechanism = trained(150, reconstruction=0, noise_reconstruction=0)
+    _, parents, _ = bars(100, seed=3)
+    with torch.no_grad():
+        generated = mechanism.generate(torch.randn(100, 2), parents)
+    assert (generated.abs() - 1).clamp(min=0).mean() < 0.1
 
 
 def test_a_collapse_is_noticed_and_described():

@@ -150,7 +150,7 @@ class NoiseFreeGame(ImplicitMechanism):
     def _generated(self, observed):
         noise = 0.5 - observed.noise
         image = self._generate_rows(noise, observed.context)
-        return observed._replace(image=image, noise=noise)
+        return observed._replace(image=image, noise=noise), torch.zeros(len(image))
 
 
 def adversarial():
@@ -163,7 +163,8 @@ def adversarial():
         latent=2,
         hidden=4,
         networks=AdversarialNetworks(encoder, decoder, encoder),
-        loss=AdversarialLoss(penalty=0),  # of one in four rows of each process
+        # Both are of the rows of a process: the penalty of one in four, moments of all together.
+        loss=AdversarialLoss(penalty=0, moments=0),
     )
     mechanisms = {"thickness": partial(SplineFlow, constraint=Positive), "image": image}
     optimizer = partial(torch.optim.SGD, lr=0.01)
