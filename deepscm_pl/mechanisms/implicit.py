@@ -489,12 +489,12 @@ class _Inwards(torch.autograd.Function):
     """Clamping to [−1, 1], with the gradients of pixels outside only if they point inside."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, image: Tensor) -> Tensor:
         ctx.save_for_backward(image)
         return image.clamp(-1, 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (image,) = ctx.saved_tensors
         outwards = ((image > 1) & (gradient < 0)) | ((image < -1) & (gradient > 0))
         return gradient.masked_fill(outwards, 0)
